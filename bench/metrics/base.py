@@ -1,0 +1,151 @@
+"""What a metric is: a function from a `Case` to named per-image values, and the facts that go with it.
+
+A metric never averages over images; the board does. Missing is NaN (could not be scored, counted) and `OUTSIDE`
+(the image is not in this value's set: no row is written).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bench.errors import BenchError
+from bench.protocol import Protocol, digest
+from bench.registry import Registry, source_digest
+
+if TYPE_CHECKING:
+    from bench.engine.case import Case
+
+OUTSIDE = float("inf")
+"""An image that does not belong to a value's set (e.g. a large object in the pointing game's primary set)."""
+
+ENGINE_VERSION = 1
+"""Raised when a change in `bench.engine` changes numbers; part of every metric's id."""
+
+BETTER = ("lower", "higher", "none")
+REDUCE = ("mean", "std", "curve", "box_accuracy", "pooled_precision")
+
+
+@dataclass(frozen=True)
+class Value:
+    """Facts about one named value of a metric; immutable, shown by boards.
+
+    better: "lower", "higher" or "none".  ranked: whether boards rank by it.  reduce: how the board gets from images to
+    one number: "mean" and "std" of scalars; "curve" (drawn, not tabled); "box_accuracy" (vectors of best IoU per tau)
+    and "pooled_precision" (histograms).  title: for a reader.  lower, upper: the range.
+    """
+
+    title: str
+    better: str = "none"
+    ranked: bool = False
+    reduce: str = "mean"
+    lower: float | None = None
+    upper: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.better not in BETTER or self.reduce not in REDUCE:
+            raise BenchError(f"Value {self.title!r}: better must be one of {BETTER} and reduce one of {REDUCE}.")
+
+
+Scores = dict[str, torch.Tensor]
+MetricFunction = Callable[["Case"], Scores]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A registered metric.
+
+    name: also its family in records.  function: Case -> {value name: [B] or [B,n]}.  family: "faithfulness",
+    "localization", "threshold", "complexity", ...; localisation explains the label, the others the prediction.
+    needs: any of "boxes", "masks", "truth" (boxes or masks).  reads: the protocol fields it may read.
+    version: raised when its numbers change.
+    """
+
+    name: str
+    function: MetricFunction
+    values: Mapping[str, Value]
+    family: str
+    needs: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    version: int = 1
+    calibrates: bool = False  # also run on the calibration part, where the board chooses thresholds
+    # forwards per image, given the protocol; an upper bound, since equal images are run once
+    forwards: Callable[[Protocol], int] = lambda _: 0
+    builtin: bool = True
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Return the groups that lists can name this metric by."""
+        return (self.family,)
+
+    def id(self, protocol: Protocol) -> str:
+        """Return name@hash of version, engine version, the protocol fields read, and a plug-in's source."""
+        parts: dict[str, Any] = {
+            "version": self.version,
+            "engine": ENGINE_VERSION,
+            "fields": protocol.view(self.all_reads).hash,
+        }
+        if not self.builtin:
+            parts["source"] = source_digest(self.function)
+        return f"{self.name}@{digest(parts)}"
+
+    @property
+    def all_reads(self) -> tuple[str, ...]:
+        """Return the fields read by the function and by the pipeline for it (its target rule, precision, seed)."""
+        return tuple(dict.fromkeys((*self.reads, self.target_field, "precision", "seed")))
+
+    @property
+    def target_field(self) -> str:
+        """Return the protocol field that says which class is explained for this metric."""
+        return "localization_target" if self.family == "localization" else "faithfulness_target"
+
+
+METRICS: Registry[Metric] = Registry("metric")
+
+
+def register_metric(
+    name: str | None = None,
+    *,
+    values: Mapping[str, Value] | None = None,
+    better: str = "none",
+    family: str = "plugin",
+    needs: tuple[str, ...] = (),
+    reads: tuple[str, ...] = (),
+    version: int = 1,
+    calibrates: bool = False,
+    forwards: Callable[[Protocol], int] | int = 0,
+) -> Callable[[MetricFunction], MetricFunction]:
+    """Register a metric: a function from a `Case` to {value name: [B] or [B,n]}.
+
+    Without `values` the metric has one value of its own name, ranked in the direction `better`.
+
+    >>> @register_metric("doc_peak", better="higher")
+    ... def doc_peak(case):
+    ...     return {"doc_peak": case.maps.flatten(1).amax(1)}
+    >>> METRICS.remove("doc_peak")
+    """
+
+    def register(function: MetricFunction) -> MetricFunction:
+        chosen = name or function.__name__
+        facts = values or {chosen: Value(chosen.replace("_", " "), better=better, ranked=better != "none")}
+        count = forwards if callable(forwards) else lambda _protocol, n=forwards: n
+        METRICS.add(
+            Metric(
+                name=chosen,
+                function=function,
+                values=facts,
+                family=family,
+                needs=needs,
+                reads=reads,
+                version=version,
+                calibrates=calibrates,
+                forwards=count,
+                builtin=function.__module__.startswith("bench."),
+            )
+        )
+        return function
+
+    return register

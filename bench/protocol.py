@@ -1,0 +1,103 @@
+"""Every choice that changes a number, as one frozen value; its hash stands in every record.
+
+Definitions of "deletion", "localisation" and so on differ enough between libraries to change the winner, so none of
+these choices is hidden in a metric. A metric declares the fields that it reads, gets a view of just those
+(`Protocol.view`), and its own id hashes just those: a changed ROAD constant leaves deletion comparable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from bench.errors import BenchError, suggestions
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The choices of one evaluation; the defaults are `cambench-1`.
+
+    Lengths in pixels are given for a side of 224 and scale with the side.
+    """
+
+    name: str = "cambench-1"
+    # --- shared
+    faithfulness_target: str = "predicted"  # class explained by faithfulness, masking, complexity, cost
+    localization_target: str = "label"  # class explained by localisation, on all images
+    score: str = "softmax"  # float64 softmax of the float32 logits
+    baseline: tuple[float, float, float] = (0.485, 0.456, 0.406)  # pixel-space colour of removed pixels
+    tie_rule: str = "smooth_field"  # equal values: seeded 7x7 uniform noise, bilinear; then pixel index
+    precision: str = "float32"
+    seed: int = 0
+    # --- deletion and insertion
+    steps: int = 28  # whole pixels, all channels; n_i = round(i*H*W/steps), both ends
+    insertion_start: str = "blur"  # what insertion starts from: "blur" or "baseline"
+    blur_sigma_224: float = 10.0  # sigma = blur_sigma_224 * min(H,W)/224
+    blur_radius_sigmas: float = 2.5  # radius = ceil(blur_radius_sigmas * sigma); reflect padding
+    # --- threshold quality
+    thresholds: int = 10  # t = 0..9: the lowest floor(0.1*t*N) pixels of unit(L) are set to 0
+    # --- pointing game
+    pointing_tolerance_224: float = 15.0  # hit: a truth pixel closer than this * side/224 (strictly)
+    pointing_max_area: float = 0.25  # the primary set: truth covers at most this share of the frame
+    # --- box localisation
+    box_taus: int = 101  # tau = 0..1 step 0.01, strict >
+    box_ious: tuple[float, ...] = (0.3, 0.5, 0.7)
+    # --- mask localisation
+    pixel_bins: int = 1001  # bins of unit(L) for the pooled precision
+    # --- geometry
+    box_min_visible: float = 0.25  # a box with a smaller visible share after the crop is dropped
+
+    @property
+    def id(self) -> str:
+        """Return name and hash of all fields, e.g. `cambench-1@3f2a9c01b7de`."""
+        fields = dataclasses.asdict(self)
+        return f"{self.name}@{digest({k: v for k, v in fields.items() if k != 'name'})}"
+
+    def view(self, fields: tuple[str, ...]) -> ProtocolView:
+        """Return a read-only view of `fields`; reading any other field raises AttributeError."""
+        return ProtocolView(self, fields)
+
+
+class ProtocolView:
+    """The fields of a protocol that a metric declared; any other raises, so a metric's id cannot lie."""
+
+    def __init__(self, protocol: Protocol, fields: tuple[str, ...]) -> None:
+        self._values = {name: getattr(protocol, name) for name in fields}
+
+    def __getattr__(self, name: str) -> Any:
+        values: dict[str, Any] = object.__getattribute__(self, "_values")
+        if name in values:
+            return values[name]
+        raise AttributeError(f"protocol field {name!r} is not declared in this metric's `reads`; add it there")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    @property
+    def hash(self) -> str:
+        """Return the hash of the declared fields and their values."""
+        return digest(self._values)
+
+
+def digest(value: object) -> str:
+    """Return 12 hex digits of the sha256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+PROTOCOLS: dict[str, Protocol] = {"cambench-1": Protocol()}
+
+
+def get_protocol(protocol: str | Protocol) -> Protocol:
+    """Return the protocol with this name, or the value itself."""
+    if isinstance(protocol, Protocol):
+        return protocol
+    if protocol not in PROTOCOLS:
+        raise BenchError(f"Unknown protocol {protocol!r}.{suggestions(protocol, PROTOCOLS)}")
+    return PROTOCOLS[protocol]

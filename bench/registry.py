@@ -1,0 +1,194 @@
+"""One small registry, used for methods, metrics, models and subsets alike.
+
+A duplicate name is an error, an unknown name is an error with suggestions, plug-ins arrive through the entry point
+group `cambench.plugins` or as a file (`--plugin file.py`), and lists may hold wildcards and groups.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, Protocol, TypeVar
+
+from bench.errors import BenchError, suggestions
+
+
+class Entry(Protocol):
+    """What the registry needs of an entry: a name, and the groups that lists can name it by."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def groups(self) -> tuple[str, ...]: ...
+
+
+E = TypeVar("E", bound=Entry)
+
+
+class Registry(Generic[E]):
+    """Named entries of one kind.
+
+    >>> from bench.methods import METHODS
+    >>> METHODS.select(["control/fake*"])
+    ['fake_cam']
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, E] = {}
+
+    def add(self, entry: E) -> E:
+        """Add an entry; a second one of the same name is an error."""
+        if entry.name in self._entries:
+            raise BenchError(f"There is already a {self.kind} named {entry.name!r}; give the new one another name.")
+        self._entries[entry.name] = entry
+        return entry
+
+    def remove(self, name: str) -> None:
+        """Remove an entry (for tests and interactive work)."""
+        self._entries.pop(name, None)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[E]:
+        return iter(self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def names(self) -> list[str]:
+        """Return all names in the order of registration."""
+        return list(self._entries)
+
+    def get(self, name: str) -> E:
+        """Return the entry of this name; an unknown name is an error with suggestions."""
+        if name not in self._entries:
+            raise BenchError(f"Unknown {self.kind} {name!r}.{suggestions(name, self._entries)}")
+        return self._entries[name]
+
+    def select(self, patterns: str | list[str]) -> list[str]:
+        """Return names for a list of names, groups (`fast`, `all`) and wildcards (`cam/*`, `grad*`), without repeats.
+
+        A pattern starting with `-` removes what it matches from what stands before it.
+        """
+        items = patterns.split(",") if isinstance(patterns, str) else list(patterns)
+        chosen: list[str] = []
+        for item in (i.strip() for i in items):
+            if not item:
+                continue
+            if item.startswith("-"):
+                dropped = set(self._match(item[1:]))
+                chosen = [name for name in chosen if name not in dropped]
+            else:
+                chosen += [name for name in self._match(item) if name not in chosen]
+        return chosen
+
+    def _match(self, pattern: str) -> list[str]:
+        if pattern == "all":
+            return self.names
+        if pattern in self._entries:
+            return [pattern]
+        found = [e.name for e in self if self._fits(e, pattern)]
+        if not found:
+            groups = {g for e in self for g in e.groups}
+            known = [*self._entries, *groups]
+            raise BenchError(f"Unknown {self.kind} {pattern!r}.{suggestions(pattern, known)}")
+        return found
+
+    @staticmethod
+    def _fits(entry: E, pattern: str) -> bool:
+        if pattern in entry.groups:
+            return True
+        addresses = [entry.name, *(f"{group}/{entry.name}" for group in entry.groups)]
+        return any(fnmatch.fnmatchcase(address, pattern) for address in addresses)
+
+
+_PLUGINS: dict[Path, ModuleType] = {}
+
+
+def load_plugin(path: str | Path) -> ModuleType:
+    """Import a plug-in file once; what it registers is then known by name."""
+    file = Path(path).resolve()
+    if file in _PLUGINS:
+        return _PLUGINS[file]
+    if not file.is_file():
+        raise BenchError(f"The plug-in {path} is not a file; give the path of a Python file.")
+    # The path is part of the module's name, so that two plug-ins called mine.py can live side by side.
+    name = f"cambench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise BenchError(f"The plug-in {path} cannot be imported; it must be a Python file (.py).")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BenchError:
+        raise
+    except Exception as error:
+        raise BenchError(f"The plug-in {path} failed at import with {type(error).__name__}: {error}.") from error
+    _PLUGINS[file] = module
+    return module
+
+
+def load_entry_points(group: str = "cambench.plugins") -> None:
+    """Import every installed plug-in package that announces itself under the entry point group."""
+    for point in importlib.metadata.entry_points(group=group):
+        try:
+            point.load()
+        except BenchError:
+            raise
+        except Exception as error:
+            raise BenchError(
+                f"The installed plug-in {point.value} failed at import with {type(error).__name__}: {error}."
+            ) from error
+
+
+def source_digest(function: Callable[..., Any]) -> str:
+    """Return 12 hex digits that change when a function's source changes.
+
+    Inside `bench` the function and every function of the same module that it reaches by name count; outside (a
+    plug-in) the whole module does, so that any edit of a plug-in file is seen.
+    """
+    module = inspect.getmodule(function)
+    try:
+        if module is not None and not module.__name__.startswith("bench."):
+            text = inspect.getsource(module)
+        else:
+            text = "\n".join(_reachable_sources(function))
+    except (OSError, TypeError):
+        # Typed into a session: there is no file to read, but there is code.
+        text = function.__code__.co_code.hex() + repr(function.__code__.co_consts)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _reachable_sources(function: Callable[..., Any]) -> list[str]:
+    seen: dict[str, str] = {}
+    waiting = [function]
+    while waiting:
+        one = inspect.unwrap(waiting.pop())
+        if one.__qualname__ in seen:
+            continue
+        seen[one.__qualname__] = inspect.getsource(one)
+        for name in _names_used(one.__code__):
+            other = one.__globals__.get(name)
+            if inspect.isfunction(other) and other.__module__ == one.__module__:
+                waiting.append(other)
+    return [seen[name] for name in sorted(seen)]
+
+
+def _names_used(code: Any) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if inspect.iscode(constant):
+            names |= _names_used(constant)
+    return names
