@@ -7,19 +7,18 @@ them says what is current. Only `bench.pipeline` writes records; only `bench.boa
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.errors import BenchError
+from bench.files import replaced_file, write_json
 
 SCHEMA = pa.schema(
     [
@@ -79,10 +78,7 @@ class Records:
             raise BenchError(f"There is no run at {path}; give the folder that `cambench run --out` wrote.")
         if not (folder / "run.json").is_file():
             raise BenchError(f"{path} holds no run.json, so it is not a run folder; give the folder of a run.")
-        try:
-            provenance = json.loads((folder / "run.json").read_text())
-        except ValueError as error:
-            raise BenchError(f"{folder / 'run.json'} is not valid JSON ({error}); restore it or start again.") from None
+        provenance = read_provenance(folder)
         files = sorted((folder / "records").glob("*.parquet")) or sorted(folder.glob("records.parquet"))
         if not files:
             raise BenchError(f"The run at {path} holds no records yet; let `cambench run` finish at least one task.")
@@ -90,10 +86,19 @@ class Records:
         return cls(current(frame, provenance), provenance)
 
 
-def read_part(file: Path) -> pd.DataFrame:
-    """Read one parquet part."""
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """Return the content of a folder's run.json."""
     try:
-        return pq.read_table(file).to_pandas()
+        content: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    except ValueError as error:
+        raise BenchError(f"{folder / 'run.json'} is not valid JSON ({error}); restore it or start again.") from None
+    return content
+
+
+def read_part(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read one parquet part (some of its columns)."""
+    try:
+        return pq.read_table(file, columns=columns).to_pandas()
     except (pa.ArrowInvalid, OSError) as error:
         raise BenchError(f"The records file {file} cannot be read ({error}); delete it and run again.") from None
 
@@ -112,32 +117,6 @@ def current(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.DataFrame:
     return frame[keep].reset_index(drop=True)
 
 
-@contextmanager
-def replaced_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block succeeds it is moved into place, else it is removed."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        os.close(handle)
-    except OSError as error:
-        raise BenchError(f"Cannot write to {path.parent} ({error.strerror}); choose another --out.") from None
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise BenchError(f"Cannot write {path} ({error.strerror}); free some space or choose another --out.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON atomically."""
-    with replaced_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
-
-
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write records atomically, in the schema's order and types.
 
@@ -153,3 +132,88 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
             use_dictionary=[c for c in SCHEMA.names if c not in ("value", "vector")],
             column_encoding={"vector.list.element": "BYTE_STREAM_SPLIT"},
         )
+
+
+def empty_frame() -> pd.DataFrame:
+    """Return a frame of no records with the schema's columns."""
+    return SCHEMA.empty_table().to_pandas()
+
+
+class Store:
+    """The records of a run: a folder with one parquet part per finished task, or memory.
+
+    A part's name holds the task and a number, so that a later run adds parts and never rewrites one.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._memory: list[pd.DataFrame] = []
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one process; a second one is told so. The lock goes with the process, also if killed."""
+        if self.folder is None:
+            yield
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / ".lock").open("w")
+        except OSError as error:
+            raise BenchError(f"Cannot write to {self.folder} ({error.strerror}); choose another --out.") from None
+        with lock:
+            _lock(lock, self.folder)
+            for leftover in self.folder.rglob(".*.tmp"):  # of a process that was killed while it wrote
+                leftover.unlink(missing_ok=True)
+            yield
+
+    @property
+    def parts(self) -> list[Path]:
+        """Return the parts on disk."""
+        return [] if self.folder is None else sorted((self.folder / "records").glob("*.parquet"))
+
+    def provenance(self) -> dict[str, Any]:
+        """Return the content of run.json, or {} where there is none yet."""
+        if self.folder is None or not (self.folder / "run.json").is_file():
+            return {}
+        return read_provenance(self.folder)
+
+    def write_provenance(self, provenance: dict[str, Any]) -> None:
+        """Write run.json."""
+        if self.folder is not None:
+            write_json(self.folder / "run.json", provenance)
+
+    def done(self) -> dict[tuple[str, ...], set[tuple[str, str]]]:
+        """Return what is on disk: {(part, item, model, weights id, manifest id): {(method id, metric id)}}."""
+        key = ["part", "item", "model", "weights_id", "manifest_id"]
+        found: dict[tuple[str, ...], set[tuple[str, str]]] = {}
+        for part in self.parts:
+            frame = read_part(part, [*key, "method_id", "metric_id"]).drop_duplicates()
+            for row in frame.itertuples(index=False):
+                found.setdefault(tuple(row[: len(key)]), set()).add((row[-2], row[-1]))
+        return found
+
+    def add(self, name: str, frame: pd.DataFrame) -> None:
+        """Keep a finished task's rows."""
+        if self.folder is None:
+            self._memory.append(frame)
+        elif len(frame):
+            number = sum(part.name.startswith(f"{name}-") for part in self.parts)
+            write_parquet(self.folder / "records" / f"{name}-{number}.parquet", frame)
+
+    def records(self, provenance: dict[str, Any]) -> Records:
+        """Return the current records."""
+        if self.folder is not None and self.parts:
+            return Records(current(pd.concat([read_part(p) for p in self.parts], ignore_index=True), provenance), provenance)
+        kept = [frame for frame in self._memory if len(frame)]
+        return Records(pd.concat(kept, ignore_index=True) if kept else empty_frame(), provenance)
+
+
+def _lock(file: IO[str], folder: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # not on Windows; there two runs into one folder are the user's to avoid
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise BenchError(f"Another run is writing to {folder}; wait for it or choose another --out.") from None

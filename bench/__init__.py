@@ -1,0 +1,85 @@
+"""cambench: the benchmark for image attribution.
+
+    subset -> batches -> trace (one shared pass) -> maps -> scores -> records -> board
+
+>>> import bench
+>>> sorted(bench.__all__)[:3]
+['BenchError', 'Explainee', 'NotApplicable']
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from bench.version import __version__
+
+if TYPE_CHECKING:
+    from bench.board import Board, leaderboard
+    from bench.data import Subset, load_subset, register_subset
+    from bench.engine.trace import Trace
+    from bench.errors import BenchError, NotApplicable
+    from bench.methods import register_method
+    from bench.metrics import register_metric
+    from bench.models import Explainee, load_model, register_model
+    from bench.pipeline.evaluate import evaluate
+    from bench.pipeline.records import Records
+    from bench.pipeline.single import explain, score
+    from bench.protocol import Protocol
+    from bench.types import Batch, Sample, Truth
+
+_HOMES = {
+    "Batch": "bench.types",
+    "BenchError": "bench.errors",
+    "Board": "bench.board",
+    "Explainee": "bench.models",
+    "NotApplicable": "bench.errors",
+    "Protocol": "bench.protocol",
+    "Records": "bench.pipeline.records",
+    "Sample": "bench.types",
+    "Subset": "bench.data",
+    "Trace": "bench.engine.trace",
+    "Truth": "bench.types",
+    "evaluate": "bench.pipeline.evaluate",
+    "explain": "bench.pipeline.single",
+    "leaderboard": "bench.board",
+    "load_model": "bench.models",
+    "load_subset": "bench.data",
+    "register_method": "bench.methods",
+    "register_metric": "bench.metrics",
+    "register_model": "bench.models",
+    "register_subset": "bench.data",
+    "score": "bench.pipeline.single",
+}
+
+__all__ = [
+    "Batch",
+    "BenchError",
+    "Board",
+    "Explainee",
+    "NotApplicable",
+    "Protocol",
+    "Records",
+    "Sample",
+    "Subset",
+    "Trace",
+    "Truth",
+    "__version__",
+    "evaluate",
+    "explain",
+    "leaderboard",
+    "load_model",
+    "load_subset",
+    "register_method",
+    "register_metric",
+    "register_model",
+    "register_subset",
+    "score",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import bench` and `cambench --help` stay quick."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'bench' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,321 @@
+"""From records to a board: the only place where per-image values become one number per method.
+
+    board = leaderboard(records)
+
+A board is disposable: it needs records and run.json, no image, model or plug-in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bench.board.flags import find_flags
+from bench.board.measures import CORRECT, Cube, Measure, cube, measures, sample
+from bench.board.statistics import RESAMPLES, Sampled, ranks
+from bench.board.text import interval, short_fidelity
+from bench.errors import BenchError, suggestions
+from bench.pipeline.records import KEY, Records
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+OVERALL = "overall"
+"""The "model" of tables across models."""
+
+FAMILIES = {"faithfulness": 0, "localization": 1, "threshold": 2}
+"""Which families of values come first in a table."""
+
+COLUMNS = [
+    *("subset", "model", "method", "metric", "n", "expected", "n_nan", "coverage", "mean", "median", "low", "high"),
+    *("rank", "share", "better", "ranked", "reduce", "family", "fidelity", "control", "equal_to", "title"),
+]
+"""The columns of `Board.frame`."""
+
+
+@dataclass
+class Board:
+    """Numbers per (subset, model, method, metric), and what a reader must know beside them.
+
+    frame: the columns of `COLUMNS`. "mean" is the reduced number (for reduce "std" a standard deviation, for
+    "pooled_precision" a pooled precision) with its interval [low, high]; rank is NaN where coverage is incomplete or
+    the value is not ranked; share is the share of the gap from the random control to the oracle (localisation).
+    flags: sentences.
+    """
+
+    frame: pd.DataFrame
+    records: Records
+    measures: dict[str, list[Measure]] = field(repr=False)
+    flags: list[str] = field(default_factory=list)
+    resamples: int = RESAMPLES
+    seed: int = 0
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Return the content of run.json."""
+        return self.records.provenance
+
+    @cached_property
+    def scopes(self) -> list[tuple[str, str]]:
+        """Return the (subset, model) of each table, the overall one of a subset first."""
+        seen = self.frame[["subset", "model"]].drop_duplicates().itertuples(index=False, name=None)
+        return sorted(seen, key=lambda scope: (scope[0], scope[1] != OVERALL, scope[1]))
+
+    def table(self, metric: str, subset: str | None = None, model: str | None = None) -> pd.DataFrame:
+        """Return the rows of one metric, best first; subset and model narrow it down."""
+        return self.select(metric=metric, subset=subset, model=model).reset_index(drop=True)
+
+    def select(self, **wanted: str | None) -> pd.DataFrame:
+        """Return the rows with these columns, ordered by subset, model, metric and rank, unranked last."""
+        frame = self.frame
+        for column, value in wanted.items():
+            if value is None:
+                continue
+            if value not in set(self.frame[column]):
+                raise BenchError(f"No {column} {value!r} on this board.{suggestions(value, set(self.frame[column]))}")
+            frame = frame[frame[column] == value]
+        return frame.sort_values(["subset", "model", "metric", "rank", "method"], kind="stable")
+
+    def ranked_metrics(self, subset: str, model: str, *, correct: bool = False) -> list[tuple[str, str]]:
+        """Return (name, better direction) of the ranked metrics of a table, faithfulness first."""
+        rows = self.select(subset=subset, model=model).drop_duplicates("metric")
+        rows = rows[rows["ranked"] & (rows["metric"].str.endswith(CORRECT) == correct)]
+        rows = rows.sort_values(["family", "metric"], key=family_order, kind="stable")
+        return list(rows[["metric", "better"]].itertuples(index=False, name=None))
+
+    def order(self, subset: str, model: str) -> list[str]:
+        """Return a table's methods, best first by its first ranked metric; methods without that rank last, by name."""
+        rows = self.select(subset=subset, model=model)
+        first = next((metric for metric, _ in self.ranked_metrics(subset, model)), "")
+        rank = {row["method"]: row["rank"] for row in as_rows(rows[rows["metric"] == first]) if row["rank"] > 0}
+        return sorted(set(rows["method"]), key=lambda method: (rank.get(method, math.inf), method))
+
+    def methods(self, subset: str, model: str) -> dict[str, dict[str, Any]]:
+        """Return {method: method, fidelity, control, equal_to} of a table, in the order of `order`."""
+        columns = ["method", "fidelity", "control", "equal_to"]
+        rows = as_rows(self.select(subset=subset, model=model)[columns].drop_duplicates("method"))
+        facts = {row["method"]: row for row in rows}
+        return {method: facts[method] for method in self.order(subset, model)}
+
+    def wide(self, subset: str, model: str, *, correct: bool = False) -> pd.DataFrame:
+        """Return methods x ranked metrics as text, "mean [low, high]", with each method's fidelity and equal map."""
+        rows = self.select(subset=subset, model=model)
+        methods = self.methods(subset, model)
+        facts = [(short_fidelity(row["fidelity"]), row["equal_to"]) for row in methods.values()]
+        table = pd.DataFrame(facts, index=pd.Index(methods, name="method"), columns=["fidelity", "equal_to"])
+        for metric, _ in self.ranked_metrics(subset, model, correct=correct):
+            cells = {row["method"]: cell(row) for row in as_rows(rows[rows["metric"] == metric])}
+            table[metric] = [cells.get(method, "n/a") for method in table.index]
+        return table
+
+    def compare(self, mine: str, reference: str) -> list[str]:
+        """Return one sentence per subset, model and ranked value: the paired difference mine - reference.
+
+        The interval is a bootstrap over the images that both scored, the same resamples for both.
+        """
+        for name in (mine, reference):
+            self.select(method=name)
+        several = len(self.scopes) > 1
+        lines = []
+        for subset, found in self.measures.items():
+            ranked = [m for m in found if m.facts["ranked"] and not m.name.endswith(CORRECT)]
+            ranked.sort(key=lambda m: (FAMILIES.get(m.facts["family"], 9), m.name))
+            for model in sorted({model for m in ranked for model in m.models}):
+                where = f" ({subset}, {model})" if several else ""
+                lines += [f"{line}{where}" for m in ranked for line in self._difference(m, model, mine, reference)]
+        return lines
+
+    def _difference(self, measure: Measure, model: str, mine: str, reference: str) -> Iterator[str]:
+        """Yield the sentence of one measure, or nothing where the two share no scored item."""
+        rows = measure.rows[(measure.rows["model"] == model) & measure.rows["method"].isin([mine, reference])]
+        if set(rows["method"]) != {mine, reference}:
+            return
+        cells = cube(Measure(measure.name, measure.facts, rows), [model])
+        both = cells.scored.all(1)
+        if not both.any():
+            return
+        cells = Cube(
+            cells.methods, cells.items[both], cells.images[both], cells.values[:, both], *[cells.scored[both]] * 2
+        )
+        drawn = sample(measure, cells, self.resamples, self.seed)
+        left, right = cells.methods.index(mine), cells.methods.index(reference)
+        gap = Sampled(
+            drawn.point[[left]] - drawn.point[[right]], drawn.replicates[:, [left]] - drawn.replicates[:, [right]]
+        )
+        low, high = gap.interval()
+        text = interval(gap.point[0], low[0], high[0])
+        yield f"{mine} against {reference}: {measure.name} {text}, n={len(cells.items)}"
+
+    def save(self, folder: str | Path, gallery: str | Path | None = None) -> None:
+        """Write every table and plot into `folder`, replacing those of an earlier board.
+
+        gallery: the run folder whose `gallery/` is drawn; default `folder` itself.
+        """
+        from bench.board.page import write_board
+
+        write_board(self, Path(folder), Path(gallery) if gallery is not None else Path(folder))
+
+    def print(self, console: Console | None = None) -> None:
+        """Print the ranked values of every table in the terminal."""
+        from bench.board.terminal import print_board
+
+        print_board(self, console)
+
+
+def as_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a table's rows as dicts of plain values."""
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def family_order(column: pd.Series) -> pd.Series:
+    """Sort key of a column: families by `FAMILIES`, other columns as they are."""
+    return column.map(lambda family: f"{FAMILIES.get(family, 9)}{family}") if column.name == "family" else column
+
+
+def cell(row: dict[str, Any]) -> str:
+    """Write a number with its interval, and its n where that is not complete."""
+    text = interval(row["mean"], row["low"], row["high"])
+    return text if row["n"] == row["expected"] else f"{text} n={row['n']}/{row['expected']}"
+
+
+def leaderboard(records: Records, *, resamples: int = RESAMPLES, seed: int = 0) -> Board:
+    """Reduce records to a board: tables per subset and model, and over the models of a subset.
+
+    resamples, seed: of the bootstrap.  Raises BenchError where the records are empty or mix what cannot be compared.
+    """
+    check(records)
+    provenance = records.provenance
+    found = {str(s): list(measures(rows, provenance)) for s, rows in records.frame.groupby("subset", sort=True)}
+    tables = [
+        summary(subset, measure, model, models, provenance, resamples, seed)
+        for subset, several in found.items()
+        for measure in several
+        if measure.reduce != "curve"
+        for model, models in scopes(measure, several)
+    ]
+    tables = [table for table in tables if not table.empty]
+    if not tables:
+        raise BenchError("The records hold no scored item, only calibration rows or curves; run `cambench run` again.")
+    frame = pd.concat(tables, ignore_index=True)[COLUMNS]
+    return Board(frame, records, found, find_flags(frame, records), resamples, seed)
+
+
+def check(records: Records) -> None:
+    """Refuse records that no board can be made of, in one sentence."""
+    frame = records.frame
+    if frame.empty:
+        raise BenchError("There are no records to make a board of; let `cambench run` finish at least one task.")
+    protocols = sorted(set(frame["protocol_id"]))
+    if len(protocols) > 1:
+        mixed = ", ".join(protocols)
+        raise BenchError(f"The records mix protocols ({mixed}), which cannot stand on one board; keep one of them.")
+    owners = {"metric": "metric_id", "method": "method_id", "model": "weights_id", "subset": "manifest_id"}
+    for column, identity in owners.items():
+        counts = frame.groupby(column)[identity].nunique()
+        mixed = ", ".join(sorted(map(str, counts[counts > 1].index)))
+        if mixed:
+            raise BenchError(f"The records hold several {identity}s for {column} {mixed}; run `cambench run` again.")
+    twice = frame.duplicated(KEY)
+    if twice.any():
+        first = ", ".join(str(v) for v in frame.loc[twice, KEY].iloc[0])
+        raise BenchError(f"{int(twice.sum())} records are there twice (the first: {first}); delete the extra part.")
+    for column, key in (("method", "methods"), ("subset", "subsets"), ("model", "models")):
+        missing = sorted(set(frame[column]) - set(records.provenance.get(key, {})))
+        if missing:
+            raise BenchError(f"run.json says nothing about {column} {', '.join(missing)}; run `cambench run` again.")
+
+
+def scopes(measure: Measure, several: Sequence[Measure]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the tables a measure is in: each model's, and "overall" where every model of the subset has it."""
+    for model in measure.models:
+        yield model, [model]
+    everywhere = {model for m in several for model in m.models}
+    if len(everywhere) > 1 and everywhere == set(measure.models):
+        yield OVERALL, measure.models
+
+
+def summary(
+    subset: str, measure: Measure, model: str, models: list[str], provenance: dict[str, Any], resamples: int, seed: int
+) -> pd.DataFrame:
+    """Return the rows of one measure in one table, one per method."""
+    cells = cube(measure, models)
+    if not cells.methods or not len(cells.items):
+        return pd.DataFrame()
+    drawn = sample(measure, cells, resamples, seed)
+    low, high = drawn.interval()
+    facts = measure.facts
+    methods = [provenance["methods"][name] for name in cells.methods]
+    table = pd.DataFrame(
+        {
+            "subset": subset,
+            "model": model,
+            "method": cells.methods,
+            "metric": measure.name,
+            "n": cells.scored.sum(0),
+            "expected": len(cells.items),
+            "n_nan": (cells.present & ~cells.scored).sum(0),
+            "coverage": cells.scored.mean(0),
+            "mean": drawn.point,
+            "median": medians(measure, cells),
+            "low": low,
+            "high": high,
+            "better": facts["better"],
+            "ranked": bool(facts["ranked"]) and facts["better"] != "none",
+            "reduce": facts["reduce"],
+            "family": facts["family"],
+            "fidelity": [m.get("fidelity", "") for m in methods],
+            "control": [bool(m.get("control", False)) for m in methods],
+            "equal_to": [equal_to(provenance, models, name) for name in cells.methods],
+            "title": facts["title"],
+        }
+    )
+    return table.assign(rank=rank(table), share=share(table))
+
+
+def medians(measure: Measure, cells: Cube) -> Any:
+    """Return the median over items per method, NaN where the number is not a mean over items."""
+    result = np.full(len(cells.methods), np.nan)
+    if measure.reduce == "mean":
+        values = cells.scalars().mean(0)
+        for column in np.flatnonzero(cells.scored.any(0)):
+            result[column] = np.median(values[cells.scored[:, column], column])
+    return result
+
+
+def equal_to(provenance: dict[str, Any], models: Sequence[str], method: str) -> str:
+    """Return the method whose map is the same in all of these models, or ""."""
+    first = {provenance.get("equal", {}).get(model, {}).get(method, "") for model in models}
+    only = first.pop() if len(first) == 1 else ""
+    return "" if only == method else only
+
+
+def rank(table: pd.DataFrame) -> Any:
+    """Rank the complete rows of a table; methods with the same map share the rank of the first of them."""
+    if not table["ranked"].iloc[0]:
+        return np.full(len(table), np.nan)
+    complete = table["n"] == table["expected"]
+    means = dict(zip(table.loc[complete, "method"], table.loc[complete, "mean"], strict=True))
+    own = [means.get(method, np.nan) for method in table["method"]]
+    # Forward passes packed in another batch differ in the last digits, so equal maps can differ there as well.
+    scores = [
+        score if np.isnan(score) else means.get(first, score)
+        for score, first in zip(own, table["equal_to"], strict=True)
+    ]
+    return ranks(np.array(scores), table["better"].iloc[0])
+
+
+def share(table: pd.DataFrame) -> Any:
+    """Return the share of the gap from the random control to the oracle, of complete localisation rows; else NaN."""
+    complete = table[table["n"] == table["expected"]].set_index("method")["mean"]
+    ends = complete.reindex(["random", "oracle"])
+    gap = ends["oracle"] - ends["random"]
+    if table["family"].iloc[0] != "localization" or table["better"].iloc[0] == "none" or not abs(gap) > 0:
+        return np.full(len(table), np.nan)
+    return (complete.reindex(table["method"]).to_numpy() - ends["random"]) / gap

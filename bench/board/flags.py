@@ -1,0 +1,77 @@
+"""What a reader must know before believing a number: sentences beside the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from bench.board.measures import CORRECT, MIN_CALIBRATION
+from bench.board.text import number
+from bench.pipeline.records import Records
+
+MAX_INSERTION_START = 0.05
+"""Mean probability at the start of insertion above which its curve begins too high to tell maps apart."""
+
+
+def find_flags(frame: pd.DataFrame, records: Records) -> list[str]:
+    """Return the flags of a board, table by table."""
+    flags: list[str] = []
+    for (subset, model), rows in frame.groupby(["subset", "model"], sort=True):
+        found = [*controls(rows), *insertion_start(rows), *coverage(rows)]
+        flags += [f"{subset}, {model}: {text}" for text in found]
+    return flags + list(calibration(records))
+
+
+def controls(rows: pd.DataFrame) -> Iterator[str]:
+    """Yield the localisation values on which the oracle's interval does not lie above the random control's."""
+    chosen = rows[(rows["family"] == "localization") & rows["ranked"] & ~rows["metric"].str.endswith(CORRECT)]
+    for metric, table in chosen.groupby("metric", sort=True):
+        by_method = {row["method"]: row for row in table[table["n"] > 0].to_dict("records")}
+        if not {"oracle", "random"} <= set(by_method):
+            continue
+        oracle, random = by_method["oracle"], by_method["random"]
+        sign = -1 if oracle["better"] == "lower" else 1
+        worst, best = (oracle["low"], random["high"]) if sign == 1 else (oracle["high"], random["low"])
+        if not sign * worst > sign * best:
+            yield (
+                f"{metric} does not separate the oracle ({number(oracle['mean'])}) from random "
+                f"({number(random['mean'])}); do not read its ranks."
+            )
+
+
+def insertion_start(rows: pd.DataFrame) -> Iterator[str]:
+    """Yield a flag where insertion starts from an image that the model still recognises."""
+    starts = rows.loc[rows["metric"] == "insertion_start", "mean"]
+    if starts.max() > MAX_INSERTION_START:
+        yield (
+            f"insertion starts at a mean probability of {number(starts.max())} (over {number(MAX_INSERTION_START)}), "
+            "so the blurred image is still recognised."
+        )
+
+
+def coverage(rows: pd.DataFrame) -> Iterator[str]:
+    """Yield the methods that miss items: they are shown with their n and not ranked."""
+    ranked = rows[rows["ranked"] & ~rows["metric"].str.endswith(CORRECT)]
+    missing = ranked[(ranked["n"] < ranked["expected"]) & (ranked["n"] > 0)]
+    for method, table in missing.groupby("method", sort=True):
+        cases = table.groupby(["n", "expected"], sort=True)["metric"]
+        parts = [f"{n} of {expected} items in {', '.join(names)}" for (n, expected), names in cases]
+        yield f"{method} is scored on {'; '.join(parts)}: shown, unranked there."
+
+
+def calibration(records: Records) -> Iterator[str]:
+    """Yield the subsets and models with too few calibration images to choose a box threshold on."""
+    provenance = records.provenance
+    names = [n for n, facts in provenance["metrics"].items() if facts["reduce"] == "box_accuracy"]
+    rows = records.frame[records.frame["metric"].isin(names)]
+    for (subset, model), table in rows.groupby(["subset", "model"], sort=True):
+        images = table[table["part"] == "calibration"].groupby("method")["image"].nunique()
+        images = images.reindex(sorted(table["method"].unique()), fill_value=0)
+        few = images[images < MIN_CALIBRATION]
+        if len(few):
+            who = "every method" if len(few) == len(images) else ", ".join(few.index)
+            yield (
+                f"{subset}, {model}: {int(few.min())} calibration images for {who} (fewer than {MIN_CALIBRATION}), "
+                "so box_accuracy is missing and only box_accuracy_oracle is shown."
+            )

@@ -1,0 +1,159 @@
+"""The gallery: a few images of a run under every method, kept as small arrays and drawn as one picture per model.
+
+A part is `gallery/<model>-<shard>.npz` with the keys `<item>|image` (uint8 [H,W,3]), `<item>|title` (text) and
+`<item>|<method>` (float16 map [h,w]).
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from bench.board.text import slug
+from bench.errors import BenchError
+from bench.files import replaced_file
+
+FOLDER = "gallery"
+TILE = 80
+"""Pixels of the longer side of a drawn picture; a published gallery keeps no more than this."""
+MAP_SIDE = 40
+"""Pixels of the longer side of a kept map: CAM grids are coarser, pixel maps lose detail that a tile cannot show."""
+ITEMS = 5
+"""Images in a drawn and in a published gallery."""
+
+
+@dataclass
+class Picture:
+    """One image with its maps.  image: uint8 [H,W,3].  maps: {method: float32 [h,w]}, signed, any scale."""
+
+    image: npt.NDArray[np.uint8]
+    title: str = ""
+    maps: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+
+Gallery = dict[str, dict[str, Picture]]
+"""{model: {item: picture}}."""
+
+
+def save_gallery_part(
+    path: Path,
+    images: Mapping[str, npt.NDArray[np.uint8]],
+    maps: Mapping[str, Mapping[str, npt.NDArray[Any]]],
+    titles: Mapping[str, str] | None = None,
+) -> None:
+    """Write one part atomically.
+
+    images: {item: [H,W,3]}.  maps: {item: {method: [h,w]}}.  titles: {item: text}.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for item, image in sorted(images.items()):
+        arrays[f"{item}|image"] = np.asarray(image, np.uint8)
+        arrays[f"{item}|title"] = np.asarray((titles or {}).get(item, ""))
+        for method, values in sorted(maps.get(item, {}).items()):
+            arrays[f"{item}|{method}"] = np.clip(np.asarray(values, np.float32), -6e4, 6e4).astype(np.float16)
+    with replaced_file(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+
+
+def load_gallery(folder: str | Path, models: list[str] | None = None) -> Gallery:
+    """Read every part under `folder/gallery`; an absent folder is an empty gallery.
+
+    models: the names that file names start with (the longest that fits); default: the file name up to its last "-".
+    """
+    gallery: Gallery = {}
+    for path in sorted((Path(folder) / FOLDER).glob("*.npz")):
+        pictures = gallery.setdefault(model_of(path.stem, models or []), {})
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                add_part(pictures, {key: arrays[key] for key in arrays.files})
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise BenchError(f"The gallery file {path} cannot be read ({error}); delete it and run again.") from None
+    return gallery
+
+
+def model_of(stem: str, models: list[str]) -> str:
+    """Return the model whose name, as a file name, begins this file name."""
+    fits = [m for m in models if stem.startswith((m, slug(m)))]
+    return max(fits, key=len) if fits else stem.rpartition("-")[0] or stem
+
+
+def add_part(pictures: dict[str, Picture], arrays: dict[str, npt.NDArray[Any]]) -> None:
+    """Add the arrays of a part to the pictures of its model; a map without its image is left out."""
+    for key, array in arrays.items():
+        item, _, kind = key.rpartition("|")
+        if kind == "image" and item not in pictures:
+            pictures[item] = Picture(array)
+    for key, array in arrays.items():
+        item, _, kind = key.rpartition("|")
+        if item not in pictures or kind == "image":
+            continue
+        if kind == "title":
+            pictures[item].title = str(array)
+        else:
+            pictures[item].maps[kind] = array.astype(np.float32)
+
+
+def small(gallery: Gallery) -> Gallery:
+    """Return the part of a gallery that is drawn: the first `ITEMS` items, reduced to the size of a tile."""
+    return {
+        model: {
+            item: Picture(
+                shrink_image(picture.image, TILE),
+                picture.title,
+                {name: shrink_map(values, MAP_SIDE) for name, values in picture.maps.items()},
+            )
+            for item, picture in sorted(pictures.items())[:ITEMS]
+        }
+        for model, pictures in sorted(gallery.items())
+    }
+
+
+def shrink_image(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+    """Reduce [H,W,3] to a longer side of at most `side`; smaller images stay as they are."""
+    if max(image.shape[:2]) <= side:
+        return image
+    return np.asarray(Image.fromarray(image).resize(fitted(image.shape, side), Image.Resampling.BOX))
+
+
+def shrink_map(values: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
+    """Reduce [h,w] likewise, by area."""
+    if max(values.shape) <= side:
+        return values
+    return np.asarray(Image.fromarray(values).resize(fitted(values.shape, side), Image.Resampling.BOX))
+
+
+def fitted(shape: tuple[int, ...], side: int) -> tuple[int, int]:
+    """Return (width, height) of an array [H,W,...] scaled to a longer side of `side`."""
+    scale = side / max(shape[:2])
+    return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
+
+
+def overlay(picture: Picture, method: str | None, side: int = TILE) -> npt.NDArray[np.uint8]:
+    """Draw a picture under a method's map (None: the bare picture) on a white tile [side,side,3].
+
+    The map is unit(L) = mm(max(L,0)); a method without a map of this picture gets an empty tile.
+    """
+    import matplotlib as mpl
+
+    tile = np.full((side, side, 3), 255, np.uint8)
+    if method is not None and method not in picture.maps:
+        return tile
+    image = Image.fromarray(picture.image).resize(fitted(picture.image.shape, side), Image.Resampling.BILINEAR)
+    drawn = np.asarray(image, np.float32) / 255
+    if method is not None:
+        values = np.maximum(np.nan_to_num(picture.maps[method], nan=0.0, posinf=0.0, neginf=0.0), 0)
+        resized = Image.fromarray(values.astype(np.float32)).resize(image.size, Image.Resampling.BILINEAR)
+        heat = np.asarray(resized)
+        heat = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
+        grey = np.repeat(drawn.mean(2, keepdims=True), 3, axis=2)
+        drawn = 0.45 * grey + 0.55 * mpl.colormaps["turbo"](heat)[..., :3]
+    top, left = (side - drawn.shape[0]) // 2, (side - drawn.shape[1]) // 2
+    tile[top : top + drawn.shape[0], left : left + drawn.shape[1]] = np.round(255 * drawn).astype(np.uint8)
+    return tile

@@ -1,0 +1,112 @@
+"""A board on disk: written beside a run, or published with its records so that it rebuilds without images."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench.board.aggregate import Board, check, leaderboard
+from bench.board.gallery import FOLDER, Gallery, load_gallery, save_gallery_part, small
+from bench.board.plots import write_plots
+from bench.board.tables import write_page, write_tables
+from bench.board.text import slug
+from bench.errors import BenchError
+from bench.files import write_json
+from bench.pipeline.records import COMMITTED_LIMIT, KEY, Records, write_parquet
+
+PRIVATE = ("cwd", "host", "hostname", "user", "username", "home")
+"""Keys of run.json that describe a machine and not a result."""
+
+PATH = re.compile(r"(?<![\w:/.}\])~-])(?:file://)?(?:~|[A-Za-z]:)?[/\\](?:[^\s'\"/\\,;:]+[/\\])+([^\s'\"/\\,;:]*)")
+"""An absolute path of two parts or more inside a text; not the tail of a URL or of a relative path."""
+
+
+def write_board(board: Board, folder: Path, run: Path) -> None:
+    """Write `board.md`, `tables/` and `plots/` into `folder`; tables and plots of an earlier board go.
+
+    run: the folder whose `gallery/` is drawn.
+    """
+    gallery = load_gallery(run, sorted(board.provenance["models"]))
+    tables = write_tables(board, folder / "tables")
+    pictures = write_plots(board, folder / "plots", gallery)
+    write_page(board, folder, pictures)
+    clean(folder / "tables", tables)
+    clean(folder / "plots", pictures)
+
+
+def clean(folder: Path, keep: list[Path]) -> None:
+    """Remove files of an earlier board: of our kinds, and not written this time."""
+    for path in folder.glob("*"):
+        if path.suffix in (".csv", ".json", ".md", ".tex", ".png") and path not in keep:
+            path.unlink()
+
+
+def publish(run: str | Path, folder: str | Path) -> Board:
+    """Publish a run: its current records in one file, run.json without private paths, tables, plots and gallery.
+
+    The gallery goes along, reduced to what is drawn, where every subset's pictures may be shown. `Records.load(folder)`
+    then gives the same board. Raises BenchError where the records are over `COMMITTED_LIMIT`.
+    """
+    source, target = Path(run), Path(folder)
+    records = Records.load(source)
+    check(records)  # refuse before anything is written
+    gallery = load_gallery(source, sorted(records.provenance["models"])) if free(records.provenance) else {}
+    write_records(records, target)
+    write_json(target / "run.json", public(records.provenance))
+    write_gallery(small(gallery), target / FOLDER)
+    board = leaderboard(Records.load(target))
+    board.save(target)
+    return board
+
+
+def free(provenance: dict[str, Any]) -> bool:
+    """Tell whether the pictures of every subset may be shown."""
+    return all(facts.get("pictures", False) for facts in provenance["subsets"].values())
+
+
+def write_records(records: Records, folder: Path) -> None:
+    """Write all rows to `folder/records.parquet`, in the order of their keys, unless that is too large."""
+    folder.mkdir(parents=True, exist_ok=True)
+    frame = records.frame.sort_values(KEY, kind="stable", ignore_index=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".publish-") as scratch:
+        file = Path(scratch) / "records.parquet"
+        write_parquet(file, frame)
+        size = file.stat().st_size
+        if size > COMMITTED_LIMIT:
+            raise BenchError(
+                f"The records take {size / 2**20:.1f} MiB, and a board may carry {COMMITTED_LIMIT / 2**20:.0f}; "
+                "publish a run with fewer images or without curves."
+            )
+        file.replace(folder / "records.parquet")
+
+
+def write_gallery(gallery: Gallery, folder: Path) -> None:
+    """Write one part per model, in place of all that was there."""
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    for model, pictures in gallery.items():
+        save_gallery_part(
+            folder / f"{slug(model)}-0.npz",
+            {item: picture.image for item, picture in pictures.items()},
+            {item: picture.maps for item, picture in pictures.items()},
+            {item: picture.title for item, picture in pictures.items()},
+        )
+
+
+def public(value: Any) -> Any:
+    """Return a copy of run.json's content without what belongs to one machine: `/a/b/c` becomes `PATH/c`.
+
+    >>> public({"command": "cambench run --out /tmp/x/run --data-root ../data", "user": "me"})
+    {'command': 'cambench run --out PATH/run --data-root ../data'}
+    """
+    if isinstance(value, dict):
+        return {key: public(entry) for key, entry in value.items() if key not in PRIVATE}
+    if isinstance(value, list | tuple):
+        return [public(entry) for entry in value]
+    if isinstance(value, str):
+        return PATH.sub(lambda found: f"PATH/{found.group(1)}", value)
+    return json.loads(json.dumps(value, default=str))

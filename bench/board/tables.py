@@ -1,0 +1,231 @@
+"""Tables of a board as files: CSV and JSON hold every number, Markdown and LaTeX are for readers.
+
+One file of each kind per (subset, model), plus `board.md`, the first page.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from bench.board import text
+from bench.board.aggregate import OVERALL, Board
+from bench.board.measures import CORRECT
+from bench.board.statistics import POOLED_RESAMPLES
+from bench.files import replaced_file, write_json
+
+COLUMNS_PER_TABLE = 8
+"""Values side by side in a table for readers; more of them make another table."""
+
+DIGITS = 6
+"""Decimals in CSV and JSON: more of them would depend on the order in which a machine sums."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number as text: mean, interval ("" where there is none), note (rank or n), and whether it is the best."""
+
+    mean: str
+    interval: str = ""
+    note: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method of a table."""
+
+    method: str
+    fidelity: str
+    control: bool
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table for readers: some values of one (subset, model)."""
+
+    title: str
+    headers: list[str]
+    lines: list[Line]
+
+
+def sections(board: Board, subset: str, model: str) -> list[Section]:
+    """Return the tables of one (subset, model): ranked values, `@correct`, shares of the gap, the rest."""
+    ranked = board.ranked_metrics(subset, model)
+    correct = board.ranked_metrics(subset, model, correct=True)
+    rows = board.select(subset=subset, model=model).drop_duplicates("metric")
+    listed = list(rows[["metric", "better"]].itertuples(index=False, name=None))
+    rest = [pair for pair in listed if pair not in ranked and pair not in correct]
+    shares = [(m, "higher") for m in rows.loc[rows["family"] == "localization", "metric"] if (m, "higher") in ranked]
+    return [
+        *split(board, subset, model, "Ranked values", ranked, number_cell),
+        *split(board, subset, model, "Ranked values where the prediction is the label", correct, number_cell),
+        *split(board, subset, model, "Share of the gap from the random control to the oracle", shares, share_cell),
+        *split(board, subset, model, "Reported values, not ranked", rest, number_cell),
+    ]
+
+
+def split(
+    board: Board, subset: str, model: str, title: str, metrics: list[tuple[str, str]], write: Any
+) -> Iterator[Section]:
+    """Yield sections of at most `COLUMNS_PER_TABLE` values."""
+    rows = board.select(subset=subset, model=model)
+    parts = [metrics[i : i + COLUMNS_PER_TABLE] for i in range(0, len(metrics), COLUMNS_PER_TABLE)]
+    for index, part in enumerate(parts, 1):
+        tables = [rows[rows["metric"] == metric].set_index("method", drop=False) for metric, _ in part]
+        best = [best_rank(table) for table in tables]
+        lines = [
+            Line(
+                text.method_label(facts),
+                text.short_fidelity(facts["fidelity"]),
+                facts["control"],
+                [
+                    write(table.loc[facts["method"]], top) if facts["method"] in table.index else Cell("n/a")
+                    for table, top in zip(tables, best, strict=True)
+                ],
+            )
+            for facts in board.methods(subset, model).values()
+        ]
+        headers = [text.metric_label(metric, better) for metric, better in part]
+        yield Section(f"{title} ({index} of {len(parts)})" if len(parts) > 1 else title, headers, lines)
+
+
+def best_rank(table: pd.DataFrame) -> float:
+    """Return the smallest rank of a method that is no control; NaN where there is none."""
+    return float(table.loc[~table["control"], "rank"].min())
+
+
+def number_cell(row: pd.Series, best: float) -> Cell:
+    """Write a reduced number, its interval, and its rank or else its n."""
+    if row["n"] == 0:
+        return Cell("n/a", note=f"n=0/{row['expected']}")
+    low, high = row["low"], row["high"]
+    note = "" if math.isnan(row["rank"]) else f"({int(row['rank'])})"
+    if row["n"] < row["expected"]:
+        note = f"n={row['n']}/{row['expected']}"
+    between = "" if math.isnan(low) else f"[{text.number(low)}, {text.number(high)}]"
+    return Cell(text.number(row["mean"]), between, note, bool(row["rank"] == best) and not row["control"])
+
+
+def share_cell(row: pd.Series, best: float) -> Cell:
+    """Write a share of the gap from random to oracle."""
+    return Cell(text.number(row["share"]), best=bool(row["rank"] == best) and not row["control"])
+
+
+def caption(board: Board, subset: str, model: str) -> str:
+    """Say what a table's numbers are: subset, n, protocol, interval, marks."""
+    rows = board.select(subset=subset, model=model)
+    over = "mean over the models of the items that all of them share" if model == OVERALL else f"model {model}"
+    return (
+        f"{subset}, {over}; n = {rows['expected'].max()} items unless a cell says otherwise; "
+        f"protocol {board.provenance['protocol']['id']}. Cells: {interval_words(board)}, then (rank). "
+        "Arrows: the better direction. Bold: best that is no control. "
+        "Incomplete coverage is shown with its n and unranked. "
+        f"{CORRECT}: items whose prediction is the label. F: {text.FIDELITY}."
+    )
+
+
+def interval_words(board: Board) -> str:
+    """Define the intervals of this board."""
+    pooled = min(board.resamples, POOLED_RESAMPLES)
+    return text.INTERVAL.format(resamples=board.resamples, pooled=pooled)
+
+
+def write_tables(board: Board, folder: Path) -> list[Path]:
+    """Write CSV, JSON, Markdown and LaTeX of every (subset, model); return the files."""
+    files = []
+    for subset, model in board.scopes:
+        stem = folder / text.slug(subset, model)
+        rows = board.select(subset=subset, model=model)
+        facts = {"subset": subset, "model": model, "caption": caption(board, subset, model)}
+        page = {**facts, "sections": sections(board, subset, model)}
+        paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("csv", "json", "md", "tex")]
+        write_text(paths[0], rows.to_csv(index=False, float_format=f"%.{DIGITS}f", lineterminator="\n"))
+        write_json(paths[1], {**facts, "flags": board.flags, "rows": plain(rows)})
+        write_text(paths[2], render("table.md.j2", **page))
+        write_text(paths[3], render("table.tex.j2", **page))
+        files += paths
+    return files
+
+
+def plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows as JSON values; missing is null, since JSON has no NaN."""
+    result: list[dict[str, Any]] = json.loads(rows.to_json(orient="records", double_precision=DIGITS))
+    return result
+
+
+def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
+    """Write `board.md`: command, protocol, n, flags, fidelity, tables and pictures."""
+    provenance = board.provenance
+    command = provenance.get("command", "")
+    tables = [
+        {
+            "subset": subset,
+            "model": model,
+            "stem": f"tables/{text.slug(subset, model)}",
+            "caption": caption(board, subset, model),
+            "sections": sections(board, subset, model)[:1],
+            "pictures": [p for p in pictures if p.stem.endswith(f"--{text.slug(subset, model)}")],
+        }
+        for subset, model in board.scopes
+    ]
+    shown = [p for table in tables for p in table["pictures"]]
+    methods = [
+        {"name": name, **facts}
+        for name, facts in sorted(provenance["methods"].items())
+        if name in set(board.frame["method"])
+    ]
+    page = render(
+        "board.md.j2",
+        command=command if isinstance(command, str) else " ".join(map(str, command)),
+        provenance=provenance,
+        flags=board.flags,
+        tables=tables,
+        methods=methods,
+        galleries=[p for p in pictures if p not in shown],
+        interval=interval_words(board),
+        fidelity=text.FIDELITY,
+    )
+    path = folder / "board.md"
+    write_text(path, page)
+    return path
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write text atomically, with one newline at the end."""
+    with replaced_file(path) as temporary:
+        temporary.write_text(content.rstrip("\n") + "\n", encoding="utf-8")
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in a template of `bench/board/templates`."""
+    return environment().get_template(template).render(**values)
+
+
+@lru_cache(maxsize=1)
+def environment() -> jinja2.Environment:
+    """Return the templates; tags are <% %> and << >>, which mean nothing in LaTeX and Markdown."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # Markdown and LaTeX; each has its own filter
+    )
+    made.filters.update(tex=text.latex, md=text.markdown)
+    return made

@@ -1,0 +1,117 @@
+"""How numbers, methods and directions are written, in one place for tables, plots and the terminal."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
+"""The better direction of a value."""
+
+SHORT = {"official": "off.", "paper": "paper", "reconstruction": "recon."}
+"""A method's fidelity in a narrow column."""
+
+LETTER = {"official": "o", "paper": "p", "reconstruction": "r"}
+"""A method's fidelity beside its name in a plot."""
+
+FIDELITY = (
+    "fidelity: off. = as in the authors' code; paper = as in the paper; recon. = parts had to be reconstructed by us"
+)
+"""What the short forms mean."""
+
+INTERVAL = (
+    "mean [95 % percentile interval of a bootstrap over images, "
+    "{resamples:,} resamples, {pooled:,} for pooled precision]"
+)
+"""What a cell holds."""
+
+
+def number(value: float, *, sign: bool = False) -> str:
+    """Write three decimals without a leading zero; NaN is "n/a".
+
+    >>> number(0.1), number(-0.0123), number(12), number(0.5, sign=True), number(-0.0001)
+    ('.100', '-.012', '12.000', '+.500', '.000')
+    """
+    if value is None or math.isnan(value):
+        return "n/a"
+    text = f"{value:+.3f}" if sign else f"{value:.3f}"
+    if float(text) == 0:
+        return ".000"
+    return re.sub(r"^([+-]?)0\.", r"\1.", text)
+
+
+def interval(mean: float, low: float, high: float, *, sign: bool = False) -> str:
+    """Write "mean [low, high]", or only the mean where there is no interval.
+
+    >>> interval(-0.012, -0.02, -0.004)
+    '-.012 [-.020, -.004]'
+    """
+    if math.isnan(mean) or math.isnan(low):
+        return number(mean, sign=sign)
+    return f"{number(mean, sign=sign)} [{number(low, sign=sign)}, {number(high, sign=sign)}]"
+
+
+def short_fidelity(fidelity: str) -> str:
+    """Return the short form of a fidelity; an unknown word stays as it is."""
+    return SHORT.get(fidelity, fidelity)
+
+
+def method_label(row: Mapping[str, Any]) -> str:
+    """Return a method's name with its marks: `name = first (control)`."""
+    label = str(row["method"])
+    if row["equal_to"]:
+        label += f" = {row['equal_to']}"
+    return label + (" (control)" if row["control"] else "")
+
+
+def plot_label(row: Mapping[str, Any]) -> str:
+    """Return a method's name with the letter of its fidelity, for a plot; controls stand apart by their grey."""
+    letter = LETTER.get(str(row["fidelity"]), str(row["fidelity"])[:1] or "?")
+    return f"{row['method']} ·{letter}"
+
+
+def metric_label(name: str, better: str) -> str:
+    """Return a value's name with the arrow of its better direction."""
+    return f"{name} {ARROWS.get(better, '')}".strip()
+
+
+def slug(*parts: str) -> str:
+    """Return a file name for these words.
+
+    >>> slug("scenes-val", "a/b")
+    'scenes-val--a_b'
+    """
+    return "--".join(re.sub(r"[^\w.@+-]+", "_", part) for part in parts)
+
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "_": r"\_",
+    "%": r"\%",
+    "&": r"\&",
+    "#": r"\#",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "·": r"$\cdot$",
+}
+
+
+def latex(text: object) -> str:
+    """Escape text for LaTeX; arrows become maths.
+
+    >>> latex("grad_cam 5 % ↓")
+    'grad\\\\_cam 5 \\\\% $\\\\downarrow$'
+    """
+    return "".join(LATEX.get(c, c) for c in str(text))
+
+
+def markdown(text: object) -> str:
+    """Escape text for a cell of a Markdown table."""
+    return re.sub(r"([|*_`<>\\])", r"\\\1", str(text)).replace("\n", " ")

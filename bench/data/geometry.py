@@ -1,0 +1,150 @@
+"""From the stored image to the frame that a model sees, with boxes and masks that follow exactly the pixels.
+
+Conventions: pixel j covers [j, j+1); a box is its edges. Resizing maps the whole stored extent onto the whole new
+extent. The centre crop starts at floor((r - size) / 2), r being the side after resizing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from bench.errors import BenchError, suggestions
+from bench.types import Sample, UInt8Image
+
+RESIZES = ("squash", "short", "none")
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class Framed(NamedTuple):
+    """One sample in the preprocessed frame.
+
+    pixels: uint8 [size,size,3].  boxes: float32 [m,4] or None.  mask, ignore: bool [size,size] or None.
+    """
+
+    pixels: UInt8Image
+    boxes: torch.Tensor | None
+    mask: torch.Tensor | None
+    ignore: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Resize, then centre crop to `size` x `size`.
+
+    resize: "squash" (the whole image to resize_size x resize_size), "short" (the short side to resize_size, the long
+    side to int(resize_size * long / short), as torchvision does) or "none" (stored pixels; resize_size is not used).
+    interpolation: of the image only, antialiased; masks are always nearest.
+    """
+
+    size: int
+    resize: str
+    resize_size: int
+    interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        if self.resize not in RESIZES:
+            raise BenchError(f"Unknown resize {self.resize!r}.{suggestions(self.resize, RESIZES)}")
+        if self.interpolation not in INTERPOLATIONS:
+            known = suggestions(self.interpolation, INTERPOLATIONS)
+            raise BenchError(f"Unknown interpolation {self.interpolation!r}.{known}")
+        if self.size < 1:
+            raise BenchError(f"The geometry's size is {self.size}; it must be at least 1 pixel.")
+        if self.resize != "none" and self.resize_size < self.size:
+            raise BenchError(
+                f"The geometry resizes to {self.resize_size} and then crops {self.size} pixels;"
+                " resize_size must not be smaller than size."
+            )
+
+    @property
+    def id(self) -> str:
+        """Return a short stable text, e.g. `short256-bicubic-crop224`, `none-crop224`."""
+        if self.resize == "none":
+            return f"none-crop{self.size}"
+        return f"{self.resize}{self.resize_size}-{self.interpolation}-crop{self.size}"
+
+    def resized(self, height0: int, width0: int) -> tuple[int, int]:
+        """Return (height, width) after resizing and before cropping, in pixels."""
+        if self.resize == "squash":
+            return self.resize_size, self.resize_size
+        if self.resize == "none":
+            return height0, width0
+        if height0 <= width0:
+            return self.resize_size, self.resize_size * width0 // height0
+        return self.resize_size * height0 // width0, self.resize_size
+
+    def offset(self, height0: int, width0: int) -> tuple[int, int]:
+        """Return (top, left) of the centre crop in the resized image: floor((r - size) / 2) each.
+
+        Raises BenchError where the resized image is smaller than the crop: padding would be pixels of nothing.
+        """
+        height, width = self.resized(height0, width0)
+        if height < self.size or width < self.size:
+            raise BenchError(
+                f"An image of {width0}x{height0} pixels is smaller than the crop of {self.size} after"
+                f" resize={self.resize!r}; use resize='short' or 'squash', or a smaller size."
+            )
+        return (height - self.size) // 2, (width - self.size) // 2
+
+    def frame(self, image: UInt8Image) -> UInt8Image:
+        """Return the frame uint8 [size,size,3] of an image uint8 [H0,W0,3]."""
+        height0, width0 = image.shape[:2]
+        top, left = self.offset(height0, width0)
+        height, width = self.resized(height0, width0)
+        if (height, width) != (height0, width0):
+            resample = INTERPOLATIONS[self.interpolation]
+            image = np.asarray(Image.fromarray(image).resize((width, height), resample))
+        return np.ascontiguousarray(image[top : top + self.size, left : left + self.size])
+
+    def boxes(self, boxes: FloatArray, height0: int, width0: int, min_visible: float = 0.25) -> torch.Tensor:
+        """Return boxes [n,4] (xyxy edges, stored pixels) in the frame: float32 [m,4], clipped to it.
+
+        A box is dropped where less than `min_visible` of its area lies in the frame, or none of it.
+        """
+        top, left = self.offset(height0, width0)
+        height, width = self.resized(height0, width0)
+        edges = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        scale = np.array([width / width0, height / height0] * 2)
+        moved = edges * scale - np.array([left, top, left, top])
+        clipped = moved.clip(0, self.size)
+        area, seen = _areas(moved), _areas(clipped)
+        keep = (seen > 0) & (seen >= min_visible * area)
+        return torch.from_numpy(clipped[keep].astype(np.float32))
+
+    def mask(self, mask: BoolArray) -> torch.Tensor:
+        """Return a mask bool [H0,W0] in the frame: bool [size,size], each pixel from where its centre lies."""
+        height0, width0 = mask.shape
+        top, left = self.offset(height0, width0)
+        height, width = self.resized(height0, width0)
+        # Pixel j's centre is at (j + 1/2) * old / new; in whole numbers, so that no rounding moves an edge.
+        rows = (2 * (np.arange(self.size) + top) + 1) * height0 // (2 * height)
+        columns = (2 * (np.arange(self.size) + left) + 1) * width0 // (2 * width)
+        return torch.from_numpy(mask[rows[:, None], columns[None, :]])
+
+    def sample(self, sample: Sample, min_visible: float = 0.25) -> Framed:
+        """Return a sample's pixels and truth in the frame; what the sample does not have stays None."""
+        height0, width0 = sample.image.shape[:2]
+        return Framed(
+            pixels=self.frame(sample.image),
+            boxes=None if sample.boxes is None else self.boxes(sample.boxes, height0, width0, min_visible),
+            mask=None if sample.mask is None else self.mask(sample.mask),
+            ignore=None if sample.ignore is None else self.mask(sample.ignore),
+        )
+
+
+def _areas(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    sides = (boxes[:, 2:] - boxes[:, :2]).clip(0)
+    areas: npt.NDArray[np.float64] = sides[:, 0] * sides[:, 1]
+    return areas

@@ -1,0 +1,173 @@
+"""What defines a subset: a small TOML file with strict keys, whose hash stands in every record."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.data.geometry import Geometry
+from bench.errors import BenchError, suggestions
+
+KINDS = ("scenes", "imagenet", "folder", "parquet")
+EXPLAIN = ("default", "label")
+BOXES = ("edges", "pixels")
+IMAGENET_CLASSES = "imagenet-1k"
+LAST = "last-1000"  # calibration of the ImageNet validation set
+HASH = "hash"  # calibration: ids with sha256(id) mod 5 == 0
+NONE = "none"  # no calibration part
+_ID_LENGTH = 12
+_NOT_CONTENT = ("root",)  # where the files lie on one machine says nothing about what they are
+_TYPES: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "kind": (str,),
+    "title": (str,),
+    "licence": (str,),
+    "pictures": (bool,),
+    "classes": (list, str),
+    "geometry": (dict,),
+    "calibration": (str,),
+    "explain": (str,),
+    "boxes": (str,),
+    "path": (str,),
+    "root": (str,),
+    "sha256": (str,),
+    "sha256_head": (str,),
+    "seed": (int,),
+    "size": (int,),
+    "pairs": (bool,),
+    "ids": (list,),
+}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A subset's definition.
+
+    name: the subset's name, and the stem of its file.  kind: "scenes" (generated), "imagenet" (the ILSVRC2012
+    validation set), "folder" (annotations.csv) or "parquet".  title, licence: for a reader.
+    pictures: whether boards may publish its pictures.  classes: names by label; or "imagenet-1k"; or a text file with
+    one name per line, beside the data; empty: taken from the data.  geometry: fixes the preprocessing for every model.
+    calibration: another subset's name, "hash", "last-1000" (imagenet) or "none".
+    explain: "label" makes every metric explain the label.
+    boxes: "edges" where x1, y1 are edges; "pixels" where they are the last pixels inside (folder, parquet).
+    path: file or folder under the data root.  root: a data root of its own, relative to the manifest's folder.
+    sha256: of the generated content (scenes), annotations.csv (folder) or the file (parquet); sha256_head: of the
+    first items (scenes).  seed, size, pairs: of scenes; size also: how many images of imagenet are scored.
+    ids: official image ids to use instead of the whole validation set (imagenet).
+    """
+
+    name: str
+    kind: str
+    title: str = ""
+    licence: str = ""
+    pictures: bool = False
+    classes: tuple[str, ...] | str = ()
+    geometry: Geometry | None = None
+    calibration: str = NONE
+    explain: str = "default"
+    boxes: str = "edges"
+    path: str = ""
+    root: str = ""
+    sha256: str = ""
+    sha256_head: str = ""
+    seed: int = 0
+    size: int = 0
+    pairs: bool = False
+    ids: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Return the first 12 hex digits of the sha256 of the canonical JSON of everything but `root`."""
+        content = {k: v for k, v in dataclasses.asdict(self).items() if k not in _NOT_CONTENT}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:_ID_LENGTH]
+
+    @staticmethod
+    def read(file: Path) -> Manifest:
+        """Read a manifest; a missing file, bad TOML, an unknown key or a bad value is a BenchError."""
+        try:
+            content = tomllib.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BenchError(
+                f"The manifest {file} cannot be read ({error.strerror}); give the path of a .toml."
+            ) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise BenchError(f"The manifest {file} is not valid TOML: {error}.") from error
+        return Manifest.parse(content, str(file))
+
+    @staticmethod
+    def parse(content: dict[str, Any], where: str) -> Manifest:
+        """Return the manifest of a parsed TOML table; `where` names it in errors."""
+        _check_keys(content, where)
+        values = dict(content)
+        if "geometry" in values:
+            values["geometry"] = _geometry(values["geometry"], where)
+        for key in ("classes", "ids"):
+            if isinstance(values.get(key), list):
+                values[key] = tuple(values[key])
+        manifest = Manifest(**values)
+        _check_values(manifest, where)
+        return manifest
+
+
+def manifest_folder() -> Path:
+    """Return the folder of the manifests that come with cambench: inside the package (wheel) or beside it (clone)."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "data_manifests"
+    return installed if installed.is_dir() else package.parent / "data_manifests"
+
+
+def _check_keys(content: dict[str, Any], where: str) -> None:
+    for key, value in content.items():
+        if key not in _TYPES:
+            raise BenchError(f"The manifest {where} has the unknown key {key!r}.{suggestions(key, _TYPES)}")
+        wanted = _TYPES[key]
+        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+            names = " or ".join(t.__name__ for t in wanted)
+            raise BenchError(f"In the manifest {where}, {key} is {value!r}; it must be a {names}.")
+        if isinstance(value, list) and not all(isinstance(item, str) for item in value):
+            raise BenchError(f"In the manifest {where}, {key} must be a list of strings.")
+    for key in ("name", "kind"):
+        if not content.get(key):
+            raise BenchError(f'The manifest {where} has no {key}; add a line such as {key} = "...".')
+
+
+def _check_values(manifest: Manifest, where: str) -> None:
+    if manifest.kind not in KINDS:
+        raise BenchError(
+            f"The manifest {where} has the unknown kind {manifest.kind!r}.{suggestions(manifest.kind, KINDS)}"
+        )
+    if manifest.explain not in EXPLAIN:
+        known = suggestions(manifest.explain, EXPLAIN)
+        raise BenchError(f"The manifest {where} has the unknown explain {manifest.explain!r}.{known}")
+    if manifest.boxes not in BOXES:
+        known = suggestions(manifest.boxes, BOXES)
+        raise BenchError(f"The manifest {where} has the unknown boxes {manifest.boxes!r}.{known}")
+    if manifest.kind == "scenes" and manifest.size < 1:
+        raise BenchError(f"The manifest {where} asks for {manifest.size} scenes; size must be at least 1.")
+    if manifest.size < 0 or manifest.seed < 0:
+        raise BenchError(f"The manifest {where} has a negative size or seed; both must be 0 or more.")
+    if manifest.calibration == manifest.name:
+        raise BenchError(f"The manifest {where} names itself as its calibration part; what is scored cannot calibrate.")
+
+
+def _geometry(table: dict[str, Any], where: str) -> Geometry:
+    types = {"size": int, "resize": str, "resize_size": int, "interpolation": str}
+    for key, value in table.items():
+        if key not in types:
+            raise BenchError(
+                f"The geometry of the manifest {where} has the unknown key {key!r}.{suggestions(key, types)}"
+            )
+        if type(value) is not types[key]:
+            raise BenchError(
+                f"The geometry of the manifest {where} has {key} = {value!r}; it must be a {types[key].__name__}."
+            )
+    missing = [key for key in ("size", "resize") if key not in table]
+    if missing:
+        raise BenchError(f"The geometry of the manifest {where} has no {' and no '.join(missing)}; add it.")
+    return Geometry(**{"resize_size": table["size"], **table})

@@ -1,0 +1,200 @@
+"""A subset: a fixed, ordered list of labelled images with ground truth, and the part kept aside for calibration."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bench.data.geometry import Geometry
+from bench.data.manifest import HASH, NONE, Manifest
+from bench.errors import BenchError
+from bench.types import Batch, Sample, Truth
+
+Int64s = npt.NDArray[np.int64]
+CALIBRATION_SHARE = 5  # rule "hash": one id in five calibrates
+
+
+class Source(Protocol):
+    """Where samples come from: everything about them by position, and reading one. Must be picklable."""
+
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+    @property
+    def image_ids(self) -> tuple[str, ...]: ...
+    @property
+    def labels(self) -> Int64s: ...
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def has_boxes(self) -> bool: ...
+    @property
+    def has_masks(self) -> bool: ...
+    def read(self, position: int) -> Sample: ...
+    def attribution(self, position: int) -> str | None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """Labelled images in a fixed order.
+
+    positions: which of the source's samples are scored, in order.  calibrating: those that calibrate; or the name of
+    the subset that does; or None.  data_root: where a named calibration subset finds its files.
+    """
+
+    name: str
+    manifest: Manifest
+    source: Source
+    positions: tuple[int, ...]
+    calibrating: tuple[int, ...] | str | None = None
+    data_root: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.positions:
+            raise BenchError(f"The subset {self.name} is empty; nothing can be scored on it.")
+        if isinstance(self.calibrating, tuple) and set(self.calibrating) & set(self.positions):
+            raise BenchError(f"The calibration part of the subset {self.name} overlaps its scored part.")
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, i: int) -> Sample:
+        """Return sample i of the subset's order (IndexError outside); a file that cannot be read is a BenchError."""
+        return self.source.read(self.positions[i])
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def manifest_id(self) -> str:
+        """Return the manifest's id: 12 hex digits."""
+        return self.manifest.id
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Return the id of each item (image and explained class)."""
+        return tuple(self.source.ids[p] for p in self.positions)
+
+    @cached_property
+    def image_ids(self) -> tuple[str, ...]:
+        """Return the id of each item's image."""
+        return tuple(self.source.image_ids[p] for p in self.positions)
+
+    @cached_property
+    def labels(self) -> Int64s:
+        """Return the labels, int64 [len]."""
+        return self.source.labels[list(self.positions)]
+
+    @property
+    def num_classes(self) -> int:
+        """Return the number of classes; labels are below it."""
+        return self.source.num_classes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Return the class names by label."""
+        return self.source.class_names
+
+    @property
+    def has_boxes(self) -> bool:
+        """Return whether the samples come with boxes."""
+        return self.source.has_boxes
+
+    @property
+    def has_masks(self) -> bool:
+        """Return whether the samples come with masks."""
+        return self.source.has_masks
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """Return the preprocessing that the manifest fixes for every model, or None."""
+        return self.manifest.geometry
+
+    @property
+    def explain(self) -> str:
+        """Return "label" where every metric explains the label, else "default"."""
+        return self.manifest.explain
+
+    @property
+    def pictures(self) -> bool:
+        """Return whether the pictures may be published."""
+        return self.manifest.pictures
+
+    def attribution(self, i: int) -> str | None:
+        """Return who must be named where picture i is shown, in one line, or None."""
+        return self.source.attribution(self.positions[i])
+
+    def limit(self, n: int) -> Subset:
+        """Return the first n items in the subset's fixed order (all, where there are fewer); limits are nested."""
+        if n < 1:
+            raise BenchError(f"A limit of {n} leaves nothing of the subset {self.name}; it must be at least 1.")
+        return dataclasses.replace(self, positions=self.positions[:n])
+
+    def calibration(self) -> Subset | None:
+        """Return the part that thresholds are chosen on, never scored, or None; a limit does not shorten it."""
+        if not self.calibrating:
+            return None
+        if isinstance(self.calibrating, str):
+            from bench.data import load_subset  # it imports this module
+
+            return load_subset(self.calibrating, data_root=self.data_root)
+        name = f"{self.name}/calibration"
+        return dataclasses.replace(self, name=name, positions=self.calibrating, calibrating=None)
+
+    def batch(self, indices: Sequence[int], geometry: Geometry, min_visible: float = 0.25) -> Batch:
+        """Return the samples at `indices` in the frame of `geometry`, pixels float32 in [0,1].
+
+        min_visible: boxes of which less is left in the frame are dropped (protocol: `box_min_visible`).
+        """
+        samples = [self[i] for i in indices]
+        try:
+            framed = [geometry.sample(sample, min_visible) for sample in samples]
+        except BenchError as error:
+            raise BenchError(f"In the subset {self.name}: {error}") from error
+        pixels = torch.from_numpy(np.stack([one.pixels for one in framed])).permute(0, 3, 1, 2)
+        boxes = tuple(one.boxes for one in framed if one.boxes is not None)
+        return Batch(
+            pixels=pixels.to(torch.float32, memory_format=torch.contiguous_format) / 255,
+            labels=torch.tensor([sample.label for sample in samples], dtype=torch.int64),
+            ids=tuple(sample.id for sample in samples),
+            image_ids=tuple(sample.image_id for sample in samples),
+            truth=Truth(
+                boxes=boxes if self.has_boxes else None,
+                masks=_stacked([one.mask for one in framed]),
+                ignore=_stacked([one.ignore for one in framed]),
+            ),
+        )
+
+
+def id_hash(item: str) -> str:
+    """Return the sha256 of an id as 64 hex digits: what orders and splits subsets."""
+    return hashlib.sha256(item.encode()).hexdigest()
+
+
+def split(manifest: Manifest, source: Source) -> tuple[tuple[int, ...], tuple[int, ...] | str | None]:
+    """Return (scored, calibrating) positions of a folder or parquet source.
+
+    The order is that of sha256(image id), then id: every limit is an unbiased sample, and limits are nested.
+    Under the rule "hash" the images with sha256(image id) mod 5 == 0 calibrate and are never scored.
+    """
+    hashes = {image: id_hash(image) for image in source.image_ids}
+    order = sorted(range(len(source.ids)), key=lambda p: (hashes[source.image_ids[p]], source.ids[p]))
+    if manifest.calibration != HASH:
+        return tuple(order), None if manifest.calibration == NONE else manifest.calibration
+    aside = {p for p in order if int(hashes[source.image_ids[p]], 16) % CALIBRATION_SHARE == 0}
+    return tuple(p for p in order if p not in aside), tuple(p for p in order if p in aside)
+
+
+def _stacked(masks: list[torch.Tensor | None]) -> torch.Tensor | None:
+    present = [mask for mask in masks if mask is not None]
+    return torch.stack(present) if present else None

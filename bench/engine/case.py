@@ -1,0 +1,187 @@
+"""A case: one method's maps on one batch, with everything that metrics share, each computed once when first read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from bench.engine.prober import Counts, Job, Prober, blend, gaussian_blur, replace_ranked, target_log_odds
+from bench.engine.trace import Trace
+from bench.protocol import ProtocolView
+from bench.randomness import generator, smooth_field
+from bench.types import Truth
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What making the maps cost alone: network use in images, wall seconds, and the process's peak memory in MiB."""
+
+    counts: Counts
+    seconds: float
+    peak_memory: float = float("nan")
+
+
+class Background:
+    """What all methods' cases on one batch share: blurred images and their logits, the tie-break order of pixels."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self._blurred: dict[tuple[float, float], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._ties: dict[int, torch.Tensor] = {}
+
+    def blurred(self, sigma_224: float, radius_sigmas: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return blurred images [B,3,H,W] and their logits [B,C]; sigma = sigma_224 * min(H,W)/224 pixels."""
+        key = (sigma_224, radius_sigmas)
+        if key not in self._blurred:
+            sigma = sigma_224 * min(self.trace.size) / 224
+            with torch.inference_mode():
+                images = gaussian_blur(self.trace.images, sigma, radius_sigmas)
+                images = images.contiguous(memory_format=torch.channels_last)
+                self._blurred[key] = images, self.trace.prober.logits(images)
+        return self._blurred[key]
+
+    def tie_order(self, seed: int) -> torch.Tensor:
+        """Return pixel indices [B,N] by falling smooth field, then by index: the order of equal values."""
+        if seed not in self._ties:
+            fields = [smooth_field(generator(seed, "ties", i), *self.trace.size).flatten() for i in self.trace.ids]
+            self._ties[seed] = torch.stack(fields).argsort(dim=1, descending=True, stable=True)
+        return self._ties[seed]
+
+
+class Case:
+    """One method's maps [B,H,W] on one batch, as a metric sees them.
+
+    A metric reads: maps, trace (images, targets, logits, ids), truth, protocol (its declared fields), prober, and the
+    shared quantities below. Maps with a non-finite value are zeros here; their scores become NaN afterwards.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        maps: torch.Tensor,
+        protocol: ProtocolView,
+        *,
+        background: Background | None = None,
+        spent: Spent | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.trace = trace
+        self.finite = torch.isfinite(maps).flatten(1).all(1)
+        self.maps = torch.where(self.finite[:, None, None], maps, 0.0).detach().cpu()
+        self.protocol = protocol
+        self.background = background or Background(trace)
+        self.spent = spent
+        self.seed = seed
+        self._threshold_log_odds: dict[tuple[int, int], torch.Tensor] = {}
+
+    def under(self, protocol: ProtocolView) -> Case:
+        """Return this case under another metric's view of the protocol; what is computed stays shared."""
+        self.protocol = protocol
+        return self
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    @property
+    def prober(self) -> Prober:
+        """Return the prober."""
+        return self.trace.prober
+
+    @property
+    def truth(self) -> Truth:
+        """Return the ground truth of the label's objects."""
+        return self.trace.truth
+
+    @cached_property
+    def truth_pixels(self) -> torch.Tensor | None:
+        """Return the truth as pixels [B,H,W] bool (masks, else boxes filled), or None."""
+        return self.truth.pixels(*self.trace.size)
+
+    # --- views of the map
+
+    @cached_property
+    def positive(self) -> torch.Tensor:
+        """Return max(L,0), [B,H,W]."""
+        return self.maps.clamp(min=0)
+
+    @cached_property
+    def unit(self) -> torch.Tensor:
+        """Return unit(L) = mm(max(L,0)) per map, [B,H,W] in [0,1]; zeros where there is no positive part."""
+        low = self.positive.flatten(1).amin(1)[:, None, None]
+        high = self.positive.flatten(1).amax(1)[:, None, None]
+        spread = high - low
+        return torch.where(spread > 0, (self.positive - low) / torch.where(spread > 0, spread, 1.0), 0.0)
+
+    @cached_property
+    def has_positive(self) -> torch.Tensor:
+        """Return [B] bool: whether unit(L) has anything above zero."""
+        return self.unit.flatten(1).amax(1) > 0
+
+    @cached_property
+    def order(self) -> torch.Tensor:
+        """Return pixel indices [B,N], most relevant first; equal values by the tie rule (protocol.md)."""
+        ties = self.background.tie_order(self.seed)
+        values = self.maps.flatten(1).gather(1, ties)
+        return ties.gather(1, values.argsort(dim=1, descending=True, stable=True))
+
+    @cached_property
+    def rank(self) -> torch.Tensor:
+        """Return the rank of every pixel [B,N] int32, 0 = most relevant."""
+        rank = torch.empty(self.order.shape, dtype=torch.int32)
+        places = torch.arange(self.order.shape[1], dtype=torch.int32).expand_as(rank)
+        return rank.scatter_(1, self.order, places)
+
+    # --- probes
+
+    def curve(self, first: torch.Tensor, second: torch.Tensor, cuts: list[int]) -> torch.Tensor:
+        """Return log-odds [B, len(cuts)] with the cuts[i] most relevant pixels from `first`, the rest from `second`."""
+        size, steps = len(self), len(cuts)
+        rows = torch.arange(size).repeat_interleave(steps)
+        wanted = torch.tensor(cuts).repeat(size)
+        fill = replace_ranked(first, second, self.rank, rows, wanted)
+        (odds,) = self.prober.log_odds([Job(self.trace.targets[rows], fill)], self.trace.size)
+        return odds.view(size, steps)
+
+    def masked_log_odds(
+        self, colour: tuple[float, float, float], steps: Iterable[int], thresholds: int
+    ) -> torch.Tensor:
+        """Return log-odds [B,T] of unit(L), cut at each step t, masking the image: m*x + (1-m)*b.
+
+        At t the lowest floor(t*N/thresholds) pixels are set to 0 and the rest keeps its soft value. Cuts that only
+        reach pixels that are 0 already change nothing, so they share the forward of t = 0.
+        """
+        steps = list(steps)
+        zeros = (self.unit == 0).flatten(1).sum(1)
+        pixels = self.unit[0].numel()
+        wanted: list[tuple[int, int]] = []  # (image, step) that have to be run
+        place: dict[tuple[int, int], tuple[int, int]] = {}
+        for image in range(len(self)):
+            for t in steps:
+                run = (image, t if t * pixels // thresholds > int(zeros[image]) else 0)
+                place[image, t] = run
+                if run not in self._threshold_log_odds and run not in wanted:
+                    wanted.append(run)
+        if wanted:
+            self._run_masks(wanted, colour, thresholds)
+        table = [[self._threshold_log_odds[place[i, t]] for t in steps] for i in range(len(self))]
+        return torch.tensor(table, dtype=torch.float64)
+
+    def _run_masks(self, wanted: list[tuple[int, int]], colour: tuple[float, float, float], thresholds: int) -> None:
+        rows = torch.tensor([image for image, _ in wanted])
+        keep = self.unit[0].numel() - torch.tensor([t * self.unit[0].numel() // thresholds for _, t in wanted])
+        height, width = self.trace.size
+
+        def masks(index: torch.Tensor) -> torch.Tensor:
+            kept = self.rank[rows[index]] < keep[index, None]
+            return self.unit[rows[index]] * kept.view(-1, height, width)
+
+        fill = blend(self.trace.images, self.trace.model.colour(colour), rows, masks)
+        (odds,) = self.prober.log_odds([Job(self.trace.targets[rows], fill)], (height, width))
+        self._threshold_log_odds.update(dict(zip(wanted, odds.tolist(), strict=True)))
+
+    def logits_to_log_odds(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the targets' log-odds [B] for logits [B,C] (or [C], the same for every image)."""
+        return target_log_odds(logits.expand(len(self), -1), self.trace.targets)

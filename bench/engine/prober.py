@@ -1,0 +1,212 @@
+"""The prober: the only place where perturbed images are built, packed into full batches, run and counted.
+
+Methods (Score-CAM) and metrics (deletion) hand it jobs; a job knows how to write its images into a buffer. Jobs that
+are handed over together are packed together, so batches stay full across images, steps and channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from bench.models.explainee import Explainee
+
+Fill = Callable[[torch.Tensor, torch.Tensor], None]
+
+
+@dataclass
+class Counts:
+    """What a network was asked for, in images: whole forwards and backwards, and those of the head alone."""
+
+    forwards: int = 0
+    backwards: int = 0
+    head_forwards: int = 0
+    head_backwards: int = 0
+
+    def __sub__(self, other: Counts) -> Counts:
+        return Counts(*(a - b for a, b in zip(self.tuple, other.tuple, strict=True)))
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(a + b for a, b in zip(self.tuple, other.tuple, strict=True)))
+
+    def copy(self) -> Counts:
+        """Return the counts as they stand now."""
+        return Counts(*self.tuple)
+
+    @property
+    def tuple(self) -> tuple[int, int, int, int]:
+        """Return the four counts in the order of the fields."""
+        return self.forwards, self.backwards, self.head_forwards, self.head_backwards
+
+
+@dataclass(frozen=True)
+class Job:
+    """Perturbed images to run: `fill(out, index)` writes images number `index` [m] into out [m,3,H,W].
+
+    targets: [n] int64, the class whose log-odds is wanted of each image; n is the size of the job.
+    """
+
+    targets: torch.Tensor
+    fill: Fill
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+class Prober:
+    """Runs jobs through one model in full batches and counts what is run.
+
+    batch_size: images per forward; part of the plan, since it may move the last bits of a result.
+    """
+
+    def __init__(self, model: Explainee, batch_size: int | None = None) -> None:
+        self.model = model
+        self.batch_size = batch_size or default_batch_size(model.size)
+        self.counts = Counts()
+        self._buffer: torch.Tensor | None = None
+        self._colour_logits: dict[tuple[float, ...], torch.Tensor] = {}
+
+    @torch.inference_mode()
+    def log_odds(self, jobs: Sequence[Job], size: tuple[int, int]) -> list[torch.Tensor]:
+        """Return log(p_c / (1 - p_c)) of every image of every job, each [n] float64 on the CPU.
+
+        p_c = sigmoid(log-odds) is the float64 softmax of the float32 logits; the log-odds keep what p loses near 1.
+        """
+        results = [torch.empty(len(job), dtype=torch.float64) for job in jobs]
+        for pieces in self._batches(jobs):
+            count = sum(len(index) for _, index in pieces)
+            out = self._images(count, size)
+            at = 0
+            for number, index in pieces:
+                jobs[number].fill(out[at : at + len(index)], index)
+                at += len(index)
+            odds = target_log_odds(self.logits(out), torch.cat([jobs[n].targets[index] for n, index in pieces]))
+            for (number, index), part in zip(pieces, odds.split([len(i) for _, i in pieces]), strict=True):
+                results[number][index] = part
+        return results
+
+    def _batches(self, jobs: Sequence[Job]) -> Iterator[list[tuple[int, torch.Tensor]]]:
+        """Cut the jobs, laid end to end, into full batches: lists of (job number, indices into that job)."""
+        pieces: list[tuple[int, torch.Tensor]] = []
+        room = self.batch_size
+        for number, job in enumerate(jobs):
+            start = 0
+            while start < len(job):
+                take = min(room, len(job) - start)
+                pieces.append((number, torch.arange(start, start + take)))
+                start += take
+                room -= take
+                if room == 0:
+                    yield pieces
+                    pieces, room = [], self.batch_size
+        if pieces:
+            yield pieces
+
+    def _images(self, count: int, size: tuple[int, int]) -> torch.Tensor:
+        """Return the first `count` images of one reused channels_last buffer."""
+        if self._buffer is None or self._buffer.shape[2:] != size or len(self._buffer) < count:
+            self._buffer = torch.empty(
+                (max(count, self.batch_size), 3, *size), device=self.model.device
+            ).contiguous(memory_format=torch.channels_last)
+        return self._buffer[:count]
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Run images [n,3,H,W] once and return logits [n,C]; under autograd when it is on."""
+        self.counts.forwards += len(images)
+        logits: torch.Tensor = self.model.net(images)
+        return logits
+
+    @torch.inference_mode()
+    def colour_logits(self, rgb: Sequence[float], size: tuple[int, int]) -> torch.Tensor:
+        """Return the logits [C] of an image of one colour; run once per model and size."""
+        key = (*rgb, *size)
+        if key not in self._colour_logits:
+            image = self.model.colour(rgb).expand(1, 3, *size).contiguous(memory_format=torch.channels_last)
+            self._colour_logits[key] = self.logits(image)[0]
+        return self._colour_logits[key]
+
+
+def default_batch_size(side: int) -> int:
+    """Return the default images per forward: 32 at a side of 224, more for smaller images (8 to 128)."""
+    return max(8, min(128, round(32 * (224 / side) ** 2 / 8) * 8))
+
+
+def target_log_odds(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the float64 log-odds [n] of the targets [n] for float32 logits [n,C]: S_c - logsumexp of the others."""
+    wide = logits.detach().to("cpu", torch.float64)
+    index = targets.cpu()[:, None]
+    own = wide.gather(1, index)[:, 0]
+    if wide.shape[1] == 1:
+        return torch.full_like(own, torch.inf)
+    return own - wide.scatter(1, index, -torch.inf).logsumexp(1)
+
+
+def probability(log_odds: torch.Tensor) -> torch.Tensor:
+    """Return p = sigmoid(log-odds), the softmax probability, in float64."""
+    return torch.sigmoid(log_odds)
+
+
+# --- images that jobs write
+
+
+def replace_ranked(
+    first: torch.Tensor, second: torch.Tensor, rank: torch.Tensor, rows: torch.Tensor, cuts: torch.Tensor
+) -> Fill:
+    """Images in which the pixels ranked below a cut come from `first`, the others from `second`.
+
+    first, second: [B,3,H,W] (or [1,3,1,1] for one colour).  rank: [B,H*W] int32, 0 = most relevant.
+    rows, cuts: [n] - image n is made of image rows[n], with cuts[n] pixels from `first`. All channels change together.
+    """
+    height, width = (first if first.shape[-1] > 1 else second).shape[-2:]
+    ranks = rank.view(len(rank), 1, height, width)
+    if first.device.type != "cpu":
+        ranks = ranks.to(first.device)
+
+    def fill(out: torch.Tensor, index: torch.Tensor) -> None:
+        # One torch.where per source image: its steps sit side by side, so no image is gathered once per step.
+        for row, place in _runs(rows[index]):
+            cut = cuts[index[place]].to(ranks.device, torch.int32).view(-1, 1, 1, 1)
+            torch.where(ranks[row] < cut, _at(first, row), _at(second, row), out=out[place])
+
+    return fill
+
+
+def blend(images: torch.Tensor, colour: torch.Tensor, rows: torch.Tensor, masks: Callable[[torch.Tensor], torch.Tensor]) -> Fill:
+    """Images m*x + (1-m)*b: image n is image rows[n] of images [B,3,H,W] under the mask m = masks(index) [m,H,W]."""
+
+    def fill(out: torch.Tensor, index: torch.Tensor) -> None:
+        mask = masks(index).to(images.device)[:, None]
+        for row, place in _runs(rows[index]):
+            torch.lerp(colour.expand_as(images[row]), images[row], mask[place], out=out[place])
+
+    return fill
+
+
+def _at(images: torch.Tensor, row: int) -> torch.Tensor:
+    return images[row if len(images) > 1 else 0]
+
+
+def _runs(rows: torch.Tensor) -> Iterator[tuple[int, slice]]:
+    """Yield (row, slice) for each run of equal values."""
+    values, lengths = torch.unique_consecutive(rows, return_counts=True)
+    start = 0
+    for value, length in zip(values.tolist(), lengths.tolist(), strict=True):
+        yield value, slice(start, start + length)
+        start += length
+
+
+def gaussian_blur(images: torch.Tensor, sigma: float, radius_sigmas: float) -> torch.Tensor:
+    """Blur images [B,3,H,W] with a Gaussian of `sigma` pixels, cut at ceil(radius_sigmas*sigma), reflecting the border."""
+    radius = min(math.ceil(radius_sigmas * sigma), images.shape[-1] - 1, images.shape[-2] - 1)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(images.device, torch.float32)
+    channels = images.shape[1]
+    rows = kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
+    columns = kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
+    padded = F.pad(images, (radius, radius, radius, radius), mode="reflect")
+    return F.conv2d(F.conv2d(padded, rows, groups=channels), columns, groups=channels)

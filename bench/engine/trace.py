@@ -1,0 +1,201 @@
+"""The trace: what one shared pass over a batch yields and every method reads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+
+from bench.engine.prober import Counts, Prober, target_log_odds
+from bench.errors import BenchError
+from bench.models.explainee import Explainee, untouched
+from bench.models.split import Captured
+from bench.randomness import generator, image_id_of
+from bench.types import Truth
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one shared part of a trace cost: network use in images, and wall seconds."""
+
+    counts: Counts
+    seconds: float
+
+
+class Trace:
+    """One pass over a batch, seen from one class per image.
+
+    images: [B,3,H,W] float32, normalised.  targets: [B] int64.  logits: [B,C].  activations A: [B,K,h,w].
+    gradients G = dS_c/dA: [B,K,h,w], computed through the head alone, once, when first read.
+    input_gradients dS_c/dx: [B,3,H,W], one forward and backward, once, when first read.
+    ids: image ids, the source of every draw.  truth: ground truth of the label's objects.
+    """
+
+    def __init__(
+        self,
+        prober: Prober,
+        images: torch.Tensor,
+        targets: torch.Tensor | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        truth: Truth | None = None,
+        seed: int = 0,
+        captured: Captured | None = None,
+    ) -> None:
+        self.prober = prober
+        self.images = images
+        self.truth = truth or Truth()
+        self.seed = seed
+        self._ids = None if ids is None else tuple(ids)
+        self.parts: dict[str, Part] = {}  # what the shared parts cost when they were computed
+        self.read: set[str] = set()  # which of them were read since a method started
+        if captured is None:
+            with self._part("pass"):
+                captured = self._run()
+        self.captured = captured
+        self.targets = self._checked(targets)
+
+    def _run(self) -> Captured:
+        images = self.images.contiguous(memory_format=torch.channels_last)
+        with untouched(self.model.net), torch.no_grad():
+            captured = self.model.capture(images)
+        self.prober.counts.forwards += len(images)
+        return captured
+
+    @contextmanager
+    def _part(self, name: str) -> Iterator[None]:
+        before, start = self.prober.counts.copy(), time.perf_counter()
+        yield
+        self.parts[name] = Part(self.prober.counts - before, time.perf_counter() - start)
+
+    def _checked(self, targets: torch.Tensor | None) -> torch.Tensor:
+        if targets is None:
+            return self.predicted
+        targets = torch.as_tensor(targets, dtype=torch.int64).cpu()
+        classes = self.logits.shape[1]
+        if targets.shape != (len(self.images),):
+            raise BenchError(f"targets has shape {tuple(targets.shape)} for {len(self.images)} images; give one each.")
+        if len(targets) and not (0 <= int(targets.min()) and int(targets.max()) < classes):
+            raise BenchError(
+                f"Target class {int(targets.max()) if targets.max() >= classes else int(targets.min())} is out of "
+                f"range: {self.model.name} has classes 0..{classes - 1}."
+            )
+        return targets
+
+    # --- what methods read
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def model(self) -> Explainee:
+        """Return the model under explanation."""
+        return self.prober.model
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return (H, W)."""
+        return self.images.shape[-2], self.images.shape[-1]
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Return the image ids; images without one are named by a hash of their bytes."""
+        return self._ids if self._ids is not None else tuple(image_id_of(image) for image in self.images)
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """Return the logits [B,C]."""
+        return self.captured.logits
+
+    @property
+    def predicted(self) -> torch.Tensor:
+        """Return the predicted classes [B] int64."""
+        return self.logits.argmax(1).cpu()
+
+    @cached_property
+    def log_odds(self) -> torch.Tensor:
+        """Return the targets' log-odds on the clean images, [B] float64."""
+        return target_log_odds(self.logits, self.targets)
+
+    @property
+    def target_logits(self) -> torch.Tensor:
+        """Return S_c [B]."""
+        return self.logits.gather(1, self.targets.to(self.logits.device)[:, None])[:, 0]
+
+    @cached_property
+    def activations(self) -> torch.Tensor:
+        """Return the explained layer's activations A [B,K,h,w]."""
+        return self.model.grid(self.captured.values)
+
+    @property
+    def gradients(self) -> torch.Tensor:
+        """Return G = dS_c/dA [B,K,h,w]."""
+        self.read.add("gradients")
+        return self._gradients
+
+    @cached_property
+    def _gradients(self) -> torch.Tensor:
+        values = self.captured.values.detach().clone().requires_grad_()
+        with self._part("gradients"), untouched(self.model.net), torch.enable_grad():
+            logits = self.model.split.head(values, self.captured, torch.arange(len(self)))
+            chosen = logits.gather(1, self.targets.to(logits.device)[:, None]).sum()
+            (gradients,) = torch.autograd.grad(chosen, values)
+            self.prober.counts.head_forwards += len(self)
+            self.prober.counts.head_backwards += len(self)
+        return self.model.grid(gradients)
+
+    @property
+    def input_gradients(self) -> torch.Tensor:
+        """Return dS_c/dx [B,3,H,W]."""
+        self.read.add("input_gradients")
+        return self._input_gradients
+
+    @cached_property
+    def _input_gradients(self) -> torch.Tensor:
+        images = self.images.detach().clone().requires_grad_()
+        with self._part("input_gradients"), untouched(self.model.net), torch.enable_grad():
+            logits = self.prober.logits(images)
+            chosen = logits.gather(1, self.targets.to(logits.device)[:, None]).sum()
+            (gradients,) = torch.autograd.grad(chosen, images)
+            self.prober.counts.backwards += len(self)
+        return gradients
+
+    def head(self, activations: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return logits [n,C] of the head alone for activations [n,K,h,w] that replace those of the images `rows` [n]."""
+        values = self.model.ungrid(activations, self.captured.values[rows])
+        self.prober.counts.head_forwards += len(values)
+        return self.model.split.head(values, self.captured, rows)
+
+    def upsample(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return maps [B,h,w] (or [B,K,h,w]) at image size: bilinear, align_corners=False."""
+        if maps.ndim == 3:
+            return self.upsample(maps[:, None])[:, 0]
+        return F.interpolate(maps, size=self.size, mode="bilinear", align_corners=False)
+
+    def generators(self, purpose: str) -> list[torch.Generator]:
+        """Return one seeded generator per image, for draws of this purpose."""
+        return [generator(self.seed, purpose, image_id) for image_id in self.ids]
+
+    # --- other views of the same pass
+
+    def retarget(self, targets: torch.Tensor) -> Trace:
+        """Return the same pass seen from other classes [B]; only the head's gradient is computed anew."""
+        return self.select(torch.arange(len(self)), targets)
+
+    def select(self, rows: torch.Tensor, targets: torch.Tensor | None = None) -> Trace:
+        """Return the pass of the images at `rows` [n], seen from `targets` [n] (default: the same classes)."""
+        trace = Trace(
+            self.prober,
+            self.images[rows],
+            self.targets[rows] if targets is None else targets,
+            ids=[self.ids[i] for i in rows.tolist()],
+            truth=self.truth.select(rows),
+            seed=self.seed,
+            captured=self.captured.select(rows),
+        )
+        return trace

@@ -1,0 +1,38 @@
+"""Files are written to a temporary name beside their place and moved into it: a reader never sees half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.errors import BenchError
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; when the block succeeds it is moved into place, else it is removed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
+    except OSError as error:
+        raise BenchError(f"Cannot write to {path.parent} ({error.strerror}); choose another --out.") from None
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise BenchError(f"Cannot write {path} ({error.strerror}); free some space or choose another --out.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON atomically."""
+    with replaced_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")

@@ -1,0 +1,181 @@
+"""What a method is: one function from a trace to maps, sealed in a call that checks it and cleans up after it."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from bench.engine.case import Spent
+from bench.engine.prober import Counts
+from bench.engine.trace import Part, Trace
+from bench.errors import BenchError, NotApplicable
+from bench.models.explainee import Explainee, untouched
+from bench.protocol import digest
+from bench.registry import Registry, source_digest
+
+MethodFunction = Callable[..., torch.Tensor]
+PerModel = int | Callable[[Explainee], int]
+
+FIDELITY = ("official", "paper", "reconstruction", "control", "unstated")
+"""official: read in the authors' code.  paper: stated in the paper.  reconstruction: our most faithful reading where
+the text is not public to us.  control: a yardstick, not a proposal.  unstated: a plug-in that does not say."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered attribution method.
+
+    function: (trace, **parameters) -> maps [B,H,W], signed float32, higher = more evidence for the target.
+    group: "cam", "gradient", "control", ...  fidelity: one of `FIDELITY`.  citation: for a reader.
+    needs: "truth" where ground truth is read.  fast: a few forwards.  class_agnostic: the map ignores the target.
+    forwards, backwards, heads: whole forwards and backwards and head replays per image beyond the shared pass, given
+    the model (for plans; the true count is measured).
+    """
+
+    name: str
+    function: MethodFunction
+    group: str
+    fidelity: str
+    citation: str = ""
+    needs: tuple[str, ...] = ()
+    fast: bool = True
+    class_agnostic: bool = False
+    forwards: PerModel = 0
+    backwards: PerModel = 0
+    heads: PerModel = 0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Return the groups that lists can name this method by."""
+        return (self.group, "fast" if self.fast else "slow")
+
+    @property
+    def control(self) -> bool:
+        """Return whether this is a control."""
+        return self.group == "control"
+
+    @property
+    def id(self) -> str:
+        """Return name@hash of source and parameters; an edited plug-in has another id."""
+        parts = {"source": source_digest(self.function), "parameters": dict(self.parameters)}
+        return f"{self.name}@{digest(parts)}"
+
+    def planned(self, model: Explainee) -> Counts:
+        """Return the work per image that a plan counts with, beyond the shared pass."""
+        counts = (c(model) if callable(c) else c for c in (self.forwards, self.backwards, self.heads))
+        return Counts(*counts)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what run.json and `cambench list` say of the method."""
+        return {
+            "id": self.id,
+            "group": self.group,
+            "fidelity": self.fidelity,
+            "citation": self.citation,
+            "control": self.control,
+            "class_agnostic": self.class_agnostic,
+            "fast": self.fast,
+            "parameters": dict(self.parameters),
+        }
+
+    def __call__(self, trace: Trace) -> torch.Tensor:
+        """Return maps [B,H,W] float32; the model is left as it was, also when the method raises."""
+        maps, _ = self.measured(trace)
+        return maps
+
+    def measured(self, trace: Trace) -> tuple[torch.Tensor, Spent]:
+        """Return maps [B,H,W] and what they cost."""
+        if "truth" in self.needs and trace.truth.pixels(*trace.size) is None:
+            raise NotApplicable(f"{self.name} needs ground truth (boxes or masks), which these images do not have.")
+        before, known = trace.prober.counts.copy(), set(trace.parts)
+        trace.read.clear()
+        start = time.perf_counter()
+        with untouched(trace.model.net), torch.no_grad():
+            maps = self.function(trace, **self.parameters)
+        seconds = time.perf_counter() - start
+        spent = Part(trace.prober.counts - before, seconds)
+        return self._checked(maps, trace), _alone(trace, spent, set(trace.parts) - known)
+
+    def _checked(self, maps: Any, trace: Trace) -> torch.Tensor:
+        expected = (len(trace), *trace.size)
+        if not isinstance(maps, torch.Tensor) or tuple(maps.shape) != expected:
+            got = tuple(maps.shape) if isinstance(maps, torch.Tensor) else type(maps).__name__
+            raise BenchError(f"Method {self.name} returned {got}; a method returns a tensor of shape {expected}.")
+        return maps.detach().to("cpu", torch.float32).contiguous()
+
+
+def _alone(trace: Trace, spent: Part, made: set[str]) -> Spent:
+    """Return what a method would have cost alone: its own work, the shared pass, and every shared part it read."""
+    counts, seconds = spent.counts, spent.seconds
+    for name in made:  # it happened to be the first reader
+        counts, seconds = counts - trace.parts[name].counts, seconds - trace.parts[name].seconds
+    for name in trace.read | {"pass"}:
+        if name in trace.parts:
+            counts, seconds = counts + trace.parts[name].counts, seconds + trace.parts[name].seconds
+    return Spent(counts, seconds, peak_memory_mib(trace))
+
+
+def peak_memory_mib(trace: Trace) -> float:
+    """Return peak memory in MiB: of the GPU where the model is on one, else of this process."""
+    if trace.images.is_cuda:
+        return torch.cuda.max_memory_allocated(trace.images.device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+METHODS: Registry[Method] = Registry("method")
+
+
+def register_method(
+    name: str | None = None,
+    *,
+    group: str = "plugin",
+    fidelity: str = "unstated",
+    citation: str = "",
+    needs: tuple[str, ...] = (),
+    fast: bool = True,
+    class_agnostic: bool = False,
+    forwards: PerModel = 0,
+    backwards: PerModel = 0,
+    heads: PerModel = 0,
+    **parameters: Any,
+) -> Callable[[MethodFunction], MethodFunction]:
+    """Register a method: a function from a `Trace` to maps [B,H,W], higher = more evidence for the target.
+
+    >>> @register_method("doc_sum", citation="nobody, never")
+    ... def doc_sum(trace):
+    ...     return trace.upsample(trace.activations.sum(1))
+    >>> METHODS.get("doc_sum").fidelity
+    'unstated'
+    >>> METHODS.remove("doc_sum")
+    """
+    if fidelity not in FIDELITY:
+        raise BenchError(f"fidelity {fidelity!r} of method {name!r} is not one of {', '.join(FIDELITY)}.")
+
+    def register(function: MethodFunction) -> MethodFunction:
+        METHODS.add(
+            Method(
+                name=name or function.__name__,
+                function=function,
+                group=group,
+                fidelity=fidelity,
+                citation=citation,
+                needs=needs,
+                fast=fast,
+                class_agnostic=class_agnostic,
+                forwards=forwards,
+                backwards=backwards,
+                heads=heads,
+                parameters=parameters,
+            )
+        )
+        return function
+
+    return register

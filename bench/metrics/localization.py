@@ -1,0 +1,222 @@
+"""Localisation: does the map of the label's class point at the label's objects?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.engine.case import Case
+from bench.metrics.base import OUTSIDE, Scores, Value, register_metric
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def _truth(case: Case) -> torch.Tensor:
+    assert case.truth_pixels is not None  # noqa: S101 - `needs` has checked it
+    return case.truth_pixels
+
+
+@register_metric(
+    "pointing_game",
+    family="localization",
+    needs=("truth",),
+    reads=("tie_rule", "pointing_tolerance_224", "pointing_max_area"),
+    values={
+        "pointing": Value("Pointing game", better="higher", ranked=True, lower=0, upper=1),
+        "pointing_exact": Value("Pointing game, no tolerance", better="higher", lower=0, upper=1),
+        "pointing_all": Value("Pointing game, all images", better="higher", lower=0, upper=1),
+        "pointing_all_exact": Value("Pointing game, all images, no tolerance", better="higher", lower=0, upper=1),
+    },
+)
+def pointing_game(case: Case) -> Scores:
+    """1 where the map's first maximum (tie rule) hits the truth. [B] of 0 and 1.
+
+    Hit: a truth pixel is strictly closer than 15/224 of the side to the maximum (Zhang et al., Excitation Backprop,
+    ECCV 2016); `exact`: the maximum is a truth pixel. The primary set are images whose truth covers at most 25 % of
+    the frame, since on all images a centre Gaussian nearly ties with the methods. Empty truth: NaN.
+    """
+    truth = _truth(case)
+    height, width = case.trace.size
+    tolerance = case.protocol.pointing_tolerance_224 * min(height, width) / 224
+    peaks = case.order[:, 0].tolist()
+    near, exact = [], []
+    for peak, mask in zip(peaks, truth.numpy(), strict=True):
+        y, x = divmod(peak, width)
+        rows, columns = np.nonzero(mask)
+        distance = ((rows - y) ** 2 + (columns - x) ** 2).min(initial=np.iinfo(np.int64).max)
+        near.append(float(distance < tolerance**2))
+        exact.append(float(mask[y, x]))
+    area = truth.flatten(1).double().mean(1)
+    everywhere = {"pointing": torch.tensor(near).double(), "pointing_exact": torch.tensor(exact).double()}
+    scores = {}
+    for name, hits in everywhere.items():
+        hits = torch.where(area > 0, hits, torch.nan)
+        scores[name] = torch.where(area > case.protocol.pointing_max_area, OUTSIDE, hits)
+        scores[name.replace("pointing", "pointing_all")] = hits
+    return scores
+
+
+@register_metric(
+    "energy_pointing_game",
+    family="localization",
+    needs=("truth",),
+    values={
+        "energy": Value("Energy pointing game", better="higher", ranked=True, lower=0, upper=1),
+        "energy_lift": Value("Energy over area share", better="higher", lower=0),
+    },
+)
+def energy_pointing_game(case: Case) -> Scores:
+    """Share of max(L,0) that lies on the truth (Score-CAM, CVPRW 2020), and that over the truth's area share. [B].
+
+    NaN without a positive part or without truth.
+    """
+    truth = _truth(case).flatten(1)
+    positive = case.positive.flatten(1).double()
+    total, area = positive.sum(1), truth.double().mean(1)
+    usable = (total > 0) & (area > 0)
+    share = (positive * truth).sum(1) / torch.where(usable, total, 1.0)
+    return {
+        "energy": torch.where(usable, share, torch.nan),
+        "energy_lift": torch.where(usable, share / torch.where(usable, area, 1.0), torch.nan),
+    }
+
+
+@register_metric(
+    "box_localization",
+    family="localization",
+    needs=("boxes",),
+    reads=("box_taus", "box_ious", "box_min_visible"),
+    calibrates=True,
+    values={"box_iou": Value("Best box IoU by tau", better="higher", reduce="box_accuracy", lower=0, upper=1)},
+)
+def box_localization(case: Case) -> Scores:
+    """Best IoU, for each tau = 0..1 step 0.01, between a box of the map and a box of the truth. [B,T].
+
+    Boxes of the map: 8-connected components of unit(L) > tau, half-open [x0,y0,x1+1,y1+1]. The board turns the
+    vectors into box accuracy at IoU >= .3, .5, .7, with tau chosen per IoU on the calibration part. After MaxBoxAccV2
+    (Choe et al., CVPR 2020), without its choice of tau on the scored images. NaN without a positive part or box.
+    """
+    assert case.truth.boxes is not None  # noqa: S101 - `needs` has checked it
+    taus = case.protocol.box_taus
+    rows = []
+    for unit, boxes, positive in zip(case.unit.numpy(), case.truth.boxes, case.has_positive.tolist(), strict=True):
+        usable = positive and len(boxes) > 0
+        rows.append(best_iou_by_tau(unit, boxes.numpy(), taus) if usable else np.full(taus, np.nan))
+    return {"box_iou": torch.from_numpy(np.stack(rows))}
+
+
+def best_iou_by_tau(unit: Array, boxes: Array, taus: int) -> Array:
+    """Return, for each of `taus` thresholds in [0,1], the best IoU of a component of unit [H,W] > tau with boxes [n,4].
+
+    All thresholds come from one component tree (max-tree): a component exists, with one box, for a range of taus.
+    """
+    from skimage.morphology import max_tree
+
+    # level = number of thresholds a pixel exceeds, so {unit > tau_i} = {level > i}.
+    level = np.searchsorted(np.linspace(0, 1, taus), unit.astype(np.float64), side="left").astype(np.uint16)
+    parent, traverser = max_tree(level, connectivity=2)
+    flat, up = level.ravel(), parent.ravel()
+    # Canonical pixels stand for a component: their parent is on another level (or they are the root).
+    canonical = np.flatnonzero((flat[up] != flat) | (up == np.arange(len(flat))))
+    x0, y0, x1, y1 = _component_boxes(flat, up, canonical, unit.shape[1])
+    found = np.stack([x0[canonical], y0[canonical], x1[canonical] + 1, y1[canonical] + 1], axis=1)
+    iou = box_iou(found.astype(np.float64), boxes.astype(np.float64)).max(1)
+    root = canonical[up[canonical] == canonical]
+    lowest = np.where(np.isin(canonical, root), 0, flat[up[canonical]])
+    best = np.zeros(taus + 1)
+    for low, high, value in zip(lowest.tolist(), flat[canonical].tolist(), iou.tolist(), strict=True):
+        if high > low:
+            np.maximum(best[low:high], value, out=best[low:high])
+    return best[:taus]
+
+
+def _component_boxes(flat: Array, up: Array, canonical: Array, width: int) -> tuple[Array, Array, Array, Array]:
+    """Return inclusive box edges per pixel; right for canonical pixels, whose box holds their whole subtree."""
+    place = np.arange(len(flat))
+    x0, y0 = place % width, place // width
+    x1, y1 = x0.copy(), y0.copy()
+    others = np.ones(len(flat), dtype=bool)
+    others[canonical] = False
+    # First every pixel to its canonical one, then components to their parents, from the highest level down.
+    order = [np.flatnonzero(others)]
+    levels = flat[canonical]
+    order += [canonical[levels == value] for value in np.unique(levels)[::-1]]
+    for nodes in order:
+        targets = up[nodes]
+        for edge in (x0, y0):
+            np.minimum.at(edge, targets, edge[nodes])
+        for edge in (x1, y1):
+            np.maximum.at(edge, targets, edge[nodes])
+    return x0, y0, x1, y1
+
+
+def box_iou(first: Array, second: Array) -> Array:
+    """Return the IoU [n,m] of boxes [n,4] and [m,4], xyxy edges."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    overlap = np.clip(high - low, 0, None).prod(2)
+    areas = [(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) for boxes in (first, second)]
+    return np.asarray(overlap / (areas[0][:, None] + areas[1][None] - overlap))
+
+
+@register_metric(
+    "pixel_precision",
+    family="localization",
+    needs=("masks",),
+    reads=("tie_rule", "pixel_bins"),
+    values={
+        "pixel_ap": Value("Pixel average precision", better="higher", ranked=True, lower=0, upper=1),
+        "pixel_histogram": Value("Pooled pixel precision", better="higher", reduce="pooled_precision", lower=0),
+        "relevance_mass": Value("Relevance mass accuracy", better="higher", lower=0, upper=1),
+        "relevance_rank": Value("Relevance rank accuracy", better="higher", lower=0, upper=1),
+    },
+)
+def pixel_precision(case: Case) -> Scores:
+    """How well the map's values separate the object's pixels from the others; ignored pixels are left out.
+
+    pixel_ap [B]: average precision of the map's own values, equal values one group. pixel_histogram [B,2*bins]: pixels
+    on and off the object per bin of unit(L), floor(u*(bins-1)); the board pools them (PxAP, Choe et al., CVPR 2020).
+    relevance_mass [B]: share of max(L,0) on the object; relevance_rank [B]: share of the |object| most relevant pixels
+    that lie on it (Arras et al., CLEVR-XAI, 2022). NaN where there is no object; the histogram and the mass also where
+    the map has no positive part.
+    """
+    assert case.truth.masks is not None  # noqa: S101 - `needs` has checked it
+    ignore = case.truth.ignore if case.truth.ignore is not None else torch.zeros_like(case.truth.masks)
+    rows = [_pixel_row(case, i, case.truth.masks[i].numpy(), ignore[i].numpy()) for i in range(len(case))]
+    return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
+
+
+def _pixel_row(case: Case, i: int, mask: Array, ignore: Array) -> dict[str, Array]:
+    keep = ~ignore.ravel()
+    truth = mask.ravel()[keep]
+    bins = case.protocol.pixel_bins
+    nothing = {"pixel_ap": np.nan, "relevance_mass": np.nan, "relevance_rank": np.nan}
+    row: dict[str, Any] = {**nothing, "pixel_histogram": np.full(2 * bins, np.nan)}
+    if truth.any():
+        row["pixel_ap"] = average_precision(case.maps[i].numpy().ravel()[keep], truth)
+        order = case.order[i].numpy()
+        ranked = mask.ravel()[order[keep[order]]]
+        row["relevance_rank"] = ranked[: truth.sum()].mean()
+        if case.has_positive[i]:
+            bin_of = np.floor(case.unit[i].numpy().ravel()[keep].astype(np.float64) * (bins - 1)).astype(np.int64)
+            on, off = (np.bincount(bin_of[part], minlength=bins) for part in (truth, ~truth))
+            row["pixel_histogram"] = np.concatenate([on, off]).astype(np.float64)
+            positive = case.positive[i].numpy().ravel()[keep].astype(np.float64)
+            row["relevance_mass"] = positive[truth].sum() / positive.sum() if positive.sum() > 0 else np.nan
+    return {name: np.asarray(value, dtype=np.float64) for name, value in row.items()}
+
+
+def average_precision(values: Array, truth: Array) -> float:
+    """Return sum_k (R_k - R_{k-1}) P_k over the distinct values [N], highest first, for truth [N] bool.
+
+    >>> average_precision(np.array([3.0, 2.0, 2.0, 1.0]), np.array([True, False, True, False]))
+    0.8333333333333333
+    """
+    order = np.argsort(-values, kind="stable")
+    ordered, hits = values[order], np.cumsum(truth[order])
+    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))  # noqa: FBT003 - numpy's own signature
+    recall = hits[last] / hits[-1]
+    return float(np.sum(np.diff(recall, prepend=0) * hits[last] / (last + 1)))
+

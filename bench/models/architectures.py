@@ -1,0 +1,51 @@
+"""The small networks that this project bundles, built from timm's blocks; 96x96 input, activation grid 12x12."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from timm.layers import ClassifierHead
+from timm.models.resnet import BasicBlock, ResNet
+from timm.models.vgg import VGG, ConvMlp
+from torch import nn
+
+
+def resnet_scenes(num_classes: int = 10) -> nn.Module:
+    """Return a ResNet of one basic block per stage, dilated after stride 8: GAP and one linear layer as head."""
+    net: nn.Module = ResNet(
+        BasicBlock,
+        [1, 1, 1, 1],
+        num_classes=num_classes,
+        stem_type="deep",
+        stem_width=16,
+        channels=(32, 64, 80, 96),
+        output_stride=8,
+    )
+    return net
+
+
+VGG_LAYERS = (16, "M", 32, "M", 48, 48, "M", 96, 96)
+VGG_HIDDEN, VGG_WINDOW = 48, 7
+
+
+def vgg_scenes(num_classes: int = 10) -> nn.Module:
+    """Return a VGG with batch norm that ends before its last pooling.
+
+    As in VGG the head is a 7x7 convolution and a hidden layer before pooling, so that the CAM methods differ on it.
+    """
+    net: nn.Module = VGG(list(VGG_LAYERS), num_classes=num_classes, norm_layer=nn.BatchNorm2d)
+    net.pre_logits = ConvMlp(VGG_LAYERS[-1], VGG_HIDDEN, kernel_size=VGG_WINDOW, act_layer=nn.ReLU)
+    net.head = ClassifierHead(VGG_HIDDEN, num_classes, pool_type="avg")
+    net.head_hidden_size = VGG_HIDDEN  # type: ignore[assignment]
+    return net
+
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"resnet_scenes": resnet_scenes, "vgg_scenes": vgg_scenes}
+
+
+def seeded(build: Callable[..., nn.Module], seed: int, **kwargs: object) -> nn.Module:
+    """Build a network with weights drawn from a seed, leaving the global random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(**kwargs)

@@ -1,0 +1,300 @@
+"""The model under explanation: network, preprocessing, and its split into features and head."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import nn
+
+from bench.data.geometry import Geometry
+from bench.errors import BenchError, NotApplicable
+from bench.models.split import Captured, LayerSplit, Split, WholeSplit
+
+DEFAULT_CROP = 0.875
+"""Share of the resized short side that the centre crop keeps, where the model does not say (224 of 256)."""
+
+_NOT_A_LAYER = (nn.Dropout, nn.Dropout2d, nn.Identity, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+
+
+class Explainee:
+    """A classifier to be explained.
+
+    net: any torch classifier, images [B,3,H,W] -> logits [B,C].  mean, std: of the normalisation, pixel space [0,1].
+    size: side of its square input.  layer: name of the explained module; None finds the last layer with a spatial grid
+    (timm networks: `forward_features`).  geometry: preprocessing of files; None resizes the short side to size/0.875
+    and crops the centre.
+
+    The network is used in float32, in eval mode and without parameter gradients while it runs, and is left as it was.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+        size: int = 224,
+        layer: str | None = None,
+        *,
+        name: str | None = None,
+        parent: str = "",
+        geometry: Geometry | None = None,
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise BenchError(f"mean and std need three numbers each, std above 0; got mean={mean}, std={std}.")
+        self.net = net
+        self.mean = tuple(float(v) for v in mean)
+        self.std = tuple(float(v) for v in std)
+        self.size = int(size)
+        self.name = name or type(net).__name__.lower()
+        self.parent = parent
+        self.card = dict(card or {})
+        self.geometry = geometry or Geometry(self.size, "short", round(self.size / DEFAULT_CROP), "bicubic")
+        self._layer = layer
+
+    # --- running
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device of the network's parameters."""
+        tensor = next(self.net.parameters(), None)
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    def to(self, device: str | torch.device) -> Explainee:
+        """Move the network to a device and return self."""
+        self.net.to(device)
+        return self
+
+    @cached_property
+    def split(self) -> Split:
+        """Return the split at the explained layer; found and checked once, by running one grey image."""
+        with untouched(self.net), torch.no_grad():
+            x = torch.zeros(1, 3, self.size, self.size, device=self.device)
+            if self._layer is None and _has_timm_split(self.net):
+                split: Split = WholeSplit(self.net)
+                captured = split.capture(x)
+                whole = self.net(x)
+                if captured.logits.shape == whole.shape and torch.allclose(captured.logits, whole, atol=1e-4):
+                    return split
+            return LayerSplit(self.net, self._layer or last_spatial_layer(self.net, x))
+
+    @property
+    def layer(self) -> str:
+        """Return the name of the explained layer."""
+        return self.split.layer
+
+    def capture(self, images: torch.Tensor) -> Captured:
+        """Run the network once on images [B,3,H,W] (normalised) and keep the layer's output and the logits."""
+        captured = self.split.capture(images)
+        if captured.logits.ndim != 2:
+            raise BenchError(
+                f"The network {self.name} returns logits of shape {tuple(captured.logits.shape)}; "
+                "cambench explains classifiers, whose logits are [B,C]."
+            )
+        return captured
+
+    def grid(self, values: torch.Tensor) -> torch.Tensor:
+        """View the layer's output as [B,K,h,w], whatever its own layout (NCHW, NHWC, tokens with prefix)."""
+        if values.ndim == 4:
+            return values.permute(0, 3, 1, 2) if self._channels_last(values) else values
+        if values.ndim == 3:
+            side = int(values.shape[1] ** 0.5)
+            if side >= 2:
+                patches = values[:, values.shape[1] - side * side :]
+                return patches.transpose(1, 2).unflatten(2, (side, side))
+        raise NotApplicable(
+            f"Layer {self.layer!r} of {self.name} gives {tuple(values.shape)}, which has no spatial grid; "
+            "choose another layer."
+        )
+
+    def ungrid(self, grid: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Put a grid [n,K,h,w] back into the layout of the layer's own output `values` [n,...] (prefix tokens kept)."""
+        if values.ndim == 4:
+            return grid.permute(0, 2, 3, 1) if self._channels_last(values) else grid
+        tokens = grid.flatten(2).transpose(1, 2)
+        return torch.cat([values[:, : values.shape[1] - tokens.shape[1]], tokens], dim=1)
+
+    def _channels_last(self, values: torch.Tensor) -> bool:
+        # Images are square here, so two equal middle axes mean NHWC; h == w == K alone is read as NCHW.
+        return values.shape[1] == values.shape[2] != values.shape[3] and self._features not in (None, values.shape[1])
+
+    @cached_property
+    def _features(self) -> int | None:
+        return int(getattr(self.net, "num_features", 0)) or None
+
+    @cached_property
+    def probe_shape(self) -> tuple[int, int, int, int]:
+        """Return (C, K, h, w): classes, channels and grid of the explained layer."""
+        with untouched(self.net), torch.no_grad():
+            captured = self.capture(torch.zeros(1, 3, self.size, self.size, device=self.device))
+        grid = self.grid(captured.values)
+        if grid.shape[2] * grid.shape[3] < 2:
+            raise NotApplicable(
+                f"Layer {self.layer!r} of {self.name} has a grid of {grid.shape[2]} x {grid.shape[3]}; "
+                "choose an earlier layer."
+            )
+        return captured.logits.shape[1], grid.shape[1], grid.shape[2], grid.shape[3]
+
+    @property
+    def num_classes(self) -> int:
+        """Return the number of logits."""
+        return self.probe_shape[0]
+
+    # --- images
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return (pixels - mean) / std for pixels [...,3,H,W] in [0,1]."""
+        mean, std = self._constants(pixels)
+        return (pixels - mean) / std
+
+    def denormalise(self, images: torch.Tensor) -> torch.Tensor:
+        """Return pixels in [0,1] (up to rounding) for normalised images [...,3,H,W]."""
+        mean, std = self._constants(images)
+        return images * std + mean
+
+    def colour(self, rgb: Sequence[float]) -> torch.Tensor:
+        """Return a pixel-space colour as the network sees it: [3,1,1], normalised."""
+        return self.normalise(torch.tensor(rgb, dtype=torch.float32, device=self.device).view(3, 1, 1))
+
+    def _constants(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=like.device).view(3, 1, 1)
+        return mean, torch.tensor(self.std, dtype=torch.float32, device=like.device).view(3, 1, 1)
+
+    def read(self, files: str | Path | Sequence[str | Path]) -> torch.Tensor:
+        """Read image files and return them as the network wants them: [B,3,H,W] float32, normalised."""
+        paths = [files] if isinstance(files, (str, Path)) else list(files)
+        if not paths:
+            raise BenchError("read() was given no files; name at least one image.")
+        frames = [self.geometry.frame(read_image(path)) for path in paths]
+        pixels = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
+        return self.normalise(pixels).to(self.device)
+
+    # --- identity
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return the sha256 (hex) of the weights: names, shapes, dtypes and bytes of parameters and buffers."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.net.state_dict().items()):
+            tensor = tensor.detach().cpu().contiguous()
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def weights_id(self) -> str:
+        """Return 12 hex digits of the fingerprint, and 6 of what else changes an explanation (architecture, layer)."""
+        rest = json.dumps([repr(self.net), self.layer, self.mean, self.std, self.size])
+        return f"{self.fingerprint[:12]}-{hashlib.sha256(rest.encode()).hexdigest()[:6]}"
+
+    def facts(self) -> dict[str, Any]:
+        """Return what run.json says of the model."""
+        classes, channels, height, width = self.probe_shape
+        return {
+            "weights_id": self.weights_id,
+            "weights_sha256": self.fingerprint,
+            "parent": self.parent,
+            "layer": self.layer,
+            "channels": channels,
+            "grid": f"{height}x{width}",
+            "classes": classes,
+            "size": self.size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "parameters": sum(p.numel() for p in self.net.parameters()),
+            "card": self.card,
+        }
+
+
+def read_image(path: str | Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Read an image file as uint8 RGB [H,W,3]."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise BenchError(f"There is no image file {path}; check the path.") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise BenchError(f"The image {path} cannot be read ({error}); replace it or leave it out.") from None
+
+
+@contextmanager
+def untouched(net: nn.Module) -> Iterator[None]:
+    """Run a block with the network in eval mode and without parameter gradients, and leave it exactly as it was.
+
+    Mode per module, requires_grad, stored gradients and hooks come back also when the block raises. Parameters and
+    buffers must not be written; if they were, that is an error, since it cannot be undone.
+    """
+    modules = list(net.modules())
+    modes = [module.training for module in modules]
+    tensors = [*net.parameters(), *net.buffers()]
+    versions = [None if t.is_inference() else t._version for t in tensors]
+    flags = [(p, p.requires_grad, p.grad) for p in net.parameters()]
+    hooks = [_hook_keys(module) for module in modules]
+    for module in modules:
+        module.training = False
+    for p, _, _ in flags:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, mode, keys in zip(modules, modes, hooks, strict=True):
+            module.training = mode
+            _drop_new_hooks(module, keys)
+        for p, flag, grad in flags:
+            p.requires_grad_(flag)
+            p.grad = grad
+    if any(v is not None and t._version != v for t, v in zip(tensors, versions, strict=True)):
+        raise BenchError("The model's parameters or buffers were written while it was explained; work on a copy.")
+
+
+_HOOK_TABLES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _hook_keys(module: nn.Module) -> list[set[int]]:
+    return [set(getattr(module, table, ())) for table in _HOOK_TABLES]
+
+
+def _drop_new_hooks(module: nn.Module, before: list[set[int]]) -> None:
+    for table, keys in zip(_HOOK_TABLES, before, strict=True):
+        hooks = getattr(module, table, {})
+        for key in [k for k in hooks if k not in keys]:
+            del hooks[key]
+
+
+def _has_timm_split(net: nn.Module) -> bool:
+    return hasattr(net, "forward_features") and hasattr(net, "forward_head")
+
+
+def last_spatial_layer(net: nn.Module, x: torch.Tensor) -> str:
+    """Return the name of the last module whose output is a grid [1,K,h,w] larger than 1x1 and is no class map."""
+    found: list[str] = []
+    shapes: list[torch.Size] = []
+    handles = []
+    for name, module in net.named_modules():
+        if name and not isinstance(module, _NOT_A_LAYER):
+
+            def hook(_m: nn.Module, _a: Any, output: Any, name: str = name) -> None:
+                if isinstance(output, torch.Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
+                    found.append(name)
+                    shapes.append(output.shape)
+
+            handles.append(module.register_forward_hook(hook))
+    try:
+        logits = net(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    classes = logits.shape[1] if isinstance(logits, torch.Tensor) and logits.ndim == 2 else -1
+    names = [name for name, shape in zip(found, shapes, strict=True) if shape[1] != classes]
+    if not names:
+        raise NotApplicable("No layer of this network has a spatial grid; name one with layer=....")
+    return names[-1]

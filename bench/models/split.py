@@ -1,0 +1,220 @@
+"""The split of a network into `features(x) -> A` and `head(A) -> logits`, so that a head can be replayed alone.
+
+`WholeSplit` uses timm's `forward_features` and `forward_head`. `LayerSplit` captures the output of a named module and
+replays the network from there: every module that had finished before the layer answers from stand-ins, so that only
+the rest runs. Both leave the network as it was, also when a forward raises.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from bench.errors import BenchError, NotApplicable, suggestions
+
+
+@dataclass
+class Captured:
+    """What one pass leaves: activations in the network's own layout, logits [B,C], the image size (H, W), and the
+    outputs of earlier modules that by-pass the layer (skip connections around it).
+    """
+
+    values: torch.Tensor
+    logits: torch.Tensor
+    size: tuple[int, int]
+    bypass: dict[str, list[Any]] = field(default_factory=dict)
+
+    def select(self, rows: torch.Tensor) -> Captured:
+        """Return the captured pass of the images at `rows` [n]."""
+        bypass = {name: [_take(out, rows) for out in outs] for name, outs in self.bypass.items()}
+        return Captured(self.values[rows], self.logits[rows], self.size, bypass)
+
+
+class Split(Protocol):
+    """A network cut at one layer."""
+
+    layer: str
+
+    def capture(self, x: torch.Tensor) -> Captured:
+        """Run the network once on x [B,3,H,W] and keep the layer's output."""
+        ...
+
+    def head(self, values: torch.Tensor, captured: Captured, rows: torch.Tensor) -> torch.Tensor:
+        """Return logits [n,C] for activations [n,...] that replace those of the images at `rows` [n]."""
+        ...
+
+
+class WholeSplit:
+    """timm's own split: A = forward_features(x), logits = forward_head(A); checked to equal net(x) by the explainee."""
+
+    layer = "forward_features"
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net: Any = net
+
+    def capture(self, x: torch.Tensor) -> Captured:
+        values = self.net.forward_features(x)
+        if not isinstance(values, torch.Tensor):
+            raise NotApplicable("This network's features are not one tensor; name a layer (layer=...) to explain.")
+        return Captured(values, self.net.forward_head(values.clone()), (x.shape[-2], x.shape[-1]))
+
+    def head(self, values: torch.Tensor, captured: Captured, rows: torch.Tensor) -> torch.Tensor:
+        # The clone keeps an in-place activation at the start of the head away from the caller's tensor.
+        return self.net.forward_head(values.clone())  # type: ignore[no-any-return]
+
+
+class LayerSplit:
+    """The network cut at the output of a named module."""
+
+    def __init__(self, net: nn.Module, layer: str) -> None:
+        modules = dict(net.named_modules())
+        if layer not in modules or not layer:
+            raise BenchError(f"The network has no layer {layer!r}.{suggestions(layer, [n for n in modules if n])}")
+        self.net = net
+        self.layer = layer
+        self._modules = modules
+        self._needs_bypass: bool | None = None
+
+    def capture(self, x: torch.Tensor) -> Captured:
+        finished: dict[str, list[Any]] = defaultdict(list)
+        kept: list[torch.Tensor] = []
+
+        def watch(name: str) -> Callable[..., None]:
+            def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+                if name == self.layer:
+                    # A later in-place activation would change what was captured.
+                    kept.append(_single(output, self.layer).clone())
+                elif not kept:
+                    finished[name].append(output)
+
+            return hook
+
+        with _hooks((module, watch(name)) for name, module in self._modules.items() if name):
+            logits = self.net(x)
+        if len(kept) != 1:
+            raise NotApplicable(
+                f"Layer {self.layer!r} ran {len(kept)} times in one forward, so its output is not one tensor; "
+                "choose a layer that runs once."
+            )
+        captured = Captured(kept[0], logits, (x.shape[-2], x.shape[-1]), self._outermost(finished))
+        return self._without_needless_bypass(captured)
+
+    def _outermost(self, finished: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Keep modules whose parent was still running when the layer ended: the rest is inside one of them."""
+        ancestors = {""} | {self.layer.rsplit(".", n)[0] for n in range(1, self.layer.count(".") + 1)}
+        return {
+            name: outs
+            for name, outs in finished.items()
+            if (name.rsplit(".", 1)[0] if "." in name else "") in ancestors and name not in ancestors
+        }
+
+    def _without_needless_bypass(self, captured: Captured) -> Captured:
+        """Keep earlier outputs only when the rest of the network reads them (a skip connection around the layer)."""
+        if self._needs_bypass is None:
+            self._needs_bypass = not self._replays_alone(captured)
+        if not self._needs_bypass:
+            captured.bypass = _hollow(captured.bypass)
+        return captured
+
+    def _replays_alone(self, captured: Captured) -> bool:
+        hollow = replace(captured, bypass=_hollow(captured.bypass))
+        try:
+            replayed = self.head(captured.values, hollow, torch.arange(len(captured.values)))
+        except RuntimeError:  # code between the modules writes in place, which a stand-in does not allow
+            return False
+        return torch.allclose(replayed, captured.logits, rtol=1e-4, atol=1e-4)
+
+    def head(self, values: torch.Tensor, captured: Captured, rows: torch.Tensor) -> torch.Tensor:
+        answers: dict[str, list[Any]] = {
+            name: [_take(out, rows) for out in outs] for name, outs in captured.bypass.items()
+        }
+        # The clone lets an in-place activation follow; under autograd it also keeps the caller's leaf intact.
+        answers[self.layer] = [values.clone()]
+        x = values.new_zeros(1).expand(len(values), 3, *captured.size)
+        with self._answering(answers):
+            return self.net(x)  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _answering(self, answers: dict[str, list[Any]]) -> Iterator[None]:
+        """Let modules answer their first calls from `answers`; later calls of a shared module run for real."""
+        patched = []
+        try:
+            for name, outs in answers.items():
+                module = self._modules[name]
+                module.forward = _answer(list(outs), module.forward)
+                patched.append(module)
+            yield
+        finally:
+            for module in patched:
+                del module.forward
+
+
+def _answer(outs: list[Any], forward: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return outs.pop(0) if outs else forward(*args, **kwargs)
+
+    return call
+
+
+@contextmanager
+def _hooks(pairs: Iterator[tuple[nn.Module, Callable[..., None]]]) -> Iterator[None]:
+    handles = []
+    try:
+        for module, hook in pairs:
+            handles.append(module.register_forward_hook(hook))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _single(output: Any, layer: str) -> torch.Tensor:
+    if not isinstance(output, torch.Tensor):
+        raise NotApplicable(f"Layer {layer!r} returns {type(output).__name__}, not one tensor; choose another layer.")
+    return output
+
+
+def _map(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_map(v, function) for v in value)
+    if isinstance(value, dict):
+        return {k: _map(v, function) for k, v in value.items()}
+    return value
+
+
+def _hollow(bypass: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Replace outputs by NaN views of the same shape and no memory: whoever reads them shows it in the logits."""
+
+    def hollow(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.full((1,), torch.nan, dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
+
+    return {name: [_map(out, hollow) if _all_float(out) else out for out in outs] for name, outs in bypass.items()}
+
+
+def _all_float(value: Any) -> bool:
+    flags: list[bool] = []
+    _map(value, lambda t: (flags.append(t.is_floating_point()), t)[1])
+    return all(flags)
+
+
+def _take(value: Any, rows: torch.Tensor) -> Any:
+    """Return outputs for the images at `rows`, without copying where all rows are one image or nothing is stored."""
+
+    def take(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.ndim == 0 or (len(rows) and int(rows.max()) >= tensor.shape[0]):
+            return tensor
+        if all(stride == 0 for stride in tensor.stride()):
+            return tensor[:1].expand(len(rows), *tensor.shape[1:])
+        if len(rows) and bool((rows == rows[0]).all()):
+            return tensor[rows[0] : rows[0] + 1].expand(len(rows), *tensor.shape[1:])
+        return tensor[rows]
+
+    return _map(value, take)

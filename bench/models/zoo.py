@@ -1,0 +1,282 @@
+"""Models by name: bundled ones, any timm classifier, and card files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.data.geometry import Geometry
+from bench.errors import BenchError, suggestions
+from bench.models.explainee import Explainee
+from bench.registry import Registry
+
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+RANDOM_SEED = 0
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model that can be made by name; `make(layer=..., weights=...)` returns an `Explainee`."""
+
+    name: str
+    make: Callable[..., Explainee]
+    groups: tuple[str, ...] = ("registered",)
+    card: str = ""
+
+
+MODELS: Registry[ModelEntry] = Registry("model")
+
+
+def register_model(name: str | None = None) -> Callable[[Callable[[], Explainee]], Callable[[], Explainee]]:
+    """Register a function that returns an `Explainee`; it is then a model of this name.
+
+    >>> @register_model("doc_net")
+    ... def doc_net():
+    ...     return Explainee(torch.nn.Flatten(), size=32)
+    >>> MODELS.remove("doc_net")
+    """
+
+    def register(function: Callable[[], Explainee]) -> Callable[[], Explainee]:
+        chosen = name or function.__name__
+
+        def make(layer: str | None = None, weights: str | Path | None = None, **kwargs: Any) -> Explainee:
+            if weights is not None or kwargs:
+                raise BenchError(f"The registered model {chosen} brings its own weights; leave --weights out.")
+            model = function()
+            if not isinstance(model, Explainee):
+                raise BenchError(f"The registered model {chosen} returned {type(model).__name__}, not an Explainee.")
+            model.name = chosen
+            return model if layer is None else at_layer(model, layer)
+
+        MODELS.add(ModelEntry(chosen, make))
+        return function
+
+    return register
+
+
+def load_model(
+    name: str | Path, weights: str | Path | None = None, layer: str | None = None, **timm_kwargs: Any
+) -> Explainee:
+    """Return the model of this name.
+
+    name: a bundled or registered name; a timm name (`resnet18`, `vit_tiny_patch16_224.augreg_in21k_ft_in1k`) or
+    `hf-hub:` id; or a card file, `models.json` or `models.json#entry` where it describes several.
+    weights: None (bundled: its own; timm: random weights, seed 0), "pretrained" (timm downloads them), or the path of a
+    .safetensors or .pth file.  layer: name of the explained layer.  Further arguments go to `timm.create_model`.
+    """
+    text = str(name)
+    if text in MODELS:
+        return MODELS.get(text).make(layer=layer, weights=weights, **timm_kwargs)
+    path, _, entry = text.partition("#")
+    if path.endswith(".json"):
+        return from_card(Path(path), entry, layer=layer, weights=weights)
+    return from_timm(text, weights, layer, timm_kwargs)
+
+
+def expand_models(patterns: list[str]) -> list[str]:
+    """Return model names for names, wildcards over known names, and card files (all their entries)."""
+    names: list[str] = []
+    for pattern in patterns:
+        path, _, entry = pattern.partition("#")
+        if path.endswith(".json"):
+            entries = [entry] if entry else list(read_card(Path(path)))
+            names += [f"{path}#{e}" for e in entries]
+        elif any(c in pattern for c in "*?[") or pattern == "all":
+            names += MODELS.select([pattern])
+        else:
+            names.append(pattern)
+    return list(dict.fromkeys(names))
+
+
+# --- timm
+
+
+def from_timm(name: str, weights: str | Path | None, layer: str | None, kwargs: dict[str, Any]) -> Explainee:
+    """Return a timm classifier as an explainee, with the preprocessing that timm states for it."""
+    import timm
+
+    if not name.startswith("hf-hub:") and not timm.is_model(name.partition(".")[0]):
+        raise BenchError(f"Unknown model {name!r}.{suggestions(name, [*MODELS.names, *timm.list_models()])}")
+    pretrained = str(weights) == "pretrained"
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(RANDOM_SEED)
+            net = timm.create_model(name, pretrained=pretrained, **kwargs)
+    except Exception as error:  # timm, the hub client and the network each raise their own
+        what = "download pretrained weights for" if pretrained or name.startswith("hf-hub:") else "build"
+        raise BenchError(
+            f"timm could not {what} {name!r} ({type(error).__name__}: {_first_line(error)}); "
+            "check the name and the network, or give local weights (weights=PATH, --weights PATH)."
+        ) from error
+    if weights is not None and not pretrained:
+        load_weights(net, Path(weights), name)
+    config = timm.data.resolve_data_config({}, model=net)
+    size = config["input_size"][-1]
+    model = Explainee(
+        net, config["mean"], config["std"], size, layer, name=name, geometry=timm_geometry(config), card={"timm": name}
+    )
+    model.card["weights"] = "random" if weights is None else str(weights)
+    return model
+
+
+def timm_geometry(config: dict[str, Any]) -> Geometry:
+    """Return the preprocessing of a timm data config: short side to size/crop_pct, centre crop (or squash)."""
+    size = config["input_size"][-1]
+    resize = "squash" if config.get("crop_mode") == "squash" else "short"
+    interpolation = config["interpolation"] if config["interpolation"] in ("bilinear", "bicubic") else "bicubic"
+    return Geometry(size, resize, int(size / config["crop_pct"]), interpolation)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "").rstrip(".")[:200]
+
+
+# --- cards
+
+
+def read_card(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the entries of a card file: {name: {file, library, arch, kwargs, mean, std, sha256, ...}}."""
+    try:
+        card = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise BenchError(f"There is no card file {path}; check the path.") from None
+    except ValueError as error:
+        raise BenchError(f"The card file {path} is not valid JSON ({error}).") from None
+    if not isinstance(card, dict) or not all(isinstance(e, dict) for e in card.values()):
+        raise BenchError(f"The card file {path} must be an object of entries, each an object with file, library, arch.")
+    return card
+
+
+def from_card(path: Path, entry: str = "", layer: str | None = None, weights: str | Path | None = None) -> Explainee:
+    """Return the model that a card file describes; weights are checked against its sha256."""
+    card = read_card(path)
+    if not entry and len(card) != 1:
+        raise BenchError(f"{path} describes {len(card)} models; name one as {path}#NAME, of {', '.join(card)}.")
+    entry = entry or next(iter(card))
+    if entry not in card:
+        raise BenchError(f"{path} has no entry {entry!r}.{suggestions(entry, card)}")
+    facts = card[entry]
+    missing = [key for key in ("file", "library", "arch") if key not in facts]
+    if missing:
+        raise BenchError(f"The entry {entry!r} of {path} lacks {', '.join(missing)}; add it.")
+    net = _build(facts, f"{path}#{entry}")
+    file = Path(weights) if weights is not None else path.parent / facts["file"]
+    load_weights(net, file, entry, sha256=None if weights is not None else facts.get("sha256"))
+    size = int(facts.get("size", 224))
+    return Explainee(
+        net,
+        facts.get("mean", (0.485, 0.456, 0.406)),
+        facts.get("std", (0.229, 0.224, 0.225)),
+        size,
+        layer or facts.get("layer"),
+        name=entry,
+        parent=facts.get("parent", ""),
+        geometry=Geometry(size, "squash", size, "bicubic") if facts.get("library") == "cambench" else None,
+        card=facts,
+    )
+
+
+def _build(facts: dict[str, Any], where: str) -> nn.Module:
+    library, arch, kwargs = facts["library"], facts["arch"], facts.get("kwargs", {})
+    try:
+        if library == "timm":
+            import timm
+
+            net: nn.Module = timm.create_model(arch, pretrained=False, **kwargs)
+        elif library == "torchvision":
+            import torchvision
+
+            net = torchvision.models.get_model(arch, weights=None, **kwargs)
+        elif library == "cambench":
+            from bench.models.architectures import ARCHITECTURES
+
+            net = ARCHITECTURES[arch](**kwargs)
+        else:
+            raise BenchError(f"{where}: library {library!r} is not one of timm, torchvision, cambench.")
+    except BenchError:
+        raise
+    except Exception as error:  # each library has its own for an unknown name or argument
+        raise BenchError(f"{where}: {library} cannot build {arch!r} ({_first_line(error)}).") from error
+    return net
+
+
+# --- weights
+
+
+def load_weights(net: nn.Module, path: Path, name: str, sha256: str | None = None) -> None:
+    """Load a .safetensors or .pth file (the latter through weights_only=True) into a network, exactly."""
+    if not path.is_file():
+        raise BenchError(f"There is no weights file {path} for {name}; check the path.")
+    if sha256 is not None and file_sha256(path) != sha256:
+        raise BenchError(f"The weights file {path} is not the one its card names (sha256 differs); fetch it again.")
+    state = _read_state(path)
+    own = net.state_dict()
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    shapes = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    problems = [
+        f"{len(keys)} {what} (such as {sorted(keys)[0]})"
+        for keys, what in ((missing, "missing"), (extra, "unknown"), (shapes, "of another shape"))
+        if keys
+    ]
+    if problems:
+        raise BenchError(f"The weights {path} do not fit {name}: tensors {', '.join(problems)}.")
+    net.load_state_dict(state, strict=False)
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # safetensors, pickle and zip errors alike
+        raise BenchError(f"The weights file {path} cannot be read ({_first_line(error)}).") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise BenchError(f"The weights file {path} holds no state dict; save model.state_dict().")
+    return state
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def at_layer(model: Explainee, layer: str) -> Explainee:
+    """Return the same model explained at another layer."""
+    return Explainee(
+        model.net,
+        model.mean,
+        model.std,
+        model.size,
+        layer,
+        name=model.name,
+        parent=model.parent,
+        geometry=model.geometry,
+        card=model.card,
+    )
+
+
+# --- bundled
+
+
+def _register_bundled() -> None:
+    for path in sorted(WEIGHTS_FOLDER.glob("*.json")):
+
+        def make(path: Path = path, **kwargs: Any) -> Explainee:
+            return from_card(path, **kwargs)
+
+        MODELS.add(ModelEntry(path.stem, make, groups=("bundled",), card=str(path)))
+
+
+_register_bundled()

@@ -1,0 +1,318 @@
+"""A run: every task's missing cells are computed and written; what is there already is not computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from bench.data import Subset, load_subset
+from bench.engine.case import Background, Case, Spent
+from bench.engine.prober import Counts, Prober
+from bench.engine.trace import Trace
+from bench.errors import NotApplicable
+from bench.methods import Method
+from bench.metrics import OUTSIDE, Metric
+from bench.models.explainee import Explainee, untouched
+from bench.models.zoo import load_model
+from bench.pipeline.gallery import write_gallery
+from bench.pipeline.plan import Plan, Task, make_plan
+from bench.pipeline.provenance import code_version, describe, merged
+from bench.pipeline.records import Records, Store, empty_frame
+from bench.pipeline.single import apply
+from bench.protocol import Protocol, get_protocol
+from bench.types import Batch
+
+Cell = tuple[str, str]
+"""(method id, metric id): what one item still lacks or has."""
+
+SAME = 1e-5
+"""Two maps are the same map when, scaled to a maximum of 1, no pixel differs by more than this."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Told after each task: the task, tasks done and in all, and what the run has asked of the networks so far."""
+
+    task: Task
+    done: int
+    total: int
+    counts: Counts
+
+
+@dataclass
+class Outcome:
+    """What a task leaves: rows, maps for the gallery, and the methods that did not fit the model (with the reason)."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    gallery: dict[str, Any] = field(default_factory=dict)
+    not_applicable: dict[str, str] = field(default_factory=dict)
+
+
+def evaluate(
+    subset: str | Path | Subset,
+    model: str | Explainee | Sequence[str | Explainee],
+    methods: str | Sequence[str] = "fast",
+    metrics: str | Sequence[str] = "all",
+    protocol: str | Protocol = "cambench-1",
+    out: str | Path | None = None,
+    *,
+    batch_size: int | None = None,
+    shard_size: int | None = None,
+    gallery: int = 6,
+    command: str = "",
+    progress: Callable[[Progress], None] | None = None,
+) -> Records:
+    """Explain and score a subset with every method under every metric; return the records.
+
+    out: the run folder. Tasks are written as they finish; started again with the same or a larger plan only what is
+    missing or has changed is computed. None keeps the records in memory.  gallery: so many images are drawn later.
+    """
+    chosen = subset if isinstance(subset, Subset) else load_subset(subset)
+    listed = list(model) if isinstance(model, (list, tuple)) else [model]
+    models = [m if isinstance(m, Explainee) else load_model(m) for m in listed]
+    plan = make_plan(chosen, models, methods, metrics, get_protocol(protocol), batch_size, shard_size)
+    return run_plan(plan, None if out is None else Path(out), gallery=gallery, command=command, progress=progress)
+
+
+def run_plan(
+    plan: Plan,
+    out: Path | None,
+    *,
+    gallery: int = 6,
+    command: str = "",
+    progress: Callable[[Progress], None] | None = None,
+) -> Records:
+    """Run a plan into a folder (or memory) and return its records."""
+    store = Store(out)
+    with store.locked():
+        provenance = merged(store.provenance(), describe(plan, command))
+        store.write_provenance(provenance)
+        done = store.done()
+        tasks = [t for t in plan.tasks() if missing_cells(plan, t, done)]
+        probers = {m.name: Prober(m, plan.batch_size) for m in plan.models}
+        for number, task in enumerate(tasks):
+            outcome = run_task(plan, task, missing_cells(plan, task, done), probers[task.model], gallery)
+            store.add(task_name(task), pd.DataFrame(outcome.rows) if outcome.rows else empty_frame())
+            if out is not None and outcome.gallery:
+                write_gallery(out, task_name(task), outcome.gallery)
+            for method, reason in outcome.not_applicable.items():
+                provenance["not_applicable"].setdefault(task.model, {})[method] = reason
+            if progress:
+                total = sum((p.counts for p in probers.values()), Counts())
+                progress(Progress(task, number + 1, len(tasks), total))
+        records = store.records(provenance)
+        records.provenance["equal"] = equal_methods(records.frame)
+        store.write_provenance(records.provenance)
+    return records
+
+
+def task_name(task: Task) -> str:
+    """Return a file name for a task's part."""
+    model = "".join(c if c.isalnum() or c in "-_." else "_" for c in task.model)
+    return f"{model}-{task.part}-{task.start:06d}-{task.stop:06d}"
+
+
+def missing_cells(plan: Plan, task: Task, done: dict[tuple[str, ...], set[Cell]]) -> dict[frozenset[Cell], list[int]]:
+    """Return what the items of a task still lack: {missing cells: item positions}, items without gaps left out."""
+    model = plan.model(task.model)
+    wanted = {(m.id, q.id(plan.protocol)) for m in plan.methods for q in plan.metrics_of(task.part)}
+    ids = plan.part(task.part).ids
+    groups: dict[frozenset[Cell], list[int]] = {}
+    for position in range(task.start, task.stop):
+        key = (task.part, ids[position], task.model, model.weights_id, plan.manifest_id)
+        lacking = frozenset(wanted - done.get(key, set()))
+        if lacking:
+            groups.setdefault(lacking, []).append(position)
+    return groups
+
+
+# --- one task
+
+
+def run_task(
+    plan: Plan, task: Task, groups: dict[frozenset[Cell], list[int]], prober: Prober, gallery: int = 0
+) -> Outcome:
+    """Compute the missing cells of a task."""
+    outcome = Outcome()
+    subset = plan.part(task.part)
+    for cells, positions in groups.items():
+        batch = subset.batch(positions, plan.geometry, plan.protocol.box_min_visible).to(prober.model.device)
+        shown = [i for i, p in enumerate(positions) if p < gallery and task.part == "eval"]
+        with untouched(prober.model.net):
+            _BatchRun(plan, task, batch, prober, cells, shown, outcome).run()
+    return outcome
+
+
+@dataclass
+class Maps:
+    """One method's maps on a batch: for the prediction, and for the label (the same where the two agree)."""
+
+    predicted: torch.Tensor
+    label: torch.Tensor
+    spent: Spent
+
+    @property
+    def scaled(self) -> torch.Tensor:
+        """Return both, scaled to a largest absolute value of 1 per map: [2,B,H,W]."""
+        both = torch.stack([self.predicted, self.label])
+        return both / both.abs().flatten(2).amax(2).clamp(min=1e-30)[:, :, None, None]
+
+
+class _BatchRun:
+    """All methods and metrics on one batch: shared pass, shared background, equal maps scored once."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        task: Task,
+        batch: Batch,
+        prober: Prober,
+        cells: frozenset[Cell],
+        shown: list[int],
+        outcome: Outcome,
+    ) -> None:
+        self.plan, self.task, self.batch, self.prober, self.outcome = plan, task, batch, prober, outcome
+        self.cells, self.shown = cells, shown
+        images = prober.model.normalise(batch.pixels)
+        seed = plan.protocol.seed
+        base = Trace(prober, images, ids=batch.image_ids, truth=batch.truth, seed=seed)
+        self.predicted = base.predicted
+        every_label = plan.subset.explain == "label"
+        self.trace = base.retarget(batch.labels) if every_label else base
+        self.trace.parts = base.parts
+        self.rows = torch.nonzero(batch.labels != self.trace.targets)[:, 0]  # explained a second time, for the label
+        self.label_trace = base.retarget(batch.labels)
+        self.background = Background(self.trace)
+        self._seen: list[tuple[str, torch.Tensor, dict[str, dict[str, torch.Tensor]]]] = []
+
+    def run(self) -> None:
+        for method in self.plan.methods:
+            metrics = [
+                q for q in self.plan.metrics_of(self.task.part) if (method.id, q.id(self.plan.protocol)) in self.cells
+            ]
+            if not metrics:
+                continue
+            try:
+                maps = self._maps(method)
+            except NotApplicable as reason:
+                self.outcome.not_applicable[method.name] = str(reason)
+                continue
+            self._score(method, maps, metrics)
+            self._keep_for_gallery(method, maps)
+
+    def _maps(self, method: Method) -> Maps:
+        maps, spent = method.measured(self.trace)
+        if method.class_agnostic or not len(self.rows):
+            return Maps(maps, maps, spent)
+        label = maps.clone()
+        label[self.rows] = method(self.label_trace.select(self.rows))
+        return Maps(maps, label, spent)
+
+    def _score(self, method: Method, maps: Maps, metrics: list[Metric]) -> None:
+        scaled = maps.scaled
+        twin = self._twin(scaled)
+        case = Case(self.trace, maps.predicted, self.plan.protocol.view(()), background=self.background,
+                    spent=maps.spent, seed=self.plan.protocol.seed)
+        label_case = Case(self.label_trace, maps.label, self.plan.protocol.view(()), background=self.background,
+                          spent=maps.spent, seed=self.plan.protocol.seed)
+        results: dict[str, dict[str, torch.Tensor]] = {}
+        for metric in metrics:
+            on_label = getattr(self.plan.protocol, metric.target_field) == "label"
+            if metric.name in twin and metric.family != "cost":
+                results[metric.name] = twin[metric.name]
+            else:
+                results[metric.name] = apply(metric, label_case if on_label else case, self.plan.protocol)
+            targets = self.batch.labels if on_label else self.trace.targets
+            self._add_rows(method, metric, results[metric.name], targets, maps.spent)
+        self._seen.append((method.name, scaled, results))
+
+    def _twin(self, scaled: torch.Tensor) -> dict[str, dict[str, torch.Tensor]]:
+        """Return the scores of an earlier method whose maps are these up to a positive factor, else {}."""
+        for _, other, results in self._seen:
+            if torch.allclose(scaled, other, rtol=0, atol=SAME):
+                return results
+        return {}
+
+    def _add_rows(
+        self, method: Method, metric: Metric, scores: dict[str, torch.Tensor], targets: torch.Tensor, spent: Spent
+    ) -> None:
+        plan, batch, model = self.plan, self.batch, self.prober.model
+        constant = {
+            "run": "",
+            "subset": plan.subset.name,
+            "part": self.task.part,
+            "model": model.name,
+            "parent": model.parent,
+            "method": method.name,
+            "forwards": spent.counts.forwards / len(batch),
+            "method_id": method.id,
+            "metric_id": metric.id(plan.protocol),
+            "protocol_id": plan.protocol.id,
+            "weights_id": model.weights_id,
+            "manifest_id": plan.manifest_id,
+            "code": code_version(),
+        }
+        for name, values in scores.items():
+            for i in range(len(batch)):
+                if values.ndim == 1 and values[i] == OUTSIDE:
+                    continue
+                vector = values[i].to(torch.float32).numpy() if values.ndim == 2 else None
+                self.outcome.rows.append(
+                    {
+                        **constant,
+                        "metric": name,
+                        "item": batch.ids[i],
+                        "image": batch.image_ids[i],
+                        "value": _summary(values[i]),
+                        "vector": vector,
+                        "target": int(targets[i]),
+                        "label": int(batch.labels[i]),
+                        "predicted": int(self.predicted[i]),
+                        "correct": bool(self.predicted[i] == batch.labels[i]),
+                    }
+                )
+
+    def _keep_for_gallery(self, method: Method, maps: Maps) -> None:
+        for i in self.shown:
+            item = self.batch.ids[i]
+            pixels = (self.batch.pixels[i].cpu().permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+            self.outcome.gallery[f"{item}|image"] = pixels
+            names = self.plan.subset.class_names
+            self.outcome.gallery[f"{item}|title"] = np.array(str(names[int(self.trace.targets[i])]))
+            small = torch.nn.functional.avg_pool2d(maps.scaled[0, i][None, None], max(1, pixels.shape[0] // 96))
+            self.outcome.gallery[f"{item}|{method.name}"] = small[0, 0].to(torch.float16).numpy()
+
+
+def _summary(values: torch.Tensor) -> float:
+    """Return a row's value: the scalar itself; for a vector NaN or 0, saying whether it could be scored."""
+    if values.ndim == 0:
+        return float(values)
+    return float("nan") if bool(torch.isnan(values).any()) else 0.0
+
+
+# --- which methods were the same map
+
+
+def equal_methods(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Return {model: {method: first method with the same map}}: those whose every score but cost is the same number.
+
+    Maps that agree to 1e-5 share their probes (see `_twin`), so their scores agree to the last bit.
+    """
+    ignored = ("forwards", "backwards", "head_forwards", "head_backwards", "seconds", "peak_memory")
+    scored = frame[(frame["part"] == "eval") & ~frame["metric"].isin(ignored) & frame["vector"].isna()]
+    equal: dict[str, dict[str, str]] = {}
+    for model, rows in scored.groupby("model", sort=False):
+        table = rows.pivot_table(index=["item", "metric"], columns="method", values="value", sort=False, dropna=False)
+        for column, method in enumerate(table.columns):
+            for earlier in table.columns[:column]:
+                a, b = table[method].to_numpy(), table[earlier].to_numpy()
+                if np.isfinite(a).any() and np.array_equal(a, b, equal_nan=True):
+                    equal.setdefault(str(model), {})[str(method)] = str(earlier)
+                    break
+    return equal

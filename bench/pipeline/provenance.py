@@ -1,0 +1,126 @@
+"""What produced a run: protocol, subset, models, methods, metrics, packages, device and code version."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.errors import BenchError
+from bench.pipeline.plan import Plan
+from bench.version import __version__
+
+PACKAGES = ("torch", "torchvision", "timm", "captum", "numpy", "scipy", "scikit-image", "pandas", "pyarrow", "pillow")
+
+
+@functools.cache
+def code_version() -> str:
+    """Return the version, with the commit (and "dirty") where the code is a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return __version__
+    commit = _git(root, "rev-parse", "--short=10", "HEAD")
+    dirty = "+dirty" if _git(root, "status", "--porcelain", "--", "bench") else ""
+    return f"{__version__}+{commit}{dirty}" if commit else __version__
+
+
+def _git(root: Path, *words: str) -> str:
+    try:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603, S607
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def describe(plan: Plan, command: str = "") -> dict[str, Any]:
+    """Return the content of run.json for a plan that is about to run."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    subset = plan.subset
+    return {
+        "run": f"{subset.name} {now}",
+        "created": now,
+        "commands": [command] if command else [],
+        "code": code_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "machine": {
+            "python": platform.python_version(),
+            "platform": platform.platform(terse=True),
+            "device": str(plan.models[0].device),
+            "threads": torch.get_num_threads(),
+        },
+        "protocol": {"id": plan.protocol.id, **dataclasses.asdict(plan.protocol)},
+        "seed": plan.protocol.seed,
+        "plan": {"batch_size": plan.batch_size, "shard_size": plan.shard_size, "geometry": plan.geometry.id},
+        "subsets": {
+            subset.name: {
+                "manifest_id": plan.manifest_id,
+                "title": subset.manifest.title,
+                "licence": subset.manifest.licence,
+                "pictures": subset.pictures,
+                "classes": subset.num_classes,
+                "explain": subset.explain,
+                "n": len(subset),
+                "n_calibration": 0 if plan.calibration is None else len(plan.calibration),
+                "calibration": "" if plan.calibration is None else plan.calibration.name,
+            }
+        },
+        "models": {model.name: model.facts() for model in plan.models},
+        "methods": {method.name: method.facts() for method in plan.methods},
+        "metrics": {
+            name: {
+                "metric": metric.name,
+                "family": metric.family,
+                "id": metric.id(plan.protocol),
+                "target": getattr(plan.protocol, metric.target_field),
+                **dataclasses.asdict(value),
+            }
+            for metric in plan.metrics
+            for name, value in metric.values.items()
+        },
+        "not_applicable": {},
+        "equal": {},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return run.json for a folder that holds a run already: the newer description wins, name by name.
+
+    Models, methods and metrics of earlier runs stay, so that one board can be made of several commands. Another
+    protocol or other images in one folder are refused: their numbers cannot stand in one table.
+    """
+    if not old:
+        return new
+    if old["protocol"]["id"] != new["protocol"]["id"]:
+        raise BenchError(
+            f"The run folder holds records of protocol {old['protocol']['id']}, not {new['protocol']['id']}; "
+            "choose another --out."
+        )
+    for name, facts in new["subsets"].items():
+        if name in old["subsets"] and old["subsets"][name]["manifest_id"] != facts["manifest_id"]:
+            raise BenchError(
+                f"The run folder holds records of other images or preprocessing of {name} "
+                f"({old['subsets'][name]['manifest_id']}, now {facts['manifest_id']}); choose another --out."
+            )
+    both = {**old, **new, "created": old["created"], "run": old["run"]}
+    for key in ("subsets", "models", "methods", "metrics"):
+        both[key] = {**old[key], **new[key]}
+    for name, facts in old["subsets"].items():
+        for count in ("n", "n_calibration"):
+            both["subsets"][name] = {**both["subsets"][name], count: max(facts[count], both["subsets"][name][count])}
+    both["commands"] = list(dict.fromkeys([*old["commands"], *new["commands"]]))
+    both["not_applicable"] = {**old["not_applicable"]}
+    return both

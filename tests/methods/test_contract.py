@@ -1,0 +1,258 @@
+"""What every registered method must keep, whoever wrote it; the list of methods is read from the registry."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+
+import numpy as np
+import pytest
+import torch
+from nets import MEAN, STD, FailsLater, make_images, make_net
+
+import bench
+from bench.errors import BenchError, NotApplicable
+from bench.methods import METHODS
+
+SIDE = 32
+NAMES = METHODS.names
+TARGETS = torch.tensor([1, 3])
+
+
+def make_truth() -> bench.Truth:
+    masks = torch.zeros(2, SIDE, SIDE, dtype=torch.bool)
+    masks[:, 5:14, 6:20] = True
+    return bench.Truth(boxes=(torch.tensor([[6.0, 5.0, 20.0, 14.0]]),) * 2, masks=masks)
+
+
+def explain(model: bench.Explainee, name: str, **kwargs: object) -> torch.Tensor:
+    """Explain two images by name, with truth and ids at hand."""
+    given = {"targets": TARGETS, "truth": make_truth(), "ids": ["a", "b"]} | kwargs
+    return bench.explain(model, make_images(0, 2, SIDE), method=name, **given)
+
+
+def explainee(net: torch.nn.Module) -> bench.Explainee:
+    return bench.Explainee(net, mean=MEAN, std=STD, size=SIDE, layer="features")
+
+
+class State:
+    """Everything of a network that a visitor could leave changed."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        self.modes = {name: module.training for name, module in net.named_modules()}
+        self.hooks = {
+            name: {key: len(value) for key, value in vars(module).items() if key.endswith("_hooks") and value}
+            for name, module in net.named_modules()
+        }
+        self.forwards = [name for name, module in net.named_modules() if "forward" in vars(module)]
+        self.classes = {name: type(module) for name, module in net.named_modules()}
+        self.values = {name: (id(t), t.detach().clone()) for name, t in net.state_dict(keep_vars=True).items()}
+        self.flags = {name: p.requires_grad for name, p in net.named_parameters()}
+        self.grads = {name: None if p.grad is None else p.grad.clone() for name, p in net.named_parameters()}
+
+    def assert_same(self, net: torch.nn.Module) -> None:
+        now = State(net)
+        for part in ("modes", "hooks", "forwards", "classes", "flags"):
+            assert getattr(now, part) == getattr(self, part), part
+        assert now.values.keys() == self.values.keys()
+        for name, (identity, value) in self.values.items():
+            assert now.values[name][0] == identity, f"{name} is another tensor"
+            assert torch.equal(now.values[name][1], value), name
+        for name, grad in self.grads.items():
+            assert (now.grads[name] is None) == (grad is None), name
+            if grad is not None:
+                assert torch.equal(now.grads[name], grad), name
+
+
+def make_messy_net(kind: str = "norm") -> torch.nn.Module:
+    """Return a net in a state a tidy-up would lose: mixed modes, frozen parameters, a stored gradient, a hook."""
+    net = make_net(kind)
+    net.train()
+    for i, module in enumerate(net.modules()):
+        if i % 3 == 0:
+            module.training = False
+    for i, p in enumerate(net.parameters()):
+        p.requires_grad_(i % 2 == 0)
+        if i == 0:
+            p.grad = torch.full_like(p, 0.25)
+    net.features.register_forward_hook(lambda *_: None)
+    return net
+
+
+def kind_for(name: str) -> str:
+    return "gap" if name == "cam" else "norm"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_maps_are_float32_finite_and_of_the_images_shape(name):
+    images = make_images(0, 2, SIDE)
+    before = images.clone()
+    maps = bench.explain(
+        explainee(make_net("gap")), images, targets=TARGETS, method=name, truth=make_truth(), ids=["a", "b"]
+    )
+    assert isinstance(maps, torch.Tensor)
+    assert maps.shape == (2, SIDE, SIDE)
+    assert maps.dtype == torch.float32
+    assert not maps.requires_grad
+    assert torch.isfinite(maps).all()
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_call_gives_the_same_bytes(name):
+    model = explainee(make_net(kind_for(name)))
+    torch.manual_seed(1)
+    first = explain(model, name)
+    torch.manual_seed(2)
+    np.random.seed(3)  # noqa: NPY002 - the point is that no global state is read
+    second = explain(model, name)
+    assert first.numpy().tobytes() == second.numpy().tobytes()
+    assert explain(explainee(make_net(kind_for(name))), name).numpy().tobytes() == first.numpy().tobytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_global_random_state_moves(name):
+    model = explainee(make_net(kind_for(name)))
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    explain(model, name)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_is_left_as_it_was(name):
+    net = make_messy_net(kind_for(name))
+    model = explainee(net)
+    before = State(net)
+    maps = explain(model, name)
+    before.assert_same(net)
+    # It ran in eval mode all the same: dropout and batch statistics would have moved the map.
+    quiet = explain(explainee(make_net(kind_for(name))), name)
+    torch.testing.assert_close(maps, quiet, atol=1e-5 * quiet.abs().max().item() + 1e-7, rtol=0)
+    # And outside, gradients still flow.
+    net.zero_grad()
+    net(make_images(0, 2, SIDE)).sum().backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_is_left_as_it_was_when_a_forward_fails(name):
+    # First see how many forwards there are, then fail in the first and in the last of them.
+    counting = FailsLater(make_messy_net(kind_for(name)))
+    model = explainee(counting)
+    explain(model, name)
+    counting.calls = 0
+    explain(model, name)  # the second time, nothing is left to be found out about the model
+    total = counting.calls
+    for allowed in sorted({0, total - 1}):
+        if allowed < 0:
+            continue  # it never runs the network
+        net = FailsLater(make_messy_net(kind_for(name)))
+        model = explainee(net)
+        explain(model, name)
+        net.calls, net.allowed = 0, allowed
+        before = State(net)
+        with pytest.raises(RuntimeError, match="planted failure"):
+            explain(model, name)
+        before.assert_same(net)
+        assert not torch.is_inference_mode_enabled()
+        assert torch.is_grad_enabled()
+        net.allowed = None
+        assert torch.isfinite(explain(model, name)).all()  # and it works again
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "targets",
+    [[0, 5], [-1, 0], [0], [0, 1, 2]],
+    ids=["above the classes", "negative", "too few", "too many"],
+)
+def test_wrong_targets_are_one_sentence(name, targets):
+    net = make_messy_net(kind_for(name))
+    model = explainee(net)
+    before = State(net)
+    with pytest.raises(BenchError) as caught:
+        explain(model, name, targets=torch.tensor(targets))
+    before.assert_same(net)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_image_is_enough(name):
+    truth = make_truth().select(torch.tensor([1]))
+    model = explainee(make_net(kind_for(name)))
+    maps = bench.explain(model, make_images(0, 2, SIDE)[1:], targets=TARGETS[1:], method=name, truth=truth, ids=["b"])
+    together = explain(model, name)
+    torch.testing.assert_close(maps[0], together[1], atol=1e-4 * together[1].abs().max().item() + 1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_order_of_images_does_not_matter(name):
+    model = explainee(make_net(kind_for(name)))
+    turned = bench.explain(
+        model,
+        make_images(0, 2, SIDE).flip(0),
+        targets=TARGETS.flip(0),
+        method=name,
+        truth=make_truth().select(torch.tensor([1, 0])),
+        ids=["b", "a"],
+    )
+    straight = explain(model, name)
+    torch.testing.assert_close(turned.flip(0), straight, atol=1e-4 * straight.abs().max().item() + 1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("name", [m.name for m in METHODS if m.class_agnostic])
+def test_class_agnostic_methods_ignore_the_class(name):
+    model = explainee(make_net("norm"))
+    assert torch.equal(explain(model, name), explain(model, name, targets=torch.tensor([4, 0])))
+
+
+@pytest.mark.parametrize("name", [m.name for m in METHODS if "truth" in m.needs])
+def test_methods_that_need_truth_say_so(name):
+    with pytest.raises(BenchError):
+        explain(explainee(make_net("norm")), name, truth=None)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "norm", "signed"])
+def test_cam_refuses_heads_that_are_not_gap_and_linear(kind):
+    with pytest.raises(NotApplicable):
+        explain(explainee(make_net(kind)), "cam")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_net_is_explained_or_refused(name):
+    for kind in ("gap", "mlp", "norm", "signed"):
+        with contextlib.suppress(NotApplicable):  # any other error, or a map that is not finite, fails
+            assert torch.isfinite(explain(explainee(make_net(kind)), name)).all()
+
+
+def test_an_unknown_method_is_an_error_with_suggestions():
+    with pytest.raises(BenchError, match="grad_cam"):
+        explain(explainee(make_net("gap")), "gradcam")
+
+
+def test_images_of_the_wrong_shape_are_one_sentence():
+    model = explainee(make_net("gap"))
+    for images in (torch.zeros(3, SIDE, SIDE), torch.zeros(2, 1, SIDE, SIDE)):
+        with pytest.raises(BenchError):
+            bench.explain(model, images, targets=torch.tensor([0, 1]), method="grad_cam")
+
+
+def test_a_missing_layer_is_an_error_with_suggestions():
+    model = bench.Explainee(make_net("gap"), mean=MEAN, std=STD, size=SIDE, layer="feature")
+    with pytest.raises(BenchError, match="features"):
+        bench.explain(model, make_images(0, 1, SIDE), targets=torch.tensor([0]), method="grad_cam")
+
+
+def test_the_facts_of_methods_are_complete():
+    for method in METHODS:
+        assert method.fidelity in {"official", "paper", "reconstruction", "control"}
+        assert method.group
+        assert method.id.startswith(f"{method.name}@")
+        if not method.control:
+            assert method.citation, method.name
+
+
+def test_a_copied_model_gives_the_same_map():
+    net = make_net("norm")
+    assert torch.equal(explain(explainee(net), "grad_cam"), explain(explainee(copy.deepcopy(net)), "grad_cam"))

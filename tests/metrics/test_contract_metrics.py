@@ -1,0 +1,237 @@
+"""What every registered metric must keep; the list of metrics and their facts are read from the registry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from nets import MEAN, STD, FailsLater, make_images, make_net
+
+import bench
+from bench.errors import BenchError
+from bench.metrics import METRICS
+
+SIDE = 32
+COUNT = 4
+# Costs are measured while a method runs (forwards, seconds), so there is nothing to score in a finished map.
+NAMES = [m.name for m in METRICS if m.family != "cost"]
+TARGETS = torch.tensor([0, 1, 2, 4])
+IDS = [f"image-{i}" for i in range(COUNT)]
+LENGTHS = {
+    "deletion_curve": 29,
+    "insertion_curve": 29,
+    "box_iou": 101,
+    "pixel_histogram": 2 * 1001,
+    "threshold_p": 10,
+    "threshold_area": 10,
+    "threshold_log_odds": 10,
+}
+
+
+def make_maps() -> torch.Tensor:
+    """Return maps with the troubles of real ones: dense and signed, mostly zero, constant, without positive part."""
+    rng = torch.Generator().manual_seed(0)
+    maps = torch.randn(COUNT, 1, 6, 6, generator=rng)
+    maps = torch.nn.functional.interpolate(maps, size=(SIDE, SIDE), mode="bilinear", align_corners=False)[:, 0]
+    maps[1] = (maps[1] - 0.3).clamp(min=0)
+    maps[2] = 0.5
+    maps[3] = -maps[3].abs() - 0.1
+    return maps.contiguous()
+
+
+def make_truth() -> bench.Truth:
+    masks = torch.zeros(COUNT, SIDE, SIDE, dtype=torch.bool)
+    boxes = []
+    for i in range(COUNT):
+        x0, y0, x1, y1 = 3 + i, 5, 12 + 4 * i, 17
+        masks[i, y0:y1, x0:x1] = True
+        boxes.append(torch.tensor([[x0, y0, x1, y1]], dtype=torch.float32))
+    return bench.Truth(boxes=tuple(boxes), masks=masks)
+
+
+def explainee(net: torch.nn.Module | None = None) -> bench.Explainee:
+    return bench.Explainee(net or make_net("norm"), mean=MEAN, std=STD, size=SIDE, layer="features")
+
+
+def score(name: str, model: bench.Explainee | None = None, **kwargs: object) -> dict[str, np.ndarray]:
+    """Score four maps by name; any argument can be replaced."""
+    given = {
+        "images": make_images(0, COUNT, SIDE),
+        "targets": TARGETS,
+        "maps": make_maps(),
+        "truth": make_truth(),
+        "ids": IDS,
+        "curves": True,
+    } | kwargs
+    images, targets, maps = (given.pop(key) for key in ("images", "targets", "maps"))
+    out = bench.score(model or explainee(), images, targets, maps, name, **given)
+    return {key: np.asarray(values, dtype=np.float64) for key, values in out.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_are_the_declared_ones_with_one_row_per_image(name):
+    out = score(name)
+    assert set(out) == set(METRICS.get(name).values)
+    for key, values in out.items():
+        assert values.shape == ((COUNT, LENGTHS[key]) if key in LENGTHS else (COUNT,)), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_curves_there_are_scalars_only(name):
+    scalars = score(name, curves=False)
+    everything = score(name)
+    for key, values in scalars.items():
+        assert values.shape == (COUNT,)
+        np.testing.assert_array_equal(values, everything[key])
+    assert set(scalars) == {key for key, values in everything.items() if values.ndim == 1}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_lie_within_their_declared_bounds(name):
+    for key, values in score(name).items():
+        facts = METRICS.get(name).values[key]
+        values = values[np.isfinite(values)]
+        if facts.lower is not None:
+            assert (values >= facts.lower - 1e-6).all(), key
+        if facts.upper is not None:
+            assert (values <= facts.upper + 1e-6).all(), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_ordinary_map_has_a_score(name):
+    for key, values in score(name).items():
+        assert not np.isnan(values[:2]).any(), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_call_gives_the_same_bytes(name):
+    torch.manual_seed(1)
+    first = score(name)
+    torch.manual_seed(2)
+    np.random.seed(3)  # noqa: NPY002 - the point is that no global state is read
+    second = score(name)
+    assert all(first[key].tobytes() == second[key].tobytes() for key in first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_global_random_state_moves(name):
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    score(name)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inputs_are_not_written(name):
+    images, maps, targets, truth = make_images(0, COUNT, SIDE), make_maps(), TARGETS.clone(), make_truth()
+    score(name, images=images, maps=maps, targets=targets, truth=truth)
+    fresh = make_truth()
+    assert torch.equal(images, make_images(0, COUNT, SIDE))
+    assert torch.equal(maps, make_maps())
+    assert torch.equal(targets, TARGETS)
+    assert torch.equal(truth.masks, fresh.masks)
+    assert all(torch.equal(a, b) for a, b in zip(truth.boxes, fresh.boxes, strict=True))
+
+
+def state(net: torch.nn.Module) -> tuple:
+    return (
+        [m.training for m in net.modules()],
+        [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in net.modules()],
+        ["forward" in vars(m) for m in net.modules()],
+        [p.requires_grad for p in net.parameters()],
+        [None if p.grad is None else p.grad.sum().item() for p in net.parameters()],
+        [t.sum().item() for t in net.state_dict().values()],
+    )
+
+
+def make_messy_net() -> FailsLater:
+    net = FailsLater(make_net("norm"))
+    net.train()
+    net.features.eval()
+    for i, p in enumerate(net.parameters()):
+        p.requires_grad_(i % 2 == 0)
+    next(net.parameters()).grad = torch.ones_like(next(net.parameters()))
+    return net
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_is_left_as_it_was(name):
+    net = make_messy_net()
+    before = state(net)
+    out = score(name, explainee(net))
+    assert state(net) == before
+    quiet = score(name)  # in eval mode: dropout must not have been at work
+    for key in out:
+        np.testing.assert_allclose(out[key], quiet[key], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_is_left_as_it_was_when_a_forward_fails(name):
+    net = make_messy_net()
+    model = explainee(net)
+    score(name, model)
+    net.calls = 0
+    score(name, model)
+    total = net.calls
+    for allowed in sorted({0, total - 1} - {-1}):
+        net.calls, net.allowed = 0, allowed
+        before = state(net)
+        with pytest.raises(RuntimeError, match="planted failure"):
+            score(name, model)
+        assert state(net) == before
+        assert torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
+    net.allowed = None
+    assert score(name, model)
+
+
+@pytest.mark.parametrize("name", [m.name for m in METRICS if m.needs and m.family != "cost"])
+def test_metrics_that_need_truth_say_so(name):
+    with pytest.raises(BenchError) as caught:
+        score(name, truth=None)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"targets": torch.tensor([0, 1, 2, 5])},
+        {"targets": torch.tensor([0, 1, 2])},
+        {"maps": torch.zeros(COUNT, SIDE, SIDE - 1)},
+        {"maps": torch.zeros(COUNT - 1, SIDE, SIDE)},
+        {"ids": ["a"]},
+    ],
+    ids=["class above all", "too few targets", "map of another size", "too few maps", "too few ids"],
+)
+def test_wrong_input_is_one_sentence(name, wrong):
+    with pytest.raises(BenchError) as caught:
+        score(name, **wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_names_are_errors_with_suggestions():
+    with pytest.raises(BenchError, match="deletion"):
+        score("deletoin")
+    with pytest.raises(BenchError, match="cambench-1"):
+        score("deletion", protocol="cambench")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_maps_of_other_kinds_are_read_as_float32(name):
+    plain = score(name)
+    double = score(name, maps=make_maps().double())
+    grad = score(name, maps=make_maps().requires_grad_())
+    strided = score(name, maps=make_maps().transpose(1, 2).contiguous().transpose(1, 2))
+    for other in (double, grad, strided):
+        for key in plain:
+            np.testing.assert_allclose(other[key], plain[key], atol=1e-7)
+
+
+def test_ranked_values_have_a_direction():
+    for metric in METRICS:
+        for key, facts in metric.values.items():
+            assert not facts.ranked or facts.better in {"lower", "higher"}, key
+            assert facts.title
+    # Average drop, increase and gain are reported, never ranked: Fake-CAM wins them.
+    assert not any(facts.ranked for facts in METRICS.get("average_drop").values.values())
