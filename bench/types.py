@@ -32,7 +32,7 @@ class Sample:
     label: int
     boxes: npt.NDArray[np.float32] | None = None  # [n,4] xyxy edges, stored pixels; None = the subset has no boxes
     mask: npt.NDArray[np.bool_] | None = None  # [H0,W0], union of the label's objects; None = no masks
-    ignore: npt.NDArray[np.bool_] | None = None  # [H0,W0], pixels that no pixel metric counts
+    ignore: npt.NDArray[np.bool_] | None = None  # [H0,W0], pixels that pixel precision leaves out
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,22 @@ class SignedNet(nn.Module):
         return self.head(self.features(x))
 
 
+class SkipNet(nn.Module):
+    """The layer is a residual branch: what by-passes it must still reach the head, and code runs between modules."""
+
+    def __init__(self, classes: int = 5, channels: int = 8) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, channels, 3, stride=4, padding=1), nn.ReLU())
+        self.features = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU())
+        self.neck = nn.Conv2d(channels, channels, 3, padding=1)
+        self.fc = nn.Linear(channels, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        before = self.stem(x)
+        after = self.neck(before + self.features(before)) * before
+        return self.fc(nn.functional.relu(after, inplace=True).mean(dim=(2, 3)))
+
+
 class FailsLater(nn.Module):
     """Passes `allowed` forwards through, then raises: for tests that a failure leaves nothing behind."""
 
@@ -188,9 +204,10 @@ NETS = {
     "mlp": lambda seed, side: randomise(FlattenMLP(side), seed),
     "norm": lambda seed, side: randomise(NormNet(), seed),
     "signed": lambda seed, side: randomise(SignedNet(), seed),
+    "skip": lambda seed, side: randomise(SkipNet(), seed),
 }
 
 
 def make_net(kind: str, seed: int = 0, side: int = 32) -> nn.Module:
-    """Return a random net of a kind (`gap`, `mlp`, `norm`, `signed`); its layer is called `features`."""
+    """Return a random net of a kind (a key of `NETS`); its layer is called `features`."""
     return NETS[kind](seed, side)

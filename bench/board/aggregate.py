@@ -20,15 +20,12 @@ import pandas as pd
 from bench.board.flags import find_flags
 from bench.board.measures import CORRECT, Cube, Measure, cube, measures, sample
 from bench.board.statistics import RESAMPLES, Sampled, ranks
-from bench.board.text import interval, short_fidelity
+from bench.board.text import OVERALL, interval, short_fidelity
 from bench.errors import BenchError, suggestions
 from bench.pipeline.records import KEY, Records
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-OVERALL = "overall"
-"""The "model" of tables across models."""
 
 FAMILIES = {"faithfulness": 0, "localization": 1, "threshold": 2}
 """Which families of values come first in a table."""

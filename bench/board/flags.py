@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from bench.board.measures import CORRECT, MIN_CALIBRATION
-from bench.board.text import number
+from bench.board.text import OVERALL, number
 from bench.pipeline.records import Records
 
 MAX_INSERTION_START = 0.05
@@ -18,9 +18,11 @@ def find_flags(frame: pd.DataFrame, records: Records) -> list[str]:
     """Return the flags of a board, table by table."""
     flags: list[str] = []
     for (subset, model), rows in frame.groupby(["subset", "model"], sort=True):
-        found = [*controls(rows), *insertion_start(rows), *coverage(rows)]
+        # Across models these two would only say again what is said of a model.
+        once = [] if model == OVERALL else [*insertion_start(rows), *coverage(rows)]
+        found = [*controls(rows), *once]
         flags += [f"{subset}, {model}: {text}" for text in found]
-    return flags + list(calibration(records))
+    return [*flags, *calibration(records), *not_applicable(records)]
 
 
 def controls(rows: pd.DataFrame) -> Iterator[str]:
@@ -58,6 +60,13 @@ def coverage(rows: pd.DataFrame) -> Iterator[str]:
         cases = table.groupby(["n", "expected"], sort=True)["metric"]
         parts = [f"{n} of {expected} items in {', '.join(names)}" for (n, expected), names in cases]
         yield f"{method} is scored on {'; '.join(parts)}: shown, unranked there."
+
+
+def not_applicable(records: Records) -> Iterator[str]:
+    """Yield the methods that do not fit a model: they have no rows, and no number stands for them."""
+    for model, methods in sorted(records.provenance.get("not_applicable", {}).items()):
+        for method, reason in sorted(methods.items()):
+            yield f"{method} is n/a on {model}: {reason}"
 
 
 def calibration(records: Records) -> Iterator[str]:

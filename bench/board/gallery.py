@@ -1,11 +1,13 @@
 """The gallery: a few images of a run under every method, kept as small arrays and drawn as one picture per model.
 
-A part is `gallery/<model>-<shard>.npz` with the keys `<item>|image` (uint8 [H,W,3]), `<item>|title` (text) and
+A part is `gallery/<model>-<shard>.npz` (characters of the model's name other than letters, digits, `.`, `-` and `_` are
+`_`) with the keys `<item>|image` (uint8 [H,W,3]), `<item>|title` (text) and
 `<item>|<method>` (float16 map [h,w]).
 """
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bench.board.text import slug
 from bench.errors import BenchError
 from bench.files import replaced_file
 
@@ -78,9 +79,14 @@ def load_gallery(folder: str | Path, models: list[str] | None = None) -> Gallery
     return gallery
 
 
+def file_name(model: str) -> str:
+    """Return a model's name as the beginning of its gallery files."""
+    return re.sub(r"[^\w.-]", "_", model)
+
+
 def model_of(stem: str, models: list[str]) -> str:
     """Return the model whose name, as a file name, begins this file name."""
-    fits = [m for m in models if stem.startswith((m, slug(m)))]
+    fits = [m for m in models if stem.startswith(file_name(m) + "-")]
     return max(fits, key=len) if fits else stem.rpartition("-")[0] or stem
 
 

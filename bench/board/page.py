@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.board.aggregate import Board, check, leaderboard
-from bench.board.gallery import FOLDER, Gallery, load_gallery, save_gallery_part, small
+from bench.board.gallery import FOLDER, Gallery, file_name, load_gallery, save_gallery_part, small
 from bench.board.plots import write_plots
 from bench.board.tables import write_page, write_tables
-from bench.board.text import slug
 from bench.errors import BenchError
 from bench.files import write_json
 from bench.pipeline.records import COMMITTED_LIMIT, KEY, Records, write_parquet
@@ -45,7 +44,7 @@ def clean(folder: Path, keep: list[Path]) -> None:
             path.unlink()
 
 
-def publish(run: str | Path, folder: str | Path) -> Board:
+def publish_board(run: str | Path, folder: str | Path) -> Board:
     """Publish a run: its current records in one file, run.json without private paths, tables, plots and gallery.
 
     The gallery goes along, reduced to what is drawn, where every subset's pictures may be shown. `Records.load(folder)`
@@ -90,7 +89,7 @@ def write_gallery(gallery: Gallery, folder: Path) -> None:
         shutil.rmtree(folder)
     for model, pictures in gallery.items():
         save_gallery_part(
-            folder / f"{slug(model)}-0.npz",
+            folder / f"{file_name(model)}-0.npz",
             {item: picture.image for item, picture in pictures.items()},
             {item: picture.maps for item, picture in pictures.items()},
             {item: picture.title for item, picture in pictures.items()},

@@ -1,7 +1,7 @@
 """Plots of a board: one PNG per kind and (subset, model), and one gallery per model.
 
 matplotlib and seaborn are imported here only when something is drawn. A method's name carries the letter of its
-fidelity (o official, p paper, r reconstruction); controls are grey.
+fidelity (o official, p paper, r reconstruction, ? not stated); controls are grey.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from PIL import Image
 from scipy.stats import kendalltau
 
 from bench.board import statistics
-from bench.board.aggregate import OVERALL, Board, as_rows
+from bench.board.aggregate import Board, as_rows
 from bench.board.gallery import TILE, Gallery, overlay, small
 from bench.board.measures import cube
-from bench.board.text import metric_label, number, plot_label, slug
+from bench.board.text import OVERALL, metric_label, number, plot_label, slug
 from bench.files import replaced_file
 
 DPI = 150
 COLOURS = {"official": "#1b6ca8", "paper": "#2a9d5c", "reconstruction": "#d2691e"}
 GREY, INK = "#8a8a8a", "#222222"
 DELETION, INSERTION = "#b5342b", "#1b6ca8"
-LEGEND = "·o official   ·p paper   ·r reconstruction   grey: control"
+LEGEND = "·o official   ·p paper   ·r reconstruction   ·? not stated   grey: control"
 MIN_METHODS = 4
 """Methods below which a rank correlation says nothing."""
 
@@ -63,7 +63,8 @@ def figure_grid(rows: int, columns: int, width: float, height: float) -> tuple[A
     """Return a figure of `rows` x `columns` panels, each `width` x `height` inches."""
     import seaborn as sns
 
-    figure = new_figure(columns * width, rows * height, layout="constrained")
+    # A smaller figure would cut the title.
+    figure = new_figure(max(columns * width, 6.2), max(rows * height, 2.6), layout="constrained")
     with sns.axes_style("whitegrid", {"grid.color": "#e6e6e6", "axes.edgecolor": "#bbbbbb"}):
         axes = figure.subplots(rows, columns, squeeze=False)
     return figure, axes
@@ -108,7 +109,7 @@ def draw_ranking(board: Board, subset: str, model: str) -> Any:
     ]
     columns = min(4, len(metrics))
     tallest = max(len(table) for table in tables)
-    figure, axes = figure_grid(math.ceil(len(metrics) / columns), columns, 3.1, 0.7 + 0.165 * tallest)
+    figure, axes = figure_grid(math.ceil(len(metrics) / columns), columns, 3.1, 0.75 + 0.165 * tallest)
     for axis, (metric, better), table in zip(axes.flat, metrics, tables, strict=False):
         ranking_panel(axis, table)
         axis.set_title(metric_label(metric, better), fontsize=9, loc="left")
@@ -245,7 +246,8 @@ def draw_correlation(board: Board, subset: str, model: str) -> Any:
 
 def agreement(ranks: pd.DataFrame, a: str, b: str) -> float:
     """Return Kendall's tau-b of two columns over the methods that have both ranks; NaN where one is constant."""
-    both = ranks[[a]].join(ranks[[b]], rsuffix="'").dropna().to_numpy()
+    both = np.stack([ranks[a], ranks[b]], axis=1)
+    both = both[~np.isnan(both).any(axis=1)]
     if len(both) < MIN_METHODS or (np.ptp(both, axis=0) == 0).any():
         return math.nan
     return float(kendalltau(both[:, 0], both[:, 1]).statistic)
@@ -255,8 +257,9 @@ def draw_cost(board: Board, subset: str, model: str) -> Any:
     """Deletion and insertion against network forwards per image; the line joins what nothing cheaper beats."""
     rows = board.select(subset=subset, model=model)
     forwards = rows[rows["metric"] == "forwards"].set_index("method")["mean"]
-    metrics = [(m, b) for m, b in board.ranked_metrics(subset, model) if m in ("deletion", "insertion")]
-    if forwards.dropna().empty or not metrics:
+    scored = set(rows.loc[(rows["n"] > 0) & rows["method"].isin(forwards.dropna().index), "metric"])
+    metrics = [(m, b) for m, b in board.ranked_metrics(subset, model) if m in {"deletion", "insertion"} & scored]
+    if not metrics:
         return None
     figure, axes = figure_grid(1, len(metrics), 6.0, 5.2)
     for axis, (metric, better) in zip(axes.flat, metrics, strict=True):
@@ -339,14 +342,17 @@ def place_labels(axis: Any, table: pd.DataFrame) -> None:
 
 
 def spread(heights: Any, gap: float) -> Any:
-    """Move ascending heights in [0,1] until they are `gap` apart: the mean of pushing up only and pushing down only."""
-    up, down = np.array(heights, dtype=np.float64), np.array(heights, dtype=np.float64)
-    for i in range(1, len(up)):
-        up[i] = max(up[i], up[i - 1] + gap)
-    for i in range(len(down) - 2, -1, -1):
-        down[i] = min(down[i], down[i + 1] - gap)
-    middle = (up + down) / 2
-    return middle + max(-middle[0], 0.0) - max(middle[-1] - 1, 0.0)
+    """Move ascending heights in [0,1] until they are `gap` apart and inside (where there is room for all)."""
+    values = np.array(heights, dtype=np.float64)
+    middle = (pushed_up(values, gap) - pushed_up(-values[::-1], gap)[::-1]) / 2
+    inside = pushed_up(np.maximum(middle, 0), gap)
+    return -pushed_up(np.maximum(-inside[::-1], -1), gap)[::-1]
+
+
+def pushed_up(values: Any, gap: float) -> Any:
+    """Move ascending values up, each as little as it must to be `gap` above the one before."""
+    steps = gap * np.arange(len(values))
+    return np.maximum.accumulate(values - steps) + steps
 
 
 def draw_gallery(board: Board, model: str, pictures: dict[str, Any]) -> Any:

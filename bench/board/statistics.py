@@ -45,19 +45,20 @@ class Sampled:
 
     def interval(self) -> tuple[Floats, Floats]:
         """Return the lower and upper end of the percentile interval, [M] each; NaN where nothing was scored."""
-        tail = 100 * (1 - LEVEL) / 2
-        low, high = percentile(self.replicates, tail), percentile(self.replicates, 100 - tail)
+        low, high = percentiles(self.replicates, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
         missing = np.isnan(self.point)
         return np.where(missing, np.nan, low), np.where(missing, np.nan, high)
 
 
-def percentile(replicates: Floats, q: float) -> Floats:
-    """Return the q-th percentile per column of [R,M], leaving out NaN replicates; NaN where all are NaN."""
-    result = np.full(replicates.shape[1], np.nan)
+def percentiles(replicates: Floats, q: list[float]) -> Floats:
+    """Return percentiles per column, [R,M] -> [len(q),M], leaving out NaN replicates; NaN where all are NaN."""
+    result = np.full((len(q), replicates.shape[1]), np.nan)
     # A resample can miss all the scored images of a sparsely scored method; it says nothing about that method.
     valid = ~np.isnan(replicates)
-    for column in np.flatnonzero(valid.any(0)):
-        result[column] = np.percentile(replicates[valid[:, column], column], q)
+    full = valid.all(0)
+    result[:, full] = np.percentile(replicates[:, full], q, axis=0)
+    for column in np.flatnonzero(valid.any(0) & ~full):
+        result[:, column] = np.percentile(replicates[valid[:, column], column], q)
     return result
 
 
@@ -145,7 +146,8 @@ def alone(scored: npt.NDArray[np.bool_], images: Labels, replicates: Floats) -> 
 def divide(total: Floats, count: npt.NDArray[np.generic]) -> Floats:
     """Divide, with NaN where the count is zero."""
     result: Floats = np.full(np.shape(total), np.nan)
-    return np.divide(total, count, out=result, where=np.asarray(count) > 0)
+    np.divide(total, count, out=result, where=np.asarray(count) > 0)
+    return result
 
 
 def deviation(total: Floats, squares: Floats, count: Floats) -> Floats:

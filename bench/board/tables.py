@@ -17,8 +17,9 @@ import jinja2
 import pandas as pd
 
 from bench.board import text
-from bench.board.aggregate import OVERALL, Board
+from bench.board.aggregate import Board
 from bench.board.measures import CORRECT
+from bench.board.pairs import agreements, all_pairs
 from bench.board.statistics import POOLED_RESAMPLES
 from bench.files import replaced_file, write_json
 
@@ -124,7 +125,7 @@ def share_cell(row: pd.Series, best: float) -> Cell:
 def caption(board: Board, subset: str, model: str) -> str:
     """Say what a table's numbers are: subset, n, protocol, interval, marks."""
     rows = board.select(subset=subset, model=model)
-    over = "mean over the models of the items that all of them share" if model == OVERALL else f"model {model}"
+    over = "mean over the models of the items that all of them share" if model == text.OVERALL else f"model {model}"
     return (
         f"{subset}, {over}; n = {rows['expected'].max()} items unless a cell says otherwise; "
         f"protocol {board.provenance['protocol']['id']}. Cells: {interval_words(board)}, then (rank). "
@@ -141,7 +142,7 @@ def interval_words(board: Board) -> str:
 
 
 def write_tables(board: Board, folder: Path) -> list[Path]:
-    """Write CSV, JSON, Markdown and LaTeX of every (subset, model); return the files."""
+    """Write CSV, JSON, Markdown and LaTeX of every (subset, model), and its pairs as CSV; return the files."""
     files = []
     for subset, model in board.scopes:
         stem = folder / text.slug(subset, model)
@@ -149,12 +150,19 @@ def write_tables(board: Board, folder: Path) -> list[Path]:
         facts = {"subset": subset, "model": model, "caption": caption(board, subset, model)}
         page = {**facts, "sections": sections(board, subset, model)}
         paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("csv", "json", "md", "tex")]
-        write_text(paths[0], rows.to_csv(index=False, float_format=f"%.{DIGITS}f", lineterminator="\n"))
+        write_csv(paths[0], rows)
         write_json(paths[1], {**facts, "flags": board.flags, "rows": plain(rows)})
         write_text(paths[2], render("table.md.j2", **page))
         write_text(paths[3], render("table.tex.j2", **page))
+        paths.append(stem.with_name(f"{stem.name}--pairs.csv"))
+        write_csv(paths[-1], all_pairs(board, subset, model))
         files += paths
     return files
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV with a fixed number of decimals; missing is empty."""
+    write_text(path, table.to_csv(index=False, float_format=f"%.{DIGITS}f", lineterminator="\n"))
 
 
 def plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -166,7 +174,7 @@ def plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
 def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
     """Write `board.md`: command, protocol, n, flags, fidelity, tables and pictures."""
     provenance = board.provenance
-    command = provenance.get("command", "")
+    command = provenance.get("command") or "made in Python with bench.evaluate(...)"
     tables = [
         {
             "subset": subset,
@@ -174,6 +182,9 @@ def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
             "stem": f"tables/{text.slug(subset, model)}",
             "caption": caption(board, subset, model),
             "sections": sections(board, subset, model)[:1],
+            "agreement": ", ".join(
+                f"{metric} {text.number(alpha)}" for metric, alpha in agreements(board, subset, model).items()
+            ),
             "pictures": [p for p in pictures if p.stem.endswith(f"--{text.slug(subset, model)}")],
         }
         for subset, model in board.scopes

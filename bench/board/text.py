@@ -7,17 +7,21 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+OVERALL = "overall"
+"""The "model" of tables across models."""
+
 ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 """The better direction of a value."""
 
-SHORT = {"official": "off.", "paper": "paper", "reconstruction": "recon."}
+SHORT = {"official": "off.", "paper": "paper", "reconstruction": "recon.", "control": "–", "unstated": "?"}
 """A method's fidelity in a narrow column."""
 
-LETTER = {"official": "o", "paper": "p", "reconstruction": "r"}
+LETTER = {"official": "o", "paper": "p", "reconstruction": "r", "unstated": "?"}
 """A method's fidelity beside its name in a plot."""
 
 FIDELITY = (
-    "fidelity: off. = as in the authors' code; paper = as in the paper; recon. = parts had to be reconstructed by us"
+    "fidelity: off. = as in the authors' code; paper = as in the paper; recon. = parts had to be reconstructed by us; "
+    "? = not stated; – = a control"
 )
 """What the short forms mean."""
 
@@ -67,9 +71,9 @@ def method_label(row: Mapping[str, Any]) -> str:
 
 
 def plot_label(row: Mapping[str, Any]) -> str:
-    """Return a method's name with the letter of its fidelity, for a plot; controls stand apart by their grey."""
-    letter = LETTER.get(str(row["fidelity"]), str(row["fidelity"])[:1] or "?")
-    return f"{row['method']} ·{letter}"
+    """Return a method's name with the letter of its fidelity, for a plot; controls have none and are grey."""
+    letter = LETTER.get(str(row["fidelity"]), "")
+    return f"{row['method']} ·{letter}" if letter else str(row["method"])
 
 
 def metric_label(name: str, better: str) -> str:

@@ -70,8 +70,8 @@ def load_subset(name_or_path: str | Path, limit: int | None = None, data_root: s
     data_root: where named subsets find their files; else the environment variable CAMBENCH_DATA.
     Raises BenchError, one sentence, where something is missing or wrong.
     """
-    variable = os.environ.get(DATA_VARIABLE)
-    root = Path(data_root) if data_root is not None else Path(variable) if variable else None
+    given = data_root if data_root is not None else os.environ.get(DATA_VARIABLE)
+    root = Path(given).expanduser() if given else None
     if str(name_or_path) in SUBSETS:
         subset = SUBSETS.get(str(name_or_path)).make(root)
     else:

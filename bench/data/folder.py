@@ -32,6 +32,7 @@ ANNOTATIONS = "annotations.csv"
 _CORNERS = ("x0", "y0", "x1", "y1")
 _BOX_COLUMNS = ("boxes", "bbox", "bboxes")
 _ID_COLUMNS = ("image_id", "id")
+_MOST_CLASSES = 100_000  # beyond it a number is an id, and counting up to it would fill the memory
 Classes = tuple[str, ...] | str
 
 
@@ -55,7 +56,7 @@ def open_plain(place: Path) -> Subset:
     if place.is_file() and place.suffix != ".parquet":
         raise BenchError(f"The file {place} is no subset; give a manifest (.toml), a .parquet file or a folder.")
     files = _files(kind, place)
-    name = place.resolve().stem
+    name = place.resolve().name if place.is_dir() else place.stem
     manifest = Manifest(name=name, kind=kind, title=name, calibration=HASH, sha256=files_digest(files))
     return _open(manifest, place, files, None)
 
@@ -194,6 +195,8 @@ def _labels(values: list[Any], classes: Classes, where: str) -> tuple[list[int],
     numbers = [text.isascii() and text.removeprefix("-").isdigit() for text in texts]
     if all(numbers):
         found = [int(text) for text in texts]
+        if max(found) >= _MOST_CLASSES:
+            raise BenchError(f"The label {max(found)} in {where} is no class number; they count from 0 to classes - 1.")
         return found, classes or tuple(str(label) for label in range(max(found) + 1))
     known = classes if isinstance(classes, tuple) and classes else () if any(numbers) else tuple(sorted(set(texts)))
     index = {name: i for i, name in enumerate(known)}

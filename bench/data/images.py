@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class ImagesSource:
 
     def read(self, position: int) -> Sample:
         """Return the sample at a position; an image that cannot be read is a BenchError naming its file."""
-        record = self._dataset[self._items.images[position]]["image"]
+        record = self._dataset[self._items.images[position]]["image"] or {}
         where = record.get("path") or self.ids[position]
         image = decode(record, str(where))
         boxes = None if self._items.boxes is None else self._inside(self._items.boxes[position], image, str(where))
@@ -99,6 +100,8 @@ def decode(record: dict[str, Any], where: str) -> UInt8Image:
     this does not.
     """
     content = record.get("bytes")
+    if content is None and not record.get("path"):
+        raise BenchError(f"The image {where} is empty in its file; fetch it again.")
     try:
         with Image.open(io.BytesIO(content) if content is not None else record["path"]) as image:
             return np.asarray(image.convert("RGB"))
@@ -138,7 +141,7 @@ def files_dataset(files: Sequence[Path]) -> Any:
     from datasets import Image as ImageFeature
 
     features = Features({"image": ImageFeature(decode=False)})
-    return Dataset.from_dict({"image": [str(file) for file in files]}, features=features)
+    return Dataset.from_dict({"image": [str(file.absolute()) for file in files]}, features=features)
 
 
 def parquet_dataset(files: Sequence[Path], name: str) -> Any:
@@ -222,10 +225,9 @@ def files_digest(files: Sequence[Path]) -> str:
 
 
 def _check_ids(name: str, ids: tuple[str, ...]) -> None:
-    if len(set(ids)) < len(ids):
-        seen: set[str] = set()
-        twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
-        raise BenchError(f"The subset {name} has the id {twice!r} twice; ids must be unique.")
+    twice = [item for item, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise BenchError(f"The subset {name} has the id {twice[0]!r} twice; ids must be unique.")
 
 
 def _check_labels(name: str, items: Items, num_classes: int) -> None:

@@ -192,6 +192,11 @@ def split(manifest: Manifest, source: Source) -> tuple[tuple[int, ...], tuple[in
     if manifest.calibration != HASH:
         return tuple(order), None if manifest.calibration == NONE else manifest.calibration
     aside = {p for p in order if int(hashes[source.image_ids[p]], 16) % CALIBRATION_SHARE == 0}
+    if len(aside) == len(order):
+        raise BenchError(
+            f"All {len(order)} images of the subset {manifest.name} fall into its calibration part; give it a"
+            ' manifest.toml with calibration = "none".'
+        )
     return tuple(p for p in order if p not in aside), tuple(p for p in order if p in aside)
 
 

@@ -117,8 +117,8 @@ class Case:
 
     @cached_property
     def has_positive(self) -> torch.Tensor:
-        """Return [B] bool: whether unit(L) has anything above zero."""
-        return self.unit.flatten(1).amax(1) > 0
+        """Return [B] bool: whether the map is above zero anywhere (of a constant one unit(L) is zeros all the same)."""
+        return self.maps.flatten(1).amax(1) > 0
 
     @cached_property
     def order(self) -> torch.Tensor:

@@ -65,7 +65,7 @@ class Prober:
 
     def __init__(self, model: Explainee, batch_size: int | None = None) -> None:
         self.model = model
-        self.batch_size = batch_size or default_batch_size(model.size)
+        self.batch_size = batch_size or default_batch_size(model.size, model.device.type)
         self.counts = Counts()
         self._buffer: torch.Tensor | None = None
         self._colour_logits: dict[tuple[float, ...], torch.Tensor] = {}
@@ -85,7 +85,8 @@ class Prober:
                 jobs[number].fill(out[at : at + len(index)], index)
                 at += len(index)
             odds = target_log_odds(self.logits(out), torch.cat([jobs[n].targets[index] for n, index in pieces]))
-            for (number, index), part in zip(pieces, odds.split([len(i) for _, i in pieces]), strict=True):
+            parts = torch.split(odds, [len(index) for _, index in pieces])
+            for (number, index), part in zip(pieces, parts, strict=True):
                 results[number][index] = part
         return results
 
@@ -109,9 +110,9 @@ class Prober:
     def _images(self, count: int, size: tuple[int, int]) -> torch.Tensor:
         """Return the first `count` images of one reused channels_last buffer."""
         if self._buffer is None or self._buffer.shape[2:] != size or len(self._buffer) < count:
-            self._buffer = torch.empty(
-                (max(count, self.batch_size), 3, *size), device=self.model.device
-            ).contiguous(memory_format=torch.channels_last)
+            self._buffer = torch.empty((max(count, self.batch_size), 3, *size), device=self.model.device).contiguous(
+                memory_format=torch.channels_last
+            )
         return self._buffer[:count]
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -130,9 +131,13 @@ class Prober:
         return self._colour_logits[key]
 
 
-def default_batch_size(side: int) -> int:
-    """Return the default images per forward: 32 at a side of 224, more for smaller images (8 to 128)."""
-    return max(8, min(128, round(32 * (224 / side) ** 2 / 8) * 8))
+def default_batch_size(side: int, device: str = "cpu") -> int:
+    """Return the default images per forward: 8 on a CPU and 64 elsewhere at a side of 224, more for smaller images.
+
+    On a CPU the layers' outputs should stay in the cache: at 224 a MobileNetV2 ran twice as fast with 8 as with 32.
+    """
+    base = 8 if device == "cpu" else 64
+    return max(8, min(256, round(base * (224 / side) ** 2 / 8) * 8))
 
 
 def target_log_odds(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -175,7 +180,9 @@ def replace_ranked(
     return fill
 
 
-def blend(images: torch.Tensor, colour: torch.Tensor, rows: torch.Tensor, masks: Callable[[torch.Tensor], torch.Tensor]) -> Fill:
+def blend(
+    images: torch.Tensor, colour: torch.Tensor, rows: torch.Tensor, masks: Callable[[torch.Tensor], torch.Tensor]
+) -> Fill:
     """Images m*x + (1-m)*b: image n is image rows[n] of images [B,3,H,W] under the mask m = masks(index) [m,H,W]."""
 
     def fill(out: torch.Tensor, index: torch.Tensor) -> None:
@@ -200,7 +207,7 @@ def _runs(rows: torch.Tensor) -> Iterator[tuple[int, slice]]:
 
 
 def gaussian_blur(images: torch.Tensor, sigma: float, radius_sigmas: float) -> torch.Tensor:
-    """Blur images [B,3,H,W] with a Gaussian of `sigma` pixels, cut at ceil(radius_sigmas*sigma), reflecting the border."""
+    """Blur images [B,3,H,W]: Gaussian of `sigma` pixels, cut at ceil(radius_sigmas*sigma), border reflected."""
     radius = min(math.ceil(radius_sigmas * sigma), images.shape[-1] - 1, images.shape[-2] - 1)
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)

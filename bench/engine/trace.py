@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from bench.engine.prober import Counts, Prober, target_log_odds
-from bench.errors import BenchError
+from bench.errors import BenchError, NotApplicable
 from bench.models.explainee import Explainee, untouched
 from bench.models.split import Captured
 from bench.randomness import generator, image_id_of
@@ -52,6 +52,8 @@ class Trace:
         self.truth = truth or Truth()
         self.seed = seed
         self._ids = None if ids is None else tuple(ids)
+        if self._ids is not None and len(self._ids) != len(images):
+            raise BenchError(f"ids has {len(self._ids)} entries for {len(images)} images; give one each.")
         self.parts: dict[str, Part] = {}  # what the shared parts cost when they were computed
         self.read: set[str] = set()  # which of them were read since a method started
         if captured is None:
@@ -80,7 +82,7 @@ class Trace:
         classes = self.logits.shape[1]
         if targets.shape != (len(self.images),):
             raise BenchError(f"targets has shape {tuple(targets.shape)} for {len(self.images)} images; give one each.")
-        if len(targets) and not (0 <= int(targets.min()) and int(targets.max()) < classes):
+        if len(targets) and not (int(targets.min()) >= 0 and int(targets.max()) < classes):
             raise BenchError(
                 f"Target class {int(targets.max()) if targets.max() >= classes else int(targets.min())} is out of "
                 f"range: {self.model.name} has classes 0..{classes - 1}."
@@ -147,7 +149,14 @@ class Trace:
             (gradients,) = torch.autograd.grad(chosen, values)
             self.prober.counts.head_forwards += len(self)
             self.prober.counts.head_backwards += len(self)
-        return self.model.grid(gradients)
+        grid = self.model.grid(gradients)
+        if len(self) and not bool(grid.any()):
+            # A class token that pools alone: no patch of this layer reaches the logits.
+            raise NotApplicable(
+                f"No position of layer {self.model.layer!r} of {self.model.name} has a gradient; "
+                "choose an earlier layer."
+            )
+        return grid
 
     @property
     def input_gradients(self) -> torch.Tensor:
@@ -166,7 +175,7 @@ class Trace:
         return gradients
 
     def head(self, activations: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Return logits [n,C] of the head alone for activations [n,K,h,w] that replace those of the images `rows` [n]."""
+        """Return logits [n,C] of the head alone; activations [n,K,h,w] replace those of the images at `rows` [n]."""
         values = self.model.ungrid(activations, self.captured.values[rows])
         self.prober.counts.head_forwards += len(values)
         return self.model.split.head(values, self.captured, rows)
@@ -189,7 +198,7 @@ class Trace:
 
     def select(self, rows: torch.Tensor, targets: torch.Tensor | None = None) -> Trace:
         """Return the pass of the images at `rows` [n], seen from `targets` [n] (default: the same classes)."""
-        trace = Trace(
+        return Trace(
             self.prober,
             self.images[rows],
             self.targets[rows] if targets is None else targets,
@@ -198,4 +207,3 @@ class Trace:
             seed=self.seed,
             captured=self.captured.select(rows),
         )
-        return trace

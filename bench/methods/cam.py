@@ -43,12 +43,12 @@ def cam(trace: Trace) -> torch.Tensor:
 
 
 def _linear(trace: Trace) -> bool:
-    """Return whether the head is linear: S(A) is the mean of S(0) and S(2A)."""
+    """Return whether the head is linear: S(0) is the mean of S(A) and S(-A), and S(A) that of S(0) and S(2A)."""
     rows = torch.arange(len(trace))
-    zero = trace.head(torch.zeros_like(trace.activations), rows)
-    double = trace.head(2 * trace.activations, rows)
-    error = (trace.logits - (zero + double) / 2).abs().amax()
-    return float(error) <= 1e-4 * float(trace.logits.abs().amax().clamp(min=1))
+    zero, minus, double = (trace.head(factor * trace.activations, rows) for factor in (0.0, -1.0, 2.0))
+    through_zero = (zero - (trace.logits + minus) / 2).abs().amax()
+    outward = (trace.logits - (zero + double) / 2).abs().amax()
+    return float(torch.maximum(through_zero, outward)) <= 1e-4 * float(trace.logits.abs().amax().clamp(min=1))
 
 
 @register_method(
@@ -147,6 +147,7 @@ def _first_component(values: torch.Tensor, activations: torch.Tensor) -> torch.T
     """Return values [B,K,h,w] projected on their first right singular vector over positions, signed: [B,h,w]."""
     matrix = values.flatten(2).transpose(1, 2)  # [B,N,K]
     _, _, vt = torch.linalg.svd(matrix, full_matrices=False)
-    projection = (matrix @ vt[:, 0, :, None])[..., 0]
+    projection: torch.Tensor = (matrix @ vt[:, 0, :, None])[..., 0]
     sign = (projection * activations.sum(1).flatten(1)).sum(1, keepdim=True).sign()
-    return (projection * torch.where(sign == 0, 1.0, sign)).unflatten(1, values.shape[2:])
+    signed = projection * torch.where(sign == 0, 1.0, sign)
+    return signed.reshape(len(values), *values.shape[2:])

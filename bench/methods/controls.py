@@ -80,5 +80,5 @@ def inverted_oracle(trace: Trace) -> torch.Tensor:
 
 def _truth(trace: Trace) -> torch.Tensor:
     pixels = trace.truth.pixels(*trace.size)
-    assert pixels is not None  # noqa: S101 - `needs` has checked it
+    assert pixels is not None
     return pixels.float()

@@ -59,7 +59,7 @@ def integrated_gradients(trace: Trace) -> torch.Tensor:
 
     colour = trace.model.colour(Protocol().baseline).expand_as(trace.images)
     explainer = IntegratedGradients(Counted(trace), multiply_by_inputs=True)
-    maps = explainer.attribute(
+    maps: torch.Tensor = explainer.attribute(
         trace.images,
         baselines=colour,
         target=trace.targets.to(trace.images.device),

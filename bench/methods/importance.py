@@ -11,7 +11,7 @@ from bench.methods.cam import weighted
 from bench.protocol import Protocol
 
 MASK_COLOUR = Protocol().baseline
-"""The colour behind a masked image: the protocol's baseline colour, black in ImageNet-normalised space."""
+"""The colour behind a masked image: the protocol's baseline colour, zero for ImageNet-normalised models."""
 
 
 @register_method(

@@ -118,5 +118,3 @@ def masking_scores(clean: torch.Tensor, masked: torch.Tensor) -> dict[str, torch
         "increase": (masked > clean).double(),
         "decrease": (masked < clean).double(),
     }
-
-

@@ -14,7 +14,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def _truth(case: Case) -> torch.Tensor:
-    assert case.truth_pixels is not None  # noqa: S101 - `needs` has checked it
+    assert case.truth_pixels is not None
     return case.truth_pixels
 
 
@@ -98,7 +98,7 @@ def box_localization(case: Case) -> Scores:
     vectors into box accuracy at IoU >= .3, .5, .7, with tau chosen per IoU on the calibration part. After MaxBoxAccV2
     (Choe et al., CVPR 2020), without its choice of tau on the scored images. NaN without a positive part or box.
     """
-    assert case.truth.boxes is not None  # noqa: S101 - `needs` has checked it
+    assert case.truth.boxes is not None
     taus = case.protocol.box_taus
     rows = []
     for unit, boxes, positive in zip(case.unit.numpy(), case.truth.boxes, case.has_positive.tolist(), strict=True):
@@ -107,49 +107,39 @@ def box_localization(case: Case) -> Scores:
     return {"box_iou": torch.from_numpy(np.stack(rows))}
 
 
+def thresholds(taus: int) -> Array:
+    """Return tau = 0..1 in equal steps, [T] float32 as the maps are: a value of .2 is not above a tau of .2."""
+    return np.linspace(0, 1, taus, dtype=np.float32)
+
+
 def best_iou_by_tau(unit: Array, boxes: Array, taus: int) -> Array:
     """Return, for each of `taus` thresholds in [0,1], the best IoU of a component of unit [H,W] > tau with boxes [n,4].
 
-    All thresholds come from one component tree (max-tree): a component exists, with one box, for a range of taus.
+    The sets {unit > tau} are nested: each is looked for inside the last one's bounds, and a threshold that no pixel's
+    value separates from the one before has the same components.
     """
-    from skimage.morphology import max_tree
+    import cv2
 
     # level = number of thresholds a pixel exceeds, so {unit > tau_i} = {level > i}.
-    level = np.searchsorted(np.linspace(0, 1, taus), unit.astype(np.float64), side="left").astype(np.uint16)
-    parent, traverser = max_tree(level, connectivity=2)
-    flat, up = level.ravel(), parent.ravel()
-    # Canonical pixels stand for a component: their parent is on another level (or they are the root).
-    canonical = np.flatnonzero((flat[up] != flat) | (up == np.arange(len(flat))))
-    x0, y0, x1, y1 = _component_boxes(flat, up, canonical, unit.shape[1])
-    found = np.stack([x0[canonical], y0[canonical], x1[canonical] + 1, y1[canonical] + 1], axis=1)
-    iou = box_iou(found.astype(np.float64), boxes.astype(np.float64)).max(1)
-    root = canonical[up[canonical] == canonical]
-    lowest = np.where(np.isin(canonical, root), 0, flat[up[canonical]])
-    best = np.zeros(taus + 1)
-    for low, high, value in zip(lowest.tolist(), flat[canonical].tolist(), iou.tolist(), strict=True):
-        if high > low:
-            np.maximum(best[low:high], value, out=best[low:high])
-    return best[:taus]
-
-
-def _component_boxes(flat: Array, up: Array, canonical: Array, width: int) -> tuple[Array, Array, Array, Array]:
-    """Return inclusive box edges per pixel; right for canonical pixels, whose box holds their whole subtree."""
-    place = np.arange(len(flat))
-    x0, y0 = place % width, place // width
-    x1, y1 = x0.copy(), y0.copy()
-    others = np.ones(len(flat), dtype=bool)
-    others[canonical] = False
-    # First every pixel to its canonical one, then components to their parents, from the highest level down.
-    order = [np.flatnonzero(others)]
-    levels = flat[canonical]
-    order += [canonical[levels == value] for value in np.unique(levels)[::-1]]
-    for nodes in order:
-        targets = up[nodes]
-        for edge in (x0, y0):
-            np.minimum.at(edge, targets, edge[nodes])
-        for edge in (x1, y1):
-            np.maximum.at(edge, targets, edge[nodes])
-    return x0, y0, x1, y1
+    level = np.searchsorted(thresholds(taus), unit, side="left")
+    occupied = np.bincount(level.ravel(), minlength=taus + 1) > 0
+    truth = boxes.astype(np.float64)
+    best = np.zeros(taus)
+    top, left = 0, 0
+    for i in range(int(level.max())):
+        if i > 0 and not occupied[i]:
+            best[i] = best[i - 1]
+            continue
+        _, _, stats, _ = cv2.connectedComponentsWithStats((level > i).astype(np.uint8), connectivity=8)
+        found = stats[1:, :4].astype(np.float64)  # x, y, width, height; row 0 is the background
+        found[:, 2:] += found[:, :2]
+        found += np.array([left, top, left, top])
+        best[i] = box_iou(found, truth).max()
+        x0, y0 = found[:, :2].min(0).astype(int)
+        x1, y1 = found[:, 2:].max(0).astype(int)
+        level = level[y0 - top : y1 - top, x0 - left : x1 - left]
+        top, left = int(y0), int(x0)
+    return best
 
 
 def box_iou(first: Array, second: Array) -> Array:
@@ -182,7 +172,7 @@ def pixel_precision(case: Case) -> Scores:
     that lie on it (Arras et al., CLEVR-XAI, 2022). NaN where there is no object; the histogram and the mass also where
     the map has no positive part.
     """
-    assert case.truth.masks is not None  # noqa: S101 - `needs` has checked it
+    assert case.truth.masks is not None
     ignore = case.truth.ignore if case.truth.ignore is not None else torch.zeros_like(case.truth.masks)
     rows = [_pixel_row(case, i, case.truth.masks[i].numpy(), ignore[i].numpy()) for i in range(len(case))]
     return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
@@ -200,7 +190,7 @@ def _pixel_row(case: Case, i: int, mask: Array, ignore: Array) -> dict[str, Arra
         ranked = mask.ravel()[order[keep[order]]]
         row["relevance_rank"] = ranked[: truth.sum()].mean()
         if case.has_positive[i]:
-            bin_of = np.floor(case.unit[i].numpy().ravel()[keep].astype(np.float64) * (bins - 1)).astype(np.int64)
+            bin_of = np.floor(case.unit[i].numpy().ravel()[keep] * np.float32(bins - 1)).astype(np.int64)
             on, off = (np.bincount(bin_of[part], minlength=bins) for part in (truth, ~truth))
             row["pixel_histogram"] = np.concatenate([on, off]).astype(np.float64)
             positive = case.positive[i].numpy().ravel()[keep].astype(np.float64)
@@ -216,7 +206,6 @@ def average_precision(values: Array, truth: Array) -> float:
     """
     order = np.argsort(-values, kind="stable")
     ordered, hits = values[order], np.cumsum(truth[order])
-    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))  # noqa: FBT003 - numpy's own signature
+    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
     recall = hits[last] / hits[-1]
     return float(np.sum(np.diff(recall, prepend=0) * hits[last] / (last + 1)))
-

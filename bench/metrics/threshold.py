@@ -1,4 +1,4 @@
-"""Threshold quality: what a cut-off does to a map (after TFT: Han, Lee and Lee, Applied Sciences 12(24):12961, 2022)."""
+"""Threshold quality: what a cut-off does to a map (after TFT, Han, Lee and Lee, Applied Sciences 12(24), 2022)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from bench.engine.case import Case
 from bench.engine.prober import probability
 from bench.metrics.base import Scores, Value, register_metric
 from bench.metrics.faithfulness import masking_scores
+from bench.metrics.localization import thresholds
 
 
 @register_metric(
@@ -37,8 +38,8 @@ def threshold_quality(case: Case) -> Scores:
     (q alone is 0 for maps so bad that no threshold helps). API, APD, IR, DR compare p at t* with p_c(x). Each [B];
     NaN where the map has no positive part.
     """
-    thresholds = case.protocol.thresholds
-    odds = case.masked_log_odds(case.protocol.baseline, range(thresholds), thresholds)
+    cuts = case.protocol.thresholds
+    odds = case.masked_log_odds(case.protocol.baseline, range(cuts), cuts)
     clean = case.trace.log_odds
     q = (probability(odds[:, 1:]) - probability(clean)[:, None]).clamp(min=0)
     best, first = q.max(1).values, first_argmax(q) + 1
@@ -53,7 +54,7 @@ def threshold_quality(case: Case) -> Scores:
         "ir": at_best["increase"],
         "dr": at_best["decrease"],
         "threshold_p": probability(odds),
-        "threshold_area": kept_area(case, thresholds),
+        "threshold_area": kept_area(case, cuts),
         "threshold_log_odds": odds,
     }
     shape = {name: case.has_positive.view(-1, *[1] * (v.ndim - 1)) for name, v in scores.items()}
@@ -65,13 +66,11 @@ def first_argmax(values: torch.Tensor) -> torch.Tensor:
     return (values == values.amax(1, keepdim=True)).int().argmax(1)
 
 
-def kept_area(case: Case, thresholds: int) -> torch.Tensor:
-    """Return the share of pixels above zero in M_t, [B, thresholds] float64."""
+def kept_area(case: Case, cuts: int) -> torch.Tensor:
+    """Return the share of pixels above zero in M_t, [B, cuts] float64."""
     unit = case.unit.flatten(1)
     pixels = unit.shape[1]
-    kept = [
-        ((case.rank < pixels - t * pixels // thresholds) & (unit > 0)).double().mean(1) for t in range(thresholds)
-    ]
+    kept = [((case.rank < pixels - t * pixels // cuts) & (unit > 0)).double().mean(1) for t in range(cuts)]
     return torch.stack(kept, dim=1)
 
 
@@ -92,13 +91,13 @@ def threshold_localization(case: Case) -> Scores:
     from image to image needs a search that a user cannot do. NaN without a positive part or without truth.
     """
     truth = case.truth_pixels
-    assert truth is not None  # noqa: S101 - `needs` has checked it
-    taus = np.linspace(0, 1, case.protocol.box_taus)
+    assert truth is not None
+    taus = thresholds(case.protocol.box_taus)
     areas, best = [], []
     for unit, mask in zip(case.unit.numpy(), truth.numpy(), strict=True):
         iou = iou_by_threshold(unit, mask, taus)
-        areas.append(np.trapezoid(iou, taus))
-        best.append(taus[int(iou.argmax())])
+        areas.append(np.trapezoid(iou, np.linspace(0, 1, len(taus))))
+        best.append(float(taus[int(iou.argmax())]))
     usable = case.has_positive & truth.flatten(1).any(1)
     return {
         "iou_area": torch.where(usable, torch.tensor(areas), torch.nan),
@@ -109,10 +108,10 @@ def threshold_localization(case: Case) -> Scores:
 def iou_by_threshold(
     unit: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
     mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
-    taus: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+    taus: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """Return the IoU of {unit > tau} with a mask, both [H,W], for every tau: [T]; 0 where both are empty."""
-    inside, outside = np.sort(unit[mask].astype(float)), np.sort(unit[~mask].astype(float))
+    inside, outside = np.sort(unit[mask]), np.sort(unit[~mask])
     hit = len(inside) - np.searchsorted(inside, taus, side="right")
     extra = len(outside) - np.searchsorted(outside, taus, side="right")
     union = len(inside) + extra

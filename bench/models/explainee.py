@@ -79,6 +79,9 @@ class Explainee:
         """Return the split at the explained layer; found and checked once, by running one grey image."""
         with untouched(self.net), torch.no_grad():
             x = torch.zeros(1, 3, self.size, self.size, device=self.device)
+            if self._layer is None and _pools_class_token(self.net):
+                # The last output's patches have no gradient; the last block's first norm is the last that has one.
+                return LayerSplit(self.net, f"blocks.{len(self.net.blocks) - 1}.norm1")  # type: ignore[arg-type]
             if self._layer is None and _has_timm_split(self.net):
                 split: Split = WholeSplit(self.net)
                 captured = split.capture(x)
@@ -110,7 +113,7 @@ class Explainee:
             side = int(values.shape[1] ** 0.5)
             if side >= 2:
                 patches = values[:, values.shape[1] - side * side :]
-                return patches.transpose(1, 2).unflatten(2, (side, side))
+                return patches.transpose(1, 2).reshape(len(values), -1, side, side)
         raise NotApplicable(
             f"Layer {self.layer!r} of {self.name} gives {tuple(values.shape)}, which has no spatial grid; "
             "choose another layer."
@@ -272,6 +275,11 @@ def _drop_new_hooks(module: nn.Module, before: list[set[int]]) -> None:
 
 def _has_timm_split(net: nn.Module) -> bool:
     return hasattr(net, "forward_features") and hasattr(net, "forward_head")
+
+
+def _pools_class_token(net: nn.Module) -> bool:
+    blocks = getattr(net, "blocks", None)
+    return getattr(net, "global_pool", None) == "token" and blocks is not None and hasattr(blocks[-1], "norm1")
 
 
 def last_spatial_layer(net: nn.Module, x: torch.Tensor) -> str:

@@ -201,7 +201,12 @@ def _hollow(bypass: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 def _all_float(value: Any) -> bool:
     flags: list[bool] = []
-    _map(value, lambda t: (flags.append(t.is_floating_point()), t)[1])
+
+    def look(tensor: torch.Tensor) -> torch.Tensor:
+        flags.append(tensor.is_floating_point())
+        return tensor
+
+    _map(value, look)
     return all(flags)
 
 

@@ -120,7 +120,7 @@ def fit(
                 logits = net(x.contiguous(memory_format=torch.channels_last)).float()
             loss = F.cross_entropy(logits, labels[rows], label_smoothing=recipe.label_smoothing)
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
             losses.append(loss.item())
@@ -141,9 +141,10 @@ def batches(images: int, recipe: Recipe, epoch: int) -> Iterator[tuple[torch.Ten
 
 
 def augmented(pixels: torch.Tensor, recipe: Recipe, rng: torch.Generator) -> torch.Tensor:
-    """Return pixels [B,3,H,W] in [0,1], some mirrored or upside down, some dimmed, some with a rectangle in the baseline colour.
+    """Return pixels [B,3,H,W] in [0,1], some mirrored or upside down, all dimmed or brightened, some with a hole.
 
-    The rectangles teach the network that the baseline colour is no evidence, so that deletion stays near its data.
+    A hole is a rectangle in the baseline colour; it teaches the network that this colour is no evidence, so that
+    deletion stays near its data.
     """
     size, side = len(pixels), pixels.shape[-1]
     flip = torch.rand(size, generator=rng) < 0.5

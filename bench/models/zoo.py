@@ -185,26 +185,39 @@ def from_card(path: Path, entry: str = "", layer: str | None = None, weights: st
 
 def _build(facts: dict[str, Any], where: str) -> nn.Module:
     library, arch, kwargs = facts["library"], facts["arch"], facts.get("kwargs", {})
+    if library not in BUILDERS:
+        raise BenchError(f"{where}: library {library!r} is not one of {', '.join(BUILDERS)}.")
     try:
-        if library == "timm":
-            import timm
-
-            net: nn.Module = timm.create_model(arch, pretrained=False, **kwargs)
-        elif library == "torchvision":
-            import torchvision
-
-            net = torchvision.models.get_model(arch, weights=None, **kwargs)
-        elif library == "cambench":
-            from bench.models.architectures import ARCHITECTURES
-
-            net = ARCHITECTURES[arch](**kwargs)
-        else:
-            raise BenchError(f"{where}: library {library!r} is not one of timm, torchvision, cambench.")
-    except BenchError:
-        raise
+        return BUILDERS[library](arch, kwargs)
     except Exception as error:  # each library has its own for an unknown name or argument
         raise BenchError(f"{where}: {library} cannot build {arch!r} ({_first_line(error)}).") from error
+
+
+def _build_timm(arch: str, kwargs: dict[str, Any]) -> nn.Module:
+    import timm
+
+    net: nn.Module = timm.create_model(arch, pretrained=False, **kwargs)
     return net
+
+
+def _build_torchvision(arch: str, kwargs: dict[str, Any]) -> nn.Module:
+    import torchvision
+
+    net: nn.Module = torchvision.models.get_model(arch, weights=None, **kwargs)
+    return net
+
+
+def _build_own(arch: str, kwargs: dict[str, Any]) -> nn.Module:
+    from bench.models.architectures import ARCHITECTURES
+
+    return ARCHITECTURES[arch](**kwargs)
+
+
+BUILDERS: dict[str, Callable[[str, dict[str, Any]], nn.Module]] = {
+    "timm": _build_timm,
+    "torchvision": _build_torchvision,
+    "cambench": _build_own,
+}
 
 
 # --- weights

@@ -64,6 +64,7 @@ def evaluate(
     *,
     batch_size: int | None = None,
     shard_size: int | None = None,
+    calibration: int | None = None,
     gallery: int = 6,
     command: str = "",
     progress: Callable[[Progress], None] | None = None,
@@ -71,12 +72,13 @@ def evaluate(
     """Explain and score a subset with every method under every metric; return the records.
 
     out: the run folder. Tasks are written as they finish; started again with the same or a larger plan only what is
-    missing or has changed is computed. None keeps the records in memory.  gallery: so many images are drawn later.
+    missing or has changed is computed. None keeps the records in memory.  calibration: see `make_plan`.
+    gallery: so many images are drawn later.
     """
     chosen = subset if isinstance(subset, Subset) else load_subset(subset)
-    listed = list(model) if isinstance(model, (list, tuple)) else [model]
+    listed = [model] if isinstance(model, (str, Explainee)) else list(model)
     models = [m if isinstance(m, Explainee) else load_model(m) for m in listed]
-    plan = make_plan(chosen, models, methods, metrics, get_protocol(protocol), batch_size, shard_size)
+    plan = make_plan(chosen, models, methods, metrics, get_protocol(protocol), batch_size, shard_size, calibration)
     return run_plan(plan, None if out is None else Path(out), gallery=gallery, command=command, progress=progress)
 
 
@@ -110,6 +112,12 @@ def run_plan(
         records.provenance["equal"] = equal_methods(records.frame)
         store.write_provenance(records.provenance)
     return records
+
+
+def waiting_tasks(plan: Plan, out: Path | None) -> list[Task]:
+    """Return the tasks of a plan that still lack something in a run folder."""
+    done = Store(out).done()
+    return [task for task in plan.tasks() if missing_cells(plan, task, done)]
 
 
 def task_name(task: Task) -> str:
@@ -217,10 +225,22 @@ class _BatchRun:
     def _score(self, method: Method, maps: Maps, metrics: list[Metric]) -> None:
         scaled = maps.scaled
         twin = self._twin(scaled)
-        case = Case(self.trace, maps.predicted, self.plan.protocol.view(()), background=self.background,
-                    spent=maps.spent, seed=self.plan.protocol.seed)
-        label_case = Case(self.label_trace, maps.label, self.plan.protocol.view(()), background=self.background,
-                          spent=maps.spent, seed=self.plan.protocol.seed)
+        case = Case(
+            self.trace,
+            maps.predicted,
+            self.plan.protocol.view(()),
+            background=self.background,
+            spent=maps.spent,
+            seed=self.plan.protocol.seed,
+        )
+        label_case = Case(
+            self.label_trace,
+            maps.label,
+            self.plan.protocol.view(()),
+            background=self.background,
+            spent=maps.spent,
+            seed=self.plan.protocol.seed,
+        )
         results: dict[str, dict[str, torch.Tensor]] = {}
         for metric in metrics:
             on_label = getattr(self.plan.protocol, metric.target_field) == "label"

@@ -60,7 +60,7 @@ class Plan:
     def part(self, name: str) -> Subset:
         """Return the scored ("eval") or the calibration part."""
         chosen = self.subset if name == "eval" else self.calibration
-        assert chosen is not None  # noqa: S101 - no task of a part that is not there
+        assert chosen is not None
         return chosen
 
     def tasks(self) -> Iterator[Task]:
@@ -128,8 +128,12 @@ def make_plan(
     protocol: Protocol,
     batch_size: int | None = None,
     shard_size: int | None = None,
+    calibration: int | None = None,
 ) -> Plan:
-    """Check that everything fits together and return the plan; what does not fit is one sentence."""
+    """Check that everything fits together and return the plan; what does not fit is one sentence.
+
+    calibration: images that choose box thresholds; None takes half as many as are scored, but at least 50; 0 none.
+    """
     if not models:
         raise BenchError("A run needs at least one model; give --models.")
     names = [m.name for m in models]
@@ -151,13 +155,13 @@ def make_plan(
         )
     return Plan(
         subset=subset,
-        calibration=_calibration(subset, usable_metrics),
+        calibration=_calibration(subset, usable_metrics, calibration),
         geometry=geometry,
         models=tuple(models),
         methods=tuple(usable_methods),
         metrics=tuple(usable_metrics),
         protocol=protocol,
-        batch_size=batch_size or default_batch_size(geometry.size),
+        batch_size=batch_size or default_batch_size(geometry.size, models[0].device.type),
         shard_size=shard_size or default_shard_size(geometry.size),
     )
 
@@ -167,12 +171,12 @@ def default_shard_size(side: int) -> int:
     return 25 if side <= 128 else 10
 
 
-def _calibration(subset: Subset, metrics: Sequence[Metric]) -> Subset | None:
-    """Return the calibration part, if a metric wants one: as many images as are scored, but at least 50."""
-    if not any(metric.calibrates for metric in metrics):
+def _calibration(subset: Subset, metrics: Sequence[Metric], wanted: int | None) -> Subset | None:
+    if wanted == 0 or not any(metric.calibrates for metric in metrics):
         return None
     calibration = subset.calibration()
-    return None if calibration is None else calibration.limit(max(len(subset), MIN_CALIBRATION))
+    count = max(len(subset) // 2, MIN_CALIBRATION) if wanted is None else wanted
+    return None if calibration is None else calibration.limit(count)
 
 
 def _check_classes(model: Explainee, subset: Subset) -> None:
@@ -196,7 +200,8 @@ def common_geometry(subset: Subset, models: Sequence[Explainee]) -> Geometry:
     if subset.geometry is not None:
         if subset.geometry.size != size:
             raise BenchError(
-                f"The subset {subset.name} is fixed at {subset.geometry.size} pixels and {models[0].name} wants {size}; "
+                f"The subset {subset.name} is fixed at {subset.geometry.size} pixels and {models[0].name} wants "
+                f"{size}; "
                 "choose a model of that size."
             )
         return subset.geometry

@@ -17,7 +17,18 @@ from bench.errors import BenchError
 from bench.pipeline.plan import Plan
 from bench.version import __version__
 
-PACKAGES = ("torch", "torchvision", "timm", "captum", "numpy", "scipy", "scikit-image", "pandas", "pyarrow", "pillow")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "captum",
+    "numpy",
+    "scipy",
+    "opencv-python-headless",
+    "pandas",
+    "pyarrow",
+    "pillow",
+)
 
 
 @functools.cache
@@ -33,7 +44,7 @@ def code_version() -> str:
 
 def _git(root: Path, *words: str) -> str:
     try:
-        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603, S607
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()

@@ -59,7 +59,7 @@ COMMITTED_LIMIT = 5 * 1024 * 1024
 class Records:
     """Rows (`frame`, columns of `SCHEMA`) and what produced them (`provenance`, the content of run.json).
 
-    provenance holds: run, created, command, code, packages, device, protocol {name,id,...fields}, subsets {name: facts},
+    provenance holds: run, created, commands, code, packages, machine, protocol {name,id,...}, subsets {name: facts},
     models {name: facts}, methods {name: {id,group,fidelity,citation,control,...}}, metrics {value name: {family,id,
     title,better,ranked,reduce,target}}, cells (see `bench.pipeline.evaluate`).
     """
@@ -98,9 +98,10 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 def read_part(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
     """Read one parquet part (some of its columns)."""
     try:
-        return pq.read_table(file, columns=columns).to_pandas()
+        frame: pd.DataFrame = pq.read_table(file, columns=columns).to_pandas()
     except (pa.ArrowInvalid, OSError) as error:
         raise BenchError(f"The records file {file} cannot be read ({error}); delete it and run again.") from None
+    return frame
 
 
 def current(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.DataFrame:
@@ -136,7 +137,8 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 
 def empty_frame() -> pd.DataFrame:
     """Return a frame of no records with the schema's columns."""
-    return SCHEMA.empty_table().to_pandas()
+    frame: pd.DataFrame = SCHEMA.empty_table().to_pandas()
+    return frame
 
 
 class Store:
@@ -203,7 +205,9 @@ class Store:
     def records(self, provenance: dict[str, Any]) -> Records:
         """Return the current records."""
         if self.folder is not None and self.parts:
-            return Records(current(pd.concat([read_part(p) for p in self.parts], ignore_index=True), provenance), provenance)
+            return Records(
+                current(pd.concat([read_part(p) for p in self.parts], ignore_index=True), provenance), provenance
+            )
         kept = [frame for frame in self._memory if len(frame)]
         return Records(pd.concat(kept, ignore_index=True) if kept else empty_frame(), provenance)
 

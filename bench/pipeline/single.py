@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import overload
 
 import torch
 
@@ -19,11 +20,35 @@ from bench.types import Truth
 Scores = dict[str, torch.Tensor]
 
 
+@overload
 def explain(
     model: Explainee,
     images: torch.Tensor,
     targets: torch.Tensor | Sequence[int] | None = None,
-    method: str | Sequence[str] = "grad_cam",
+    method: str = "grad_cam",
+    truth: Truth | None = None,
+    seed: int = 0,
+    ids: Sequence[str] | None = None,
+) -> torch.Tensor: ...
+
+
+@overload
+def explain(
+    model: Explainee,
+    images: torch.Tensor,
+    targets: torch.Tensor | Sequence[int] | None,
+    method: list[str],
+    truth: Truth | None = None,
+    seed: int = 0,
+    ids: Sequence[str] | None = None,
+) -> dict[str, torch.Tensor]: ...
+
+
+def explain(
+    model: Explainee,
+    images: torch.Tensor,
+    targets: torch.Tensor | Sequence[int] | None = None,
+    method: str | list[str] = "grad_cam",
     truth: Truth | None = None,
     seed: int = 0,
     ids: Sequence[str] | None = None,
@@ -35,9 +60,9 @@ def explain(
     without them draws come from a hash of each image.
     """
     trace = Trace(Prober(model), checked_images(model, images), _tensor(targets), ids=ids, truth=truth, seed=seed)
-    if isinstance(method, str) and method in METHODS:
+    if isinstance(method, str):
         return METHODS.get(method)(trace)
-    return {name: METHODS.get(name)(trace) for name in METHODS.select(method if isinstance(method, str) else [*method])}
+    return {name: METHODS.get(name)(trace) for name in METHODS.select(method)}
 
 
 def score(

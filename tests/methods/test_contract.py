@@ -7,8 +7,9 @@ import copy
 
 import numpy as np
 import pytest
+import timm
 import torch
-from nets import MEAN, STD, FailsLater, make_images, make_net
+from nets import MEAN, NETS, STD, FailsLater, GapLinear, make_images, make_net, randomise
 
 import bench
 from bench.errors import BenchError, NotApplicable
@@ -219,11 +220,57 @@ def test_cam_refuses_heads_that_are_not_gap_and_linear(kind):
         explain(explainee(make_net(kind)), "cam")
 
 
+def test_cam_refuses_a_head_that_is_homogeneous_but_not_linear():
+    # GAP, linear, ReLU, linear, without biases: G is equal at all positions and S(2A) = 2 S(A), yet it has no w_ck.
+    net = randomise(GapLinear(), 0)
+    net.fc = torch.nn.Sequential(
+        torch.nn.Linear(8, 12, bias=False), torch.nn.ReLU(), torch.nn.Linear(12, 5, bias=False)
+    )
+    with pytest.raises(NotApplicable):
+        explain(explainee(randomise(net, 1)), "cam")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_net_is_explained_or_refused(name):
-    for kind in ("gap", "mlp", "norm", "signed"):
+    for kind in NETS:
         with contextlib.suppress(NotApplicable):  # any other error, or a map that is not finite, fails
             assert torch.isfinite(explain(explainee(make_net(kind)), name)).all()
+
+
+def test_methods_of_one_trace_do_not_disturb_each_other():
+    model = explainee(make_net("gap"))
+    images, given = make_images(0, 2, SIDE), {"targets": TARGETS, "truth": make_truth(), "ids": ["a", "b"]}
+    forwards = bench.explain(model, images, method=NAMES, **given)
+    backwards = bench.explain(model, images, method=NAMES[::-1], **given)
+    assert list(backwards) == NAMES[::-1]
+    for name in NAMES:
+        assert torch.equal(forwards[name], backwards[name]), name
+        alone = bench.explain(model, images, method=name, **given)
+        torch.testing.assert_close(alone, forwards[name], atol=1e-6, rtol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("ids", [["a"], ["a", "b", "c"]], ids=["too few", "too many"])
+@pytest.mark.parametrize("name", ["random", "grad_cam"])
+def test_ids_are_one_per_image(name, ids):
+    with pytest.raises(BenchError):
+        explain(explainee(make_net("gap")), name, ids=ids)
+
+
+def test_targets_may_be_a_plain_list():
+    model = explainee(make_net("gap"))
+    assert torch.equal(explain(model, "grad_cam", targets=[1, 3]), explain(model, "grad_cam"))
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_vit2"])
+def test_a_map_of_a_class_token_net_is_never_empty(name):
+    # The class token is pooled, so the gradient of the last patches is 0: an error or another layer, never a map of 0.
+    torch_state = torch.get_rng_state()
+    net = timm.create_model(name, num_classes=5).eval()
+    torch.set_rng_state(torch_state)
+    model = bench.Explainee(net, mean=MEAN, std=STD, size=160)
+    with contextlib.suppress(BenchError):
+        maps = bench.explain(model, make_images(0, 2, 160), targets=TARGETS, method="layer_cam")
+        assert (maps.flatten(1).std(dim=1) > 0).all()
 
 
 def test_an_unknown_method_is_an_error_with_suggestions():

@@ -271,7 +271,13 @@ def test_integrated_gradients_equals_its_replica_on_a_real_architecture(small):
     expected = [
         ref.integrated_gradients(network, x, c) for x, c in zip(small.images.double().numpy(), TARGETS, strict=True)
     ]
-    assert_close(small.explain("integrated_gradients"), np.stack(expected), 1e-3)
+    ours = small.explain("integrated_gradients")
+    assert correlation(ours, np.stack(expected)) > 0.99999
+    # A ReLU or max-pool that stands on its edge at one of the 50 nodes may fall one way in float64 and the other in
+    # float32; the pixels that it sees then differ by that node's weight, all others by rounding only.
+    error = np.abs(ours - np.stack(expected)) / np.abs(expected).max()
+    assert np.median(error) < 1e-6
+    assert error.max() < 0.02
 
 
 def test_saliency_and_input_x_gradient_equal_captums(subject):

@@ -115,8 +115,9 @@ def test_the_same_call_gives_the_same_bytes(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_global_random_state_moves(name):
+    model = explainee()
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    score(name)
+    score(name, model)
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
 
@@ -226,6 +227,46 @@ def test_maps_of_other_kinds_are_read_as_float32(name):
     for other in (double, grad, strided):
         for key in plain:
             np.testing.assert_allclose(other[key], plain[key], atol=1e-7)
+
+
+def test_metrics_of_one_case_do_not_disturb_each_other():
+    model = explainee()
+    forwards, backwards = score(NAMES, model), score(NAMES[::-1], model)
+    assert forwards.keys() == backwards.keys()
+    alone = {key: values for name in NAMES for key, values in score(name, model).items()}
+    for key, values in forwards.items():
+        # Another order packs forwards into other batches: the last digits may move, no more.
+        np.testing.assert_allclose(backwards[key], values, atol=1e-6, err_msg=key)
+        np.testing.assert_allclose(alone[key], values, atol=1e-6, err_msg=key)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_many_images_are_scored_as_few(name):
+    # 150 images: more than any packed batch of forwards, and equal ones must come out equal.
+    copies = torch.arange(150) % COUNT
+    out = score(
+        name,
+        images=make_images(0, COUNT, SIDE)[copies],
+        targets=TARGETS[copies],
+        maps=make_maps()[copies],
+        truth=make_truth().select(copies),
+        ids=[IDS[i] for i in copies.tolist()],
+    )
+    few = score(name)
+    for key, values in out.items():
+        np.testing.assert_allclose(values, few[key][copies.numpy()], atol=1e-4, err_msg=key)
+
+
+def test_targets_may_be_a_plain_list_or_left_to_the_prediction():
+    model = explainee()
+    plain = score("average_drop", model)
+    np.testing.assert_array_equal(
+        score("average_drop", model, targets=[0, 1, 2, 4])["average_drop"], plain["average_drop"]
+    )
+    with torch.no_grad():
+        predicted = model.net(make_images(0, COUNT, SIDE)).argmax(dim=1)
+    unsaid, said = score("deletion", model, targets=None), score("deletion", model, targets=predicted)
+    np.testing.assert_array_equal(unsaid["deletion"], said["deletion"])
 
 
 def test_ranked_values_have_a_direction():

@@ -279,6 +279,33 @@ def test_box_iou_by_hand():
     np.testing.assert_allclose(out["box_iou"], [1.0] * 50 + [0.25] * 50 + [0.0], atol=1e-6)
 
 
+@pytest.mark.parametrize("level", range(1, 5))
+def test_thresholds_are_strict_at_decimal_levels_too(level):
+    # Values 0..5 give unit(L) = k/5, which float32 cannot hold: .2 and .6 are rounded up, .8 too. At tau = k/5 the
+    # pixels of level k are out all the same, and one step below they are in.
+    L = torch.zeros(8, 8)
+    L[0:4, 0:4], L[0, 0] = level, 5.0
+    truth = bench.Truth(boxes=(torch.tensor([[0.0, 0.0, 4.0, 4.0]]),))
+    out = one("box_localization", L, truth=truth)["box_iou"]
+    np.testing.assert_allclose(out[20 * level - 1 : 20 * level + 1], [1.0, 1 / 16], atol=1e-6)
+    # IoU 1 for tau < k/5, then 1/16: .01 * ((20k - 1) + (1 + 1/16)/2 + (99 - 20k)/16 + 1/32).
+    area = 0.01 * (20 * level - 1 + 17 / 32 + (99 - 20 * level) / 16 + 1 / 32)
+    assert one("threshold_localization", L, truth=truth)["iou_area"] == pytest.approx(area, abs=1e-6)
+
+
+def test_a_constant_map_has_a_positive_part():
+    # max(L,0) is positive, so it is scored: unit(L) is zeros (constant -> zeros) and hides everything; a map of energy
+    # or mass is spread evenly. Only a map without positive part is missing.
+    L = torch.full((28, 28), 0.3)
+    truth = full_truth(1, 28)
+    hidden = score(planted(TOP), torch.ones(1, 3, 28, 28), L[None], "average_drop")
+    np.testing.assert_allclose(hidden["average_drop"], [0.8 / 0.9], atol=1e-6)  # p falls from .9 to the floor .1
+    assert (one("box_localization", L, truth=truth)["box_iou"] == 0).all()
+    assert one("threshold_localization", L, truth=truth)["iou_area"] == 0
+    assert one("energy_pointing_game", L, truth=truth)["energy"] == pytest.approx(16 / 784)
+    assert one("pixel_precision", L, truth=truth)["relevance_mass"] == pytest.approx(16 / 784)
+
+
 def test_best_pair_of_component_and_truth():
     L = torch.zeros(8, 8)
     L[0:2, 0:2] = 1.0

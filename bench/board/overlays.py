@@ -1,0 +1,32 @@
+"""One picture of one image under several methods, for `cambench explain`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from bench.board.gallery import Picture, overlay
+from bench.board.plots import new_figure, write_figure
+
+COLUMNS = 5
+SIDE = 224
+
+
+def draw_overlays(pixels: torch.Tensor, maps: Mapping[str, torch.Tensor], title: str, path: Path) -> None:
+    """Write a PNG: the image (pixels [3,H,W] in [0,1]) and, beside it, each map [H,W] over it."""
+    image = (pixels.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    picture = Picture(image, title, {name: values.numpy() for name, values in maps.items()})
+    panels: list[str | None] = [None, *maps]
+    rows = math.ceil(len(panels) / COLUMNS)
+    columns = min(len(panels), COLUMNS)
+    figure = new_figure(2.2 * columns, 2.4 * rows + 0.3)
+    for number, method in enumerate(panels):
+        axis = figure.add_subplot(rows, columns, number + 1)
+        axis.imshow(overlay(picture, method, SIDE))
+        axis.set_title(method or "image", fontsize=9)
+        axis.set_axis_off()
+    figure.suptitle(title, fontsize=10)
+    write_figure(figure, path)

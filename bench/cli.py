@@ -1,0 +1,456 @@
+"""The command `cambench`: each command is a thin call of a public function.
+
+Bad input is one sentence on standard error and exit code 2; Ctrl-C keeps what is finished and exits with 130.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+# Before torch starts its threads: waiting threads that spin make two busy processes many times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.errors import BenchError, NotApplicable
+from bench.version import __version__
+
+if TYPE_CHECKING:
+    from bench.board import Board
+    from bench.models import Explainee
+    from bench.pipeline.plan import Plan
+    from bench.pipeline.records import Records
+
+app = typer.Typer(
+    name="cambench",
+    help="The benchmark for image attribution: methods and models in, leaderboards with intervals out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+zoo_app = typer.Typer(help="Train the bundled models anew.", no_args_is_help=True)
+app.add_typer(zoo_app, name="zoo")
+
+console = Console()
+errors = Console(stderr=True)
+
+DEFAULT_SUBSET = "scenes-val"
+DEFAULT_MODELS = "bundled"
+DEFAULT_METHODS = "all,-random_pixel,-inverted_oracle,-eigen_grad_cam"
+"""Without three rows that say little more than their neighbours: the default run stays under 120,000 forwards."""
+DEFAULT_LIMIT = 40
+REFERENCE = "grad_cam"
+"""What a plug-in's method is compared with, where the run has it."""
+
+EX_USAGE, EX_STOPPED = 2, 130
+
+
+class Listing(StrEnum):
+    """What `cambench list` can list."""
+
+    methods = "methods"
+    metrics = "metrics"
+    models = "models"
+    subsets = "subsets"
+    protocols = "protocols"
+
+
+PluginOption = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="Python file that registers methods, metrics, ... (repeatable).")
+]
+
+
+@app.callback(invoke_without_command=True)
+def common(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    """Entry point for the options that no command needs."""
+    if version:
+        console.print(f"cambench {__version__}")
+        raise typer.Exit
+
+
+@app.command(
+    epilog="""**Examples**
+
+- `cambench run` - the embedded default: generated scenes, bundled models, a few minutes
+
+- `cambench run --models resnet-scenes --methods "cam/*,control/*" --metrics deletion,insertion --limit 200`
+
+- `cambench run --plugin mine.py --methods "mine,grad_cam,control/*" --out runs/mine`
+
+- `cambench run --subset imagenet-val-500 --data-root /data/imagenet --models resnet50.a1_in1k --weights pretrained`
+"""
+)
+def run(
+    subset: Annotated[str, typer.Option(help="Subset name, manifest, folder with annotations.csv, or parquet.")] = (
+        DEFAULT_SUBSET
+    ),
+    models: Annotated[str, typer.Option(help="Model names, groups, timm names or card files, comma separated.")] = (
+        DEFAULT_MODELS
+    ),
+    methods: Annotated[str, typer.Option(help="Names, groups (fast, all), wildcards (cam/*); -NAME leaves out.")] = (
+        DEFAULT_METHODS
+    ),
+    metrics: Annotated[str, typer.Option(help="Names, groups, wildcards.")] = "all",
+    protocol: Annotated[str, typer.Option(help="Named protocol.")] = "cambench-1",
+    limit: Annotated[int, typer.Option(help="Images to score; 0 for all.", min=0)] = DEFAULT_LIMIT,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder [default: runs/SUBSET]; goes on where it stopped.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Seed of every draw; part of the protocol id.", min=0)] = 0,
+    plugin: PluginOption = None,
+    data_root: Annotated[Path | None, typer.Option(help="Where named subsets find their files.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights of the one model: a file, or 'pretrained'.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per forward [default: by image size].", min=1)] = None,
+    calibration: Annotated[
+        int | None,
+        typer.Option(help="Images that choose box thresholds [default: half of --limit, at least 50].", min=0),
+    ] = None,
+    yes_plan_only: Annotated[bool, typer.Option("--plan", help="Say what would be run, and stop.")] = False,
+) -> None:
+    """Run a benchmark: explain and score images, then make boards, tables and plots.
+
+    Started again with the same --out, only what is missing or has changed is computed.
+    """
+    plugged = _plugins(plugin)
+    plan = _plan(
+        subset, models, methods, metrics, protocol, limit, device, seed, data_root, weights, batch_size, calibration
+    )
+    folder = out or Path("runs") / _slug(plan.subset.name)
+    if yes_plan_only:
+        _announce(plan, folder)
+        return
+    records = _run(plan, folder)
+    board = _board(records)
+    from bench.board import write_board
+
+    write_board(board, folder, folder)
+    board.print(console)
+    for name in [m for m in plugged if m in records.provenance["methods"]]:
+        for line in board.compare(name, REFERENCE) if REFERENCE in records.provenance["methods"] else []:
+            console.print(line, highlight=False)
+    console.print(f"Board, tables and plots: {folder / 'board.md'}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def board(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or of a committed board.")],
+    publish: Annotated[
+        Path | None, typer.Option(help="Write a board to commit: one records file, tables, plots.")
+    ] = None,
+) -> None:
+    """Rebuild every table and plot from the records of a run; no images or models are needed."""
+    from bench.board import publish_board, write_board
+    from bench.pipeline.records import Records
+
+    if publish is not None:
+        made = publish_board(folder, publish)
+    else:
+        made = _board(Records.load(folder))
+        write_board(made, folder, folder)
+    made.print(console)
+    console.print(f"Board, tables and plots: {(publish or folder) / 'board.md'}", highlight=False, soft_wrap=True)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Listing, typer.Argument(help="What to list.")],
+    plugin: PluginOption = None,
+) -> None:
+    """List what a run can be made of."""
+    _plugins(plugin)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    rows = {
+        Listing.methods: _method_rows,
+        Listing.metrics: _metric_rows,
+        Listing.models: _model_rows,
+        Listing.subsets: _subset_rows,
+        Listing.protocols: _protocol_rows,
+    }[what]()
+    for name in next(rows):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+@app.command(
+    epilog="**Example**  \n`cambench explain dog.jpg --model resnet50.a1_in1k --weights pretrained --methods 'cam/*'`"
+)
+def explain(
+    image: Annotated[Path, typer.Argument(help="Image file.")],
+    model: Annotated[str, typer.Option(help="Model name, timm name or card file.")] = "resnet-scenes",
+    methods: Annotated[str, typer.Option(help="Names, groups, wildcards.")] = "grad_cam,layer_cam,score_cam",
+    target: Annotated[int | None, typer.Option(help="Class to explain [default: the predicted one].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Picture to write [default: IMAGE.explained.png].")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer to explain [default: the last with a grid].")] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights file, or 'pretrained'.")] = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Explain one image: a picture of overlays, one per method."""
+    import bench
+    from bench.board.overlays import draw_overlays
+    from bench.methods import METHODS
+
+    _plugins(plugin)
+    chosen = bench.load_model(model, weights=weights, layer=layer)
+    images = chosen.read(image)
+    names, maps = METHODS.select(methods), {}
+    for name in names:
+        with _noted(name):
+            maps[name] = bench.explain(chosen, images, None if target is None else [target], name)[0]
+    if not maps:
+        raise BenchError("None of the methods fits this model and image; see `cambench list methods`.")
+    path = out or image.with_name(f"{image.stem}.explained.png")
+    shown = target if target is not None else _predicted(chosen, images)
+    draw_overlays(chosen.denormalise(images)[0], maps, f"{chosen.name}, class {shown}", path)
+    console.print(f"{len(maps)} maps of class {shown}: {path}", highlight=False, soft_wrap=True)
+
+
+@zoo_app.command("train")
+def zoo_train(
+    name: Annotated[str, typer.Argument(help="Bundled model to train, or 'all'.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for weights and card [default: the package's own].")] = None,
+) -> None:
+    """Train a bundled model on the generated scenes by its recipe; writes weights and card."""
+    from bench.models.training import RECIPES, train_bundled
+    from bench.models.zoo import WEIGHTS_FOLDER
+
+    def report(state: dict[str, Any]) -> None:
+        console.print(
+            f"epoch {state['epoch']}: loss {state['loss']:.3f}, training accuracy {state['accuracy']:.1%}, "
+            f"{state['seconds']:.0f} s",
+            highlight=False,
+        )
+
+    for one in RECIPES if name == "all" else [name]:
+        path = train_bundled(one, out or WEIGHTS_FOLDER, report)
+        console.print(f"{one}: {path}", highlight=False, soft_wrap=True)
+
+
+# --- the parts of `run`
+
+
+def _plugins(files: list[Path] | None) -> list[str]:
+    """Load entry points and files; return the names of the methods that the files brought."""
+    from bench.methods import METHODS
+    from bench.registry import load_entry_points, load_plugin
+
+    load_entry_points()
+    before = set(METHODS.names)
+    for file in files or []:
+        load_plugin(file)
+    return [name for name in METHODS.names if name not in before]
+
+
+def _plan(
+    subset: str,
+    models: str,
+    methods: str,
+    metrics: str,
+    protocol: str,
+    limit: int,
+    device: str,
+    seed: int,
+    data_root: Path | None,
+    weights: str | None,
+    batch_size: int | None,
+    calibration: int | None,
+) -> Plan:
+    import dataclasses
+
+    import bench
+    from bench.models.zoo import expand_models
+    from bench.pipeline.plan import make_plan
+    from bench.protocol import get_protocol
+
+    chosen = bench.load_subset(subset, limit=limit or None, data_root=data_root)
+    names = expand_models([name.strip() for name in models.split(",") if name.strip()])
+    if weights is not None and len(names) != 1:
+        raise BenchError(f"--weights is for one model, and the run has {len(names)}; name one with --models.")
+    _check_device(device)
+    loaded = [bench.load_model(name, weights=weights).to(device) for name in names]
+    for model in loaded:
+        if model.card.get("weights") == "random":
+            errors.print(
+                f"! {model.name} has random weights; give --weights FILE or --weights pretrained.", style="yellow"
+            )
+    rules = dataclasses.replace(get_protocol(protocol), seed=seed)
+    return make_plan(chosen, loaded, methods, metrics, rules, batch_size, calibration=calibration)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise BenchError(f"The device {device!r} cannot be used here ({reason}); choose cpu.") from None
+
+
+def _announce(plan: Plan, folder: Path) -> dict[str, tuple[float, float]]:
+    """Say what a run will do: images, methods, forwards, minutes."""
+    from bench.pipeline.plan import measured_rates
+
+    rates = measured_rates(plan)
+    work = plan.work()
+    calibration = f" + {len(plan.calibration)} for calibration" if plan.calibration else ""
+    console.print(
+        f"{plan.subset.name}: {len(plan.subset)} images{calibration}, {len(plan.models)} models, "
+        f"{len(plan.methods)} methods, {len(plan.metrics)} metrics, {plan.protocol.id}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(
+        f"At most {work.forwards:,} forwards, {work.backwards:,} backwards and {work.head_forwards:,} head replays: "
+        f"about {max(plan.seconds(rates), 1) / 60:.1f} minutes here. Records go to {folder}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return rates
+
+
+def _run(plan: Plan, folder: Path) -> Records:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from bench.pipeline.evaluate import Progress as State
+    from bench.pipeline.evaluate import run_plan, waiting_tasks
+
+    rates = _announce(plan, folder)
+    waiting = waiting_tasks(plan, folder)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors, refresh_per_second=2) as bar:
+        shown = bar.add_task("starting", total=plan.seconds(rates, waiting) or 1)
+
+        def progress(state: State) -> None:
+            task = state.task
+            bar.update(
+                shown,
+                description=f"{task.model} {task.part} {task.stop}/{len(plan.part(task.part))}",
+                advance=plan.task_seconds(task, rates),
+            )
+
+        try:
+            return run_plan(plan, folder, command=_command(), progress=progress)
+        except KeyboardInterrupt:
+            bar.stop()
+            errors.print(f"Stopped; finished tasks are kept in {folder}. Start the same command again to go on.")
+            raise typer.Exit(EX_STOPPED) from None
+
+
+def _board(records: Records) -> Board:
+    from bench.board import leaderboard
+
+    with errors.status("Intervals from 10,000 resamples ..."):
+        return leaderboard(records)
+
+
+def _command() -> str:
+    return shlex.join(["cambench", *sys.argv[1:]])
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+
+
+@contextlib.contextmanager
+def _noted(name: str) -> Iterator[None]:
+    try:
+        yield
+    except NotApplicable as reason:
+        console.print(f"n/a: {reason}", style="dim", highlight=False)
+
+
+def _predicted(model: Explainee, images: Any) -> int:
+    from bench.engine.prober import Prober
+    from bench.engine.trace import Trace
+
+    return int(Trace(Prober(model), images).predicted[0])
+
+
+# --- the rows of `list`
+
+
+def _method_rows() -> Iterator[tuple[str, ...]]:
+    from bench.methods import METHODS
+
+    yield "group/name", "fidelity", "cost", "source"
+    for m in METHODS:
+        yield f"{m.group}/{m.name}", m.fidelity, "fast" if m.fast else "slow", m.citation or _first_line(m.function)
+
+
+def _metric_rows() -> Iterator[tuple[str, ...]]:
+    from bench.metrics import METRICS
+
+    yield "family/name", "values (↓ ↑ better, * ranked)", "needs", "what it is"
+    arrows = {"lower": "↓", "higher": "↑", "none": ""}
+    for m in METRICS:
+        values = [f"{n}{arrows[v.better]}{'*' if v.ranked else ''}" for n, v in m.values.items()]
+        yield f"{m.family}/{m.name}", " ".join(values), " ".join(m.needs), _first_line(m.function)
+
+
+def _model_rows() -> Iterator[tuple[str, ...]]:
+    from bench.models import MODELS
+    from bench.models.zoo import read_card
+
+    yield "name", "parameters", "top-1", "trained with"
+    for entry in MODELS:
+        card = read_card(Path(entry.card))[entry.name] if entry.card else {}
+        top1 = f"{card['top1']:.1f} % ({card.get('top1_subset', '')})" if "top1" in card else ""
+        yield entry.name, f"{card.get('parameters', 0):,}" if card else "", top1, card.get("command", "registered")
+    yield "any timm name", "", "", "for example resnet50.a1_in1k, with --weights pretrained or --weights FILE"
+    yield "FILE.json#NAME", "", "", "a card file: library, arch, weights file, mean, std"
+
+
+def _subset_rows() -> Iterator[tuple[str, ...]]:
+    from bench.data import SUBSETS, Manifest, manifest_folder
+
+    yield "name", "what it is", "licence"
+    for entry in SUBSETS:
+        file = manifest_folder() / f"{entry.name}.toml"
+        manifest = Manifest.read(file) if file.is_file() else None
+        yield entry.name, manifest.title if manifest else "registered", manifest.licence if manifest else ""
+
+
+def _protocol_rows() -> Iterator[tuple[str, ...]]:
+    from dataclasses import asdict
+
+    from bench.protocol import PROTOCOLS
+
+    yield "id", "fields"
+    for protocol in PROTOCOLS.values():
+        fields = [f"{k}={v}" for k, v in asdict(protocol).items() if k != "name"]
+        yield protocol.id, ", ".join(fields)
+
+
+def _first_line(function: Any) -> str:
+    return next(iter((function.__doc__ or "").strip().splitlines()), "")
+
+
+def main() -> NoReturn:
+    """Run the command line; a `BenchError` is one line on standard error and exit code 2."""
+    try:
+        app()
+    except BenchError as error:
+        errors.print(f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(EX_USAGE)
+    sys.exit(0)

@@ -1,0 +1,70 @@
+"""Pairs, Holm's correction and Krippendorff's alpha, against scipy and slow replicas."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bench.board.aggregate import leaderboard
+from bench.board.pairs import agreement, all_pairs, holm, krippendorff, pairs
+from bench.errors import BenchError
+
+
+def slow_alpha(ratings: np.ndarray) -> float:
+    """Ordinal alpha from its pairs of ratings, as in Krippendorff's text."""
+    values = ratings.ravel()
+    levels = sorted(set(values))
+
+    def distance(c: float, k: float) -> float:
+        low, high = min(c, k), max(c, k)
+        between = sum((values == g).sum() for g in levels if low <= g <= high)
+        return (between - ((values == low).sum() + (values == high).sum()) / 2) ** 2
+
+    raters = len(ratings)
+    observed = sum(
+        distance(unit[i], unit[j]) / (raters - 1)
+        for unit in ratings.T
+        for i in range(raters)
+        for j in range(raters)
+        if i != j
+    )
+    expected = sum(distance(a, b) for i, a in enumerate(values) for j, b in enumerate(values) if i != j)
+    return 1 - (len(values) - 1) * observed / expected
+
+
+def test_alpha_against_its_definition() -> None:
+    rng = np.random.default_rng(0)
+    ratings = np.stack([stats.rankdata(rng.integers(0, 4, 5)) for _ in range(6)])
+    assert krippendorff(ratings) == pytest.approx(slow_alpha(ratings))
+
+
+def test_alpha_is_one_for_agreement_and_about_zero_for_chance() -> None:
+    assert krippendorff(np.tile(np.arange(4.0), (7, 1))) == pytest.approx(1)
+    rng = np.random.default_rng(0)
+    assert abs(krippendorff(np.stack([rng.permutation(8) for _ in range(200)]))) < 0.05
+
+
+def test_holm_by_hand() -> None:
+    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, 0.9])), [0.04, 0.09, 0.09, 0.9])
+    np.testing.assert_allclose(holm(np.array([0.6, 0.7])), [1, 1])
+
+
+def test_pairs_agree_with_scipy_and_leave_out_incomplete_methods(toy: SimpleNamespace) -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.random(15), rng.random(15)
+    rows = toy.scalars("deletion", {"a": list(a), "b": list(b), "same": list(a), "part": [0.1]})
+    board = leaderboard(toy.build(rows), resamples=200)
+    table = pairs(board, "deletion", "toy", "net").set_index(["a", "b"])
+    assert list(table.index) == [("a", "b"), ("a", "same"), ("b", "same")]
+    first = table.loc[("a", "b")]
+    assert first["difference"] == pytest.approx((a - b).mean())
+    assert first["p"] == pytest.approx(stats.wilcoxon(a - b).pvalue)
+    assert first["low"] <= first["difference"] <= first["high"]
+    assert table.loc[("a", "same"), "p"] == 1
+    assert -1 <= agreement(board, "deletion", "toy", "net") <= 1
+    assert list(all_pairs(board, "toy", "net")["metric"].unique()) == ["deletion"]
+    with pytest.raises(BenchError, match="Did you mean deletion"):
+        pairs(board, "deltion", "toy", "net")

@@ -1,0 +1,225 @@
+"""The explainee: split, grid, replay, preprocessing, fingerprint, and that it leaves the network alone."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from PIL import Image
+from safetensors.torch import save_file
+
+import bench
+from bench.errors import BenchError, NotApplicable
+from bench.models.architectures import resnet_scenes, seeded, vgg_scenes
+from bench.models.explainee import untouched
+from bench.models.zoo import MODELS, expand_models, load_weights
+
+TIMM = ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "vgg11", "efficientnet_b0"]
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_head_of_features_is_the_network(name):
+    net = timm.create_model(name, num_classes=5).eval()
+    model = bench.Explainee(net, size=96)
+    x = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), untouched(net):
+        captured = model.capture(x)
+        replayed = model.split.head(captured.values, captured, torch.arange(2))
+        torch.testing.assert_close(captured.logits, net(x), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(replayed, net(x), atol=1e-5, rtol=1e-4)
+
+
+LAYERS = [
+    (lambda: timm.create_model("resnet10t", num_classes=5), "layer3", (512, 12, 12)),
+    (lambda: torchvision.models.squeezenet1_1(num_classes=5), None, (512, 5, 5)),
+    (lambda: torchvision.models.squeezenet1_1(num_classes=5), "features.7", (256, 11, 11)),
+    (lambda: torchvision.models.vgg11(num_classes=5), "features.18", (512, 6, 6)),
+    (lambda: torchvision.models.resnet18(num_classes=5), None, (512, 3, 3)),
+    (
+        lambda: timm.create_model("vit_tiny_patch16_224", img_size=96, num_classes=5),
+        "blocks.11.norm1",
+        (192, 6, 6),
+    ),
+]
+
+
+@pytest.mark.parametrize(("build", "layer", "shape"), LAYERS)
+def test_replay_from_a_layer_is_the_network(build, layer, shape):
+    """Also where something by-passes the layer (the residual around a ViT block's norm)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = build().eval()
+    model = bench.Explainee(net, size=96, layer=layer)
+    x = torch.randn(3, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), untouched(net):
+        captured = model.capture(x)
+        grid = model.grid(captured.values)
+        if layer != "layer3":
+            assert tuple(grid.shape[1:]) == shape
+        rows = torch.tensor([2, 0, 2])
+        values = model.ungrid(grid[rows], captured.values[rows])
+        torch.testing.assert_close(model.split.head(values, captured, rows), net(x)[rows], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(values, captured.values[rows])
+
+
+def test_replay_runs_only_the_head():
+    net = timm.create_model("resnet10t", num_classes=5).eval()
+    model = bench.Explainee(net, size=64, layer="layer3")
+    x = torch.randn(1, 3, 64, 64)
+    calls = []
+    with torch.no_grad(), untouched(net):
+        captured = model.capture(x)
+        net.conv1.register_forward_hook(lambda *_: calls.append("stem"))
+        net.layer4.register_forward_hook(lambda *_: calls.append("layer4"))
+        model.split.head(captured.values, captured, torch.arange(1))
+    # A patched module answers without running; its hooks may see the stand-in, its inner layers must not run.
+    inner = []
+    handle = net.layer1[0].conv1.register_forward_hook(lambda *_: inner.append(1))
+    with torch.no_grad(), untouched(net):
+        model.split.head(captured.values, captured, torch.arange(1))
+    handle.remove()
+    assert inner == []
+    assert "layer4" in calls
+
+
+def test_untouched_restores_everything_also_after_an_exception():
+    net = resnet_scenes()
+    net.train()
+    net.layer1.eval()
+    net.fc.weight.requires_grad_(False)
+    net.fc.bias.grad = torch.ones_like(net.fc.bias)
+    modes = [m.training for m in net.modules()]
+
+    def block():
+        with untouched(net):
+            assert not any(m.training for m in net.modules())
+            net.conv1.register_forward_hook(lambda *_: None)
+            net.fc.weight.requires_grad_(True)
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        block()
+    assert [m.training for m in net.modules()] == modes
+    assert not net.fc.weight.requires_grad
+    assert net.fc.bias.requires_grad
+    assert torch.equal(net.fc.bias.grad, torch.ones(10))
+    assert all(not m._forward_hooks for m in net.modules())
+
+
+def test_untouched_notices_written_parameters():
+    net = resnet_scenes()
+
+    def write():
+        with untouched(net), torch.no_grad():
+            net.fc.weight.add_(1)
+
+    with pytest.raises(BenchError, match="written"):
+        write()
+
+
+def test_read_normalises_and_names_bad_files(tmp_path):
+    model = bench.Explainee(vgg_scenes(), size=96, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    Image.fromarray(np.full((120, 200, 3), 255, np.uint8)).save(tmp_path / "white.png")
+    images = model.read([tmp_path / "white.png"])
+    assert images.shape == (1, 3, 96, 96)
+    torch.testing.assert_close(images, torch.full_like(images, 2.0))
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    with pytest.raises(BenchError, match=r"bad\.jpg cannot be read"):
+        model.read(tmp_path / "bad.jpg")
+    with pytest.raises(BenchError, match="no image file"):
+        model.read(tmp_path / "none.jpg")
+
+
+def test_fingerprint_follows_the_weights_and_the_id_the_layer():
+    one, two = (bench.Explainee(seeded(resnet_scenes, 0), size=96) for _ in range(2))
+    other = bench.Explainee(seeded(resnet_scenes, 1), size=96)
+    assert one.fingerprint == two.fingerprint != other.fingerprint
+    layer = bench.Explainee(seeded(resnet_scenes, 0), size=96, layer="layer3")
+    assert layer.fingerprint == one.fingerprint
+    assert layer.weights_id != one.weights_id
+
+
+def test_a_layer_that_is_not_there_is_named_with_the_nearest():
+    with pytest.raises(BenchError, match=r"no layer 'layer5'.*layer4"):
+        _ = bench.Explainee(resnet_scenes(), size=96, layer="layer5").split
+
+
+def test_a_network_without_a_grid_is_not_applicable():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+    with pytest.raises(NotApplicable, match="spatial grid"):
+        _ = bench.Explainee(net, size=32).split
+
+
+def test_weights_that_do_not_fit_are_one_sentence(tmp_path):
+    save_file({k: v.contiguous() for k, v in vgg_scenes().state_dict().items()}, tmp_path / "vgg.safetensors")
+    with pytest.raises(BenchError, match=r"do not fit resnet: tensors .* missing .* unknown"):
+        load_weights(resnet_scenes(), tmp_path / "vgg.safetensors", "resnet")
+    (tmp_path / "bad.pth").write_bytes(b"nothing")
+    with pytest.raises(BenchError, match="cannot be read"):
+        load_weights(resnet_scenes(), tmp_path / "bad.pth", "resnet")
+    with pytest.raises(BenchError, match="no weights file"):
+        load_weights(resnet_scenes(), tmp_path / "none.pth", "resnet")
+
+
+def test_pth_is_loaded_with_weights_only(tmp_path):
+    source = seeded(resnet_scenes, 5)
+    torch.save({"state_dict": source.state_dict()}, tmp_path / "net.pth")
+    target = seeded(resnet_scenes, 6)
+    load_weights(target, tmp_path / "net.pth", "net")
+    torch.testing.assert_close(target.fc.weight, source.fc.weight)
+
+    class Evil:
+        def __reduce__(self):
+            return (print, ("executed",))
+
+    torch.save(Evil(), tmp_path / "evil.pth")
+    with pytest.raises(BenchError, match="cannot be read"):
+        load_weights(target, tmp_path / "evil.pth", "net")
+
+
+def test_cards_build_check_and_refuse(tmp_path):
+    save_file({k: v.contiguous() for k, v in seeded(resnet_scenes, 0).state_dict().items()}, tmp_path / "a.safetensors")
+    entry = {"file": "a.safetensors", "library": "cambench", "arch": "resnet_scenes", "size": 96}
+    card = tmp_path / "models.json"
+    card.write_text(json.dumps({"a": entry, "b": {**entry, "sha256": "0" * 64}, "c": {**entry, "library": "keras"}}))
+    assert bench.load_model(f"{card}#a").num_classes == 10
+    assert expand_models([str(card)]) == [f"{card}#{n}" for n in "abc"]
+    for name, words in (("", "describes 3 models"), ("#d", "no entry"), ("#b", "sha256 differs"), ("#c", "not one of")):
+        with pytest.raises(BenchError, match=words):
+            bench.load_model(f"{card}{name}")
+
+
+def test_bundled_models_match_their_cards():
+    for name in ("resnet-scenes", "vgg-scenes"):
+        entry = MODELS.get(name)
+        card = json.loads(open(entry.card).read())[name]  # noqa: PTH123, SIM115
+        model = bench.load_model(name)
+        classes, _, height, width = model.probe_shape
+        assert (classes, height, width) == (10, 12, 12)
+        assert card["top1"] > 95
+        assert card["sha256"]
+        validation = bench.load_subset("scenes-val", limit=100)
+        batch = validation.batch(range(100), validation.geometry)
+        with torch.inference_mode(), untouched(model.net):
+            predicted = model.net(model.normalise(batch.pixels)).argmax(1)
+        assert (predicted == batch.labels).double().mean() > 0.9
+
+
+def test_pretrained_without_a_network_is_one_sentence(monkeypatch):
+    def offline(*_args, **_kwargs):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(BenchError, match=r"could not download pretrained weights for 'resnet18'.*local weights"):
+        bench.load_model("resnet18", weights="pretrained")
+
+
+def test_timm_preprocessing_is_found():
+    model = bench.load_model("resnet10t", num_classes=4)
+    assert model.size == 176
+    assert model.geometry.size == 176
+    assert model.card["weights"] == "random"
