@@ -1,0 +1,70 @@
+"""The package: names that exist, imports that are quick, a wheel that works from an empty folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import bench
+
+ROOT = Path(__file__).parents[1]
+PROMISED = ["Explainee", "evaluate", "explain", "leaderboard", "load_model", "load_subset", "register_method", "register_metric", "register_model", "register_subset", "score"]
+
+
+def test_every_promised_name_is_there():
+    for name in PROMISED:
+        assert name in bench.__all__
+        assert callable(getattr(bench, name))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = bench.nothing
+
+
+def test_importing_bench_does_not_import_torch():
+    code = "import sys, bench; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_arrows_go_one_way():
+    """types <- data, models <- engine <- methods, metrics <- pipeline <- board <- cli; metrics never import methods."""
+    layers = {
+        "data": {"engine", "methods", "metrics", "pipeline", "board", "models"},
+        "models": {"engine", "methods", "metrics", "pipeline", "board"},
+        "engine": {"methods", "metrics", "pipeline", "board"},
+        "methods": {"metrics", "pipeline", "board"},
+        "metrics": {"methods", "pipeline", "board"},
+        "pipeline": {"board"},
+    }
+    typing_only = "if TYPE_CHECKING"
+    for layer, above in layers.items():
+        for file in (ROOT / "bench" / layer).glob("*.py"):
+            for line in file.read_text().splitlines():
+                words = line.split()
+                if words[:1] == ["from"] and len(words) > 1 and words[1].startswith("bench."):
+                    assert words[1].split(".")[1] not in above, f"{file.name}: {line} ({typing_only} is no excuse)"
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_from_an_empty_folder(tmp_path):
+    """Manifests and weights travel in the wheel: nothing of the checkout is on the path."""
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT)],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        assert not [n for n in archive.namelist() if n.startswith("tests/")]
+        archive.extractall(site)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    words = ["run", "--limit", "4", "--methods", "grad_cam,random,oracle", "--metrics", "deletion,pointing_game"]
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); sys.argv = ['cambench', *{words!r}]; "
+    code += f"import bench; assert bench.__file__.startswith({str(site)!r}); from bench.cli import main; main()"
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=empty, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (empty / "runs" / "scenes-val" / "board.md").is_file()
