@@ -117,6 +117,7 @@ def run(
         int | None,
         typer.Option(help="Images that choose box thresholds [default: half of --limit, at least 50].", min=0),
     ] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Fuse the networks' layers with torch.compile.")] = False,
     yes_plan_only: Annotated[bool, typer.Option("--plan", help="Say what would be run, and stop.")] = False,
 ) -> None:
     """Run a benchmark: explain and score images, then make boards, tables and plots.
@@ -125,7 +126,19 @@ def run(
     """
     plugged = _plugins(plugin)
     plan = _plan(
-        subset, models, methods, metrics, protocol, limit, device, seed, data_root, weights, batch_size, calibration
+        subset,
+        models,
+        methods,
+        metrics,
+        protocol,
+        limit,
+        device,
+        seed,
+        data_root,
+        weights,
+        batch_size,
+        calibration,
+        compiled,
     )
     folder = out or Path("runs") / _slug(plan.subset.name)
     if yes_plan_only:
@@ -267,6 +280,7 @@ def _plan(
     weights: str | None,
     batch_size: int | None,
     calibration: int | None,
+    compiled: bool,
 ) -> Plan:
     import dataclasses
 
@@ -287,7 +301,7 @@ def _plan(
                 f"! {model.name} has random weights; give --weights FILE or --weights pretrained.", style="yellow"
             )
     rules = dataclasses.replace(get_protocol(protocol), seed=seed)
-    return make_plan(chosen, loaded, methods, metrics, rules, batch_size, calibration=calibration)
+    return make_plan(chosen, loaded, methods, metrics, rules, batch_size, calibration=calibration, compiled=compiled)
 
 
 def _check_device(device: str) -> None:

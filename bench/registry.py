@@ -7,6 +7,7 @@ group `cambench.plugins` or as a file (`--plugin file.py`), and lists may hold w
 from __future__ import annotations
 
 import fnmatch
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -153,6 +154,7 @@ def load_entry_points(group: str = "cambench.plugins") -> None:
             ) from error
 
 
+@functools.lru_cache(maxsize=1024)
 def source_digest(function: Callable[..., Any]) -> str:
     """Return 12 hex digits that change when a function's source changes.
 

@@ -12,7 +12,10 @@ import pytest
 import bench
 
 ROOT = Path(__file__).parents[1]
-PROMISED = ["Explainee", "evaluate", "explain", "leaderboard", "load_model", "load_subset", "register_method", "register_metric", "register_model", "register_subset", "score"]
+PROMISED = [
+    *("Explainee", "evaluate", "explain", "leaderboard", "load_model", "load_subset", "score"),
+    *("register_method", "register_metric", "register_model", "register_subset"),
+]
 
 
 def test_every_promised_name_is_there():

@@ -174,7 +174,7 @@ def plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
 def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
     """Write `board.md`: command, protocol, n, flags, fidelity, tables and pictures."""
     provenance = board.provenance
-    command = provenance.get("command") or "made in Python with bench.evaluate(...)"
+    commands = provenance.get("commands") or ["made in Python with bench.evaluate(...)"]
     tables = [
         {
             "subset": subset,
@@ -197,7 +197,7 @@ def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
     ]
     page = render(
         "board.md.j2",
-        command=command if isinstance(command, str) else " ".join(map(str, command)),
+        command="\n".join(commands),
         provenance=provenance,
         flags=board.flags,
         tables=tables,

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ class Method:
         """Return whether this is a control."""
         return self.group == "control"
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Return name@hash of source and parameters; an edited plug-in has another id."""
         parts = {"source": source_digest(self.function), "parameters": dict(self.parameters)}

@@ -214,6 +214,7 @@ class Explainee:
             "mean": list(self.mean),
             "std": list(self.std),
             "parameters": sum(p.numel() for p in self.net.parameters()),
+            "top1": self.card.get("top1"),
             "card": self.card,
         }
 

@@ -62,9 +62,7 @@ def train_bundled(name: str, folder: Path = WEIGHTS_FOLDER, report: Report | Non
         raise BenchError(f"There is no recipe for {name!r}.{suggestions(name, RECIPES)}")
     recipe = Recipe(**{**asdict(RECIPES[name]), **changes})
     train, validation = load_subset(recipe.subset), load_subset(recipe.validation)
-    start = time.perf_counter()
     net = fit(recipe, frames(train), torch.from_numpy(train.labels), train.num_classes, report)
-    minutes = (time.perf_counter() - start) / 60
     top1 = accuracy(net, frames(validation), torch.from_numpy(validation.labels))
     weights = folder / f"{name}.safetensors"
     with replaced_file(weights) as temporary:
@@ -86,7 +84,6 @@ def train_bundled(name: str, folder: Path = WEIGHTS_FOLDER, report: Report | Non
         "command": f"cambench zoo train {name}",
         "recipe": asdict(recipe),
         "parameters": sum(p.numel() for p in net.parameters()),
-        "minutes": round(minutes, 1),
         "torch": torch.__version__.split("+")[0],
         "licence": "Apache-2.0",
     }

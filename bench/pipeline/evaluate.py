@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ from bench.types import Batch
 
 Cell = tuple[str, str]
 """(method id, metric id): what one item still lacks or has."""
+
+Groups = dict[frozenset[Cell], list[int]]
+"""Items by what they lack: {missing cells: item positions}."""
 
 SAME = 1e-5
 """Two maps are the same map when, scaled to a maximum of 1, no pixel differs by more than this."""
@@ -65,6 +68,7 @@ def evaluate(
     batch_size: int | None = None,
     shard_size: int | None = None,
     calibration: int | None = None,
+    compiled: bool = False,
     gallery: int = 6,
     command: str = "",
     progress: Callable[[Progress], None] | None = None,
@@ -72,13 +76,15 @@ def evaluate(
     """Explain and score a subset with every method under every metric; return the records.
 
     out: the run folder. Tasks are written as they finish; started again with the same or a larger plan only what is
-    missing or has changed is computed. None keeps the records in memory.  calibration: see `make_plan`.
+    missing or has changed is computed. None keeps the records in memory.  calibration, compiled: see `make_plan`.
     gallery: so many images are drawn later.
     """
     chosen = subset if isinstance(subset, Subset) else load_subset(subset)
     listed = [model] if isinstance(model, (str, Explainee)) else list(model)
     models = [m if isinstance(m, Explainee) else load_model(m) for m in listed]
-    plan = make_plan(chosen, models, methods, metrics, get_protocol(protocol), batch_size, shard_size, calibration)
+    plan = make_plan(
+        chosen, models, methods, metrics, get_protocol(protocol), batch_size, shard_size, calibration, compiled
+    )
     return run_plan(plan, None if out is None else Path(out), gallery=gallery, command=command, progress=progress)
 
 
@@ -95,11 +101,10 @@ def run_plan(
     with store.locked():
         provenance = merged(store.provenance(), describe(plan, command))
         store.write_provenance(provenance)
-        done = store.done()
-        tasks = [t for t in plan.tasks() if missing_cells(plan, t, done)]
-        probers = {m.name: Prober(m, plan.batch_size) for m in plan.models}
-        for number, task in enumerate(tasks):
-            outcome = run_task(plan, task, missing_cells(plan, task, done), probers[task.model], gallery)
+        waiting = _waiting(plan, store)
+        probers = {m.name: Prober(m, plan.batch_size, plan.compiled) for m in plan.models}
+        for number, (task, groups) in enumerate(waiting.items()):
+            outcome = run_task(plan, task, groups, probers[task.model], gallery)
             store.add(task_name(task), pd.DataFrame(outcome.rows) if outcome.rows else empty_frame())
             if out is not None and outcome.gallery:
                 write_gallery(out, task_name(task), outcome.gallery)
@@ -107,7 +112,7 @@ def run_plan(
                 provenance["not_applicable"].setdefault(task.model, {})[method] = reason
             if progress:
                 total = sum((p.counts for p in probers.values()), Counts())
-                progress(Progress(task, number + 1, len(tasks), total))
+                progress(Progress(task, number + 1, len(waiting), total))
         records = store.records(provenance)
         records.provenance["equal"] = equal_methods(records.frame)
         store.write_provenance(records.provenance)
@@ -116,8 +121,27 @@ def run_plan(
 
 def waiting_tasks(plan: Plan, out: Path | None) -> list[Task]:
     """Return the tasks of a plan that still lack something in a run folder."""
-    done = Store(out).done()
-    return [task for task in plan.tasks() if missing_cells(plan, task, done)]
+    return list(_waiting(plan, Store(out)))
+
+
+def _waiting(plan: Plan, store: Store) -> dict[Task, Groups]:
+    done = store.done()
+    unfit = known_unfit(plan, store.provenance(), done)
+    groups = {task: missing_cells(plan, task, done, unfit[task.model]) for task in plan.tasks()}
+    return {task: found for task, found in groups.items() if found}
+
+
+def known_unfit(plan: Plan, provenance: dict[str, Any], done: dict[tuple[str, ...], set[Cell]]) -> dict[str, set[str]]:
+    """Return {model: ids of methods} that an earlier run of this folder found not to fit the model at all."""
+    unfit: dict[str, set[str]] = {model.name: set() for model in plan.models}
+    for model in plan.models:
+        known = provenance.get("models", {}).get(model.name, {}).get("weights_id") == model.weights_id
+        for name in provenance.get("not_applicable", {}).get(model.name, {}) if known else ():
+            unfit[model.name].add(provenance["methods"][name]["id"])
+    for (_, _, model_name, *_), cells in done.items():
+        if model_name in unfit:  # it fitted somewhere, so it is not the model
+            unfit[model_name] -= {method_id for method_id, _ in cells}
+    return unfit
 
 
 def task_name(task: Task) -> str:
@@ -126,12 +150,15 @@ def task_name(task: Task) -> str:
     return f"{model}-{task.part}-{task.start:06d}-{task.stop:06d}"
 
 
-def missing_cells(plan: Plan, task: Task, done: dict[tuple[str, ...], set[Cell]]) -> dict[frozenset[Cell], list[int]]:
+def missing_cells(
+    plan: Plan, task: Task, done: dict[tuple[str, ...], set[Cell]], unfit: Collection[str] = ()
+) -> Groups:
     """Return what the items of a task still lack: {missing cells: item positions}, items without gaps left out."""
     model = plan.model(task.model)
-    wanted = {(m.id, q.id(plan.protocol)) for m in plan.methods for q in plan.metrics_of(task.part)}
+    metrics = [metric.id(plan.protocol) for metric in plan.metrics_of(task.part)]
+    wanted = {(method.id, metric) for method in plan.methods if method.id not in unfit for metric in metrics}
     ids = plan.part(task.part).ids
-    groups: dict[frozenset[Cell], list[int]] = {}
+    groups: Groups = {}
     for position in range(task.start, task.stop):
         key = (task.part, ids[position], task.model, model.weights_id, plan.manifest_id)
         lacking = frozenset(wanted - done.get(key, set()))
@@ -143,9 +170,7 @@ def missing_cells(plan: Plan, task: Task, done: dict[tuple[str, ...], set[Cell]]
 # --- one task
 
 
-def run_task(
-    plan: Plan, task: Task, groups: dict[frozenset[Cell], list[int]], prober: Prober, gallery: int = 0
-) -> Outcome:
+def run_task(plan: Plan, task: Task, groups: Groups, prober: Prober, gallery: int = 0) -> Outcome:
     """Compute the missing cells of a task."""
     outcome = Outcome()
     subset = plan.part(task.part)
@@ -196,6 +221,7 @@ class _BatchRun:
         self.trace.parts = base.parts
         self.rows = torch.nonzero(batch.labels != self.trace.targets)[:, 0]  # explained a second time, for the label
         self.label_trace = base.retarget(batch.labels)
+        self.second = self.label_trace.select(self.rows) if len(self.rows) else None
         self.background = Background(self.trace)
         self._seen: list[tuple[str, torch.Tensor, dict[str, dict[str, torch.Tensor]]]] = []
 
@@ -216,10 +242,10 @@ class _BatchRun:
 
     def _maps(self, method: Method) -> Maps:
         maps, spent = method.measured(self.trace)
-        if method.class_agnostic or not len(self.rows):
+        if method.class_agnostic or self.second is None:
             return Maps(maps, maps, spent)
         label = maps.clone()
-        label[self.rows] = method(self.label_trace.select(self.rows))
+        label[self.rows] = method(self.second)
         return Maps(maps, label, spent)
 
     def _score(self, method: Method, maps: Maps, metrics: list[Metric]) -> None:
@@ -264,7 +290,7 @@ class _BatchRun:
     ) -> None:
         plan, batch, model = self.plan, self.batch, self.prober.model
         constant = {
-            "run": "",
+            "run": plan.id,
             "subset": plan.subset.name,
             "part": self.task.part,
             "model": model.name,

@@ -51,11 +51,17 @@ class Plan:
     protocol: Protocol
     batch_size: int
     shard_size: int
+    compiled: bool = False
 
     @property
     def manifest_id(self) -> str:
         """Return the id of the images as the models see them: manifest, calibration part and preprocessing."""
         return f"{self.subset.manifest_id}-{digest(self.geometry.id)[:6]}"
+
+    @property
+    def id(self) -> str:
+        """Return the id of what all records of a run share: images, protocol, batch and task size."""
+        return digest([self.manifest_id, self.protocol.id, self.batch_size, self.shard_size, self.compiled])
 
     def part(self, name: str) -> Subset:
         """Return the scored ("eval") or the calibration part."""
@@ -129,10 +135,12 @@ def make_plan(
     batch_size: int | None = None,
     shard_size: int | None = None,
     calibration: int | None = None,
+    compiled: bool = False,
 ) -> Plan:
     """Check that everything fits together and return the plan; what does not fit is one sentence.
 
     calibration: images that choose box thresholds; None takes half as many as are scored, but at least 50; 0 none.
+    compiled: see `Prober`.
     """
     if not models:
         raise BenchError("A run needs at least one model; give --models.")
@@ -163,6 +171,7 @@ def make_plan(
         protocol=protocol,
         batch_size=batch_size or default_batch_size(geometry.size, models[0].device.type),
         shard_size=shard_size or default_shard_size(geometry.size),
+        compiled=compiled,
     )
 
 

@@ -68,7 +68,12 @@ def describe(plan: Plan, command: str = "") -> dict[str, Any]:
         },
         "protocol": {"id": plan.protocol.id, **dataclasses.asdict(plan.protocol)},
         "seed": plan.protocol.seed,
-        "plan": {"batch_size": plan.batch_size, "shard_size": plan.shard_size, "geometry": plan.geometry.id},
+        "plan": {
+            "batch_size": plan.batch_size,
+            "shard_size": plan.shard_size,
+            "compiled": plan.compiled,
+            "geometry": plan.geometry.id,
+        },
         "subsets": {
             subset.name: {
                 "manifest_id": plan.manifest_id,
@@ -107,6 +112,12 @@ def _version(package: str) -> str:
         return ""
 
 
+def _same(old: dict[str, Any], new: dict[str, Any], model: str, method: str) -> bool:
+    """Return whether neither the model nor the method has changed since the old run (or is not in the new one)."""
+    pairs = (("models", model, "weights_id"), ("methods", method, "id"))
+    return all(name not in new[kind] or new[kind][name][key] == old[kind][name][key] for kind, name, key in pairs)
+
+
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """Return run.json for a folder that holds a run already: the newer description wins, name by name.
 
@@ -133,5 +144,8 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         for count in ("n", "n_calibration"):
             both["subsets"][name] = {**both["subsets"][name], count: max(facts[count], both["subsets"][name][count])}
     both["commands"] = list(dict.fromkeys([*old["commands"], *new["commands"]]))
-    both["not_applicable"] = {**old["not_applicable"]}
+    both["not_applicable"] = {
+        model: {name: reason for name, reason in reasons.items() if _same(old, new, model, name)}
+        for model, reasons in old["not_applicable"].items()
+    }
     return both

@@ -91,7 +91,7 @@ def build(rows: Iterable[dict[str, Any]], **provenance: Any) -> Records:
         "methods": methods,
         "metrics": {name: facts(name) for name in frame["metric"].unique()},
         "equal": {},
-        "command": "cambench run --subset toy",
+        "commands": ["cambench run --subset toy"],
     }
     return Records(frame, {**base, **provenance})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,7 +197,7 @@ def test_cards_build_check_and_refuse(tmp_path):
 def test_bundled_models_match_their_cards():
     for name in ("resnet-scenes", "vgg-scenes"):
         entry = MODELS.get(name)
-        card = json.loads(open(entry.card).read())[name]  # noqa: PTH123, SIM115
+        card = json.loads(Path(entry.card).read_text())[name]
         model = bench.load_model(name)
         classes, _, height, width = model.probe_shape
         assert (classes, height, width) == (10, 12, 12)

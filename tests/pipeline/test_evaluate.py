@@ -170,16 +170,20 @@ def test_pairs_explain_both_labels(model):
     assert frame["item"].nunique() == 4
 
 
-def test_a_method_that_does_not_fit_is_na_and_the_rest_goes_on(subset):
+def test_a_method_that_does_not_fit_is_na_and_the_rest_goes_on(subset, tmp_path):
     class Tanh(torch.nn.Sequential):
         pass
 
     body = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 7, stride=8), torch.nn.Tanh())
     net = Tanh(body, torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(16, 10))
     other = bench.Explainee(net, size=96, name="nonlinear", layer="0")
-    records = evaluate(subset, other, methods=("cam", "grad_cam"))
+    records = evaluate(subset, other, tmp_path, methods=("cam", "grad_cam"))
     assert set(records.frame["method"]) == {"grad_cam"}
     assert "global average pooling" in records.provenance["not_applicable"]["nonlinear"]["cam"]
+    seen: list[Progress] = []
+    again = evaluate(subset, other, tmp_path, methods=("cam", "grad_cam"), progress=seen.append)
+    assert seen == []
+    assert again.provenance["not_applicable"] == records.provenance["not_applicable"]
 
 
 # --- what is refused, in one sentence
