@@ -51,7 +51,7 @@ def deletion(case: Case) -> Scores:
     "insertion",
     family="faithfulness",
     reads=("score", "baseline", "tie_rule", "steps", "insertion_start", "blur_sigma_224", "blur_radius_sigmas"),
-    forwards=lambda p: p.steps,
+    forwards=lambda p: p.steps - 1,
     values={
         "insertion": Value("Insertion", better="higher", ranked=True, lower=0, upper=1),
         "insertion_curve": Value("Insertion curve", reduce="curve", lower=0, upper=1),

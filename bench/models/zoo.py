@@ -81,14 +81,14 @@ def load_model(
 
 
 def expand_models(patterns: list[str]) -> list[str]:
-    """Return model names for names, wildcards over known names, and card files (all their entries)."""
+    """Return model names for names, groups, wildcards over known names, and card files (all their entries)."""
     names: list[str] = []
     for pattern in patterns:
         path, _, entry = pattern.partition("#")
         if path.endswith(".json"):
             entries = [entry] if entry else list(read_card(Path(path)))
             names += [f"{path}#{e}" for e in entries]
-        elif any(c in pattern for c in "*?[") or pattern == "all":
+        elif any(c in pattern for c in "*?[") or pattern == "all" or any(pattern in e.groups for e in MODELS):
             names += MODELS.select([pattern])
         else:
             names.append(pattern)

@@ -91,7 +91,8 @@ class Plan:
 
     def per_image(self, model: Explainee, part: str) -> Counts:
         """Return the work per image, an upper bound: equal maps and equal images are run once."""
-        total = Counts(forwards=1, head_forwards=1, head_backwards=1)
+        # The shared pass and, for insertion, the blurred image; one gradient of the head.
+        total = Counts(forwards=2, head_forwards=1, head_backwards=1)
         probes = probe_forwards(self.metrics_of(part), self.protocol)
         for method in self.methods:
             own = method.planned(model)
