@@ -11,7 +11,7 @@ from bench.board.text import OVERALL, number
 from bench.pipeline.records import Records
 
 MAX_INSERTION_START = 0.05
-"""Mean probability at the start of insertion above which its curve begins too high to tell maps apart."""
+"""Mean probability, over that of chance, at the start of insertion above which its curve begins too high."""
 
 
 def find_flags(frame: pd.DataFrame, records: Records) -> list[str]:
@@ -19,7 +19,8 @@ def find_flags(frame: pd.DataFrame, records: Records) -> list[str]:
     flags: list[str] = []
     for (subset, model), rows in frame.groupby(["subset", "model"], sort=True):
         # Across models these two would only say again what is said of a model.
-        once = [] if model == OVERALL else [*insertion_start(rows), *coverage(rows)]
+        chance = 1 / records.provenance["subsets"].get(subset, {}).get("classes", 1000)
+        once = [] if model == OVERALL else [*insertion_start(rows, chance), *coverage(rows)]
         found = [*controls(rows), *once]
         flags += [f"{subset}, {model}: {text}" for text in found]
     return [*flags, *calibration(records), *not_applicable(records)]
@@ -42,13 +43,13 @@ def controls(rows: pd.DataFrame) -> Iterator[str]:
             )
 
 
-def insertion_start(rows: pd.DataFrame) -> Iterator[str]:
-    """Yield a flag where insertion starts from an image that the model still recognises."""
+def insertion_start(rows: pd.DataFrame, chance: float) -> Iterator[str]:
+    """Yield a flag where insertion starts from an image that the model still recognises better than chance."""
     starts = rows.loc[rows["metric"] == "insertion_start", "mean"]
-    if starts.max() > MAX_INSERTION_START:
+    if starts.max() > chance + MAX_INSERTION_START:
         yield (
-            f"insertion starts at a mean probability of {number(starts.max())} (over {number(MAX_INSERTION_START)}), "
-            "so the blurred image is still recognised."
+            f"insertion starts at a mean probability of {number(starts.max())} (over "
+            f"{number(chance + MAX_INSERTION_START)}), so the blurred image is still recognised."
         )
 
 
