@@ -150,8 +150,9 @@ def run(
 
     write_board(board, folder, folder)
     board.print(console)
-    for name in [m for m in plugged if m in records.provenance["methods"]]:
-        for line in board.compare(name, REFERENCE) if REFERENCE in records.provenance["methods"] else []:
+    scored = set(board.frame["method"])
+    for name in [m for m in plugged if {m, REFERENCE} <= scored]:
+        for line in board.compare(name, REFERENCE):
             console.print(line, highlight=False)
     console.print(f"Board, tables and plots: {folder / 'board.md'}", highlight=False, soft_wrap=True)
 
@@ -260,7 +261,8 @@ def _plugins(files: list[Path] | None) -> list[str]:
     from bench.methods import METHODS
     from bench.registry import load_entry_points, load_plugin
 
-    load_entry_points()
+    for failure in load_entry_points():
+        errors.print(f"! {failure}", style="yellow", highlight=False, soft_wrap=True)
     before = set(METHODS.names)
     for file in files or []:
         load_plugin(file)
@@ -328,7 +330,7 @@ def _announce(plan: Plan, folder: Path) -> dict[str, tuple[float, float]]:
         soft_wrap=True,
     )
     console.print(
-        f"At most {work.forwards:,} forwards, {work.backwards:,} backwards and {work.head_forwards:,} head replays: "
+        f"About {work.forwards:,} forwards, {work.backwards:,} backwards and {work.head_forwards:,} head replays: "
         f"about {max(plan.seconds(rates), 1) / 60:.1f} minutes here. Records go to {folder}.",
         highlight=False,
         soft_wrap=True,

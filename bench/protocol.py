@@ -15,6 +15,16 @@ from typing import Any
 
 from bench.errors import BenchError, suggestions
 
+CHOICES: dict[str, tuple[str, ...]] = {
+    "faithfulness_target": ("predicted", "label"),
+    "localization_target": ("label", "predicted"),
+    "score": ("softmax",),
+    "tie_rule": ("smooth_field",),
+    "precision": ("float32",),
+    "insertion_start": ("blur", "baseline"),
+}
+"""What the fields that name a rule can be; a rule that is not built is refused, not ignored."""
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -49,6 +59,14 @@ class Protocol:
     pixel_bins: int = 1001  # bins of unit(L) for the pooled precision
     # --- geometry
     box_min_visible: float = 0.25  # a box with a smaller visible share after the crop is dropped
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise BenchError(f"Protocol field {name} is {getattr(self, name)!r}; it can be {' or '.join(allowed)}.")
+        for name in ("steps", "thresholds", "box_taus", "pixel_bins"):
+            if getattr(self, name) < (1 if name == "steps" else 2):
+                raise BenchError(f"Protocol field {name} is {getattr(self, name)}, which is too small.")
 
     @property
     def id(self) -> str:

@@ -15,7 +15,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, Generic, Protocol, TypeVar
 
 from bench.errors import BenchError, suggestions
@@ -73,6 +73,8 @@ class Registry(Generic[E]):
 
     def get(self, name: str) -> E:
         """Return the entry of this name; an unknown name is an error with suggestions."""
+        if name not in self._entries:
+            load_entry_points()  # it may be an installed plug-in's, which the command line loads and Python does not
         if name not in self._entries:
             raise BenchError(f"Unknown {self.kind} {name!r}.{suggestions(name, self._entries)}")
         return self._entries[name]
@@ -141,17 +143,21 @@ def load_plugin(path: str | Path) -> ModuleType:
     return module
 
 
-def load_entry_points(group: str = "cambench.plugins") -> None:
-    """Import every installed plug-in package that announces itself under the entry point group."""
+@functools.lru_cache(maxsize=1)
+def load_entry_points(group: str = "cambench.plugins") -> tuple[str, ...]:
+    """Import every installed plug-in package that announces itself under the entry point group, once.
+
+    Returns a sentence for each that failed: one broken package must not stop the others.
+    """
+    failures = []
     for point in importlib.metadata.entry_points(group=group):
         try:
             point.load()
-        except BenchError:
-            raise
         except Exception as error:
-            raise BenchError(
+            failures.append(
                 f"The installed plug-in {point.value} failed at import with {type(error).__name__}: {error}."
-            ) from error
+            )
+    return tuple(failures)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -163,14 +169,30 @@ def source_digest(function: Callable[..., Any]) -> str:
     """
     module = inspect.getmodule(function)
     try:
-        if module is not None and not module.__name__.startswith("bench."):
-            text = inspect.getsource(module)
-        else:
+        if module is not None and module.__name__.startswith("bench."):
             text = "\n".join(_reachable_sources(function))
+        else:
+            text = _module_source(module) or inspect.getsource(function)
     except (OSError, TypeError):
         # Typed into a session: there is no file to read, but there is code.
-        text = function.__code__.co_code.hex() + repr(function.__code__.co_consts)
+        text = repr(_code_facts(inspect.unwrap(function).__code__))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _module_source(module: ModuleType | None) -> str:
+    """Return the source of a plug-in's file, or "" for a notebook or an interactive session."""
+    if module is None or (module.__name__ == "__main__" and not hasattr(module, "__file__")):
+        return ""
+    try:
+        return inspect.getsource(module)
+    except (OSError, TypeError):
+        return ""
+
+
+def _code_facts(code: CodeType) -> tuple[Any, ...]:
+    """Return what a function does, without addresses: the same code gives the same facts in every session."""
+    constants = tuple(_code_facts(c) if inspect.iscode(c) else repr(c) for c in code.co_consts)
+    return code.co_code.hex(), code.co_names, code.co_varnames, constants
 
 
 def _reachable_sources(function: Callable[..., Any]) -> list[str]:

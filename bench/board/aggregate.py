@@ -208,7 +208,9 @@ def check(records: Records) -> None:
     """Refuse records that no board can be made of, in one sentence."""
     frame = records.frame
     if frame.empty:
-        raise BenchError("There are no records to make a board of; let `cambench run` finish at least one task.")
+        reasons = [r for methods in records.provenance.get("not_applicable", {}).values() for r in methods.values()]
+        why = f" No method fits: {reasons[0]}" if reasons else ""
+        raise BenchError(f"There are no records to make a board of; let `cambench run` finish at least one task.{why}")
     protocols = sorted(set(frame["protocol_id"]))
     if len(protocols) > 1:
         mixed = ", ".join(protocols)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from bench.board.plots import write_plots
 from bench.board.tables import write_page, write_tables
 from bench.errors import BenchError
 from bench.files import write_json
-from bench.pipeline.records import COMMITTED_LIMIT, KEY, Records, write_parquet
+from bench.pipeline.records import COMMITTED_LIMIT, KEY, Records, check_own, write_parquet
 
 PRIVATE = ("cwd", "host", "hostname", "user", "username", "home")
 """Keys of run.json that describe a machine and not a result."""
@@ -53,6 +52,7 @@ def publish_board(run: str | Path, folder: str | Path) -> Board:
     source, target = Path(run), Path(folder)
     records = Records.load(source)
     check(records)  # refuse before anything is written
+    check_own(target)
     gallery = load_gallery(source, sorted(records.provenance["models"])) if free(records.provenance) else {}
     write_records(records, target)
     write_json(target / "run.json", public(records.provenance))
@@ -85,8 +85,8 @@ def write_records(records: Records, folder: Path) -> None:
 
 def write_gallery(gallery: Gallery, folder: Path) -> None:
     """Write one part per model, in place of all that was there."""
-    if folder.is_dir():
-        shutil.rmtree(folder)
+    for old in folder.glob("*.npz"):
+        old.unlink()
     for model, pictures in gallery.items():
         save_gallery_part(
             folder / f"{file_name(model)}-0.npz",

@@ -55,7 +55,13 @@ def register_subset(name: str, groups: tuple[str, ...] = ()) -> Callable[[Callab
     """
 
     def decorate(function: Callable[[], Subset]) -> Callable[[], Subset]:
-        SUBSETS.add(SubsetEntry(name, lambda data_root: function(), groups))
+        def make(_data_root: Path | None) -> Subset:
+            subset = function()
+            if not isinstance(subset, Subset):
+                raise BenchError(f"The registered subset {name} returned {type(subset).__name__}, not a Subset.")
+            return subset
+
+        SUBSETS.add(SubsetEntry(name, make, groups))
         return function
 
     return decorate

@@ -51,6 +51,10 @@ class Background:
         return self._ties[seed]
 
 
+Masking = tuple[tuple[float, float, float], int]
+"""(colour behind the mask, number of thresholds)."""
+
+
 class Case:
     """One method's maps [B,H,W] on one batch, as a metric sees them.
 
@@ -75,10 +79,10 @@ class Case:
         self.background = background or Background(trace)
         self.spent = spent
         self.seed = seed
-        self._threshold_log_odds: dict[tuple[int, int], torch.Tensor] = {}
+        self._threshold_log_odds: dict[Masking, dict[tuple[int, int], float]] = {}
 
     def under(self, protocol: ProtocolView) -> Case:
-        """Return this case under another metric's view of the protocol; what is computed stays shared."""
+        """Put this case under another metric's view of the protocol and return it; what is computed stays shared."""
         self.protocol = protocol
         return self
 
@@ -154,6 +158,7 @@ class Case:
         reach pixels that are 0 already change nothing, so they share the forward of t = 0.
         """
         steps = list(steps)
+        known = self._threshold_log_odds.setdefault((colour, thresholds), {})
         zeros = (self.unit == 0).flatten(1).sum(1)
         pixels = self.unit[0].numel()
         wanted: list[tuple[int, int]] = []  # (image, step) that have to be run
@@ -162,14 +167,16 @@ class Case:
             for t in steps:
                 run = (image, t if t * pixels // thresholds > int(zeros[image]) else 0)
                 place[image, t] = run
-                if run not in self._threshold_log_odds and run not in wanted:
+                if run not in known and run not in wanted:
                     wanted.append(run)
         if wanted:
-            self._run_masks(wanted, colour, thresholds)
-        table = [[self._threshold_log_odds[place[i, t]] for t in steps] for i in range(len(self))]
+            known.update(self._run_masks(wanted, colour, thresholds))
+        table = [[known[place[i, t]] for t in steps] for i in range(len(self))]
         return torch.tensor(table, dtype=torch.float64)
 
-    def _run_masks(self, wanted: list[tuple[int, int]], colour: tuple[float, float, float], thresholds: int) -> None:
+    def _run_masks(
+        self, wanted: list[tuple[int, int]], colour: tuple[float, float, float], thresholds: int
+    ) -> dict[tuple[int, int], float]:
         rows = torch.tensor([image for image, _ in wanted])
         keep = self.unit[0].numel() - torch.tensor([t * self.unit[0].numel() // thresholds for _, t in wanted])
         height, width = self.trace.size
@@ -180,7 +187,7 @@ class Case:
 
         fill = blend(self.trace.images, self.trace.model.colour(colour), rows, masks)
         (odds,) = self.prober.log_odds([Job(self.trace.targets[rows], fill)], (height, width))
-        self._threshold_log_odds.update(dict(zip(wanted, odds.tolist(), strict=True)))
+        return dict(zip(wanted, odds.tolist(), strict=True))
 
     def logits_to_log_odds(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the targets' log-odds [B] for logits [B,C] (or [C], the same for every image)."""

@@ -19,6 +19,12 @@ from bench.randomness import generator, image_id_of
 from bench.types import Truth
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given, so that a clock reads work and not launches."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 @dataclass(frozen=True)
 class Part:
     """What one shared part of a trace cost: network use in images, and wall seconds."""
@@ -73,6 +79,7 @@ class Trace:
     def _part(self, name: str) -> Iterator[None]:
         before, start = self.prober.counts.copy(), time.perf_counter()
         yield
+        wait_for(self.images.device)
         self.parts[name] = Part(self.prober.counts - before, time.perf_counter() - start)
 
     def _checked(self, targets: torch.Tensor | None) -> torch.Tensor:
@@ -150,13 +157,22 @@ class Trace:
             self.prober.counts.head_forwards += len(self)
             self.prober.counts.head_backwards += len(self)
         grid = self.model.grid(gradients)
-        if len(self) and not bool(grid.any()):
-            # A class token that pools alone: no patch of this layer reaches the logits.
+        if len(self) and not bool(grid.any()) and not self._layer_matters():
             raise NotApplicable(
-                f"No position of layer {self.model.layer!r} of {self.model.name} has a gradient; "
+                f"No position of layer {self.model.layer!r} of {self.model.name} reaches the logits; "
                 "choose an earlier layer."
             )
         return grid
+
+    def _layer_matters(self) -> bool:
+        """Return whether any logit depends on the layer's grid; behind a class token that pools alone none does.
+
+        One dead target logit says nothing: another activation and all logits are looked at.
+        """
+        rows = torch.arange(len(self))
+        noise = torch.rand(self.activations.shape, generator=generator(self.seed, "layer")).to(self.activations.device)
+        with untouched(self.model.net), torch.no_grad():
+            return not torch.equal(self.head(noise, rows), self.head(2 * noise, rows))
 
     @property
     def input_gradients(self) -> torch.Tensor:

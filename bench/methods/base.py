@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 
 from bench.engine.case import Spent
 from bench.engine.prober import Counts
-from bench.engine.trace import Part, Trace
+from bench.engine.trace import Part, Trace, wait_for
 from bench.errors import BenchError, NotApplicable
 from bench.models.explainee import Explainee, untouched
 from bench.protocol import digest
@@ -98,11 +98,24 @@ class Method:
         before, known = trace.prober.counts.copy(), set(trace.parts)
         trace.read.clear()
         start = time.perf_counter()
-        with untouched(trace.model.net), torch.no_grad():
+        with untouched(trace.model.net), torch.no_grad(), self._reading_only(trace):
             maps = self.function(trace, **self.parameters)
+            wait_for(trace.images.device)
         seconds = time.perf_counter() - start
         spent = Part(trace.prober.counts - before, seconds)
         return self._checked(maps, trace), _alone(trace, spent, set(trace.parts) - known)
+
+    @contextmanager
+    def _reading_only(self, trace: Trace) -> Iterator[None]:
+        """Refuse a method that writes into what all methods share."""
+        shared = {"images": trace.images, "logits": trace.logits, "activations": trace.captured.values}
+        versions = {name: tensor._version for name, tensor in shared.items() if not tensor.is_inference()}
+        yield
+        for name, version in versions.items():
+            if shared[name]._version != version:
+                raise BenchError(
+                    f"Method {self.name} wrote into the trace's {name}, which all methods share; clone it."
+                )
 
     def _checked(self, maps: Any, trace: Trace) -> torch.Tensor:
         expected = (len(trace), *trace.size)
@@ -124,9 +137,13 @@ def _alone(trace: Trace, spent: Part, made: set[str]) -> Spent:
 
 
 def peak_memory_mib(trace: Trace) -> float:
-    """Return peak memory in MiB: of the GPU where the model is on one, else of this process."""
+    """Return the peak memory so far in MiB: of the GPU where the model is on one, else of this process."""
     if trace.images.is_cuda:
         return torch.cuda.max_memory_allocated(trace.images.device) / 2**20
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return float("nan")
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
@@ -157,6 +174,8 @@ def register_method(
     'unstated'
     >>> METHODS.remove("doc_sum")
     """
+    if callable(name):  # @register_method without brackets
+        return register_method()(name)  # type: ignore[unreachable]
     if fidelity not in FIDELITY:
         raise BenchError(f"fidelity {fidelity!r} of method {name!r} is not one of {', '.join(FIDELITY)}.")
 

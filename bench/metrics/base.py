@@ -6,13 +6,14 @@ A metric never averages over images; the board does. Missing is NaN (could not b
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench.errors import BenchError
+from bench.errors import BenchError, suggestions
 from bench.protocol import Protocol, digest
 from bench.registry import Registry, source_digest
 
@@ -26,6 +27,7 @@ ENGINE_VERSION = 1
 """Raised when a change in `bench.engine` changes numbers; part of every metric's id."""
 
 BETTER = ("lower", "higher", "none")
+NEEDS = ("boxes", "masks", "truth")
 REDUCE = ("mean", "std", "curve", "box_accuracy", "pooled_precision")
 
 
@@ -75,6 +77,8 @@ class Metric:
     # forwards per image, given the protocol; an upper bound, since equal images are run once
     forwards: Callable[[Protocol], int] = lambda _: 0
     builtin: bool = True
+    # a positive factor on the map changes nothing, so equal maps may share one probe
+    scale_free: bool = False
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -116,11 +120,13 @@ def register_metric(
     reads: tuple[str, ...] = (),
     version: int = 1,
     calibrates: bool = False,
+    scale_free: bool | None = None,
     forwards: Callable[[Protocol], int] | int = 0,
 ) -> Callable[[MetricFunction], MetricFunction]:
     """Register a metric: a function from a `Case` to {value name: [B] or [B,n]}.
 
-    Without `values` the metric has one value of its own name, ranked in the direction `better`.
+    Without `values` the metric has one value of its own name, ranked in the direction `better`.  scale_free: a positive
+    factor on the map changes nothing; built-in metrics are, but for the cost.
 
     >>> @register_metric("doc_peak", better="higher")
     ... def doc_peak(case):
@@ -128,10 +134,15 @@ def register_metric(
     >>> METRICS.remove("doc_peak")
     """
 
+    if callable(name):  # @register_metric without brackets
+        return register_metric()(name)  # type: ignore[unreachable]
+
     def register(function: MetricFunction) -> MetricFunction:
         chosen = name or function.__name__
         facts = values or {chosen: Value(chosen.replace("_", " "), better=better, ranked=better != "none")}
         count = forwards if callable(forwards) else lambda _protocol, n=forwards: n
+        builtin = function.__module__.startswith("bench.")
+        _check_metric(chosen, facts, needs, reads)
         METRICS.add(
             Metric(
                 name=chosen,
@@ -143,9 +154,22 @@ def register_metric(
                 version=version,
                 calibrates=calibrates,
                 forwards=count,
-                builtin=function.__module__.startswith("bench."),
+                builtin=builtin,
+                scale_free=scale_free if scale_free is not None else builtin and family != "cost",
             )
         )
         return function
 
     return register
+
+
+def _check_metric(name: str, values: Mapping[str, Value], needs: tuple[str, ...], reads: tuple[str, ...]) -> None:
+    fields = {field.name for field in dataclasses.fields(Protocol)}
+    for what, given, known in (("needs", needs, set(NEEDS)), ("reads", reads, fields)):
+        for word in given:
+            if word not in known:
+                raise BenchError(f"Metric {name}: {what} has {word!r}.{suggestions(word, known)}")
+    for other in METRICS:
+        taken = sorted(set(values) & set(other.values))
+        if taken and other.name != name:
+            raise BenchError(f"Metric {name}: the value {taken[0]!r} belongs to the metric {other.name}; rename it.")

@@ -47,5 +47,5 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"resnet_scenes": resnet_sc
 def seeded(build: Callable[..., nn.Module], seed: int, **kwargs: object) -> nn.Module:
     """Build a network with weights drawn from a seed, leaving the global random state as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # manual_seed would also reseed GPUs, and not restore them
         return build(**kwargs)

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import nn
 
 from bench.data.geometry import Geometry
+from bench.data.images import decode
 from bench.errors import BenchError, NotApplicable
 from bench.models.split import Captured, LayerSplit, Split, WholeSplit
 
@@ -33,7 +33,7 @@ class Explainee:
     (timm networks: `forward_features`).  geometry: preprocessing of files; None resizes the short side to size/0.875
     and crops the centre.
 
-    The network is used in float32, in eval mode and without parameter gradients while it runs, and is left as it was.
+    The network must be in float32; it runs in eval mode and without parameter gradients, and is left as it was.
     """
 
     def __init__(
@@ -60,6 +60,9 @@ class Explainee:
         self.card = dict(card or {})
         self.geometry = geometry or Geometry(self.size, "short", round(self.size / DEFAULT_CROP), "bicubic")
         self._layer = layer
+        self._fingerprint: tuple[tuple[tuple[int, int], ...], str] | None = None
+        if any(p.is_floating_point() and p.dtype != torch.float32 for p in net.parameters()):
+            raise BenchError(f"The network {self.name} is not in float32; give net.float().")
 
     # --- running
 
@@ -128,7 +131,7 @@ class Explainee:
 
     def _channels_last(self, values: torch.Tensor) -> bool:
         # Images are square here, so two equal middle axes mean NHWC; h == w == K alone is read as NCHW.
-        return values.shape[1] == values.shape[2] != values.shape[3] and self._features not in (None, values.shape[1])
+        return values.shape[1] == values.shape[2] != values.shape[3] and self._features != values.shape[1]
 
     @cached_property
     def _features(self) -> int | None:
@@ -183,9 +186,16 @@ class Explainee:
 
     # --- identity
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Return the sha256 (hex) of the weights: names, shapes, dtypes and bytes of parameters and buffers."""
+        # Computed anew when a tensor was written or replaced: a fine-tuned network is another model.
+        key = tuple((t.data_ptr(), t._version) for t in (*self.net.parameters(), *self.net.buffers()))
+        if self._fingerprint is None or self._fingerprint[0] != key:
+            self._fingerprint = key, self._hash_weights()
+        return self._fingerprint[1]
+
+    def _hash_weights(self) -> str:
         digest = hashlib.sha256()
         for name, tensor in sorted(self.net.state_dict().items()):
             tensor = tensor.detach().cpu().contiguous()
@@ -221,13 +231,9 @@ class Explainee:
 
 def read_image(path: str | Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Read an image file as uint8 RGB [H,W,3]."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except FileNotFoundError:
-        raise BenchError(f"There is no image file {path}; check the path.") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise BenchError(f"The image {path} cannot be read ({error}); replace it or leave it out.") from None
+    if not Path(path).is_file():
+        raise BenchError(f"There is no image file {path}; check the path.")
+    return decode({"bytes": Path(path).read_bytes()}, str(path))
 
 
 @contextmanager
@@ -248,7 +254,8 @@ def untouched(net: nn.Module) -> Iterator[None]:
     for p, _, _ in flags:
         p.requires_grad_(False)
     try:
-        yield
+        with _full_float32():
+            yield
     finally:
         for module, mode, keys in zip(modules, modes, hooks, strict=True):
             module.training = mode
@@ -258,6 +265,17 @@ def untouched(net: nn.Module) -> Iterator[None]:
             p.grad = grad
     if any(v is not None and t._version != v for t, v in zip(tensors, versions, strict=True)):
         raise BenchError("The model's parameters or buffers were written while it was explained; work on a copy.")
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Keep GPUs from rounding float32 to TF32, which the protocol's "float32" does not mean."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 _HOOK_TABLES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

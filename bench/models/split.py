@@ -80,6 +80,7 @@ class LayerSplit:
         self.layer = layer
         self._modules = modules
         self._needs_bypass: bool | None = None
+        self._before = self._outermost()
 
     def capture(self, x: torch.Tensor) -> Captured:
         finished: dict[str, list[Any]] = defaultdict(list)
@@ -95,24 +96,25 @@ class LayerSplit:
 
             return hook
 
-        with _hooks((module, watch(name)) for name, module in self._modules.items() if name):
+        with _hooks((self._modules[name], watch(name)) for name in (*self._before, self.layer)):
             logits = self.net(x)
+        if not isinstance(logits, torch.Tensor):
+            raise BenchError(
+                f"The network returns {type(logits).__name__}; cambench explains networks that return logits [B,C]."
+            )
         if len(kept) != 1:
             raise NotApplicable(
                 f"Layer {self.layer!r} ran {len(kept)} times in one forward, so its output is not one tensor; "
                 "choose a layer that runs once."
             )
-        captured = Captured(kept[0], logits, (x.shape[-2], x.shape[-1]), self._outermost(finished))
+        captured = Captured(kept[0], logits, (x.shape[-2], x.shape[-1]), dict(finished))
         return self._without_needless_bypass(captured)
 
-    def _outermost(self, finished: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """Keep modules whose parent was still running when the layer ended: the rest is inside one of them."""
+    def _outermost(self) -> list[str]:
+        """Return the modules that may finish before the layer and lie in no other such: its ancestors' children."""
         ancestors = {""} | {self.layer.rsplit(".", n)[0] for n in range(1, self.layer.count(".") + 1)}
-        return {
-            name: outs
-            for name, outs in finished.items()
-            if (name.rsplit(".", 1)[0] if "." in name else "") in ancestors and name not in ancestors
-        }
+        parents = {name: name.rpartition(".")[0] for name in self._modules if name}
+        return [n for n, parent in parents.items() if parent in ancestors and n not in ancestors and n != self.layer]
 
     def _without_needless_bypass(self, captured: Captured) -> Captured:
         """Keep earlier outputs only when the rest of the network reads them (a skip connection around the layer)."""
@@ -147,12 +149,15 @@ class LayerSplit:
         try:
             for name, outs in answers.items():
                 module = self._modules[name]
+                patched.append((module, module.__dict__.get("forward")))
                 module.forward = _answer(list(outs), module.forward)
-                patched.append(module)
             yield
         finally:
-            for module in patched:
-                del module.forward
+            for module, own in patched:
+                if own is None:
+                    del module.forward
+                else:  # somebody had given this instance a forward of its own
+                    module.forward = own
 
 
 def _answer(outs: list[Any], forward: Callable[..., Any]) -> Callable[..., Any]:

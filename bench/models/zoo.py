@@ -43,6 +43,9 @@ def register_model(name: str | None = None) -> Callable[[Callable[[], Explainee]
     >>> MODELS.remove("doc_net")
     """
 
+    if callable(name):  # @register_model without brackets
+        return register_model()(name)  # type: ignore[unreachable]
+
     def register(function: Callable[[], Explainee]) -> Callable[[], Explainee]:
         chosen = name or function.__name__
 
@@ -72,9 +75,11 @@ def load_model(
     .safetensors or .pth file.  layer: name of the explained layer.  Further arguments go to `timm.create_model`.
     """
     text = str(name)
-    if text in MODELS:
-        return MODELS.get(text).make(layer=layer, weights=weights, **timm_kwargs)
     path, _, entry = text.partition("#")
+    if timm_kwargs and (text in MODELS or path.endswith(".json")):
+        raise BenchError(f"{text} is built as its card says; {', '.join(timm_kwargs)} can be given to timm names only.")
+    if text in MODELS:
+        return MODELS.get(text).make(layer=layer, weights=weights)
     if path.endswith(".json"):
         return from_card(Path(path), entry, layer=layer, weights=weights)
     return from_timm(text, weights, layer, timm_kwargs)
@@ -84,6 +89,10 @@ def expand_models(patterns: list[str]) -> list[str]:
     """Return model names for names, groups, wildcards over known names, and card files (all their entries)."""
     names: list[str] = []
     for pattern in patterns:
+        if pattern.startswith("-"):
+            dropped = set(expand_models([pattern[1:]]))
+            names = [name for name in names if name not in dropped]
+            continue
         path, _, entry = pattern.partition("#")
         if path.endswith(".json"):
             entries = [entry] if entry else list(read_card(Path(path)))
@@ -107,7 +116,7 @@ def from_timm(name: str, weights: str | Path | None, layer: str | None, kwargs: 
     pretrained = str(weights) == "pretrained"
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(RANDOM_SEED)
+            torch.default_generator.manual_seed(RANDOM_SEED)  # manual_seed would also reseed GPUs, and not restore them
             net = timm.create_model(name, pretrained=pretrained, **kwargs)
     except Exception as error:  # timm, the hub client and the network each raise their own
         what = "download pretrained weights for" if pretrained or name.startswith("hf-hub:") else "build"

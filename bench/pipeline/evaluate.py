@@ -23,7 +23,7 @@ from bench.models.zoo import load_model
 from bench.pipeline.gallery import write_gallery
 from bench.pipeline.plan import Plan, Task, make_plan
 from bench.pipeline.provenance import code_version, describe, merged
-from bench.pipeline.records import Records, Store, empty_frame
+from bench.pipeline.records import Records, Store, empty_frame, equal_methods
 from bench.pipeline.single import apply
 from bench.protocol import Protocol, get_protocol
 from bench.types import Batch
@@ -105,9 +105,9 @@ def run_plan(
         probers = {m.name: Prober(m, plan.batch_size, plan.compiled) for m in plan.models}
         for number, (task, groups) in enumerate(waiting.items()):
             outcome = run_task(plan, task, groups, probers[task.model], gallery)
-            store.add(task_name(task), pd.DataFrame(outcome.rows) if outcome.rows else empty_frame())
-            if out is not None and outcome.gallery:
+            if out is not None and outcome.gallery:  # before the rows: a task whose rows are there is never run again
                 write_gallery(out, task_name(task), outcome.gallery)
+            store.add(task_name(task), pd.DataFrame(outcome.rows) if outcome.rows else empty_frame())
             for method, reason in outcome.not_applicable.items():
                 provenance["not_applicable"].setdefault(task.model, {})[method] = reason
             if progress:
@@ -156,11 +156,12 @@ def missing_cells(
     """Return what the items of a task still lack: {missing cells: item positions}, items without gaps left out."""
     model = plan.model(task.model)
     metrics = [metric.id(plan.protocol) for metric in plan.metrics_of(task.part)]
+    weights_id, manifest_id = model.weights_id, plan.manifest_id
     wanted = {(method.id, metric) for method in plan.methods if method.id not in unfit for metric in metrics}
     ids = plan.part(task.part).ids
     groups: Groups = {}
     for position in range(task.start, task.stop):
-        key = (task.part, ids[position], task.model, model.weights_id, plan.manifest_id)
+        key = (task.part, ids[position], task.model, weights_id, manifest_id)
         lacking = frozenset(wanted - done.get(key, set()))
         if lacking:
             groups.setdefault(lacking, []).append(position)
@@ -212,16 +213,18 @@ class _BatchRun:
     ) -> None:
         self.plan, self.task, self.batch, self.prober, self.outcome = plan, task, batch, prober, outcome
         self.cells, self.shown = cells, shown
+        self.weights_id = prober.model.weights_id
         images = prober.model.normalise(batch.pixels)
         seed = plan.protocol.seed
         base = Trace(prober, images, ids=batch.image_ids, truth=batch.truth, seed=seed)
         self.predicted = base.predicted
         every_label = plan.subset.explain == "label"
         self.trace = base.retarget(batch.labels) if every_label else base
-        self.trace.parts = base.parts
         self.rows = torch.nonzero(batch.labels != self.trace.targets)[:, 0]  # explained a second time, for the label
         self.label_trace = base.retarget(batch.labels)
         self.second = self.label_trace.select(self.rows) if len(self.rows) else None
+        for trace in (self.trace, self.label_trace):
+            trace.parts.update(base.parts)
         self.background = Background(self.trace)
         self._seen: list[tuple[str, torch.Tensor, dict[str, dict[str, torch.Tensor]]]] = []
 
@@ -233,16 +236,18 @@ class _BatchRun:
             if not metrics:
                 continue
             try:
-                maps = self._maps(method)
+                maps = self._maps(method, {getattr(self.plan.protocol, q.target_field) for q in metrics})
             except NotApplicable as reason:
                 self.outcome.not_applicable[method.name] = str(reason)
                 continue
             self._score(method, maps, metrics)
             self._keep_for_gallery(method, maps)
 
-    def _maps(self, method: Method) -> Maps:
-        maps, spent = method.measured(self.trace)
-        if method.class_agnostic or self.second is None:
+    def _maps(self, method: Method, targets: set[str]) -> Maps:
+        """Return a method's maps for the targets that are wanted; the label's anew only where it is not predicted."""
+        only_label = targets == {"label"} and not method.class_agnostic
+        maps, spent = method.measured(self.label_trace if only_label else self.trace)
+        if only_label or "label" not in targets or method.class_agnostic or self.second is None:
             return Maps(maps, maps, spent)
         label = maps.clone()
         label[self.rows] = method(self.second)
@@ -270,7 +275,7 @@ class _BatchRun:
         results: dict[str, dict[str, torch.Tensor]] = {}
         for metric in metrics:
             on_label = getattr(self.plan.protocol, metric.target_field) == "label"
-            if metric.name in twin and metric.family != "cost":
+            if metric.name in twin and metric.scale_free:
                 results[metric.name] = twin[metric.name]
             else:
                 results[metric.name] = apply(metric, label_case if on_label else case, self.plan.protocol)
@@ -300,7 +305,7 @@ class _BatchRun:
             "method_id": method.id,
             "metric_id": metric.id(plan.protocol),
             "protocol_id": plan.protocol.id,
-            "weights_id": model.weights_id,
+            "weights_id": self.weights_id,
             "manifest_id": plan.manifest_id,
             "code": code_version(),
         }
@@ -329,8 +334,8 @@ class _BatchRun:
             item = self.batch.ids[i]
             pixels = (self.batch.pixels[i].cpu().permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
             self.outcome.gallery[f"{item}|image"] = pixels
-            names = self.plan.subset.class_names
-            self.outcome.gallery[f"{item}|title"] = np.array(str(names[int(self.trace.targets[i])]))
+            names, target = self.plan.subset.class_names, int(self.trace.targets[i])
+            self.outcome.gallery[f"{item}|title"] = np.array(names[target] if target < len(names) else str(target))
             small = torch.nn.functional.avg_pool2d(maps.scaled[0, i][None, None], max(1, pixels.shape[0] // 96))
             self.outcome.gallery[f"{item}|{method.name}"] = small[0, 0].to(torch.float16).numpy()
 
@@ -340,25 +345,3 @@ def _summary(values: torch.Tensor) -> float:
     if values.ndim == 0:
         return float(values)
     return float("nan") if bool(torch.isnan(values).any()) else 0.0
-
-
-# --- which methods were the same map
-
-
-def equal_methods(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
-    """Return {model: {method: first method with the same map}}: those whose every score but cost is the same number.
-
-    Maps that agree to 1e-5 share their probes (see `_twin`), so their scores agree to the last bit.
-    """
-    ignored = ("forwards", "backwards", "head_forwards", "head_backwards", "seconds", "peak_memory")
-    scored = frame[(frame["part"] == "eval") & ~frame["metric"].isin(ignored) & frame["vector"].isna()]
-    equal: dict[str, dict[str, str]] = {}
-    for model, rows in scored.groupby("model", sort=False):
-        table = rows.pivot_table(index=["item", "metric"], columns="method", values="value", sort=False, dropna=False)
-        for column, method in enumerate(table.columns):
-            for earlier in table.columns[:column]:
-                a, b = table[method].to_numpy(), table[earlier].to_numpy()
-                if np.isfinite(a).any() and np.array_equal(a, b, equal_nan=True):
-                    equal.setdefault(str(model), {})[str(method)] = str(earlier)
-                    break
-    return equal

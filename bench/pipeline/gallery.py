@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from bench.files import replaced_file
+from bench.pipeline.records import free_name
 
 
 def write_gallery(folder: Path, name: str, arrays: dict[str, Any]) -> None:
     """Write one task's pictures and maps, beside those of earlier runs of the same task."""
-    number = len(list((folder / "gallery").glob(f"{name}-*.npz")))
-    with replaced_file(folder / "gallery" / f"{name}-{number}.npz") as temporary, temporary.open("wb") as file:
+    with replaced_file(free_name(folder / "gallery", name, ".npz")) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)

@@ -90,7 +90,9 @@ class Plan:
     # --- what it costs
 
     def per_image(self, model: Explainee, part: str) -> Counts:
-        """Return the work per image, an upper bound: equal maps and equal images are run once."""
+        """Return the work per image: more than is run where maps or images are equal, less where a label is not what
+        the model predicts and a second map is made for it.
+        """
         # The shared pass and, for insertion, the blurred image; one gradient of the head.
         total = Counts(forwards=2, head_forwards=1, head_backwards=1)
         probes = probe_forwards(self.metrics_of(part), self.protocol)
@@ -191,7 +193,9 @@ def _calibration(subset: Subset, metrics: Sequence[Metric], wanted: int | None) 
 
 def _check_classes(model: Explainee, subset: Subset) -> None:
     classes = model.num_classes
-    if classes < subset.num_classes or (classes != subset.num_classes and subset.manifest.classes):
+    # Numbers as names: the largest label is all that is known of the classes, and a model may have more.
+    named = any(not name.isdigit() for name in subset.class_names)
+    if classes < subset.num_classes or (classes != subset.num_classes and named):
         raise BenchError(
             f"The model {model.name} has {classes} classes and the subset {subset.name} {subset.num_classes}; "
             "choose a model and a subset of the same classes."

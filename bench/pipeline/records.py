@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -61,7 +62,7 @@ class Records:
 
     provenance holds: run, created, commands, code, packages, machine, protocol {name,id,...}, subsets {name: facts},
     models {name: facts}, methods {name: {id,group,fidelity,citation,control,...}}, metrics {value name: {family,id,
-    title,better,ranked,reduce,target}}, cells (see `bench.pipeline.evaluate`).
+    title,better,ranked,reduce,target}}, not_applicable {model: {method: reason}}, equal (see `equal_methods`).
     """
 
     frame: pd.DataFrame
@@ -83,7 +84,8 @@ class Records:
         if not files:
             raise BenchError(f"The run at {path} holds no records yet; let `cambench run` finish at least one task.")
         frame = pd.concat([read_part(file) for file in files], ignore_index=True)
-        return cls(current(frame, provenance), provenance)
+        rows = current(frame, provenance)
+        return cls(rows, {**provenance, "equal": equal_methods(rows)})
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
@@ -106,15 +108,16 @@ def read_part(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
 
 def current(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.DataFrame:
     """Keep the rows whose method, metric, weights and manifest ids are those that run.json names."""
-    wanted = {
-        "method_id": {m["id"] for m in provenance["methods"].values()},
-        "metric_id": {m["id"] for m in provenance["metrics"].values()},
-        "weights_id": {m["weights_id"] for m in provenance["models"].values()},
-        "manifest_id": {s["manifest_id"] for s in provenance["subsets"].values()},
-    }
+    columns = (
+        ("method", "method_id", "methods", "id"),
+        ("metric", "metric_id", "metrics", "id"),
+        ("model", "weights_id", "models", "weights_id"),
+        ("subset", "manifest_id", "subsets", "manifest_id"),
+    )
     keep = pd.Series(data=True, index=frame.index)
-    for column, ids in wanted.items():
-        keep &= frame[column].isin(ids)
+    for name, identity, kind, key in columns:
+        now = {one: facts[key] for one, facts in provenance[kind].items()}
+        keep &= frame[name].map(now) == frame[identity]
     return frame[keep].reset_index(drop=True)
 
 
@@ -133,6 +136,31 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
             use_dictionary=[c for c in SCHEMA.names if c not in ("value", "vector")],
             column_encoding={"vector.list.element": "BYTE_STREAM_SPLIT"},
         )
+
+
+NOT_OF_THE_MAP = ("forwards", "backwards", "head_forwards", "head_backwards", "seconds", "peak_memory")
+"""Values that say what a map cost and not what it is."""
+
+
+def equal_methods(frame: pd.DataFrame, tolerance: float = 1e-6) -> dict[str, dict[str, str]]:
+    """Return {model: {method: first method with the same map}}: those whose scores agree on every image.
+
+    Maps that are the same up to a positive factor share their probes, so their scores agree to the last bit; those of
+    different commands agree within the tolerance. Scores of only 0 and 1 (hits) are no evidence.
+    """
+    scored = frame[(frame["part"] == "eval") & ~frame["metric"].isin(NOT_OF_THE_MAP) & frame["vector"].isna()]
+    equal: dict[str, dict[str, str]] = {}
+    for model, rows in scored.groupby("model", sort=False):
+        table = rows.pivot_table(index=["item", "metric"], columns="method", values="value", sort=False, dropna=False)
+        columns = {str(name): table[name].to_numpy() for name in table.columns}
+        for number, (method, values) in enumerate(columns.items()):
+            if not (np.isfinite(values) & (values != 0) & (values != 1)).any():
+                continue
+            for earlier in list(columns)[:number]:
+                if np.allclose(values, columns[earlier], rtol=0, atol=tolerance, equal_nan=True):
+                    equal.setdefault(str(model), {})[method] = earlier
+                    break
+    return equal
 
 
 def empty_frame() -> pd.DataFrame:
@@ -159,13 +187,15 @@ class Store:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            check_own(self.folder)
             lock = (self.folder / ".lock").open("w")
         except OSError as error:
             raise BenchError(f"Cannot write to {self.folder} ({error.strerror}); choose another --out.") from None
         with lock:
             _lock(lock, self.folder)
-            for leftover in self.folder.rglob(".*.tmp"):  # of a process that was killed while it wrote
-                leftover.unlink(missing_ok=True)
+            for place in (self.folder, *(self.folder / name for name in OWN_FOLDERS)):
+                for leftover in place.glob(".*.tmp"):  # of a process that was killed while it wrote
+                    leftover.unlink(missing_ok=True)
             yield
 
     @property
@@ -199,8 +229,7 @@ class Store:
         if self.folder is None:
             self._memory.append(frame)
         elif len(frame):
-            number = sum(part.name.startswith(f"{name}-") for part in self.parts)
-            write_parquet(self.folder / "records" / f"{name}-{number}.parquet", frame)
+            write_parquet(free_name(self.folder / "records", name, ".parquet"), frame)
 
     def records(self, provenance: dict[str, Any]) -> Records:
         """Return the current records."""
@@ -210,6 +239,23 @@ class Store:
             )
         kept = [frame for frame in self._memory if len(frame)]
         return Records(pd.concat(kept, ignore_index=True) if kept else empty_frame(), provenance)
+
+
+OWN_FOLDERS = ("records", "gallery", "tables", "plots")
+"""What a run folder holds beside run.json and board.md."""
+
+
+def check_own(folder: Path) -> None:
+    """Refuse a folder with somebody's files in it: a run folder is written and cleaned as a whole."""
+    strangers = [p.name for p in folder.iterdir() if not p.name.startswith(".")] if folder.is_dir() else []
+    if strangers and not (folder / "run.json").is_file():
+        raise BenchError(f"The folder {folder} holds other files ({sorted(strangers)[0]}); choose a new or empty one.")
+
+
+def free_name(folder: Path, name: str, suffix: str) -> Path:
+    """Return the path NAME-<n>SUFFIX after the last one there is: a file that was deleted frees no number."""
+    taken = [path.stem.rpartition("-")[2] for path in folder.glob(f"{name}-*{suffix}")]
+    return folder / f"{name}-{max((int(n) for n in taken if n.isdigit()), default=-1) + 1}{suffix}"
 
 
 def _lock(file: IO[str], folder: Path) -> None:

@@ -83,7 +83,7 @@ def score(
     """
     chosen = get_protocol(protocol)
     images = checked_images(model, images)
-    maps = torch.as_tensor(maps, dtype=torch.float32)
+    maps = torch.as_tensor(maps, dtype=torch.float32).detach().cpu()
     if maps.shape != (len(images), *images.shape[-2:]):
         raise BenchError(
             f"maps has shape {tuple(maps.shape)} for images {tuple(images.shape)}; give one map [H,W] per image."
@@ -116,8 +116,9 @@ def apply(metric: Metric, case: Case, protocol: Protocol) -> Scores:
                 f"Metric {metric.name} returned {name} of shape {tuple(values.shape)} for {len(case)} images; "
                 "a value is [B] or [B,n]."
             )
+        values = torch.as_tensor(values).detach().cpu().double()
         usable = case.finite.view(-1, *[1] * (values.ndim - 1))
-        checked[name] = torch.where(usable | (values == OUTSIDE), values.double(), torch.nan)
+        checked[name] = torch.where(usable | (values == OUTSIDE), values, torch.nan)
     return checked
 
 

@@ -1,0 +1,28 @@
+"""Keep freed memory in the process: a forward's layers then reuse each other's pages instead of asking for new ones.
+
+glibc gives large blocks back to the system when they are freed, and every layer's output is one. Fetching and clearing
+new pages for each cost a MobileNetV2 half of its speed at 32 images of 224 pixels on two cores. Nothing else changes:
+the peak is the same, the numbers are the same.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
+_TOP_PAD = 64 * 2**20
+
+
+@functools.cache
+def keep_memory() -> bool:
+    """Tell glibc's malloc to keep large blocks; return whether it took it (other systems: False). Once per process."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, _TOP_PAD))
+    return all(mallopt(option, value) == 1 for option, value in settings)
