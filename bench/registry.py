@@ -172,21 +172,17 @@ def source_digest(function: Callable[..., Any]) -> str:
         if module is not None and module.__name__.startswith("bench."):
             text = "\n".join(_reachable_sources(function))
         else:
-            text = _module_source(module) or inspect.getsource(function)
+            text = _module_source(function) or inspect.getsource(function)
     except (OSError, TypeError):
         # Typed into a session: there is no file to read, but there is code.
         text = repr(_code_facts(inspect.unwrap(function).__code__))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _module_source(module: ModuleType | None) -> str:
-    """Return the source of a plug-in's file, or "" for a notebook or an interactive session."""
-    if module is None or (module.__name__ == "__main__" and not hasattr(module, "__file__")):
-        return ""
-    try:
-        return inspect.getsource(module)
-    except (OSError, TypeError):
-        return ""
+def _module_source(function: Callable[..., Any]) -> str:
+    """Return the source of the file that a function stands in, or "" for a notebook or an interactive session."""
+    file = Path(inspect.unwrap(function).__code__.co_filename)
+    return file.read_text() if file.suffix == ".py" and file.is_file() else ""
 
 
 def _code_facts(code: CodeType) -> tuple[Any, ...]:

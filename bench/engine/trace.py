@@ -153,7 +153,8 @@ class Trace:
         with self._part("gradients"), untouched(self.model.net), torch.enable_grad():
             logits = self.model.split.head(values, self.captured, torch.arange(len(self)))
             chosen = logits.gather(1, self.targets.to(logits.device)[:, None]).sum()
-            (gradients,) = torch.autograd.grad(chosen, values)
+            # A network that does not read the layer at all has no graph to it.
+            gradients = torch.autograd.grad(chosen, values)[0] if chosen.requires_grad else torch.zeros_like(values)
             self.prober.counts.head_forwards += len(self)
             self.prober.counts.head_backwards += len(self)
         grid = self.model.grid(gradients)

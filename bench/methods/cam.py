@@ -135,8 +135,8 @@ def eigen_cam(trace: Trace) -> torch.Tensor:
 @register_method(
     "eigen_grad_cam",
     group="cam",
-    fidelity="official",
-    citation="Gildenblat et al., pytorch-grad-cam, EigenGradCAM (code)",
+    fidelity="reconstruction",
+    citation="after pytorch-grad-cam's EigenGradCAM (no paper), which centres and fixes no sign",
 )
 def eigen_grad_cam(trace: Trace) -> torch.Tensor:
     """As eigen_cam, of G * A. [B,H,W]."""

@@ -224,3 +224,65 @@ def test_timm_preprocessing_is_found():
     assert model.size == 176
     assert model.geometry.size == 176
     assert model.card["weights"] == "random"
+
+
+def test_a_forward_of_the_instance_s_own_comes_back():
+    net = timm.create_model("resnet10t", num_classes=5).eval()
+    own = net.layer1.forward
+    net.layer1.forward = own  # as accelerate and others do
+    model = bench.Explainee(net, size=64, layer="layer3")
+    with torch.no_grad(), untouched(net):
+        captured = model.capture(torch.randn(1, 3, 64, 64))
+        model.split.head(captured.values, captured, torch.arange(1))
+    assert net.layer1.__dict__["forward"] == own
+
+
+def test_channels_last_activations_are_known_without_num_features():
+    class Swinlike(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = torch.nn.Sequential(torch.nn.Conv2d(3, 12, 8, stride=8), Permute(0, 2, 3, 1))
+            self.fc = torch.nn.Linear(12, 4)
+
+        def forward(self, x):
+            return self.fc(self.body(x).mean((1, 2)))
+
+    class Permute(torch.nn.Module):
+        def __init__(self, *axes):
+            super().__init__()
+            self.axes = axes
+
+        def forward(self, x):
+            return x.permute(self.axes)
+
+    model = bench.Explainee(Swinlike(), size=32, layer="body")
+    assert model.probe_shape == (4, 12, 4, 4)
+
+
+def test_what_is_no_classifier_in_float32_is_one_sentence():
+    class Wrapped(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = torch.nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return {"logits": self.body(x).mean((2, 3))}
+
+    with pytest.raises(BenchError, match="returns dict; cambench explains networks that return logits"):
+        _ = bench.Explainee(Wrapped(), size=32, layer="body").probe_shape
+    with pytest.raises(BenchError, match=r"not in float32; give net\.float\(\)"):
+        bench.Explainee(resnet_scenes().double(), size=96)
+
+
+def test_a_corrupt_png_is_one_sentence(tmp_path):
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[40:60] = b"\0" * 20
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(BenchError, match=r"a\.png cannot be read"):
+        bench.Explainee(vgg_scenes(), size=96).read(tmp_path / "a.png")
+
+
+def test_arguments_of_a_card_are_its_own():
+    with pytest.raises(BenchError, match="num_classes can be given to timm names only"):
+        bench.load_model("resnet-scenes", num_classes=3)
