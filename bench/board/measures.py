@@ -163,6 +163,25 @@ def measures(frame: pd.DataFrame, provenance: dict[str, Any]) -> Iterator[Measur
             correct = scored[scored["correct"].astype(bool)]
             for measure in expand(str(name), facts, correct, calibration, ious):
                 yield Measure(measure.name + CORRECT, measure.facts, measure.rows)
+    yield from relative(frame, provenance["metrics"])
+
+
+CLEAN_END = {"deletion": 0, "insertion": -1}
+"""Where a curve is the clean image's probability."""
+
+
+def relative(frame: pd.DataFrame, metrics: dict[str, Any]) -> Iterator[Measure]:
+    """Yield deletion and insertion over p_c(x), for comparing models of different confidence; reported, not ranked."""
+    scored = frame[frame["part"] == "eval"]
+    key = ["item", "model", "method"]
+    for name, end in CLEAN_END.items():
+        areas, curves = (scored[scored["metric"] == metric] for metric in (name, f"{name}_curve"))
+        if areas.empty or curves.empty:
+            continue
+        clean = curves.set_index(key)["vector"].map(lambda v, end=end: float(v[end]) if v is not None else np.nan)
+        rows = areas.assign(value=areas["value"].to_numpy() / clean.reindex(areas.set_index(key).index).to_numpy())
+        facts = {**metrics[name], "title": f"{name} over p(x)", "ranked": False, "upper": None}
+        yield Measure(f"{name}_relative", facts, rows)
 
 
 def expand(

@@ -281,3 +281,18 @@ def test_a_method_that_does_not_fit_is_named(toy: SimpleNamespace) -> None:
     reason = "cam needs a linear head."
     records = toy.build(toy.scalars("deletion", {"a": [0.1]}), not_applicable={"net": {"cam": reason}})
     assert leaderboard(records).flags == [f"cam is n/a on net: {reason}"]
+
+
+def test_relative_areas_divide_by_the_clean_probability_by_hand(toy: SimpleNamespace) -> None:
+    """Deletion .2 from p = .8 is .25 of it; insertion .3 up to p = .5 is .6; not ranked."""
+    rows = [
+        toy.row("i0", "a", "deletion", 0.2),
+        toy.row("i0", "a", "deletion_curve", np.array([0.8, 0.1, 0.0])),
+        toy.row("i0", "a", "insertion", 0.3),
+        toy.row("i0", "a", "insertion_curve", np.array([0.0, 0.2, 0.5])),
+    ]
+    board = leaderboard(toy.build(rows))
+    for metric, expected in (("deletion_relative", 0.25), ("insertion_relative", 0.6)):
+        table = board.table(metric, "toy", "net")
+        assert table["mean"].item() == pytest.approx(expected, abs=1e-6)
+        assert not table["ranked"].item()
