@@ -125,7 +125,8 @@ class Prober:
     def _run(self, images: torch.Tensor, count: int) -> torch.Tensor:
         if not self._wants_compiled or self._buffer is None:
             return self.logits(images)
-        self._compiled = self._compiled or compiled_net(self.model, self._buffer)
+        if self._compiled is None:  # not `or`: a compiled module has no truth value
+            self._compiled = compiled_net(self.model, self._buffer)
         # Always the whole buffer: one shape means one compilation. What lies behind `count` is not looked at.
         self.counts.forwards += count
         logits: torch.Tensor = self._compiled(self._buffer)[:count]
