@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.errors import BenchError, NotApplicable
+from bench.files import file_name
 from bench.version import __version__
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def run(
         calibration,
         compiled,
     )
-    folder = out or Path("runs") / _slug(plan.subset.name)
+    folder = out or Path("runs") / file_name(plan.subset.name, "-")
     if yes_plan_only:
         _announce(plan, folder)
         return
@@ -382,10 +383,6 @@ def _board(records: Records) -> Board:
 
 def _command() -> str:
     return shlex.join(["cambench", *sys.argv[1:]])
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
 
 
 @contextlib.contextmanager

@@ -36,3 +36,12 @@ def write_json(path: Path, value: object) -> None:
     """Write JSON atomically."""
     with replaced_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
+
+
+def file_name(text: str, other: str = "_") -> str:
+    """Return a text as a file name: letters, digits, `-`, `_` and `.` stay, anything else becomes `other`.
+
+    >>> file_name("a/b.c")
+    'a_b.c'
+    """
+    return "".join(c if c.isalnum() or c in "-_." else other for c in text)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from bench.board.measures import CORRECT, MIN_CALIBRATION
+from bench.board.measures import CORRECT
 from bench.board.text import OVERALL, number
-from bench.pipeline.records import Records
+from bench.pipeline.records import MIN_CALIBRATION, Records
 
 MAX_INSERTION_START = 0.05
 """Mean probability, over that of chance, at the start of insertion above which its curve begins too high."""

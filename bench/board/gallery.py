@@ -7,7 +7,6 @@ A part is `gallery/<model>-<shard>.npz` (characters of the model's name other th
 
 from __future__ import annotations
 
-import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from bench.errors import BenchError
-from bench.files import replaced_file
+from bench.files import file_name, replaced_file
 
 FOLDER = "gallery"
 TILE = 80
@@ -77,11 +76,6 @@ def load_gallery(folder: str | Path, models: list[str] | None = None) -> Gallery
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise BenchError(f"The gallery file {path} cannot be read ({error}); delete it and run again.") from None
     return gallery
-
-
-def file_name(model: str) -> str:
-    """Return a model's name as the beginning of its gallery files."""
-    return re.sub(r"[^\w.-]", "_", model)
 
 
 def model_of(stem: str, models: list[str]) -> str:

@@ -18,12 +18,11 @@ import pandas as pd
 from bench.board import statistics
 from bench.board.statistics import Floats, Labels, Sampled
 from bench.errors import BenchError
+from bench.pipeline.records import MIN_CALIBRATION
 
 CORRECT = "@correct"
 """Ending of a measure that is taken where the prediction is the label."""
 
-MIN_CALIBRATION = 50
-"""Calibration images below which no threshold is chosen on them."""
 
 BOX_IOUS = (0.3, 0.5, 0.7)
 """IoU thresholds where the provenance names none."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.board.aggregate import Board, check, leaderboard
-from bench.board.gallery import FOLDER, Gallery, file_name, load_gallery, save_gallery_part, small
+from bench.board.gallery import FOLDER, Gallery, load_gallery, save_gallery_part, small
 from bench.board.plots import write_plots
 from bench.board.tables import write_page, write_tables
 from bench.errors import BenchError
-from bench.files import write_json
+from bench.files import file_name, write_json
 from bench.pipeline.records import COMMITTED_LIMIT, KEY, Records, check_own, write_parquet
 
 PRIVATE = ("cwd", "host", "hostname", "user", "username", "home")

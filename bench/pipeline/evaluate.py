@@ -16,6 +16,7 @@ from bench.engine.case import Background, Case, Spent
 from bench.engine.prober import Counts, Prober
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
+from bench.files import file_name
 from bench.methods import Method
 from bench.metrics import OUTSIDE, Metric
 from bench.models.explainee import Explainee, untouched
@@ -146,8 +147,7 @@ def known_unfit(plan: Plan, provenance: dict[str, Any], done: dict[tuple[str, ..
 
 def task_name(task: Task) -> str:
     """Return a file name for a task's part."""
-    model = "".join(c if c.isalnum() or c in "-_." else "_" for c in task.model)
-    return f"{model}-{task.part}-{task.start:06d}-{task.stop:06d}"
+    return f"{file_name(task.model)}-{task.part}-{task.start:06d}-{task.stop:06d}"
 
 
 def missing_cells(

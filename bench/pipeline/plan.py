@@ -15,10 +15,8 @@ from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS, Method
 from bench.metrics import METRICS, Metric
 from bench.models.explainee import Explainee, untouched
+from bench.pipeline.records import MIN_CALIBRATION
 from bench.protocol import Protocol, digest
-
-MIN_CALIBRATION = 50
-"""Images needed to choose a threshold; with fewer a board shows only the oracle threshold, flagged."""
 
 BACKWARD_COST = 2.0
 """A backward costs about two forwards; for estimates only."""

@@ -52,6 +52,9 @@ SCHEMA = pa.schema(
 KEY = ["subset", "part", "item", "model", "method", "metric"]
 """What makes a row unique among current records."""
 
+MIN_CALIBRATION = 50
+"""Images needed to choose a threshold; with fewer a board shows only the oracle threshold, flagged."""
+
 COMMITTED_LIMIT = 5 * 1024 * 1024
 """Bytes of per-image records that a committed board may carry."""
 
