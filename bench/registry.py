@@ -6,6 +6,7 @@ group `cambench.plugins` or as a file (`--plugin file.py`), and lists may hold w
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import functools
 import hashlib
@@ -13,6 +14,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -84,7 +86,7 @@ class Registry(Generic[E]):
 
         A pattern starting with `-` removes what it matches from what stands before it.
         """
-        items = patterns.split(",") if isinstance(patterns, str) else list(patterns)
+        items = split_list(patterns) if isinstance(patterns, str) else list(patterns)
         chosen: list[str] = []
         for item in (i.strip() for i in items):
             if not item:
@@ -114,6 +116,22 @@ class Registry(Generic[E]):
             return True
         addresses = [entry.name, *(f"{group}/{entry.name}" for group in entry.groups)]
         return any(fnmatch.fnmatchcase(address, pattern) for address in addresses)
+
+
+def split_list(text: str) -> list[str]:
+    """Split a comma-separated list; commas inside brackets belong to a name.
+
+    >>> split_list("sa_cam[lambda=0.5,base=grad_cam_pp],tft(layer_cam)")
+    ['sa_cam[lambda=0.5,base=grad_cam_pp]', 'tft(layer_cam)']
+    """
+    items, depth = [""], 0
+    for character in text:
+        depth += (character in "([") - (character in ")]")
+        if character == "," and depth <= 0:
+            items.append("")
+        else:
+            items[-1] += character
+    return items
 
 
 _PLUGINS: dict[Path, ModuleType] = {}
@@ -162,15 +180,16 @@ def load_entry_points(group: str = "cambench.plugins") -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=1024)
 def source_digest(function: Callable[..., Any]) -> str:
-    """Return 12 hex digits that change when a function's source changes.
+    """Return 12 hex digits that change when what a function computes changes.
 
-    Inside `bench` the function and every function of the same module that it reaches by name count; outside (a
-    plug-in) the whole module does, so that any edit of a plug-in file is seen.
+    Inside `bench`: the function, every function of `bench.methods` and of its own module that it reaches by name, and
+    the plain constants that these read; comments, docstrings and decorators (a citation, a tag) do not count. Outside
+    (a plug-in): the whole file, so that any edit is seen.
     """
     module = inspect.getmodule(function)
     try:
         if module is not None and module.__name__.startswith("bench."):
-            text = "\n".join(_reachable_sources(function))
+            text = "\n".join(_reachable(function))
         else:
             text = _module_source(function) or inspect.getsource(function)
     except (OSError, TypeError):
@@ -191,24 +210,49 @@ def _code_facts(code: CodeType) -> tuple[Any, ...]:
     return code.co_code.hex(), code.co_names, code.co_varnames, constants
 
 
-def _reachable_sources(function: Callable[..., Any]) -> list[str]:
+def _reachable(function: Callable[..., Any]) -> list[str]:
+    """Return the bare sources of the functions that a function reaches, and the constants that they read."""
     seen: dict[str, str] = {}
-    waiting = [function]
+    waiting: list[Any] = [function]
     while waiting:
         one = inspect.unwrap(waiting.pop())
-        if one.__qualname__ in seen:
+        key = f"{one.__module__}.{one.__qualname__}"
+        if key in seen:
             continue
-        seen[one.__qualname__] = inspect.getsource(one)
-        for name in _names_used(one.__code__):
-            other = one.__globals__.get(name)
-            if inspect.isfunction(other) and other.__module__ == one.__module__:
-                waiting.append(other)
-    return [seen[name] for name in sorted(seen)]
+        seen[key] = _bare_source(one)
+        for name in sorted(_names_used(one)):
+            value = getattr(one, "__globals__", vars(sys.modules[one.__module__])).get(name)
+            if isinstance(value, (int, float, str, tuple)):
+                seen[f"{one.__module__}:{name}"] = repr(value)
+            waiting += [v for v in _functions_in(value) if _is_near(v, one)]
+    return [f"{key}={seen[key]}" for key in sorted(seen)]
 
 
-def _names_used(code: Any) -> set[str]:
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if inspect.iscode(constant):
-            names |= _names_used(constant)
-    return names
+def _functions_in(value: Any) -> list[Any]:
+    """Return a function or class itself, or those that a dictionary holds (a table of choices)."""
+    values = value.values() if isinstance(value, dict) else [value]
+    return [v for v in values if inspect.isfunction(v) or inspect.isclass(v)]
+
+
+def _is_near(value: Any, function: Any) -> bool:
+    """Return whether a function's numbers are the method's own: those of the engine have their own version."""
+    module = str(value.__module__)
+    registration = value.__name__.startswith("register_")
+    return not registration and (module == function.__module__ or module.startswith("bench.methods."))
+
+
+def _bare_source(function: Any) -> str:
+    """Return the source without decorators, docstrings, comments and layout."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    for part in ast.walk(node):
+        if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            part.decorator_list = []
+            first = part.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and len(part.body) > 1:
+                part.body = part.body[1:]
+    return ast.unparse(node)
+
+
+def _names_used(function: Any) -> set[str]:
+    tree = ast.parse(_bare_source(function))
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

@@ -77,10 +77,24 @@ def test_a_typed_function_has_a_digest_that_follows_its_code():
     assert one == same != other
 
 
-def test_built_in_digests_follow_their_helpers():
-    sources = registry._reachable_sources(METHODS.get("eigen_cam").function)
-    assert any("def _first_component" in text for text in sources)
-    assert not any("def grad_cam_pp" in text for text in sources)
+def reached(name: str) -> list[str]:
+    return registry._reachable(METHODS.get(name).function)
+
+
+def test_built_in_digests_follow_helpers_and_constants_but_not_words():
+    eigen, score, ig = reached("eigen_cam"), reached("score_cam"), reached("integrated_gradients")
+    assert any("def _first_component" in text for text in eigen)
+    assert not any("def grad_cam_pp" in text for text in eigen)
+    assert any(text.startswith("bench.methods.cam.weighted=") for text in score)  # a helper of another file
+    assert any(text.startswith("bench.methods.importance:MASK_COLOUR=(0.485,") for text in score)
+    assert any(text.startswith("bench.methods.gradient.Counted=") for text in ig)
+    for text in eigen + score + ig:
+        assert "citation" not in text
+        assert '"""' not in text
+
+
+def test_lists_are_split_outside_brackets():
+    assert registry.split_list("a, b[x=1,y=2](z),c(d[e=1,f=2])") == ["a", " b[x=1,y=2](z)", "c(d[e=1,f=2])"]
 
 
 def test_a_broken_installed_plugin_stops_nothing(monkeypatch):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from bench.models.explainee import Explainee, untouched
 from bench.models.split import Captured
 from bench.randomness import generator, image_id_of
 from bench.types import Truth
+
+T = TypeVar("T")
 
 
 def wait_for(device: torch.device) -> None:
@@ -62,6 +65,7 @@ class Trace:
             raise BenchError(f"ids has {len(self._ids)} entries for {len(images)} images; give one each.")
         self.parts: dict[str, Part] = {}  # what the shared parts cost when they were computed
         self.read: set[str] = set()  # which of them were read since a method started
+        self._shared: dict[str, tuple[Any, frozenset[str]]] = {}  # made parts, and the parts that making them read
         if captured is None:
             with self._part("pass"):
                 captured = self._run()
@@ -77,10 +81,28 @@ class Trace:
 
     @contextmanager
     def _part(self, name: str) -> Iterator[None]:
-        before, start = self.prober.counts.copy(), time.perf_counter()
+        """Clock a shared part; parts that are made inside it are clocked as their own."""
+        before, start, known = self.prober.counts.copy(), time.perf_counter(), set(self.parts)
         yield
         wait_for(self.images.device)
-        self.parts[name] = Part(self.prober.counts - before, time.perf_counter() - start)
+        counts, seconds = self.prober.counts - before, time.perf_counter() - start
+        for inner in set(self.parts) - known:
+            counts, seconds = counts - self.parts[inner].counts, seconds - self.parts[inner].seconds
+        self.parts[name] = Part(counts, seconds)
+
+    def shared(self, name: str, make: Callable[[], T]) -> T:
+        """Return what several methods read, made once by the first of them; its cost counts for every reader.
+
+        name: says what it is and with which parameters.  make: computes it, and may read other shared parts.
+        """
+        outside, self.read = self.read, set()
+        if name not in self._shared:
+            with self._part(name):
+                made = make()
+            self._shared[name] = made, frozenset(self.read)
+        value, also = self._shared[name]
+        self.read = outside | {name} | also
+        return value  # type: ignore[no-any-return]
 
     def _checked(self, targets: torch.Tensor | None) -> torch.Tensor:
         if targets is None:
@@ -134,7 +156,11 @@ class Trace:
     @property
     def target_logits(self) -> torch.Tensor:
         """Return S_c [B]."""
-        return self.logits.gather(1, self.targets.to(self.logits.device)[:, None])[:, 0]
+        return self.of_targets(self.logits)
+
+    def of_targets(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the targets' logits [B] of logits [B,C]."""
+        return logits.gather(1, self.targets.to(logits.device)[:, None])[:, 0]
 
     @cached_property
     def activations(self) -> torch.Tensor:
@@ -152,7 +178,7 @@ class Trace:
         values = self.captured.values.detach().clone().requires_grad_()
         with self._part("gradients"), untouched(self.model.net), torch.enable_grad():
             logits = self.model.split.head(values, self.captured, torch.arange(len(self)))
-            chosen = logits.gather(1, self.targets.to(logits.device)[:, None]).sum()
+            chosen = self.of_targets(logits).sum()
             # A network that does not read the layer at all has no graph to it.
             gradients = torch.autograd.grad(chosen, values)[0] if chosen.requires_grad else torch.zeros_like(values)
             self.prober.counts.head_forwards += len(self)
@@ -186,8 +212,7 @@ class Trace:
         images = self.images.detach().clone().requires_grad_()
         with self._part("input_gradients"), untouched(self.model.net), torch.enable_grad():
             logits = self.prober.logits(images)
-            chosen = logits.gather(1, self.targets.to(logits.device)[:, None]).sum()
-            (gradients,) = torch.autograd.grad(chosen, images)
+            (gradients,) = torch.autograd.grad(self.of_targets(logits).sum(), images)
             self.prober.counts.backwards += len(self)
         return gradients
 
@@ -196,6 +221,61 @@ class Trace:
         values = self.model.ungrid(activations, self.captured.values[rows])
         self.prober.counts.head_forwards += len(values)
         return self.model.split.head(values, self.captured, rows)
+
+    def head_gradients(self, score: Callable[[torch.Tensor], torch.Tensor], along: bool = False) -> torch.Tensor:
+        """Return d score / dA [B,K,h,w] of another score of the head's logits [B,C] than the target's logit.
+
+        score: logits [B,C] -> one number per image [B].  along: return the gradient's derivative in the direction of
+        A instead, H A with H the Hessian of the score, by differentiating twice.
+        """
+        with untouched(self.model.net), torch.enable_grad():
+            grid = self.activations.detach().clone().requires_grad_()
+            logits = self.head(grid, torch.arange(len(self)))
+            (gradients,) = torch.autograd.grad(score(logits).sum(), grid, create_graph=along)
+            self.prober.counts.head_backwards += len(self)
+            if along:
+                inner = (gradients * grid.detach()).sum()
+                # A head that is linear has no graph behind its gradient: its Hessian is zero.
+                gradients = torch.autograd.grad(inner, grid)[0] if inner.requires_grad else torch.zeros_like(grid)
+                self.prober.counts.head_backwards += len(self)
+        return gradients.detach()
+
+    def taps(self, layers: Sequence[str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Return {layer: (output, dS_c / d output)} of several modules, from one whole forward and backward.
+
+        Outputs are in the network's own layout. A module that runs several times, or that does not reach the target's
+        logit, is left out.
+        """
+        return self.shared(f"taps {' '.join(layers)}", lambda: self._run_taps(layers))
+
+    def _run_taps(self, layers: Sequence[str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        modules = dict(self.model.net.named_modules())
+        kept: dict[str, list[torch.Tensor]] = {name: [] for name in layers}
+        handles = []
+
+        def hook(name: str) -> Callable[..., torch.Tensor | None]:
+            def keep(_module: Any, _args: Any, output: Any) -> torch.Tensor | None:
+                if not isinstance(output, torch.Tensor):
+                    return None
+                # A copy goes on: an activation that works in place would otherwise change what was kept.
+                kept[name].append(output if output.requires_grad else output.requires_grad_())
+                return output.clone()
+
+            return keep
+
+        with untouched(self.model.net), torch.enable_grad():
+            try:
+                handles += [modules[name].register_forward_hook(hook(name)) for name in layers]
+                images = self.images.detach().clone().requires_grad_()
+                score = self.of_targets(self.prober.logits(images)).sum()
+            finally:
+                for handle in handles:
+                    handle.remove()
+            once = {name: outputs[0] for name, outputs in kept.items() if len(outputs) == 1}
+            gradients = torch.autograd.grad(score, list(once.values()), allow_unused=True) if once else ()
+            self.prober.counts.backwards += len(self)
+        pairs = zip(once.items(), gradients, strict=True)
+        return {name: (output.detach(), gradient) for (name, output), gradient in pairs if gradient is not None}
 
     def upsample(self, maps: torch.Tensor) -> torch.Tensor:
         """Return maps [B,h,w] (or [B,K,h,w]) at image size: bilinear, align_corners=False."""
@@ -208,6 +288,10 @@ class Trace:
         return [generator(self.seed, purpose, image_id) for image_id in self.ids]
 
     # --- other views of the same pass
+
+    def of(self, images: torch.Tensor) -> Trace:
+        """Return a trace of other images [B,3,H,W] in the place of these, seen from the same classes; one more pass."""
+        return Trace(self.prober, images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed)
 
     def retarget(self, targets: torch.Tensor) -> Trace:
         """Return the same pass seen from other classes [B]; only the head's gradient is computed anew."""

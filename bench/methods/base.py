@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,12 +16,13 @@ from bench.engine.case import Spent
 from bench.engine.prober import Counts
 from bench.engine.trace import Part, Trace, wait_for
 from bench.errors import BenchError, NotApplicable
+from bench.methods import variants
 from bench.models.explainee import Explainee, untouched
 from bench.protocol import digest
 from bench.registry import Registry, source_digest
 
 MethodFunction = Callable[..., torch.Tensor]
-PerModel = int | Callable[[Explainee], int]
+PerModel = int | Callable[[Explainee, Mapping[str, Any]], int]
 
 FIDELITY = ("official", "paper", "reconstruction", "control", "unstated")
 """official: read in the authors' code.  paper: stated in the paper.  reconstruction: our most faithful reading where
@@ -30,13 +31,16 @@ the text is not public to us.  control: a yardstick, not a proposal.  unstated: 
 
 @dataclass(frozen=True)
 class Method:
-    """A registered attribution method.
+    """A registered attribution method, or a variant of one.
 
-    function: (trace, **parameters) -> maps [B,H,W], signed float32, higher = more evidence for the target.
-    group: "cam", "gradient", "control", ...  fidelity: one of `FIDELITY`.  citation: for a reader.
+    name: the one address of this variant (see `variants`).  function: (trace, **parameters) -> maps [B,H,W], signed
+    float32, higher = more evidence for the target; a wrapper's takes (trace, inner, **parameters).
+    group: "cam", "gradient", "control", ...  more_groups: others that it can be listed by ("seed").
+    fidelity: one of `FIDELITY`.  citation: for a reader.
     needs: "truth" where ground truth is read.  fast: a few forwards.  class_agnostic: the map ignores the target.
-    forwards, backwards, heads: whole forwards and backwards and head replays per image beyond the shared pass, given
-    the model (for plans; the true count is measured).
+    forwards, backwards, heads: whole forwards and backwards and head replays per image beyond the shared pass: a
+    number, or a function of the model and the parameters (for plans; the true count is measured).
+    parameters: those that differ from the function's defaults.  inner: the method that a wrapper wraps.
     """
 
     name: str
@@ -51,11 +55,44 @@ class Method:
     backwards: PerModel = 0
     heads: PerModel = 0
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    more_groups: tuple[str, ...] = ()
+    inner: Method | None = None
 
     @property
     def groups(self) -> tuple[str, ...]:
         """Return the groups that lists can name this method by."""
-        return (self.group, "fast" if self.fast else "slow")
+        return (self.group, *self.more_groups, "fast" if self.fast else "slow")
+
+    @property
+    def base(self) -> str:
+        """Return the name without wrapped method and parameters."""
+        address = variants.read_address(self.name)
+        return address.base if address else self.name
+
+    @property
+    def all_parameters(self) -> dict[str, Any]:
+        """Return every parameter by public name, defaults included."""
+        return variants.defaults(self.function) | dict(self.parameters)
+
+    def variant(self, **given: Any) -> Method:
+        """Return this method with other parameters; one that it does not have is an error.
+
+        >>> METHODS.get("score_cam").variant().name
+        'score_cam'
+        """
+        settings = variants.checked(self.base, self.function, {**self.parameters, **given})
+        inner = self.inner.name if self.inner else ""
+        return replace(self, name=variants.write_address(self.base, inner, settings), parameters=settings)
+
+    def around(self, inner: Method) -> Method:
+        """Return this wrapper around another method."""
+        return replace(
+            self,
+            name=variants.write_address(self.base, inner.name, self.parameters),
+            inner=inner,
+            needs=tuple(dict.fromkeys((*self.needs, *inner.needs))),
+            fast=inner.fast,
+        )
 
     @property
     def control(self) -> bool:
@@ -65,16 +102,20 @@ class Method:
     @cached_property
     def id(self) -> str:
         """Return name@hash of source and parameters; an edited plug-in has another id."""
-        parts = {"source": source_digest(self.function), "parameters": dict(self.parameters)}
+        parts: dict[str, Any] = {"source": source_digest(self.function), "parameters": dict(self.parameters)}
+        if self.inner is not None:
+            parts["inner"] = self.inner.id
         return f"{self.name}@{digest(parts)}"
 
     def planned(self, model: Explainee) -> Counts:
         """Return the work per image that a plan counts with, beyond the shared pass."""
-        counts = (c(model) if callable(c) else c for c in (self.forwards, self.backwards, self.heads))
-        return Counts(*counts)
+        given = self.all_parameters
+        counts = (c(model, given) if callable(c) else c for c in (self.forwards, self.backwards, self.heads))
+        return Counts(*counts) + (self.inner.planned(model) if self.inner else Counts())
 
     def facts(self) -> dict[str, Any]:
         """Return what run.json and `cambench list` say of the method."""
+        given = self.all_parameters
         return {
             "id": self.id,
             "group": self.group,
@@ -83,7 +124,7 @@ class Method:
             "control": self.control,
             "class_agnostic": self.class_agnostic,
             "fast": self.fast,
-            "parameters": dict(self.parameters),
+            "parameters": {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in given.items()},
         }
 
     def __call__(self, trace: Trace) -> torch.Tensor:
@@ -99,11 +140,16 @@ class Method:
         trace.read.clear()
         start = time.perf_counter()
         with untouched(trace.model.net), torch.no_grad(), self._reading_only(trace):
-            maps = self.function(trace, **self.parameters)
+            maps = self.maps(trace)
             wait_for(trace.images.device)
         seconds = time.perf_counter() - start
         spent = Part(trace.prober.counts - before, seconds)
         return self._checked(maps, trace), _alone(trace, spent, set(trace.parts) - known)
+
+    def maps(self, trace: Trace) -> torch.Tensor:
+        """Run the bare function: for methods that are built on this one, inside a sealed call of their own."""
+        given = variants.keywords(self.function, self.parameters)
+        return self.function(trace, **given) if self.inner is None else self.function(trace, self.inner, **given)
 
     @contextmanager
     def _reading_only(self, trace: Trace) -> Iterator[None]:
@@ -148,7 +194,41 @@ def peak_memory_mib(trace: Trace) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-METHODS: Registry[Method] = Registry("method")
+class MethodRegistry(Registry[Method]):
+    """Methods by name, and variants and wrapped methods by address."""
+
+    def __init__(self) -> None:
+        super().__init__("method")
+        self._wrappers: dict[str, Method] = {}
+
+    def add_wrapper(self, entry: Method, inner: str) -> Method:
+        """Add a wrapper (`tft`); around `inner` it is also listed by name, and its bare name means that."""
+        self._wrappers[entry.name] = entry
+        return self.add(entry.around(self.get(inner)))
+
+    def get(self, name: str) -> Method:
+        """Return the method of this address; an unknown one is an error with suggestions."""
+        address = variants.read_address(name)
+        if name in self or address is None:
+            return super().get(name)
+        if address.base in self._wrappers:
+            found = self._wrappers[address.base]
+            inner = address.inner or next(m.inner.name for m in self if m.inner and m.base == address.base)
+            return found.around(self.get(inner)).variant(**address.settings)
+        if address.inner:
+            raise BenchError(
+                f"{name}: {address.base} is not a method that wraps another; those are {', '.join(self._wrappers)}."
+            )
+        return super().get(address.base).variant(**address.settings)
+
+    def _match(self, pattern: str) -> list[str]:
+        address = variants.read_address(pattern)
+        if address and (address.inner or address.settings or address.base in self._wrappers):
+            return [self.get(pattern).name]
+        return super()._match(pattern)
+
+
+METHODS = MethodRegistry()
 
 
 def register_method(
@@ -163,15 +243,19 @@ def register_method(
     forwards: PerModel = 0,
     backwards: PerModel = 0,
     heads: PerModel = 0,
-    **parameters: Any,
+    more_groups: tuple[str, ...] = (),
+    wraps: str = "",
 ) -> Callable[[MethodFunction], MethodFunction]:
     """Register a method: a function from a `Trace` to maps [B,H,W], higher = more evidence for the target.
 
+    Its keyword parameters with defaults can be set by address (`mine[sigma=2]`). wraps: the function takes
+    (trace, inner) and refines another method's maps; this is the one that it wraps where none is named.
+
     >>> @register_method("doc_sum", citation="nobody, never")
-    ... def doc_sum(trace):
-    ...     return trace.upsample(trace.activations.sum(1))
-    >>> METHODS.get("doc_sum").fidelity
-    'unstated'
+    ... def doc_sum(trace, *, power=1.0):
+    ...     return trace.upsample((trace.activations**power).sum(1))
+    >>> METHODS.get("doc_sum[power=2]").parameters
+    {'power': 2.0}
     >>> METHODS.remove("doc_sum")
     """
     if callable(name):  # @register_method without brackets
@@ -180,22 +264,24 @@ def register_method(
         raise BenchError(f"fidelity {fidelity!r} of method {name!r} is not one of {', '.join(FIDELITY)}.")
 
     def register(function: MethodFunction) -> MethodFunction:
-        METHODS.add(
-            Method(
-                name=name or function.__name__,
-                function=function,
-                group=group,
-                fidelity=fidelity,
-                citation=citation,
-                needs=needs,
-                fast=fast,
-                class_agnostic=class_agnostic,
-                forwards=forwards,
-                backwards=backwards,
-                heads=heads,
-                parameters=parameters,
-            )
+        entry = Method(
+            name=name or function.__name__,
+            function=function,
+            group=group,
+            fidelity=fidelity,
+            citation=citation,
+            needs=needs,
+            fast=fast,
+            class_agnostic=class_agnostic,
+            forwards=forwards,
+            backwards=backwards,
+            heads=heads,
+            more_groups=more_groups,
         )
+        if wraps:
+            METHODS.add_wrapper(entry, wraps)
+        else:
+            METHODS.add(entry)
         return function
 
     return register

@@ -19,7 +19,7 @@ MASK_COLOUR = Protocol().baseline
     group="cam",
     fidelity="paper",
     citation="Ramaswamy et al., Ablation-CAM, WACV 2020, eq. 3",
-    heads=lambda model: model.probe_shape[1],
+    heads=lambda model, _: model.probe_shape[1],
 )
 def ablation_cam(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = S_c - S_c(A without channel k), by replaying the head. [B,H,W], >= 0.
@@ -53,7 +53,7 @@ def channel_drops(trace: Trace) -> torch.Tensor:
     fidelity="official",
     citation="Wang et al., Score-CAM, CVPRW 2020, eq. 5-7, and the authors' code",
     fast=False,
-    forwards=lambda model: model.probe_shape[1],
+    forwards=lambda model, _: model.probe_shape[1],
 )
 def score_cam(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = p_c(H_k masking x), H_k = mm(Up A_k); one forward per channel. [B,H,W], >= 0.

@@ -1,0 +1,106 @@
+"""Methods by address: a name, a wrapper around another method, and parameters in square brackets.
+
+    grad_cam    sa_cam[lambda=0.5,base=grad_cam_pp]    tft(layer_cam)    tft(sa_cam[lambda=2])[include_zero=true]
+
+One variant has one name: parameters in alphabetical order, those at their default left out.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from bench.errors import BenchError, suggestions
+from bench.registry import split_list
+
+_ADDRESS = re.compile(r"(?P<base>\w+)(?:\((?P<inner>.*)\))?(?:\[(?P<settings>[^\[\]]*=[^\[\]]*)\])?")
+
+
+@dataclass(frozen=True)
+class Address:
+    """A method's name taken apart: base name, wrapped method ("" if none), and parameters as they were written."""
+
+    base: str
+    inner: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_address(text: str) -> Address | None:
+    """Take an address apart; None where the text is no address (a wildcard).
+
+    >>> read_address("tft(layer_cam)[include_zero=true]")
+    Address(base='tft', inner='layer_cam', settings={'include_zero': 'true'})
+    """
+    found = _ADDRESS.fullmatch(text.strip())
+    if found is None:
+        return None
+    settings = {}
+    for pair in split_list(found["settings"] or ""):
+        key, _, value = pair.partition("=")
+        if key.strip() in settings:
+            raise BenchError(f"{text} sets {key.strip()} twice; leave one.")
+        if key.strip():
+            settings[key.strip()] = value.strip()
+    return Address(found["base"], found["inner"] or "", settings)
+
+
+def write_address(base: str, inner: str, settings: Mapping[str, Any]) -> str:
+    """Return the one name of a variant."""
+    inside = ",".join(f"{key}={_text(settings[key])}" for key in sorted(settings))
+    return f"{base}{f'({inner})' if inner else ''}{f'[{inside}]' if inside else ''}"
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return a method function's parameters with their defaults, by public name (`lambda_` is `lambda`)."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name.rstrip("_"): p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+def keywords(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by public name as keyword arguments of the function."""
+    own = {name.rstrip("_"): name for name in inspect.signature(function).parameters}
+    return {own.get(key, key): value for key, value in settings.items()}
+
+
+def checked(name: str, function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the given parameters in the type of their defaults, those at their default left out.
+
+    name: of the method, for errors. An unknown parameter, or a value that does not fit, is an error.
+    """
+    known, hints = defaults(function), get_type_hints(function)
+    chosen = {}
+    for key, value in given.items():
+        if key not in known:
+            what = f"Method {name} has no parameter {key!r}."
+            raise BenchError(what + (suggestions(key, known) if known else " It has none at all."))
+        hint = hints.get(next(iter(keywords(function, {key: None}))))
+        typed = _typed(f"{name}[{key}={value}]", value, known[key], hint)
+        if typed != known[key]:
+            chosen[key] = typed
+    return chosen
+
+
+def _typed(where: str, value: Any, default: Any, hint: Any) -> Any:
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise BenchError(f"{where}: it can be {', '.join(map(str, get_args(hint)))}.")
+        return value
+    if isinstance(default, bool):
+        word = str(value).lower()
+        if word not in ("true", "false", "1", "0"):
+            raise BenchError(f"{where}: it can be true or false.")
+        return word in ("true", "1")
+    if isinstance(default, (int, float)):
+        try:
+            return type(default)(value)
+        except (TypeError, ValueError):
+            kind = "a whole number" if isinstance(default, int) else "a number"
+            raise BenchError(f"{where}: give {kind}.") from None
+    return value
