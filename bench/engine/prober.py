@@ -6,6 +6,7 @@ are handed over together are packed together, so batches stay full across images
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,12 @@ class Prober:
         self.counts = Counts()
         self._buffer: torch.Tensor | None = None
         self._colour_logits: dict[tuple[float, ...], torch.Tensor] = {}
+
+    def at(self, layer: str) -> Prober:
+        """Return a prober of the same network explained at another layer, which counts into the same counts."""
+        other = copy.copy(self)
+        other.model = self.model.at(layer)
+        return other
 
     @torch.inference_mode()
     def log_odds(self, jobs: Sequence[Job], size: tuple[int, int]) -> list[torch.Tensor]:
@@ -212,12 +219,16 @@ def replace_ranked(
 def blend(
     images: torch.Tensor, colour: torch.Tensor, rows: torch.Tensor, masks: Callable[[torch.Tensor], torch.Tensor]
 ) -> Fill:
-    """Images m*x + (1-m)*b: image n is image rows[n] of images [B,3,H,W] under the mask m = masks(index) [m,H,W]."""
+    """Images m*x + (1-m)*b: image n is image rows[n] of images [B,3,H,W] under the mask m = masks(index) [m,H,W].
+
+    colour: b, [3,1,1], or one background per image [B,3,H,W].
+    """
 
     def fill(out: torch.Tensor, index: torch.Tensor) -> None:
         mask = masks(index).to(images.device)[:, None]
         for row, place in _runs(rows[index]):
-            torch.lerp(colour.expand_as(images[row]), images[row], mask[place], out=out[place])
+            behind = colour if colour.ndim == 3 else colour[row]
+            torch.lerp(behind.expand_as(images[row]), images[row], mask[place], out=out[place])
 
     return fill
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -41,6 +41,7 @@ class Method:
     forwards, backwards, heads: whole forwards and backwards and head replays per image beyond the shared pass: a
     number, or a function of the model and the parameters (for plans; the true count is measured).
     parameters: those that differ from the function's defaults.  inner: the method that a wrapper wraps.
+    inner_models: where a wrapper runs it, for plans (default: once, on the model itself).
     """
 
     name: str
@@ -57,6 +58,7 @@ class Method:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     more_groups: tuple[str, ...] = ()
     inner: Method | None = None
+    inner_models: Callable[[Explainee, Mapping[str, Any]], Sequence[Explainee]] | None = None
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -111,7 +113,10 @@ class Method:
         """Return the work per image that a plan counts with, beyond the shared pass."""
         given = self.all_parameters
         counts = (c(model, given) if callable(c) else c for c in (self.forwards, self.backwards, self.heads))
-        return Counts(*counts) + (self.inner.planned(model) if self.inner else Counts())
+        if self.inner is None:
+            return Counts(*counts)
+        places = self.inner_models(model, given) if self.inner_models else [model]
+        return sum((self.inner.planned(place) for place in places), Counts(*counts))
 
     def facts(self) -> dict[str, Any]:
         """Return what run.json and `cambench list` say of the method."""
@@ -245,6 +250,7 @@ def register_method(
     heads: PerModel = 0,
     more_groups: tuple[str, ...] = (),
     wraps: str = "",
+    inner_models: Callable[[Explainee, Mapping[str, Any]], Sequence[Explainee]] | None = None,
 ) -> Callable[[MethodFunction], MethodFunction]:
     """Register a method: a function from a `Trace` to maps [B,H,W], higher = more evidence for the target.
 
@@ -277,6 +283,7 @@ def register_method(
             backwards=backwards,
             heads=heads,
             more_groups=more_groups,
+            inner_models=inner_models,
         )
         if wraps:
             METHODS.add_wrapper(entry, wraps)
