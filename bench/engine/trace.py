@@ -303,7 +303,7 @@ class Trace:
                     handle.remove()
             torch.autograd.backward(score, inputs=[images])
             self.prober.counts.backwards += len(self)
-        return {name: value for name, value in kept.items() if runs[name] == 1}
+        return {name: kept[name] for name in layers if name in kept and runs[name] == 1}
 
     def upsample(self, maps: torch.Tensor) -> torch.Tensor:
         """Return maps [B,h,w] (or [B,K,h,w]) at image size: bilinear, align_corners=False."""

@@ -160,7 +160,8 @@ def full_gradient_terms(trace: Trace) -> list[list[float]]:
     def keep(name: str, gradient: torch.Tensor) -> list[float]:
         bias, spatial = biases[name]
         terms = gradient * (bias.view(-1, 1, 1) if spatial else bias)
-        return terms.flatten(1).sum(1, dtype=torch.float64).tolist()
+        # Window attention lays windows end to end along the batch axis, an image's side by side.
+        return terms.reshape(len(trace), -1).sum(1, dtype=torch.float64).tolist()
 
     inputs = (trace.images * trace.input_gradients).flatten(1).sum(1, dtype=torch.float64).tolist()
     return [inputs, *trace.output_gradients(list(biases), keep).values()]

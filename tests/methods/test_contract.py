@@ -12,6 +12,8 @@ import torch
 from nets import MEAN, NETS, STD, FailsLater, GapLinear, make_images, make_net, randomise
 
 import bench
+from bench.engine.prober import Prober
+from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS
 
@@ -274,6 +276,31 @@ def test_a_map_of_a_class_token_net_is_never_empty(name):
     with contextlib.suppress(BenchError):
         maps = bench.explain(model, make_images(0, 2, 160), targets=TARGETS, method="layer_cam")
         assert (maps.flatten(1).std(dim=1) > 0).all()
+
+
+UPPER_BOUNDS = {
+    "group_cam": "groups without positive part are dropped",
+    "score_cam": "constant channels are skipped",
+    "abs_cam": "constant channels are skipped",
+    "abs_cam_elementwise": "constant channels are skipped",
+    "tft": "cut-offs whose masked image is known are not run again",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_plan_counts_what_a_method_runs(name):
+    # Beyond the pass and the gradients at the layer, which are shared; backwards of the head alone are not planned.
+    method, model = METHODS.get(name), explainee(make_net(kind_for(name)))
+    trace = Trace(Prober(model), make_images(0, 2, SIDE), TARGETS, ids=["a", "b"], truth=make_truth())
+    counts = method.measured(trace)[1].counts
+    for part in {"pass", "gradients"} & (trace.read | {"pass"}):
+        counts -= trace.parts[part].counts
+    planned = method.planned(model)
+    measured = (counts.forwards / 2, counts.backwards / 2, counts.head_forwards / 2)
+    if method.base in UPPER_BOUNDS:
+        assert all(m <= p for m, p in zip(measured, planned.tuple, strict=False)), UPPER_BOUNDS[method.base]
+    else:
+        assert measured == planned.tuple[:3]
 
 
 def test_an_unknown_method_is_an_error_with_suggestions():
