@@ -109,8 +109,8 @@ def smooth_grad_cam_pp(trace: Trace, *, samples: int = 4, std: float = 0.3) -> t
     """Grad-CAM++ of A with G, G^2 and G^3 averaged over images x + std*N(0,1), in normalised space. [B,H,W], >= 0.
 
     w_k = sum_ij alpha_ij ReLU(D1), alpha = D2 / (2 D2 + sum_ab A_ab D3), D1, D2, D3 the means of G, G^2, G^3; A of the
-    clean image. The paper prints D1 as alpha's numerator, against Grad-CAM++; torchcam has D2 as here, but weights
-    sum_ab A_ab by each position's own D3 and takes the last sample's gradient in place of D1.
+    clean image. The paper prints D1 as alpha's numerator, against Grad-CAM++; torchcam has D2 as here, but takes
+    sum_ab A_ab D3_ab, and of the last sample both the gradient in place of D1 and the A that is weighted.
     """
     moments = [torch.zeros_like(trace.activations) for _ in range(3)]
     draws = trace.generators("smooth_grad_cam_pp")
@@ -148,8 +148,8 @@ def shapley_cam(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = mean_ij(G - (H A)/2), H the Hessian of the logit S_c in A. [B,H,W], >= 0.
 
     The Shapley values of the channels to second order. Behind a piecewise linear head H = 0, and it is Grad-CAM. The
-    author's own score, ReST, is not used: here as everywhere it is the logit. On token models A is the grid of patches;
-    pytorch-grad-cam's H A also has the class token in A.
+    author's own score, ReST, is not used: here as everywhere it is the logit. On token models, where the author's code
+    stops, A is the grid of patches.
     """
     curvature = trace.head_gradients(trace.of_targets, along=True)
     return trace.upsample(weighted((trace.gradients - curvature / 2).mean((2, 3)), trace.activations).relu())

@@ -54,15 +54,23 @@ def layer_cam_fused(trace: Trace, *, layers: str = "auto") -> torch.Tensor:
     return torch.stack(maps).amax(0)
 
 
+def _places(model: Explainee, layers: str) -> list[Explainee]:
+    """Return the model at each layer, for plans; none where the method will say that it is not applicable."""
+    try:
+        return [model.at(name) for name in model.layers(layers)]
+    except NotApplicable:
+        return []
+
+
 @register_method(
     "fused",
     wraps="grad_cam",
     group="cam",
     fidelity="reconstruction",
     citation="the mean over layers of pytorch-grad-cam, and the maximum of LayerCAM, around any method",
-    forwards=lambda model, p: len(model.layers(p["layers"])),
-    heads=lambda model, p: len(model.layers(p["layers"])),
-    inner_models=lambda model, p: [model.at(name) for name in model.layers(p["layers"])],
+    forwards=lambda model, p: len(_places(model, p["layers"])),
+    heads=lambda model, p: len(_places(model, p["layers"])),
+    inner_models=lambda model, p: _places(model, p["layers"]),
 )
 def fused(
     trace: Trace, inner: Method, *, layers: str = "auto", reduce: Literal["mean", "max"] = "mean"

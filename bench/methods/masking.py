@@ -84,7 +84,6 @@ def group_maps(trace: Trace, groups: int) -> torch.Tensor:
     citation="Byun and Lee, ReciproCAM, CVPRW 2024, arXiv:2209.14074, and the authors' code",
     heads=lambda model, _: model.probe_shape[2] * model.probe_shape[3],
 )
-@torch.inference_mode()
 def recipro_cam(trace: Trace, *, filter: Literal["none", "gaussian"] = "none") -> torch.Tensor:  # noqa: A002
     """L_ij = p_c of the head on A with position ij alone, all others 0; h*w head replays. [B,H,W] in [0,1].
 
@@ -92,8 +91,15 @@ def recipro_cam(trace: Trace, *, filter: Literal["none", "gaussian"] = "none") -
     cut at the border; the authors' code has it, and runs without. It min-maxes the map, which is not done here.
     Prefix tokens (the class token) keep their values.
     """
+    height, width = trace.activations.shape[2:]
+    return trace.upsample(alone_probabilities(trace, kept_positions(height, width, filter)))
+
+
+@torch.inference_mode()
+def alone_probabilities(trace: Trace, kept: torch.Tensor) -> torch.Tensor:
+    """Return p_c of the head on kept[n] times A's column at position n, for every position: [B,h,w]; kept [h*w,h,w]."""
     images, _, height, width = trace.activations.shape
-    kept = kept_positions(height, width, filter).to(trace.activations.device)
+    kept = kept.to(trace.activations.device)
     low = torch.zeros(images, height * width)
     for image in range(images):
         columns = trace.activations[image].flatten(1).T[:, :, None, None]  # [N,K,1,1]
@@ -101,7 +107,7 @@ def recipro_cam(trace: Trace, *, filter: Literal["none", "gaussian"] = "none") -
             rows = torch.full((len(index),), image)
             logits = trace.head(columns[index] * kept[index, None], rows)
             low[image, index] = probability(target_log_odds(logits, trace.targets[rows])).float()
-    return trace.upsample(low.view(images, height, width).to(trace.activations.device))
+    return low.view(images, height, width).to(trace.activations.device)
 
 
 def kept_positions(height: int, width: int, filter: str = "none") -> torch.Tensor:  # noqa: A002

@@ -283,7 +283,7 @@ UPPER_BOUNDS = {
     "score_cam": "constant channels are skipped",
     "abs_cam": "constant channels are skipped",
     "abs_cam_elementwise": "constant channels are skipped",
-    "tft": "cut-offs whose masked image is known are not run again",
+    "tft": "cut-offs that leave equal masks are run once",
 }
 
 

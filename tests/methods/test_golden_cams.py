@@ -260,6 +260,13 @@ def test_a_layer_that_is_not_there_is_one_sentence():
             bench.explain(model, x, torch.tensor([0]), f"{name}[layers=features.0+feature.1]")
 
 
+def test_a_net_without_stages_can_be_planned_with():
+    flat = bench.Explainee(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), size=8, layer="0")
+    assert bench.methods.METHODS.get("fused(grad_cam)").planned(flat).forwards == 0
+    with pytest.raises(NotApplicable):
+        bench.explain(flat, torch.zeros(1, 3, 8, 8), torch.tensor([0]), "fused(grad_cam)")
+
+
 def test_a_layer_that_does_not_run_is_refused():
     model, x = pyramid()
     model.net.spare = nn.AvgPool2d(2)
