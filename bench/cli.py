@@ -87,6 +87,8 @@ def common(version: Annotated[bool, typer.Option("--version", help="Show the ver
 
 - `cambench run --models resnet-scenes --methods "cam/*,control/*" --metrics deletion,insertion --limit 200`
 
+- `cambench run --methods "seed/*,tft(layer_cam),sa_cam[lambda=0.5,base=grad_cam_pp],control/*"`
+
 - `cambench run --plugin mine.py --methods "mine,grad_cam,control/*" --out runs/mine`
 
 - `cambench run --subset imagenet-val-500 --data-root /data/imagenet --models resnet50.a1_in1k --weights pretrained`
@@ -405,10 +407,12 @@ def _predicted(model: Explainee, images: Any) -> int:
 
 def _method_rows() -> Iterator[tuple[str, ...]]:
     from bench.methods import METHODS
+    from bench.methods.variants import write_address
 
-    yield "group/name", "fidelity", "cost", "source"
+    yield "group/name[parameters]", "fidelity", "groups", "source"
     for m in METHODS:
-        yield f"{m.group}/{m.name}", m.fidelity, "fast" if m.fast else "slow", m.citation or _first_line(m.function)
+        name = write_address(m.base, m.inner.name if m.inner else "", m.all_parameters)
+        yield f"{m.group}/{name}", m.fidelity, " ".join(m.groups[1:]), m.citation or _first_line(m.function)
 
 
 def _metric_rows() -> Iterator[tuple[str, ...]]:
