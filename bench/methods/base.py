@@ -102,7 +102,8 @@ class Method:
     @cached_property
     def id(self) -> str:
         """Return name@hash of source and parameters; an edited plug-in has another id."""
-        parts: dict[str, Any] = {"source": source_digest(self.function), "parameters": dict(self.parameters)}
+        given = {key: variants.identity(value) for key, value in self.parameters.items()}
+        parts: dict[str, Any] = {"source": source_digest(self.function), "parameters": given}
         if self.inner is not None:
             parts["inner"] = self.inner.id
         return f"{self.name}@{digest(parts)}"
@@ -124,7 +125,9 @@ class Method:
             "control": self.control,
             "class_agnostic": self.class_agnostic,
             "fast": self.fast,
-            "parameters": {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in given.items()},
+            "parameters": {
+                k: v if isinstance(v, (bool, int, float)) else variants.write_value(v) for k, v in given.items()
+            },
         }
 
     def __call__(self, trace: Trace) -> torch.Tensor:

@@ -11,6 +11,7 @@ from bench.engine.trace import Trace
 from bench.methods.base import register_method
 from bench.methods.cam import weighted
 from bench.methods.references import Reference, reference_images
+from bench.methods.variants import write_value
 from bench.protocol import Protocol
 
 MASK_COLOUR = Protocol().baseline
@@ -77,9 +78,10 @@ def a_fmi(
     complete: sum_k m_k D_k with m_k = FMI_k / sum_ij D_k (0 where that sum is next to 0), signed; at layer resolution
     it sums to sum_k FMI_k. absdiff: ReLU(sum_k FMI_k |D_k|); in the product FMI < 0 times D < 0 counts as evidence.
     """
-    start = trace.shared(f"reference {reference}", lambda: trace.of(reference_images(trace, reference))).activations
+    name = write_value(reference)
+    start = trace.shared(f"reference {name}", lambda: trace.of(reference_images(trace, reference))).activations
     drops = trace.shared(
-        f"a_fmi {replace} {reference if replace == 'reference' else ''}",
+        f"a_fmi {replace} {name if replace == 'reference' else ''}",
         lambda: channel_drops(trace, start if replace == "reference" else None),
     )
     strongest = drops.abs().amax(1, keepdim=True)
