@@ -114,6 +114,7 @@ def _reciprocal(totals: torch.Tensor) -> torch.Tensor:
     citation="Wang et al., Score-CAM, CVPRW 2020, eq. 5-7, and the authors' code",
     fast=False,
     forwards=lambda model, _: model.probe_shape[1],
+    shares="score_cam weights",
 )
 def score_cam(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = p_c(H_k masking x), H_k = mm(Up A_k); one forward per channel. [B,H,W], >= 0.
@@ -173,6 +174,7 @@ def absolute_weights(trace: Trace) -> torch.Tensor:
     citation="after Zeng et al., Abs-CAM, arXiv:2207.03648; phase 2 reconstructed",
     fast=False,
     forwards=lambda model, _: model.probe_shape[1],
+    shares="score_cam weights",
 )
 def abs_cam(trace: Trace, *, form: Literal["activations", "normalised"] = "activations") -> torch.Tensor:
     """ReLU(sum_k w_k S_k Up(A_k)), w_k = mean_ij |G_k|, S_k = p_c(mm(Up A_k) masking x). [B,H,W], >= 0.
