@@ -54,7 +54,7 @@ class Attention:
 
     def patches(self, values: torch.Tensor) -> torch.Tensor:
         """Return values of tokens [B,S] as a map of the patches [B,side,side]."""
-        return values[:, -self.side**2 :].reshape(len(values), self.side, self.side)
+        return values[:, -(self.side**2) :].reshape(len(values), self.side, self.side)
 
 
 def attention(trace: Trace) -> Attention:
@@ -104,10 +104,11 @@ def _capture(trace: Trace) -> Attention:
     blocks, class_blocks = _blocks(model)
     with untouched(net), torch.enable_grad(), _watching(net, blocks + class_blocks) as watch:
         logits = trace.prober.logits(trace.images)
-    tokens = [watch.outputs[name] for name in blocks if watch.outputs[name].ndim == 3]
-    maps = [m for name in (*blocks, *class_blocks, "attn_pool") for m in watch.maps.pop(name, [])]
-    pools = net.global_pool == "map"
-    if watch.maps or len(tokens) != len(blocks) or len(maps) != len(blocks) + len(class_blocks) + pools:
+    places = [*blocks, *class_blocks, *(["attn_pool"] if net.global_pool == "map" else [])]
+    if {name: len(found) for name, found in watch.maps.items()} != dict.fromkeys(places, 1):
+        raise _no_maps(model)
+    maps, tokens = [watch.maps[name][0] for name in places], [watch.outputs[name] for name in blocks]
+    if not all(isinstance(t, torch.Tensor) and t.ndim == 3 for t in tokens):
         raise _no_maps(model)
     if not torch.allclose(logits, trace.logits, rtol=TOLERANCE, atol=TOLERANCE):
         raise NotApplicable(
@@ -122,9 +123,11 @@ def _blocks(model: Explainee) -> tuple[list[str], list[str]]:
     """Return the names of the blocks and of the class-attention blocks; a network without such is not applicable."""
     net: Any = model.net
     blocks, later = getattr(net, "blocks", None), getattr(net, "blocks_token_only", None)
+    if not isinstance(blocks, (nn.Sequential, nn.ModuleList)) or not len(blocks):
+        raise _no_maps(model)
     pooling = ("token",) if later is not None else ("token", "avg", "map")
-    fits = isinstance(blocks, (nn.Sequential, nn.ModuleList)) and len(blocks) > 0 and hasattr(net, "forward_head")
-    if not fits or not isinstance(getattr(net, "norm", None), nn.Module) or net.global_pool not in pooling:
+    ending = isinstance(getattr(net, "norm", None), nn.Module) and hasattr(net, "forward_head")
+    if not ending or getattr(net, "global_pool", None) not in pooling:
         raise _no_maps(model)
     return [f"blocks.{i}" for i in range(len(blocks))], [f"blocks_token_only.{i}" for i in range(len(later or ()))]
 
