@@ -1,6 +1,6 @@
 """Attribution methods: `trace -> maps [B,H,W]`, signed float32, higher = more evidence for the target."""
 
-from bench.methods import cam, controls, gradient, importance, self_attention, thresholding
+from bench.methods import cam, controls, gradient, importance, self_attention, thresholding, transformer
 from bench.methods.base import METHODS, Method, register_method
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "register_method",
     "self_attention",
     "thresholding",
+    "transformer",
 ]
