@@ -1,6 +1,17 @@
 """Attribution methods: `trace -> maps [B,H,W]`, signed float32, higher = more evidence for the target."""
 
-from bench.methods import cam, controls, gradient, importance
+from bench.methods import cam, controls, deep_lift, gradient, guided, importance, relevance
 from bench.methods.base import METHODS, Method, register_method
 
-__all__ = ["METHODS", "Method", "cam", "controls", "gradient", "importance", "register_method"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "cam",
+    "controls",
+    "deep_lift",
+    "gradient",
+    "guided",
+    "importance",
+    "register_method",
+    "relevance",
+]
