@@ -1,6 +1,6 @@
 """Attribution methods: `trace -> maps [B,H,W]`, signed float32, higher = more evidence for the target."""
 
-from bench.methods import cam, controls, deep_lift, gradient, guided, importance, relevance
+from bench.methods import cam, controls, deep_lift, extremal, gradient, guided, importance, perturbation, relevance
 from bench.methods.base import METHODS, Method, register_method
 
 __all__ = [
@@ -9,9 +9,11 @@ __all__ = [
     "cam",
     "controls",
     "deep_lift",
+    "extremal",
     "gradient",
     "guided",
     "importance",
+    "perturbation",
     "register_method",
     "relevance",
 ]
