@@ -13,6 +13,8 @@ from bench.methods.base import register_method
 from bench.methods.references import Reference, reference_images
 from bench.methods.rules import ELEMENTWISE, Operation, Rules, alive, on_first, run
 
+SUMS = ("add", "iadd", "radd", "sub", "isub", "rsub", "cat", "concat", "stack")
+NOT_LINEAR = ("softmax", "log_softmax", "layer_norm", "group_norm", "instance_norm", "normalize", "norm", "var", "std")
 NEAR = 1e-6
 """Differences from the reference below this have no quotient; the gradient then stands in."""
 REFERENCES: tuple[Reference, ...] = get_args(Reference)
@@ -73,7 +75,14 @@ class RescalePool(torch.autograd.Function):
 
 
 class RescaleRules(Rules):
-    """DeepLIFT's rescale rule on every elementwise function and on max pooling; the rest is linear, or shows."""
+    """DeepLIFT's rescale rule on every elementwise function and on max pooling; what joins values otherwise is refused.
+
+    Whatever else is not linear shows in the sum.
+    """
+
+    def __init__(self, model: str) -> None:
+        super().__init__()
+        self.model = model
 
     def rule(self, name: str, function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if name in ELEMENTWISE and len(alive(*args, *kwargs.values())) == 1 and alive(args[0]):
@@ -81,6 +90,11 @@ class RescaleRules(Rules):
         if name in ("max_pool2d", "adaptive_max_pool2d") and args[0].ndim == 4:
             with_places = {key: value for key, value in kwargs.items() if key != "return_indices"}
             return RescalePool.apply(on_first(function, args, with_places | {"return_indices": True}), args[0])
+        joins = len(alive(*args, *kwargs.values())) > 1 and name not in SUMS
+        if joins or name in NOT_LINEAR:
+            raise NotApplicable(
+                f"deep_lift has no rule for {name}, which {self.model} uses; use integrated_gradients instead."
+            )
         return function(*args, **kwargs)
 
 
@@ -120,14 +134,14 @@ def rescaled(trace: Trace, name: Reference) -> torch.Tensor:
 
     def make() -> torch.Tensor:
         references = reference_images(trace, name)
-        multipliers, logits = run(trace, RescaleRules(), torch.cat([trace.images, references]))
+        multipliers, logits = run(trace, RescaleRules(trace.model.name), torch.cat([trace.images, references]))
         given = (trace.images - references) * multipliers
         change = trace.target_logits - trace.of_targets(logits[len(trace) :])
         gap = (given.sum((1, 2, 3)) - change).abs()
         if bool((gap > 0.05 * change.abs() + 1e-4 * given.abs().sum((1, 2, 3))).any()):
             raise NotApplicable(
-                f"DeepLIFT's rescale rule does not cover {trace.model.name}: its map would not sum up to the change "
-                "of the logit; use integrated_gradients instead."
+                f"deep_lift does not fit {trace.model.name}: its map would not sum up to the change of the logit; "
+                "use integrated_gradients instead."
             )
         return given.sum(1)
 

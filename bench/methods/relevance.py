@@ -114,7 +114,7 @@ class RelevanceRules(Rules):
         result = function(*args, **kwargs)
         if name in SHAPES or not alive(result):
             return result
-        raise self._refusal(name)
+        raise self._refusal("adding a constant" if name in ("add", "iadd", "radd") else name)
 
     def _refusal(self, what: str) -> NotApplicable:
         return NotApplicable(f"lrp has no rule for {what}, which {self.model} uses; use integrated_gradients instead.")
