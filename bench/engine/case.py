@@ -174,16 +174,24 @@ class Case:
         table = [[known[place[i, t]] for t in steps] for i in range(len(self))]
         return torch.tensor(table, dtype=torch.float64)
 
+    def cut(self, steps: torch.Tensor, thresholds: int, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """Return unit(L) of the images at `rows` [n] (default: all) with its lowest floor(t*N/thresholds) pixels set
+        to 0, t = steps [n]: [n,H,W] in [0,1].
+        """
+        rows = torch.arange(len(self)) if rows is None else rows
+        pixels = self.unit[0].numel()
+        kept = self.rank[rows] < (pixels - steps * pixels // thresholds)[:, None]
+        return self.unit[rows] * kept.view(-1, *self.trace.size)
+
     def _run_masks(
         self, wanted: list[tuple[int, int]], colour: tuple[float, float, float], thresholds: int
     ) -> dict[tuple[int, int], float]:
         rows = torch.tensor([image for image, _ in wanted])
-        keep = self.unit[0].numel() - torch.tensor([t * self.unit[0].numel() // thresholds for _, t in wanted])
+        steps = torch.tensor([t for _, t in wanted])
         height, width = self.trace.size
 
         def masks(index: torch.Tensor) -> torch.Tensor:
-            kept = self.rank[rows[index]] < keep[index, None]
-            return self.unit[rows[index]] * kept.view(-1, height, width)
+            return self.cut(steps[index], thresholds, rows[index])
 
         fill = blend(self.trace.images, self.trace.model.colour(colour), rows, masks)
         (odds,) = self.prober.log_odds([Job(self.trace.targets[rows], fill)], (height, width))

@@ -59,7 +59,12 @@ def _linear(trace: Trace) -> bool:
 )
 def grad_cam(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = mean_ij G_k. [B,H,W], >= 0."""
-    return trace.upsample(weighted(trace.gradients.mean((2, 3)), trace.activations).relu())
+    return trace.upsample(weighted(grad_cam_weights(trace), trace.activations).relu())
+
+
+def grad_cam_weights(trace: Trace) -> torch.Tensor:
+    """Return w_k = mean_ij G_k, [B,K]."""
+    return trace.gradients.mean((2, 3))
 
 
 @register_method(
@@ -73,11 +78,16 @@ def grad_cam_pp(trace: Trace) -> torch.Tensor:
 
     The authors differentiate exp(S_c); its factor exp(S_c) scales the whole map of an image and is left out.
     """
+    return trace.upsample(weighted(grad_cam_pp_weights(trace), trace.activations).relu())
+
+
+def grad_cam_pp_weights(trace: Trace) -> torch.Tensor:
+    """Return w_k = sum_ij alpha_ij ReLU(G_ij), [B,K]."""
     g, a = trace.gradients, trace.activations
     squared = g**2
     denominator = 2 * squared + a.sum((2, 3), keepdim=True) * g**3
     alpha = torch.where(denominator != 0, squared / torch.where(denominator != 0, denominator, 1.0), 0.0)
-    return trace.upsample(weighted((alpha * g.relu()).sum((2, 3)), a).relu())
+    return (alpha * g.relu()).sum((2, 3))
 
 
 @register_method(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from bench.engine.prober import Job, blend, probability
 from bench.engine.trace import Trace
 from bench.methods.base import register_method
 from bench.methods.cam import weighted
+from bench.methods.references import Reference, reference_images
 from bench.protocol import Protocol
 
 MASK_COLOUR = Protocol().baseline
@@ -31,8 +34,11 @@ def ablation_cam(trace: Trace) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def channel_drops(trace: Trace) -> torch.Tensor:
-    """Return S_c(A) - S_c(A with channel k set to 0) for every channel, [B,K]; K head replays per image."""
+def channel_drops(trace: Trace, instead: torch.Tensor | None = None) -> torch.Tensor:
+    """Return S_c(A) - S_c(A with channel k replaced) for every channel, [B,K]; K head replays per image.
+
+    instead: what replaces the channels, [B,K,h,w]; None replaces them by 0.
+    """
     images, channels = trace.activations.shape[:2]
     drops = torch.zeros(images, channels)
     size = trace.prober.batch_size
@@ -41,10 +47,62 @@ def channel_drops(trace: Trace) -> torch.Tensor:
         for start in range(0, channels, size):
             index = torch.arange(start, min(start + size, channels))
             without = own.expand(len(index), -1, -1, -1).clone()
-            without[torch.arange(len(index)), index] = 0
+            without[torch.arange(len(index)), index] = 0 if instead is None else instead[image, index]
             logits = trace.head(without, torch.full((len(index),), image))
             drops[image, index] = (trace.target_logits[image] - logits[:, trace.targets[image]]).cpu()
     return drops.to(trace.activations.device)
+
+
+@register_method(
+    "a_fmi",
+    group="cam",
+    more_groups=("seed",),
+    fidelity="reconstruction",
+    citation="after Zhang et al., A-FMI: feature map importance, arXiv:2104.05527; formulas reconstructed",
+    forwards=1,
+    heads=lambda model, _: model.probe_shape[1],
+)
+def a_fmi(
+    trace: Trace,
+    *,
+    form: Literal["product", "complete", "absdiff"] = "product",
+    reference: Reference = "baseline",
+    replace: Literal["reference", "zero"] = "reference",
+    positive_only: bool = False,
+) -> torch.Tensor:
+    """ReLU(sum_k FMI_k * D_k): importance by difference from a reference, so no saturated gradient plays a part.
+
+    A' = features(reference), D = A - A'; FMI_k = S_c(A) - S_c(A with channel k from A', or 0), by head replay;
+    |FMI_k| <= 1e-6 * max is irrelevant and 0. [B,H,W], >= 0.
+    complete: sum_k m_k D_k with m_k = FMI_k / sum_ij D_k (0 where that sum is next to 0), signed; at layer resolution
+    it sums to sum_k FMI_k. absdiff: ReLU(sum_k FMI_k |D_k|); in the product FMI < 0 times D < 0 counts as evidence.
+    """
+    start = trace.shared(f"reference {reference}", lambda: trace.of(reference_images(trace, reference))).activations
+    drops = trace.shared(
+        f"a_fmi {replace} {reference if replace == 'reference' else ''}",
+        lambda: channel_drops(trace, start if replace == "reference" else None),
+    )
+    strongest = drops.abs().amax(1, keepdim=True)
+    importance = torch.where(drops.abs() > IRRELEVANT * strongest, drops, 0.0)
+    if positive_only:
+        importance = importance.clamp(min=0)
+    difference = trace.activations - start
+    if form == "complete":
+        return trace.upsample(weighted(importance * _reciprocal(difference.sum((2, 3))), difference))
+    return trace.upsample(weighted(importance, difference.abs() if form == "absdiff" else difference).relu())
+
+
+IRRELEVANT = 1e-6
+"""Share of the largest importance below which a feature map plays no part."""
+
+FLAT = 1e-7
+"""Share of the largest total difference below which a channel's total is taken for 0."""
+
+
+def _reciprocal(totals: torch.Tensor) -> torch.Tensor:
+    """Return 1 / totals [B,K], 0 where a total is next to 0 beside the image's largest."""
+    usable = totals.abs() > FLAT * totals.abs().amax(1, keepdim=True)
+    return torch.where(usable, 1 / torch.where(usable, totals, 1.0), 0.0)
 
 
 @register_method(
@@ -61,23 +119,97 @@ def score_cam(trace: Trace) -> torch.Tensor:
     Constant channels are skipped (weight 0). As in the authors' code the weights are probabilities of the masked
     image, without subtracting a baseline; pytorch-grad-cam and torchcam use a softmax over channels of the logits.
     """
-    return trace.upsample(weighted(masked_probabilities(trace), trace.activations).relu())
+    return trace.upsample(weighted(score_cam_weights(trace), trace.activations).relu())
 
 
-def masked_probabilities(trace: Trace) -> torch.Tensor:
-    """Return S_k = p_c(H_k masking x) for every channel, [B,K] float32; 0 for a constant channel."""
-    a = trace.activations
-    flat = a.flatten(2)
-    images, channels = torch.nonzero(flat.amax(2) > flat.amin(2), as_tuple=True)
+def score_cam_weights(trace: Trace) -> torch.Tensor:
+    """Return S_k = p_c(mm(Up A_k) masking x), [B,K]; run once for every method that reads them."""
+    return trace.shared("score_cam weights", lambda: masked_probabilities(trace, trace.activations))
+
+
+def masked_probabilities(trace: Trace, channels: torch.Tensor) -> torch.Tensor:
+    """Return p_c(H_k masking x), H_k = mm(Up channel k), of channels [B,K,h,w]: [B,K] float32; 0 for a constant one."""
+    flat = channels.flatten(2)
+    images, varying = torch.nonzero(flat.amax(2) > flat.amin(2), as_tuple=True)
     rows = images.cpu()
 
     def masks(index: torch.Tensor) -> torch.Tensor:
-        maps = trace.upsample(a[images[index], channels[index]][:, None])[:, 0]
-        low, high = maps.flatten(1).amin(1)[:, None, None], maps.flatten(1).amax(1)[:, None, None]
-        return (maps - low) / (high - low)
+        return min_max(trace.upsample(channels[images[index], varying[index]]))
 
     fill = blend(trace.images, trace.model.colour(MASK_COLOUR), rows, masks)
     (odds,) = trace.prober.log_odds([Job(trace.targets[rows], fill)], trace.size)
-    weights = torch.zeros(a.shape[:2], device=a.device)
-    weights[images, channels] = probability(odds).to(a.device, torch.float32)
+    weights = torch.zeros(channels.shape[:2], device=channels.device)
+    weights[images, varying] = probability(odds).to(channels.device, torch.float32)
     return weights
+
+
+@register_method(
+    "abs_cam_init",
+    group="cam",
+    more_groups=("seed",),
+    fidelity="paper",
+    citation="Zeng et al., Abs-CAM, arXiv:2207.03648, phase 1",
+)
+def abs_cam_init(trace: Trace) -> torch.Tensor:
+    """ReLU(sum_k w_k A_k), w_k = mean_ij |G_k|: Abs-CAM's first phase. [B,H,W], >= 0.
+
+    The sign of the gradient is lost, so on a head of GAP and a linear layer the map hardly depends on the class.
+    """
+    return trace.upsample(weighted(absolute_weights(trace), trace.activations).relu())
+
+
+def absolute_weights(trace: Trace) -> torch.Tensor:
+    """Return mean_ij |G_k|, [B,K]."""
+    return trace.gradients.abs().mean((2, 3))
+
+
+@register_method(
+    "abs_cam",
+    group="cam",
+    more_groups=("seed",),
+    fidelity="reconstruction",
+    citation="after Zeng et al., Abs-CAM, arXiv:2207.03648; phase 2 reconstructed",
+    fast=False,
+    forwards=lambda model, _: model.probe_shape[1],
+)
+def abs_cam(trace: Trace, *, form: Literal["activations", "normalised"] = "activations") -> torch.Tensor:
+    """ReLU(sum_k w_k S_k Up(A_k)), w_k = mean_ij |G_k|, S_k = p_c(mm(Up A_k) masking x). [B,H,W], >= 0.
+
+    w_k > 0 cancels when a mask is normalised, so S_k are Score-CAM's and one set of forwards serves both.
+    normalised: sum_k S_k mm(Up A_k), the sum of the normalised maps, in which w_k cancels altogether.
+    """
+    scores = score_cam_weights(trace)
+    if form == "normalised":
+        return sum_of_masks(trace, scores)
+    return trace.upsample(weighted(absolute_weights(trace) * scores, trace.activations)).relu()
+
+
+def sum_of_masks(trace: Trace, weights: torch.Tensor) -> torch.Tensor:
+    """Return sum_k weights_k mm(Up A_k), [B,H,W], image by image: all masks at once would not fit in memory."""
+    sums = [
+        torch.einsum("k,khw->hw", w, min_max(trace.upsample(a[None])[0]))
+        for w, a in zip(weights, trace.activations, strict=True)
+    ]
+    return torch.stack(sums)
+
+
+@register_method(
+    "abs_cam_elementwise",
+    group="cam",
+    more_groups=("seed",),
+    fidelity="reconstruction",
+    citation="after Zeng et al., Abs-CAM, arXiv:2207.03648; element-wise reading of phase 2",
+    fast=False,
+    forwards=lambda model, _: model.probe_shape[1],
+)
+def abs_cam_elementwise(trace: Trace) -> torch.Tensor:
+    """ReLU(sum_k S_k Up(E_k)), E_k = |G_k| * A_k element by element, S_k = p_c(mm(Up E_k) masking x). [B,H,W], >= 0."""
+    channels = trace.gradients.abs() * trace.activations
+    scores = masked_probabilities(trace, channels)
+    return trace.upsample(weighted(scores, channels)).relu()
+
+
+def min_max(maps: torch.Tensor) -> torch.Tensor:
+    """Return maps [...,h,w] scaled to [0,1] each; a constant one is zeros."""
+    low, high = maps.flatten(-2).amin(-1)[..., None, None], maps.flatten(-2).amax(-1)[..., None, None]
+    return torch.where(high > low, (maps - low) / torch.where(high > low, high - low, 1.0), 0.0)

@@ -1,0 +1,50 @@
+"""SA-CAM: self-attention between the positions of the explained layer refines an existing CAM."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from bench.engine.trace import Trace
+from bench.methods.base import register_method
+from bench.methods.cam import grad_cam_pp_weights, grad_cam_weights, weighted
+from bench.methods.importance import min_max, score_cam_weights
+
+WEIGHTS = {"grad_cam": grad_cam_weights, "grad_cam_pp": grad_cam_pp_weights, "score_cam": score_cam_weights}
+"""Channel weights [B,K] of the CAMs that can be refined."""
+
+
+@register_method(
+    "sa_cam",
+    group="cam",
+    more_groups=("seed",),
+    fidelity="reconstruction",
+    citation="after Liang, Li and Jiang, SA-CAM, Neurocomputing 490, 2022; formulas reconstructed",
+    forwards=lambda model, p: model.probe_shape[1] if p["base"] == "score_cam" else 0,
+)
+def sa_cam(
+    trace: Trace,
+    *,
+    lambda_: float = 1.0,
+    tau: float = 0.2,
+    form: Literal["additive", "multiplicative"] = "additive",
+    base: Literal["grad_cam", "grad_cam_pp", "score_cam"] = "grad_cam",
+) -> torch.Tensor:
+    """ReLU(sum_k w_k A~_k), A~_k = A_k + lambda * P a_k: each position also says what positions like it say. [B,H,W].
+
+    P = softmax_j(F_i . F_j / tau) [N,N] over positions, F the activations with unit columns (a zero column stays).
+    w are the weights of the base CAM. multiplicative: A~_k = A_k * (1 + lambda * mm(P a_k)). The additive form equals
+    ReLU((I + lambda*P) cam), so lambda = 0 is the base CAM, and the effect is small where positions differ little.
+    """
+    a = trace.activations
+    spread = attention(a, tau) @ a.flatten(2).transpose(1, 2)  # [B,N,K]
+    refined = spread.transpose(1, 2).reshape(a.shape)
+    refined = a + lambda_ * refined if form == "additive" else a * (1 + lambda_ * min_max(refined))
+    return trace.upsample(weighted(WEIGHTS[base](trace), refined).relu())
+
+
+def attention(activations: torch.Tensor, tau: float) -> torch.Tensor:
+    """Return P [B,N,N], the softmax over positions j of the cosine between columns i and j of A [B,K,h,w], over tau."""
+    columns = torch.nn.functional.normalize(activations.flatten(2), dim=1)
+    return ((columns.transpose(1, 2) @ columns) / tau).softmax(2)
