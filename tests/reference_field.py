@@ -17,6 +17,7 @@ import numpy as np
 import reference as ref
 import torch
 from reference import SEED, Array, mm, unit, up
+from scipy import ndimage
 from skimage.transform import resize
 from sklearn.linear_model import Ridge
 from torch import nn
@@ -723,6 +724,66 @@ def kernel_shap(net: Network, x: Array, c: int, image_id: str, samples: int = 10
     return phi[parts]
 
 
+def smoothed(x: Array, sigma: float) -> Array:
+    """Gaussian blur of x [C,H,W] with zeros around it, cut at ceil(4 sigma)."""
+    return np.stack([ndimage.gaussian_filter(p, sigma, mode="constant", radius=math.ceil(4 * sigma)) for p in x])
+
+
+def smooth_mask(pmask: torch.Tensor, side: tuple[int, int], step: int, sigma: float) -> torch.Tensor:
+    """Extremal perturbations' mask with its margin: a soft maximum (coldness 20) over cells of value times kernel.
+
+    Cells [h,w] sit `step` pixels apart; the kernel falls from 1 within sigma/2 of a cell as exp(-2 (d/sigma - 1/2)^2).
+    Cells beyond the border are zeros that take part in the soft maximum.
+    """
+    margin = sigma
+    padding, radius = 1 + math.ceil((margin + sigma) / step), 1 + math.ceil(sigma / step)
+    rows, columns = ((math.ceil(n / step) + 2 * (padding - radius)) * step - step + 1 for n in side)
+    u, v = torch.arange(rows)[:, None], torch.arange(columns)[None, :]
+    values = []
+    for ky in range(2 * radius + 1):
+        for kx in range(2 * radius + 1):
+            i, j = u // step + ky - padding, v // step + kx - padding
+            inside = (i >= 0) & (i < pmask.shape[0]) & (j >= 0) & (j < pmask.shape[1])
+            cell = pmask[i.clamp(0, pmask.shape[0] - 1), j.clamp(0, pmask.shape[1] - 1)] * inside
+            distance = torch.sqrt((u - margin - step * i).double() ** 2 + (v - margin - step * j).double() ** 2)
+            values.append(cell * torch.exp(-2 * (distance / sigma - 0.5).clamp(min=0) ** 2))
+    each = torch.stack(values)
+    return (each * torch.softmax(20 * each, dim=0)).sum(dim=0).clamp(0, 1)
+
+
+def extremal_perturbation(
+    net: Network, x: Array, c: int, image_id: str, areas: str = "0.025+0.05+0.1+0.2", iterations: int = 800
+) -> Array:
+    """The smooth mask of a given area, over a pyramid of blurs, whose image has the largest S_c; sum over areas."""
+    _, height, width = x.shape
+    scale = min(height, width) / 224.0
+    step, sigma = max(1, round(7 * scale)), 21 * scale
+    levels = [torch.from_numpy(smoothed(x, 20 * scale * (1 - n / 7)) if n < 7 else x.copy()) for n in range(8)]
+    pyramid, m = torch.stack(levels), round(sigma)
+    total = np.zeros((height, width))
+    for area in map(float, areas.split("+")):
+        pmask = torch.ones(math.ceil(height / step), math.ceil(width / step), dtype=torch.float64)
+        speed, weight = None, 300.0
+        for t in range(iterations):
+            pmask = pmask.detach().requires_grad_()
+            whole = smooth_mask(pmask, (height, width), step, sigma)
+            mask = whole[m : m + height, m : m + width]
+            level = (7 * mask).detach().floor().long()
+            low = pyramid.gather(0, level.expand(1, 3, height, width))[0]
+            high = pyramid.gather(0, (level + 1).clamp(max=7).expand(1, 3, height, width))[0]
+            image = low + (7 * mask - level) * (high - low)
+            score = net.net(image.flip(-1)[None] if t % 2 == 0 else image[None])[0, c]
+            wanted = torch.ones(whole.numel(), dtype=torch.float64)
+            wanted[: int(whole.numel() * (1 - area))] = 0.0
+            energy = score - weight * ((whole.reshape(-1).sort()[0] - wanted) ** 2).mean()
+            (gradient,) = torch.autograd.grad(energy, pmask)
+            speed = gradient if speed is None else 0.9 * speed + 0.1 * gradient
+            pmask = (pmask.detach() + 0.01 * speed).clamp(0, 1)
+            weight *= 1.0035
+        total += mask.detach().numpy()
+    return smoothed(total[None], 0.09 * min(height, width))[0]
+
+
 METHODS: dict[str, Method] = {
     f.__name__: f
     for f in (
@@ -756,5 +817,6 @@ METHODS: dict[str, Method] = {
         rise,
         lime,
         kernel_shap,
+        extremal_perturbation,
     )
 }
