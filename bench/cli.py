@@ -20,6 +20,7 @@ import typer
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.errors import BenchError, NotApplicable
@@ -86,6 +87,8 @@ def common(version: Annotated[bool, typer.Option("--version", help="Show the ver
 - `cambench run` - the embedded default: generated scenes, bundled models, a few minutes
 
 - `cambench run --models resnet-scenes --methods "cam/*,control/*" --metrics deletion,insertion --limit 200`
+
+- `cambench run --methods "seed/*,tft(layer_cam),sa_cam[lambda=0.5,base=grad_cam_pp],control/*"`
 
 - `cambench run --plugin mine.py --methods "mine,grad_cam,control/*" --out runs/mine`
 
@@ -194,9 +197,9 @@ def list_(
         Listing.protocols: _protocol_rows,
     }[what]()
     for name in next(rows):
-        table.add_column(name, overflow="fold")
+        table.add_column(escape(name), overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(escape(cell) for cell in row))
     console.print(table)
 
 
@@ -405,10 +408,12 @@ def _predicted(model: Explainee, images: Any) -> int:
 
 def _method_rows() -> Iterator[tuple[str, ...]]:
     from bench.methods import METHODS
+    from bench.methods.variants import write_address
 
-    yield "group/name", "fidelity", "cost", "source"
+    yield "group/name[parameters]", "fidelity", "groups", "source"
     for m in METHODS:
-        yield f"{m.group}/{m.name}", m.fidelity, "fast" if m.fast else "slow", m.citation or _first_line(m.function)
+        name = write_address(m.base, m.inner.name if m.inner else "", m.all_parameters)
+        yield f"{m.group}/{name}", m.fidelity, " ".join(m.groups[1:]), m.citation or _first_line(m.function)
 
 
 def _metric_rows() -> Iterator[tuple[str, ...]]:

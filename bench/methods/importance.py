@@ -11,6 +11,7 @@ from bench.engine.trace import Trace
 from bench.methods.base import register_method
 from bench.methods.cam import weighted
 from bench.methods.references import Reference, reference_images
+from bench.methods.variants import write_value
 from bench.protocol import Protocol
 
 MASK_COLOUR = Protocol().baseline
@@ -77,9 +78,10 @@ def a_fmi(
     complete: sum_k m_k D_k with m_k = FMI_k / sum_ij D_k (0 where that sum is next to 0), signed; at layer resolution
     it sums to sum_k FMI_k. absdiff: ReLU(sum_k FMI_k |D_k|); in the product FMI < 0 times D < 0 counts as evidence.
     """
-    start = trace.shared(f"reference {reference}", lambda: trace.of(reference_images(trace, reference))).activations
+    name = write_value(reference)
+    start = trace.shared(f"reference {name}", lambda: trace.of(reference_images(trace, reference))).activations
     drops = trace.shared(
-        f"a_fmi {replace} {reference if replace == 'reference' else ''}",
+        f"a_fmi {replace} {name if replace == 'reference' else ''}",
         lambda: channel_drops(trace, start if replace == "reference" else None),
     )
     strongest = drops.abs().amax(1, keepdim=True)
@@ -112,6 +114,7 @@ def _reciprocal(totals: torch.Tensor) -> torch.Tensor:
     citation="Wang et al., Score-CAM, CVPRW 2020, eq. 5-7, and the authors' code",
     fast=False,
     forwards=lambda model, _: model.probe_shape[1],
+    shares="score_cam weights",
 )
 def score_cam(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = p_c(H_k masking x), H_k = mm(Up A_k); one forward per channel. [B,H,W], >= 0.
@@ -171,6 +174,7 @@ def absolute_weights(trace: Trace) -> torch.Tensor:
     citation="after Zeng et al., Abs-CAM, arXiv:2207.03648; phase 2 reconstructed",
     fast=False,
     forwards=lambda model, _: model.probe_shape[1],
+    shares="score_cam weights",
 )
 def abs_cam(trace: Trace, *, form: Literal["activations", "normalised"] = "activations") -> torch.Tensor:
     """ReLU(sum_k w_k S_k Up(A_k)), w_k = mean_ij |G_k|, S_k = p_c(mm(Up A_k) masking x). [B,H,W], >= 0.
