@@ -535,21 +535,60 @@ class Rescaled(torch.autograd.Function):
         return torch.stack([g[0] * multiplier, torch.zeros_like(g[1])]), None, None
 
 
+class RescaledPool(torch.autograd.Function):
+    """Max pooling of a batch (x, r) under DeepLIFT's rule: what a window gains goes to where each maximum stood.
+
+    g (max(y,y_r) - y_r) goes to the maximum of x and g (y - max(y,y_r)) to that of r, over x - r; plain where x = r.
+    """
+
+    @staticmethod
+    def forward(ctx, pair, size, stride, padding):
+        ctx.save_for_backward(pair)
+        ctx.geometry = (size, stride, padding)
+        return F.max_pool2d(pair, size, stride, padding)
+
+    @staticmethod
+    def backward(ctx, g):
+        (pair,) = ctx.saved_tensors
+        size, stride, padding = ctx.geometry
+        x, r = pair.numpy()
+        gained, plain = np.zeros_like(x), np.zeros_like(x)
+        for k, i, j in np.ndindex(*g.shape[1:]):
+            top, left = i * stride - padding, j * stride - padding
+            rows, columns = slice(max(top, 0), top + size), slice(max(left, 0), left + size)
+            share, y, y_r = float(g[0, k, i, j]), x[k, rows, columns], r[k, rows, columns]
+            higher = max(y.max(), y_r.max())
+            gained[k, rows, columns].flat[y.argmax()] += share * (higher - y_r.max())
+            gained[k, rows, columns].flat[y_r.argmax()] += share * (y.max() - higher)
+            plain[k, rows, columns].flat[y.argmax()] += share
+        near = np.abs(x - r) < 1e-6
+        multiplier = np.where(near, plain, gained / np.where(near, 1.0, x - r))
+        return torch.from_numpy(np.stack([multiplier, np.zeros_like(multiplier)])), None, None, None
+
+
 def silu_slope(x: torch.Tensor) -> torch.Tensor:
     s = torch.sigmoid(x)
     return s * (1 + x * (1 - s))
 
 
 class Activations(TorchFunctionMode):
-    """While active, every ReLU and SiLU, module or function, runs as the given one."""
+    """While active, every ReLU, SiLU and max pooling, module or function, runs as the given one."""
 
-    def __init__(self, relu: Callable[..., torch.Tensor], silu: Callable[..., torch.Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        relu: Callable[..., torch.Tensor],
+        silu: Callable[..., torch.Tensor] | None = None,
+        pool: Callable[..., torch.Tensor] | None = None,
+    ) -> None:
         super().__init__()
+        self.pool = pool
         self.replaced = {F.relu: relu, torch.relu: relu, torch.relu_: relu, F.silu: silu}
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if self.replaced.get(function) is not None:
             return self.replaced[function](args[0])
+        if function is F.max_pool2d and self.pool is not None:
+            return self.pool(*args[:2], kwargs["stride"], kwargs["padding"])
         return function(*args, **(kwargs or {}))
 
 
@@ -578,12 +617,12 @@ def guided_grad_cam(net: Network, x: Array, c: int, image_id: str) -> Array:
 
 
 def deep_lift(net: Network, x: Array, c: int, image_id: str, reference: str = "baseline") -> Array:
-    """DeepLIFT, rescale rule: (x - x') times the multipliers, summed over channels. For nets without max pooling."""
+    """DeepLIFT, rescale rule: (x - x') times the multipliers, summed over channels."""
     start = reference_image(net, x, image_id, reference)
     pair = torch.from_numpy(np.stack([x, start])).requires_grad_()
     relu = lambda a: Rescaled.apply(a, lambda t: t.clamp(min=0), lambda t: (t > 0).to(t))  # noqa: E731
     silu = lambda a: Rescaled.apply(a, lambda t: t * torch.sigmoid(t), silu_slope)  # noqa: E731
-    with Activations(relu, silu):
+    with Activations(relu, silu, RescaledPool.apply):
         score = net.net(pair)[0, c]
     (multiplier,) = torch.autograd.grad(score, pair)
     return ((x - start) * multiplier[0].numpy()).sum(axis=0)
@@ -619,7 +658,10 @@ def chain(net: nn.Module) -> list[nn.Module]:
 
 
 def lrp(net: Network, x: Array, c: int, image_id: str, rule: str = "epsilon_plus", epsilon: float = 1e-6) -> Array:
-    """LRP through a plain chain of layers; `rule` is that of convolutions, linear layers and means take epsilon."""
+    """LRP through a plain chain of layers; `rule` is that of convolutions, all other layers take the epsilon rule.
+
+    Max pooling too, as in Captum: the winner takes all, but for the share that epsilon absorbs.
+    """
     inputs = [torch.from_numpy(np.array(x, dtype=np.float64))[None]]
     layers = chain(net.net)
     for layer in layers:
