@@ -21,7 +21,7 @@ from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS
 
 QUICK = settings(
-    max_examples=10, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=6, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 SIDE = 32
 IDS = ["a", "b"]
@@ -114,7 +114,9 @@ ADDRESSES: list[tuple[str, str, dict[str, Any]]] = [
     ("smooth_grad_cam_pp", "smooth_grad_cam_pp", {}),
     ("smooth_grad_cam_pp[samples=7,std=0.1]", "smooth_grad_cam_pp", {"samples": 7, "std": 0.1}),
     ("layer_cam_fused", "layer_cam_fused", {"layers": "auto"}),
+    ("layer_cam_fused[layers=THREE]", "layer_cam_fused", {"layers": "three"}),
     ("fused(grad_cam)", "fused", {"layers": "auto"}),
+    ("fused(grad_cam)[layers=THREE]", "fused", {"layers": "three"}),
     ("fused(layer_cam)[reduce=max]", "fused", {"layers": "auto", "inner": "layer_cam", "reduce": "max"}),
     ("fused(abs_cam_init)", "fused", {"layers": "auto", "inner": "abs_cam_init"}),
     ("random_cam", "random_cam", {}),
@@ -164,13 +166,22 @@ REFUSED = {
 # Methods with a rule of their own for max pooling, or that read gradients behind one.
 POOLED = {"deep_lift", "deep_lift_shap", "lrp", "guided_backprop", "deconvnet", "full_grad"}
 
-# What layers="auto" means on the nets here (a product of activations runs between the modules of "skip").
+# What layers="auto" means on the nets here; and three layers, so that the shallow ones of LayerCAM are squashed.
 LAYERS = {
-    "gap": "features.1+features.3",
-    "mlp": "features.3",
-    "norm": "features.2+features.5",
-    "signed": "features.1+features.3",
-    "skip": "stem+features",
+    "auto": {
+        "gap": "features.1+features.3",
+        "mlp": "features",
+        "norm": "features.2+features.5",
+        "signed": "features.1+features.3",
+        "skip": "neck",
+    },
+    "three": {
+        "gap": "features.0+features.1+features.3",
+        "mlp": "features.0+features.1+features.3",
+        "norm": "features.0+features.2+features.5",
+        "signed": "features.0+features.1+features.3",
+        "skip": "stem+features+neck",
+    },
 }
 
 # A ReLU that stands at zero at one node of the path, or for one noisy image, may open in float64 and not in float32;
@@ -182,20 +193,15 @@ def cases() -> list[pytest.param]:
     chosen = []
     for address, replica, parameters in ADDRESSES:
         for kind in (*KINDS, "pool") if replica in POOLED else KINDS:
-            told = {**parameters, "layers": LAYERS[kind]} if "layers" in parameters else parameters
+            told = (
+                {**parameters, "layers": LAYERS[parameters["layers"]][kind]} if "layers" in parameters else parameters
+            )
             # Integrated gradients had no references before IDGI came.
             names = [replica, "idgi"] if replica == "integrated_gradients" else [replica]
             for seed in SEEDS:
-                case = (with_layers(address, kind), replica, told, kind, seed)
+                case = (address.replace("THREE", str(told.get("layers"))), replica, told, kind, seed)
                 chosen.append(pytest.param(*case, id=f"{address}-{kind}-{seed}", marks=registered(*names)))
     return chosen
-
-
-def with_layers(address: str, kind: str) -> str:
-    """Name the layers of the "skip" net, where there is no telling what "auto" should be."""
-    if "fused" not in address or kind != "skip":
-        return address
-    return address[:-1] + ",layers=stem+features]" if address.endswith("]") else address + "[layers=stem+features]"
 
 
 @pytest.mark.parametrize(("address", "replica", "parameters", "kind", "seed"), cases())
