@@ -186,7 +186,6 @@ def a_fmi(
     image_id: str,
     form: str = "product",
     reference: str = "baseline",
-    relevant_only: bool = True,
     positive_only: bool = False,
     replace: str = "reference",
 ) -> Array:
@@ -195,19 +194,17 @@ def a_fmi(
     A_ref = net.activations(reference_image(net, x, image_id, reference))
     D = A - A_ref
     importance = feature_map_importance(net, x, c, A_ref, replace)
-    if relevant_only:
-        importance = np.where(np.abs(importance) <= 1e-6 * np.abs(importance).max(), 0.0, importance)
+    importance = np.where(np.abs(importance) <= 1e-6 * np.abs(importance).max(), 0.0, importance)
     if positive_only:
         importance = np.maximum(importance, 0.0)
     if form == "product":
         return relu_up(weighted(importance, D), x)
     if form == "absdiff":
         return relu_up(weighted(importance, np.abs(D)), x)
-    totals = np.array([d.sum() for d in D])
     out = np.zeros(A.shape[1:])
     for k in range(len(A)):
-        if abs(totals[k]) >= 1e-7 * np.abs(totals).max() and totals[k] != 0:
-            out += importance[k] * D[k] / totals[k]
+        if abs(D[k].sum()) > 1e-3 * np.abs(D[k]).sum():  # else the sum cancels and says nothing
+            out += importance[k] * D[k] / D[k].sum()
     return up(out, *x.shape[1:])
 
 
@@ -658,9 +655,8 @@ def chain(net: nn.Module) -> list[nn.Module]:
 
 
 def lrp(net: Network, x: Array, c: int, image_id: str, rule: str = "epsilon_plus", epsilon: float = 1e-6) -> Array:
-    """LRP through a plain chain of layers; `rule` is that of convolutions, all other layers take the epsilon rule.
-
-    Max pooling too, as in Captum: the winner takes all, but for the share that epsilon absorbs.
+    """LRP through a plain chain of layers; `rule` is that of convolutions, max pooling gives the winner all (Captum's
+    epsilon rule there absorbs a little), all other layers take the epsilon rule.
     """
     inputs = [torch.from_numpy(np.array(x, dtype=np.float64))[None]]
     layers = chain(net.net)
@@ -674,6 +670,8 @@ def lrp(net: Network, x: Array, c: int, image_id: str, rule: str = "epsilon_plus
             R = R.reshape(a.shape)
         elif isinstance(layer, nn.ReLU | nn.SiLU):
             continue
+        elif isinstance(layer, nn.MaxPool2d | nn.AdaptiveMaxPool2d):
+            R = back(layer, a, R)
         elif isinstance(layer, nn.Conv2d) and rule == "epsilon_plus":
             positive, negative = copy.deepcopy(layer), copy.deepcopy(layer)
             for half, weight in ((positive, layer.weight.clamp(min=0)), (negative, layer.weight.clamp(max=0))):

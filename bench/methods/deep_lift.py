@@ -12,6 +12,7 @@ from bench.errors import NotApplicable
 from bench.methods.base import register_method
 from bench.methods.references import NAMES, Reference, reference_images
 from bench.methods.rules import ELEMENTWISE, Operation, Rules, alive, on_first, run
+from bench.methods.variants import write_value
 
 SUMS = ("add", "iadd", "radd", "sub", "isub", "rsub", "cat", "concat", "stack")
 NOT_LINEAR = ("softmax", "log_softmax", "layer_norm", "group_norm", "instance_norm", "normalize", "norm", "var", "std")
@@ -144,4 +145,4 @@ def rescaled(trace: Trace, name: Reference) -> torch.Tensor:
             )
         return given.sum(1)
 
-    return trace.shared(f"deep_lift {name}", make)
+    return trace.shared(f"deep_lift {write_value(name)}", make)

@@ -16,10 +16,11 @@ from bench.methods.rules import ACTIVATIONS, Operation, Rules, alive, on_first, 
 
 Rule = Literal["epsilon_plus", "epsilon"]
 LINEAR = (
-    "linear", "avg_pool2d", "adaptive_avg_pool2d", "max_pool2d", "adaptive_max_pool2d", "mean", "sum",
-    "mul", "div",
+    "linear", "avg_pool2d", "adaptive_avg_pool2d", "mean", "sum", "mul", "div",
 )  # fmt: skip
-"""Operations (of one tensor) whose relevance is shared out by the terms of their output; a maximum has one term."""
+"""Operations (of one tensor) whose relevance is shared out by the terms of their output."""
+MAXIMA = ("max_pool2d", "adaptive_max_pool2d")
+"""The largest takes all: what autograd does with a gradient here is right for relevance too."""
 SHAPES = (
     "view", "reshape", "flatten", "unflatten", "permute", "transpose", "contiguous", "squeeze", "unsqueeze",
     "clone", "expand", "to", "float", "cat", "concat", "stack", "split", "chunk", "getitem", "dropout",
@@ -109,6 +110,8 @@ class RelevanceRules(Rules):
             alone = on_first(function, args, kwargs)
             if name in ACTIVATIONS:
                 return Passed.apply(alone, args[0])
+            if name in MAXIMA:
+                return alone(args[0])
             if name in LINEAR:
                 return Shared.apply(self.ledger, alone, alone, args[0])
         result = function(*args, **kwargs)

@@ -246,7 +246,7 @@ def slack(net: field.Network, x: np.ndarray, c: int, image_id: str, replica: str
     if parameters.get("form") == "complete":  # FMI_k over a sum of D_k that may cancel
         start = field.reference_image(net, x, image_id, parameters.get("reference", "baseline"))
         D = net.activations(x) - net.activations(start)
-        return float(sum(rounding * np.abs(d).max() / abs(d.sum()) for d in D if d.sum() != 0))
+        return float(sum(rounding * np.abs(d).max() / abs(d.sum()) for d in D if abs(d.sum()) > 1e-3 * np.abs(d).sum()))
     if replica == "group_cam":  # gains are small differences of probabilities
         A, G = net.layer_and_gradient(x, c)
         return float(rounding * np.abs(G.mean(axis=(1, 2), keepdims=True) * A).max(axis=(1, 2)).sum())
