@@ -261,7 +261,8 @@ def draw_cost(board: Board, subset: str, model: str) -> Any:
     metrics = [(m, b) for m, b in board.ranked_metrics(subset, model) if m in {"deletion", "insertion"} & scored]
     if not metrics:
         return None
-    figure, axes = figure_grid(1, len(metrics), 6.0, 5.2)
+    names = rows["method"].nunique()
+    figure, axes = figure_grid(1, len(metrics), 6.0, max(5.2, 0.145 * names))  # room for a column of names
     for axis, (metric, better) in zip(axes.flat, metrics, strict=True):
         table = rows[(rows["metric"] == metric) & (rows["n"] > 0)].copy()
         table["cost"] = table["method"].map(forwards)
@@ -361,7 +362,7 @@ def draw_gallery(board: Board, model: str, pictures: dict[str, Any]) -> Any:
     scope = next(((s, m) for s, m in board.scopes if m == model), board.scopes[0])
     facts = {name: row for name, row in board.methods(*scope).items() if name in known}
     methods = [*facts, *sorted(known - set(facts))]
-    blocks = 1 if len(methods) <= 8 else 2
+    blocks = 1 if len(methods) <= 8 else math.ceil(len(methods) / 16) + (len(methods) <= 16)
     height = math.ceil(len(methods) / blocks)
     words = "; ".join(picture.title or item for item, picture in pictures.items())
     shown = words if len(words) < 150 else words[:147] + "..."

@@ -40,6 +40,7 @@ class Method:
     needs: "truth" where ground truth is read.  fast: a few forwards.  class_agnostic: the map ignores the target.
     forwards, backwards, heads: whole forwards and backwards and head replays per image beyond the shared pass: a
     number, or a function of the model and the parameters (for plans; the true count is measured).
+    shares: name of the shared part that this work is for; methods of a run that share it pay once.
     parameters: those that differ from the function's defaults.  inner: the method that a wrapper wraps.
     inner_models: where a wrapper runs it, for plans (default: once, on the model itself).
     """
@@ -57,6 +58,7 @@ class Method:
     heads: PerModel = 0
     parameters: Mapping[str, Any] = field(default_factory=dict)
     more_groups: tuple[str, ...] = ()
+    shares: str = ""
     inner: Method | None = None
     inner_models: Callable[[Explainee, Mapping[str, Any]], Sequence[Explainee]] | None = None
 
@@ -104,19 +106,29 @@ class Method:
     @cached_property
     def id(self) -> str:
         """Return name@hash of source and parameters; an edited plug-in has another id."""
-        parts: dict[str, Any] = {"source": source_digest(self.function), "parameters": dict(self.parameters)}
+        given = {key: variants.identity(value) for key, value in self.parameters.items()}
+        parts: dict[str, Any] = {"source": source_digest(self.function), "parameters": given}
         if self.inner is not None:
             parts["inner"] = self.inner.id
         return f"{self.name}@{digest(parts)}"
 
-    def planned(self, model: Explainee) -> Counts:
-        """Return the work per image that a plan counts with, beyond the shared pass."""
+    def planned(self, model: Explainee, paid: set[str] | None = None) -> Counts:
+        """Return the work per image that a plan counts with, beyond the shared pass.
+
+        paid: shared parts that other methods of the plan pay for; this method's is added.
+        """
+        paid = set() if paid is None else paid
         given = self.all_parameters
+        inner = Counts()
+        if self.inner is not None and self.inner_models is None:
+            inner = self.inner.planned(model, paid)
+        elif self.inner is not None and self.inner_models is not None:  # elsewhere, where nothing is shared
+            inner = sum((self.inner.planned(place) for place in self.inner_models(model, given)), inner)
+        if self.shares in paid:
+            return inner
+        paid |= {self.shares} - {""}
         counts = (c(model, given) if callable(c) else c for c in (self.forwards, self.backwards, self.heads))
-        if self.inner is None:
-            return Counts(*counts)
-        places = self.inner_models(model, given) if self.inner_models else [model]
-        return sum((self.inner.planned(place) for place in places), Counts(*counts))
+        return Counts(*counts) + inner
 
     def facts(self) -> dict[str, Any]:
         """Return what run.json and `cambench list` say of the method."""
@@ -129,7 +141,9 @@ class Method:
             "control": self.control,
             "class_agnostic": self.class_agnostic,
             "fast": self.fast,
-            "parameters": {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in given.items()},
+            "parameters": {
+                k: v if isinstance(v, (bool, int, float)) else variants.write_value(v) for k, v in given.items()
+            },
         }
 
     def __call__(self, trace: Trace) -> torch.Tensor:
@@ -249,6 +263,7 @@ def register_method(
     backwards: PerModel = 0,
     heads: PerModel = 0,
     more_groups: tuple[str, ...] = (),
+    shares: str = "",
     wraps: str = "",
     inner_models: Callable[[Explainee, Mapping[str, Any]], Sequence[Explainee]] | None = None,
 ) -> Callable[[MethodFunction], MethodFunction]:
@@ -284,6 +299,7 @@ def register_method(
             heads=heads,
             more_groups=more_groups,
             inner_models=inner_models,
+            shares=shares,
         )
         if wraps:
             METHODS.add_wrapper(entry, wraps)

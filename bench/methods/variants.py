@@ -7,11 +7,15 @@ One variant has one name: parameters in alphabetical order, those at their defau
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import torch
 
 from bench.errors import BenchError, suggestions
 from bench.registry import split_list
@@ -49,12 +53,27 @@ def read_address(text: str) -> Address | None:
 
 def write_address(base: str, inner: str, settings: Mapping[str, Any]) -> str:
     """Return the one name of a variant."""
-    inside = ",".join(f"{key}={_text(settings[key])}" for key in sorted(settings))
+    inside = ",".join(f"{key}={write_value(settings[key])}" for key in sorted(settings))
     return f"{base}{f'({inner})' if inner else ''}{f'[{inside}]' if inside else ''}"
 
 
-def _text(value: Any) -> str:
+def write_value(value: Any) -> str:
+    """Return a parameter's value as an address writes it; of a tensor, its size and a hash.
+
+    >>> write_value(True), write_value(2.0), write_value("blur")
+    ('true', '2', 'blur')
+    """
+    if isinstance(value, torch.Tensor):
+        data = value.detach().cpu().contiguous().numpy().tobytes()
+        return f"tensor {'x'.join(map(str, value.shape))} {hashlib.sha256(data).hexdigest()[:8]}"
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def identity(value: Any) -> str:
+    """Return what an id says of a value: as it is written, and of a file also what it holds."""
+    file = Path(value) if isinstance(value, str) else None
+    content = f" {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}" if file is not None and file.is_file() else ""
+    return write_value(value) + content
 
 
 def defaults(function: Callable[..., Any]) -> dict[str, Any]:
@@ -74,20 +93,23 @@ def checked(name: str, function: Callable[..., Any], given: Mapping[str, Any]) -
 
     name: of the method, for errors. An unknown parameter, or a value that does not fit, is an error.
     """
-    known, hints = defaults(function), get_type_hints(function)
+    known, hints = defaults(function), get_type_hints(function, include_extras=True)
     chosen = {}
     for key, value in given.items():
         if key not in known:
             what = f"Method {name} has no parameter {key!r}."
             raise BenchError(what + (suggestions(key, known) if known else " It has none at all."))
         hint = hints.get(next(iter(keywords(function, {key: None}))))
-        typed = _typed(f"{name}[{key}={value}]", value, known[key], hint)
-        if typed != known[key]:
+        typed = _typed(f"{name}[{key}={write_value(value)}]", value, known[key], hint)
+        if isinstance(typed, torch.Tensor) or typed != known[key]:
             chosen[key] = typed
     return chosen
 
 
 def _typed(where: str, value: Any, default: Any, hint: Any) -> Any:
+    if get_origin(hint) is Annotated:
+        get_args(hint)[1](where, value)  # a check of the parameter's own
+        return value
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise BenchError(f"{where}: it can be {', '.join(map(str, get_args(hint)))}.")

@@ -94,8 +94,9 @@ class Plan:
         # The shared pass and, for insertion, the blurred image; one gradient of the head.
         total = Counts(forwards=2, head_forwards=1, head_backwards=1)
         probes = probe_forwards(self.metrics_of(part), self.protocol)
+        paid: set[str] = set()
         for method in self.methods:
-            own = method.planned(model)
+            own = method.planned(model, paid)
             total += Counts(own.forwards + probes, own.backwards, own.head_forwards)
         return total
 

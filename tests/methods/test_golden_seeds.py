@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from nets import BASELINE, PlantedEvidence, PooledLinear
 
 import bench
+from bench.engine.prober import Prober
+from bench.engine.trace import Trace
+from bench.errors import BenchError
 from bench.methods import METHODS
 
 ONES = (1.0, 1.0, 1.0)
@@ -77,6 +81,25 @@ def test_multiplicative_sa_cam_only_scales_what_is_there():
     np.testing.assert_allclose(corners("sa_cam[form=multiplicative]"), expected, atol=1e-5)
 
 
+def test_a_reference_can_be_an_image_of_ones_own(tmp_path):
+    model = bench.Explainee(PooledLinear(W).eval(), mean=BASELINE, std=ONES, size=4, layer="features")
+    images = A.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)[None]
+    black = model.colour((0.0, 0.0, 0.0)).expand(3, 4, 4)
+    expected = bench.explain(model, images, torch.tensor([0]), "a_fmi[reference=black]")
+    trace = Trace(Prober(model), images, torch.tensor([0]))
+    torch.testing.assert_close(METHODS.get("a_fmi").variant(reference=black)(trace), expected)
+    PIL.Image.new("RGB", (8, 8)).save(tmp_path / "black.png")
+    named = METHODS.get(f"a_fmi[reference={tmp_path / 'black.png'}]")
+    torch.testing.assert_close(named(trace), expected, atol=1e-5, rtol=0)
+    before = named.id
+    PIL.Image.new("RGB", (8, 8), "white").save(tmp_path / "black.png")
+    assert METHODS.get(named.name).id != before  # another picture under the same name is another method
+    with pytest.raises(BenchError, match=r"reference of shape \(3, 5, 5\) does not fit the images \(1, 3, 4, 4\)"):
+        METHODS.get("a_fmi").variant(reference=torch.zeros(3, 5, 5))(trace)
+    with pytest.raises(BenchError, match="it can be baseline, black, white, blur, noise, or the path of an image"):
+        METHODS.get("a_fmi[reference=blak]")
+
+
 # ------------------------------------------------------------------------------------------------------------- Abs-CAM
 
 
@@ -118,9 +141,6 @@ def test_elementwise_abs_cam_looks_where_the_gradient_is():
 
 def test_abs_cam_and_score_cam_share_their_forwards():
     model, x = first_pixel(0.25)
-    from bench.engine.prober import Prober
-    from bench.engine.trace import Trace
-
     trace = Trace(Prober(model), x, torch.tensor([0]))
     spent = {
         name: METHODS.get(name).measured(trace)[1].counts
@@ -128,6 +148,8 @@ def test_abs_cam_and_score_cam_share_their_forwards():
     }
     assert trace.prober.counts.forwards == 1 + 2  # the pass, and one forward for each of the two channels that vary
     assert {counts.forwards for counts in spent.values()} == {3}  # each would have cost that alone
+    paid: set[str] = set()
+    assert [METHODS.get(name).planned(model, paid).forwards for name in spent] == [3, 0, 0]  # a plan counts it once
 
 
 # ----------------------------------------------------------------------------------------------------------------- TFT

@@ -7,12 +7,10 @@ figures stand in the benchmark's extra_info and are printed.
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable
 
 import pytest
-import timm
 import torch
+from ratios import interleaved
 
 import bench
 from bench.engine.case import Background, Case
@@ -23,23 +21,9 @@ from bench.models.explainee import untouched
 from bench.pipeline.single import apply
 from bench.protocol import Protocol
 
-PAIRS = 7
 METHODS = ("grad_cam", "layer_cam", "random", "center_gaussian")
 
 pytestmark = pytest.mark.perf
-
-
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def interleaved(one: Callable[[], object], two: Callable[[], object], pairs: int = PAIRS) -> list[float]:
-    """Return the ratios of seconds, one over two, of pairs run side by side after a warm-up of both."""
-    one()
-    two()
-    return [seconds(one) / seconds(two) for _ in range(pairs)]
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "resnet18"])
@@ -81,41 +65,3 @@ def test_prober_over_bare_forwards(benchmark, name):
         f"{forwards} forwards, {len(ratios)} pairs"
     )
     benchmark.pedantic(probe, rounds=1)
-
-
-FAMILY = ("cam", "grad_cam", "grad_cam_pp", "xgrad_cam", "hires_cam", "layer_cam")
-
-
-def test_cam_family_from_one_trace_in_forwards(benchmark):
-    """Six gradient CAMs from one trace, in forwards per image, beside pytorch-grad-cam one by one."""
-    from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-    torch.set_num_threads(2)
-    net = timm.create_model("resnet18").eval()
-    model = bench.Explainee(net)
-    _ = model.split  # found once per model, not per call
-    images = torch.randn(8, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    targets = [ClassifierOutputTarget(1)] * len(images)
-
-    def ours() -> None:
-        bench.explain(model, images, [1] * len(images), list(FAMILY))
-
-    def theirs() -> None:
-        for kind in (GradCAM, GradCAM, GradCAMPlusPlus, XGradCAM, HiResCAM, LayerCAM):
-            with kind(net, [net.layer4]) as cam:
-                cam(images, targets)
-
-    channels_last = images.contiguous(memory_format=torch.channels_last)
-
-    @torch.inference_mode()
-    def bare() -> None:
-        net(channels_last)
-
-    mine, other = interleaved(ours, bare), interleaved(theirs, bare)
-    print(
-        f"\nsix CAMs in forwards: {statistics.median(mine):.2f} [{min(mine):.2f}, {max(mine):.2f}] from one trace, "
-        f"{statistics.median(other):.1f} [{min(other):.1f}, {max(other):.1f}] one by one in grad-cam"
-    )
-    benchmark.extra_info.update(ours=statistics.median(mine), grad_cam=statistics.median(other))
-    benchmark.pedantic(ours, rounds=1)
