@@ -55,8 +55,8 @@ def attention_rollout(trace: Trace) -> torch.Tensor:
 @register_method(
     "gradient_rollout",
     group="attention",
-    fidelity="official",
-    citation="Chefer, Gur and Wolf, Generic Attention-model Explainability, ICCV 2021, eq. 5-6 (their ViT notebook)",
+    fidelity="paper",
+    citation="Chefer, Gur and Wolf, Generic Attention-model Explainability, ICCV 2021, eq. 5-6",
     forwards=1,
     backwards=1,
 )
