@@ -293,6 +293,10 @@ class Trace:
         """Return a trace of other images [B,3,H,W] in the place of these, seen from the same classes; one more pass."""
         return Trace(self.prober, images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed)
 
+    def through(self, prober: Prober) -> Trace:
+        """Return a trace of the same images and classes through another prober's network; one more pass."""
+        return Trace(prober, self.images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed)
+
     def retarget(self, targets: torch.Tensor) -> Trace:
         """Return the same pass seen from other classes [B]; only the head's gradient is computed anew."""
         return self.select(torch.arange(len(self)), targets)
