@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 from bench.engine.trace import Trace
 from bench.models.explainee import untouched
 
 
 def loss_gradient(trace: Trace, pixels: torch.Tensor) -> torch.Tensor:
-    """Return the gradient [B,3,H,W] of the cross-entropy on the trace's classes, at `pixels` [B,3,H,W] in [0,1].
+    """Return the direction [B,3,H,W] in which the cross-entropy on the trace's classes grows, at `pixels` [B,3,H,W].
 
-    One counted forward and backward. The softmax is float64: of a confident float32 one, nothing would be left.
+    It is the gradient of -log(p_c / (1 - p_c)): that of the cross-entropy -log p_c over 1 - p_c, a positive factor that
+    underflows where the network is sure, and with it the attack. One counted forward and backward. Zeros where there
+    is one class, whose cross-entropy is constant.
     """
     leaf = pixels.detach().clone().requires_grad_()
     with untouched(trace.model.net), torch.enable_grad():
         logits = trace.prober.logits(trace.model.normalise(leaf))
-        loss = F.cross_entropy(logits.double(), trace.targets.to(logits.device), reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, leaf)
+        index = trace.targets.to(logits.device)[:, None]
+        others = logits.scatter(1, index, -torch.inf).logsumexp(1)
+        loss = others - logits.gather(1, index)[:, 0]
+        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
         trace.prober.counts.backwards += len(leaf)
-    return gradient
+    return gradient if logits.shape[1] > 1 else torch.zeros_like(gradient)
 
 
 def pixels_of(trace: Trace) -> torch.Tensor:

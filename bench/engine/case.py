@@ -144,6 +144,8 @@ class Case:
         if self.rerun is None:
             raise NotApplicable("Maps alone cannot be made again; give the method that made them.")
         maps = self.rerun(trace, **parameters)
+        if trace is not self.trace:
+            trace.drop_large()  # dozens of such traces live as long as the batch
         finite = torch.isfinite(maps).flatten(1).all(1)
         return torch.where(finite[:, None, None], maps, torch.nan)
 

@@ -61,7 +61,8 @@ def _ssim(a: Array, b: Array, window: int, sigma: float) -> float:
 
     def mean(values: Array) -> Array:
         size = 2 * edge + 1
-        return cv2.GaussianBlur(values, (size, size), sigma)[edge : len(a) - edge, edge : a.shape[1] - edge]
+        blurred: Array = cv2.GaussianBlur(values, (size, size), sigma)
+        return blurred[edge : len(a) - edge, edge : a.shape[1] - edge]
 
     first, second = mean(a), mean(b)
     spread = mean(a * a) + mean(b * b) - first**2 - second**2
@@ -91,12 +92,13 @@ def _top(values: torch.Tensor, ties: torch.Tensor, share: float) -> torch.Tensor
     pixels = values.shape[1]
     count = max(1, int(share * pixels + 0.5))
     order = ties.gather(1, values.gather(1, ties).argsort(dim=1, descending=True, stable=True))
-    return torch.zeros(values.shape, dtype=torch.bool).scatter(1, order[:, :count], value=True)
+    chosen: torch.Tensor = torch.zeros(values.shape, dtype=torch.bool).scatter(1, order[:, :count], value=True)
+    return chosen
 
 
 def centroid_shift(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Return the distance of the centres of mass of max(L,0), over the shorter side; NaN without a positive part."""
-    gap = (_centroid(first) - _centroid(second)).norm(dim=1)
+    gap: torch.Tensor = (_centroid(first) - _centroid(second)).norm(dim=1)
     return gap / min(first.shape[1:])
 
 

@@ -15,7 +15,7 @@ from bench.metrics.base import Scores, Value, register_metric
     reads=("infidelity_sigma", "infidelity_draws"),
     shared=lambda p: Counts(p.infidelity_draws),
     standard=False,
-    values={"infidelity": Value("Infidelity", better="lower", ranked=True, lower=0)},
+    values={"infidelity": Value("Infidelity", better="lower", lower=0)},
 )
 def infidelity(case: Case) -> Scores:
     """Mean of (beta * I.phi - (S_c(x) - S_c(x - I)))^2 over 10 draws of I ~ N(0, .2^2), normalised space. [B], >= 0.
@@ -23,7 +23,8 @@ def infidelity(case: Case) -> Scores:
     phi = L/3 in each colour channel; beta is the factor that fits best, per image, so that the map's scale plays no
     part: sum(I.phi * dS) / sum((I.phi)^2), 0 where that is 0/0. Yeh et al., NeurIPS 2019; `captum.metrics.infidelity`
     with normalize=True and this perturbation (Captum has no default one). S_c is the logit. All methods meet the same
-    draws.
+    draws. Reported, not ranked: noise of single pixels tells smooth maps from no map only by chance (on 60 scenes the
+    random control .074, Grad-CAM .073, input x gradient .064).
     """
     key = ("infidelity", case.protocol.infidelity_sigma, case.protocol.infidelity_draws)
     noise, drops = case.shared(key, lambda: _drops(case))

@@ -48,8 +48,8 @@ def sanity(case: Case) -> Scores:
     Parameters: top-down in 5 stages, the classifier and then the rest in four equal parts, cumulative, by each module's
     `reset_parameters` (normal numbers of the same mean and deviation where a module has none); 3 seeds; same class.
     SSIM on unit(L) and Spearman on L, means over seeds; `*_curve` [B,stages], and their mean over stages (Adebayo et
-    al., Sanity Checks for Saliency Maps, NeurIPS 2018). `random_logit_*`: the same against the map of one other class, drawn
-    per image (Sixt et al., ICML 2020): 1 for a class-agnostic method; NaN where there is only one class.
+    al., Sanity Checks for Saliency Maps, NeurIPS 2018). `random_logit_*`: the same against the map of one other class,
+    drawn per image (Sixt et al., ICML 2020): 1 for a class-agnostic method; NaN where there is only one class.
     """
     stages, seeds = case.protocol.sanity_stages, case.protocol.sanity_seeds
     traces = case.shared(("randomised", stages, seeds), lambda: _randomised_traces(case, stages, seeds))
@@ -111,8 +111,8 @@ def _other_class(trace: Trace) -> Trace | None:
 def reference_insensitivity(case: Case) -> Scores:
     """How alike the maps are whatever the reference: means over pairs of references. [B].
 
-    Spearman on L, SSIM on unit(L). References: baseline colour, black, white, blur, noise (a claim of A-FMI, Zhang et al., arXiv:2104.05527). For
-    methods that have a parameter `reference`; others make no such claim and show as n/a.
+    Spearman on L, SSIM on unit(L). References: baseline colour, black, white, blur, noise (a claim of A-FMI, Zhang et
+    al., arXiv:2104.05527). For methods that have a parameter `reference`; others make no such claim and show as n/a.
     """
     assert case.rerun is not None
     own = case.rerun.parameters["reference"]
