@@ -7,6 +7,7 @@ Every random weight comes from a `torch.Generator`, so a net is fixed by its see
 from __future__ import annotations
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 # A normalisation unlike ImageNet's, so that a baseline colour put in the wrong space shows.
@@ -182,6 +183,28 @@ class SkipNet(nn.Module):
         return self.fc(nn.functional.relu(after, inplace=True).mean(dim=(2, 3)))
 
 
+class TokenNet(VisionTransformer):
+    """A tiny ViT with a class token; the layer is the tokens before the blocks, so the patches matter behind it."""
+
+    def __init__(self, side: int, classes: int = 5) -> None:
+        with torch.random.fork_rng(devices=[]):
+            super().__init__(side, 8, num_classes=classes, embed_dim=16, depth=2, num_heads=2, mlp_ratio=2)
+        self.features = nn.Identity()
+
+    def forward_features(self, x: torch.Tensor, **_: object) -> torch.Tensor:
+        return self.norm(self.blocks(self.features(self._pos_embed(self.patch_embed(x)))))
+
+
+def token_net(seed: int, side: int) -> nn.Module:
+    """Return a `TokenNet`, its embeddings from the seed too, and sharp attention."""
+    net = randomise(TokenNet(side), seed)
+    rng = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for embedding in (net.cls_token, net.pos_embed):
+            embedding.copy_(torch.randn(embedding.shape, generator=rng) * 0.3)
+    return net
+
+
 class FailsLater(nn.Module):
     """Passes `allowed` forwards through, then raises: for tests that a failure leaves nothing behind."""
 
@@ -191,6 +214,13 @@ class FailsLater(nn.Module):
         self.net = net
         self.allowed: int | None = None
         self.calls = 0
+
+    def __getattr__(self, name: str) -> object:
+        """Return what this lacks from the net: some methods look at a network's parts (a transformer's blocks)."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("net"), name)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.calls += 1
@@ -205,6 +235,7 @@ NETS = {
     "norm": lambda seed, side: randomise(NormNet(), seed),
     "signed": lambda seed, side: randomise(SignedNet(), seed),
     "skip": lambda seed, side: randomise(SkipNet(), seed),
+    "vit": token_net,
 }
 
 

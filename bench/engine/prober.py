@@ -6,6 +6,7 @@ are handed over together are packed together, so batches stay full across images
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,12 @@ class Prober:
         """Return a prober of another network, counted with this one (a randomised copy)."""
         other = Prober(model, self.batch_size)
         other.counts = self.counts
+        return other
+
+    def at(self, layer: str) -> Prober:
+        """Return a prober of the same network explained at another layer, which counts into the same counts."""
+        other = copy.copy(self)
+        other.model = self.model.at(layer)
         return other
 
     @torch.inference_mode()
@@ -271,12 +278,16 @@ def minus(images: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor], 
 def blend(
     images: torch.Tensor, colour: torch.Tensor, rows: torch.Tensor, masks: Callable[[torch.Tensor], torch.Tensor]
 ) -> Fill:
-    """Images m*x + (1-m)*b: image n is image rows[n] of images [B,3,H,W] under the mask m = masks(index) [m,H,W]."""
+    """Images m*x + (1-m)*b: image n is image rows[n] of images [B,3,H,W] under the mask m = masks(index) [m,H,W].
+
+    colour: b, [3,1,1], or one background per image [B,3,H,W].
+    """
 
     def fill(out: torch.Tensor, index: torch.Tensor) -> None:
         mask = masks(index).to(images.device)[:, None]
         for row, place in _runs(rows[index]):
-            torch.lerp(colour.expand_as(images[row]), images[row], mask[place], out=out[place])
+            behind = colour if colour.ndim == 3 else colour[row]
+            torch.lerp(behind.expand_as(images[row]), images[row], mask[place], out=out[place])
 
     return fill
 

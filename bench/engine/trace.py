@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.engine.prober import Counts, Prober, target_log_odds
 from bench.errors import BenchError, NotApplicable
@@ -201,13 +203,16 @@ class Trace:
             gradients = torch.autograd.grad(chosen, values)[0] if chosen.requires_grad else torch.zeros_like(values)
             self.prober.counts.head_forwards += len(self)
             self.prober.counts.head_backwards += len(self)
-        grid = self.model.grid(gradients)
-        if len(self) and not bool(grid.any()) and not self._layer_matters():
+        return self._reaching(self.model.grid(gradients))
+
+    def _reaching(self, gradients: torch.Tensor) -> torch.Tensor:
+        """Return gradients [B,K,h,w]; all zero because the layer's grid does not reach the logits is an error."""
+        if len(self) and not bool(gradients.any()) and not self._layer_matters():
             raise NotApplicable(
                 f"No position of layer {self.model.layer!r} of {self.model.name} reaches the logits; "
                 "choose an earlier layer."
             )
-        return grid
+        return gradients
 
     def _layer_matters(self) -> bool:
         """Return whether any logit depends on the layer's grid; behind a class token that pools alone none does.
@@ -246,54 +251,77 @@ class Trace:
         score: logits [B,C] -> one number per image [B].  along: return the gradient's derivative in the direction of
         A instead, H A with H the Hessian of the score, by differentiating twice.
         """
-        with untouched(self.model.net), torch.enable_grad():
+        # Attention's fast kernels cannot be differentiated twice.
+        kernel = sdpa_kernel(SDPBackend.MATH) if along else nullcontext()
+        with untouched(self.model.net), torch.enable_grad(), kernel:
             grid = self.activations.detach().clone().requires_grad_()
-            logits = self.head(grid, torch.arange(len(self)))
-            (gradients,) = torch.autograd.grad(score(logits).sum(), grid, create_graph=along)
+            total = score(self.head(grid, torch.arange(len(self)))).sum()
+            if not total.requires_grad:  # a network that does not read the layer at all
+                return self._reaching(torch.zeros_like(grid))
+            (gradients,) = torch.autograd.grad(total, grid, create_graph=along)
             self.prober.counts.head_backwards += len(self)
             if along:
                 inner = (gradients * grid.detach()).sum()
                 # A head that is linear has no graph behind its gradient: its Hessian is zero.
-                gradients = torch.autograd.grad(inner, grid)[0] if inner.requires_grad else torch.zeros_like(grid)
+                linear = not inner.requires_grad
+                gradients = torch.zeros_like(grid) if linear else torch.autograd.grad(inner, grid)[0]
                 self.prober.counts.head_backwards += len(self)
-        return gradients.detach()
+        return gradients.detach() if along else self._reaching(gradients.detach())
 
     def taps(self, layers: Sequence[str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Return {layer: (output, dS_c / d output)} of several modules, from one whole forward and backward.
 
-        Outputs are in the network's own layout. A module that runs several times, or that does not reach the target's
-        logit, is left out.
+        Outputs are in the network's own layout. A module that runs several times, that returns no single tensor, or
+        that does not reach the target's logit, is left out.
         """
-        return self.shared(f"taps {' '.join(layers)}", lambda: self._run_taps(layers))
 
-    def _run_taps(self, layers: Sequence[str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        def make() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+            outputs: dict[str, torch.Tensor] = {}
+            gradients = self.output_gradients(layers, lambda _, gradient: gradient, outputs)
+            return {name: (outputs[name], gradients[name]) for name in layers if name in gradients}
+
+        return self.shared(f"taps {' '.join(layers)}", make)
+
+    def output_gradients(
+        self,
+        layers: Sequence[str],
+        keep: Callable[[str, torch.Tensor], T],
+        outputs: dict[str, torch.Tensor] | None = None,
+    ) -> dict[str, T]:
+        """Return {layer: keep(layer, dS_c / d output)}, from one whole forward and backward; as `taps` leaves out.
+
+        keep: called as each gradient arrives, so that many layers' gradients need not be held at once.
+        outputs: is given a copy of each output.
+        """
         modules = dict(self.model.net.named_modules())
-        kept: dict[str, list[torch.Tensor]] = {name: [] for name in layers}
-        handles = []
+        runs: Counter[str] = Counter()
+        kept: dict[str, T] = {}
 
-        def hook(name: str) -> Callable[..., torch.Tensor | None]:
-            def keep(_module: Any, _args: Any, output: Any) -> torch.Tensor | None:
-                if not isinstance(output, torch.Tensor):
-                    return None
-                # A copy goes on: an activation that works in place would otherwise change what was kept.
-                kept[name].append(output if output.requires_grad else output.requires_grad_())
-                return output.clone()
+        def take(name: str, gradient: torch.Tensor) -> None:
+            kept[name] = keep(name, gradient.detach())
 
-            return keep
+        def watch(name: str) -> Callable[..., None]:
+            def hook(_module: Any, _args: Any, output: Any) -> None:
+                runs[name] += 1
+                if isinstance(output, torch.Tensor) and output.requires_grad:
+                    if outputs is not None:  # a copy: an activation that works in place may follow
+                        outputs[name] = output.detach().clone()
+                    output.register_hook(lambda gradient: take(name, gradient))  # type: ignore[no-untyped-call]
+
+            return hook
 
         with untouched(self.model.net), torch.enable_grad():
+            handles = []
             try:
-                handles += [modules[name].register_forward_hook(hook(name)) for name in layers]
+                handles += [modules[name].register_forward_hook(watch(name)) for name in layers]
                 images = self.images.detach().clone().requires_grad_()
                 score = self.of_targets(self.prober.logits(images)).sum()
             finally:
                 for handle in handles:
                     handle.remove()
-            once = {name: outputs[0] for name, outputs in kept.items() if len(outputs) == 1}
-            gradients = torch.autograd.grad(score, list(once.values()), allow_unused=True) if once else ()
+            torch.autograd.backward(score, inputs=[images])
             self.prober.counts.backwards += len(self)
-        pairs = zip(once.items(), gradients, strict=True)
-        return {name: (output.detach(), gradient) for (name, output), gradient in pairs if gradient is not None}
+        return {name: kept[name] for name in layers if name in kept and runs[name] == 1}
 
     def upsample(self, maps: torch.Tensor) -> torch.Tensor:
         """Return maps [B,h,w] (or [B,K,h,w]) at image size: bilinear, align_corners=False."""
@@ -314,6 +342,13 @@ class Trace:
     def through(self, prober: Prober) -> Trace:
         """Return a trace of the same images and classes through another prober's network; one more pass."""
         return Trace(prober, self.images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed)
+
+    def at(self, layer: str) -> Trace:
+        """Return a trace of the same images at another layer of the same network; one more pass.
+
+        It draws and counts as this one does. It is not kept: every method that asks for it pays for it.
+        """
+        return Trace(self.prober.at(layer), self.images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed)
 
     def retarget(self, targets: torch.Tensor) -> Trace:
         """Return the same pass seen from other classes [B]; only the head's gradient is computed anew."""

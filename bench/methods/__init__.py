@@ -1,6 +1,21 @@
 """Attribution methods: `trace -> maps [B,H,W]`, signed float32, higher = more evidence for the target."""
 
-from bench.methods import cam, controls, gradient, importance, self_attention, thresholding
+from bench.methods import (
+    cam,
+    controls,
+    deep_lift,
+    extremal,
+    gradient,
+    guided,
+    importance,
+    layers,
+    masking,
+    perturbation,
+    relevance,
+    self_attention,
+    thresholding,
+    transformer,
+)
 from bench.methods.base import METHODS, Method, register_method
 
 __all__ = [
@@ -8,9 +23,17 @@ __all__ = [
     "Method",
     "cam",
     "controls",
+    "deep_lift",
+    "extremal",
     "gradient",
+    "guided",
     "importance",
+    "layers",
+    "masking",
+    "perturbation",
     "register_method",
+    "relevance",
     "self_attention",
     "thresholding",
+    "transformer",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -40,7 +40,9 @@ class Method:
     needs: "truth" where ground truth is read.  fast: a few forwards.  class_agnostic: the map ignores the target.
     forwards, backwards, heads: whole forwards and backwards and head replays per image beyond the shared pass: a
     number, or a function of the model and the parameters (for plans; the true count is measured).
+    shares: name of the shared part that this work is for; methods of a run that share it pay once.
     parameters: those that differ from the function's defaults.  inner: the method that a wrapper wraps.
+    inner_models: where a wrapper runs it, for plans (default: once, on the model itself).
     """
 
     name: str
@@ -56,7 +58,9 @@ class Method:
     heads: PerModel = 0
     parameters: Mapping[str, Any] = field(default_factory=dict)
     more_groups: tuple[str, ...] = ()
+    shares: str = ""
     inner: Method | None = None
+    inner_models: Callable[[Explainee, Mapping[str, Any]], Sequence[Explainee]] | None = None
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -108,11 +112,23 @@ class Method:
             parts["inner"] = self.inner.id
         return f"{self.name}@{digest(parts)}"
 
-    def planned(self, model: Explainee) -> Counts:
-        """Return the work per image that a plan counts with, beyond the shared pass."""
+    def planned(self, model: Explainee, paid: set[str] | None = None) -> Counts:
+        """Return the work per image that a plan counts with, beyond the shared pass.
+
+        paid: shared parts that other methods of the plan pay for; this method's is added.
+        """
+        paid = set() if paid is None else paid
         given = self.all_parameters
+        inner = Counts()
+        if self.inner is not None and self.inner_models is None:
+            inner = self.inner.planned(model, paid)
+        elif self.inner is not None and self.inner_models is not None:  # elsewhere, where nothing is shared
+            inner = sum((self.inner.planned(place) for place in self.inner_models(model, given)), inner)
+        if self.shares in paid:
+            return inner
+        paid |= {self.shares} - {""}
         counts = (c(model, given) if callable(c) else c for c in (self.forwards, self.backwards, self.heads))
-        return Counts(*counts) + (self.inner.planned(model) if self.inner else Counts())
+        return Counts(*counts) + inner
 
     def facts(self) -> dict[str, Any]:
         """Return what run.json and `cambench list` say of the method."""
@@ -247,7 +263,9 @@ def register_method(
     backwards: PerModel = 0,
     heads: PerModel = 0,
     more_groups: tuple[str, ...] = (),
+    shares: str = "",
     wraps: str = "",
+    inner_models: Callable[[Explainee, Mapping[str, Any]], Sequence[Explainee]] | None = None,
 ) -> Callable[[MethodFunction], MethodFunction]:
     """Register a method: a function from a `Trace` to maps [B,H,W], higher = more evidence for the target.
 
@@ -280,6 +298,8 @@ def register_method(
             backwards=backwards,
             heads=heads,
             more_groups=more_groups,
+            inner_models=inner_models,
+            shares=shares,
         )
         if wraps:
             METHODS.add_wrapper(entry, wraps)

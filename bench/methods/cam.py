@@ -7,6 +7,8 @@ the same map; boards say so, from the numbers.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from bench.engine.trace import Trace
@@ -26,6 +28,7 @@ def weighted(weights: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
     group="cam",
     fidelity="official",
     citation="Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, eq. 2",
+    heads=3,
 )
 def cam(trace: Trace) -> torch.Tensor:
     """sum_k w_ck A_k with the weights of the linear layer after global average pooling; signed, no ReLU. [B,H,W].
@@ -83,11 +86,40 @@ def grad_cam_pp(trace: Trace) -> torch.Tensor:
 
 def grad_cam_pp_weights(trace: Trace) -> torch.Tensor:
     """Return w_k = sum_ij alpha_ij ReLU(G_ij), [B,K]."""
-    g, a = trace.gradients, trace.activations
-    squared = g**2
-    denominator = 2 * squared + a.sum((2, 3), keepdim=True) * g**3
-    alpha = torch.where(denominator != 0, squared / torch.where(denominator != 0, denominator, 1.0), 0.0)
-    return (alpha * g.relu()).sum((2, 3))
+    g = trace.gradients
+    return _pp_weights(trace.activations, g, g**2, g**3)
+
+
+def _pp_weights(a: torch.Tensor, first: torch.Tensor, second: torch.Tensor, third: torch.Tensor) -> torch.Tensor:
+    """Return w_k = sum_ij alpha_ij ReLU(first), alpha = second / (2 second + sum_ab A_ab third), 0 where that is 0."""
+    denominator = 2 * second + a.sum((2, 3), keepdim=True) * third
+    alpha = torch.where(denominator != 0, second / torch.where(denominator != 0, denominator, 1.0), 0.0)
+    return (alpha * first.relu()).sum((2, 3))
+
+
+@register_method(
+    "smooth_grad_cam_pp",
+    group="cam",
+    fidelity="paper",
+    citation="Omeiza et al., Smooth Grad-CAM++, arXiv:1908.01224, eq. 3-5, defaults of torchcam",
+    forwards=lambda _, p: p["samples"],
+    heads=lambda _, p: p["samples"],
+)
+def smooth_grad_cam_pp(trace: Trace, *, samples: int = 4, std: float = 0.3) -> torch.Tensor:
+    """Grad-CAM++ of A with G, G^2 and G^3 averaged over images x + std*N(0,1), in normalised space. [B,H,W], >= 0.
+
+    w_k = sum_ij alpha_ij ReLU(D1), alpha = D2 / (2 D2 + sum_ab A_ab D3), D1, D2, D3 the means of G, G^2, G^3; A of the
+    clean image. The paper prints D1 as alpha's numerator, against Grad-CAM++; torchcam has D2 as here, but takes
+    sum_ab A_ab D3_ab, and of the last sample both the gradient in place of D1 and the A that is weighted.
+    """
+    moments = [torch.zeros_like(trace.activations) for _ in range(3)]
+    draws = trace.generators("smooth_grad_cam_pp")
+    for _ in range(samples):
+        noise = torch.stack([torch.randn(trace.images.shape[1:], generator=draw) for draw in draws])
+        gradients = trace.of(trace.images + std * noise.to(trace.images.device)).gradients
+        for power, moment in enumerate(moments, start=1):
+            moment += gradients**power / samples
+    return trace.upsample(weighted(_pp_weights(trace.activations, *moments), trace.activations).relu())
 
 
 @register_method(
@@ -103,6 +135,59 @@ def xgrad_cam(trace: Trace) -> torch.Tensor:
     silent = total.abs() < EPS
     weights = torch.where(silent, 0.0, (a * g).sum((2, 3)) / torch.where(silent, 1.0, total))
     return trace.upsample(weighted(weights, a).relu())
+
+
+@register_method(
+    "shapley_cam",
+    group="cam",
+    fidelity="official",
+    citation="Cai, CAMs as Shapley Value-based Explainers, arXiv:2501.06261, and the author's code in pytorch-grad-cam",
+    heads=1,
+)
+def shapley_cam(trace: Trace) -> torch.Tensor:
+    """ReLU(sum_k w_k A_k), w_k = mean_ij(G - (H A)/2), H the Hessian of the logit S_c in A. [B,H,W], >= 0.
+
+    The Shapley values of the channels to second order. Behind a piecewise linear head H = 0, and it is Grad-CAM. The
+    author's own score, ReST, is not used: here as everywhere it is the logit. On token models, where the author's code
+    stops, A is the grid of patches.
+    """
+    curvature = trace.head_gradients(trace.of_targets, along=True)
+    return trace.upsample(weighted((trace.gradients - curvature / 2).mean((2, 3)), trace.activations).relu())
+
+
+@register_method(
+    "finer_cam",
+    group="cam",
+    fidelity="official",
+    citation="Zhang et al., Finer-CAM, CVPR 2025, arXiv:2501.11309, and the authors' code",
+    heads=1,
+)
+def finer_cam(
+    trace: Trace, *, gamma: float = 0.6, classes: int = 3, weights: Literal["mean", "softmax"] = "mean"
+) -> torch.Tensor:
+    """ReLU(sum_k w_k A_k), w_k = mean_ij of the gradient of S_c - gamma * mean S of similar classes. [B,H,W], >= 0.
+
+    Similar are the `classes` others whose logits are closest to S_c, by |S_d - S_c| and then by number. softmax: their
+    mean is weighted by their softmax, which is differentiated too: the authors' other reading, and pytorch-grad-cam's.
+    """
+    near = similar_classes(trace, classes)
+
+    def score(logits: torch.Tensor) -> torch.Tensor:
+        others = logits.gather(1, near)
+        shares = others.softmax(1) if weights == "softmax" else 1 / near.shape[1]
+        return trace.of_targets(logits) - gamma * (shares * others).sum(1)
+
+    return trace.upsample(weighted(trace.head_gradients(score).mean((2, 3)), trace.activations).relu())
+
+
+def similar_classes(trace: Trace, count: int) -> torch.Tensor:
+    """Return the `count` classes [B,n] whose logits are closest to the target's, the target left out."""
+    if trace.logits.shape[1] < 2:
+        raise NotApplicable(f"{trace.model.name} has one class; finer_cam compares the target with others.")
+    distances = (trace.logits - trace.target_logits[:, None]).abs()
+    distances = distances.scatter(1, trace.targets.to(distances.device)[:, None], torch.inf)
+    order: torch.Tensor = distances.argsort(dim=1, stable=True)
+    return order[:, : min(max(count, 1), trace.logits.shape[1] - 1)]
 
 
 @register_method(

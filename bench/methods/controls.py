@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from bench.engine.trace import Trace
 from bench.methods.base import register_method
+from bench.methods.cam import weighted
 from bench.randomness import smooth_field
 
 CENTRE_SIGMA = 0.25
@@ -64,6 +65,21 @@ def fake_cam(trace: Trace) -> torch.Tensor:
     maps = torch.ones(len(trace), *trace.size)
     maps[:, 0, 0] = 0
     return maps
+
+
+@register_method(
+    "random_cam",
+    group="control",
+    fidelity="control",
+    class_agnostic=True,
+    citation="pytorch-grad-cam's RandomCAM",
+)
+def random_cam(trace: Trace) -> torch.Tensor:
+    """ReLU(sum_k w_k A_k), w_k uniform in [-1,1): what the activations alone give a CAM. [B,H,W], >= 0."""
+    channels = trace.activations.shape[1]
+    draws = torch.stack([torch.rand(channels, generator=g) for g in trace.generators("random_cam")])
+    weights = (2 * draws - 1).to(trace.activations.device)
+    return trace.upsample(weighted(weights, trace.activations).relu())
 
 
 @register_method("oracle", group="control", fidelity="control", needs=("truth",), class_agnostic=True)

@@ -1,4 +1,7 @@
-"""Gradient methods at image resolution: our own on the trace, Captum's through one adapter that counts forwards."""
+"""Gradient methods at image resolution: the gradient itself, along a path, and under noise.
+
+Points of all images are packed into full batches; integrated gradients is Captum's, through an adapter that counts.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,8 @@ import torch
 
 from bench.engine.trace import Trace
 from bench.methods.base import register_method
-from bench.protocol import Protocol
-
-INTEGRATION_STEPS = 50
-"""Gauss-Legendre steps of integrated gradients, Captum's default."""
+from bench.methods.references import NAMES, Reference, reference_images
+from bench.methods.sampling import at_least, enumerate_by_image, gradients_at, normal, per_image, spread
 
 
 @register_method(
@@ -47,27 +48,158 @@ def input_x_gradient(trace: Trace) -> torch.Tensor:
     group="gradient",
     fidelity="official",
     citation="Sundararajan et al., Axiomatic Attribution for Deep Networks, ICML 2017 (Captum)",
-    forwards=INTEGRATION_STEPS,
-    backwards=INTEGRATION_STEPS,
+    fast=False,
+    forwards=lambda _, p: p["steps"],
+    backwards=lambda _, p: p["steps"],
 )
-def integrated_gradients(trace: Trace) -> torch.Tensor:
-    """sum over colour channels of (x - b) * integral of dS_c/dx from b to x, b the baseline colour. [B,H,W], signed.
+def integrated_gradients(trace: Trace, *, reference: Reference = "baseline", steps: int = 50) -> torch.Tensor:
+    """sum over colour channels of (x - r) * integral of dS_c/dx from the reference r to x. [B,H,W], signed.
 
-    Captum, Gauss-Legendre with 50 steps.
+    Captum, Gauss-Legendre with so many steps (50 is its default).
     """
     from captum.attr import IntegratedGradients
 
-    colour = trace.model.colour(Protocol().baseline).expand_as(trace.images)
     explainer = IntegratedGradients(Counted(trace), multiply_by_inputs=True)
     maps: torch.Tensor = explainer.attribute(
         trace.images,
-        baselines=colour,
+        baselines=reference_images(trace, reference),
         target=trace.targets.to(trace.images.device),
-        n_steps=INTEGRATION_STEPS,
+        n_steps=at_least(1, steps, "steps"),
         # A multiple of the images in the trace: Captum cuts the steps, not the batch.
         internal_batch_size=max(len(trace), trace.prober.batch_size),
     )
     return maps.sum(1).float()
+
+
+@register_method(
+    "idgi",
+    group="gradient",
+    fidelity="official",
+    citation="Yang et al., IDGI: A Framework to Eliminate Explanation Noise from Integrated Gradients, CVPR 2023, "
+    "and the authors' code",
+    fast=False,
+    forwards=lambda _, p: p["steps"],
+    backwards=lambda _, p: p["steps"],
+)
+def idgi(trace: Trace, *, reference: Reference = "baseline", steps: int = 50) -> torch.Tensor:
+    """sum over channels and steps of g_j^2 d_j / |g_j|^2, g_j = dS_c/dx and d_j = S_c(x_j+1) - S_c(x_j). [B,H,W].
+
+    On the straight path x_j from the reference (j = 0) to x (j = steps), gradients at the left ends, S_c the logit.
+    Signed; its sum is S_c(x) - S_c(r) for any number of steps. A step without gradient says nothing and is left out.
+    """
+    start = reference_images(trace, reference)
+
+    def point(rows: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        return torch.lerp(start[rows], trace.images[rows], per_image(step / steps, trace))
+
+    maps = torch.zeros_like(trace.images[:, 0])
+    known: dict[int, torch.Tensor] = {}  # an image's squared share at its last point, which waits for the next score
+    scores: dict[int, torch.Tensor] = {}
+    for batch in gradients_at(trace, at_least(1, steps, "steps"), point):
+        squared = batch.gradients.square()
+        total = squared.sum((1, 2, 3), keepdim=True)
+        shares = torch.where(total > 0, squared / torch.where(total > 0, total, 1.0), 0.0).sum(1)
+        for row, share, score in zip(batch.rows.tolist(), shares, batch.scores, strict=True):
+            if row in known:
+                maps[row] += known[row] * (score - scores[row])
+            known[row], scores[row] = share, score
+    for row, last in known.items():
+        maps[row] += last * (trace.target_logits[row] - scores[row])
+    return maps
+
+
+@register_method(
+    "smooth_grad",
+    group="gradient",
+    fidelity="official",
+    citation="Smilkov et al., SmoothGrad, arXiv:1706.03825, and the authors' code",
+    fast=False,
+    forwards=lambda _, p: p["samples"],
+    backwards=lambda _, p: p["samples"],
+)
+def smooth_grad(trace: Trace, *, samples: int = 25, std: float = 0.15) -> torch.Tensor:
+    """sum over colour channels of |mean of dS_c/dx at x + noise|. [B,H,W], >= 0.
+
+    std: of the normal noise, as a share of the image's range max x - min x. The absolute value is the authors' choice
+    for natural images; their code sums it over channels.
+    """
+    mean, _ = noisy_gradients(trace, samples, std)
+    return mean.abs().sum(1)
+
+
+@register_method(
+    "var_grad",
+    group="gradient",
+    fidelity="paper",
+    citation="Adebayo et al., Local Explanation Methods for Deep Neural Networks Lack Sensitivity to Parameter "
+    "Values, ICLR workshop 2018",
+    fast=False,
+    forwards=lambda _, p: p["samples"],
+    backwards=lambda _, p: p["samples"],
+)
+def var_grad(trace: Trace, *, samples: int = 25, std: float = 0.15) -> torch.Tensor:
+    """sum over colour channels of the variance of dS_c/dx over the noisy images of smooth_grad. [B,H,W], >= 0."""
+    _, variance = noisy_gradients(trace, samples, std)
+    return variance.sum(1)
+
+
+def noisy_gradients(trace: Trace, samples: int, std: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and (population) variance over samples of dS_c/dx at x + noise, [B,3,H,W] each; shared."""
+    at_least(1, samples, "samples")
+
+    def make() -> tuple[torch.Tensor, torch.Tensor]:
+        sigma, generators = std * spread(trace), trace.generators("noisy gradients")
+
+        def point(rows: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+            return trace.images[rows] + sigma[rows] * normal(trace, generators, rows)
+
+        mean, squares = torch.zeros_like(trace.images), torch.zeros_like(trace.images)
+        for number, batch in enumerate_by_image(gradients_at(trace, samples, point)):
+            row, gradient = batch
+            # Welford's update: a mean of squares less a squared mean would lose a small variance.
+            change = gradient - mean[row]
+            mean[row] += change / number
+            squares[row] += change * (gradient - mean[row])
+        return mean, squares / samples
+
+    return trace.shared(f"noisy gradients {samples} {std!r}", make)
+
+
+@register_method(
+    "gradient_shap",
+    group="gradient",
+    fidelity="paper",
+    citation="Lundberg and Lee, NeurIPS 2017, and Erion et al., Nature Machine Intelligence 2021 (expected gradients); "
+    "as Captum's GradientShap, the references taken in turn",
+    fast=False,
+    forwards=lambda _, p: p["samples"],
+    backwards=lambda _, p: p["samples"],
+)
+def gradient_shap(trace: Trace, *, samples: int = 50, std: float = 0.0) -> torch.Tensor:
+    """sum over colour channels of the mean over samples of (x' - r) * dS_c/dx at r + a (x' - r). [B,H,W], signed.
+
+    a: uniform in [0,1].  x': x plus normal noise of `std` times the image's range.  r: the references in turn
+    (baseline, black, white, blur, noise). In expectation the sum is the mean over references of S_c(x) - S_c(r).
+    """
+    starts = torch.stack([reference_images(trace, name) for name in NAMES], 1)
+    sigma, generators = std * spread(trace), trace.generators("gradient_shap")
+    kept: list[torch.Tensor] = []  # x' - r of the batch that is being run
+
+    def point(rows: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        shares = torch.empty(len(rows))
+        ends = trace.images[rows]
+        for place, row in enumerate(rows.tolist()):
+            shares[place] = torch.rand((), generator=generators[row])
+            if std > 0:
+                ends[place] += sigma[row] * normal(trace, generators, rows[place : place + 1])[0]
+        start = starts[rows, step % starts.shape[1]]
+        kept[:] = [ends - start]
+        return start + per_image(shares, trace) * kept[0]
+
+    maps = torch.zeros_like(trace.images[:, 0])
+    for batch in gradients_at(trace, at_least(1, samples, "samples"), point):
+        maps.index_add_(0, batch.rows.to(maps.device), (kept[0] * batch.gradients).sum(1))
+    return maps / samples
 
 
 class Counted(torch.nn.Module):

@@ -75,7 +75,7 @@ def a_fmi(
 
     A' = features(reference), D = A - A'; FMI_k = S_c(A) - S_c(A with channel k from A', or 0), by head replay;
     |FMI_k| <= 1e-6 * max is irrelevant and 0. [B,H,W], >= 0.
-    complete: sum_k m_k D_k with m_k = FMI_k / sum_ij D_k (0 where that sum is next to 0), signed; at layer resolution
+    complete: sum_k m_k D_k with m_k = FMI_k / sum_ij D_k (0 where that sum cancels), signed; at layer resolution
     it sums to sum_k FMI_k. absdiff: ReLU(sum_k FMI_k |D_k|); in the product FMI < 0 times D < 0 counts as evidence.
     """
     name = write_value(reference)
@@ -90,21 +90,22 @@ def a_fmi(
         importance = importance.clamp(min=0)
     difference = trace.activations - start
     if form == "complete":
-        return trace.upsample(weighted(importance * _reciprocal(difference.sum((2, 3))), difference))
+        return trace.upsample(weighted(importance * _reciprocal_sums(difference), difference))
     return trace.upsample(weighted(importance, difference.abs() if form == "absdiff" else difference).relu())
 
 
 IRRELEVANT = 1e-6
 """Share of the largest importance below which a feature map plays no part."""
 
-FLAT = 1e-7
-"""Share of the largest total difference below which a channel's total is taken for 0."""
+CANCELLED = 1e-3
+"""Share of sum_ij |D_k| below which sum_ij D_k has cancelled: its reciprocal would only magnify rounding."""
 
 
-def _reciprocal(totals: torch.Tensor) -> torch.Tensor:
-    """Return 1 / totals [B,K], 0 where a total is next to 0 beside the image's largest."""
-    usable = totals.abs() > FLAT * totals.abs().amax(1, keepdim=True)
-    return torch.where(usable, 1 / torch.where(usable, totals, 1.0), 0.0)
+def _reciprocal_sums(difference: torch.Tensor) -> torch.Tensor:
+    """Return 1 / sum_ij D_k, [B,K]; 0 where the sum has cancelled."""
+    sums, sizes = difference.sum((2, 3)), difference.abs().sum((2, 3))
+    usable = sums.abs() > CANCELLED * sizes
+    return torch.where(usable, 1 / torch.where(usable, sums, 1.0), 0.0)
 
 
 @register_method(
@@ -114,6 +115,7 @@ def _reciprocal(totals: torch.Tensor) -> torch.Tensor:
     citation="Wang et al., Score-CAM, CVPRW 2020, eq. 5-7, and the authors' code",
     fast=False,
     forwards=lambda model, _: model.probe_shape[1],
+    shares="score_cam weights",
 )
 def score_cam(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = p_c(H_k masking x), H_k = mm(Up A_k); one forward per channel. [B,H,W], >= 0.
@@ -173,6 +175,7 @@ def absolute_weights(trace: Trace) -> torch.Tensor:
     citation="after Zeng et al., Abs-CAM, arXiv:2207.03648; phase 2 reconstructed",
     fast=False,
     forwards=lambda model, _: model.probe_shape[1],
+    shares="score_cam weights",
 )
 def abs_cam(trace: Trace, *, form: Literal["activations", "normalised"] = "activations") -> torch.Tensor:
     """ReLU(sum_k w_k S_k Up(A_k)), w_k = mean_ij |G_k|, S_k = p_c(mm(Up A_k) masking x). [B,H,W], >= 0.

@@ -16,8 +16,9 @@ from torch import nn
 
 from bench.data.geometry import Geometry
 from bench.data.images import decode
-from bench.errors import BenchError, NotApplicable
+from bench.errors import BenchError, NotApplicable, suggestions
 from bench.models.split import Captured, LayerSplit, Split, WholeSplit
+from bench.models.stages import stage_layers
 
 DEFAULT_CROP = 0.875
 """Share of the resized short side that the centre crop keeps, where the model does not say (224 of 256)."""
@@ -61,6 +62,7 @@ class Explainee:
         self.geometry = geometry or Geometry(self.size, "short", round(self.size / DEFAULT_CROP), "bicubic")
         self._layer = layer
         self._fingerprint: tuple[tuple[tuple[int, int], ...], str] | None = None
+        self._elsewhere: dict[str, Explainee] = {}
         if any(p.is_floating_point() and p.dtype != torch.float32 for p in net.parameters()):
             raise BenchError(f"The network {self.name} is not in float32; give net.float().")
 
@@ -104,6 +106,47 @@ class Explainee:
     def layer(self) -> str:
         """Return the name of the explained layer."""
         return self.split.layer
+
+    def at(self, layer: str) -> Explainee:
+        """Return the same network explained at another layer; made once per layer."""
+        if layer not in self._elsewhere:
+            self._elsewhere[layer] = Explainee(
+                self.net,
+                self.mean,
+                self.std,
+                self.size,
+                layer,
+                name=self.name,
+                parent=self.parent,
+                geometry=self.geometry,
+                card=self.card,
+            )
+        return self._elsewhere[layer]
+
+    @cached_property
+    def stages(self) -> list[str]:
+        """Return the last module of each stage, from shallow to deep; found once, by running one grey image."""
+        with untouched(self.net), torch.no_grad():
+            return stage_layers(self.net, torch.zeros(1, 3, self.size, self.size, device=self.device))
+
+    def layers(self, names: str) -> list[str]:
+        """Return the modules that "auto" (one per stage) or names joined by "+" stand for; an unknown one is an error.
+
+        >>> Explainee(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten()), size=8).layers("0+1")
+        ['0', '1']
+        """
+        if names != "auto":
+            modules = [name for name, _ in self.net.named_modules() if name]
+            chosen = [name.strip() for name in names.split("+")]
+            for name in chosen:
+                if name not in modules:
+                    raise BenchError(f"The network {self.name} has no layer {name!r}.{suggestions(name, modules)}")
+            return list(dict.fromkeys(chosen))
+        if not self.stages:
+            raise NotApplicable(
+                f"{self.name} shows no stages with a spatial grid; name the layers, joined by + (layers=a+b)."
+            )
+        return self.stages
 
     def capture(self, images: torch.Tensor) -> Captured:
         """Run the network once on images [B,3,H,W] (normalised) and keep the layer's output and the logits."""

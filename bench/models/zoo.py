@@ -276,17 +276,7 @@ def file_sha256(path: Path) -> str:
 
 def at_layer(model: Explainee, layer: str) -> Explainee:
     """Return the same model explained at another layer."""
-    return Explainee(
-        model.net,
-        model.mean,
-        model.std,
-        model.size,
-        layer,
-        name=model.name,
-        parent=model.parent,
-        geometry=model.geometry,
-        card=model.card,
-    )
+    return model.at(layer)
 
 
 # --- bundled

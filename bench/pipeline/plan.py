@@ -97,8 +97,9 @@ class Plan:
         probes = probe_forwards(metrics, self.protocol)
         for metric in metrics:
             total += metric.shared(self.protocol)
+        paid: set[str] = set()
         for method in self.methods:
-            own = method.planned(model)
+            own = method.planned(model, paid)
             times = 1 + sum(m.repeats(self.protocol) for m in metrics if applies(m, method))
             total += Counts(times * own.forwards + probes, times * own.backwards, times * own.head_forwards)
         return total

@@ -12,11 +12,20 @@ import torch
 from nets import MEAN, NETS, STD, FailsLater, GapLinear, make_images, make_net, randomise
 
 import bench
+from bench.engine.prober import Prober
+from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS
 
 SIDE = 32
-NAMES = METHODS.names
+SMALL = {
+    "rise": "rise[masks=40]",
+    "lime": "lime[cells=3,samples=30]",
+    "kernel_shap": "kernel_shap[cells=3,samples=30]",
+    "extremal_perturbation": "extremal_perturbation[areas=0.1,iterations=3]",
+}
+"""Methods whose defaults take too many forwards for this file, with fewer."""
+NAMES = [SMALL.get(name, name) for name in METHODS.names]
 TARGETS = torch.tensor([1, 3])
 
 
@@ -45,6 +54,7 @@ class State:
             name: {key: len(value) for key, value in vars(module).items() if key.endswith("_hooks") and value}
             for name, module in net.named_modules()
         }
+        self.fused = {name: module.fused_attn for name, module in net.named_modules() if "fused_attn" in vars(module)}
         self.forwards = [name for name, module in net.named_modules() if "forward" in vars(module)]
         self.classes = {name: type(module) for name, module in net.named_modules()}
         self.values = {name: (id(t), t.detach().clone()) for name, t in net.state_dict(keep_vars=True).items()}
@@ -53,7 +63,7 @@ class State:
 
     def assert_same(self, net: torch.nn.Module) -> None:
         now = State(net)
-        for part in ("modes", "hooks", "forwards", "classes", "flags"):
+        for part in ("modes", "hooks", "fused", "forwards", "classes", "flags"):
             assert getattr(now, part) == getattr(self, part), part
         assert now.values.keys() == self.values.keys()
         for name, (identity, value) in self.values.items():
@@ -80,9 +90,21 @@ def make_messy_net(kind: str = "norm") -> torch.nn.Module:
     return net
 
 
-def kind_for(name: str) -> str:
+def kind_for(name: str, usual: str = "norm") -> str:
+    """Return the kind of net that a method is tested on: `usual`, where it applies to that."""
+    if METHODS.get(name).group == "attention":
+        return "vit"
     # On the net "norm" Grad-CAM of an image has no positive part, and its threshold fine-tuning is NaN as it should be.
-    return "gap" if name in ("cam", "tft(grad_cam)") else "norm"
+    return "gap" if name in ("cam", "tft(grad_cam)") else usual
+
+
+def applies(model: bench.Explainee, name: str) -> bool:
+    """Return whether a method explains this model (one that refuses is tested for its sentence elsewhere)."""
+    try:
+        explain(model, name)
+    except NotApplicable:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,7 +112,12 @@ def test_maps_are_float32_finite_and_of_the_images_shape(name):
     images = make_images(0, 2, SIDE)
     before = images.clone()
     maps = bench.explain(
-        explainee(make_net("gap")), images, targets=TARGETS, method=name, truth=make_truth(), ids=["a", "b"]
+        explainee(make_net(kind_for(name, "gap"))),
+        images,
+        targets=TARGETS,
+        method=name,
+        truth=make_truth(),
+        ids=["a", "b"],
     )
     assert isinstance(maps, torch.Tensor)
     assert maps.shape == (2, SIDE, SIDE)
@@ -205,7 +232,7 @@ def test_order_of_images_does_not_matter(name):
 
 @pytest.mark.parametrize("name", [m.name for m in METHODS if m.class_agnostic])
 def test_class_agnostic_methods_ignore_the_class(name):
-    model = explainee(make_net("norm"))
+    model = explainee(make_net(kind_for(name)))
     assert torch.equal(explain(model, name), explain(model, name, targets=torch.tensor([4, 0])))
 
 
@@ -240,13 +267,16 @@ def test_every_net_is_explained_or_refused(name):
             assert (finite.all(1) | missing).all()
 
 
-def test_methods_of_one_trace_do_not_disturb_each_other():
-    model = explainee(make_net("gap"))
+@pytest.mark.parametrize("kind", ["gap", "vit"])
+def test_methods_of_one_trace_do_not_disturb_each_other(kind):
+    model = explainee(make_net(kind))
     images, given = make_images(0, 2, SIDE), {"targets": TARGETS, "truth": make_truth(), "ids": ["a", "b"]}
-    forwards = bench.explain(model, images, method=NAMES, **given)
-    backwards = bench.explain(model, images, method=NAMES[::-1], **given)
-    assert list(backwards) == NAMES[::-1]
-    for name in NAMES:
+    names = [name for name in NAMES if kind_for(name, kind) == kind and applies(model, name)]
+    assert len(names) > 20
+    forwards = bench.explain(model, images, method=names, **given)
+    backwards = bench.explain(model, images, method=names[::-1], **given)
+    assert list(backwards) == names[::-1]
+    for name in names:
         assert torch.equal(forwards[name], backwards[name]), name
         alone = bench.explain(model, images, method=name, **given)
         torch.testing.assert_close(alone, forwards[name], atol=1e-6, rtol=1e-5, msg=name)
@@ -274,6 +304,31 @@ def test_a_map_of_a_class_token_net_is_never_empty(name):
     with contextlib.suppress(BenchError):
         maps = bench.explain(model, make_images(0, 2, 160), targets=TARGETS, method="layer_cam")
         assert (maps.flatten(1).std(dim=1) > 0).all()
+
+
+UPPER_BOUNDS = {
+    "group_cam": "groups without positive part are dropped",
+    "score_cam": "constant channels are skipped",
+    "abs_cam": "constant channels are skipped",
+    "abs_cam_elementwise": "constant channels are skipped",
+    "tft": "cut-offs that leave equal masks are run once",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_plan_counts_what_a_method_runs(name):
+    # Beyond the pass and the gradients at the layer, which are shared; backwards of the head alone are not planned.
+    method, model = METHODS.get(name), explainee(make_net(kind_for(name)))
+    trace = Trace(Prober(model), make_images(0, 2, SIDE), TARGETS, ids=["a", "b"], truth=make_truth())
+    counts = method.measured(trace)[1].counts
+    for part in {"pass", "gradients"} & (trace.read | {"pass"}):
+        counts -= trace.parts[part].counts
+    planned = method.planned(model)
+    measured = (counts.forwards / 2, counts.backwards / 2, counts.head_forwards / 2)
+    if method.base in UPPER_BOUNDS:
+        assert all(m <= p for m, p in zip(measured, planned.tuple, strict=False)), UPPER_BOUNDS[method.base]
+    else:
+        assert measured == planned.tuple[:3]
 
 
 def test_an_unknown_method_is_an_error_with_suggestions():

@@ -148,6 +148,8 @@ def test_abs_cam_and_score_cam_share_their_forwards():
     }
     assert trace.prober.counts.forwards == 1 + 2  # the pass, and one forward for each of the two channels that vary
     assert {counts.forwards for counts in spent.values()} == {3}  # each would have cost that alone
+    paid: set[str] = set()
+    assert [METHODS.get(name).planned(model, paid).forwards for name in spent] == [3, 0, 0]  # a plan counts it once
 
 
 # ----------------------------------------------------------------------------------------------------------------- TFT
