@@ -108,7 +108,9 @@ def run(
     methods: Annotated[str, typer.Option(help="Names, groups (fast, all), wildcards (cam/*); -NAME leaves out.")] = (
         DEFAULT_METHODS
     ),
-    metrics: Annotated[str, typer.Option(help="Names, groups, wildcards.")] = "all",
+    metrics: Annotated[
+        str, typer.Option(help="Names, groups (standard, costly, all, a family), wildcards; -NAME leaves out.")
+    ] = "standard",
     protocol: Annotated[str, typer.Option(help="Named protocol.")] = "cambench-1",
     limit: Annotated[int, typer.Option(help="Images to score; 0 for all.", min=0)] = DEFAULT_LIMIT,
     out: Annotated[
@@ -422,11 +424,11 @@ def _method_rows() -> Iterator[tuple[str, ...]]:
 def _metric_rows() -> Iterator[tuple[str, ...]]:
     from bench.metrics import METRICS
 
-    yield "family/name", "values (↓ ↑ better, * ranked)", "needs", "what it is"
+    yield "family/name", "group", "values (↓ ↑ better, * ranked)", "needs", "what it is"
     arrows = {"lower": "↓", "higher": "↑", "none": ""}
     for m in METRICS:
         values = [f"{n}{arrows[v.better]}{'*' if v.ranked else ''}" for n, v in m.values.items()]
-        yield f"{m.family}/{m.name}", " ".join(values), " ".join(m.needs), _first_line(m.function)
+        yield f"{m.family}/{m.name}", m.groups[1], " ".join(values), " ".join(m.needs), _first_line(m.function)
 
 
 def _model_rows() -> Iterator[tuple[str, ...]]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from bench.errors import BenchError, suggestions
 
@@ -24,6 +24,17 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "insertion_start": ("blur", "baseline"),
 }
 """What the fields that name a rule can be; a rule that is not built is refused, not ignored."""
+
+T = TypeVar("T")
+
+
+def later(default: T) -> T:
+    """Return a field that came after the first records of `cambench-1`: an id hashes it only off its default.
+
+    No record of before depends on such a field, so at its default it must not make those records another protocol's.
+    """
+    made: T = field(default=default, metadata={"later": True})
+    return made
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,27 @@ class Protocol:
     pixel_bins: int = 1001  # bins of unit(L) for the pooled precision
     # --- geometry
     box_min_visible: float = 0.25  # a box with a smaller visible share after the crop is dropped
+    # --- how alike two maps are
+    ssim_window: int = later(11)  # pixels; Gaussian, on unit(L), borders where it does not fit left out
+    ssim_sigma: float = later(1.5)
+    top_share: float = later(0.1)  # the most relevant pixels, of which the IoU is taken
+    # --- robustness: pixel space, clipped to [0,1]
+    attack_eps_255: tuple[float, ...] = later((1.0, 2.0, 4.0, 8.0))  # largest change of a pixel, /255
+    pgd_steps: int = later(10)
+    pgd_step: float = later(0.25)  # of eps
+    sensitivity_radius: float = later(0.02)  # max-sensitivity: uniform in +- this, pixel space, not clipped
+    sensitivity_draws: int = later(10)
+    # --- infidelity
+    infidelity_sigma: float = later(0.2)  # of the normal noise, normalised space
+    infidelity_draws: int = later(10)
+    # --- ROAD
+    road_fractions: tuple[float, ...] = later((0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9))
+    road_noise: float = later(0.01)  # standard deviation on imputed pixels, normalised space
+    # --- sanity
+    sanity_stages: int = later(5)  # the classifier, then the rest in equal parts, cumulative
+    sanity_seeds: int = later(3)
+    # --- reference insensitivity
+    references: tuple[str, ...] = later(("baseline", "black", "white", "blur", "noise"))
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -67,12 +99,23 @@ class Protocol:
         for name in ("steps", "thresholds", "box_taus", "pixel_bins"):
             if getattr(self, name) < (1 if name == "steps" else 2):
                 raise BenchError(f"Protocol field {name} is {getattr(self, name)}, which is too small.")
+        for name in ("pgd_steps", "sensitivity_draws", "infidelity_draws", "sanity_stages", "sanity_seeds"):
+            if getattr(self, name) < 1:
+                raise BenchError(f"Protocol field {name} is {getattr(self, name)}; it must be at least 1.")
+        if self.ssim_window < 1 or self.ssim_window % 2 == 0:
+            raise BenchError(f"Protocol field ssim_window is {self.ssim_window}; it must be odd.")
+        if not all(0 < share < 1 for share in (*self.road_fractions, self.top_share)):
+            raise BenchError("Protocol fields road_fractions and top_share must lie between 0 and 1, both excluded.")
 
     @property
     def id(self) -> str:
-        """Return name and hash of all fields, e.g. `cambench-1@3f2a9c01b7de`."""
-        fields = dataclasses.asdict(self)
-        return f"{self.name}@{digest({k: v for k, v in fields.items() if k != 'name'})}"
+        """Return name and hash of all fields, e.g. `cambench-1@3f2a9c01b7de`; of later ones, see `later`."""
+        hashed = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name != "name" and not (f.metadata.get("later") and getattr(self, f.name) == f.default)
+        }
+        return f"{self.name}@{digest(hashed)}"
 
     def view(self, fields: tuple[str, ...]) -> ProtocolView:
         """Return a read-only view of `fields`; reading any other field raises AttributeError."""

@@ -33,6 +33,8 @@ class Sample:
     boxes: npt.NDArray[np.float32] | None = None  # [n,4] xyxy edges, stored pixels; None = the subset has no boxes
     mask: npt.NDArray[np.bool_] | None = None  # [H0,W0], union of the label's objects; None = no masks
     ignore: npt.NDArray[np.bool_] | None = None  # [H0,W0], pixels that pixel precision leaves out
+    others: npt.NDArray[np.bool_] | None = None  # [H0,W0], union of another class's objects; None = not known
+    other_label: int = -1  # that class; -1 = there is none
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,15 @@ class Truth:
     """Ground truth of a batch in the preprocessed frame: objects of the label's class only.
 
     boxes: per image [n,4] float32 xyxy edges (n = 0: nothing of the object is left in the frame, scores are NaN).
-    masks: [B,H,W] bool.  ignore: [B,H,W] bool.  Each is None where the subset does not have it.
+    masks: [B,H,W] bool.  ignore: [B,H,W] bool.  others: [B,H,W] bool, the objects of one other class, and other_labels
+    [B] int64, that class (-1: none), of scenes with two.  Each is None where the subset does not have it.
     """
 
     boxes: tuple[torch.Tensor, ...] | None = None
     masks: torch.Tensor | None = None
     ignore: torch.Tensor | None = None
+    others: torch.Tensor | None = None
+    other_labels: torch.Tensor | None = None
 
     def select(self, index: torch.Tensor) -> Truth:
         """Return the truth of the images at `index` [n] (int64)."""
@@ -53,6 +58,8 @@ class Truth:
             boxes=None if self.boxes is None else tuple(self.boxes[i] for i in index.tolist()),
             masks=None if self.masks is None else self.masks[index],
             ignore=None if self.ignore is None else self.ignore[index],
+            others=None if self.others is None else self.others[index],
+            other_labels=None if self.other_labels is None else self.other_labels[index],
         )
 
     def pixels(self, height: int, width: int) -> torch.Tensor | None:

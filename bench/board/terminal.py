@@ -18,16 +18,16 @@ from bench.board.text import FIDELITY
 
 
 def print_board(board: Board, console: Console | None = None) -> None:
-    """Print the ranked values of every (subset, model), then flags and the legend.
+    """Print the ranked values of every (subset, model), or all where none is ranked; then flags and the legend.
 
     Intervals are shown where the terminal is wide enough for them.
     """
     console = console or Console()
     full = True
     for subset, model in board.scopes:
-        for section in sections(board, subset, model):
-            if not section.title.startswith("Ranked values") or "label" in section.title:
-                continue
+        everything = sections(board, subset, model)
+        ranked = [s for s in everything if s.title.startswith("Ranked values") and "label" not in s.title]
+        for section in ranked or everything:  # a board of values that are only reported shows those
             wide = build(section, f"{subset}, {model}", full=True)
             if fits(wide, console):
                 console.print(wide)

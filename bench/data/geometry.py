@@ -31,13 +31,14 @@ BoolArray = npt.NDArray[np.bool_]
 class Framed(NamedTuple):
     """One sample in the preprocessed frame.
 
-    pixels: uint8 [size,size,3].  boxes: float32 [m,4] or None.  mask, ignore: bool [size,size] or None.
+    pixels: uint8 [size,size,3].  boxes: float32 [m,4] or None.  mask, ignore, others: bool [size,size] or None.
     """
 
     pixels: UInt8Image
     boxes: torch.Tensor | None
     mask: torch.Tensor | None
     ignore: torch.Tensor | None
+    others: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class Geometry:
             boxes=None if sample.boxes is None else self.boxes(sample.boxes, height0, width0, min_visible),
             mask=None if sample.mask is None else self.mask(sample.mask),
             ignore=None if sample.ignore is None else self.mask(sample.ignore),
+            others=None if sample.others is None else self.mask(sample.others),
         )
 
 

@@ -10,6 +10,7 @@ part in it, so that no library version, compiler or processor can move a pixel.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Iterable
@@ -189,6 +190,7 @@ class ScenesSource:
     def __init__(self, name: str, seed: int, size: int, pairs: bool) -> None:
         self.seed = seed
         self.pairs = pairs
+        self.has_others = pairs
         ids, image_ids, labels = items(name, size, pairs)
         self.ids, self.image_ids = tuple(ids), tuple(image_ids)
         self.labels = np.array(labels, dtype=np.int64)
@@ -199,7 +201,11 @@ class ScenesSource:
         label = int(self.labels[position])
         scene = draw_scene(self.seed, index, object_labels(self.seed, index, self.pairs))
         boxes, mask = scene.truth(label)
-        return Sample(self.ids[position], self.image_ids[position], scene.image, label, boxes, mask)
+        sample = Sample(self.ids[position], self.image_ids[position], scene.image, label, boxes, mask)
+        if not self.pairs:
+            return sample
+        (other,) = set(scene.labels) - {label}
+        return dataclasses.replace(sample, others=scene.truth(other)[1], other_label=other)
 
     def attribution(self, position: int) -> str | None:
         """Return None: nobody took these pictures."""

@@ -116,6 +116,11 @@ class Subset:
         return self.source.has_masks
 
     @property
+    def has_others(self) -> bool:
+        """Return whether the samples come with masks of another class's objects."""
+        return bool(getattr(self.source, "has_others", False))
+
+    @property
     def geometry(self) -> Geometry | None:
         """Return the preprocessing that the manifest fixes for every model, or None."""
         return self.manifest.geometry
@@ -172,6 +177,8 @@ class Subset:
                 boxes=boxes if self.has_boxes else None,
                 masks=_stacked([one.mask for one in framed]),
                 ignore=_stacked([one.ignore for one in framed]),
+                others=_stacked([one.others for one in framed]) if self.has_others else None,
+                other_labels=torch.tensor([s.other_label for s in samples]) if self.has_others else None,
             ),
         )
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from bench.engine.prober import Counts, Job, Prober, blend, gaussian_blur, replace_ranked, target_log_odds
 from bench.engine.trace import Trace
+from bench.errors import NotApplicable
 from bench.protocol import ProtocolView
 from bench.randomness import generator, smooth_field
 from bench.types import Truth
@@ -24,13 +26,38 @@ class Spent:
     peak_memory: float = float("nan")
 
 
+class Rerun(Protocol):
+    """The method behind a case's maps, as metrics see it: something to run again, with other parameters or not."""
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Return every parameter, defaults included."""
+        ...
+
+    def __call__(self, trace: Trace, **parameters: Any) -> torch.Tensor:
+        """Return the method's maps [B,H,W] of another trace."""
+        ...
+
+
+T = TypeVar("T")
+
+
 class Background:
-    """What all methods' cases on one batch share: blurred images and their logits, the tie-break order of pixels."""
+    """What all methods' cases on one batch share: blurred images and their logits, the tie-break order of pixels, and
+    whatever else metrics make once per batch (attacked images, randomised networks, and their traces).
+    """
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
         self._blurred: dict[tuple[float, float], tuple[torch.Tensor, torch.Tensor]] = {}
         self._ties: dict[int, torch.Tensor] = {}
+        self._shared: dict[Hashable, Any] = {}
+
+    def shared(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what several cases need, made by the first of them; key: says what it is, with its parameters."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]  # type: ignore[no-any-return]
 
     def blurred(self, sigma_224: float, radius_sigmas: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return blurred images [B,3,H,W] and their logits [B,C]; sigma = sigma_224 * min(H,W)/224 pixels."""
@@ -71,6 +98,7 @@ class Case:
         background: Background | None = None,
         spent: Spent | None = None,
         seed: int = 0,
+        rerun: Rerun | None = None,
     ) -> None:
         self.trace = trace
         self.finite = torch.isfinite(maps).flatten(1).all(1)
@@ -79,6 +107,7 @@ class Case:
         self.background = background or Background(trace)
         self.spent = spent
         self.seed = seed
+        self.rerun = rerun
         self._threshold_log_odds: dict[Masking, dict[tuple[int, int], float]] = {}
 
     def under(self, protocol: ProtocolView) -> Case:
@@ -103,6 +132,26 @@ class Case:
     def truth_pixels(self) -> torch.Tensor | None:
         """Return the truth as pixels [B,H,W] bool (masks, else boxes filled), or None."""
         return self.truth.pixels(*self.trace.size)
+
+    # --- the method again
+
+    def again(self, trace: Trace, **parameters: Any) -> torch.Tensor:
+        """Run the method again and return its maps [B,H,W]: of other images, another network or class (see `Trace`), or
+        with other parameters.
+
+        Counted like everything else. A map with a non-finite value is NaN everywhere.
+        """
+        if self.rerun is None:
+            raise NotApplicable("Maps alone cannot be made again; give the method that made them.")
+        maps = self.rerun(trace, **parameters)
+        if trace is not self.trace:
+            trace.drop_large()  # dozens of such traces live as long as the batch
+        finite = torch.isfinite(maps).flatten(1).all(1)
+        return torch.where(finite[:, None, None], maps, torch.nan)
+
+    def shared(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what all methods' cases of this batch and these classes share, made once (see `Background`)."""
+        return self.background.shared((key, tuple(self.trace.targets.tolist())), make)
 
     # --- views of the map
 

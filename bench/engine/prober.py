@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from bench.engine.imputation import impute
 from bench.engine.memory import keep_memory
 from bench.errors import BenchError
 from bench.models.explainee import Explainee, untouched
@@ -78,6 +79,12 @@ class Prober:
         self._buffer: torch.Tensor | None = None
         self._colour_logits: dict[tuple[float, ...], torch.Tensor] = {}
 
+    def of(self, model: Explainee) -> Prober:
+        """Return a prober of another network, counted with this one (a randomised copy)."""
+        other = Prober(model, self.batch_size)
+        other.counts = self.counts
+        return other
+
     def at(self, layer: str) -> Prober:
         """Return a prober of the same network explained at another layer, which counts into the same counts."""
         other = copy.copy(self)
@@ -90,6 +97,19 @@ class Prober:
 
         p_c = sigmoid(log-odds) is the float64 softmax of the float32 logits; the log-odds keep what p loses near 1.
         """
+        return self._run_jobs(jobs, size, target_log_odds)
+
+    @torch.inference_mode()
+    def target_logits(self, jobs: Sequence[Job], size: tuple[int, int]) -> list[torch.Tensor]:
+        """Return the target's logit S_c of every image of every job, each [n] float64 on the CPU."""
+        return self._run_jobs(jobs, size, target_logits)
+
+    def _run_jobs(
+        self,
+        jobs: Sequence[Job],
+        size: tuple[int, int],
+        read: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    ) -> list[torch.Tensor]:
         results = [torch.empty(len(job), dtype=torch.float64) for job in jobs]
         for pieces in self._batches(jobs):
             count = sum(len(index) for _, index in pieces)
@@ -98,8 +118,8 @@ class Prober:
             for number, index in pieces:
                 jobs[number].fill(out[at : at + len(index)], index)
                 at += len(index)
-            odds = target_log_odds(self._run(out, count), torch.cat([jobs[n].targets[index] for n, index in pieces]))
-            parts = torch.split(odds, [len(index) for _, index in pieces])
+            values = read(self._run(out, count), torch.cat([jobs[n].targets[index] for n, index in pieces]))
+            parts = torch.split(values, [len(index) for _, index in pieces])
             for (number, index), part in zip(pieces, parts, strict=True):
                 results[number][index] = part
         return results
@@ -186,6 +206,11 @@ def target_log_odds(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor
     return own - wide.scatter(1, index, -torch.inf).logsumexp(1)
 
 
+def target_logits(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the targets' logits [n] float64 of logits [n,C]."""
+    return logits.detach().to("cpu", torch.float64).gather(1, targets.cpu()[:, None])[:, 0]
+
+
 def probability(log_odds: torch.Tensor) -> torch.Tensor:
     """Return p = sigmoid(log-odds), the softmax probability, in float64."""
     return torch.sigmoid(log_odds)
@@ -212,6 +237,40 @@ def replace_ranked(
         for row, place in _runs(rows[index]):
             cut = cuts[index[place]].to(ranks.device, torch.int32).view(-1, 1, 1, 1)
             torch.where(ranks[row] < cut, _at(first, row), _at(second, row), out=out[place])
+
+    return fill
+
+
+def impute_ranked(
+    images: torch.Tensor,
+    noise: torch.Tensor,
+    rank: torch.Tensor,
+    rows: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+) -> Fill:
+    """Images in which the pixels ranked low <= rank < high are imputed linearly from the others, plus noise (ROAD).
+
+    images, noise: [B,3,H,W].  rank: [B,H*W] int32.  rows, low, high: [n] - image n is made of image rows[n].
+    """
+    height, width = images.shape[-2:]
+
+    def fill(out: torch.Tensor, index: torch.Tensor) -> None:
+        ranks = rank[rows[index]].view(-1, height, width)
+        missing = (ranks >= low[index].view(-1, 1, 1)) & (ranks < high[index].view(-1, 1, 1))
+        missing = missing.to(images.device)
+        source = images[rows[index]]
+        out.copy_(impute(source, missing))
+        out.addcmul_(noise[rows[index]], missing[:, None])
+
+    return fill
+
+
+def minus(images: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor) -> Fill:
+    """Images less a change: image n is image rows[n] of images [B,3,H,W] minus change(index) [m,3,H,W]."""
+
+    def fill(out: torch.Tensor, index: torch.Tensor) -> None:
+        torch.sub(images[rows[index]], change(index).to(images.device), out=out)
 
     return fill
 

@@ -23,6 +23,9 @@ from bench.types import Truth
 
 T = TypeVar("T")
 
+LARGE = 2**24
+"""Bytes above which a shared part is not kept on a trace that is only one of many (an attacked image's)."""
+
 
 def wait_for(device: torch.device) -> None:
     """Wait until a GPU has done what it was given, so that a clock reads work and not launches."""
@@ -36,6 +39,17 @@ class Part:
 
     counts: Counts
     seconds: float
+
+
+def _bytes(value: Any) -> int:
+    """Return the size of the tensors that a shared part holds."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Trace):
+        return _bytes(value.images) + _bytes(value.captured.values)
+    if isinstance(value, dict):
+        return sum(map(_bytes, value.values()))
+    return sum(map(_bytes, value)) if isinstance(value, (list, tuple)) else 0
 
 
 class Trace:
@@ -105,6 +119,10 @@ class Trace:
         value, also = self._shared[name]
         self.read = outside | {name} | also
         return value  # type: ignore[no-any-return]
+
+    def drop_large(self, limit: int = LARGE) -> None:
+        """Forget shared parts of more than `limit` bytes; who reads one again makes it anew."""
+        self._shared = {name: part for name, part in self._shared.items() if _bytes(part[0]) <= limit}
 
     def _checked(self, targets: torch.Tensor | None) -> torch.Tensor:
         if targets is None:
@@ -320,6 +338,10 @@ class Trace:
     def of(self, images: torch.Tensor) -> Trace:
         """Return a trace of other images [B,3,H,W] in the place of these, seen from the same classes; one more pass."""
         return Trace(self.prober, images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed)
+
+    def through(self, prober: Prober) -> Trace:
+        """Return a trace of the same images and classes through another prober's network; one more pass."""
+        return Trace(prober, self.images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed)
 
     def at(self, layer: str) -> Trace:
         """Return a trace of the same images at another layer of the same network; one more pass.

@@ -1,6 +1,16 @@
 """Metrics: `case -> named per-image values`, never a mean over images."""
 
-from bench.metrics import complexity, faithfulness, localization, threshold
+from bench.metrics import (
+    complexity,
+    discriminability,
+    faithfulness,
+    infidelity,
+    localization,
+    road,
+    robustness,
+    sanity,
+    threshold,
+)
 from bench.metrics.base import METRICS, OUTSIDE, Metric, Value, register_metric
 
 __all__ = [
@@ -9,8 +19,13 @@ __all__ = [
     "Metric",
     "Value",
     "complexity",
+    "discriminability",
     "faithfulness",
+    "infidelity",
     "localization",
     "register_metric",
+    "road",
+    "robustness",
+    "sanity",
     "threshold",
 ]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.engine.prober import Counts
 from bench.errors import BenchError, suggestions
 from bench.protocol import Protocol, digest
 from bench.registry import Registry, source_digest
@@ -27,7 +28,7 @@ ENGINE_VERSION = 1
 """Raised when a change in `bench.engine` changes numbers; part of every metric's id."""
 
 BETTER = ("lower", "higher", "none")
-NEEDS = ("boxes", "masks", "truth")
+NEEDS = ("boxes", "masks", "truth", "others", "method")
 REDUCE = ("mean", "std", "curve", "box_accuracy", "pooled_precision")
 
 
@@ -62,8 +63,10 @@ class Metric:
 
     name: also its family in records.  function: Case -> {value name: [B] or [B,n]}.  family: "faithfulness",
     "localization", "threshold", "complexity", ...; localisation explains the label, the others the prediction.
-    needs: any of "boxes", "masks", "truth" (boxes or masks).  reads: the protocol fields it may read.
-    version: raised when its numbers change.
+    needs: any of "boxes", "masks", "truth" (boxes or masks), "others" (another class's objects), "method" (maps alone
+    are not enough, since it runs the method again).  reads: the protocol fields it may read.
+    version: raised when its numbers change.  standard: part of the default run; others are costly or say something
+    only of few methods or subsets.  parameter: the method's parameter that it is about; n/a to methods without.
     """
 
     name: str
@@ -76,6 +79,12 @@ class Metric:
     calibrates: bool = False  # also run on the calibration part, where the board chooses thresholds
     # forwards per image, given the protocol; an upper bound, since equal images are run once
     forwards: Callable[[Protocol], int] = lambda _: 0
+    # how many times the method is run again, per image
+    repeats: Callable[[Protocol], int] = lambda _: 0
+    # what all methods share: made once per image, whatever their number
+    shared: Callable[[Protocol], Counts] = lambda _: Counts()
+    standard: bool = True
+    parameter: str = ""
     builtin: bool = True
     # a positive factor on the map changes nothing, so equal maps may share one probe
     scale_free: bool = False
@@ -83,7 +92,7 @@ class Metric:
     @property
     def groups(self) -> tuple[str, ...]:
         """Return the groups that lists can name this metric by."""
-        return (self.family,)
+        return (self.family, "standard" if self.standard else "costly")
 
     def id(self, protocol: Protocol) -> str:
         """Return name@hash of version, engine version, the protocol fields read, and a plug-in's source."""
@@ -122,11 +131,16 @@ def register_metric(
     calibrates: bool = False,
     scale_free: bool | None = None,
     forwards: Callable[[Protocol], int] | int = 0,
+    repeats: Callable[[Protocol], int] | int = 0,
+    shared: Callable[[Protocol], Counts] = lambda _: Counts(),
+    standard: bool = True,
+    parameter: str = "",
 ) -> Callable[[MetricFunction], MetricFunction]:
     """Register a metric: a function from a `Case` to {value name: [B] or [B,n]}.
 
     Without `values` the metric has one value of its own name, ranked in the direction `better`.  scale_free: a positive
-    factor on the map changes nothing; built-in metrics are, but for the cost.
+    factor on the map changes nothing; built-in metrics are, but for the cost and for those that need the method (equal
+    maps need not be equal on other images).
 
     >>> @register_metric("doc_peak", better="higher")
     ... def doc_peak(case):
@@ -140,7 +154,7 @@ def register_metric(
     def register(function: MetricFunction) -> MetricFunction:
         chosen = name or function.__name__
         facts = values or {chosen: Value(chosen.replace("_", " "), better=better, ranked=better != "none")}
-        count = forwards if callable(forwards) else lambda _protocol, n=forwards: n
+        independent = family != "cost" and "method" not in needs
         builtin = function.__module__.startswith("bench.")
         _check_metric(chosen, facts, needs, reads)
         METRICS.add(
@@ -153,14 +167,22 @@ def register_metric(
                 reads=reads,
                 version=version,
                 calibrates=calibrates,
-                forwards=count,
+                forwards=_counted(forwards),
+                repeats=_counted(repeats),
+                shared=shared,
+                standard=standard,
+                parameter=parameter,
                 builtin=builtin,
-                scale_free=scale_free if scale_free is not None else builtin and family != "cost",
+                scale_free=scale_free if scale_free is not None else builtin and independent,
             )
         )
         return function
 
     return register
+
+
+def _counted(count: Callable[[Protocol], int] | int) -> Callable[[Protocol], int]:
+    return count if callable(count) else lambda _: count
 
 
 def _check_metric(name: str, values: Mapping[str, Value], needs: tuple[str, ...], reads: tuple[str, ...]) -> None:

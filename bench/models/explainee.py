@@ -95,6 +95,13 @@ class Explainee:
                     return split
             return LayerSplit(self.net, self._layer or last_spatial_layer(self.net, x))
 
+    def with_net(self, net: nn.Module) -> Explainee:
+        """Return another network of the same architecture, explained in the same way and at the same layer."""
+        layer = self._layer if isinstance(self.split, WholeSplit) else self.layer
+        return Explainee(
+            net, self.mean, self.std, self.size, layer, name=self.name, parent=self.parent, geometry=self.geometry
+        )
+
     @property
     def layer(self) -> str:
         """Return the name of the explained layer."""

@@ -25,7 +25,7 @@ from bench.pipeline.gallery import write_gallery
 from bench.pipeline.plan import Plan, Task, make_plan
 from bench.pipeline.provenance import code_version, describe, merged
 from bench.pipeline.records import Records, Store, empty_frame, equal_methods
-from bench.pipeline.single import apply
+from bench.pipeline.single import Again, apply
 from bench.protocol import Protocol, get_protocol
 from bench.types import Batch
 
@@ -62,7 +62,7 @@ def evaluate(
     subset: str | Path | Subset,
     model: str | Explainee | Sequence[str | Explainee],
     methods: str | Sequence[str] = "fast",
-    metrics: str | Sequence[str] = "all",
+    metrics: str | Sequence[str] = "standard",
     protocol: str | Protocol = "cambench-1",
     out: str | Path | None = None,
     *,
@@ -256,21 +256,17 @@ class _BatchRun:
     def _score(self, method: Method, maps: Maps, metrics: list[Metric]) -> None:
         scaled = maps.scaled
         twin = self._twin(scaled)
-        case = Case(
-            self.trace,
-            maps.predicted,
-            self.plan.protocol.view(()),
-            background=self.background,
-            spent=maps.spent,
-            seed=self.plan.protocol.seed,
-        )
-        label_case = Case(
-            self.label_trace,
-            maps.label,
-            self.plan.protocol.view(()),
-            background=self.background,
-            spent=maps.spent,
-            seed=self.plan.protocol.seed,
+        case, label_case = (
+            Case(
+                trace,
+                own,
+                self.plan.protocol.view(()),
+                background=self.background,
+                spent=maps.spent,
+                seed=self.plan.protocol.seed,
+                rerun=Again(method),
+            )
+            for trace, own in ((self.trace, maps.predicted), (self.label_trace, maps.label))
         )
         results: dict[str, dict[str, torch.Tensor]] = {}
         for metric in metrics:
@@ -278,10 +274,18 @@ class _BatchRun:
             if metric.name in twin and metric.scale_free:
                 results[metric.name] = twin[metric.name]
             else:
-                results[metric.name] = apply(metric, label_case if on_label else case, self.plan.protocol)
+                results[metric.name] = self._applied(metric, label_case if on_label else case)
             targets = self.batch.labels if on_label else self.trace.targets
             self._add_rows(method, metric, results[metric.name], targets, maps.spent)
         self._seen.append((method.name, scaled, results))
+
+    def _applied(self, metric: Metric, case: Case) -> dict[str, torch.Tensor]:
+        """Return a metric's values; NaN where it does not apply, so that a later run knows, and the board says n/a."""
+        try:
+            return apply(metric, case, self.plan.protocol)
+        except NotApplicable:
+            nothing = torch.full((len(case),), torch.nan, dtype=torch.float64)
+            return dict.fromkeys(metric.values, nothing)
 
     def _twin(self, scaled: torch.Tensor) -> dict[str, dict[str, torch.Tensor]]:
         """Return the scores of an earlier method whose maps are these up to a positive factor, else {}."""

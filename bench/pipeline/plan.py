@@ -93,11 +93,15 @@ class Plan:
         """
         # The shared pass and, for insertion, the blurred image; one gradient of the head.
         total = Counts(forwards=2, head_forwards=1, head_backwards=1)
-        probes = probe_forwards(self.metrics_of(part), self.protocol)
+        metrics = self.metrics_of(part)
+        probes = probe_forwards(metrics, self.protocol)
+        for metric in metrics:
+            total += metric.shared(self.protocol)
         paid: set[str] = set()
         for method in self.methods:
             own = method.planned(model, paid)
-            total += Counts(own.forwards + probes, own.backwards, own.head_forwards)
+            times = 1 + sum(m.repeats(self.protocol) for m in metrics if applies(m, method))
+            total += Counts(times * own.forwards + probes, times * own.backwards, times * own.head_forwards)
         return total
 
     def work(self) -> Counts:
@@ -118,6 +122,11 @@ class Plan:
         work = self.per_image(self.model(task.model), task.part)
         whole = work.forwards + BACKWARD_COST * work.backwards
         return (task.stop - task.start) * (whole * forward + work.head_forwards * head)
+
+
+def applies(metric: Metric, method: Method) -> bool:
+    """Return whether a metric says something of a method: one that is about a parameter, of those that have it."""
+    return not metric.parameter or metric.parameter in method.all_parameters
 
 
 def probe_forwards(metrics: Sequence[Metric], protocol: Protocol) -> int:
@@ -154,7 +163,13 @@ def make_plan(
     geometry = common_geometry(subset, models)
     chosen_methods = [METHODS.get(n) for n in METHODS.select(methods if isinstance(methods, str) else [*methods])]
     chosen_metrics = [METRICS.get(n) for n in METRICS.select(metrics if isinstance(metrics, str) else [*metrics])]
-    have = {"boxes": subset.has_boxes, "masks": subset.has_masks, "truth": subset.has_boxes or subset.has_masks}
+    have = {
+        "boxes": subset.has_boxes,
+        "masks": subset.has_masks,
+        "truth": subset.has_boxes or subset.has_masks,
+        "others": subset.has_others,
+        "method": True,
+    }
     usable_methods = [m for m in chosen_methods if all(have[n] for n in m.needs)]
     usable_metrics = [m for m in chosen_metrics if all(have[n] for n in m.needs)]
     if not usable_methods or not usable_metrics:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import overload
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
 
 import torch
 
@@ -11,7 +12,7 @@ from bench.engine.case import Background, Case
 from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
-from bench.methods import METHODS
+from bench.methods import METHODS, Method
 from bench.metrics import METRICS, OUTSIDE, Metric
 from bench.models.explainee import Explainee, untouched
 from bench.protocol import Protocol, get_protocol
@@ -75,10 +76,12 @@ def score(
     protocol: str | Protocol = "cambench-1",
     ids: Sequence[str] | None = None,
     curves: bool = False,
+    method: str | None = None,
 ) -> Scores:
     """Return {value name: [B]} of maps [B,H,W] under a protocol; NaN where a map cannot be scored.
 
     metric: a name, or a list of names and wildcards.  curves: also the vectors, e.g. "deletion_curve" [B,S+1].
+    method: the name of the method that made the maps, for metrics that run it again (robustness, sanity).
     +inf marks an image outside a value's set (a large object in the pointing game).
     """
     chosen = get_protocol(protocol)
@@ -91,7 +94,8 @@ def score(
     trace = Trace(Prober(model), images, _tensor(targets), ids=ids, truth=truth, seed=chosen.seed)
     names = METRICS.select(metric if isinstance(metric, str) else [*metric])
     background = Background(trace)
-    case = Case(trace, maps, chosen.view(()), background=background, seed=chosen.seed)
+    rerun = None if method is None else Again(METHODS.get(method))
+    case = Case(trace, maps, chosen.view(()), background=background, seed=chosen.seed, rerun=rerun)
     scores: Scores = {}
     with untouched(model.net):
         for name in names:
@@ -99,9 +103,31 @@ def score(
     return {k: v for k, v in scores.items() if curves or v.ndim == 1}
 
 
+@dataclass(frozen=True)
+class Again:
+    """A method as metrics see it, who know no methods: something to run again."""
+
+    method: Method
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Return every parameter of the method, defaults included."""
+        return self.method.all_parameters
+
+    def __call__(self, trace: Trace, **parameters: Any) -> torch.Tensor:
+        """Return the method's maps [B,H,W] of another trace, or with other parameters."""
+        try:
+            method = self.method.variant(**parameters) if parameters else self.method
+        except NotApplicable:
+            raise
+        except BenchError as error:  # a parameter of the same name that is about something else
+            raise NotApplicable(str(error)) from error
+        return method(trace)
+
+
 def apply(metric: Metric, case: Case, protocol: Protocol) -> Scores:
     """Run one metric on a case and return its values, float64, checked: names, shapes, NaN for non-finite maps."""
-    reason = unmet_need(metric, case.truth)
+    reason = unmet_need(metric, case)
     if reason:
         raise NotApplicable(f"{metric.name} {reason}")
     scores = metric.function(case.under(protocol.view(metric.all_reads)))
@@ -122,13 +148,20 @@ def apply(metric: Metric, case: Case, protocol: Protocol) -> Scores:
     return checked
 
 
-def unmet_need(metric: Metric, truth: Truth) -> str:
-    """Return what a metric needs of the ground truth and does not find, or ""."""
-    have = {"boxes": truth.boxes is not None, "masks": truth.masks is not None}
+def unmet_need(metric: Metric, case: Case) -> str:
+    """Return what a metric needs and does not find, as the end of a sentence, or ""."""
+    truth = case.truth
+    have = {name: getattr(truth, name) is not None for name in ("boxes", "masks", "others")}
     have["truth"] = have["boxes"] or have["masks"]
-    missing = [need for need in metric.needs if not have.get(need, False)]
-    words = {"truth": "boxes or masks"}
-    return f"needs {' and '.join(words.get(m, m) for m in missing)}, which these images do not have." if missing else ""
+    words = {"truth": "boxes or masks", "others": "masks of another class's objects"}
+    missing = [need for need in metric.needs if need != "method" and not have.get(need, False)]
+    if missing:
+        return f"needs {' and '.join(words.get(m, m) for m in missing)}, which these images do not have."
+    if "method" in metric.needs and case.rerun is None:
+        return "runs the method again, which maps alone do not allow; say which made them (method=...)."
+    if metric.parameter and case.rerun is not None and metric.parameter not in case.rerun.parameters:
+        return f"is about the parameter {metric.parameter!r}, which this method does not have."
+    return ""
 
 
 def checked_images(model: Explainee, images: torch.Tensor) -> torch.Tensor:

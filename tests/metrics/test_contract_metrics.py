@@ -8,8 +8,9 @@ import torch
 from nets import MEAN, STD, FailsLater, make_images, make_net
 
 import bench
-from bench.errors import BenchError
+from bench.errors import BenchError, NotApplicable
 from bench.metrics import METRICS
+from bench.metrics.robustness import ATTACKS, MEASURES
 
 SIDE = 32
 COUNT = 4
@@ -25,7 +26,14 @@ LENGTHS = {
     "threshold_p": 10,
     "threshold_area": 10,
     "threshold_log_odds": 10,
+    "road_morf_curve": 9,
+    "road_lerf_curve": 9,
+    "sanity_ssim_curve": 5,
+    "sanity_spearman_curve": 5,
+    **{f"{attack}_{measure}_curve": 4 for attack in ATTACKS for measure in MEASURES},
 }
+TRUTHS = {"boxes", "masks", "truth", "others"}
+METHOD = "a_fmi"  # for metrics that run a method again; it has a reference, so every metric applies to it
 
 
 def make_maps() -> torch.Tensor:
@@ -46,7 +54,11 @@ def make_truth() -> bench.Truth:
         x0, y0, x1, y1 = 3 + i, 5, 12 + 4 * i, 17
         masks[i, y0:y1, x0:x1] = True
         boxes.append(torch.tensor([[x0, y0, x1, y1]], dtype=torch.float32))
-    return bench.Truth(boxes=tuple(boxes), masks=masks)
+    others = torch.zeros(COUNT, SIDE, SIDE, dtype=torch.bool)
+    others[:, 20:28, 3:20] = True
+    return bench.Truth(
+        boxes=tuple(boxes), masks=masks, others=others, other_labels=torch.tensor([1, 2, 3, 0], dtype=torch.int64)
+    )
 
 
 def explainee(net: torch.nn.Module | None = None) -> bench.Explainee:
@@ -62,6 +74,7 @@ def score(name: str, model: bench.Explainee | None = None, **kwargs: object) -> 
         "truth": make_truth(),
         "ids": IDS,
         "curves": True,
+        "method": METHOD,
     } | kwargs
     images, targets, maps = (given.pop(key) for key in ("images", "targets", "maps"))
     out = bench.score(model or explainee(), images, targets, maps, name, **given)
@@ -186,11 +199,24 @@ def test_the_model_is_left_as_it_was_when_a_forward_fails(name):
     assert score(name, model)
 
 
-@pytest.mark.parametrize("name", [m.name for m in METRICS if m.needs and m.family != "cost"])
+@pytest.mark.parametrize("name", [m.name for m in METRICS if TRUTHS & set(m.needs)])
 def test_metrics_that_need_truth_say_so(name):
-    with pytest.raises(BenchError) as caught:
+    with pytest.raises(BenchError, match="these images do not have") as caught:
         score(name, truth=None)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [m.name for m in METRICS if "method" in m.needs])
+def test_metrics_that_need_the_method_say_so(name):
+    with pytest.raises(NotApplicable, match=r"runs the method again.*method=\.\.\.") as caught:
+        score(name, method=None)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [m.name for m in METRICS if m.parameter])
+def test_metrics_about_a_parameter_are_not_for_methods_without_it(name):
+    with pytest.raises(NotApplicable, match="which this method does not have"):
+        score(name, method="grad_cam")
 
 
 @pytest.mark.parametrize("name", NAMES)

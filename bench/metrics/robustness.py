@@ -1,0 +1,147 @@
+"""Robustness: does the map of the same class stay when the image changes a little?
+
+None of it is ranked: a constant map is perfectly stable, so these values only mean something beside faithfulness.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from bench.engine.attacks import fgsm, loss_gradient, pgd, pixels_of, uniform_noise
+from bench.engine.case import Case
+from bench.engine.prober import Counts
+from bench.engine.trace import Trace
+from bench.metrics import agreement
+from bench.metrics.base import OUTSIDE, Scores, Value, register_metric
+from bench.protocol import Protocol
+
+ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "noise": "uniform noise"}
+MEASURES = {
+    "pearson": ("Pearson correlation", "higher", -1.0, 1.0),
+    "ssim": ("SSIM", "higher", -1.0, 1.0),
+    "top": ("IoU of the top pixels", "higher", 0.0, 1.0),
+    "shift": ("shift of the centre / side", "lower", 0.0, None),
+}
+
+
+def _values() -> dict[str, Value]:
+    values = {}
+    for attack, words in ATTACKS.items():
+        values[f"{attack}_held"] = Value(f"Prediction held under {words}", lower=0, upper=1)
+        for measure, (title, better, lower, upper) in MEASURES.items():
+            name, text = f"{attack}_{measure}", f"{title} under {words}"
+            values[name] = Value(text, better=better, lower=lower, upper=upper)
+            values[f"{name}_held"] = Value(f"{text}, prediction held", better=better, lower=lower, upper=upper)
+            values[f"{name}_curve"] = Value(f"{text} by eps", better=better, reduce="curve", lower=lower, upper=upper)
+    return values
+
+
+def _attack_work(p: Protocol) -> Counts:
+    """Return what making the attacked images and their traces takes, whatever the number of methods."""
+    sizes = len(p.attack_eps_255)
+    gradients = 1 + sizes * (p.pgd_steps - 1)
+    traces = len(ATTACKS) * sizes
+    return Counts(gradients + traces, gradients, traces, traces)
+
+
+@register_metric(
+    "robustness",
+    family="robustness",
+    needs=("method",),
+    reads=("tie_rule", "ssim_window", "ssim_sigma", "top_share", "attack_eps_255", "pgd_steps", "pgd_step"),
+    repeats=lambda p: len(ATTACKS) * len(p.attack_eps_255),
+    shared=_attack_work,
+    standard=False,
+    values=_values(),
+)
+def robustness(case: Case) -> Scores:
+    """How alike the maps of the clean and the attacked image are, same class; means over eps = 1, 2, 4, 8 /255. [B].
+
+    Attacks raise the cross-entropy of the explained class (untargeted), in pixel space, clipped to [0,1]: FGSM; PGD
+    with 10 steps of eps/4 and no random start; uniform noise in +-eps as the control. Pearson on L, SSIM (Gaussian
+    11/1.5) on unit(L), IoU of the 10 % most relevant pixels (tie rule), distance of the centres of max(L,0) / side.
+    `held`: the share of eps at which the prediction stays; `*_held`: the mean over those eps, no row where there is
+    none; `*_curve`: [B,eps]. A map that becomes constant keeps nothing: correlation 0.
+    """
+    scores: Scores = {}
+    for attack in ATTACKS:
+        pairs = [_under(case, attack, eps / 255) for eps in case.protocol.attack_eps_255]
+        held = torch.stack([kept for kept, _ in pairs], dim=1)
+        scores[f"{attack}_held"] = held.double().mean(1)
+        for measure in MEASURES:
+            curve = torch.stack([likeness[measure] for _, likeness in pairs], dim=1)
+            scores[f"{attack}_{measure}"] = curve.mean(1)
+            scores[f"{attack}_{measure}_held"] = _mean_where(curve, held)
+            scores[f"{attack}_{measure}_curve"] = curve
+    return scores
+
+
+def _mean_where(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Return the mean [B] of the chosen entries of values [B,n]; OUTSIDE where none is chosen."""
+    count = chosen.sum(1)
+    return torch.where(count > 0, torch.where(chosen, values, 0.0).sum(1) / count.clamp(min=1), OUTSIDE)
+
+
+def _under(case: Case, attack: str, eps: float) -> tuple[torch.Tensor, Scores]:
+    """Return whether the prediction holds [B], and how alike the maps are, {measure: [B]}."""
+    steps = (case.protocol.pgd_steps, case.protocol.pgd_step)
+    trace = case.shared((attack, eps, *steps), lambda: _attacked(case, attack, eps))
+    maps = case.again(trace)
+    window, sigma = case.protocol.ssim_window, case.protocol.ssim_sigma
+    ties = case.background.tie_order(case.seed)
+    return trace.predicted == case.trace.predicted, {
+        "pearson": agreement.pearson(case.maps, maps),
+        "ssim": agreement.ssim(case.unit, agreement.unit(maps), window, sigma),
+        "top": agreement.top_overlap(case.maps, maps, ties, case.protocol.top_share),
+        "shift": agreement.centroid_shift(case.maps, maps),
+    }
+
+
+def _attacked(case: Case, attack: str, eps: float) -> Trace:
+    """Return the trace of the attacked images, seen from the same classes."""
+    trace, pixels = case.trace, pixels_of(case.trace)
+    if attack == "noise":
+        noise = case.shared("attack noise", lambda: uniform_noise(trace, "attack noise"))
+        moved = (pixels + eps * noise).clamp(0, 1)
+    else:
+        gradient = case.shared("attack gradient", lambda: loss_gradient(trace, pixels))
+        if attack == "fgsm":
+            moved = fgsm(pixels, gradient, eps)
+        else:
+            moved = pgd(trace, pixels, gradient, eps, case.protocol.pgd_steps, case.protocol.pgd_step)
+    return trace.of(trace.model.normalise(moved))
+
+
+@register_metric(
+    "max_sensitivity",
+    family="robustness",
+    needs=("method",),
+    reads=("sensitivity_radius", "sensitivity_draws"),
+    repeats=lambda p: p.sensitivity_draws,
+    shared=lambda p: Counts(p.sensitivity_draws, 0, p.sensitivity_draws, p.sensitivity_draws),
+    standard=False,
+    values={"max_sensitivity": Value("Max-sensitivity", better="lower", lower=0)},
+)
+def max_sensitivity(case: Case) -> Scores:
+    """The largest ||L(x + u) - L(x)|| / ||L(x)|| over 10 draws of u, uniform in +-.02 in pixel space. [B], >= 0.
+
+    Yeh et al., On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019; as there, x + u is not clipped.
+    NaN where L is zero and does not stay so.
+    """
+    clean = case.maps.flatten(1).double()
+    radius, draws = case.protocol.sensitivity_radius, case.protocol.sensitivity_draws
+    changes = []
+    for k in range(draws):
+        trace = case.shared(("max-sensitivity", k, radius), partial(_shaken, case.trace, k, radius))
+        changes.append((case.again(trace).flatten(1).double() - clean).norm(dim=1))
+    change = torch.stack(changes, dim=1).amax(1)
+    norm = clean.norm(dim=1)
+    value = change / torch.where(norm > 0, norm, 1.0)
+    return {"max_sensitivity": torch.where((norm > 0) | (change == 0), value, torch.nan)}
+
+
+def _shaken(trace: Trace, k: int, radius: float) -> Trace:
+    noise = uniform_noise(trace, f"max-sensitivity {k}")
+    return trace.of(trace.model.normalise(trace.model.denormalise(trace.images) + radius * noise))
