@@ -22,7 +22,7 @@ CLASS_TOKEN_READS = (
     "cls_attn_blocks.-1.norm1",  # XCiT
     "post_network.-1.norm1",  # VOLO
     "transformers.-1.blocks.-1.norm1",  # PiT: its features are the class token alone
-    "parallel_blocks.-1.norm14",  # CoaT: the coarsest of three grids
+    "parallel_blocks.-1.norm13",  # CoaT: the middle one of three grids
     "serial_blocks4.-1.norm1",  # CoaT-Lite
     "stages.-1.blocks.-1.norm1",  # MViTv2 with a class token
     "blocks.-1.fusion.0.norm1",  # CrossViT: the small-patch class token reads the patches of the large-patch branch

@@ -90,18 +90,26 @@ class LayerSplit:
     def capture(self, x: torch.Tensor) -> Captured:
         finished: dict[str, list[Any]] = defaultdict(list)
         kept: list[Any] = []
+        running: list[str] = []
 
-        def watch(name: str) -> Callable[..., None]:
+        def enter(name: str) -> Callable[..., None]:
+            def hook(_module: nn.Module, _args: Any) -> None:
+                running.append(name)
+
+            return hook
+
+        def leave(name: str) -> Callable[..., None]:
             def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+                running.pop()
                 if name == self.layer:
                     # A later in-place activation would change what was captured.
                     kept.append(_map(output, torch.Tensor.clone))
-                elif not kept:
+                elif not kept and not running:  # one that runs inside another is not called when that one answers
                     finished[name].append(output)
 
             return hook
 
-        with _hooks((self._modules[name], watch(name)) for name in (*self._before, self.layer)):
+        with _hooks((self._modules[name], enter(name), leave(name)) for name in (*self._before, self.layer)):
             logits = self.net(x)
         if not isinstance(logits, torch.Tensor):
             raise BenchError(
@@ -179,11 +187,12 @@ def _answer(outs: list[Any], forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def _hooks(pairs: Iterator[tuple[nn.Module, Callable[..., None]]]) -> Iterator[None]:
+def _hooks(triples: Iterator[tuple[nn.Module, Callable[..., None], Callable[..., None]]]) -> Iterator[None]:
     handles = []
     try:
-        for module, hook in pairs:
-            handles.append(module.register_forward_hook(hook))
+        for module, enter, leave in triples:
+            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_hook(leave))
         yield
     finally:
         for handle in handles:

@@ -11,7 +11,7 @@ import csv
 import fnmatch
 import gc
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields
@@ -32,8 +32,9 @@ from bench.randomness import generator
 LIMIT = 500
 """Millions of parameters up to which an architecture is built by default."""
 
+NOT_BUILT = "Not built"
 PLACES = 5
-MODELS_PER_PROCESS = 40
+MODELS_PER_PROCESS = 20
 """A fresh process from time to time gives back whatever libraries have kept."""
 
 
@@ -43,6 +44,7 @@ class Row:
 
     family: timm's module.  parameters: millions.  size: side of the input.  grid: "h x w" of the layer.
     finite: all maps are.  non_constant: one at least is.  in_place: places of five, "5/5" where the grid is in place.
+    weights: "drawn", or "calibrated" where the network needed batch norms with statistics of its own.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Row:
     finite: str = ""
     non_constant: str = ""
     in_place: str = ""
+    weights: str = ""
     works: str = "no"
     seconds: str = ""
     reason: str = ""
@@ -75,7 +78,6 @@ def check(name: str) -> Row:
     try:
         model = load_model(name)
         facts |= {"parameters": millions(sum(p.numel() for p in model.net.parameters())), "size": str(model.size)}
-        wake(model.net)
         facts |= examine(model)
     except Exception as error:  # each architecture may fail in its own way, and none may stop the others
         facts["reason"] = one_sentence(error)
@@ -83,43 +85,44 @@ def check(name: str) -> Row:
     return Row(**{**facts, "seconds": f"{time.perf_counter() - started:.1f}"})
 
 
-def wake(net: nn.Module) -> None:
-    """Make weights that start at zero speak, as training would: norms get ones, convolutions and linear layers noise.
-
-    timm starts the last norm of many residual branches at zero, some of them in branches that nothing by-passes.
-    """
-    rng = generator(0, "wake")
-    with torch.no_grad():
-        for module in net.modules():
-            weight = getattr(module, "weight", None)
-            if not isinstance(weight, torch.Tensor) or weight.numel() == 0 or bool(weight.any()):
-                continue
-            if isinstance(module, (nn.Linear, nn.Conv2d)):
-                weight.copy_(0.02 * torch.randn(weight.shape, generator=rng))
-            elif weight.ndim == 1:
-                weight.fill_(1.0)
-
-
 def examine(model: Explainee) -> dict[str, str]:
-    """Return the row's facts from one pass over six images and its Grad-CAM maps."""
-    model.split  # noqa: B018 - found here, so that "no layer fits" is the reason and not an accident later
-    _, channels, height, width = model.probe_shape
-    cells = places(height, width)
-    images = changed_images(model.size, (height, width), cells)
-    trace = Trace(Prober(model), images)
-    facts = {"layer": model.layer, "grid": f"{height}x{width}"}
+    """Return the row's facts from Grad-CAM maps and the changes of a few images.
+
+    Weights are taken as they are drawn; where that fails and the network has batch norms, once more with their
+    statistics calibrated: with those that timm starts from (0 and 1) a deep network's signal dies out or overflows.
+    """
+    wake(model.net)
+    _, _, height, width = model.probe_shape
+    facts = {"layer": model.layer, "grid": f"{height}x{width}", "weights": "drawn"}
+    facts |= looked_at(model, (height, width), spread=1)
+    if facts["reason"] and batch_norms(model.net):
+        calibrate(model)
+        again = looked_at(model, (height, width), spread=2)
+        if not again["reason"]:
+            facts |= {**again, "weights": "calibrated"}
+    return facts
+
+
+def looked_at(model: Explainee, grid: tuple[int, int], spread: int) -> dict[str, str]:
+    """Return what the maps of some images are, and whether the grid is in place."""
+    cells = places(*grid)
+    trace = Trace(Prober(model), changed_images(model.size, grid, cells[:1], spread))
     finite, non_constant = maps_are(trace)
-    facts |= {"finite": _yes(finite), "non_constant": _yes(non_constant)}
-    hits = in_place(trace.activations, cells, tolerance(model))
-    facts["in_place"] = f"{hits}/{PLACES}"
-    problems = [
-        (not torch.isfinite(trace.logits).all(), "With random weights the logits overflow or are not numbers."),
+    hits = 0
+    for contrast in (0.5, 0.0):
+        if hits < PLACES:
+            images = changed_images(model.size, grid, cells, spread, contrast)
+            hits = max(hits, in_place(activations_of(model, images), cells, tolerance(model, trace.captured.values)))
+    problems = (
+        (not torch.isfinite(trace.logits).all(), "With random weights the logits overflow."),
         (not finite, "With random weights Grad-CAM is not finite."),
         (not replays(trace), f"Replayed from layer {model.layer!r} the network gives other logits."),
-        (not non_constant, "With random weights Grad-CAM is constant: its signal vanishes on the way."),
-        (hits < PLACES, f"The cell that changes most lies elsewhere than the changed patch in {PLACES - hits} of 5."),
-    ]
-    return facts | {"reason": next((sentence for wrong, sentence in problems if wrong), "")}
+        (not non_constant, "With random weights Grad-CAM is constant: no place speaks for a class."),
+        (hits < PLACES, f"The cell that changes most is not at the changed patch in {PLACES - hits} of {PLACES}."),
+    )
+    reason = next((sentence for wrong, sentence in problems if wrong), "")
+    both = {"finite": _yes(finite), "non_constant": _yes(non_constant)}
+    return both | {"in_place": f"{hits}/{PLACES}", "reason": reason}
 
 
 def maps_are(trace: Trace) -> tuple[bool, bool]:
@@ -142,6 +145,42 @@ def replays(trace: Trace) -> bool:
     return bool((replayed - trace.logits).abs().amax() <= 1e-4 * scale)
 
 
+# --- random weights that let a signal through
+
+
+def wake(net: nn.Module) -> None:
+    """Make weights that start at zero speak, as training would: norms get ones, convolutions and linear layers noise.
+
+    timm starts the last norm of many residual branches at zero, some of them in branches that nothing by-passes.
+    """
+    rng = generator(0, "wake")
+    with torch.no_grad():
+        for module in net.modules():
+            weight = getattr(module, "weight", None)
+            if not isinstance(weight, torch.Tensor) or weight.numel() == 0 or bool(weight.any()):
+                continue
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                weight.copy_(0.02 * torch.randn(weight.shape, generator=rng))
+            elif weight.ndim == 1:
+                weight.fill_(1.0)
+
+
+def batch_norms(net: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return all batch norms of a network."""
+    return [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+def calibrate(model: Explainee) -> None:
+    """Set the running statistics of all batch norms to those of a few noise images, in one forward."""
+    model.net.eval()
+    for norm in batch_norms(model.net):
+        norm.train()
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model.net(torch.randn(6, 3, model.size, model.size, generator=generator(0, "calibrate")))
+    model.net.eval()
+
+
 # --- is the grid in place?
 
 
@@ -160,49 +199,81 @@ def places(height: int, width: int) -> list[tuple[int, int]]:
     ]
 
 
-def changed_images(size: int, grid: tuple[int, int], cells: Iterable[tuple[int, int]]) -> torch.Tensor:
-    """Return [1+n,3,S,S]: a noise image, and copies in which the patch under one cell is other, stronger noise."""
+def changed_images(
+    size: int, grid: tuple[int, int], cells: Iterable[tuple[int, int]], spread: int = 1, contrast: float = 0.5
+) -> torch.Tensor:
+    """Return [1+n+1,3,S,S]: an image; copies of it, each with one patch changed; an image that is changed everywhere.
+
+    The image is noise of standard deviation `contrast`.  A patch is centred on its cell, `spread` cells wide, and
+    becomes noise of deviation 2 around a colour of +-2 (noise alone is lost in layers that average).
+    """
     rng = generator(0, "coverage")
-    base = 0.5 * torch.randn(3, size, size, generator=rng)
+    base = contrast * torch.randn(3, size, size, generator=rng)
     images = [base]
     for row, column in cells:
-        top, bottom = _span(row, grid[0], size)
-        left, right = _span(column, grid[1], size)
+        rows, columns = _span(row, grid[0], size, spread), _span(column, grid[1], size, spread)
         image = base.clone()
-        image[:, top:bottom, left:right] = 2 * torch.randn(3, bottom - top, right - left, generator=rng)
+        image[:, rows, columns] = _other(image[:, rows, columns].shape, (1, 1), rng)
         images.append(image)
-    return torch.stack(images)
+    return torch.stack([*images, _other(base.shape, grid, rng)])
 
 
-def _span(index: int, count: int, size: int) -> tuple[int, int]:
-    """Return the pixels [start, stop) that cell `index` of `count` covers."""
-    return index * size // count, max((index + 1) * size // count, index * size // count + 1)
+def _other(shape: torch.Size, colours: tuple[int, int], rng: torch.Generator) -> torch.Tensor:
+    colour = 2 * torch.randn(1, 3, *colours, generator=rng).sign()
+    return 2 * torch.randn(shape, generator=rng) + nn.functional.interpolate(colour, size=shape[1:])[0]
+
+
+def _span(index: int, count: int, size: int, spread: int) -> slice:
+    """Return the pixels of a patch centred on cell `index` of `count`, `spread` cells wide, at least one."""
+    extra = (spread - 1) / 2
+    start = max(0, int((index - extra) * size / count))
+    return slice(start, max(start + 1, min(size, int((index + 1 + extra) * size / count))))
+
+
+def activations_of(model: Explainee, images: torch.Tensor) -> torch.Tensor:
+    """Return A [n,K,h,w] float64, run in float64 where the changes would drown in float32's rounding."""
+    with torch.no_grad(), untouched(model.net):
+        wide = model.grid(model.capture(images).values).double()
+    if (wide[1:] - wide[:1]).norm() > 1e-4 * wide[:1].norm():
+        return wide
+    model.net.double()
+    try:
+        with torch.no_grad(), untouched(model.net):
+            return model.grid(model.capture(images.double()).values)
+    finally:
+        model.net.float()
 
 
 def in_place(activations: torch.Tensor, cells: list[tuple[int, int]], allowed: int) -> int:
     """Return for how many of the changed images the cell that changes most is at the changed patch.
 
-    activations: [1+n,K,h,w], the unchanged image first.  Change of a cell: the norm of the difference over channels.
+    activations: [1+n+1,K,h,w] for the images of `changed_images`.  Change of a cell: the norm over channels of the
+    difference, less its mean over cells (what attention and gates do to all cells alike), as a share of what the cell
+    changes when the whole image does (cells at an edge are more sensitive).
     allowed: how many cells away it may be, in rows and in columns.
     """
-    wide = activations.double()
-    change = (wide[1:] - wide[:1]).norm(dim=1)
+    difference = activations[1:] - activations[:1]
+    change = (difference - difference.mean((2, 3), keepdim=True)).norm(dim=1)
+    share = change[:-1] / change[-1:]
     hits = 0
-    for (row, column), field in zip(cells, change, strict=True):
-        if not bool(field.any()) or not bool(torch.isfinite(field).all()):
+    for (row, column), field in zip(cells, share, strict=True):
+        if not bool(torch.isfinite(field).all()) or not bool(field.any()):
             continue
         found_row, found_column = divmod(int(field.argmax()), field.shape[1])
         hits += max(abs(found_row - row), abs(found_column - column)) <= allowed
     return hits
 
 
-def tolerance(model: Explainee) -> int:
-    """Return 0 cells for tokens of patches that do not overlap, else 1.
+def tolerance(model: Explainee, values: torch.Tensor) -> int:
+    """Return 0 where each cell is a token of one patch, and patches do not overlap (ViT), else 1.
 
-    A strided convolution puts its cells half a stride off the patches that they are said to cover, so that two cells
-    are equally near to a patch.
+    Strided convolutions with padding put a cell up to half a stride off the pixels that it is said to cover, so that
+    two cells are equally near to a patch.
     """
-    import os; return int(os.environ.get("TOL","1"))
+    layout = model.layout(values)
+    cell = (model.size / layout.height, model.size / layout.width)
+    patches = (m for m in model.net.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
+    return 0 if layout.order == "NLC" and any(m.kernel_size == m.stride == cell for m in patches) else 1
 
 
 # --- many models
@@ -238,6 +309,14 @@ def parameters(name: str) -> int:
             return sum(p.numel() for p in timm.create_model(name).parameters())
     except Exception:  # it will be built, and then its row says what is wrong
         return 0
+
+
+def input_side(name: str) -> int:
+    """Return the side of an architecture's input, as its default configuration states it."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    return 224 if config is None else int(config.input_size[-1])
 
 
 def millions(count: int) -> str:
@@ -276,7 +355,7 @@ def run(
         write_rows(out, known.values())
     workers = Workers()
     try:
-        for name in sorted(waiting, key=lambda n: sizes[n]):
+        for name in sorted(waiting, key=lambda n: sizes[n] * input_side(n) ** 2):
             report(done, len(names), name)
             row = too_large(name, sizes[name], limit) or workers.check(name)
             if out is not None:
@@ -288,16 +367,25 @@ def run(
         workers.stop()
 
 
+def summary(rows: Sequence[Row]) -> str:
+    """Return one sentence: how many of the architectures that were built work."""
+    built = [row for row in rows if not row.reason.startswith(NOT_BUILT)]
+    works = sum(row.works == "yes" for row in built)
+    share = f" ({works / len(built):.1%})" if built else ""
+    left = f"; {len(rows) - len(built)} were above the limit and not built" if len(rows) > len(built) else ""
+    return f"{works:,} of {len(built):,} architectures work{share}{left}."
+
+
 def too_large(name: str, count: int, limit: float) -> Row | None:
     """Return the row of an architecture above the limit, which is not built."""
     if count <= limit * 1e6:
         return None
-    reason = f"Not built: {count / 1e6:,.0f} M parameters, above the limit of {limit:g} M (--limit)."
+    reason = f"{NOT_BUILT}: {count / 1e6:,.0f} M parameters, above the limit of {limit:g} M (--limit)."
     return Row(name, family(name), millions(count), reason=reason)
 
 
 class Workers:
-    """Another process that checks one model at a time: where the system kills it, that is a row, and a new one starts."""
+    """Another process that checks one model at a time; if the system kills it, that is a row, and a new one starts."""
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
