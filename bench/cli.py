@@ -186,13 +186,38 @@ def board(
     console.print(f"Board, tables and plots: {(publish or folder) / 'board.md'}", highlight=False, soft_wrap=True)
 
 
-@app.command("list")
+@app.command(
+    "list",
+    epilog="""**Examples**
+
+- `cambench list methods`
+
+- `cambench list models --check "vit_tiny*,resnet18"` - build them with random weights and see what works
+
+- `cambench list models --check --out leaderboards/timm-coverage.csv` - all of timm; hours, goes on where it stopped
+""",
+)
 def list_(
     what: Annotated[Listing, typer.Argument(help="What to list.")],
+    pattern: Annotated[
+        str | None, typer.Argument(help="With --check: timm names and wildcards [default: all].")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Build timm architectures, explain noise, check layer and grid.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="With --check: CSV to write; its rows are not done again.")] = None,
+    limit: Annotated[float, typer.Option(help="With --check: most parameters, in millions.", min=0)] = 500,
     plugin: PluginOption = None,
 ) -> None:
     """List what a run can be made of."""
     _plugins(plugin)
+    if check:
+        if what is not Listing.models:
+            raise BenchError(f"--check is for models, not for {what.value}.")
+        _check_models(pattern or "*", out, limit)
+        return
+    if pattern is not None or out is not None:
+        raise BenchError("A pattern and --out go with --check only; see `cambench list --help`.")
     table = Table(box=None, header_style="bold", pad_edge=False)
     rows = {
         Listing.methods: _method_rows,
@@ -409,7 +434,36 @@ def _predicted(model: Explainee, images: Any) -> int:
     return int(Trace(Prober(model), images).predicted[0])
 
 
-# --- the rows of `list`
+# --- `list`
+
+
+def _check_models(pattern: str, out: Path | None, limit: float) -> None:
+    """Check timm architectures; what works and what does not, with its reason, is printed as it comes."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from bench.pipeline.coverage import Row, run, select, summary
+
+    names = select(pattern)
+    rows: list[Row] = []
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=errors, refresh_per_second=2) as bar:
+        shown = bar.add_task("starting", total=len(names))
+
+        def progress(done: int, total: int, what: str) -> None:
+            bar.update(shown, completed=done, total=total, description=what)
+
+        try:
+            for row in run(names, out, limit, progress):
+                rows.append(row)
+                facts = (row.parameters + "M", row.size + "px", row.layer, row.grid, row.in_place, row.seconds + "s")
+                said = row.reason or " ".join(facts)
+                console.print(f"{row.name}: {said}", highlight=False, soft_wrap=True, markup=False)
+        except KeyboardInterrupt:
+            bar.stop()
+            kept = f"; {out} keeps what is done, and the same command goes on" if out else ""
+            errors.print(f"Stopped{kept}.", highlight=False, soft_wrap=True)
+            raise typer.Exit(EX_STOPPED) from None
+    console.print(summary(rows), highlight=False, soft_wrap=True)
 
 
 def _method_rows() -> Iterator[tuple[str, ...]]:

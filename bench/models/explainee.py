@@ -17,13 +17,14 @@ from torch import nn
 from bench.data.geometry import Geometry
 from bench.data.images import decode
 from bench.errors import BenchError, NotApplicable, suggestions
+from bench.models.layers import find_split
+from bench.models.layout import Layout, find_layout
 from bench.models.split import Captured, LayerSplit, Split, WholeSplit
 from bench.models.stages import stage_layers
+from bench.randomness import generator
 
 DEFAULT_CROP = 0.875
 """Share of the resized short side that the centre crop keeps, where the model does not say (224 of 256)."""
-
-_NOT_A_LAYER = (nn.Dropout, nn.Dropout2d, nn.Identity, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
 class Explainee:
@@ -61,6 +62,7 @@ class Explainee:
         self.card = dict(card or {})
         self.geometry = geometry or Geometry(self.size, "short", round(self.size / DEFAULT_CROP), "bicubic")
         self._layer = layer
+        self._layouts: dict[tuple[int, ...], Layout | None] = {}
         self._fingerprint: tuple[tuple[tuple[int, int], ...], str] | None = None
         self._elsewhere: dict[str, Explainee] = {}
         if any(p.is_floating_point() and p.dtype != torch.float32 for p in net.parameters()):
@@ -81,19 +83,12 @@ class Explainee:
 
     @cached_property
     def split(self) -> Split:
-        """Return the split at the explained layer; found and checked once, by running one grey image."""
+        """Return the split at the explained layer; the default one is found and checked once, on one noise image."""
         with untouched(self.net), torch.no_grad():
-            x = torch.zeros(1, 3, self.size, self.size, device=self.device)
-            if self._layer is None and _pools_class_token(self.net):
-                # The last output's patches have no gradient; the last block's first norm is the last that has one.
-                return LayerSplit(self.net, f"blocks.{len(self.net.blocks) - 1}.norm1")  # type: ignore[arg-type]
-            if self._layer is None and _has_timm_split(self.net):
-                split: Split = WholeSplit(self.net)
-                captured = split.capture(x)
-                whole = self.net(x)
-                if captured.logits.shape == whole.shape and torch.allclose(captured.logits, whole, atol=1e-4):
-                    return split
-            return LayerSplit(self.net, self._layer or last_spatial_layer(self.net, x))
+            if self._layer is not None:
+                return LayerSplit(self.net, self._layer)
+            noise = torch.randn(1, 3, self.size, self.size, generator=generator(0, "layer"))
+            return find_split(self.net, noise.to(self.device))
 
     def with_net(self, net: nn.Module) -> Explainee:
         """Return another network of the same architecture, explained in the same way and at the same layer."""
@@ -158,34 +153,26 @@ class Explainee:
             )
         return captured
 
+    def layout(self, values: torch.Tensor) -> Layout:
+        """Return how the layer's output lies as a grid; found once per shape (an explainee sees one)."""
+        shape = tuple(values.shape[1:])
+        if shape not in self._layouts:
+            self._layouts[shape] = find_layout(self.net, (1, *shape))
+        layout = self._layouts[shape]
+        if layout is None:
+            raise NotApplicable(
+                f"Layer {self.layer!r} of {self.name} gives {tuple(values.shape)}, which has no spatial grid; "
+                "choose another layer."
+            )
+        return layout
+
     def grid(self, values: torch.Tensor) -> torch.Tensor:
         """View the layer's output as [B,K,h,w], whatever its own layout (NCHW, NHWC, tokens with prefix)."""
-        if values.ndim == 4:
-            return values.permute(0, 3, 1, 2) if self._channels_last(values) else values
-        if values.ndim == 3:
-            side = int(values.shape[1] ** 0.5)
-            if side >= 2:
-                patches = values[:, values.shape[1] - side * side :]
-                return patches.transpose(1, 2).reshape(len(values), -1, side, side)
-        raise NotApplicable(
-            f"Layer {self.layer!r} of {self.name} gives {tuple(values.shape)}, which has no spatial grid; "
-            "choose another layer."
-        )
+        return self.layout(values).grid(values)
 
     def ungrid(self, grid: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Put a grid [n,K,h,w] back into the layout of the layer's own output `values` [n,...] (prefix tokens kept)."""
-        if values.ndim == 4:
-            return grid.permute(0, 2, 3, 1) if self._channels_last(values) else grid
-        tokens = grid.flatten(2).transpose(1, 2)
-        return torch.cat([values[:, : values.shape[1] - tokens.shape[1]], tokens], dim=1)
-
-    def _channels_last(self, values: torch.Tensor) -> bool:
-        # Images are square here, so two equal middle axes mean NHWC; h == w == K alone is read as NCHW.
-        return values.shape[1] == values.shape[2] != values.shape[3] and self._features != values.shape[1]
-
-    @cached_property
-    def _features(self) -> int | None:
-        return int(getattr(self.net, "num_features", 0)) or None
+        return self.layout(values).ungrid(grid, values)
 
     @cached_property
     def probe_shape(self) -> tuple[int, int, int, int]:
@@ -340,38 +327,3 @@ def _drop_new_hooks(module: nn.Module, before: list[set[int]]) -> None:
         hooks = getattr(module, table, {})
         for key in [k for k in hooks if k not in keys]:
             del hooks[key]
-
-
-def _has_timm_split(net: nn.Module) -> bool:
-    return hasattr(net, "forward_features") and hasattr(net, "forward_head")
-
-
-def _pools_class_token(net: nn.Module) -> bool:
-    blocks = getattr(net, "blocks", None)
-    return getattr(net, "global_pool", None) == "token" and blocks is not None and hasattr(blocks[-1], "norm1")
-
-
-def last_spatial_layer(net: nn.Module, x: torch.Tensor) -> str:
-    """Return the name of the last module whose output is a grid [1,K,h,w] larger than 1x1 and is no class map."""
-    found: list[str] = []
-    shapes: list[torch.Size] = []
-    handles = []
-    for name, module in net.named_modules():
-        if name and not isinstance(module, _NOT_A_LAYER):
-
-            def hook(_m: nn.Module, _a: Any, output: Any, name: str = name) -> None:
-                if isinstance(output, torch.Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
-                    found.append(name)
-                    shapes.append(output.shape)
-
-            handles.append(module.register_forward_hook(hook))
-    try:
-        logits = net(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    classes = logits.shape[1] if isinstance(logits, torch.Tensor) and logits.ndim == 2 else -1
-    names = [name for name, shape in zip(found, shapes, strict=True) if shape[1] != classes]
-    if not names:
-        raise NotApplicable("No layer of this network has a spatial grid; name one with layer=....")
-    return names[-1]

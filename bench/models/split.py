@@ -2,7 +2,8 @@
 
 `WholeSplit` uses timm's `forward_features` and `forward_head`. `LayerSplit` captures the output of a named module and
 replays the network from there: every module that had finished before the layer answers from stand-ins, so that only
-the rest runs. Both leave the network as it was, also when a forward raises.
+the rest runs. Both leave the network as it was, also when a forward raises. Which layer is cut by default is decided in
+`layers.py`.
 """
 
 from __future__ import annotations
@@ -21,19 +22,23 @@ from bench.errors import BenchError, NotApplicable, suggestions
 
 @dataclass
 class Captured:
-    """What one pass leaves: activations in the network's own layout, logits [B,C], the image size (H, W), and the
-    outputs of earlier modules that by-pass the layer (skip connections around it).
+    """What one pass leaves: activations in the network's own layout, logits [B,C], the image size (H, W), the outputs
+    of earlier modules that by-pass the layer (skip connections around it), and, where the layer returns several
+    tensors, all of them: the activations are number `part`.
     """
 
     values: torch.Tensor
     logits: torch.Tensor
     size: tuple[int, int]
     bypass: dict[str, list[Any]] = field(default_factory=dict)
+    whole: Any = None
+    part: int = 0
 
     def select(self, rows: torch.Tensor) -> Captured:
         """Return the captured pass of the images at `rows` [n]."""
-        bypass = {name: [_take(out, rows) for out in outs] for name, outs in self.bypass.items()}
-        return Captured(self.values[rows], self.logits[rows], self.size, bypass)
+        bypass = {name: [_take(out, rows, len(self.values)) for out in outs] for name, outs in self.bypass.items()}
+        whole = _take(self.whole, rows, len(self.values))
+        return Captured(self.values[rows], self.logits[rows], self.size, bypass, whole, self.part)
 
 
 class Split(Protocol):
@@ -84,19 +89,27 @@ class LayerSplit:
 
     def capture(self, x: torch.Tensor) -> Captured:
         finished: dict[str, list[Any]] = defaultdict(list)
-        kept: list[torch.Tensor] = []
+        kept: list[Any] = []
+        running: list[str] = []
 
-        def watch(name: str) -> Callable[..., None]:
+        def enter(name: str) -> Callable[..., None]:
+            def hook(_module: nn.Module, _args: Any) -> None:
+                running.append(name)
+
+            return hook
+
+        def leave(name: str) -> Callable[..., None]:
             def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+                running.pop()
                 if name == self.layer:
                     # A later in-place activation would change what was captured.
-                    kept.append(_single(output, self.layer).clone())
-                elif not kept:
+                    kept.append(_map(output, torch.Tensor.clone))
+                elif not kept and not running:  # one that runs inside another is not called when that one answers
                     finished[name].append(output)
 
             return hook
 
-        with _hooks((self._modules[name], watch(name)) for name in (*self._before, self.layer)):
+        with _hooks((self._modules[name], enter(name), leave(name)) for name in (*self._before, self.layer)):
             logits = self.net(x)
         if not isinstance(logits, torch.Tensor):
             raise BenchError(
@@ -107,7 +120,12 @@ class LayerSplit:
                 f"Layer {self.layer!r} ran {len(kept)} times in one forward, so its output is not one tensor; "
                 "choose a layer that runs once."
             )
-        captured = Captured(kept[0], logits, (x.shape[-2], x.shape[-1]), dict(finished))
+        size = (x.shape[-2], x.shape[-1])
+        if isinstance(kept[0], torch.Tensor):
+            captured = Captured(kept[0], logits, size, dict(finished))
+        else:
+            part = _grid_part(kept[0], self.layer)
+            captured = Captured(kept[0][part], logits, size, dict(finished), kept[0], part)
         return self._without_needless_bypass(captured)
 
     def _outermost(self) -> list[str]:
@@ -133,11 +151,12 @@ class LayerSplit:
         return torch.allclose(replayed, captured.logits, rtol=1e-4, atol=1e-4)
 
     def head(self, values: torch.Tensor, captured: Captured, rows: torch.Tensor) -> torch.Tensor:
+        count = len(captured.values)
         answers: dict[str, list[Any]] = {
-            name: [_take(out, rows) for out in outs] for name, outs in captured.bypass.items()
+            name: [_take(out, rows, count) for out in outs] for name, outs in captured.bypass.items()
         }
         # The clone lets an in-place activation follow; under autograd it also keeps the caller's leaf intact.
-        answers[self.layer] = [values.clone()]
+        answers[self.layer] = [_with_part(_take(captured.whole, rows, count), captured.part, values.clone())]
         x = values.new_zeros(1).expand(len(values), 3, *captured.size)
         with self._answering(answers):
             return self.net(x)  # type: ignore[no-any-return]
@@ -168,21 +187,40 @@ def _answer(outs: list[Any], forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def _hooks(pairs: Iterator[tuple[nn.Module, Callable[..., None]]]) -> Iterator[None]:
+def _hooks(triples: Iterator[tuple[nn.Module, Callable[..., None], Callable[..., None]]]) -> Iterator[None]:
     handles = []
     try:
-        for module, hook in pairs:
-            handles.append(module.register_forward_hook(hook))
+        for module, enter, leave in triples:
+            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_hook(leave))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _single(output: Any, layer: str) -> torch.Tensor:
-    if not isinstance(output, torch.Tensor):
-        raise NotApplicable(f"Layer {layer!r} returns {type(output).__name__}, not one tensor; choose another layer.")
-    return output
+def _grid_part(output: Any, layer: str) -> int:
+    """Return which of several outputs is explained: the last map [B,K,h,w] or [B,h,w,K], else the last token list.
+
+    In timm the last one of a list is the coarsest (the branch of the larger patches).
+    """
+    outputs = list(output) if isinstance(output, (list, tuple)) else []
+    for dimensions in (4, 3):
+        for part in reversed(range(len(outputs))):
+            one = outputs[part]
+            if isinstance(one, torch.Tensor) and one.ndim == dimensions and one[0].numel() > max(one.shape[1:]):
+                return part
+    raise NotApplicable(
+        f"Layer {layer!r} returns {type(output).__name__}, in which there is no grid; choose another layer."
+    )
+
+
+def _with_part(whole: Any, part: int, values: torch.Tensor) -> Any:
+    """Return a layer's outputs with one of them replaced, in the layer's own container."""
+    if whole is None:
+        return values
+    outputs = [values if n == part else one for n, one in enumerate(whole)]
+    return outputs if isinstance(whole, list) else tuple(outputs)
 
 
 def _map(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
@@ -215,12 +253,22 @@ def _all_float(value: Any) -> bool:
     return all(flags)
 
 
-def _take(value: Any, rows: torch.Tensor) -> Any:
-    """Return outputs for the images at `rows`, without copying where all rows are one image or nothing is stored."""
+def _take(value: Any, rows: torch.Tensor, count: int) -> Any:
+    """Return outputs of `count` images for the images at `rows`, without copying what is one image or not stored.
+
+    An output may have several rows per image (windows, TNT's inner patches), or none of its own (a position table).
+    """
 
     def take(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.ndim == 0 or (len(rows) and int(rows.max()) >= tensor.shape[0]):
+        per_image = _rows_per_image(tensor, count)
+        if per_image == 0:
             return tensor
+        if per_image > 1:
+            parts = tensor.unflatten(0, (count, per_image))  # type: ignore[no-untyped-call]
+            return one(parts).flatten(0, 1)
+        return one(tensor)
+
+    def one(tensor: torch.Tensor) -> torch.Tensor:
         if all(stride == 0 for stride in tensor.stride()):
             return tensor[:1].expand(len(rows), *tensor.shape[1:])
         if len(rows) and bool((rows == rows[0]).all()):
@@ -228,3 +276,15 @@ def _take(value: Any, rows: torch.Tensor) -> Any:
         return tensor[rows]
 
     return _map(value, take)
+
+
+def _rows_per_image(tensor: torch.Tensor, count: int) -> int:
+    """Return how many rows of a tensor belong to each of `count` images; 0: it does not depend on them.
+
+    Of one image alone a table [N,K] cannot be told from N rows; two axes are read as a table then.
+    """
+    if tensor.ndim == 0 or count == 0 or tensor.shape[0] % count:
+        return 0
+    if count == 1 and tensor.shape[0] > 1 and tensor.ndim < 3:
+        return 0
+    return tensor.shape[0] // count

@@ -15,6 +15,7 @@ from torch import nn
 from bench.data.geometry import Geometry
 from bench.errors import BenchError, suggestions
 from bench.models.explainee import Explainee
+from bench.randomness import generator
 from bench.registry import Registry
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -117,22 +118,45 @@ def from_timm(name: str, weights: str | Path | None, layer: str | None, kwargs: 
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(RANDOM_SEED)  # manual_seed would also reseed GPUs, and not restore them
-            net = timm.create_model(name, pretrained=pretrained, **kwargs)
+            net = timm.create_model(name, pretrained=pretrained, **{**_square_input(name), **kwargs})
     except Exception as error:  # timm, the hub client and the network each raise their own
         what = "download pretrained weights for" if pretrained or name.startswith("hf-hub:") else "build"
         raise BenchError(
             f"timm could not {what} {name!r} ({type(error).__name__}: {_first_line(error)}); "
             "check the name and the network, or give local weights (weights=PATH, --weights PATH)."
         ) from error
-    if weights is not None and not pretrained:
+    if weights is None:
+        _draw_zero_heads(net)
+    elif not pretrained:
         load_weights(net, Path(weights), name)
-    config = timm.data.resolve_data_config({}, model=net)
+    side = kwargs.get("img_size", _square_input(name).get("img_size"))
+    config = timm.data.resolve_data_config({} if side is None else {"img_size": side}, model=net)
     size = config["input_size"][-1]
     model = Explainee(
         net, config["mean"], config["std"], size, layer, name=name, geometry=timm_geometry(config), card={"timm": name}
     )
     model.card["weights"] = "random" if weights is None else str(weights)
     return model
+
+
+def _square_input(name: str) -> dict[str, int]:
+    """Return img_size = the short side for a timm name whose own input is not square (Sapiens), else nothing."""
+    import timm
+
+    config = None if name.startswith("hf-hub:") else timm.get_pretrained_cfg(name, allow_unregistered=True)
+    sides = () if config is None else config.input_size[1:]
+    return {"img_size": min(sides)} if len(set(sides)) > 1 else {}
+
+
+def _draw_zero_heads(net: nn.Module) -> None:
+    """Give random weights to classifiers that timm starts at zero (Hiera, MLP-Mixer, ...): else every logit is 0."""
+    classifier = net.get_classifier() if hasattr(net, "get_classifier") else None  # type: ignore[operator]
+    heads = classifier if isinstance(classifier, (list, tuple)) else [classifier]
+    rng = generator(RANDOM_SEED, "head")
+    for module in (m for head in heads if isinstance(head, nn.Module) for m in head.modules()):
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and not bool(module.weight.any()):
+            with torch.no_grad():
+                module.weight.copy_(0.02 * torch.randn(module.weight.shape, generator=rng))
 
 
 def timm_geometry(config: dict[str, Any]) -> Geometry:
