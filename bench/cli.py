@@ -102,9 +102,10 @@ def run(
     subset: Annotated[str, typer.Option(help="Subset name, manifest, folder with annotations.csv, or parquet.")] = (
         DEFAULT_SUBSET
     ),
-    models: Annotated[str, typer.Option(help="Model names, groups, timm names or card files, comma separated.")] = (
-        DEFAULT_MODELS
-    ),
+    models: Annotated[
+        str,
+        typer.Option(help="Names, groups, timm names or card files, comma separated; NAME@LAYER: at another layer."),
+    ] = (DEFAULT_MODELS),
     methods: Annotated[str, typer.Option(help="Names, groups (fast, all), wildcards (cam/*); -NAME leaves out.")] = (
         DEFAULT_METHODS
     ),

@@ -72,10 +72,17 @@ def load_model(
 
     name: a bundled or registered name; a timm name (`resnet18`, `vit_tiny_patch16_224.augreg_in21k_ft_in1k`) or
     `hf-hub:` id; or a card file, `models.json` or `models.json#entry` where it describes several.
+    `NAME@LAYER` (but for hub ids) is NAME explained at another layer, and is called so on boards.
     weights: None (bundled: its own; timm: random weights, seed 0), "pretrained" (timm downloads them), or the path of a
     .safetensors or .pth file.  layer: name of the explained layer.  Further arguments go to `timm.create_model`.
     """
     text = str(name)
+    if "@" in text and text not in MODELS and layer is None and not text.startswith("hf-hub:"):
+        base, _, layer = text.rpartition("@")
+        model = load_model(base, weights, layer, **timm_kwargs)
+        _ = model.split  # a layer that is not there is better said now
+        model.name += f"@{layer}"
+        return model
     path, _, entry = text.partition("#")
     if timm_kwargs and (text in MODELS or path.endswith(".json")):
         raise BenchError(f"{text} is built as its card says; {', '.join(timm_kwargs)} can be given to timm names only.")
@@ -90,6 +97,10 @@ def expand_models(patterns: list[str]) -> list[str]:
     """Return model names for names, groups, wildcards over known names, and card files (all their entries)."""
     names: list[str] = []
     for pattern in patterns:
+        if "@" in pattern and not pattern.startswith("hf-hub:"):
+            base, _, layer = pattern.rpartition("@")
+            names += [f"{name}@{layer}" for name in expand_models([base])]
+            continue
         if pattern.startswith("-"):
             dropped = set(expand_models([pattern[1:]]))
             names = [name for name in names if name not in dropped]

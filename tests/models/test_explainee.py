@@ -144,6 +144,19 @@ def test_fingerprint_follows_the_weights_and_the_id_the_layer():
     assert layer.weights_id != one.weights_id
 
 
+def test_a_model_at_another_layer_has_an_address():
+    model = bench.load_model("vgg-scenes@features.3")
+    assert (model.name, model.layer) == ("vgg-scenes@features.3", "features.3")
+    assert model.weights_id != bench.load_model("vgg-scenes").weights_id
+    assert expand_models(["*-scenes@features.3", "resnet18"]) == [
+        "resnet-scenes@features.3",
+        "vgg-scenes@features.3",
+        "resnet18",
+    ]
+    with pytest.raises(BenchError, match="no layer 'featurs.3'. Did you mean features"):
+        bench.load_model("vgg-scenes@featurs.3")
+
+
 def test_a_layer_that_is_not_there_is_named_with_the_nearest():
     with pytest.raises(BenchError, match=r"no layer 'layer5'.*layer4"):
         _ = bench.Explainee(resnet_scenes(), size=96, layer="layer5").split
