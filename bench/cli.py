@@ -50,7 +50,7 @@ errors = Console(stderr=True)
 DEFAULT_SUBSET = "scenes-val"
 DEFAULT_MODELS = "bundled"
 DEFAULT_METHODS = (
-    "control/*,-random_pixel,-inverted_oracle,grad_cam,grad_cam_pp,layer_cam,eigen_cam,ablation_cam,score_cam,"
+    "control/*,-random_pixel,-random_cam,-inverted_oracle,grad_cam,grad_cam_pp,layer_cam,eigen_cam,ablation_cam,score_cam,"
     "seed/*,-abs_cam_elementwise,saliency,input_x_gradient,integrated_gradients"
 )
 """Controls, what papers compare with most, and the seed methods: the default run stays under 120,000 forwards."""
