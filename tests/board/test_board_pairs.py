@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from bench.board.aggregate import leaderboard
-from bench.board.pairs import agreement, all_pairs, holm, krippendorff, pairs
+from bench.board.pairs import agreement, all_pairs, exact_signed_rank, holm, krippendorff, pairs
 from bench.errors import BenchError
 
 
@@ -50,6 +52,20 @@ def test_alpha_is_one_for_agreement_and_about_zero_for_chance() -> None:
 def test_holm_by_hand() -> None:
     np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, 0.9])), [0.04, 0.09, 0.09, 0.9])
     np.testing.assert_allclose(holm(np.array([0.6, 0.7])), [1, 1])
+
+
+@given(st.lists(st.integers(-4, 4).filter(bool), min_size=1, max_size=9))
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+def test_signed_ranks_are_counted_out_as_scipy_permutes(differences: list[int]) -> None:
+    values = np.array(differences, dtype=float)
+    assert exact_signed_rank(values) == pytest.approx(stats.wilcoxon(values).pvalue)
+    assert exact_signed_rank(values) == pytest.approx(exact_signed_rank(-values))
+
+
+@pytest.mark.parametrize("n", [14, 33, 50])
+def test_signed_ranks_without_ties_are_scipys_exact_ones(n: int) -> None:
+    values = np.random.default_rng(n).normal(0.2, 1, n)
+    assert exact_signed_rank(values) == pytest.approx(stats.wilcoxon(values, method="exact").pvalue)
 
 
 def test_pairs_agree_with_scipy_and_leave_out_incomplete_methods(toy: SimpleNamespace) -> None:
