@@ -139,11 +139,12 @@ class LayerSplit:
         if self._needs_bypass is None:
             self._needs_bypass = not self._replays_alone(captured)
         if not self._needs_bypass:
-            captured.bypass = _hollow(captured.bypass)
+            # Not NaN any more: what no logit reads may still be computed on, and then 0 * NaN is in the gradient.
+            captured.bypass = _hollow(captured.bypass, 1.0)
         return captured
 
     def _replays_alone(self, captured: Captured) -> bool:
-        hollow = replace(captured, bypass=_hollow(captured.bypass))
+        hollow = replace(captured, bypass=_hollow(captured.bypass, torch.nan))
         try:
             replayed = self.head(captured.values, hollow, torch.arange(len(captured.values)))
         except RuntimeError:  # code between the modules writes in place, which a stand-in does not allow
@@ -233,11 +234,11 @@ def _map(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     return value
 
 
-def _hollow(bypass: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Replace outputs by NaN views of the same shape and no memory: whoever reads them shows it in the logits."""
+def _hollow(bypass: dict[str, list[Any]], value: float) -> dict[str, list[Any]]:
+    """Replace outputs by views of one value, of the same shape and no memory; NaN shows in the logits if it is read."""
 
     def hollow(tensor: torch.Tensor) -> torch.Tensor:
-        return torch.full((1,), torch.nan, dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
+        return torch.full((1,), value, dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
 
     return {name: [_map(out, hollow) if _all_float(out) else out for out in outs] for name, outs in bypass.items()}
 

@@ -44,7 +44,7 @@ class Row:
 
     family: timm's module.  parameters: millions.  size: side of the input.  grid: "h x w" of the layer.
     finite: all maps are.  non_constant: one at least is.  in_place: places of five, "5/5" where the grid is in place.
-    weights: "drawn", or "calibrated" where the network needed batch norms with statistics of its own.
+    weights: "drawn", or "calibrated" where a random network needed help to let a signal through (`calibrate`).
     """
 
     name: str
@@ -88,15 +88,14 @@ def check(name: str) -> Row:
 def examine(model: Explainee) -> dict[str, str]:
     """Return the row's facts from Grad-CAM maps and the changes of a few images.
 
-    Weights are taken as they are drawn; where that fails and the network has batch norms, once more with their
-    statistics calibrated: with those that timm starts from (0 and 1) a deep network's signal dies out or overflows.
+    Weights are taken as they are drawn; where that fails, once more with weights that let a signal through in its
+    place, as training would make them (`calibrate`).
     """
     wake(model.net)
     _, _, height, width = model.probe_shape
     facts = {"layer": model.layer, "grid": f"{height}x{width}", "weights": "drawn"}
     facts |= looked_at(model, (height, width), spread=1)
-    if facts["reason"] and batch_norms(model.net):
-        calibrate(model)
+    if facts["reason"] and calibrate(model):
         again = looked_at(model, (height, width), spread=2)
         if not again["reason"]:
             facts |= {**again, "weights": "calibrated"}
@@ -165,20 +164,28 @@ def wake(net: nn.Module) -> None:
                 weight.fill_(1.0)
 
 
-def batch_norms(net: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """Return all batch norms of a network."""
-    return [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+def calibrate(model: Explainee) -> bool:
+    """Let signals through, each in its place; return whether there was anything to do.
 
-
-def calibrate(model: Explainee) -> None:
-    """Set the running statistics of all batch norms to those of a few noise images, in one forward."""
+    Depthwise kernels get a centre that weighs as much as all the rest, which becomes positive: random ones move what
+    they see to a side, and many of them move it far. Batch norms get the statistics of a few noise images: with those
+    that timm starts from (0 and 1) the signal of a deep network dies out or overflows.
+    """
+    modules = list(model.net.modules())
+    depthwise = [m for m in modules if isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1]
+    norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     model.net.eval()
-    for norm in batch_norms(model.net):
+    for norm in norms:
         norm.train()
         norm.momentum = 1.0
     with torch.no_grad():
-        model.net(torch.randn(6, 3, model.size, model.size, generator=generator(0, "calibrate")))
+        for convolution in depthwise:
+            kernel = convolution.weight.abs_()
+            kernel[:, :, kernel.shape[2] // 2, kernel.shape[3] // 2] += kernel.sum((2, 3))
+        if norms:
+            model.net(torch.randn(6, 3, model.size, model.size, generator=generator(0, "calibrate")))
     model.net.eval()
+    return bool(depthwise or norms)
 
 
 # --- is the grid in place?
@@ -247,16 +254,23 @@ def activations_of(model: Explainee, images: torch.Tensor) -> torch.Tensor:
 def in_place(activations: torch.Tensor, cells: list[tuple[int, int]], allowed: int) -> int:
     """Return for how many of the changed images the cell that changes most is at the changed patch.
 
-    activations: [1+n+1,K,h,w] for the images of `changed_images`.  Change of a cell: the norm over channels of the
-    difference, less its mean over cells (what attention and gates do to all cells alike), as a share of what the cell
-    changes when the whole image does (cells at an edge are more sensitive).
-    allowed: how many cells away it may be, in rows and in columns.
+    activations: [1+n+1,K,h,w] for the images of `changed_images`.  allowed: how many cells away it may be, in rows and
+    in columns.  "Most" by the best of four measures: the change of a cell, its norm over channels; that less the mean
+    over cells (what attention and gates do to all cells alike); and each as a share of what the cell changes when the
+    whole image does (cells at an edge may be more or less sensitive). A grid that is not in place fails under all.
     """
     difference = activations[1:] - activations[:1]
-    change = (difference - difference.mean((2, 3), keepdim=True)).norm(dim=1)
-    share = change[:-1] / change[-1:]
+    own = difference - difference.mean((2, 3), keepdim=True)
     hits = 0
-    for (row, column), field in zip(cells, share, strict=True):
+    for change in (difference.norm(dim=1), own.norm(dim=1)):
+        sensitivity = change[-1].clamp(min=float(change[-1].median()) / 2)
+        hits = max(hits, _hits(change[:-1], cells, allowed), _hits(change[:-1] / sensitivity, cells, allowed))
+    return hits
+
+
+def _hits(change: torch.Tensor, cells: list[tuple[int, int]], allowed: int) -> int:
+    hits = 0
+    for (row, column), field in zip(cells, change, strict=True):
         if not bool(torch.isfinite(field).all()) or not bool(field.any()):
             continue
         found_row, found_column = divmod(int(field.argmax()), field.shape[1])
