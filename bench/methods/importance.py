@@ -10,12 +10,8 @@ from bench.engine.prober import Job, blend, probability
 from bench.engine.trace import Trace
 from bench.methods.base import register_method
 from bench.methods.cam import weighted
-from bench.methods.references import Reference, reference_images
+from bench.methods.references import MASK_COLOUR, Reference, reference_images
 from bench.methods.variants import write_value
-from bench.protocol import Protocol
-
-MASK_COLOUR = Protocol().baseline
-"""The colour behind a masked image: the protocol's baseline colour, zero for ImageNet-normalised models."""
 
 
 @register_method(

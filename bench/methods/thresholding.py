@@ -8,10 +8,8 @@ from bench.engine.case import Background, Case
 from bench.engine.prober import probability
 from bench.engine.trace import Trace
 from bench.methods.base import Method, register_method
+from bench.methods.references import MASK_COLOUR
 from bench.protocol import Protocol
-
-MASK_COLOUR = Protocol().baseline
-"""The colour behind a masked image, as in the threshold metrics."""
 
 THRESHOLDS = 10
 """Cut-offs t = 0..9: the lowest floor(t*N/10) pixels of a map are set to 0."""

@@ -6,6 +6,11 @@ import statistics
 import time
 from collections.abc import Callable
 
+import torch
+
+from bench.engine.prober import Prober
+from bench.models.explainee import untouched
+
 PAIRS = 7
 
 
@@ -21,6 +26,19 @@ def interleaved(one: Callable[[], object], two: Callable[[], object], pairs: int
     one()
     two()
     return [seconds(one) / seconds(two) for _ in range(pairs)]
+
+
+def bare_forwards(prober: Prober, forwards: int) -> Callable[[], None]:
+    """Return a call that runs so many images through the bare network, in the prober's batches."""
+    images = torch.randn(prober.batch_size, 3, 224, 224).contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def bare() -> None:
+        with untouched(prober.model.net):
+            for start in range(0, forwards, prober.batch_size):
+                prober.model.net(images[: min(prober.batch_size, forwards - start)])
+
+    return bare
 
 
 def said(ratios: list[float]) -> str:

@@ -10,13 +10,12 @@ import statistics
 import pytest
 import timm
 import torch
-from ratios import interleaved, said, seconds
+from ratios import bare_forwards, interleaved, said, seconds
 
 import bench
 from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.methods import METHODS
-from bench.models.explainee import untouched
 
 pytestmark = pytest.mark.perf
 
@@ -101,15 +100,7 @@ def test_masked_channels_over_bare_forwards(benchmark, name):
     before = prober.counts.forwards
     ours()
     forwards = prober.counts.forwards - before
-    bare_images = torch.randn(prober.batch_size, 3, 224, 224).contiguous(memory_format=torch.channels_last)
-
-    @torch.inference_mode()
-    def bare() -> None:
-        with untouched(model.net):
-            for start in range(0, forwards, prober.batch_size):
-                model.net(bare_images[: min(prober.batch_size, forwards - start)])
-
-    ratios = interleaved(ours, bare)
+    ratios = interleaved(ours, bare_forwards(prober, forwards))
     benchmark.extra_info.update(forwards=forwards, ratio=statistics.median(ratios))
     print(f"\n{name}: {said(ratios)} times its {forwards} bare forwards")
     benchmark.pedantic(ours, rounds=1)

@@ -10,7 +10,7 @@ import statistics
 
 import pytest
 import torch
-from ratios import interleaved
+from ratios import bare_forwards, interleaved
 
 import bench
 from bench.engine.case import Background, Case
@@ -48,15 +48,7 @@ def test_prober_over_bare_forwards(benchmark, name):
     before = prober.counts.forwards
     probe()
     forwards = prober.counts.forwards - before
-    bare_images = torch.randn(prober.batch_size, 3, 224, 224).contiguous(memory_format=torch.channels_last)
-
-    @torch.inference_mode()
-    def bare() -> None:
-        with untouched(model.net):
-            for start in range(0, forwards, prober.batch_size):
-                model.net(bare_images[: min(prober.batch_size, forwards - start)])
-
-    ratios = interleaved(probe, bare)
+    ratios = interleaved(probe, bare_forwards(prober, forwards))
     benchmark.extra_info.update(
         forwards=forwards, ratio=statistics.median(ratios), lowest=min(ratios), highest=max(ratios), pairs=len(ratios)
     )
