@@ -251,7 +251,14 @@ def test_ctrl_c_exits_130_and_the_same_command_goes_on(tmp_path):
     command = [sys.executable, "-m", "bench", "run", "--models", "resnet-scenes", "--limit", "100", "--methods"]
     command += ["grad_cam,layer_cam,random", "--metrics", "deletion", "--out", str(tmp_path / "run")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # Tests that a shell started in the background ignore SIGINT, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         deadline = time.monotonic() + 120
         while not list((tmp_path / "run").glob("records/*.parquet")) and time.monotonic() < deadline:
             time.sleep(0.1)
