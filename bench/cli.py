@@ -395,7 +395,8 @@ def _run(plan: Plan, folder: Path) -> Records:
             return run_plan(plan, folder, command=_command(), progress=progress)
         except KeyboardInterrupt:
             bar.stop()
-            errors.print(f"Stopped; finished tasks are kept in {folder}. Start the same command again to go on.")
+            said = f"Stopped; finished tasks are kept in {folder}. Start the same command again to go on."
+            errors.print(said, highlight=False, soft_wrap=True)
             raise typer.Exit(EX_STOPPED) from None
 
 

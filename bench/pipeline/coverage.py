@@ -105,17 +105,18 @@ def examine(model: Explainee) -> dict[str, str]:
 def looked_at(model: Explainee, grid: tuple[int, int], spread: int) -> dict[str, str]:
     """Return what the maps of some images are, and whether the grid is in place."""
     cells = places(*grid)
-    trace = Trace(Prober(model), changed_images(model.size, grid, cells[:1], spread))
-    finite, non_constant = maps_are(trace)
-    hits = 0
-    for contrast in (0.5, 0.0):
-        if hits < PLACES:
-            images = changed_images(model.size, grid, cells, spread, contrast)
-            hits = max(hits, in_place(activations_of(model, images), cells, tolerance(model, trace.captured.values)))
+    trace = Trace(Prober(model), changed_images(model.size, grid, cells, spread))
+    few = trace.select(torch.tensor([0, 1, PLACES + 1]))
+    finite, non_constant = maps_are(few)
+    allowed = tolerance(model, trace.captured.values)
+    hits = in_place(precise(trace), cells, allowed)
+    if hits < PLACES:  # before a flat image more stands out, or less
+        flat = Trace(Prober(model), changed_images(model.size, grid, cells, spread, contrast=0))
+        hits = max(hits, in_place(precise(flat), cells, allowed))
     problems = (
         (not torch.isfinite(trace.logits).all(), "With random weights the logits overflow."),
         (not finite, "With random weights Grad-CAM is not finite."),
-        (not replays(trace), f"Replayed from layer {model.layer!r} the network gives other logits."),
+        (not replays(few), f"Replayed from layer {model.layer!r} the network gives other logits."),
         (not non_constant, "With random weights Grad-CAM is constant: no place speaks for a class."),
         (hits < PLACES, f"The cell that changes most is not at the changed patch in {PLACES - hits} of {PLACES}."),
     )
@@ -237,16 +238,16 @@ def _span(index: int, count: int, size: int, spread: int) -> slice:
     return slice(start, max(start + 1, min(size, int((index + 1 + extra) * size / count))))
 
 
-def activations_of(model: Explainee, images: torch.Tensor) -> torch.Tensor:
-    """Return A [n,K,h,w] float64, run in float64 where the changes would drown in float32's rounding."""
-    with torch.no_grad(), untouched(model.net):
-        wide = model.grid(model.capture(images).values).double()
+def precise(trace: Trace) -> torch.Tensor:
+    """Return A [n,K,h,w] float64; run anew in float64 where the changes would drown in float32's rounding."""
+    wide = trace.activations.double()
     if (wide[1:] - wide[:1]).norm() > 1e-4 * wide[:1].norm():
         return wide
+    model = trace.model
     model.net.double()
     try:
         with torch.no_grad(), untouched(model.net):
-            return model.grid(model.capture(images.double()).values)
+            return model.grid(model.capture(trace.images.double()).values)
     finally:
         model.net.float()
 
