@@ -168,8 +168,8 @@ def wake(net: nn.Module) -> None:
 def calibrate(model: Explainee) -> bool:
     """Let signals through, each in its place; return whether there was anything to do.
 
-    Depthwise kernels get a centre that weighs as much as all the rest, which becomes positive: random ones move what
-    they see to a side, and many of them move it far. Batch norms get the statistics of a few noise images: with those
+    Depthwise kernels get a centre that weighs thrice as much as all the rest, which becomes positive: random ones move
+    what they see to a side, and many of them move it far. Batch norms get the statistics of a few noise images: with those
     that timm starts from (0 and 1) the signal of a deep network dies out or overflows.
     """
     modules = list(model.net.modules())
@@ -182,7 +182,7 @@ def calibrate(model: Explainee) -> bool:
     with torch.no_grad():
         for convolution in depthwise:
             kernel = convolution.weight.abs_()
-            kernel[:, :, kernel.shape[2] // 2, kernel.shape[3] // 2] += kernel.sum((2, 3))
+            kernel[:, :, kernel.shape[2] // 2, kernel.shape[3] // 2] += 3 * kernel.sum((2, 3))
         if norms:
             model.net(torch.randn(6, 3, model.size, model.size, generator=generator(0, "calibrate")))
     model.net.eval()
