@@ -405,7 +405,7 @@ def _run(plan: Plan, folder: Path) -> Records:
         except KeyboardInterrupt:
             bar.stop()
             words = f"Stopped; finished tasks are kept in {folder}. Start the same command again to go on."
-            errors.print(words, soft_wrap=True)
+            errors.print(words, highlight=False, soft_wrap=True)
             raise typer.Exit(EX_STOPPED) from None
 
 

@@ -14,6 +14,8 @@ from timm.models.vgg import VGG
 from timm.models.volo import VOLO
 
 import bench
+from bench.engine.prober import Prober
+from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.models.architectures import seeded
 from bench.models.explainee import untouched
@@ -158,8 +160,8 @@ def test_a_wrong_layout_is_not_in_place(name, kwargs, wrong, monkeypatch):
     right = model._layouts[shape]
     monkeypatch.setitem(model._layouts, shape, wrong(right.order, right.height, right.width, right.prefix))
     cells = coverage.places(height, width)
-    images = coverage.changed_images(model.size, (height, width), cells)
-    assert coverage.in_place(coverage.activations_of(model, images), cells, 1) < coverage.PLACES
+    trace = Trace(Prober(model), coverage.changed_images(model.size, (height, width), cells))
+    assert coverage.in_place(coverage.precise(trace), cells, 1) < coverage.PLACES
 
 
 # --- what a network says of itself, and what it does not
