@@ -20,7 +20,7 @@ from bench.board import gallery, page, plots, tables, text
 from bench.board.aggregate import Board, leaderboard
 from bench.errors import BenchError
 from bench.files import write_json
-from bench.pipeline.records import Records, write_parquet
+from bench.pipeline.records import KEY, Records, write_parquet
 
 
 def write_run(folder: Path, records: Records) -> Path:
@@ -257,6 +257,18 @@ def test_published_board_rebuilds_without_the_run(small: Records, tmp_path: Path
     assert contents(target) == before
     page.publish_board(target, target)  # a published board publishes to itself
     assert contents(target) == before
+
+
+def test_published_curves_are_rounded_and_values_are_not(small: Records, tmp_path: Path) -> None:
+    page.publish_board(write_run(tmp_path / "run", small), tmp_path / "out")
+    whole, kept = (r.frame.sort_values(KEY, ignore_index=True) for r in (small, Records.load(tmp_path / "out")))
+    np.testing.assert_array_equal(whole["value"], kept["value"])
+    is_curve = whole["metric"].map(lambda name: small.provenance["metrics"][name]["reduce"] == "curve")
+    assert is_curve.any()
+    for row, (before, after) in enumerate(zip(whole["vector"], kept["vector"], strict=True)):
+        if before is not None:
+            error = np.abs(np.asarray(before) - np.asarray(after)).max()
+            assert error <= (2.0**-17 if is_curve[row] else 0)
 
 
 def test_pictures_that_are_not_free_stay_home(small: Records, tmp_path: Path) -> None:
