@@ -82,6 +82,14 @@ Masking = tuple[tuple[float, float, float], int]
 """(colour behind the mask, number of thresholds)."""
 
 
+def unit(maps: torch.Tensor) -> torch.Tensor:
+    """Return unit(L) = mm(max(L,0)) of each map of [B,H,W], in [0,1]; a constant one becomes zeros."""
+    positive = maps.clamp(min=0)
+    low, high = (reduced(positive.flatten(1), 1)[:, None, None] for reduced in (torch.amin, torch.amax))
+    spread = high - low
+    return torch.where(spread > 0, (positive - low) / torch.where(spread > 0, spread, 1.0), 0.0)
+
+
 class Case:
     """One method's maps [B,H,W] on one batch, as a metric sees them.
 
@@ -163,10 +171,7 @@ class Case:
     @cached_property
     def unit(self) -> torch.Tensor:
         """Return unit(L) = mm(max(L,0)) per map, [B,H,W] in [0,1]; zeros where there is no positive part."""
-        low = self.positive.flatten(1).amin(1)[:, None, None]
-        high = self.positive.flatten(1).amax(1)[:, None, None]
-        spread = high - low
-        return torch.where(spread > 0, (self.positive - low) / torch.where(spread > 0, spread, 1.0), 0.0)
+        return unit(self.positive)
 
     @cached_property
     def has_positive(self) -> torch.Tensor:

@@ -195,15 +195,8 @@ class Trace:
 
     @cached_property
     def _gradients(self) -> torch.Tensor:
-        values = self.captured.values.detach().clone().requires_grad_()
-        with self._part("gradients"), untouched(self.model.net), torch.enable_grad():
-            logits = self.model.split.head(values, self.captured, torch.arange(len(self)))
-            chosen = self.of_targets(logits).sum()
-            # A network that does not read the layer at all has no graph to it.
-            gradients = torch.autograd.grad(chosen, values)[0] if chosen.requires_grad else torch.zeros_like(values)
-            self.prober.counts.head_forwards += len(self)
-            self.prober.counts.head_backwards += len(self)
-        return self._reaching(self.model.grid(gradients))
+        with self._part("gradients"):
+            return self.head_gradients(self.of_targets)
 
     def _reaching(self, gradients: torch.Tensor) -> torch.Tensor:
         """Return gradients [B,K,h,w]; all zero because the layer's grid does not reach the logits is an error."""

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.engine import case
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 SSIM_K = (0.01, 0.03)
@@ -73,12 +75,8 @@ def _ssim(a: Array, b: Array, window: int, sigma: float) -> float:
 
 
 def unit(maps: torch.Tensor) -> torch.Tensor:
-    """Return unit(L) = mm(max(L,0)) per map; zeros of a map without a positive part, or a constant one."""
-    positive = maps.clamp(min=0)
-    low, high = (reduced(positive.flatten(1), 1)[:, None, None] for reduced in (torch.amin, torch.amax))
-    spread = high - low
-    scaled = torch.where(spread > 0, (positive - low) / torch.where(spread > 0, spread, 1.0), 0.0)
-    return torch.where(finite(maps)[:, None, None], scaled, torch.nan)
+    """Return unit(L) of each map of [B,H,W]; NaN where a map is not finite."""
+    return torch.where(finite(maps)[:, None, None], case.unit(maps), torch.nan)
 
 
 def top_overlap(first: torch.Tensor, second: torch.Tensor, ties: torch.Tensor, share: float) -> torch.Tensor:

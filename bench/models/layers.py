@@ -118,18 +118,19 @@ def resolve(net: nn.Module, path: str) -> str:
     return ".".join(names)
 
 
-def last_spatial_layer(net: nn.Module, x: torch.Tensor) -> str:
-    """Return the name of the last module whose output is a grid [1,K,h,w] larger than 1x1 and is no class map."""
-    found: list[str] = []
-    shapes: list[torch.Size] = []
+def outputs(net: nn.Module, x: torch.Tensor) -> tuple[list[tuple[str, torch.Size | None]], int]:
+    """Run the network on x [1,3,H,W]; return (module, output shape) of every call in the order of finishing, and the
+    number of classes (-1: the network returns no logits [1,C]).
+
+    The shape is None of an output that is no tensor. Dropout, identities and adaptive pools are left out.
+    """
+    calls: list[tuple[str, torch.Size | None]] = []
     handles = []
     for name, module in net.named_modules():
         if name and not isinstance(module, _NOT_A_LAYER):
 
             def hook(_m: nn.Module, _a: Any, output: Any, name: str = name) -> None:
-                if isinstance(output, torch.Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
-                    found.append(name)
-                    shapes.append(output.shape)
+                calls.append((name, output.shape if isinstance(output, torch.Tensor) else None))
 
             handles.append(module.register_forward_hook(hook))
     try:
@@ -137,8 +138,14 @@ def last_spatial_layer(net: nn.Module, x: torch.Tensor) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    classes = logits.shape[1] if isinstance(logits, torch.Tensor) and logits.ndim == 2 else -1
-    names = [name for name, shape in zip(found, shapes, strict=True) if shape[1] != classes]
+    return calls, logits.shape[1] if isinstance(logits, torch.Tensor) and logits.ndim == 2 else -1
+
+
+def last_spatial_layer(net: nn.Module, x: torch.Tensor) -> str:
+    """Return the name of the last module whose output is a grid [1,K,h,w] larger than 1x1 and is no class map."""
+    calls, classes = outputs(net, x)
+    grids = [(name, shape) for name, shape in calls if shape is not None and len(shape) == 4 and min(shape[2:]) > 1]
+    names = [name for name, shape in grids if shape[1] != classes]
     if not names:
         raise NotApplicable("No layer of this network has a spatial grid; name one with layer=....")
     return names[-1]

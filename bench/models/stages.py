@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
 
 import torch
 from torch import nn
+
+from bench.models.layers import outputs
 
 STAGES = 4
 """Blocks that are taken of a network whose blocks all have one resolution (a transformer)."""
 
 _FIRST_NORMS = ("norm1", "ln_1")
-_NOT_A_STAGE = (nn.Dropout, nn.Dropout2d, nn.Identity, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
 def stage_layers(net: nn.Module, x: torch.Tensor) -> list[str]:
@@ -22,7 +22,7 @@ def stage_layers(net: nn.Module, x: torch.Tensor) -> list[str]:
     Transformers: the first norm of blocks at a quarter, a half, three quarters and the end. timm: `feature_info`.
     Others: the last child at each resolution. Runs the network once on x [1,3,H,W].
     """
-    shapes, classes = _outputs(net, x)
+    shapes, classes = _grids(net, x)
     return (
         _norms_of_blocks(shapes)
         or _timm_stages(net, shapes)
@@ -30,26 +30,11 @@ def stage_layers(net: nn.Module, x: torch.Tensor) -> list[str]:
     )
 
 
-def _outputs(net: nn.Module, x: torch.Tensor) -> tuple[dict[str, torch.Size], int]:
+def _grids(net: nn.Module, x: torch.Tensor) -> tuple[dict[str, torch.Size], int]:
     """Return {module: output shape} in the order of finishing, of modules that run once and give a grid; classes."""
-    shapes: dict[str, torch.Size] = {}
-    runs: Counter[str] = Counter()
-    handles = []
-    for name, module in net.named_modules():
-        if name and not isinstance(module, _NOT_A_STAGE):
-
-            def hook(_m: nn.Module, _a: Any, output: Any, name: str = name) -> None:
-                runs[name] += 1
-                if isinstance(output, torch.Tensor) and len(output) == len(x) and _side(output.shape) > 1:
-                    shapes[name] = output.shape
-
-            handles.append(module.register_forward_hook(hook))
-    try:
-        logits = net(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    classes = logits.shape[1] if isinstance(logits, torch.Tensor) and logits.ndim == 2 else -1
+    calls, classes = outputs(net, x)
+    runs = Counter(name for name, _ in calls)
+    shapes = {name: shape for name, shape in calls if shape and shape[0] == len(x) and _side(shape) > 1}
     return {name: shape for name, shape in shapes.items() if runs[name] == 1}, classes
 
 
