@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -19,12 +18,13 @@ import typer
 # Before torch starts its threads: waiting threads that spin make two busy processes many times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from bench.errors import BenchError, NotApplicable
 from bench.files import file_name
+from bench.finetune.commands import finetune_app, zoo_app
+from bench.terminal import EX_STOPPED, EX_USAGE, command_line, console, errors
 from bench.version import __version__
 
 if TYPE_CHECKING:
@@ -41,11 +41,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-zoo_app = typer.Typer(help="Train the bundled models anew.", no_args_is_help=True)
+app.add_typer(finetune_app, name="finetune")
 app.add_typer(zoo_app, name="zoo")
-
-console = Console()
-errors = Console(stderr=True)
 
 DEFAULT_SUBSET = "scenes-val"
 DEFAULT_MODELS = "bundled"
@@ -57,8 +54,6 @@ DEFAULT_METHODS = (
 DEFAULT_LIMIT = 36
 REFERENCE = "grad_cam"
 """What a plug-in's method is compared with, where the run has it."""
-
-EX_USAGE, EX_STOPPED = 2, 130
 
 
 class Listing(StrEnum):
@@ -267,27 +262,6 @@ def explain(
     console.print(f"{len(maps)} maps of class {shown}: {path}", highlight=False, soft_wrap=True)
 
 
-@zoo_app.command("train")
-def zoo_train(
-    name: Annotated[str, typer.Argument(help="Bundled model to train, or 'all'.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for weights and card [default: the package's own].")] = None,
-) -> None:
-    """Train a bundled model on the generated scenes by its recipe; writes weights and card."""
-    from bench.models.training import RECIPES, train_bundled
-    from bench.models.zoo import WEIGHTS_FOLDER
-
-    def report(state: dict[str, Any]) -> None:
-        console.print(
-            f"epoch {state['epoch']}: loss {state['loss']:.3f}, training accuracy {state['accuracy']:.1%}, "
-            f"{state['seconds']:.0f} s",
-            highlight=False,
-        )
-
-    for one in RECIPES if name == "all" else [name]:
-        path = train_bundled(one, out or WEIGHTS_FOLDER, report)
-        console.print(f"{one}: {path}", highlight=False, soft_wrap=True)
-
-
 # --- the parts of `run`
 
 
@@ -401,7 +375,7 @@ def _run(plan: Plan, folder: Path) -> Records:
             )
 
         try:
-            return run_plan(plan, folder, command=_command(), progress=progress)
+            return run_plan(plan, folder, command=command_line(), progress=progress)
         except KeyboardInterrupt:
             bar.stop()
             words = f"Stopped; finished tasks are kept in {folder}. Start the same command again to go on."
@@ -414,10 +388,6 @@ def _board(records: Records) -> Board:
 
     with errors.status("Intervals from 10,000 resamples ..."):
         return leaderboard(records)
-
-
-def _command() -> str:
-    return shlex.join(["cambench", *sys.argv[1:]])
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +44,8 @@ class SubsetEntry:
     groups: tuple[str, ...] = ()
 
 
+_PART = re.compile(r"(?P<name>.+)\[(?P<start>\d*):(?P<stop>\d*)\]")
+
 SUBSETS: Registry[SubsetEntry] = Registry("subset")
 
 
@@ -72,10 +75,17 @@ def load_subset(name_or_path: str | Path, limit: int | None = None, data_root: s
 
     name_or_path: a registered name; or the path of a manifest (.toml), of a folder with annotations.csv or parquet
     files (its own manifest.toml is used where there is one), or of a .parquet file.
+    NAME[start:stop] is a part of its fixed order: `ilsvrc-sample-1k[:300]` and `ilsvrc-sample-1k[300:]` share no image.
     limit: only the first so many items of its fixed order.
     data_root: where named subsets find their files; else the environment variable CAMBENCH_DATA.
     Raises BenchError, one sentence, where something is missing or wrong.
     """
+    text, part = str(name_or_path), _PART.fullmatch(str(name_or_path))
+    if part is not None and text not in SUBSETS and not Path(text).exists():
+        whole = load_subset(part["name"], data_root=data_root)
+        start, stop = (int(part[end]) if part[end] else None for end in ("start", "stop"))
+        subset = whole.part(start, stop)
+        return subset if limit is None else subset.limit(limit)
     given = data_root if data_root is not None else os.environ.get(DATA_VARIABLE)
     root = Path(given).expanduser() if given else None
     if str(name_or_path) in SUBSETS:

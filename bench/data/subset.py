@@ -145,6 +145,14 @@ class Subset:
             raise BenchError(f"A limit of {n} leaves nothing of the subset {self.name}; it must be at least 1.")
         return dataclasses.replace(self, positions=self.positions[:n])
 
+    def part(self, start: int | None, stop: int | None) -> Subset:
+        """Return items start..stop-1 of the fixed order, as in a slice; it is called NAME[start:stop]."""
+        positions = self.positions[start:stop]
+        name = f"{self.name}[{'' if start is None else start}:{'' if stop is None else stop}]"
+        if not positions:
+            raise BenchError(f"{name} holds nothing: the subset {self.name} has {len(self)} items.")
+        return dataclasses.replace(self, name=name, positions=positions)
+
     def calibration(self) -> Subset | None:
         """Return the part that thresholds are chosen on, never scored, or None; a limit does not shorten it."""
         if not self.calibrating:

@@ -25,6 +25,20 @@ def resnet_scenes(num_classes: int = 10) -> nn.Module:
     return net
 
 
+def resnet_small(num_classes: int = 20) -> nn.Module:
+    """Return a ResNet of two basic blocks per stage, dilated after stride 8, for photographs of 64x64: grid 8x8."""
+    net: nn.Module = ResNet(
+        BasicBlock,
+        [2, 2, 2, 2],
+        num_classes=num_classes,
+        stem_type="deep",
+        stem_width=16,
+        channels=(32, 64, 96, 128),
+        output_stride=8,
+    )
+    return net
+
+
 VGG_LAYERS = (16, "M", 32, "M", 48, 48, "M", 96, 96)
 VGG_HIDDEN, VGG_WINDOW = 48, 7
 
@@ -34,14 +48,28 @@ def vgg_scenes(num_classes: int = 10) -> nn.Module:
 
     As in VGG the head is a 7x7 convolution and a hidden layer before pooling, so that the CAM methods differ on it.
     """
-    net: nn.Module = VGG(list(VGG_LAYERS), num_classes=num_classes, norm_layer=nn.BatchNorm2d)
-    net.pre_logits = ConvMlp(VGG_LAYERS[-1], VGG_HIDDEN, kernel_size=VGG_WINDOW, act_layer=nn.ReLU)
-    net.head = ClassifierHead(VGG_HIDDEN, num_classes, pool_type="avg")
-    net.head_hidden_size = VGG_HIDDEN  # type: ignore[assignment]
+    return _vgg(VGG_LAYERS, VGG_HIDDEN, num_classes)
+
+
+def vgg_small(num_classes: int = 20) -> nn.Module:
+    """Return a wider VGG of the same kind, for photographs of 64x64: grid 8x8."""
+    return _vgg((24, "M", 48, "M", 64, 64, "M", 128, 128), 64, num_classes)
+
+
+def _vgg(layers: tuple[int | str, ...], hidden: int, num_classes: int) -> nn.Module:
+    net: nn.Module = VGG(list(layers), num_classes=num_classes, norm_layer=nn.BatchNorm2d)
+    net.pre_logits = ConvMlp(layers[-1], hidden, kernel_size=VGG_WINDOW, act_layer=nn.ReLU)
+    net.head = ClassifierHead(hidden, num_classes, pool_type="avg")
+    net.head_hidden_size = hidden  # type: ignore[assignment]
     return net
 
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"resnet_scenes": resnet_scenes, "vgg_scenes": vgg_scenes}
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "resnet_scenes": resnet_scenes,
+    "vgg_scenes": vgg_scenes,
+    "resnet_small": resnet_small,
+    "vgg_small": vgg_small,
+}
 
 
 def seeded(build: Callable[..., nn.Module], seed: int, **kwargs: object) -> nn.Module:

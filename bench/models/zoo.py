@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -146,6 +147,7 @@ def from_timm(name: str, weights: str | Path | None, layer: str | None, kwargs: 
     model = Explainee(
         net, config["mean"], config["std"], size, layer, name=name, geometry=timm_geometry(config), card={"timm": name}
     )
+    model.card |= {"library": "timm", "arch": net.pretrained_cfg["architecture"], "kwargs": kwargs}
     model.card["weights"] = "random" if weights is None else str(weights)
     return model
 
@@ -232,9 +234,24 @@ def _build(facts: dict[str, Any], where: str) -> nn.Module:
     if library not in BUILDERS:
         raise BenchError(f"{where}: library {library!r} is not one of {', '.join(BUILDERS)}.")
     try:
-        return BUILDERS[library](arch, kwargs)
+        net = BUILDERS[library](arch, kwargs)
     except Exception as error:  # each library has its own for an unknown name or argument
         raise BenchError(f"{where}: {library} cannot build {arch!r} ({_first_line(error)}).") from error
+    return wrapped(net, facts["wrap"], where) if "wrap" in facts else net
+
+
+def wrapped(net: nn.Module, wrap: dict[str, Any], where: str) -> nn.Module:
+    """Return a network with the trained part around it that a card's "wrap" names: {"kind": ..., its arguments}."""
+    arguments = dict(wrap)
+    kind = arguments.pop("kind", "")
+    if kind not in WRAPPERS:
+        raise BenchError(f"{where}: the wrap {kind!r} is not one of {', '.join(WRAPPERS)}.")
+    module, _, name = WRAPPERS[kind].partition(":")
+    try:
+        made: nn.Module = getattr(importlib.import_module(module), name)(net, **arguments)
+    except TypeError as error:
+        raise BenchError(f"{where}: {kind} takes no such arguments ({_first_line(error)}).") from error
+    return made
 
 
 def _build_timm(arch: str, kwargs: dict[str, Any]) -> nn.Module:
@@ -262,6 +279,13 @@ BUILDERS: dict[str, Callable[[str, dict[str, Any]], nn.Module]] = {
     "torchvision": _build_torchvision,
     "cambench": _build_own,
 }
+
+WRAPPERS = {
+    "abn": "bench.models.abn:AttentionBranchNetwork",
+    "tuner": "bench.models.tuner:TunedNet",
+    "self_attention": "bench.models.affinity:AffinityNet",
+}
+"""What a training may put around a network, by the kind that a card names."""
 
 
 # --- weights

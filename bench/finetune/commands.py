@@ -1,0 +1,146 @@
+"""`cambench finetune ...` and `cambench zoo train`: thin calls of the recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.errors import BenchError
+from bench.files import file_name
+from bench.terminal import command_line, say, training
+
+if TYPE_CHECKING:
+    from bench.data import Subset
+    from bench.finetune.loop import Settings
+
+finetune_app = typer.Typer(help="Train classifiers, and fine-tune them for attribution.", no_args_is_help=True)
+zoo_app = typer.Typer(help="Train the bundled models anew.", no_args_is_help=True)
+
+ModelOption = Annotated[str, typer.Option(help="Model to start from: bundled name, timm name or card file.")]
+SubsetOption = Annotated[str, typer.Option(help="Training images; NAME[start:stop] is a part of a subset.")]
+ValidationOption = Annotated[
+    str | None, typer.Option(help="Held-out images that choose the best epoch [default: a tenth of --subset].")
+]
+OutOption = Annotated[
+    Path | None, typer.Option(help="Folder for weights, card and checkpoint; goes on where it stopped.")
+]
+NameOption = Annotated[str | None, typer.Option(help="Name of the trained model on boards.")]
+EpochsOption = Annotated[int, typer.Option(help="Passes over the training images.", min=1)]
+BatchOption = Annotated[int, typer.Option(help="Images per step.", min=1)]
+RateOption = Annotated[float, typer.Option(help="Learning rate of AdamW.", min=0)]
+DecayOption = Annotated[float, typer.Option(help="Weight decay of AdamW.", min=0)]
+PatienceOption = Annotated[int, typer.Option(help="Stop after so many epochs without a better score; 0: never.", min=0)]
+SeedOption = Annotated[int, typer.Option(help="Seed of every draw.", min=0)]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
+PrecisionOption = Annotated[str, typer.Option(help="Of the forward pass: auto, float32, bfloat16.")]
+DataRootOption = Annotated[Path | None, typer.Option(help="Where named subsets find their files.")]
+
+
+@finetune_app.command(
+    epilog="**Example**  \n`cambench finetune classifier --backbone resnet_small --subset tiny-imagenet-20-train "
+    "--validation tiny-imagenet-20 --data-root DATA --epochs 30`"
+)
+def classifier(
+    backbone: Annotated[str, typer.Option(help="Bundled architecture, timm name (random weights) or card file.")],
+    subset: SubsetOption,
+    validation: ValidationOption = None,
+    out: OutOption = None,
+    name: NameOption = None,
+    epochs: EpochsOption = 30,
+    batch_size: BatchOption = 64,
+    lr: RateOption = 2e-3,
+    weight_decay: DecayOption = 0.05,
+    patience: PatienceOption = 0,
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = "auto",
+    shift: Annotated[float, typer.Option(help="Pictures move by up to this share of their side.", min=0, max=0.5)] = (
+        0.0
+    ),
+    label_smoothing: Annotated[float, typer.Option(help="Share of the label spread over all classes.", min=0)] = 0.02,
+    data_root: DataRootOption = None,
+) -> None:
+    """Train a plain classifier: the original that the other recipes start from."""
+    from bench.finetune.augment import Augmentation
+    from bench.finetune.classifier import train_classifier
+
+    name = name or f"{backbone}-{file_name(subset, '-')}"
+    folder = out or default_folder(name)
+    with training(str(folder)) as progress:
+        card = train_classifier(
+            backbone,
+            open_subset(subset, data_root),
+            folder,
+            name,
+            validation=open_validation(validation, data_root),
+            settings=settings(epochs, batch_size, lr, weight_decay, patience, seed, precision),
+            augmentation=Augmentation(shift=shift),
+            label_smoothing=label_smoothing,
+            device=device,
+            command=command_line(),
+            report=progress.epoch,
+            tick=progress.step,
+        )
+    say_card(card)
+
+
+@zoo_app.command("train")
+def zoo_train(
+    name: Annotated[str, typer.Argument(help="Bundled model to train, or 'all'.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for weights and card [default: the package's own].")] = None,
+) -> None:
+    """Train a bundled model on the generated scenes by its recipe; writes weights and card."""
+    from bench.finetune.scenes import BUNDLED, train_bundled
+    from bench.models.zoo import WEIGHTS_FOLDER
+
+    for one in BUNDLED if name == "all" else [name]:
+        with training("runs/zoo") as progress:
+            card = train_bundled(one, out or WEIGHTS_FOLDER, report=progress.epoch, tick=progress.step)
+        say_card(card)
+
+
+# --- what the commands share
+
+
+def default_folder(name: str) -> Path:
+    """Return where a model of this name is trained."""
+    return Path("runs") / "finetune" / file_name(name, "-")
+
+
+def open_subset(name: str, data_root: Path | None) -> Subset:
+    """Return a subset by name, path or part."""
+    import bench
+
+    return bench.load_subset(name, data_root=data_root)
+
+
+def open_validation(name: str | None, data_root: Path | None) -> Subset | None:
+    """Return the validation subset, where one is named."""
+    return None if name is None else open_subset(name, data_root)
+
+
+def settings(
+    epochs: int, batch_size: int, lr: float, weight_decay: float, patience: int, seed: int, precision: str, **more: Any
+) -> Settings:
+    """Return the loop's settings of the options."""
+    from bench.finetune.loop import PRECISIONS, Settings
+
+    if precision not in PRECISIONS:
+        raise BenchError(f"Unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
+    return Settings(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        patience=patience,
+        seed=seed,
+        precision=precision,  # type: ignore[arg-type]
+        **more,
+    )
+
+
+def say_card(card: Path) -> None:
+    """Print where the trained model is and how to use it."""
+    say(f"Trained: {card} (give it to --models or load_model)")

@@ -1,0 +1,270 @@
+"""The training loop: seeded, resumable, best weights kept, early stop.
+
+A recipe is a `Task`: it says what is trained, the loss of a batch, and how good the network is now. All that decides
+the weights is in the task and in `Settings`, and every draw comes from (seed, epoch): a training that was stopped and
+started again ends with the same bytes as one that ran through.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import time
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from bench.errors import BenchError
+from bench.files import replaced_file
+from bench.randomness import generator
+
+CHECKPOINT, HISTORY = "checkpoint.pt", "history.csv"
+SCORE = "score"
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+Report = Callable[[dict[str, Any]], None]
+"""Called after each epoch with its numbers: epoch, loss, seconds, what the task reports, what validation gave."""
+Tick = Callable[[int, int], None]
+"""Called after each step with (steps done, steps in all)."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a network is trained, whatever the task.
+
+    epochs: passes over the examples.  batch_size: examples per step; the last incomplete batch of an epoch is left out.
+    lr, weight_decay: of AdamW.  schedule: one cycle with `warmup` as the share of rising steps, or constant.
+    patience: stop after so many epochs without a better score; 0 never stops early.  keep: the weights of the epoch
+    with the best score, or the last ones.  precision: of the forward pass; auto = bfloat16 where the device computes it
+    fast, weights and evaluation are float32 always.
+    """
+
+    epochs: int = 10
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    seed: int = 0
+    schedule: Literal["one_cycle", "constant"] = "one_cycle"
+    warmup: float = 0.2
+    patience: int = 0
+    keep: Literal["best", "last"] = "best"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 0)):
+            if getattr(self, name) < least:
+                raise BenchError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        for name in ("lr", "weight_decay"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise BenchError(f"{name} is {getattr(self, name)}; it must be a number of at least 0.")
+
+
+class Task(ABC):
+    """What is trained. `net` is the whole network, whose state dict is kept; `size` the number of examples."""
+
+    net: nn.Module
+    size: int
+
+    @abstractmethod
+    def parameters(self) -> list[dict[str, Any]]:
+        """Return optimiser groups: {"params": [...]} and perhaps "lr", "weight_decay"; nothing else is changed."""
+
+    @abstractmethod
+    def train_mode(self) -> None:
+        """Set each module to train or eval: frozen parts, with their batch statistics, to eval."""
+
+    @abstractmethod
+    def loss(self, rows: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the loss of the examples `rows` [n] int64, and numbers to report; rng: of the augmentation."""
+
+    @abstractmethod
+    def validate(self) -> dict[str, float]:
+        """Return numbers on held-out data, the network in eval mode; "score", higher = better, chooses the best."""
+
+
+@dataclass
+class History:
+    """What a training was: a row of numbers per epoch, the best epoch (counted from 1), whether it stopped early."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_score: float = -math.inf
+    stopped_early: bool = False
+
+    @property
+    def best(self) -> dict[str, float]:
+        """Return the numbers of the kept epoch."""
+        return self.epochs[self.best_epoch - 1]
+
+
+def fit(
+    task: Task,
+    settings: Settings,
+    folder: Path,
+    stamp: dict[str, Any],
+    report: Report | None = None,
+    tick: Tick | None = None,
+) -> History:
+    """Train the task's network in place and return the history; the network ends with the kept weights, in eval mode.
+
+    folder: gets checkpoint.pt and history.csv after every epoch.  stamp: what else decides the weights (data, parent,
+    the recipe's own settings); a checkpoint of another stamp or of other settings is an error, one of the same is gone
+    on from.
+    """
+    if task.size < 1:
+        raise BenchError("There is nothing to train on: the training set is empty.")
+    state = _State(task, settings, folder, json.dumps([stamp, vars(settings)], sort_keys=True, default=str))
+    state.resume()
+    while not state.finished:
+        row = _epoch(task, settings, state, tick)
+        task.net.eval()
+        with torch.inference_mode():
+            held_out = task.validate()
+        state.keep(row | held_out)
+        if report:
+            report(state.history.epochs[-1])
+    state.restore()
+    return state.history
+
+
+def _epoch(task: Task, settings: Settings, state: _State, tick: Tick | None) -> dict[str, float]:
+    """Train one epoch and return its mean numbers."""
+    started, sums, epoch = time.perf_counter(), defaultdict[str, float](float), len(state.history.epochs)
+    task.train_mode()
+    steps = steps_per_epoch(task.size, settings)
+    device = next(task.net.parameters()).device
+    for step, (rows, rng) in enumerate(batches(task.size, settings, epoch)):
+        with autocast(settings, device):
+            loss, numbers = task.loss(rows, rng)
+        state.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        state.optimiser.step()
+        state.schedule.step()
+        value = loss.item()
+        if not math.isfinite(value):
+            raise BenchError(
+                f"The loss became {value} in epoch {epoch + 1}, step {step + 1}; take a smaller learning rate, or "
+                "precision float32."
+            )
+        for name, number in ({"loss": value} | numbers).items():
+            sums[name] += number
+        if tick:
+            tick(epoch * steps + step + 1, settings.epochs * steps)
+    means = {name: total / steps for name, total in sums.items()}
+    return {"epoch": epoch + 1} | means | {"seconds": time.perf_counter() - started}
+
+
+def steps_per_epoch(size: int, settings: Settings) -> int:
+    """Return the number of batches of an epoch; fewer examples than a batch are one batch."""
+    return max(size // settings.batch_size, 1)
+
+
+def batches(size: int, settings: Settings, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Generator]]:
+    """Yield the rows of each full batch of an epoch and the generator of its augmentation, from the seed."""
+    rng = generator(settings.seed, "epoch", str(epoch))
+    order = torch.randperm(size, generator=rng)
+    for start in range(0, max(size - settings.batch_size, 0) + 1, settings.batch_size):
+        yield order[start : start + settings.batch_size], rng
+
+
+def autocast(settings: Settings, device: torch.device) -> AbstractContextManager[Any]:
+    """Return the context of the forward pass: bfloat16 where it is asked for, or helps."""
+    lower = settings.precision == "bfloat16" or (settings.precision == "auto" and fast_bfloat16(device))
+    return torch.autocast(device.type, torch.bfloat16) if lower else nullcontext()
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Return whether bfloat16 is computed by the device itself and not by way of float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+class _State:
+    """Optimiser, schedule, history and best weights, and their checkpoint."""
+
+    def __init__(self, task: Task, settings: Settings, folder: Path, stamp: str) -> None:
+        self.task, self.settings, self.folder, self.stamp = task, settings, folder, stamp
+        groups = task.parameters()
+        rates = [group.get("lr", settings.lr) for group in groups]
+        self.optimiser = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+        self.schedule = _schedule(self.optimiser, rates, settings, task.size)
+        self.history = History()
+        self.best: dict[str, torch.Tensor] = {}
+
+    @property
+    def finished(self) -> bool:
+        """Return whether all epochs are done, or patience is at its end."""
+        return self.history.stopped_early or len(self.history.epochs) >= self.settings.epochs
+
+    def keep(self, row: dict[str, float]) -> None:
+        """Take an epoch's numbers into the history, keep the weights if they are the best, write the checkpoint."""
+        history, score = self.history, -math.inf if math.isnan(row[SCORE]) else row[SCORE]
+        history.epochs.append(row)
+        # The first weights are kept whatever their score is.
+        if self.settings.keep == "last" or not self.best or score > history.best_score:
+            history.best_epoch, history.best_score = len(history.epochs), score
+            self.best = {k: v.detach().cpu().clone() for k, v in self.task.net.state_dict().items()}
+        waited = len(history.epochs) - history.best_epoch
+        history.stopped_early = 0 < self.settings.patience <= waited
+        self._write()
+
+    def _write(self) -> None:
+        content = {
+            "stamp": self.stamp,
+            "net": self.task.net.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "history": vars(self.history),
+            "best": self.best,
+        }
+        with replaced_file(self.folder / CHECKPOINT) as temporary:
+            torch.save(content, temporary)
+        names = list(dict.fromkeys(name for row in self.history.epochs for name in row))
+        with replaced_file(self.folder / HISTORY) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(self.history.epochs)
+
+    def resume(self) -> None:
+        """Take up the folder's checkpoint, if there is one."""
+        path = self.folder / CHECKPOINT
+        if not path.is_file():
+            return
+        device = next(self.task.net.parameters()).device
+        try:
+            content = torch.load(path, map_location=device, weights_only=True)
+        except Exception as error:  # pickle, zip and the file system each raise their own
+            raise BenchError(f"The checkpoint {path} cannot be read ({error}); remove it to start anew.") from error
+        if content["stamp"] != self.stamp:
+            raise BenchError(
+                f"The folder {self.folder} holds a training of other settings, data or parent; choose another --out, "
+                f"or remove {path}."
+            )
+        self.task.net.load_state_dict(content["net"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.schedule.load_state_dict(content["schedule"])
+        self.history = History(**content["history"])
+        self.best = {k: v.cpu() for k, v in content["best"].items()}
+
+    def restore(self) -> None:
+        """Put the kept weights into the network."""
+        self.task.net.load_state_dict(self.best)
+        self.task.net.eval()
+
+
+def _schedule(
+    optimiser: torch.optim.Optimizer, rates: list[float], settings: Settings, size: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if settings.schedule == "constant":
+        return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
+    steps = settings.epochs * steps_per_epoch(size, settings)
+    return torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=rates, total_steps=steps, pct_start=settings.warmup)
