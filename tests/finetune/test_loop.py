@@ -136,7 +136,7 @@ def test_every_epoch_sees_full_batches_in_an_order_of_its_own():
 
 def test_the_history_is_a_table(tmp_path):
     fit(Line(), SETTINGS, tmp_path, {})
-    rows = list(csv.DictReader((tmp_path / HISTORY).open()))
+    rows = list(csv.DictReader((tmp_path / HISTORY).read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     assert all(float(row["twice"]) == pytest.approx(2 * float(row["loss"])) for row in rows)
 
