@@ -71,7 +71,7 @@ def share_right(logits: torch.Tensor, labels: torch.Tensor) -> float:
     return float((logits.argmax(1) == labels).double().mean())
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def accuracy(model: Explainee, pictures: Pictures, outputs: Outputs | None = None) -> float:
     """Return top-1 in percent of a network in eval mode; outputs: images -> logits, where not the network itself."""
     hits = 0

@@ -126,7 +126,7 @@ def fit(
     while not state.finished:
         row = _epoch(task, settings, state, tick)
         task.net.eval()
-        with torch.inference_mode():
+        with torch.no_grad():
             held_out = task.validate()
         state.keep(row | held_out)
         if report:
