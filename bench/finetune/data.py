@@ -45,7 +45,7 @@ class Pictures:
 
         def read(place: int) -> None:
             frame = self.geometry.frame(self.subset[rows[place]].image)
-            frames[place] = torch.from_numpy(frame).permute(2, 0, 1)
+            frames[place] = torch.tensor(frame).permute(2, 0, 1)  # a copy: decoded arrays may be read-only
 
         with ThreadPoolExecutor(READERS) as pool:
             list(pool.map(read, range(len(rows))))
