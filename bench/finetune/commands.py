@@ -86,6 +86,51 @@ def classifier(
     say_card(card)
 
 
+@finetune_app.command(
+    epilog="**Example**  \n`cambench finetune sa --model resnet-scenes --subset scenes-train --epochs 2`"
+)
+def sa(
+    model: ModelOption,
+    subset: SubsetOption,
+    validation: ValidationOption = None,
+    out: OutOption = None,
+    name: NameOption = None,
+    strength: Annotated[float, typer.Option("--lambda", help="How much the attention adds.", min=0)] = 1.0,
+    width: Annotated[int | None, typer.Option(help="Channels of queries and keys [default: K/8].", min=1)] = None,
+    epochs: EpochsOption = 10,
+    batch_size: BatchOption = 64,
+    lr: RateOption = 1e-3,
+    weight_decay: DecayOption = 0.0,
+    patience: PatienceOption = 3,
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = "auto",
+    data_root: DataRootOption = None,
+) -> None:
+    """Train the queries and keys of SA-CAM's attention; the classifier stays as it is."""
+    import bench
+    from bench.finetune.self_attention import train_self_attention
+
+    parent = bench.load_model(model).to(device)
+    name = name or f"{parent.name}-sa"
+    folder = out or default_folder(name)
+    with training(str(folder)) as progress:
+        card = train_self_attention(
+            parent,
+            open_subset(subset, data_root),
+            folder,
+            name,
+            validation=open_validation(validation, data_root),
+            strength=strength,
+            width=width,
+            settings=settings(epochs, batch_size, lr, weight_decay, patience, seed, precision),
+            command=command_line(),
+            report=progress.epoch,
+            tick=progress.step,
+        )
+    say_card(card)
+
+
 @zoo_app.command("train")
 def zoo_train(
     name: Annotated[str, typer.Argument(help="Bundled model to train, or 'all'.")],

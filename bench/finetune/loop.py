@@ -22,6 +22,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from bench.engine.memory import keep_memory
 from bench.errors import BenchError
 from bench.files import replaced_file
 from bench.randomness import generator
@@ -121,6 +122,7 @@ def fit(
     """
     if task.size < 1:
         raise BenchError("There is nothing to train on: the training set is empty.")
+    keep_memory()
     state = _State(task, settings, folder, json.dumps([stamp, vars(settings)], sort_keys=True, default=str))
     state.resume()
     while not state.finished:

@@ -7,9 +7,12 @@ from typing import Literal
 import torch
 
 from bench.engine.trace import Trace
+from bench.errors import NotApplicable
 from bench.methods.base import register_method
 from bench.methods.cam import grad_cam_pp_weights, grad_cam_weights, weighted
 from bench.methods.importance import min_max, score_cam_weights
+from bench.models.affinity import refined
+from bench.models.explainee import untouched
 
 WEIGHTS = {"grad_cam": grad_cam_weights, "grad_cam_pp": grad_cam_pp_weights, "score_cam": score_cam_weights}
 """Channel weights [B,K] of the CAMs that can be refined."""
@@ -48,3 +51,24 @@ def attention(activations: torch.Tensor, tau: float) -> torch.Tensor:
     """Return P [B,N,N], the softmax over positions j of the cosine between columns i and j of A [B,K,h,w], over tau."""
     columns = torch.nn.functional.normalize(activations.flatten(2), dim=1)
     return ((columns.transpose(1, 2) @ columns) / tau).softmax(2)
+
+
+@register_method(
+    "sa_cam_trained",
+    group="cam",
+    fidelity="reconstruction",
+    citation="after Liang, Li and Jiang, SA-CAM, Neurocomputing 490, 2022; training and formulas reconstructed",
+)
+def sa_cam_trained(trace: Trace, *, lambda_: float = 1.0) -> torch.Tensor:
+    """SA-CAM with trained queries and keys: ReLU(sum_k w_k (A_k + lambda * P a_k)). [B,H,W], >= 0.
+
+    P is what the network's own `affinity` says of its activations, w are Grad-CAM's weights. For models that
+    `cambench finetune sa` has trained.
+    """
+    affinity = getattr(trace.model.net, "affinity", None)
+    if affinity is None:
+        raise NotApplicable(f"{trace.model.name} has no trained attention; make it with `cambench finetune sa`.")
+    a = trace.activations
+    with untouched(trace.model.net), torch.no_grad():
+        more = refined(a, affinity(a), lambda_)
+    return trace.upsample(weighted(grad_cam_weights(trace), more).relu())

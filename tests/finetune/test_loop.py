@@ -162,7 +162,7 @@ def test_a_broken_checkpoint_is_said(tmp_path):
 
 
 def test_a_loss_that_explodes_is_said(tmp_path):
-    with pytest.raises(BenchError, match="The loss became (nan|inf) in epoch .*smaller learning rate"):
+    with pytest.raises(BenchError, match=r"The loss became (nan|inf) in epoch .*smaller learning rate"):
         fit(Line(), replace(SETTINGS, lr=1e30), tmp_path, {})
 
 
