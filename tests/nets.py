@@ -7,8 +7,11 @@ Every random weight comes from a `torch.Generator`, so a net is fixed by its see
 from __future__ import annotations
 
 import torch
+from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+
+from bench.models.abn import AttentionBranchNetwork
 
 # A normalisation unlike ImageNet's, so that a baseline colour put in the wrong space shows.
 MEAN = (0.5, 0.4, 0.3)
@@ -205,6 +208,20 @@ def token_net(seed: int, side: int) -> nn.Module:
     return net
 
 
+class BranchNet(AttentionBranchNetwork):
+    """A tiny attention branch network; the layer is what its perception branch pools, 4x4 of 32x32."""
+
+    def __init__(self, classes: int = 5, channels: tuple[int, ...] = (6, 8, 10, 12)) -> None:
+        with torch.random.fork_rng(devices=[]):
+            super().__init__(
+                ResNet(BasicBlock, [1, 1, 1, 1], num_classes=classes, channels=channels, stem_width=6, output_stride=8)
+            )
+        self.features = nn.Identity()
+
+    def forward_features(self, x: torch.Tensor, attention: torch.Tensor | None = None) -> torch.Tensor:
+        return self.features(super().forward_features(x, attention))
+
+
 class FailsLater(nn.Module):
     """Passes `allowed` forwards through, then raises: for tests that a failure leaves nothing behind."""
 
@@ -236,6 +253,7 @@ NETS = {
     "signed": lambda seed, side: randomise(SignedNet(), seed),
     "skip": lambda seed, side: randomise(SkipNet(), seed),
     "vit": token_net,
+    "abn": lambda seed, side: randomise(BranchNet(), seed),
 }
 
 

@@ -1,6 +1,7 @@
 """Attribution methods: `trace -> maps [B,H,W]`, signed float32, higher = more evidence for the target."""
 
 from bench.methods import (
+    attention_branch,
     cam,
     controls,
     deep_lift,
@@ -21,6 +22,7 @@ from bench.methods.base import METHODS, Method, register_method
 __all__ = [
     "METHODS",
     "Method",
+    "attention_branch",
     "cam",
     "controls",
     "deep_lift",

@@ -92,6 +92,8 @@ def make_messy_net(kind: str = "norm") -> torch.nn.Module:
 
 def kind_for(name: str, usual: str = "norm") -> str:
     """Return the kind of net that a method is tested on: `usual`, where it applies to that."""
+    if name == "attention_branch":
+        return "abn"
     if METHODS.get(name).group == "attention":
         return "vit"
     # On the net "norm" Grad-CAM of an image has no positive part, and its threshold fine-tuning is NaN as it should be.
