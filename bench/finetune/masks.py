@@ -21,13 +21,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from bench.finetune.data import Pictures
 
 from bench.engine.case import Case
 from bench.engine.prober import Prober, probability
 from bench.engine.trace import Trace
 from bench.errors import BenchError, suggestions
 from bench.files import replaced_file
+from bench.finetune.data import Pictures
 from bench.methods import METHODS, Method
 from bench.methods.references import MASK_COLOUR
 from bench.methods.thresholding import THRESHOLDS
