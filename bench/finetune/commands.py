@@ -9,7 +9,7 @@ import typer
 
 from bench.errors import BenchError
 from bench.files import file_name
-from bench.terminal import command_line, say, training
+from bench.terminal import command_line, errors, say, training
 
 if TYPE_CHECKING:
     from bench.data import Subset
@@ -131,6 +131,93 @@ def sa(
     say_card(card)
 
 
+@finetune_app.command(
+    epilog="""**Examples**
+
+- `cambench finetune aft --model resnet-scenes --subset scenes-train --validation scenes-val`
+
+- `cambench finetune aft --model mobilenetv2_100 --weights FILE --subset "ilsvrc-sample-1k[:500]" --lambda 3`
+
+- `cambench finetune aft --model resnet-scenes --subset scenes-train --control shuffled` - what masks of others do
+"""
+)
+def aft(
+    model: ModelOption,
+    subset: SubsetOption,
+    validation: ValidationOption = None,
+    method: Annotated[str, typer.Option(help="Method whose maps TFT cuts.")] = "grad_cam",
+    scope: Annotated[str, typer.Option(help="tuner: the network is frozen; full: it is trained too, slowly.")] = (
+        "tuner"
+    ),
+    weight: Annotated[float, typer.Option("--lambda", help="Weight of the mask term.", min=0)] = 1.0,
+    select: Annotated[str, typer.Option(help="How t* is chosen: official, logodds, auto.")] = "auto",
+    control: Annotated[
+        str, typer.Option(help="In the masks' place: none, lambda0, random, shuffled, fixed (t = 5).")
+    ] = "none",
+    mu: Annotated[float, typer.Option(help="Weight of the divergence from the original's predictions.", min=0)] = 0.0,
+    target: Annotated[str, typer.Option(help="What is compared with the masks: activations, channel_mean.")] = (
+        "activations"
+    ),
+    extra_masked: Annotated[bool, typer.Option("--extra-masked", help="Masked images are further examples.")] = False,
+    backbone_rate: Annotated[float, typer.Option(help="Of --lr, for the network under full.", min=0)] = 0.03,
+    reduction: Annotated[int, typer.Option(help="Channels per channel inside the tuner.", min=1)] = 8,
+    limit: Annotated[int, typer.Option(help="Training images; 0 for all.", min=0)] = 0,
+    out: OutOption = None,
+    name: NameOption = None,
+    epochs: EpochsOption = 5,
+    batch_size: BatchOption = 64,
+    lr: RateOption = 1e-3,
+    weight_decay: DecayOption = 0.05,
+    patience: PatienceOption = 0,
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = "auto",
+    weights: Annotated[str | None, typer.Option(help="Weights of the model: a file, or 'pretrained'.")] = None,
+    data_root: DataRootOption = None,
+) -> None:
+    """Activation fine-tuning: a tuner learns the activations that a search for a threshold (TFT) would leave.
+
+    The masks are made once by the original model, on the images that it classifies correctly, and kept on disk.
+    """
+    from bench.finetune.aft import AftRecipe, train_aft
+    from bench.models import load_model
+
+    chosen = load_model(model, weights=weights)
+    name = name or f"{file_name(chosen.name, '-')}-aft"
+    folder = out or default_folder(name)
+    train = open_subset(subset, data_root)
+    recipe = AftRecipe(
+        method=method,
+        scope=scope,
+        weight=weight,
+        select=select,
+        control=control,
+        mu=mu,
+        target=target,
+        extra_masked=extra_masked,
+        backbone_rate=backbone_rate,
+        reduction=reduction,
+    )
+    with training(str(folder)) as progress:
+        card = train_aft(
+            chosen,
+            train.limit(limit) if limit else train,
+            folder,
+            name,
+            validation=open_validation(validation, data_root),
+            recipe=recipe,
+            settings=settings(epochs, batch_size, lr, weight_decay, patience, seed, precision),
+            device=device,
+            command=command_line(),
+            report=progress.epoch,
+            tick=progress.step,
+            searching=lambda done, total: progress.step(done, total, "TFT masks"),
+            warn=lambda said: errors.print(f"! {said}", style="yellow", highlight=False, soft_wrap=True, markup=False),
+        )
+    say_masks(card)
+    say_card(card)
+
+
 @zoo_app.command("train")
 def zoo_train(
     name: Annotated[str, typer.Argument(help="Bundled model to train, or 'all'.")],
@@ -184,6 +271,18 @@ def settings(
         precision=precision,  # type: ignore[arg-type]
         **more,
     )
+
+
+def say_masks(card: Path) -> None:
+    """Print how many images carried a mask, and at how many of them TFT cuts nothing."""
+    from bench.models.zoo import read_card
+
+    facts = next(iter(read_card(card).values())).get("masks")
+    if facts:
+        say(
+            f"Masks: {facts['with_mask']} of {facts['images']} images, t* by {facts['select']}; t* = 0 on "
+            f"{facts['share_t0_official']:.1%} of them by official, {facts['share_t0_logodds']:.1%} by logodds"
+        )
 
 
 def say_card(card: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from bench.data import Geometry, Subset
@@ -41,15 +42,15 @@ class Pictures:
 
     def _read(self, rows: Sequence[int]) -> torch.Tensor:
         """Return uint8 [n,3,H,W]; decoding leaves the interpreter lock, so threads help."""
-        frames = torch.empty(len(rows), 3, self.geometry.size, self.geometry.size, dtype=torch.uint8)
+        # Not a tensor: other threads may not write into one that was made in inference mode.
+        frames = np.empty((len(rows), 3, self.geometry.size, self.geometry.size), dtype=np.uint8)
 
         def read(place: int) -> None:
-            frame = self.geometry.frame(self.subset[rows[place]].image)
-            frames[place] = torch.tensor(frame).permute(2, 0, 1)  # a copy: decoded arrays may be read-only
+            frames[place] = self.geometry.frame(self.subset[rows[place]].image).transpose(2, 0, 1)
 
         with ThreadPoolExecutor(READERS) as pool:
             list(pool.map(read, range(len(rows))))
-        return frames
+        return torch.from_numpy(frames)
 
     def pixels(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the pictures `rows` [n] as pixels [n,3,H,W] float32 in [0,1]."""

@@ -282,7 +282,7 @@ BUILDERS: dict[str, Callable[[str, dict[str, Any]], nn.Module]] = {
 
 WRAPPERS = {
     "abn": "bench.models.abn:AttentionBranchNetwork",
-    "tuner": "bench.models.tuner:TunedNet",
+    "tuner": "bench.models.tuner:tuned_net",
     "self_attention": "bench.models.affinity:AffinityNet",
 }
 """What a training may put around a network, by the kind that a card names."""
