@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from bench.finetune.data import Pictures, for_model
 from nets import make_net
 
 import bench
 from bench.data.geometry import Geometry
 from bench.errors import BenchError
+from bench.finetune.data import Pictures, for_model
 from bench.finetune.masks import CACHE_VARIABLE, Masks, Search, choose, tft_search
 from bench.models.explainee import Explainee
 
