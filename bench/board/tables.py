@@ -21,10 +21,14 @@ from bench.board.aggregate import Board
 from bench.board.measures import CORRECT
 from bench.board.pairs import agreements, all_pairs
 from bench.board.statistics import POOLED_RESAMPLES
+from bench.board.tuned import TOP1, shown_values, tuned_table
 from bench.files import replaced_file, write_json
 
 COLUMNS_PER_TABLE = 8
 """Values side by side in a table for readers; more of them make another table."""
+
+TUNED = "fine-tuned.csv"
+"""Every difference between a fine-tuned model and its original."""
 
 DIGITS = 6
 """Decimals in CSV and JSON: more of them would depend on the order in which a machine sums."""
@@ -100,6 +104,57 @@ def split(
         yield Section(f"{title} ({index} of {len(parts)})" if len(parts) > 1 else title, headers, lines)
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A fine-tuned model beside its original, for readers."""
+
+    subset: str
+    model: str
+    parent: str
+    top1: str
+    sections: list[Section]
+    simulated: bool
+
+
+def beside(board: Board, table: pd.DataFrame) -> list[Beside]:
+    """Return the differences of a `tuned_table` as tables for readers, one per fine-tuned model."""
+    found = []
+    for key, rows in table.groupby(["subset", "model"], sort=True):
+        subset, model = map(str, key)
+        facts, top1 = board.provenance["models"][model], rows[rows["metric"] == TOP1].iloc[0]
+        values = shown_values(rows)
+        parts = [values[i : i + COLUMNS_PER_TABLE] for i in range(0, len(values), COLUMNS_PER_TABLE)]
+        lines = [[beside_line(board, rows, method, part) for method in board.methods(subset, model)] for part in parts]
+        headers = [[text.metric_label(metric, better) for metric, better in part] for part in parts]
+        accuracy = text.interval(*(100 * top1[["difference", "low", "high"]].astype(float)), sign=True)
+        found.append(
+            Beside(
+                subset,
+                model,
+                str(rows["parent"].iloc[0]),
+                f"{100 * top1['before']:.1f} % before, {100 * top1['after']:.1f} % after, {accuracy} points",
+                [Section("", *pair) for pair in zip(headers, lines, strict=True)],
+                bool(facts.get("card", {}).get("simulated", False)),
+            )
+        )
+    return found
+
+
+def beside_line(board: Board, rows: pd.DataFrame, method: str, metrics: list[tuple[str, str]]) -> Line:
+    """Return one method's differences; bold where the interval leaves out 0 on the better side."""
+    facts = board.provenance["methods"][method]
+    cells = []
+    for metric, better in metrics:
+        row = rows[(rows["method"] == method) & (rows["metric"] == metric)]
+        if row.empty:
+            cells.append(Cell("n/a"))
+            continue
+        gap, low, high = (float(row.iloc[0][name]) for name in ("difference", "low", "high"))
+        between = "" if math.isnan(low) else f"[{text.number(low, sign=True)}, {text.number(high, sign=True)}]"
+        cells.append(Cell(text.number(gap, sign=True), between, best=low > 0 if better == "higher" else high < 0))
+    return Line(method, text.short_fidelity(facts.get("fidelity", "")), bool(facts.get("control", False)), cells)
+
+
 def best_rank(table: pd.DataFrame) -> float:
     """Return the smallest rank of a method that is no control; NaN where there is none."""
     return float(table.loc[~table["control"], "rank"].min())
@@ -157,6 +212,10 @@ def write_tables(board: Board, folder: Path) -> list[Path]:
         paths.append(stem.with_name(f"{stem.name}--pairs.csv"))
         write_csv(paths[-1], all_pairs(board, subset, model))
         files += paths
+    tuned = tuned_table(board)
+    if len(tuned):
+        files.append(folder / TUNED)
+        write_csv(files[-1], tuned)
     return files
 
 
@@ -195,8 +254,11 @@ def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
         for name, facts in sorted(provenance["methods"].items())
         if name in set(board.frame["method"])
     ]
+    tuned = tuned_table(board)
     page = render(
         "board.md.j2",
+        beside=beside(board, tuned) if len(tuned) else [],
+        tuned=f"tables/{TUNED}",
         command="\n".join(commands),
         provenance=provenance,
         flags=board.flags,

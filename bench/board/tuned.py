@@ -1,0 +1,138 @@
+"""Fine-tuned models beside their originals: paired differences on the same images.
+
+A model whose card names a parent that stands on the board too is compared with it, method by method. Every difference
+is tuned - original on the items that both scored, with its bootstrap interval over images; means also have Wilcoxon's
+signed-rank test with Holm's correction over the methods of a value. Faithfulness explains each model's own prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.board.aggregate import FAMILIES, Board
+from bench.board.measures import CORRECT, Cube, Measure, cube, sample
+from bench.board.pairs import holm, signed_rank
+from bench.board.statistics import Sampled, sample_mean
+
+COLUMNS = [
+    *("subset", "model", "parent", "method", "metric", "better", "ranked", "n"),
+    *("before", "after", "difference", "low", "high", "p", "p_holm"),
+]
+TOP1 = "top1"
+"""Accuracy on the board's own images, a row of its own without a method."""
+
+SHOWN = ("tft_gain", "api", "apd", "ir", "dr")
+"""Values that are not ranked and that fine-tuning is judged by; shown for readers beside the ranked ones."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A fine-tuned model and its original."""
+
+    subset: str
+    model: str
+    parent: str
+
+
+def find_pairs(board: Board) -> list[Pair]:
+    """Return the fine-tuned models whose originals were scored on the same subset."""
+    facts = board.provenance["models"]
+    found = []
+    for subset, rows in board.records.frame.groupby("subset", sort=True):
+        models = set(rows["model"])
+        parents = {m: str(facts[m].get("parent") or "") for m in sorted(models)}
+        found += [Pair(str(subset), model, parent) for model, parent in parents.items() if parent in models]
+    return found
+
+
+def tuned_table(board: Board) -> pd.DataFrame:
+    """Return every difference between a fine-tuned model and its original, one row per method and value."""
+    tables = [table for pair in find_pairs(board) for table in _tables(board, pair)]
+    return pd.concat(tables, ignore_index=True)[COLUMNS] if tables else pd.DataFrame(columns=COLUMNS)
+
+
+def _tables(board: Board, pair: Pair) -> Iterator[pd.DataFrame]:
+    facts = {"subset": pair.subset, "model": pair.model, "parent": pair.parent}
+    yield _accuracy(board, pair).assign(**facts)
+    wanted = [
+        m for m in board.measures[pair.subset] if m.reduce != "curve" and {pair.model, pair.parent} <= {*m.models}
+    ]
+    wanted.sort(key=lambda m: (not m.facts["ranked"], FAMILIES.get(m.facts["family"], 9), m.name))
+    for measure in wanted:
+        table = _differences(board, measure, pair)
+        if len(table):
+            yield table.assign(**facts)
+
+
+def _differences(board: Board, measure: Measure, pair: Pair) -> pd.DataFrame:
+    """Return the rows of one measure."""
+    cells = cube(measure, [pair.parent, pair.model])
+    usable = np.asarray(cells.scored.any(0), dtype=bool)
+    if not len(cells.items) or not usable.any():
+        return pd.DataFrame(columns=COLUMNS)
+    before, after = (sample(measure, _of(cells, row), board.resamples, board.seed) for row in (0, 1))
+    low, high = Sampled(after.point - before.point, after.replicates - before.replicates).interval()
+    p = np.full(len(cells.methods), np.nan)
+    if measure.reduce == "mean":
+        gaps = cells.scalars()[1] - cells.scalars()[0]
+        for column in np.flatnonzero(usable):
+            both = cells.scored[:, column]
+            p[column] = signed_rank(gaps[both, column], cells.images[both])
+    table = pd.DataFrame(
+        {
+            "method": cells.methods,
+            "metric": measure.name,
+            "better": measure.facts["better"],
+            "ranked": bool(measure.facts["ranked"]) and measure.facts["better"] != "none",
+            "n": cells.scored.sum(0),
+            "before": before.point,
+            "after": after.point,
+            "difference": after.point - before.point,
+            "low": low,
+            "high": high,
+            "p": p,
+            "p_holm": np.nan,
+        }
+    )
+    table = table[usable]
+    tested = table["p"].notna().to_numpy()
+    if tested.any():
+        table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].to_numpy(dtype=np.float64))
+    return table
+
+
+def _of(cells: Cube, row: int) -> Cube:
+    """Return one model of a cube of two, on the cells that both scored."""
+    return Cube(cells.methods, cells.items, cells.images, cells.values[[row]], cells.present, cells.scored)
+
+
+def _accuracy(board: Board, pair: Pair) -> pd.DataFrame:
+    """Return the row of top-1 on the scored images, in [0,1]."""
+    rows = board.records.frame
+    rows = rows[
+        (rows["subset"] == pair.subset) & (rows["part"] == "eval") & rows["model"].isin([pair.model, pair.parent])
+    ]
+    right = rows.drop_duplicates(["model", "item"]).pivot_table(
+        index=["item", "image"], columns="model", values="correct", aggfunc="first"
+    )
+    right = right.dropna().astype(float)
+    both = right[[pair.parent, pair.model]].to_numpy()
+    images = right.index.get_level_values("image").to_numpy(dtype=object)
+    gap = both[:, 1] - both[:, 0]
+    drawn = sample_mean(gap[:, None], images, board.resamples, board.seed)
+    low, high = drawn.interval()
+    before, after = both.mean(0)
+    row: dict[str, Any] = {"method": "", "metric": TOP1, "better": "higher", "ranked": False, "n": len(right)}
+    row |= {"before": before, "after": after, "difference": drawn.point[0], "low": low[0], "high": high[0]}
+    return pd.DataFrame([row | {"p": signed_rank(gap, images), "p_holm": np.nan}])
+
+
+def shown_values(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return (name, better direction) of what readers see of one pair: ranked values, and those of `SHOWN`."""
+    rows = table[(table["ranked"] & ~table["metric"].str.endswith(CORRECT)) | table["metric"].isin(SHOWN)]
+    return list(rows.drop_duplicates("metric")[["metric", "better"]].itertuples(index=False, name=None))

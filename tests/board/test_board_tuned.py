@@ -1,0 +1,117 @@
+"""Fine-tuned models beside their originals: differences that a reader can redo, on the same images only."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from conftest import build, random_records, row, scalars
+
+from bench.board.aggregate import leaderboard
+from bench.board.pairs import signed_rank
+from bench.board.tuned import COLUMNS, find_pairs, tuned_table
+
+BEFORE, AFTER = [0.5, 0.4, 0.6, 0.5], [0.4, 0.4, 0.3, 0.2]
+
+
+def models(simulated: bool = False):
+    return {
+        "net": {"weights_id": "w-net", "parent": "", "top1": 90.0},
+        "tuned": {"weights_id": "w-tuned", "parent": "net", "top1": 91.0, "card": {"simulated": simulated}},
+    }
+
+
+def records(simulated: bool = False):
+    rows = [
+        *scalars("deletion", {"a": BEFORE, "b": [0.1] * 4}, model="net"),
+        *scalars("deletion", {"a": AFTER, "b": [0.1] * 4}, model="tuned", parent="net"),
+    ]
+    for number, one in enumerate(rows):
+        one["correct"] = number % 4 != 0 if one["model"] == "net" else True
+    return build(rows, models=models(simulated))
+
+
+def only(table, **wanted):
+    for column, value in wanted.items():
+        table = table[table[column] == value]
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+def test_a_difference_is_tuned_minus_original_on_the_same_images():
+    board = leaderboard(records(), resamples=500)
+    (pair,) = find_pairs(board)
+    assert (pair.model, pair.parent) == ("tuned", "net")
+    found = only(tuned_table(board), metric="deletion", method="a")
+    assert found["before"] == pytest.approx(0.5)
+    assert found["after"] == pytest.approx(0.325)
+    assert found["difference"] == pytest.approx(-0.175)
+    gaps = np.array(AFTER) - np.array(BEFORE)
+    assert found["low"] == pytest.approx(np.percentile(resampled_means(gaps), 2.5), abs=0.03)
+    assert found["high"] == pytest.approx(np.percentile(resampled_means(gaps), 97.5), abs=0.03)
+    assert found["p"] == pytest.approx(signed_rank(gaps, np.array(list("abcd"), dtype=object)))
+    assert found["p_holm"] == pytest.approx(2 * found["p"])  # two methods were tested
+    same = only(tuned_table(board), metric="deletion", method="b")
+    assert (same["difference"], same["low"], same["high"], same["p"]) == (0, 0, 0, 1)
+
+
+def resampled_means(values):
+    draws = np.random.default_rng(1).integers(len(values), size=(4000, len(values)))
+    return values[draws].mean(1)
+
+
+def test_accuracy_on_the_boards_images_is_a_row_of_its_own():
+    found = only(tuned_table(leaderboard(records(), resamples=500)), metric="top1")
+    assert (found["before"], found["after"], found["difference"], found["n"]) == (0.75, 1.0, 0.25, 4)
+    assert found["method"] == ""
+
+
+def test_an_image_that_one_of_them_did_not_score_is_left_out_of_both():
+    rows = records().frame
+    gap = (rows["model"] == "tuned") & (rows["method"] == "a") & (rows["item"] == "i000")
+    rows.loc[gap, "value"] = math.nan
+    found = only(
+        tuned_table(leaderboard(build(rows.to_dict("records"), models=models()))), metric="deletion", method="a"
+    )
+    assert found["n"] == 3
+    assert found["before"] == pytest.approx(0.5)
+    assert found["after"] == pytest.approx(0.3)
+
+
+def test_every_kind_of_value_has_its_difference():
+    made = random_records(models=("net", "tuned"))
+    made.provenance["models"]["tuned"]["parent"] = "net"
+    board = leaderboard(made, resamples=200)
+    table = tuned_table(board)
+    assert list(table.columns) == COLUMNS
+    for metric in ("deletion", "box_accuracy", "pixel_ap_pooled", "best_tau"):
+        for method in ("oracle", "random"):
+            found = only(table, metric=metric, method=method)
+            both = board.select(metric=metric, method=method).set_index("model")["mean"]
+            assert found["difference"] == pytest.approx(both["tuned"] - both["net"]), metric
+            assert found["low"] <= found["difference"] <= found["high"], metric
+    assert not table["metric"].str.endswith("_curve").any()
+
+
+def test_without_an_original_on_the_board_there_is_no_table():
+    made = random_records(models=("net", "tuned"))
+    assert tuned_table(leaderboard(made, resamples=50)).empty
+    made.provenance["models"]["tuned"]["parent"] = "somebody"
+    assert tuned_table(leaderboard(made, resamples=50)).empty
+
+
+def test_the_page_shows_both_and_says_what_was_simulated(tmp_path):
+    board = leaderboard(records(simulated=True), resamples=500)
+    board.save(tmp_path)
+    page = (tmp_path / "board.md").read_text()
+    assert "fine-tuned from net with SIMULATED maps" in page
+    assert "### toy: tuned against net (simulated maps)" in page
+    assert "Top-1 on these images: 75.0 % before, 100.0 % after, +25.000" in page
+    assert "**-.175** [-.3" in page
+    assert "| b | paper | .000 [" in page
+    assert (tmp_path / "tables" / "fine-tuned.csv").read_text().count("\n") == 4
+    plain = leaderboard(build([row("i0", "a", "deletion", 0.5), row("i1", "a", "deletion", 0.4)]), resamples=50)
+    plain.save(tmp_path)
+    assert "originals" not in (tmp_path / "board.md").read_text()
+    assert not (tmp_path / "tables" / "fine-tuned.csv").exists()
