@@ -211,7 +211,7 @@ class AftTask(Task):
                 weights[part] += images
         means = {part: sums[part] / max(weights[part], 1) for part in PARTS}
         total = means["ce"] + self.recipe.mask_weight * means["mask"] + self.recipe.mu * means["kl"]
-        named = {f"validation_{name}": value for name, value in self._own(means).items()}
+        named = {f"held_out_{name}": value for name, value in self._own(means).items()}
         return {"top1": accuracy(self.model, self.validation[0]), **named, SCORE: -total}
 
     def _own(self, parts: dict[str, float]) -> dict[str, float]:
@@ -293,7 +293,7 @@ def train_aft(
     validation: held-out images that choose the best epoch; else a tenth of the subset.  cache, searching, warn: of the
     search for masks (see `tft_search`).  facts: further keys of the card.  The model given is not changed.
     """
-    recipe, settings = recipe or AftRecipe(), settings or Settings(epochs=5)
+    recipe, settings = recipe or AftRecipe(), settings or Settings(epochs=6, lr=5e-3)
     train, check = (subset, validation) if validation is not None else held_out(subset)
     tuned = tuned_model(model.to(device), name, recipe.reduction, settings.seed)
     pictures, held = for_model(train, model), for_model(check, model)
@@ -320,7 +320,7 @@ def train_aft(
     with untouched(model.net):
         parent_top1 = accuracy(model, held)
     card = {
-        "recipe": {"what": "aft", **asdict(recipe), **asdict(settings)},
+        "recipe": {"kind": "aft", **asdict(recipe), **asdict(settings)},
         "command": command,
         "data": description(train),
         "top1": history.best["top1"],
