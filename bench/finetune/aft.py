@@ -150,6 +150,10 @@ class Terms:
     accuracy: float
     masked: int
 
+    def numbers(self) -> dict[str, float]:
+        """Return the parts as numbers."""
+        return {part: float(getattr(self, part).detach()) for part in PARTS}
+
 
 class AftTask(Task):
     """The tuner, and under "full" the network; the score is the loss on held-out images, negative.
@@ -193,7 +197,7 @@ class AftTask(Task):
     def loss(self, rows: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss of a batch, its parts and the accuracy."""
         terms = self.terms(self.train, rows, rng)
-        return terms.total, {"accuracy": terms.accuracy} | self._numbers({k: float(vars(terms)[k]) for k in PARTS})
+        return terms.total, {"accuracy": terms.accuracy} | self._own(terms.numbers())
 
     def validate(self) -> dict[str, float]:
         """Return top-1 and the parts of the loss on held-out images, neither mirrored nor erased."""
@@ -201,16 +205,16 @@ class AftTask(Task):
         for start in range(0, count, EVALUATION_BATCH):
             rows = torch.arange(start, min(start + EVALUATION_BATCH, count))
             terms = self.terms(self.validation, rows)
-            for part in PARTS:
+            for part, value in terms.numbers().items():
                 images = terms.masked if part == "mask" else len(rows)
-                sums[part] += images * float(vars(terms)[part])
+                sums[part] += images * value
                 weights[part] += images
         means = {part: sums[part] / max(weights[part], 1) for part in PARTS}
         total = means["ce"] + self.recipe.mask_weight * means["mask"] + self.recipe.mu * means["kl"]
-        named = {f"validation_{name}": value for name, value in self._numbers(means).items()}
+        named = {f"held_out_{name}": value for name, value in self._own(means).items()}
         return {"top1": accuracy(self.model, self.validation[0]), **named, SCORE: -total}
 
-    def _numbers(self, parts: dict[str, float]) -> dict[str, float]:
+    def _own(self, parts: dict[str, float]) -> dict[str, float]:
         """Return the parts of the loss that this recipe has."""
         weights = {"ce": 1.0, "mask": self.recipe.mask_weight, "kl": self.recipe.mu}
         return {part: value for part, value in parts.items() if weights[part] > 0}
@@ -289,7 +293,7 @@ def train_aft(
     validation: held-out images that choose the best epoch; else a tenth of the subset.  cache, searching, warn: of the
     search for masks (see `tft_search`).  facts: further keys of the card.  The model given is not changed.
     """
-    recipe, settings = recipe or AftRecipe(), settings or Settings(epochs=5)
+    recipe, settings = recipe or AftRecipe(), settings or Settings(epochs=6, lr=5e-3)
     train, check = (subset, validation) if validation is not None else held_out(subset)
     tuned = tuned_model(model.to(device), name, recipe.reduction, settings.seed)
     pictures, held = for_model(train, model), for_model(check, model)
@@ -316,7 +320,7 @@ def train_aft(
     with untouched(model.net):
         parent_top1 = accuracy(model, held)
     card = {
-        "recipe": {"what": "aft", **asdict(recipe), **asdict(settings)},
+        "recipe": {"kind": "aft", **asdict(recipe), **asdict(settings)},
         "command": command,
         "data": description(train),
         "top1": history.best["top1"],

@@ -122,6 +122,7 @@ def test_a_map_without_positive_part_carries_no_mask(model, pictures):
     found = tft_search(model, pictures, "test_nothing_positive")
     right = found.correct.nonzero()[:, 0]
     assert not found.carries[right[::2]].any()
+    assert not any(getattr(found, name)[~found.carries].any() for name in ("levels", "soft", "odds"))
     assert found.carries[right[1::2]].all()
     assert choose(found, pictures.subset.ids).facts["with_mask"] == len(right[1::2])
 
