@@ -6,4 +6,6 @@ save      the written model: weights and card
 classifier, scenes      plain classifiers, and the bundled models
 attention_maps          edited maps of attention branch networks, on disk
 placement, simulate     whose attention misses the object; maps made from its mask or box
+abn                     attention branch networks
+guided, agreement       attention taught by edited maps; how well maps agree
 """

@@ -35,6 +35,8 @@ PatienceOption = Annotated[int, typer.Option(help="Stop after so many epochs wit
 SeedOption = Annotated[int, typer.Option(help="Seed of every draw.", min=0)]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
 PrecisionOption = Annotated[str, typer.Option(help="Of the forward pass: auto, float32, bfloat16.")]
+ShiftOption = Annotated[float, typer.Option(help="Pictures move by up to this share of their side.", min=0, max=0.5)]
+SmoothingOption = Annotated[float, typer.Option(help="Share of the label spread over all classes.", min=0)]
 DataRootOption = Annotated[Path | None, typer.Option(help="Where named subsets find their files.")]
 
 
@@ -56,10 +58,8 @@ def classifier(
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = "auto",
-    shift: Annotated[float, typer.Option(help="Pictures move by up to this share of their side.", min=0, max=0.5)] = (
-        0.0
-    ),
-    label_smoothing: Annotated[float, typer.Option(help="Share of the label spread over all classes.", min=0)] = 0.02,
+    shift: ShiftOption = 0.0,
+    label_smoothing: SmoothingOption = 0.02,
     data_root: DataRootOption = None,
 ) -> None:
     """Train a plain classifier: the original that the other recipes start from."""
@@ -216,6 +216,111 @@ def aft(
         )
     say_masks(card)
     say_card(card)
+
+
+@finetune_app.command(
+    epilog="**Example**  \n`cambench finetune abn --backbone resnet-scenes --subset scenes-train "
+    "--validation scenes-val --epochs 12`"
+)
+def abn(
+    backbone: Annotated[
+        str, typer.Option(help="Trained model to start from, or bundled architecture or timm name (random weights).")
+    ],
+    subset: SubsetOption,
+    validation: ValidationOption = None,
+    out: OutOption = None,
+    name: NameOption = None,
+    map_kernel: Annotated[int, typer.Option(help="Side of the convolution that makes the map: 3 or 1.")] = 3,
+    epochs: EpochsOption = 30,
+    batch_size: BatchOption = 64,
+    lr: RateOption = 2e-3,
+    weight_decay: DecayOption = 0.05,
+    patience: PatienceOption = 0,
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = "auto",
+    shift: ShiftOption = 0.0,
+    label_smoothing: SmoothingOption = 0.02,
+    data_root: DataRootOption = None,
+) -> None:
+    """Train an Attention Branch Network, whose attention map weights what its last stage sees."""
+    from bench.finetune.abn import train_abn
+    from bench.finetune.augment import Augmentation
+
+    name = name or f"abn-{file_name(backbone, '-')}"
+    folder = out or default_folder(name)
+    with training(str(folder)) as progress:
+        card = train_abn(
+            backbone,
+            open_subset(subset, data_root),
+            folder,
+            name,
+            validation=open_validation(validation, data_root),
+            map_kernel=map_kernel,  # type: ignore[arg-type]
+            settings=settings(epochs, batch_size, lr, weight_decay, patience, seed, precision),
+            augmentation=Augmentation(shift=shift),
+            label_smoothing=label_smoothing,
+            device=device,
+            command=command_line(),
+            report=progress.epoch,
+            tick=progress.step,
+        )
+    say_card(card)
+
+
+@finetune_app.command(
+    epilog="**Example**  \n`cambench finetune guided --model abn-scenes --maps maps/abn-scenes --scope all`"
+)
+def guided(
+    model: Annotated[str, typer.Option(help="Attention Branch Network that the maps were edited on.")],
+    maps: Annotated[Path, typer.Option(help="Folder of edited maps (`cambench edit`, `cambench finetune simulate`).")],
+    scope: Annotated[str, typer.Option(help="What learns: all of the attention branch, or its final layers.")] = "all",
+    objective: Annotated[str, typer.Option(help="mse of the maps, or mitsuhara: both heads' losses and maps.")] = "mse",
+    gamma: Annotated[float, typer.Option(help="Weight of the maps' distance in mitsuhara.", min=0)] = 1.0,
+    norms: Annotated[str, typer.Option(help="Batch norms that learn use batch or running statistics.")] = "batch",
+    subset: Annotated[
+        str | None, typer.Option(help="Images that the maps are of [default: the subset that they name].")
+    ] = None,
+    validation: Annotated[
+        str | None, typer.Option(help="Held-out images to measure on [default: those without a map].")
+    ] = None,
+    out: OutOption = None,
+    name: NameOption = None,
+    epochs: EpochsOption = 20,
+    batch_size: BatchOption = 16,
+    lr: RateOption = 3e-3,
+    weight_decay: DecayOption = 0.0,
+    patience: PatienceOption = 0,
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = "auto",
+    data_root: DataRootOption = None,
+) -> None:
+    """Teach an Attention Branch Network where to look, by edited attention maps."""
+    import bench
+    from bench.finetune.attention_maps import load_maps
+    from bench.finetune.guided import Guidance, train_guided
+
+    parent, edited = bench.load_model(model).to(device), load_maps(maps)
+    name = name or f"{parent.name}-guided"
+    folder = out or default_folder(name)
+    with training(str(folder)) as progress:
+        done = train_guided(
+            parent,
+            open_subset(subset or str(edited[0].facts["subset"]), data_root),
+            edited,
+            folder,
+            name,
+            validation=open_validation(validation, data_root),
+            guidance=Guidance(scope, objective, gamma, norms=norms),  # type: ignore[arg-type]
+            settings=settings(epochs, batch_size, lr, weight_decay, patience, seed, precision),
+            command=command_line(),
+            report=progress.epoch,
+            tick=progress.step,
+        )
+    for line in done.lines():
+        say(line)
+    say_card(done.card)
 
 
 @zoo_app.command("train")

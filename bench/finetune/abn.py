@@ -1,0 +1,133 @@
+"""Attention Branch Networks trained: both heads learn the labels, and the attention map comes with them.
+
+Loss, with equal weights as the authors': cross-entropy of the attention branch + cross-entropy of the perception branch
+(Fukui et al., CVPR 2019). All parameters are trained, those of the extractor too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+
+from bench.data import Subset
+from bench.finetune.augment import Augmentation, augmented
+from bench.finetune.classifier import EVALUATION_BATCH, network_input, new_model, share_right
+from bench.finetune.data import Pictures, for_model, held_out
+from bench.finetune.loop import SCORE, Report, Settings, Task, Tick, fit
+from bench.finetune.placement import attention_net
+from bench.finetune.save import build_facts, description, write_model
+from bench.models.abn import AttentionBranchNetwork
+from bench.models.explainee import Explainee, untouched
+
+
+class BranchTask(Task):
+    """All weights of an attention branch network; the score is the perception branch's top-1 in percent."""
+
+    def __init__(
+        self,
+        model: Explainee,
+        train: Pictures,
+        validation: Pictures,
+        augmentation: Augmentation,
+        label_smoothing: float,
+    ) -> None:
+        self.model, self.size = model, len(train)
+        self.net: AttentionBranchNetwork = attention_net(model)
+        self.train, self.validation = train, validation
+        self.augmentation, self.label_smoothing = augmentation, label_smoothing
+
+    def parameters(self) -> list[dict[str, Any]]:
+        """Return all of them."""
+        return [{"params": list(self.net.parameters())}]
+
+    def train_mode(self) -> None:
+        """Train everything."""
+        self.net.train()
+
+    def loss(self, rows: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the sum of both branches' cross-entropies, and the accuracy of both."""
+        pixels = augmented(self.train.pixels(rows), self.augmentation, rng)
+        labels = self.train.labels[rows].to(self.model.device)
+        out = self.net.branches(network_input(self.model, pixels))
+        heads = {"accuracy": out.logits.float(), "attention_accuracy": out.attention_logits.float()}
+        losses = [F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing) for logits in heads.values()]
+        return losses[0] + losses[1], {name: share_right(logits, labels) for name, logits in heads.items()}
+
+    def validate(self) -> dict[str, float]:
+        """Return top-1 of both heads."""
+        numbers = both_top1(self.model, self.validation)
+        return {**numbers, SCORE: numbers["top1"]}
+
+
+@torch.no_grad()
+def both_top1(model: Explainee, pictures: Pictures) -> dict[str, float]:
+    """Return top-1 in percent of the perception branch ("top1") and of the attention branch ("attention_top1")."""
+    net, hits = attention_net(model), torch.zeros(2, dtype=torch.int64)
+    with untouched(net):
+        for rows in torch.split(torch.arange(len(pictures)), EVALUATION_BATCH):
+            out = net.branches(network_input(model, pictures.pixels(rows)))
+            for head, logits in enumerate((out.logits, out.attention_logits)):
+                hits[head] += (logits.argmax(1).cpu() == pictures.labels[rows]).sum()
+    top1, attention_top1 = (100 * hits / len(pictures)).tolist()
+    return {"top1": top1, "attention_top1": attention_top1}
+
+
+def around(base: Explainee, map_kernel: Literal[1, 3] = 3, seed: int = 0) -> Explainee:
+    """Return an untrained attention branch network around a copy of a model's network; the model is left alone."""
+    net = AttentionBranchNetwork(base.net, map_kernel, seed)
+    card = {**build_facts(base), "wrap": {"kind": "abn", "map_kernel": map_kernel}}
+    return Explainee(net, base.mean, base.std, base.size, name=base.name, geometry=base.geometry, card=card)
+
+
+def train_abn(
+    backbone: str,
+    subset: Subset,
+    out: Path,
+    name: str,
+    *,
+    validation: Subset | None = None,
+    map_kernel: Literal[1, 3] = 3,
+    settings: Settings | None = None,
+    augmentation: Augmentation | None = None,
+    label_smoothing: float = 0.02,
+    device: str = "cpu",
+    command: str = "",
+    facts: dict[str, Any] | None = None,
+    report: Report | None = None,
+    tick: Tick | None = None,
+) -> Path:
+    """Train an attention branch network, write NAME.safetensors and its card NAME.json, return the card's path.
+
+    backbone: a bundled architecture or a timm name (random weights), or a trained model of the subset's classes, which
+    is then the parent: both branches and the extractor start from its weights.  validation: held-out images that choose
+    the best epoch; else a tenth of the subset.  map_kernel: of the convolution that makes the map, 3 or 1.
+    facts: further keys of the card.
+
+    Raises BenchError where the backbone cannot be split, or fits neither the subset's classes nor its images.
+    """
+    settings, how = settings or Settings(), augmentation or Augmentation()
+    train, check = (subset, validation) if validation is not None else held_out(subset)
+    base = new_model(backbone, train, settings.seed)
+    parent = base if "sha256" in base.card else None  # a card of trained weights
+    model = around(base, map_kernel, settings.seed).to(device)
+    model.net.to(memory_format=torch.channels_last)
+    task = BranchTask(model, for_model(train, model), for_model(check, model), how, label_smoothing)
+    recipe = {"kind": "abn", "backbone": backbone, "map_kernel": map_kernel, "label_smoothing": label_smoothing}
+    recipe |= {"augmentation": asdict(how)} | asdict(settings)
+    stamp = {"what": "abn", "recipe": recipe, "data": [description(train), description(check)]}
+    history = fit(task, settings, out, stamp | {"parent": parent.fingerprint if parent else ""}, report, tick)
+    card = {
+        "recipe": recipe,
+        "command": command,
+        "data": description(train),
+        "top1": history.best["top1"],
+        "attention_top1": history.best["attention_top1"],
+        "top1_subset": description(check),
+        "epoch": history.best_epoch,
+        **(facts or {}),
+    }
+    return write_model(out, name, model, card, parent)
