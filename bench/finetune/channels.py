@@ -184,7 +184,9 @@ def write_channels(found: Comparison, folder: Path) -> list[Path]:
     files = [folder / "channels.csv", folder / "channels.json", folder / "channels.png"]
     with replaced_file(files[0]) as temporary:
         found.table.to_csv(temporary, index=False, float_format="%.6g")
-    facts = {name: getattr(found, name) for name in ("before", "after", "correlation", "absolute_correlation", "simulated")}
+    facts = {
+        name: getattr(found, name) for name in ("before", "after", "correlation", "absolute_correlation", "simulated")
+    }
     write_json(files[1], facts)
     draw_channels(found, files[2])
     if len(found.ablation):
@@ -201,8 +203,8 @@ def draw_channels(found: Comparison, path: Path) -> None:
 
     shown = found.table
     if len(shown) > MOST_BARS:
-        most = shown["delta"].abs().sort_values(ascending=False, kind="stable").index[:MOST_BARS]
-        shown = shown.loc[sorted(most)]
+        changed = shown["delta"].abs().sort_values(ascending=False, kind="stable").index[:MOST_BARS]
+        shown = shown.loc[sorted(changed)]
     long = shown.melt(id_vars=["name"], value_vars=["before", "after"], var_name="model", value_name="importance")
     long["model"] = long["model"].map({"before": f"{found.before} (before)", "after": f"{found.after} (after)"})
     with sns.axes_style("whitegrid"):

@@ -11,10 +11,15 @@ from typing import Any
 from bench.data import load_subset
 from bench.errors import BenchError, suggestions
 from bench.files import replaced_file
+from bench.finetune import guided
+from bench.finetune.abn import train_abn
+from bench.finetune.aft import train_aft
+from bench.finetune.attention_maps import load_maps
 from bench.finetune.augment import Augmentation
 from bench.finetune.classifier import train_classifier
 from bench.finetune.loop import Report, Settings, Tick
-from bench.models.zoo import WEIGHTS_FOLDER
+from bench.finetune.simulate import simulate_maps
+from bench.models.zoo import WEIGHTS_FOLDER, load_model
 
 LICENCE = "Apache-2.0"
 TRAIN, VALIDATION = "scenes-train", "scenes-val"
@@ -24,8 +29,14 @@ SETTINGS = Settings(epochs=18, lr=4e-3, keep="last", precision="bfloat16")
 ARCHITECTURE = {"resnet-scenes": "resnet_scenes", "vgg-scenes": "vgg_scenes"}
 """Bundled plain classifiers and their architectures."""
 
-BUNDLED = (*ARCHITECTURE,)
+TUNED = {"resnet-scenes-aft": "resnet-scenes", "vgg-scenes-aft": "vgg-scenes"}
+"""Bundled models with fine-tuned activations and their originals."""
+ABN, GUIDED, ABN_BACKBONE = "abn-scenes", "abn-scenes-guided", "resnet_scenes_narrow"
+
+BUNDLED = (*ARCHITECTURE, *TUNED, ABN, GUIDED)
 """The bundled models, parents before what is made from them."""
+
+Made = Callable[..., Path]
 
 
 def train_bundled(
@@ -38,16 +49,20 @@ def train_bundled(
     """
     if name not in BUNDLED:
         raise BenchError(f"There is no recipe for {name!r}.{suggestions(name, BUNDLED)}")
-    card = RECIPES[name](name, work / name, f"cambench zoo train {name}", report, tick, changes)
+    command = f"cambench zoo train {name}"
+    card = RECIPES[name](
+        name, work / name, changes, command=command, facts={"licence": LICENCE}, report=report, tick=tick
+    )
     for made in (card.with_suffix(".safetensors"), card):
         with replaced_file(folder / made.name) as temporary:
             shutil.copyfile(made, temporary)
     return folder / card.name
 
 
-def _plain(
-    name: str, out: Path, command: str, report: Report | None, tick: Tick | None, changes: dict[str, Any]
-) -> Path:
+# Every recipe keeps the last weights and only looks at scenes-val, so that nothing was chosen on what boards score.
+
+
+def _plain(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
     return train_classifier(
         ARCHITECTURE[name],
         load_subset(TRAIN),
@@ -56,11 +71,44 @@ def _plain(
         validation=load_subset(VALIDATION),
         settings=replace(SETTINGS, **changes),
         augmentation=AUGMENTATION,
-        command=command,
-        facts={"licence": LICENCE},
-        report=report,
-        tick=tick,
+        **more,
     )
 
 
-RECIPES: dict[str, Callable[..., Path]] = dict.fromkeys(ARCHITECTURE, _plain)
+def _aft(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
+    settings = replace(Settings(epochs=6, lr=5e-3, keep="last"), **changes)
+    parent, check = load_model(TUNED[name]), load_subset(VALIDATION)
+    return train_aft(parent, load_subset(TRAIN), out, name, validation=check, settings=settings, **more)
+
+
+def _abn(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
+    return train_abn(
+        ABN_BACKBONE,
+        load_subset(TRAIN),
+        out,
+        name,
+        validation=load_subset(VALIDATION),
+        settings=replace(SETTINGS, **changes),
+        augmentation=AUGMENTATION,
+        **more,
+    )
+
+
+def _guided(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
+    """Simulated maps of a tenth of the training images that are right in class, then the attention branch."""
+    parent, train = load_model(ABN), load_subset(TRAIN)
+    maps = out / "simulated-maps"
+    simulate_maps(parent, train, maps)
+    settings = replace(guided.SETTINGS, keep="last", **changes)
+    check = load_subset(VALIDATION)
+    return guided.train_guided(
+        parent, train, load_maps(maps), out, name, validation=check, settings=settings, **more
+    ).card
+
+
+RECIPES: dict[str, Made] = {
+    **dict.fromkeys(ARCHITECTURE, _plain),
+    **dict.fromkeys(TUNED, _aft),
+    ABN: _abn,
+    GUIDED: _guided,
+}

@@ -13,27 +13,27 @@ from torch import nn
 
 def resnet_scenes(num_classes: int = 10) -> nn.Module:
     """Return a ResNet of one basic block per stage, dilated after stride 8: GAP and one linear layer as head."""
-    net: nn.Module = ResNet(
-        BasicBlock,
-        [1, 1, 1, 1],
-        num_classes=num_classes,
-        stem_type="deep",
-        stem_width=16,
-        channels=(32, 64, 80, 96),
-        output_stride=8,
-    )
-    return net
+    return _resnet(1, (32, 64, 80, 96), num_classes)
+
+
+def resnet_scenes_narrow(num_classes: int = 10) -> nn.Module:
+    """Return a narrower one, which leaves room for an attention branch within 2 MB."""
+    return _resnet(1, (32, 56, 72, 80), num_classes)
 
 
 def resnet_small(num_classes: int = 20) -> nn.Module:
     """Return a ResNet of two basic blocks per stage, dilated after stride 8, for photographs of 64x64: grid 8x8."""
+    return _resnet(2, (32, 64, 96, 128), num_classes)
+
+
+def _resnet(blocks: int, channels: tuple[int, ...], num_classes: int) -> nn.Module:
     net: nn.Module = ResNet(
         BasicBlock,
-        [2, 2, 2, 2],
+        [blocks] * 4,
         num_classes=num_classes,
         stem_type="deep",
         stem_width=16,
-        channels=(32, 64, 96, 128),
+        channels=channels,
         output_stride=8,
     )
     return net
@@ -66,6 +66,7 @@ def _vgg(layers: tuple[int | str, ...], hidden: int, num_classes: int) -> nn.Mod
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet_scenes": resnet_scenes,
+    "resnet_scenes_narrow": resnet_scenes_narrow,
     "vgg_scenes": vgg_scenes,
     "resnet_small": resnet_small,
     "vgg_small": vgg_small,
