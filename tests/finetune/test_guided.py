@@ -288,15 +288,15 @@ def test_agreement_by_hand(parent, subset):
     labels = torch.from_numpy(subset.labels[:2])
     right = F.one_hot(labels, 10).float()
     wrong = F.one_hot((labels + 1) % 10, 10).float()
-    maps = torch.tensor([[[[1.0, 0.0], [0.5, 0.0]]], [[[0.2, 0.2], [0.2, 0.2]]]])
+    maps = torch.tensor([[[[0.6, 0.2], [0.44, 0.2]]], [[[0.2, 0.2], [0.2, 0.2]]]])
     net = Dictated(bench.load_model("resnet-scenes").net, maps, torch.stack([right[0], wrong[1]]), right)
     model = parent.with_net(net)
     targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.2, 0.2], [0.2, 0.0]]])
     numbers = agreement(model, Group(for_model(subset, parent), torch.arange(2), targets[:, None]))
     assert (numbers["images"], numbers["top1"], numbers["attention_top1"]) == (2, 50.0, 100.0)
-    assert numbers["mse"] == pytest.approx((0.25 / 4 + 0.04 / 4) / 2, abs=1e-7)
-    # Pearson: [1,0,.5,0] with [1,0,0,0] is .625 / sqrt(.6875 * .75); a constant map agrees with nothing.
-    assert numbers["pearson"] == pytest.approx((0.625 / (0.6875 * 0.75) ** 0.5 + 0) / 2, abs=1e-6)
+    assert numbers["mse"] == pytest.approx((0.4336 / 4 + 0.04 / 4) / 2, abs=1e-7)
+    # Pearson, of [1,0,.6,0] with [1,0,0,0] as well: .6 / sqrt(.72 * .75); a constant map agrees with nothing.
+    assert numbers["pearson"] == pytest.approx((0.6 / (0.72 * 0.75) ** 0.5 + 0) / 2, abs=1e-6)
     # IoU of unit maps at .5: two cells and one in common with one; a constant map has no cell above.
     assert numbers["iou"] == pytest.approx((1 / 2 + 0) / 2)
     up = F.interpolate(maps, size=(96, 96), mode="bilinear", align_corners=False)[:, 0]
