@@ -16,7 +16,11 @@ import uvicorn
 from bench.editor import Session, address_of, listen
 from bench.editor.server import make_app
 from bench.finetune.attention_maps import load_map, load_maps
+from bench.finetune.guided import train_guided
+from bench.finetune.loop import Settings
+from bench.finetune.placement import placements
 from bench.finetune.simulate import simulate_maps
+from bench.models import load_model
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
@@ -373,6 +377,32 @@ def test_keys_of_the_brush_and_help(page):
     page.keyboard.press("Escape")
     assert not page.is_visible("#help")
     state(page, "Not drawn yet")
+
+
+# --- training from it
+
+
+def test_what_was_drawn_trains_the_network(page, editor, abn, scenes, tmp_path):
+    """Three images drawn with the mouse; guided fine-tuning moves the network's own maps towards them."""
+    for k in range(3):
+        x0, y0, x1, y1 = editor.session.view(k)["boxes"][0]
+        page.keyboard.press("c")
+        page.locator("#radius").fill(str((y1 - y0) / 2))
+        drag(page, (x0 + 8, (y0 + y1) / 2), (x1 - 8, (y0 + y1) / 2))
+        page.keyboard.press("Enter")
+        sync_api.expect(page.locator("#item")).to_contain_text(editor.session.queue[k + 1].item)
+        settled(page)
+    drawn = load_maps(editor.session.folder)
+    assert [one.facts["source"] for one in drawn] == ["editor"] * 3
+    assert all(one.facts["after"]["energy"] > 0.5 > one.facts["before"]["energy"] for one in drawn)
+    settings = Settings(epochs=6, batch_size=3, lr=3e-3, weight_decay=0.0)
+    done = train_guided(abn, scenes, drawn, tmp_path / "guided", "guided", settings=settings)
+    assert not done.simulated
+    assert done.after["edited"]["mse"] < 0.7 * done.before["edited"]["mse"]
+    trained = load_model(done.card)
+    assert trained.parent == "abn"
+    before, after = ({p.item: p.energy for p in placements(model, scenes)} for model in (abn, trained))
+    assert all(after[one.item] > before[one.item] for one in drawn)
 
 
 # --- nothing is lost
