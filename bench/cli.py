@@ -24,7 +24,7 @@ from rich.table import Table
 from bench.errors import BenchError, NotApplicable
 from bench.files import file_name
 from bench.finetune.commands import finetune_app, zoo_app
-from bench.terminal import EX_STOPPED, EX_USAGE, command_line, console, errors
+from bench.terminal import EX_STOPPED, EX_USAGE, command_line, console, errors, looking, say, stoppable
 from bench.version import __version__
 
 if TYPE_CHECKING:
@@ -260,6 +260,53 @@ def explain(
     shown = target if target is not None else _predicted(chosen, images)
     draw_overlays(chosen.denormalise(images)[0], maps, f"{chosen.name}, class {shown}", path)
     console.print(f"{len(maps)} maps of class {shown}: {path}", highlight=False, soft_wrap=True)
+
+
+@app.command(
+    epilog="""**Examples**
+
+- `cambench edit --model abn-scenes --subset scenes-val --limit 100`
+
+- `cambench finetune guided --model abn-scenes --maps runs/attention-maps/abn-scenes--scenes-val` - to train from them
+"""
+)
+def edit(
+    model: Annotated[str, typer.Option(help="Model with an attention branch: bundled name or card file.")],
+    subset: Annotated[str, typer.Option(help="Subset name, manifest, folder with annotations.csv, or parquet.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the maps [default: runs/attention-maps/MODEL--SUBSET].")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port on this machine; 0: any that is free.", min=0, max=65535)] = 8765,
+    limit: Annotated[int, typer.Option(help="Images of the subset to look at; 0 for all.", min=0)] = 0,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Edit every image, not only those right in class and wrong in place.")
+    ] = False,
+    browser: Annotated[bool, typer.Option(help="Open the page, where there is a screen.")] = True,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    plugin: PluginOption = None,
+    data_root: Annotated[Path | None, typer.Option(help="Where named subsets find their files.")] = None,
+) -> None:
+    """Draw attention maps by hand: a page on this machine, where each saved map is a file that training reads.
+
+    The queue holds the images that are right in class and wrong in place. Started again, it goes on at the first image
+    without a map. Ctrl-C ends it.
+    """
+    import bench
+    from bench.editor import Session, address_of, listen, serve
+
+    _plugins(plugin)
+    _check_device(device)
+    loaded = bench.load_model(model).to(device)
+    images = bench.load_subset(subset, limit=limit or None, data_root=data_root)
+    folder = out or Path("runs") / "attention-maps" / file_name(f"{loaded.name}--{images.name}", "-")
+    with stoppable("Stopped before the page was open."), listen(port) as listening:
+        with looking(f"{images.name} under {loaded.name}") as report:
+            session = Session(loaded, images, folder, everything, report)
+        with session:
+            say(f"{len(session)} images to edit, of {len(session.seen)} looked at; maps are saved in {folder}.")
+            say(f"Open {address_of(listening)} in a browser of this machine; Ctrl-C ends the editor.")
+            serve(session, listening, browser)
+    say(f"Closed; the maps are in {folder}.")
 
 
 # --- the parts of `run`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,3 +70,14 @@ def training(what: str) -> Iterator[TrainingProgress]:
     words = f"Stopped; {what} keeps its finished epochs. Start the same command again to go on."
     with stoppable(words), TrainingProgress() as progress:
         yield progress
+
+
+@contextmanager
+def looking(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar while images are looked at; gives report(done, total)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True, refresh_per_second=4) as bar:
+        shown = bar.add_task(f"Looking at {what}", total=None)
+        yield lambda done, total: bar.update(shown, completed=done, total=total)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
 import pytest
 import torch
+
+from bench.data import Subset
+from bench.models import Explainee
+from bench.types import Sample
 
 # Two cores are shared with other work, and tiny nets are slower with threads than without.
 torch.set_num_threads(int(os.environ.get("CAMBENCH_TEST_THREADS", "1")))
@@ -22,3 +27,43 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real images: {root} is not a folder (set CAMBENCH_DATA to one that has ilsvrc-sample-1k)")
     return root
+
+
+@pytest.fixture(scope="session")
+def abn() -> Explainee:
+    """Return a network with an untrained attention branch over resnet-scenes: right in class, wrong in place."""
+    from bench.models import load_model
+    from bench.models.abn import AttentionBranchNetwork
+
+    parent = load_model("resnet-scenes")
+    net = AttentionBranchNetwork(parent.net).eval()
+    card = parent.card | {"wrap": {"kind": "abn", "map_kernel": 3}}
+    return Explainee(net, parent.mean, parent.std, parent.size, name="abn", geometry=parent.geometry, card=card)
+
+
+@pytest.fixture(scope="session")
+def scenes() -> Subset:
+    """Return the first 24 scenes of scenes-val, with masks and boxes."""
+    from bench.data import load_subset
+
+    return load_subset("scenes-val", limit=24)
+
+
+class WithoutTruth:
+    """A source of samples as another one, but with neither boxes nor masks."""
+
+    has_boxes = has_masks = False
+
+    def __init__(self, source: object) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._source, name)
+
+    def read(self, position: int) -> Sample:
+        return dataclasses.replace(self._source.read(position), boxes=None, mask=None)
+
+
+@pytest.fixture
+def without_truth() -> type[WithoutTruth]:
+    return WithoutTruth

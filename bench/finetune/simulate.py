@@ -30,6 +30,7 @@ SOFT_SHARE = 1 / 24
 """Standard deviation of the soft edge where none is given, as a share of the side: 4 pixels of 96, 9 of 224."""
 
 Kind = Literal["boxes", "masks"]
+KINDS: tuple[Kind, ...] = ("masks", "boxes")
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,8 @@ def _pixels(truth: Truth, kind: Kind, size: int) -> torch.Tensor:
 
 
 def _kind(subset: Subset, kind: Kind | None) -> Kind:
-    have: dict[Kind, bool] = {"masks": subset.has_masks, "boxes": subset.has_boxes}
-    chosen = kind or next((one for one in have if have[one]), None)
+    have = {"masks": subset.has_masks, "boxes": subset.has_boxes}
+    chosen = kind or next((one for one in KINDS if have[one]), None)
     if chosen is None or not have.get(chosen):
         raise BenchError(
             f"The subset {subset.name} has no {chosen or 'boxes or masks'}, so no maps can be simulated from them; "

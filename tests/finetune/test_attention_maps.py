@@ -32,7 +32,7 @@ FACTS = {
     "image_id": "scenes-val-000003",
     "subset": "scenes-val",
     "manifest_id": "0123456789ab",
-    "model": "abn-untrained",
+    "model": "abn",
     "weights_id": "aaa-bbb",
     "label": 3,
     "when": "2026-11-20T12:00:00+00:00",
@@ -175,7 +175,7 @@ def test_two_files_of_one_item_are_refused(tmp_path):
 def test_maps_of_another_model_subset_or_size(abn, scenes):
     check_maps([of_model(abn, scenes, 0), of_model(abn, scenes, 1)], abn, scenes)
     for facts, words in (
-        ({"weights_id": "aaa-bbb"}, r"of the model abn-untrained \(aaa-bbb\)"),
+        ({"weights_id": "aaa-bbb"}, r"of the model abn \(aaa-bbb\)"),
         ({"manifest_id": "0123456789ab"}, "another folder"),
         ({"item": "nothing"}, "nothing, which is not in the subset"),
         ({"label": 9}, "class 9"),

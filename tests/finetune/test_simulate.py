@@ -143,23 +143,8 @@ def test_bad_input_is_one_sentence(abn, scenes, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-class WithoutTruth:
-    """The scenes as a source that has neither boxes nor masks."""
-
-    has_boxes = has_masks = False
-
-    def __init__(self, source: object) -> None:
-        self._source = source
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._source, name)
-
-    def read(self, position: int) -> bench.Sample:
-        return dataclasses.replace(self._source.read(position), boxes=None, mask=None)
-
-
-def test_without_truth_nothing_can_be_simulated(abn, scenes, tmp_path):
-    bare = dataclasses.replace(scenes, source=WithoutTruth(scenes.source))
+def test_without_truth_nothing_can_be_simulated(abn, scenes, tmp_path, without_truth):
+    bare = dataclasses.replace(scenes, source=without_truth(scenes.source))
     assert all(p.energy is None and not p.misplaced for p in placements(abn, bare))
     with pytest.raises(BenchError, match="no boxes or masks, so no maps can be simulated"):
         simulate_maps(abn, bare, tmp_path)

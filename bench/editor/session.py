@@ -1,0 +1,387 @@
+"""What the editor knows and does, without the web: the queue, the maps on disk, and the network under an edited map."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+import torch
+
+from bench.data.subset import Subset, id_hash
+from bench.errors import BenchError
+from bench.files import write_json
+from bench.finetune.attention_maps import (
+    DRAWN,
+    EditedMap,
+    Grey,
+    check_origin,
+    edited_map,
+    expanded,
+    grey_of,
+    load_map,
+    load_maps,
+    map_files,
+    map_path,
+    upsampled,
+    utc_now,
+    write_map,
+)
+from bench.finetune.placement import Placement, attention_net, check_classes, energy_inside, frame_of, placements
+from bench.models.abn import to_grid
+from bench.models.explainee import Explainee, untouched
+from bench.types import Batch
+from bench.version import __version__
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: there, one editor per folder is up to the user
+    fcntl = None  # type: ignore[assignment]
+
+HISTORY, SEEN, LOCK = "history", "placements.json", ".lock"
+SEEN_FORMAT = 1
+TOP = 5
+KEPT = 64
+"""Images whose own map and logits are kept in memory."""
+
+Report = Callable[[int, int], None]
+
+
+class ConflictError(Exception):
+    """A map was saved over a newer one: `current` is that one; the refused map is kept at `kept`."""
+
+    def __init__(self, current: EditedMap, kept: Path) -> None:
+        super().__init__(f"revision {current.facts['revision']} is newer")
+        self.current = current
+        self.kept = kept
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A network under one map.
+
+    probabilities: [C] of the perception branch.  energy: share of the map, as the network uses it, inside the truth;
+    None where there is none.  attention: that map, uint8 [h,w].
+    """
+
+    probabilities: torch.Tensor
+    energy: float | None
+    attention: Grey
+
+    @property
+    def predicted(self) -> int:
+        """Return the class with the highest probability."""
+        return int(self.probabilities.argmax())
+
+    def facts(self, label: int) -> dict[str, Any]:
+        """Return what is stored with a map: predicted class, the label's probability, energy inside the truth."""
+        probability = float(self.probabilities[label])
+        return {"predicted": self.predicted, "probability": round(probability, 6), "energy": _rounded(self.energy)}
+
+
+@dataclass(frozen=True)
+class Looked:
+    """One image as the network sees it by itself.
+
+    batch: of one.  own: its map over the image, uint8 [size,size], which pools back to the network's.  before: Outcome.
+    """
+
+    batch: Batch
+    images: torch.Tensor
+    own: Grey
+    before: Outcome
+
+
+class Session:
+    """One editor: a queue of images of a subset, and a folder that its maps are saved in, one file per image.
+
+    model: has an attention branch.  folder: is made; one editor at a time has it (a second is a BenchError).
+    everything: the queue holds every image; else those right in class and wrong in place (less than half of the
+    attention inside the truth), or without truth all that are right in class.
+    report(done, total): called while the images are looked at, which happens once per folder.
+
+    Raises BenchError where the model has no attention branch, the queue is empty, the folder cannot be written to, or
+    holds maps of another model or subset.
+    """
+
+    def __init__(
+        self,
+        model: Explainee,
+        subset: Subset,
+        folder: str | Path,
+        everything: bool = False,
+        report: Report | None = None,
+    ) -> None:
+        self.model, self.subset, self.folder = model, subset, Path(folder)
+        self.everything = everything
+        self._net = attention_net(model)
+        check_classes(model, subset)
+        self._geometry = frame_of(model, subset)
+        self._files, self._forward = threading.RLock(), threading.RLock()
+        self._looked: OrderedDict[int, Looked] = OrderedDict()
+        self._held = _hold(self.folder)
+        try:
+            self._saved = self._read_saved()
+            self.seen = self._see(report)
+            self.queue = self._queue()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: type | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the folder free for another editor."""
+        self._held.close()
+
+    # --- the queue
+
+    def __len__(self) -> int:
+        return len(self.queue)
+
+    @property
+    def first(self) -> int:
+        """Return the position of the first image that no person has drawn on yet; 0 where all are done."""
+        return next((k for k in range(len(self)) if not self.drawn(k)), 0)
+
+    def drawn(self, k: int) -> bool:
+        """Return whether a person has saved a map for the image at position k."""
+        facts = self._saved.get(self.queue[k].item)
+        return facts is not None and facts["source"] == DRAWN
+
+    def state(self, k: int) -> dict[str, Any]:
+        """Return how far the image at position k is: its saved revision (0: none), when and by whom."""
+        facts = self._saved.get(self.queue[k].item, {})
+        return {
+            "item": self.queue[k].item,
+            "revision": facts.get("revision", 0),
+            "when": facts.get("when"),
+            "source": facts.get("source"),
+        }
+
+    def _queue(self) -> list[Placement]:
+        right = [p for p in self.seen if p.right]
+        if self.everything:
+            return self.seen
+        if any(p.energy is not None for p in self.seen):
+            chosen = [p for p in right if p.misplaced]
+            lacking = f"of the {len(right)} right in class none has less than half of its attention on the object"
+        else:
+            chosen, lacking = right, "none is right in class"
+        if not chosen:
+            raise BenchError(
+                f"The queue is empty: of {len(self.seen)} images of {self.subset.name} under {self.model.name}, "
+                f"{lacking if right else 'none is right in class'}; use --all to edit every image, or another subset."
+            )
+        return chosen
+
+    def _see(self, report: Report | None) -> list[Placement]:
+        """Return the placements of the subset's images; kept in a file, since a restart should not take minutes."""
+        file = self.folder / SEEN
+        stamp = {
+            "format": SEEN_FORMAT,
+            "weights_id": self.model.weights_id,
+            "manifest_id": self.subset.manifest_id,
+            "geometry": self._geometry.id,
+            "items": id_hash("\n".join(self.subset.ids)),
+        }
+        try:
+            kept = json.loads(file.read_text())
+            if kept["stamp"] == stamp:
+                return [Placement(**row) for row in kept["rows"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # not there, or not ours to read: it is only kept to save time
+        rows = placements(self.model, self.subset, report)
+        write_json(file, {"stamp": stamp, "rows": [asdict(row) for row in rows]})
+        return rows
+
+    # --- an image
+
+    def view(self, k: int) -> dict[str, Any]:
+        """Return what the page shows of position k; maps are uint8 [size,size] arrays.
+
+        "own": the network's map; "map": the saved one, else "own"; "truth": boxes and mask in the frame, or None.
+        """
+        looked, placement = self._look(k), self.queue[k]
+        with self._files:
+            current = self._current(placement.item)
+            self._note(placement.item, current)
+        truth = looked.batch.truth
+        return {
+            **self.state(k),
+            "label": placement.label,
+            "class_name": self.class_name(placement.label),
+            "own": looked.own,
+            "map": looked.own if current is None else current.grey,
+            "boxes": None if truth.boxes is None else truth.boxes[0].tolist(),
+            "mask": None if truth.masks is None else truth.masks[0].numpy().astype(np.uint8),
+            "outcome": self._compare(looked.before, looked.before),
+        }
+
+    def frame(self, k: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Return the image at position k as the model sees it: uint8 [size,size,3]."""
+        return self._geometry.frame(self.subset[self.queue[k].index].image)
+
+    def infer(self, k: int, grey: Grey) -> dict[str, Any]:
+        """Return top classes and energy with the network's own map and with a map uint8 [size,size] in its place."""
+        looked = self._look(k)
+        return self._compare(looked.before, self._outcome(looked, grey))
+
+    def class_name(self, label: int) -> str:
+        """Return the name of a class."""
+        names = self.subset.class_names
+        return names[label] if label < len(names) else str(label)
+
+    def _look(self, k: int) -> Looked:
+        with self._forward:
+            if k not in self._looked:
+                self._looked[k] = self._look_anew(k)
+            self._looked.move_to_end(k)
+            while len(self._looked) > KEPT:
+                self._looked.popitem(last=False)
+            return self._looked[k]
+
+    def _look_anew(self, k: int) -> Looked:
+        batch = self.subset.batch([self.queue[k].index], self._geometry)
+        images = self.model.normalise(batch.pixels.to(self.model.device))
+        with untouched(self.model.net), torch.inference_mode():
+            out = self._net.branches(images)
+        own = expanded(out.attention.cpu(), self.model.size)[0].numpy()
+        return Looked(batch, images, grey_of(own), self._judged(batch, out.logits, out.attention))
+
+    def _outcome(self, looked: Looked, grey: Grey) -> Outcome:
+        height, width = looked.before.attention.shape
+        maps = torch.from_numpy(grey.astype(np.float32) / np.float32(255))[None]
+        attention = to_grid(maps, height, width).clamp(0, 1).to(self.model.device)
+        with self._forward, untouched(self.model.net), torch.inference_mode():
+            return self._judged(looked.batch, self._net(looked.images, attention=attention), attention)
+
+    def _judged(self, batch: Batch, logits: torch.Tensor, attention: torch.Tensor) -> Outcome:
+        attention = attention.cpu()
+        truth = batch.truth.pixels(self.model.size, self.model.size)
+        energy = None if truth is None else energy_inside(upsampled(attention, self.model.size), truth)[0]
+        return Outcome(logits.cpu().softmax(1)[0], energy, grey_of(attention[0, 0].numpy()))
+
+    def _compare(self, before: Outcome, after: Outcome) -> dict[str, Any]:
+        top = dict.fromkeys(
+            int(c) for p in (before, after) for c in p.probabilities.topk(min(TOP, len(p.probabilities))).indices
+        )
+        return {
+            "classes": [
+                {
+                    "label": c,
+                    "name": self.class_name(c),
+                    "before": float(before.probabilities[c]),
+                    "after": float(after.probabilities[c]),
+                }
+                for c in top
+            ],
+            "before": {"energy": before.energy, "predicted": before.predicted},
+            "after": {"energy": after.energy, "predicted": after.predicted},
+            "attention": after.attention,
+        }
+
+    # --- saving
+
+    def save(self, k: int, grey: Grey, base: int) -> EditedMap:
+        """Save a map uint8 [size,size] for position k, begun from revision `base` (0: none), and return what is saved.
+
+        The version before goes to the history. A newer revision than `base` raises `ConflictError`, and the map that
+        was refused goes to the history too, so that nothing is lost whatever is decided then.
+        """
+        looked, item = self._look(k), self.queue[k].item
+        after = self._outcome(looked, grey)
+        with self._files:
+            current = self._current(item)
+            started = {"started_from": "model" if current is None else current.facts["source"]}
+            edited = edited_map(grey, self._facts(k, looked, after, base + 1) | started)
+            if current is not None and current.facts["revision"] != base:
+                refused = edited_map(grey, edited.facts | {"refused": True})
+                raise ConflictError(current, self._keep(refused, "refused"))
+            if current is not None:
+                if current.facts["source"] == DRAWN and np.array_equal(current.grey, grey):
+                    return current  # pressed twice
+                self._keep(current)
+            write_map(map_path(self.folder, item), edited)
+            self._note(item, edited)
+        return edited
+
+    def _facts(self, k: int, looked: Looked, after: Outcome, revision: int) -> dict[str, Any]:
+        placement = self.queue[k]
+        return {
+            "item": placement.item,
+            "image_id": looked.batch.image_ids[0],
+            "subset": self.subset.name,
+            "manifest_id": self.subset.manifest_id,
+            "model": self.model.name,
+            "weights_id": self.model.weights_id,
+            "label": placement.label,
+            "when": utc_now(),
+            "source": DRAWN,
+            "revision": revision,
+            "before": looked.before.facts(placement.label),
+            "after": after.facts(placement.label),
+            "cambench": __version__,
+        }
+
+    def _current(self, item: str) -> EditedMap | None:
+        """Return the map of an item as it lies on disk now, or None."""
+        path = map_path(self.folder, item)
+        return load_map(path) if path.exists() else None
+
+    def _note(self, item: str, edited: EditedMap | None) -> None:
+        if edited is None:
+            self._saved.pop(item, None)
+        else:
+            self._saved[item] = edited.facts
+
+    def _keep(self, edited: EditedMap, word: str = "") -> Path:
+        """Write a map into the history under a name that nothing has."""
+        stem = map_path(self.folder, edited.item).stem
+        name = ".".join(part for part in (stem, f"r{edited.facts['revision']:04d}", word) if part)
+        path, count = self.folder / HISTORY / f"{name}.png", 1
+        while path.exists():
+            count += 1
+            path = self.folder / HISTORY / f"{name}-{count}.png"
+        write_map(path, edited)
+        return path
+
+    def _read_saved(self) -> dict[str, dict[str, Any]]:
+        maps = load_maps(self.folder) if map_files(self.folder) else []
+        check_origin(maps, self.model, self.subset)
+        return {one.item: one.facts for one in maps}
+
+
+def _hold(folder: Path) -> IO[bytes]:
+    """Make the folder and its history, see that both can be written to, and take the folder for this editor."""
+    try:
+        (folder / HISTORY).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder / HISTORY):
+            pass
+        held = (folder / LOCK).open("ab")
+    except OSError as error:
+        raise BenchError(f"Maps cannot be saved in {folder} ({error.strerror}); choose another --out.") from None
+    if fcntl is not None:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            held.close()
+            raise BenchError(
+                f"The folder {folder} is open in another editor; go on there, close it, or choose another --out."
+            ) from None
+    return held
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)

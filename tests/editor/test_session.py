@@ -1,0 +1,334 @@
+"""The editor without the web: what is in the queue, what a map does, and that no saved work can be lost."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import bench
+from bench.editor import ConflictError, Session
+from bench.editor import session as module
+from bench.errors import BenchError
+from bench.finetune.attention_maps import check_maps, load_map, load_maps, map_path
+from bench.finetune.placement import placements
+from bench.finetune.simulate import simulate_maps
+from bench.models.abn import AttentionBranchNetwork, to_grid
+
+
+@pytest.fixture
+def session(abn, scenes, tmp_path):
+    with Session(abn, scenes, tmp_path / "maps") as made:
+        yield made
+
+
+def blob(session: Session, k: int, row: int = 20) -> np.ndarray:
+    grey = session.view(k)["own"].copy()
+    grey[row : row + 24, 30:60] = 255
+    return grey
+
+
+# --- the queue
+
+
+def test_the_queue_holds_what_is_right_in_class_and_wrong_in_place(abn, scenes, tmp_path):
+    rows = placements(abn, scenes)
+    assert any(not p.right for p in rows)
+    with Session(abn, scenes, tmp_path) as session:
+        assert [p.item for p in session.queue] == [p.item for p in rows if p.right and p.energy < 0.5]
+    with Session(abn, scenes, tmp_path, everything=True) as session:
+        assert [p.item for p in session.queue] == list(scenes.ids)
+
+
+def test_without_truth_the_queue_holds_what_is_right_in_class(abn, scenes, tmp_path, without_truth):
+    bare = dataclasses.replace(scenes, source=without_truth(scenes.source))
+    with Session(abn, bare, tmp_path) as session:
+        assert [p.item for p in session.queue] == [p.item for p in placements(abn, scenes) if p.right]
+        view = session.view(0)
+        assert view["boxes"] is None
+        assert view["mask"] is None
+        assert view["outcome"]["before"]["energy"] is None
+        assert session.save(0, blob(session, 0), 0).facts["after"]["energy"] is None
+
+
+def test_an_empty_queue_says_why(abn, scenes, tmp_path):
+    wrong = next(p.index for p in placements(abn, scenes) if not p.right)
+    one = dataclasses.replace(scenes, positions=(scenes.positions[wrong],))
+    with pytest.raises(BenchError, match=r"queue is empty: of 1 images .* none is right in class; use --all"):
+        Session(abn, one, tmp_path)
+    right = next(p for p in placements(abn, scenes) if p.right)
+    # An attention that lies on the object: all of the frame is the object.
+    whole = dataclasses.replace(scenes, positions=(scenes.positions[right.index],), source=Whole(scenes.source))
+    with pytest.raises(BenchError, match=r"of the 1 right in class none has less than half"):
+        Session(abn, whole, tmp_path)
+
+
+class Whole:
+    """The scenes as a source whose masks are the whole frame."""
+
+    def __init__(self, source):
+        self._source = source
+
+    def __getattr__(self, name):
+        return getattr(self._source, name)
+
+    def read(self, position):
+        sample = self._source.read(position)
+        return dataclasses.replace(sample, mask=np.ones_like(sample.mask))
+
+
+# --- the network under a map
+
+
+def test_an_image_comes_with_the_networks_map_and_truth(abn, scenes, session):
+    view = session.view(0)
+    index = session.queue[0].index
+    batch = scenes.batch([index], abn.geometry)
+    with torch.no_grad():
+        own = abn.net.attention_map(abn.normalise(batch.pixels))
+    values = torch.from_numpy(view["own"].astype(np.float32) / 255)[None]
+    assert (to_grid(values, 12, 12) - own).abs().max() < 0.03
+    assert np.array_equal(view["map"], view["own"])
+    assert np.array_equal(view["mask"].astype(bool), batch.truth.masks[0].numpy())
+    assert view["boxes"] == batch.truth.boxes[0].tolist()
+    assert np.array_equal(session.frame(0), scenes[index].image)
+    assert view["class_name"] == scenes.class_names[scenes.labels[index]]
+    assert (view["revision"], view["source"], view["when"]) == (0, None, None)
+
+
+def test_inference_puts_the_edited_map_into_the_network(abn, scenes, session):
+    grey = blob(session, 0)
+    outcome = session.infer(0, grey)
+    images = abn.normalise(scenes.batch([session.queue[0].index], abn.geometry).pixels)
+    injected = to_grid(torch.from_numpy(grey / np.float32(255))[None], 12, 12)
+    with torch.no_grad():
+        before, after = (abn.net(images, attention=a).softmax(1)[0] for a in (None, injected))
+    for row in outcome["classes"]:
+        assert row["before"] == pytest.approx(float(before[row["label"]]), abs=1e-6)
+        assert row["after"] == pytest.approx(float(after[row["label"]]), abs=1e-6)
+    shown = [row["label"] for row in outcome["classes"]]
+    assert shown[:5] == before.topk(5).indices.tolist()
+    assert set(shown) == set(before.topk(5).indices.tolist()) | set(after.topk(5).indices.tolist())
+    assert np.abs(outcome["attention"] / 255 - injected[0, 0].numpy()).max() < 0.003
+    assert outcome["before"]["energy"] == pytest.approx(session.queue[0].energy, abs=1e-6)
+
+
+def test_an_unedited_map_leaves_the_network_as_it_is(session):
+    for k in range(6):
+        view = session.view(k)
+        outcome = session.infer(k, view["own"])
+        for row in outcome["classes"]:
+            assert row["after"] == pytest.approx(row["before"], abs=0.01)
+        assert outcome["after"]["energy"] == pytest.approx(outcome["before"]["energy"], abs=0.01)
+
+
+def test_attention_on_the_object_raises_the_energy(session):
+    mask = session.view(0)["mask"]
+    assert session.infer(0, mask * np.uint8(255))["after"]["energy"] > 0.6
+    assert session.infer(0, np.zeros_like(mask))["after"]["energy"] is None
+
+
+def test_the_network_stays_as_it_was(abn, scenes, tmp_path):
+    state = copy.deepcopy(abn.net.state_dict())
+    with Session(abn, scenes, tmp_path) as session:
+        session.save(0, blob(session, 0), 0)
+    assert all(torch.equal(v, state[k]) for k, v in abn.net.state_dict().items())
+    assert all(p.grad is None for p in abn.net.parameters())
+
+
+# --- saving
+
+
+def test_a_saved_map_is_one_file_that_training_reads(abn, scenes, session):
+    grey = blob(session, 2)
+    saved = session.save(2, grey, 0)
+    item = session.queue[2].item
+    (loaded,) = load_maps(session.folder)
+    check_maps([loaded], abn, scenes)
+    assert np.array_equal(loaded.grey, grey)
+    assert loaded.facts == saved.facts
+    facts = loaded.facts
+    assert (facts["item"], facts["revision"], facts["source"]) == (item, 1, "editor")
+    assert (facts["model"], facts["subset"], facts["label"]) == ("abn", "scenes-val", session.queue[2].label)
+    assert facts["before"]["energy"] == pytest.approx(session.queue[2].energy, abs=1e-5)
+    assert facts["after"]["energy"] == pytest.approx(session.infer(2, grey)["after"]["energy"], abs=1e-5)
+    assert facts["started_from"] == "model"
+    assert facts["when"].endswith("+00:00")
+    assert session.drawn(2)
+    assert session.state(2)["revision"] == 1
+
+
+def test_every_older_version_is_kept(session):
+    versions = [blob(session, 0, row) for row in (0, 20, 40)]
+    for base, grey in enumerate(versions):
+        assert session.save(0, grey, base).facts["revision"] == base + 1
+    kept = sorted((session.folder / "history").glob("*.png"))
+    assert [path.name for path in kept] == ["scenes-val-000000.r0001.png", "scenes-val-000000.r0002.png"]
+    for path, grey in zip(kept, versions, strict=False):
+        assert np.array_equal(load_map(path).grey, grey)
+    assert np.array_equal(load_maps(session.folder)[0].grey, versions[2])
+
+
+def test_saving_the_same_twice_is_saving_once(session):
+    first = session.save(0, blob(session, 0), 0)
+    again = session.save(0, blob(session, 0), 1)
+    assert again.facts == first.facts
+    assert not list((session.folder / "history").glob("*.png"))
+
+
+def test_a_save_over_a_newer_version_is_refused_and_kept(session):
+    mine, theirs = blob(session, 0, 0), blob(session, 0, 40)
+    session.save(0, theirs, 0)
+    for count in (1, 2):  # asked twice: both are kept
+        with pytest.raises(ConflictError) as caught:
+            session.save(0, mine, 0)
+        assert np.array_equal(caught.value.current.grey, theirs)
+        assert np.array_equal(load_map(caught.value.kept).grey, mine)
+        assert load_map(caught.value.kept).facts["refused"] is True
+        assert len(list((session.folder / "history").glob("*refused*"))) == count
+    assert np.array_equal(load_maps(session.folder)[0].grey, theirs)
+    assert session.save(0, mine, 1).facts["revision"] == 2  # keep mine
+    assert np.array_equal(load_map(session.folder / "history" / "scenes-val-000000.r0001.png").grey, theirs)
+
+
+def test_of_many_saves_at_once_one_wins_and_all_are_kept(session):
+    session.view(0)
+    maps = [blob(session, 0, row) for row in range(0, 60, 6)]
+    refused = []
+
+    def save(grey):
+        try:
+            session.save(0, grey, 0)
+        except ConflictError as conflict:
+            refused.append(conflict.kept)
+
+    threads = [threading.Thread(target=save, args=(grey,)) for grey in maps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == len(set(refused)) == len(maps) - 1
+    found = [load_map(path).grey.tobytes() for path in [*refused, map_path(session.folder, session.queue[0].item)]]
+    assert sorted(found) == sorted(grey.tobytes() for grey in maps)
+
+
+def test_a_save_that_fails_loses_nothing(session, monkeypatch):
+    session.save(0, blob(session, 0, 0), 0)
+
+    def full(self, target, **_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", full)
+        with pytest.raises(BenchError, match="No space left"):
+            session.save(0, blob(session, 0, 40), 1)
+    assert np.array_equal(session.view(0)["map"], blob(session, 0, 0))
+    assert session.save(0, blob(session, 0, 40), 1).facts["revision"] == 2
+
+
+def test_a_removed_map_is_saved_anew(session):
+    session.save(0, blob(session, 0, 0), 0)
+    map_path(session.folder, session.queue[0].item).unlink()
+    assert session.view(0)["revision"] == 0
+    assert not session.drawn(0)
+    assert session.save(0, blob(session, 0, 20), 1).facts["revision"] == 2
+
+
+# --- a restart
+
+
+def test_a_restart_resumes_at_the_first_unsaved_image(abn, scenes, tmp_path, monkeypatch):
+    with Session(abn, scenes, tmp_path) as session:
+        assert session.first == 0
+        for k in (0, 1, 3):
+            session.save(k, blob(session, k, k), 0)
+        assert session.first == 2
+        expected = blob(session, 3, 3)
+
+    def again(*_):
+        raise AssertionError("the images were looked at again")
+
+    monkeypatch.setattr(module, "placements", again)
+    with Session(abn, scenes, tmp_path) as session:
+        assert session.first == 2
+        assert [session.drawn(k) for k in range(5)] == [True, True, False, True, False]
+        view = session.view(3)
+        assert np.array_equal(view["map"], expected)
+        assert view["revision"] == 1
+        for k in range(len(session)):
+            if not session.drawn(k):
+                session.save(k, blob(session, k), 0)
+        assert session.first == 0
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"stamp": {}}', '{"stamp": {}, "rows": []}'])
+def test_what_is_kept_to_save_time_may_be_broken(abn, scenes, tmp_path, content):
+    with Session(abn, scenes.limit(4), tmp_path) as session:
+        queue = session.queue
+    (tmp_path / "placements.json").write_text(content)
+    with Session(abn, scenes.limit(4), tmp_path) as session:
+        assert session.queue == queue
+
+
+def test_what_is_kept_is_of_these_images_and_this_model(abn, scenes, tmp_path):
+    with Session(abn, scenes.part(0, 8), tmp_path) as session:
+        first = session.queue
+    with Session(abn, scenes.part(8, 16), tmp_path) as session:
+        assert {p.item for p in session.queue}.isdisjoint(p.item for p in first)
+    stamp = json.loads((tmp_path / "placements.json").read_text())["stamp"]
+    assert stamp["weights_id"] == abn.weights_id
+
+
+def test_one_editor_per_folder(abn, scenes, tmp_path):
+    with Session(abn, scenes.limit(4), tmp_path), pytest.raises(BenchError, match="open in another editor"):
+        Session(abn, scenes.limit(4), tmp_path)
+    with Session(abn, scenes.limit(4), tmp_path):
+        pass
+
+
+def test_simulated_maps_can_be_gone_on_with(abn, scenes, tmp_path):
+    simulate_maps(abn, scenes, tmp_path, share=1)
+    with Session(abn, scenes, tmp_path) as session:
+        assert session.first == 0
+        view = session.view(0)
+        assert view["source"] == "simulated:masks"
+        assert not session.drawn(0)
+        saved = session.save(0, view["map"], 1)  # a person says that it is right
+        assert (saved.facts["source"], saved.facts["started_from"]) == ("editor", "simulated:masks")
+        assert saved.facts["revision"] == 2
+        assert session.drawn(0)
+        assert load_map(next((tmp_path / "history").glob("*.r0001.png"))).simulated
+
+
+# --- bad input
+
+
+def test_bad_input_is_one_sentence(abn, scenes, tmp_path):
+    with pytest.raises(BenchError, match="no attention branch"):
+        Session(bench.load_model("resnet-scenes"), scenes, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "maps"):
+        with pytest.raises(BenchError, match=r"cannot be saved in .*choose another --out"):
+            Session(abn, scenes, folder)
+    (tmp_path / "b").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "b" / "holiday.png")
+    with pytest.raises(BenchError, match=r"holiday.png is not an attention map"):
+        Session(abn, scenes, tmp_path / "b")
+
+
+def test_maps_of_another_model_are_not_gone_on_with(abn, scenes, session):
+    session.save(0, blob(session, 0), 0)
+    session.close()
+    other = AttentionBranchNetwork(bench.load_model("resnet-scenes").net, map_kernel=1).eval()
+    model = bench.Explainee(other, abn.mean, abn.std, 96, name="other", geometry=abn.geometry)
+    with pytest.raises(BenchError, match=r"of the model abn .* not of other"):
+        Session(model, scenes, session.folder)
+    with Session(abn, scenes, session.folder) as again:  # the folder is free after the refusal
+        assert again.drawn(0)
