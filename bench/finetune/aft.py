@@ -36,11 +36,15 @@ from bench.models.tuner import REDUCTION, find_tuner, tuned_net, tuned_place
 
 SCOPES = ("tuner", "full")
 """What is trained.  tuner: the tuner alone.  full: the network too, at a smaller rate; its batch statistics stay."""
-TARGETS = ("activations", "channel_mean")
-"""What the mask term compares.  activations: A^ with m * A0.  channel_mean: the mean of A^ over channels, scaled to
-[0,1] per image, with M_{t*} itself, averaged to the grid."""
+TARGETS = ("activations", "rescaled", "channel_mean")
+"""What the mask term compares.  activations: A^ with m * A0.  rescaled: A^ with s * m * A0, where s gives each image's
+activations the mean size back that the mask takes: damped activations alone make a network less sure, which lowers
+log-odds gains and insertion without a better map.  channel_mean: the mean of A^ over channels, scaled to [0,1] per
+image, with M_{t*} itself, averaged to the grid."""
 
 PARTS = ("ce", "mask", "kl")
+MOST = 2.0
+"""How far a tuner can raise an activation."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,14 @@ def mask_loss(tuned: torch.Tensor, original: torch.Tensor, mask: torch.Tensor) -
     wanted = mask[:, None] * original
     scale = original.square().mean().clamp(min=torch.finfo(original.dtype).tiny)
     return (tuned - wanted).square().mean() / scale
+
+
+def rescaled(mask: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
+    """Return s * m [B,h,w] of m [B,h,w] and A0 [B,K,h,w], s = mean|A0| / mean|m * A0| per image, at most `MOST`."""
+    size = original.abs().mean(1)
+    kept = (mask * size).mean((1, 2))
+    s = size.mean((1, 2)) / kept.clamp(min=torch.finfo(kept.dtype).tiny)
+    return mask * s.clamp(max=MOST)[:, None, None]
 
 
 def channel_mean_loss(tuned: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
@@ -259,12 +271,12 @@ class AftTask(Task):
         carries = torch.zeros(0, dtype=torch.int64) if masks is None else masks.carries[rows].nonzero()[:, 0]
         if masks is None or not len(carries) or not self.recipe.mask_weight:
             return after.new_zeros(()), 0
-        on = carries.to(after.device)
-        whole = self.recipe.target == "activations"
-        (mask,) = flipped(flip, (masks.pooled if whole else masks.soft)[rows])
-        mask = mask[carries].to(after.device)
-        term = mask_loss(after[on], before[on], mask) if whole else channel_mean_loss(after[on], mask)
-        return term, len(on)
+        on, soft = carries.to(after.device), self.recipe.target == "channel_mean"
+        (mask,) = flipped(flip, (masks.soft if soft else masks.pooled)[rows])
+        mask, after, before = mask[carries].to(after.device), after[on], before[on]
+        if soft:
+            return channel_mean_loss(after, mask), len(on)
+        return mask_loss(after, before, rescaled(mask, before) if self.recipe.target == "rescaled" else mask), len(on)
 
 
 # --- the recipe

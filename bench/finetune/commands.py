@@ -155,7 +155,7 @@ def aft(
         str, typer.Option(help="In the masks' place: none, lambda0, random, shuffled, fixed (t = 5).")
     ] = "none",
     mu: Annotated[float, typer.Option(help="Weight of the divergence from the original's predictions.", min=0)] = 0.0,
-    target: Annotated[str, typer.Option(help="What is compared with the masks: activations, channel_mean.")] = (
+    target: Annotated[str, typer.Option(help="What the mask term compares: activations, rescaled, channel_mean.")] = (
         "activations"
     ),
     extra_masked: Annotated[bool, typer.Option("--extra-masked", help="Masked images are further examples.")] = False,

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import bench
 from bench.cli import app
 from bench.errors import BenchError
-from bench.finetune.aft import AftRecipe, AftTask, train_aft, tuned_model
+from bench.finetune.aft import AftRecipe, AftTask, rescaled, train_aft, tuned_model
 from bench.finetune.classifier import accuracy
 from bench.finetune.data import for_model
 from bench.finetune.loop import CHECKPOINT, SCORE, Settings
@@ -326,6 +326,27 @@ def test_channel_mean_compares_the_scaled_mean_with_the_soft_mask(parent, data):
     assert float(terms.mask.detach()) == pytest.approx(float(torch.stack(errors).mean()), rel=1e-4)
 
 
+def test_rescaled_masks_leave_the_mean_activity_as_it_was(parent, data):
+    rows, made = torch.arange(8), task(parent, data, target="rescaled")
+    made.net.eval()
+    masks = made.train[1]
+    x = made.model.normalise(made.train[0].pixels(rows))
+    with torch.no_grad():
+        terms = made.terms(made.train, rows)
+        A0, A = parent.net.forward_features(x), made.net.forward_features(x)
+    m, own = masks.pooled[rows], masks.carries[rows]
+    scaled = rescaled(m, A0)
+    size, least = A0.abs().mean((1, 2, 3)), (m[:, None] * A0).abs().mean((1, 2, 3))
+    reached = size / least < 2
+    assert reached.sum() > 0
+    torch.testing.assert_close((scaled[:, None] * A0).abs().mean((1, 2, 3))[reached], size[reached])
+    assert torch.equal(scaled == 0, m == 0)
+    assert (scaled <= 2).all()
+    torch.testing.assert_close(rescaled(m, 0 * A0), 0 * m)  # dead activations: no division by zero
+    wanted = ((A - scaled[:, None] * A0)[own] ** 2).mean() / (A0[own] ** 2).mean()
+    assert float(terms.mask) == pytest.approx(float(wanted), rel=1e-4)
+
+
 def test_masked_images_are_further_examples(parent, data):
     plain, made = task(parent, data), task(parent, data, extra_masked=True)
     rows, masks = torch.arange(10), made.train[1]
@@ -391,7 +412,7 @@ def test_bad_input_is_one_sentence_before_anything_is_trained(parent, data, tmp_
     for given, words in [
         ({"method": "grad_camm"}, "grad_camm.*Did you mean"),
         ({"scope": "head"}, "scope is 'head'; it can be tuner, full"),
-        ({"target": "mean"}, r"target is 'mean'; it can be activations, channel_mean"),
+        ({"target": "mean"}, r"target is 'mean'; it can be activations, rescaled, channel_mean"),
         ({"select": "best"}, "select is 'best'; it can be auto, official, logodds"),
         ({"control": "lambda"}, "control is 'lambda'; it can be .*Did you mean lambda0"),
         ({"weight": -1.0}, r"lambda is -1\.0; it must be"),
