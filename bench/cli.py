@@ -45,12 +45,15 @@ app.add_typer(finetune_app, name="finetune")
 app.add_typer(zoo_app, name="zoo")
 
 DEFAULT_SUBSET = "scenes-val"
-DEFAULT_MODELS = "bundled"
+DEFAULT_MODELS = "originals"
 DEFAULT_METHODS = (
     "control/*,-random_pixel,-random_cam,-inverted_oracle,grad_cam,grad_cam_pp,layer_cam,eigen_cam,ablation_cam,score_cam,"
     "seed/*,-abs_cam_elementwise,saliency,input_x_gradient,integrated_gradients"
 )
 """Controls, what papers compare with most, and the seed methods: the default run stays under 120,000 forwards."""
+BESIDE_MODELS = "finetuned"
+BESIDE_METHODS = "random,oracle,grad_cam,layer_cam,tft(grad_cam),attention_branch"
+"""What the default run also scores: the fine-tuned bundled models, beside their originals, with a few methods."""
 DEFAULT_LIMIT = 36
 REFERENCE = "grad_cam"
 """What a plug-in's method is compared with, where the run has it."""
@@ -130,26 +133,31 @@ def run(
     Started again with the same --out, only what is missing or has changed is computed.
     """
     plugged = _plugins(plugin)
-    plan = _plan(
-        subset,
-        models,
-        methods,
-        metrics,
-        protocol,
-        limit,
-        device,
-        seed,
-        data_root,
-        weights,
-        batch_size,
-        calibration,
-        compiled,
-    )
-    folder = out or Path("runs") / file_name(plan.subset.name, "-")
+    plans = [
+        _plan(
+            subset,
+            some_models,
+            some_methods,
+            metrics,
+            protocol,
+            limit,
+            device,
+            seed,
+            data_root,
+            weights,
+            batch_size,
+            calibration,
+            compiled,
+        )
+        for some_models, some_methods in _asked(models, methods)
+    ]
+    folder = out or Path("runs") / file_name(plans[0].subset.name, "-")
     if yes_plan_only:
-        _announce(plan, folder)
+        for plan in plans:
+            _announce(plan, folder)
         return
-    records = _run(plan, folder)
+    for plan in plans:
+        records = _run(plan, folder)
     board = _board(records)
     from bench.board import write_board
 
@@ -360,6 +368,12 @@ def _plan(
             )
     rules = dataclasses.replace(get_protocol(protocol), seed=seed)
     return make_plan(chosen, loaded, methods, metrics, rules, batch_size, calibration=calibration, compiled=compiled)
+
+
+def _asked(models: str, methods: str) -> list[tuple[str, str]]:
+    """Return the models and methods to run: those asked for; by default also the fine-tuned models, with fewer."""
+    asked = [(models, methods)]
+    return [*asked, (BESIDE_MODELS, BESIDE_METHODS)] if asked == [(DEFAULT_MODELS, DEFAULT_METHODS)] else asked
 
 
 def _check_device(device: str) -> None:

@@ -8,7 +8,7 @@ A board is disposable: it needs records and run.json, no image, model or plug-in
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -195,7 +195,7 @@ def leaderboard(records: Records, *, resamples: int = RESAMPLES, seed: int = 0) 
         for subset, several in found.items()
         for measure in several
         if measure.reduce != "curve"
-        for model, models in scopes(measure, several)
+        for model, models in scopes(measure, several, provenance)
     ]
     tables = [table for table in tables if not table.empty]
     if not tables:
@@ -231,13 +231,19 @@ def check(records: Records) -> None:
             raise BenchError(f"run.json says nothing about {column} {', '.join(missing)}; run `cambench run` again.")
 
 
-def scopes(measure: Measure, several: Sequence[Measure]) -> Iterator[tuple[str, list[str]]]:
-    """Yield the tables a measure is in: each model's, and "overall" where every model of the subset has it."""
+def scopes(measure: Measure, several: Sequence[Measure], provenance: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the tables a measure is in: each model's, and "overall" where every original of the subset has it."""
     for model in measure.models:
         yield model, [model]
-    everywhere = {model for m in several for model in m.models}
-    if len(everywhere) > 1 and everywhere == set(measure.models):
-        yield OVERALL, measure.models
+    everywhere = originals({model for m in several for model in m.models}, provenance)
+    if len(everywhere) > 1 and everywhere == originals(measure.models, provenance):
+        yield OVERALL, everywhere
+
+
+def originals(models: Iterable[str], provenance: dict[str, Any]) -> list[str]:
+    """Return the models that were not fine-tuned from another one on the board, sorted: those of the overall table."""
+    facts = provenance["models"]
+    return sorted(model for model in models if facts[model].get("parent") not in facts)
 
 
 def summary(

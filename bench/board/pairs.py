@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata, wilcoxon
 
-from bench.board.aggregate import Board
+from bench.board.aggregate import Board, originals
 from bench.board.measures import Cube, Measure, cube
 from bench.board.statistics import Floats, Sampled, per_image, sample_mean
 from bench.board.text import OVERALL
@@ -73,7 +73,7 @@ def complete(board: Board, metric: str, subset: str, model: str) -> Cube:
     if metric not in known:
         raise BenchError(f"No mean of {metric!r} in {subset!r}.{suggestions(metric, known)}")
     measure = known[metric]
-    models = measure.models if model == OVERALL else [model]
+    models = originals(measure.models, board.provenance) if model == OVERALL else [model]
     table = board.table(metric, subset, model)
     methods = set(table.loc[table["n"] == table["expected"], "method"])
     rows = measure.rows[measure.rows["method"].isin(methods)]

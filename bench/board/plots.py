@@ -18,7 +18,7 @@ from PIL import Image
 from scipy.stats import kendalltau
 
 from bench.board import statistics
-from bench.board.aggregate import Board, as_rows
+from bench.board.aggregate import Board, as_rows, originals
 from bench.board.gallery import TILE, Gallery, overlay, small
 from bench.board.measures import cube
 from bench.board.text import OVERALL, metric_label, number, plot_label, slug
@@ -148,7 +148,7 @@ def curves(board: Board, subset: str, model: str) -> dict[str, pd.DataFrame]:
     """Return {"deletion": ..., "insertion": ...}: columns method, step, share (of pixels), mean, low, high, n."""
     result = {}
     for measure in board.measures[subset]:
-        models = measure.models if model == OVERALL else [model]
+        models = originals(measure.models, board.provenance) if model == OVERALL else [model]
         known = measure.name.removesuffix("_curve") in ("deletion", "insertion")
         if measure.reduce == "curve" and known and set(models) <= set(measure.models):
             result[measure.name.removesuffix("_curve")] = pd.concat(curve_tables(board, measure, models))

@@ -21,7 +21,7 @@ from bench.board.aggregate import Board
 from bench.board.measures import CORRECT
 from bench.board.pairs import agreements, all_pairs
 from bench.board.statistics import POOLED_RESAMPLES
-from bench.board.tuned import TOP1, shown_values, tuned_table
+from bench.board.tuned import TOP1, find_pairs, shown_values, tuned_table
 from bench.files import replaced_file, write_json
 
 COLUMNS_PER_TABLE = 8
@@ -180,7 +180,10 @@ def share_cell(row: pd.Series, best: float) -> Cell:
 def caption(board: Board, subset: str, model: str) -> str:
     """Say what a table's numbers are: subset, n, protocol, interval, marks."""
     rows = board.select(subset=subset, model=model)
-    over = "mean over the models of the items that all of them share" if model == text.OVERALL else f"model {model}"
+    over = f"model {model}"
+    if model == text.OVERALL:
+        models = "original models" if len(find_pairs(board)) else "models"
+        over = f"mean over the {models} of the items that all of them share"
     return (
         f"{subset}, {over}; n = {rows['expected'].max()} items unless a cell says otherwise; "
         f"protocol {board.provenance['protocol']['id']}. Cells: {interval_words(board)}, then (rank). "

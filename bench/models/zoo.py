@@ -341,13 +341,19 @@ def at_layer(model: Explainee, layer: str) -> Explainee:
 # --- bundled
 
 
+ORIGINALS, FINETUNED = "originals", "finetuned"
+"""Groups of the bundled models: those that a default run scores with every method, and those made from them."""
+
+
 def _register_bundled() -> None:
     for path in sorted(WEIGHTS_FOLDER.glob("*.json")):
+        (facts,) = read_card(path).values()
+        group = FINETUNED if facts.get("parent") else ORIGINALS
 
         def make(path: Path = path, **kwargs: Any) -> Explainee:
             return from_card(path, **kwargs)
 
-        MODELS.add(ModelEntry(path.stem, make, groups=("bundled",), card=str(path)))
+        MODELS.add(ModelEntry(path.stem, make, groups=("bundled", group), card=str(path)))
 
 
 _register_bundled()

@@ -115,3 +115,15 @@ def test_the_page_shows_both_and_says_what_was_simulated(tmp_path):
     plain.save(tmp_path)
     assert "originals" not in (tmp_path / "board.md").read_text()
     assert not (tmp_path / "tables" / "fine-tuned.csv").exists()
+
+
+def test_the_overall_table_is_over_originals_alone():
+    made = random_records(models=("net-a", "net-b", "tuned"))
+    assert leaderboard(made, resamples=50).select(model="overall", metric="deletion")["n"].iloc[0] > 0
+    three = leaderboard(made, resamples=50).select(model="overall", metric="deletion", method="oracle")["mean"].item()
+    made.provenance["models"]["tuned"]["parent"] = "net-a"
+    board = leaderboard(made, resamples=50)
+    means = board.select(metric="deletion", method="oracle").set_index("model")["mean"]
+    assert means["overall"] == pytest.approx((means["net-a"] + means["net-b"]) / 2)
+    assert means["overall"] != pytest.approx(three)
+    assert {"tuned", "net-a", "overall"} <= set(means.index)
