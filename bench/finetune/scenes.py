@@ -13,7 +13,7 @@ from bench.errors import BenchError, suggestions
 from bench.files import replaced_file
 from bench.finetune import guided
 from bench.finetune.abn import train_abn
-from bench.finetune.aft import train_aft
+from bench.finetune.aft import AftRecipe, train_aft
 from bench.finetune.attention_maps import load_maps
 from bench.finetune.augment import Augmentation
 from bench.finetune.classifier import train_classifier
@@ -32,6 +32,9 @@ ARCHITECTURE = {"resnet-scenes": "resnet_scenes", "vgg-scenes": "vgg_scenes"}
 TUNED = {"resnet-scenes-aft": "resnet-scenes", "vgg-scenes-aft": "vgg-scenes"}
 """Bundled models with fine-tuned activations and their originals."""
 ABN, GUIDED, ABN_BACKBONE = "abn-scenes", "abn-scenes-guided", "resnet_scenes_narrow"
+
+AFT = AftRecipe(weight=3.0, target="rescaled")
+"""The mask term that kept insertion while maps moved to the objects."""
 
 BUNDLED = (*ARCHITECTURE, *TUNED, ABN, GUIDED)
 """The bundled models, parents before what is made from them."""
@@ -78,7 +81,7 @@ def _plain(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
 def _aft(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
     settings = replace(Settings(epochs=6, lr=5e-3, keep="last"), **changes)
     parent, check = load_model(TUNED[name]), load_subset(VALIDATION)
-    return train_aft(parent, load_subset(TRAIN), out, name, validation=check, settings=settings, **more)
+    return train_aft(parent, load_subset(TRAIN), out, name, validation=check, recipe=AFT, settings=settings, **more)
 
 
 def _abn(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
