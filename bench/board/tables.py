@@ -124,7 +124,10 @@ def beside(board: Board, table: pd.DataFrame) -> list[Beside]:
         facts, top1 = board.provenance["models"][model], rows[rows["metric"] == TOP1].iloc[0]
         values = shown_values(rows)
         parts = [values[i : i + COLUMNS_PER_TABLE] for i in range(0, len(values), COLUMNS_PER_TABLE)]
-        lines = [[beside_line(board, rows, method, part) for method in board.methods(subset, model)] for part in parts]
+        compared = list(dict.fromkeys(zip(rows["method"], rows["against"], strict=True)))
+        order = {name: place for place, name in enumerate(board.methods(subset, model))}
+        compared = sorted((pair for pair in compared if pair[0]), key=lambda pair: (order[pair[0]], pair[0] != pair[1]))
+        lines = [[beside_line(board, rows, pair, part) for pair in compared] for part in parts]
         headers = [[text.metric_label(metric, better) for metric, better in part] for part in parts]
         accuracy = text.interval(*(100 * top1[["difference", "low", "high"]].astype(float)), sign=True)
         found.append(
@@ -140,19 +143,21 @@ def beside(board: Board, table: pd.DataFrame) -> list[Beside]:
     return found
 
 
-def beside_line(board: Board, rows: pd.DataFrame, method: str, metrics: list[tuple[str, str]]) -> Line:
-    """Return one method's differences; bold where the interval leaves out 0 on the better side."""
+def beside_line(board: Board, rows: pd.DataFrame, compared: tuple[str, str], metrics: list[tuple[str, str]]) -> Line:
+    """Return the differences of one method; bold where the interval leaves out 0 on the better side."""
+    method, against = compared
     facts = board.provenance["methods"][method]
+    rows = rows[(rows["method"] == method) & (rows["against"] == against)].set_index("metric")
     cells = []
     for metric, better in metrics:
-        row = rows[(rows["method"] == method) & (rows["metric"] == metric)]
-        if row.empty:
+        if metric not in rows.index:
             cells.append(Cell("n/a"))
             continue
-        gap, low, high = (float(row.iloc[0][name]) for name in ("difference", "low", "high"))
+        gap, low, high = rows.loc[[metric], ["difference", "low", "high"]].to_numpy(dtype=float)[0].tolist()
         between = "" if math.isnan(low) else f"[{text.number(low, sign=True)}, {text.number(high, sign=True)}]"
         cells.append(Cell(text.number(gap, sign=True), between, best=low > 0 if better == "higher" else high < 0))
-    return Line(method, text.short_fidelity(facts.get("fidelity", "")), bool(facts.get("control", False)), cells)
+    label = method if method == against else f"{method} against {against}"
+    return Line(label, text.short_fidelity(facts.get("fidelity", "")), bool(facts.get("control", False)), cells)
 
 
 def best_rank(table: pd.DataFrame) -> float:

@@ -1,8 +1,10 @@
 """Fine-tuned models beside their originals: paired differences on the same images.
 
-A model whose card names a parent that stands on the board too is compared with it, method by method. Every difference
-is tuned - original on the items that both scored, with its bootstrap interval over images; means also have Wilcoxon's
-signed-rank test with Holm's correction over the methods of a value. Faithfulness explains each model's own prediction.
+A model whose card names a parent that stands on the board too is compared with it, method by method, and its plain map
+with the original's map after a search for a threshold (`tft(METHOD)`), which activation fine-tuning wants to save. Each
+difference is tuned - original on the items that both scored, with its bootstrap interval over images; means also have
+Wilcoxon's signed-rank test with Holm's correction over the rows of a value. Faithfulness explains each model's own
+prediction.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from bench.board.aggregate import FAMILIES, Board
@@ -20,7 +23,7 @@ from bench.board.pairs import holm, signed_rank
 from bench.board.statistics import Sampled, sample_mean
 
 COLUMNS = [
-    *("subset", "model", "parent", "method", "metric", "better", "ranked", "n"),
+    *("subset", "model", "parent", "method", "against", "metric", "better", "ranked", "n"),
     *("before", "after", "difference", "low", "high", "p", "p_holm"),
 ]
 TOP1 = "top1"
@@ -72,38 +75,43 @@ def _tables(board: Board, pair: Pair) -> Iterator[pd.DataFrame]:
 def _differences(board: Board, measure: Measure, pair: Pair) -> pd.DataFrame:
     """Return the rows of one measure."""
     cells = cube(measure, [pair.parent, pair.model])
-    usable = np.asarray(cells.scored.any(0), dtype=bool)
-    if not len(cells.items) or not usable.any():
+    own, other = _compared(cells)
+    if not len(cells.items) or not len(own):
         return pd.DataFrame(columns=COLUMNS)
     before, after = (sample(measure, _of(cells, row), board.resamples, board.seed) for row in (0, 1))
-    low, high = Sampled(after.point - before.point, after.replicates - before.replicates).interval()
-    p = np.full(len(cells.methods), np.nan)
+    gap = Sampled(after.point[own] - before.point[other], after.replicates[:, own] - before.replicates[:, other])
+    low, high = gap.interval()
+    names = np.array(cells.methods, dtype=object)
+    p = np.full(len(own), np.nan)
     if measure.reduce == "mean":
-        gaps = cells.scalars()[1] - cells.scalars()[0]
-        for column in np.flatnonzero(usable):
-            both = cells.scored[:, column]
-            p[column] = signed_rank(gaps[both, column], cells.images[both])
-    table = pd.DataFrame(
-        {
-            "method": cells.methods,
-            "metric": measure.name,
-            "better": measure.facts["better"],
-            "ranked": bool(measure.facts["ranked"]) and measure.facts["better"] != "none",
-            "n": cells.scored.sum(0),
-            "before": before.point,
-            "after": after.point,
-            "difference": after.point - before.point,
-            "low": low,
-            "high": high,
-            "p": p,
-            "p_holm": np.nan,
-        }
-    )
-    table = table[usable]
-    tested = table["p"].notna().to_numpy()
-    if tested.any():
-        table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].to_numpy(dtype=np.float64))
-    return table
+        values, both = cells.scalars(), cells.scored[:, own]
+        gaps = values[1][:, own] - values[0][:, other]
+        p = np.array([signed_rank(gaps[rows, n], cells.images[rows]) for n, rows in enumerate(both.T)])
+    facts = {
+        "metric": measure.name,
+        "better": measure.facts["better"],
+        "ranked": bool(measure.facts["ranked"]) and measure.facts["better"] != "none",
+        "n": cells.scored[:, own].sum(0),
+    }
+    numbers = {
+        "before": before.point[other],
+        "after": after.point[own],
+        "difference": gap.point,
+        "low": low,
+        "high": high,
+    }
+    adjusted = p if np.isnan(p).all() else holm(p)
+    return pd.DataFrame({"method": names[own], "against": names[other], **facts, **numbers, "p": p, "p_holm": adjusted})
+
+
+def _compared(cells: Cube) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return (tuned, original) numbers of the methods to compare: each with itself, then with its own search."""
+    place = {name: n for n, name in enumerate(cells.methods)}
+    pairs = [(n, n) for n in place.values()]
+    pairs += [(n, place[f"tft({name})"]) for name, n in place.items() if f"tft({name})" in place]
+    kept = [(a, b) for a, b in pairs if cells.scored[:, a].any() and (cells.scored[:, a] == cells.scored[:, b]).all()]
+    own, other = np.array(kept, dtype=np.int64).reshape(-1, 2).T
+    return own, other
 
 
 def _of(cells: Cube, row: int) -> Cube:
@@ -127,7 +135,14 @@ def _accuracy(board: Board, pair: Pair) -> pd.DataFrame:
     drawn = sample_mean(gap[:, None], images, board.resamples, board.seed)
     low, high = drawn.interval()
     before, after = both.mean(0)
-    row: dict[str, Any] = {"method": "", "metric": TOP1, "better": "higher", "ranked": False, "n": len(right)}
+    row: dict[str, Any] = {
+        "method": "",
+        "against": "",
+        "metric": TOP1,
+        "better": "higher",
+        "ranked": False,
+        "n": len(right),
+    }
     row |= {"before": before, "after": after, "difference": drawn.point[0], "low": low[0], "high": high[0]}
     return pd.DataFrame([row | {"p": signed_rank(gap, images), "p_holm": np.nan}])
 

@@ -61,6 +61,22 @@ def resampled_means(values):
     return values[draws].mean(1)
 
 
+def test_a_plain_map_is_compared_with_the_originals_search():
+    rows = [
+        *scalars("energy", {"a": [0.2, 0.3, 0.4], "tft(a)": [0.5, 0.5, 0.5], "b": [0.1] * 3}, model="net"),
+        *scalars("energy", {"a": [0.6, 0.7, 0.8], "tft(a)": [0.9] * 3, "b": [0.1] * 3}, model="tuned", parent="net"),
+    ]
+    table = tuned_table(leaderboard(build(rows, models=models()), resamples=500))
+    energy = table[table["metric"] == "energy"]
+    assert set(zip(energy["method"], energy["against"], strict=True)) == {
+        *(("a", "a"), ("b", "b"), ("tft(a)", "tft(a)")),
+        ("a", "tft(a)"),
+    }
+    found = only(energy, method="a", against="tft(a)")
+    assert (found["before"], found["after"]) == (pytest.approx(0.5), pytest.approx(0.7))
+    assert found["difference"] == pytest.approx(0.2)
+
+
 def test_accuracy_on_the_boards_images_is_a_row_of_its_own():
     found = only(tuned_table(leaderboard(records(), resamples=500)), metric="top1")
     assert (found["before"], found["after"], found["difference"], found["n"]) == (0.75, 1.0, 0.25, 4)
