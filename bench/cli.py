@@ -522,13 +522,15 @@ def _model_rows() -> Iterator[tuple[str, ...]]:
     from bench.models import MODELS
     from bench.models.zoo import read_card
 
-    yield "name", "parameters", "top-1", "trained with"
+    yield "name", "parameters", "top-1", "made from", "trained with"
     for entry in MODELS:
         card = read_card(Path(entry.card))[entry.name] if entry.card else {}
         top1 = f"{card['top1']:.1f} % ({card.get('top1_subset', '')})" if "top1" in card else ""
-        yield entry.name, f"{card.get('parameters', 0):,}" if card else "", top1, card.get("command", "registered")
-    yield "any timm name", "", "", "for example resnet50.a1_in1k, with --weights pretrained or --weights FILE"
-    yield "FILE.json#NAME", "", "", "a card file: library, arch, weights file, mean, std"
+        parent = card.get("parent", "") + (" (simulated maps)" if card.get("simulated") else "")
+        size = f"{card.get('parameters', 0):,}" if card else ""
+        yield entry.name, size, top1, parent, card.get("command", "registered")
+    yield "any timm name", "", "", "", "for example resnet50.a1_in1k, with --weights pretrained or --weights FILE"
+    yield "FILE.json#NAME", "", "", "", "a card file: library, arch, weights file, mean, std"
 
 
 def _subset_rows() -> Iterator[tuple[str, ...]]:

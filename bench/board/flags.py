@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from bench.board.measures import CORRECT
-from bench.board.text import OVERALL, number
+from bench.board.text import OVERALL, is_simulated, number
 from bench.pipeline.records import MIN_CALIBRATION, Records
 
 MAX_INSERTION_START = 0.05
@@ -23,7 +23,14 @@ def find_flags(frame: pd.DataFrame, records: Records) -> list[str]:
         once = [] if model == OVERALL else [*insertion_start(rows, chance), *coverage(rows)]
         found = [*controls(rows), *once]
         flags += [f"{subset}, {model}: {text}" for text in found]
-    return [*flags, *calibration(records), *not_applicable(records)]
+    return [*simulated(records), *flags, *calibration(records), *not_applicable(records)]
+
+
+def simulated(records: Records) -> Iterator[str]:
+    """Yield the models that learned from maps that nobody drew."""
+    for model, facts in sorted(records.provenance["models"].items()):
+        if is_simulated(facts):
+            yield f"{model} was fine-tuned with SIMULATED attention maps, made from boxes or masks and drawn by nobody."
 
 
 def controls(rows: pd.DataFrame) -> Iterator[str]:

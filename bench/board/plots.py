@@ -21,7 +21,7 @@ from bench.board import statistics
 from bench.board.aggregate import Board, as_rows, originals
 from bench.board.gallery import TILE, Gallery, overlay, small
 from bench.board.measures import cube
-from bench.board.text import OVERALL, metric_label, number, plot_label, slug
+from bench.board.text import OVERALL, metric_label, model_label, number, plot_label, slug
 from bench.files import replaced_file
 
 DPI = 150
@@ -84,7 +84,8 @@ def title(figure: Any, board: Board, subset: str, model: str, what: str, note: s
     """Write what a figure shows, on what, and the legend of the letters."""
     items = board.select(subset=subset, model=model)["expected"].max()
     protocol = board.provenance["protocol"]["id"]
-    figure.suptitle(f"{what}\n{subset}, {model}, n = {items}, {protocol}\n{note}", fontsize=8, x=0.01, ha="left")
+    shown = model_label(board.provenance["models"], model)
+    figure.suptitle(f"{what}\n{subset}, {shown}, n = {items}, {protocol}\n{note}", fontsize=8, x=0.01, ha="left")
 
 
 def colour(row: dict[str, Any]) -> str:

@@ -137,7 +137,7 @@ def beside(board: Board, table: pd.DataFrame) -> list[Beside]:
                 str(rows["parent"].iloc[0]),
                 f"{100 * top1['before']:.1f} % before, {100 * top1['after']:.1f} % after, {accuracy} points",
                 [Section("", *pair) for pair in zip(headers, lines, strict=True)],
-                bool(facts.get("card", {}).get("simulated", False)),
+                text.is_simulated(facts),
             )
         )
     return found
@@ -185,7 +185,7 @@ def share_cell(row: pd.Series, best: float) -> Cell:
 def caption(board: Board, subset: str, model: str) -> str:
     """Say what a table's numbers are: subset, n, protocol, interval, marks."""
     rows = board.select(subset=subset, model=model)
-    over = f"model {model}"
+    over = f"model {text.model_label(board.provenance['models'], model)}"
     if model == text.OVERALL:
         models = "original models" if len(find_pairs(board)) else "models"
         over = f"mean over the {models} of the items that all of them share"
@@ -309,4 +309,5 @@ def environment() -> jinja2.Environment:
         autoescape=False,  # Markdown and LaTeX; each has its own filter
     )
     made.filters.update(tex=text.latex, md=text.markdown)
+    made.tests.update(simulated=text.is_simulated)
     return made

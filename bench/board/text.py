@@ -70,6 +70,16 @@ def method_label(row: Mapping[str, Any]) -> str:
     return label + (" (control)" if row["control"] else "")
 
 
+def is_simulated(facts: Mapping[str, Any]) -> bool:
+    """Tell from what run.json says of a model whether it learned from simulated attention maps."""
+    return bool(facts.get("card", {}).get("simulated", False))
+
+
+def model_label(models: Mapping[str, Any], model: str) -> str:
+    """Return a model's name, marked where it learned from simulated attention maps."""
+    return f"{model} (simulated maps)" if is_simulated(models.get(model, {})) else model
+
+
 def plot_label(row: Mapping[str, Any]) -> str:
     """Return a method's name with the letter of its fidelity, for a plot; controls have none and are grey."""
     letter = LETTER.get(str(row["fidelity"]), "")

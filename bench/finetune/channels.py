@@ -198,8 +198,9 @@ def write_channels(found: Comparison, folder: Path) -> list[Path]:
 
 def draw_channels(found: Comparison, path: Path) -> None:
     """Draw bars of the signed importance before and after, and below them the difference."""
-    import matplotlib.pyplot as plt
     import seaborn as sns
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     shown = found.table
     if len(shown) > MOST_BARS:
@@ -207,10 +208,10 @@ def draw_channels(found: Comparison, path: Path) -> None:
         shown = shown.loc[sorted(changed)]
     long = shown.melt(id_vars=["name"], value_vars=["before", "after"], var_name="model", value_name="importance")
     long["model"] = long["model"].map({"before": f"{found.before} (before)", "after": f"{found.after} (after)"})
+    figure = Figure(figsize=(max(6, 0.42 * len(shown) + 2), 6), layout="constrained")
+    FigureCanvasAgg(figure)  # needs no display and leaves the caller's backend alone
     with sns.axes_style("whitegrid"):
-        figure, (upper, lower) = plt.subplots(
-            2, 1, figsize=(max(6, 0.42 * len(shown) + 2), 6), sharex=True, height_ratios=[2, 1], layout="constrained"
-        )
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
         sns.barplot(long, x="name", y="importance", hue="model", palette=["#8c96a3", "#2f6db3"], ax=upper)
         sns.barplot(shown, x="name", y="delta", color="#c7742f", ax=lower)
     maps = ", simulated maps" if found.simulated else ""
@@ -224,4 +225,3 @@ def draw_channels(found: Comparison, path: Path) -> None:
         axes.axhline(0, color="#444", linewidth=0.8)
     with replaced_file(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
-    plt.close(figure)

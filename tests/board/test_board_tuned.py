@@ -123,6 +123,8 @@ def test_the_page_shows_both_and_says_what_was_simulated(tmp_path):
     page = (tmp_path / "board.md").read_text()
     assert "fine-tuned from net with SIMULATED maps" in page
     assert "### toy: tuned against net (simulated maps)" in page
+    assert "tuned was fine-tuned with SIMULATED attention maps" in page
+    assert "toy, model tuned (simulated maps); n = 4" in page
     assert "Top-1 on these images: 75.0 % before, 100.0 % after, +25.000" in page
     assert "**-.175** [-.3" in page
     assert "| b | paper | .000 [" in page
