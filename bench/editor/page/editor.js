@@ -330,7 +330,11 @@ async function save() {
     if (d === draft) notice("");
     return true;
   } catch (error) {
-    if (error.status === 409) return await resolve(d, error.body);
+    if (error.status === 409) {
+      d.saving = false;
+      showState();
+      return await resolve(d, error.body);
+    }
     complain(error);
     return false;
   } finally {
@@ -363,7 +367,6 @@ async function resolve(d, { current, kept }) {
   const choice = await asked($("conflict"));
   if (choice === "mine") {
     d.revision = current.revision;
-    d.saving = false;
     return draft === d && save();
   }
   if (choice === "theirs") take(d, theirs, current);
