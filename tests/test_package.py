@@ -67,7 +67,9 @@ def test_the_wheel_runs_from_an_empty_folder(tmp_path):
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
-        assert not [n for n in archive.namelist() if n.startswith("tests/")]
+        names = archive.namelist()
+        assert not [n for n in names if n.startswith("tests/")]
+        assert {f"bench/editor/page/{p.name}" for p in (ROOT / "bench" / "editor" / "page").iterdir()} <= {*names}
         archive.extractall(site)
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -42,7 +42,8 @@ COLOUR_MAPS = {"turbo": (0.1, 0.88), "inferno": (0.1, 0.95), "viridis": (0, 1), 
 NAMES_OF_THIS_MACHINE = (ADDRESS, "localhost")
 HEADERS = {
     b"cache-control": b"no-store",
-    b"content-security-policy": b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
+    b"content-security-policy": b"default-src 'self'; img-src 'self' data:; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     b"referrer-policy": b"no-referrer",
     b"x-content-type-options": b"nosniff",
 }
@@ -71,7 +72,9 @@ def serve(session: Session, listening: socket.socket, browser: bool = True) -> N
     if browser and graphical():
         webbrowser.open(address_of(listening))
     app = make_app(session)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=2
+    )
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn closes in order, then raises it again
         uvicorn.Server(config).run(sockets=[listening])
 

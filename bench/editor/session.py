@@ -80,6 +80,11 @@ class Outcome:
         """Return the class with the highest probability."""
         return int(self.probabilities.argmax())
 
+    @property
+    def top(self) -> list[int]:
+        """Return the most probable classes, the first one first."""
+        return self.probabilities.topk(min(TOP, len(self.probabilities))).indices.tolist()
+
     def facts(self, label: int) -> dict[str, Any]:
         """Return what is stored with a map: predicted class, the label's probability, energy inside the truth."""
         probability = float(self.probabilities[label])
@@ -226,7 +231,7 @@ class Session:
             "map": looked.own if current is None else current.grey,
             "boxes": None if truth.boxes is None else truth.boxes[0].tolist(),
             "mask": None if truth.masks is None else truth.masks[0].numpy().astype(np.uint8),
-            "outcome": self._compare(looked.before, looked.before),
+            "outcome": self._compare(k, looked.before, looked.before),
         }
 
     def frame(self, k: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -236,7 +241,7 @@ class Session:
     def infer(self, k: int, grey: Grey) -> dict[str, Any]:
         """Return top classes and energy with the network's own map and with a map uint8 [size,size] in its place."""
         looked = self._look(k)
-        return self._compare(looked.before, self._outcome(looked, grey))
+        return self._compare(k, looked.before, self._outcome(looked, grey))
 
     def class_name(self, label: int) -> str:
         """Return the name of a class."""
@@ -273,10 +278,9 @@ class Session:
         energy = None if truth is None else energy_inside(upsampled(attention, self.model.size), truth)[0]
         return Outcome(logits.cpu().softmax(1)[0], energy, grey_of(attention[0, 0].numpy()))
 
-    def _compare(self, before: Outcome, after: Outcome) -> dict[str, Any]:
-        top = dict.fromkeys(
-            int(c) for p in (before, after) for c in p.probabilities.topk(min(TOP, len(p.probabilities))).indices
-        )
+    def _compare(self, k: int, before: Outcome, after: Outcome) -> dict[str, Any]:
+        """Return both outcomes; classes: the top ones of each, and the image's own."""
+        top = dict.fromkeys([*before.top, *after.top, self.queue[k].label])
         return {
             "classes": [
                 {

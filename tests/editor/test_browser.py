@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import uvicorn
 
+from bench.data import load_subset
 from bench.editor import Session, address_of, listen
 from bench.editor.server import make_app
 from bench.finetune.attention_maps import load_map, load_maps
@@ -377,6 +378,31 @@ def test_keys_of_the_brush_and_help(page):
     page.keyboard.press("Escape")
     assert not page.is_visible("#help")
     state(page, "Not drawn yet")
+
+
+def test_unsaved_work_outlives_a_long_walk(browser, abn, tmp_path):
+    """The page forgets images that are saved or untouched, never unsaved work."""
+    editor = Editor(Session(abn, load_subset("scenes-val", limit=50), tmp_path, everything=True))
+    page = open_page(browser, editor)
+    page.keyboard.press("c")
+    page.keyboard.press("s")
+    state(page, "Saved")
+    page.keyboard.press("ArrowRight")
+    settled(page)
+    page.keyboard.press("c")
+    for k in range(2, 50):
+        page.keyboard.press("ArrowRight")
+        sync_api.expect(page.locator("#item")).to_contain_text(f"{k + 1} of 50")
+        settled(page)
+    page.click("#queue li:nth-child(2) button")
+    state(page, "Unsaved changes")
+    sync_api.expect(page.locator("#undo")).to_be_enabled()
+    page.keyboard.press("ArrowLeft")  # forgotten, and fetched again
+    settled(page)
+    state(page, "Saved")
+    assert page.is_disabled("#undo")
+    page.context.close()
+    editor.close()
 
 
 # --- training from it

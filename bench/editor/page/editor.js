@@ -2,7 +2,7 @@ import { Stroke, bytesOf, fromBase64, same } from "./brush.js";
 import { coloured, outline, paint, paintMarks } from "./picture.js";
 
 const $ = (id) => document.getElementById(id);
-const UNDO_STEPS = 60;
+const UNDO_STEPS = 60, DRAFTS = 40;
 
 // What is fixed (session, colours), what is shown (k, draft), and the work on each image that was opened in this tab.
 let session, colours, k = -1, draft = null;
@@ -57,6 +57,7 @@ async function open(position) {
     const loaded = await load(position);
     if (position !== k) return;
     drafts.set(k, draft = loaded);
+    forget();
     show();
   } catch (error) {
     if (position === k) complain(error);
@@ -77,6 +78,14 @@ async function load(position) {
   };
 }
 
+// Drop the oldest images that have nothing unsaved: hundreds of them, with their undo steps, fill the memory.
+function forget() {
+  for (const [position, d] of drafts) {
+    if (drafts.size <= DRAFTS) return;
+    if (d !== draft && !d.saving && !changed(d)) drafts.delete(position);
+  }
+}
+
 const state = ({ item, revision, when, source }) => ({ item, revision, when, source });
 const changed = (d) => !same(bytesOf(d.values), d.start);
 
@@ -89,7 +98,6 @@ function show() {
   showState();
   fit();
   if (!same(bytesOf(draft.values), draft.own)) infer(draft);
-  if (k + 1 < session.images.length) new Image().src = `/api/images/${k + 1}/frame.png`;
 }
 
 // --- drawing
@@ -169,7 +177,7 @@ function endStroke() {
   const before = stroke.before;
   stroke = null;
   brush.inverted = false;
-  if (!same(before, draft.values)) remember(before);
+  if (!same(before, draft.values)) remember(bytesOf(before));
   changedNow();
 }
 
@@ -187,15 +195,15 @@ function changedNow() {
 
 function replace(values) {
   if (!draft || stroke || same(bytesOf(draft.values), values)) return;
-  remember(draft.values.slice());
+  remember(bytesOf(draft.values));
   draft.values = Float32Array.from(values);
   changedNow();
 }
 
 function step(from, to) {
   if (!draft || stroke || !draft[from].length) return;
-  draft[to].push(draft.values);
-  draft.values = draft[from].pop();
+  draft[to].push(bytesOf(draft.values));
+  draft.values = Float32Array.from(draft[from].pop());
   changedNow();
 }
 
@@ -249,7 +257,8 @@ function showOutcome() {
   energy.querySelector("strong").textContent = after.energy === null ? "–" : percent(after.energy);
   $("classes").replaceChildren(...classes.map(classRow));
   const now = classes.find(({ label }) => label === after.predicted);
-  $("verdict").textContent = after.predicted === draft.label ? "" : `Now taken for ${now.name}.`;
+  const taken = before.predicted === after.predicted ? "Taken" : "Now taken";
+  $("verdict").textContent = after.predicted === draft.label ? "" : `${taken} for ${now.name}.`;
   if ($("grid").checked) redraw();
 }
 
@@ -321,7 +330,11 @@ async function save() {
     if (d === draft) notice("");
     return true;
   } catch (error) {
-    if (error.status === 409) return await resolve(d, error.body);
+    if (error.status === 409) {
+      d.saving = false;
+      showState();
+      return await resolve(d, error.body);
+    }
     complain(error);
     return false;
   } finally {
@@ -354,7 +367,6 @@ async function resolve(d, { current, kept }) {
   const choice = await asked($("conflict"));
   if (choice === "mine") {
     d.revision = current.revision;
-    d.saving = false;
     return draft === d && save();
   }
   if (choice === "theirs") take(d, theirs, current);
@@ -362,7 +374,7 @@ async function resolve(d, { current, kept }) {
 }
 
 function take(d, bytes, saved) {
-  d.undo.push(d.values);
+  d.undo.push(bytesOf(d.values));
   d.redo.length = 0;
   d.values = Float32Array.from(bytes);
   d.start = bytes;
@@ -432,7 +444,8 @@ function stayInView() {
   $("queue").querySelector("[aria-current=true]")?.removeAttribute("aria-current");
   const button = $("queue").children[k].firstElementChild;
   button.setAttribute("aria-current", "true");
-  button.scrollIntoView({ block: "nearest", inline: "center" });
+  const queue = $("queue");
+  queue.scrollLeft = button.offsetLeft - queue.offsetLeft - (queue.clientWidth - button.offsetWidth) / 2;
   $("previous").disabled = k === 0;
   $("next").disabled = k === session.images.length - 1;
 }
