@@ -62,6 +62,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_the_default_run_has_fine_tuned_models_beside_their_originals(tmp_path):
+    done = cambench("run", "--plan")
+    assert done.returncode == 0, done.stderr
+    assert "3 models, 21 methods" in done.stdout
+    assert "3 models, 6 methods" in done.stdout
+    asked = cambench("run", "--plan", "--methods", "grad_cam")
+    assert asked.stdout.count("methods") == 1
+    cheap = ["--metrics", "deletion", "--limit", "2", "--calibration", "0", "--out", tmp_path / "run"]
+    done = cambench("run", *cheap)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "run" / "board.md").read_text()
+    assert "scenes-val: abn-scenes-guided against abn-scenes (simulated maps)" in page
+    assert "scenes-val: resnet-scenes-aft against resnet-scenes" in page
+    assert "grad_cam against tft(grad" in page.replace("\\", "")
+    assert "SIMULATED" in page
+
+
 def test_a_run_ends_in_a_board_and_goes_on_where_it_stopped(tmp_path):
     methods = ["--methods", "grad_cam,hires_cam,oracle,random"]
     done = cambench("run", *SMALL, *methods, "--out", tmp_path / "run")

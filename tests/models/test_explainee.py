@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 import bench
 from bench.errors import BenchError, NotApplicable
+from bench.finetune.scenes import BUNDLED
 from bench.models.architectures import resnet_scenes, seeded, vgg_scenes
 from bench.models.explainee import untouched
 from bench.models.zoo import MODELS, expand_models, load_weights
@@ -148,7 +149,7 @@ def test_a_model_at_another_layer_has_an_address():
     model = bench.load_model("vgg-scenes@features.3")
     assert (model.name, model.layer) == ("vgg-scenes@features.3", "features.3")
     assert model.weights_id != bench.load_model("vgg-scenes").weights_id
-    assert expand_models(["*-scenes@features.3", "resnet18"]) == [
+    assert expand_models(["[rv]*-scenes@features.3", "resnet18"]) == [
         "resnet-scenes@features.3",
         "vgg-scenes@features.3",
         "resnet18",
@@ -207,14 +208,27 @@ def test_cards_build_check_and_refuse(tmp_path):
             bench.load_model(f"{card}{name}")
 
 
+PARENTS = {
+    "resnet-scenes-aft": "resnet-scenes",
+    "vgg-scenes-aft": "vgg-scenes",
+    "abn-scenes-guided": "abn-scenes",
+}
+
+
 def test_bundled_models_match_their_cards():
-    for name in ("resnet-scenes", "vgg-scenes"):
+    for name in BUNDLED:
         entry = MODELS.get(name)
         card = json.loads(Path(entry.card).read_text())[name]
         model = bench.load_model(name)
+        assert Path(entry.card).with_suffix(".safetensors").stat().st_size < 2_000_000
+        assert model.parent == PARENTS.get(name, "")
+        if model.parent:
+            assert card["parent_sha256"] == bench.load_model(model.parent).fingerprint
+            assert "finetuned" in entry.groups
+        assert card.get("simulated", False) == (name == "abn-scenes-guided")
         classes, _, height, width = model.probe_shape
         assert (classes, height, width) == (10, 12, 12)
-        assert card["top1"] > 95
+        assert card["top1"] > (90 if model.parent else 95)
         assert card["sha256"]
         validation = bench.load_subset("scenes-val", limit=100)
         batch = validation.batch(range(100), validation.geometry)
