@@ -62,13 +62,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_default_run_has_fine_tuned_models_beside_their_originals(tmp_path):
+def test_the_default_run_has_two_parts():
     done = cambench("run", "--plan")
     assert done.returncode == 0, done.stderr
     assert "3 models, 21 methods" in done.stdout
     assert "3 models, 6 methods" in done.stdout
     asked = cambench("run", "--plan", "--methods", "grad_cam")
     assert asked.stdout.count("methods") == 1
+
+
+@pytest.mark.slow
+def test_the_default_run_has_fine_tuned_models_beside_their_originals(tmp_path):
     cheap = ["--metrics", "deletion", "--limit", "2", "--calibration", "0", "--out", tmp_path / "run"]
     done = cambench("run", *cheap)
     assert done.returncode == 0, done.stderr
