@@ -15,38 +15,19 @@ import torch.nn.functional as F
 
 from bench.data import Subset
 from bench.finetune.augment import Augmentation, augmented
-from bench.finetune.classifier import EVALUATION_BATCH, network_input, new_model, share_right
+from bench.finetune.classifier import EVALUATION_BATCH, ClassifierTask, network_input, new_model, share_right
 from bench.finetune.data import Pictures, for_model, held_out
-from bench.finetune.loop import SCORE, Report, Settings, Task, Tick, fit
+from bench.finetune.loop import SCORE, Report, Settings, Tick, fit
 from bench.finetune.placement import attention_net
 from bench.finetune.save import build_facts, description, write_model
 from bench.models.abn import AttentionBranchNetwork
 from bench.models.explainee import Explainee, untouched
 
 
-class BranchTask(Task):
+class BranchTask(ClassifierTask):
     """All weights of an attention branch network; the score is the perception branch's top-1 in percent."""
 
-    def __init__(
-        self,
-        model: Explainee,
-        train: Pictures,
-        validation: Pictures,
-        augmentation: Augmentation,
-        label_smoothing: float,
-    ) -> None:
-        self.model, self.size = model, len(train)
-        self.net: AttentionBranchNetwork = attention_net(model)
-        self.train, self.validation = train, validation
-        self.augmentation, self.label_smoothing = augmentation, label_smoothing
-
-    def parameters(self) -> list[dict[str, Any]]:
-        """Return all of them."""
-        return [{"params": list(self.net.parameters())}]
-
-    def train_mode(self) -> None:
-        """Train everything."""
-        self.net.train()
+    net: AttentionBranchNetwork
 
     def loss(self, rows: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the sum of both branches' cross-entropies, and the accuracy of both."""
@@ -72,7 +53,7 @@ def both_top1(model: Explainee, pictures: Pictures) -> dict[str, float]:
             out = net.branches(network_input(model, pictures.pixels(rows)))
             for head, logits in enumerate((out.logits, out.attention_logits)):
                 hits[head] += (logits.argmax(1).cpu() == pictures.labels[rows]).sum()
-    top1, attention_top1 = (100 * hits / len(pictures)).tolist()
+    top1, attention_top1 = (100 * hits.double() / len(pictures)).tolist()
     return {"top1": top1, "attention_top1": attention_top1}
 
 

@@ -65,36 +65,19 @@ def train_bundled(
 # Every recipe keeps the last weights and only looks at scenes-val, so that nothing was chosen on what boards score.
 
 
-def _plain(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
-    return train_classifier(
-        ARCHITECTURE[name],
-        load_subset(TRAIN),
-        out,
-        name,
-        validation=load_subset(VALIDATION),
-        settings=replace(SETTINGS, **changes),
-        augmentation=AUGMENTATION,
-        **more,
-    )
+def _from_nothing(train: Made, backbone: str) -> Made:
+    def recipe(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
+        settings, check = replace(SETTINGS, **changes), load_subset(VALIDATION)
+        more |= {"validation": check, "settings": settings, "augmentation": AUGMENTATION}
+        return train(backbone, load_subset(TRAIN), out, name, **more)
+
+    return recipe
 
 
 def _aft(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
     settings = replace(Settings(epochs=6, lr=5e-3, keep="last"), **changes)
     parent, check = load_model(TUNED[name]), load_subset(VALIDATION)
     return train_aft(parent, load_subset(TRAIN), out, name, validation=check, recipe=AFT, settings=settings, **more)
-
-
-def _abn(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
-    return train_abn(
-        ABN_BACKBONE,
-        load_subset(TRAIN),
-        out,
-        name,
-        validation=load_subset(VALIDATION),
-        settings=replace(SETTINGS, **changes),
-        augmentation=AUGMENTATION,
-        **more,
-    )
 
 
 def _guided(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
@@ -110,8 +93,8 @@ def _guided(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
 
 
 RECIPES: dict[str, Made] = {
-    **dict.fromkeys(ARCHITECTURE, _plain),
+    **{name: _from_nothing(train_classifier, backbone) for name, backbone in ARCHITECTURE.items()},
     **dict.fromkeys(TUNED, _aft),
-    ABN: _abn,
+    ABN: _from_nothing(train_abn, ABN_BACKBONE),
     GUIDED: _guided,
 }
