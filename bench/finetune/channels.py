@@ -220,7 +220,8 @@ def draw_channels(found: Comparison, path: Path) -> None:
     upper.set(xlabel="", ylabel="importance")
     upper.legend(title="")
     lower.set(xlabel="class channel", ylabel="after - before")
-    lower.tick_params(axis="x", rotation=60)
+    for label in lower.get_xticklabels():
+        label.set(rotation=60, ha="right", rotation_mode="anchor")
     for axes in (upper, lower):
         axes.axhline(0, color="#444", linewidth=0.8)
     with replaced_file(path) as temporary:
