@@ -12,6 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from bench.models.abn import AttentionBranchNetwork
+from bench.models.affinity import Affinity
 
 # A normalisation unlike ImageNet's, so that a baseline colour put in the wrong space shows.
 MEAN = (0.5, 0.4, 0.3)
@@ -246,6 +247,14 @@ class FailsLater(nn.Module):
         return self.net(x)
 
 
+class AttentiveNet(NormNet):
+    """The net "norm" with the trained attention of SA-CAM beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.affinity = Affinity(8, 4)
+
+
 NETS = {
     "gap": lambda seed, side: randomise(GapLinear(), seed),
     "mlp": lambda seed, side: randomise(FlattenMLP(side), seed),
@@ -254,6 +263,7 @@ NETS = {
     "skip": lambda seed, side: randomise(SkipNet(), seed),
     "vit": token_net,
     "abn": lambda seed, side: randomise(BranchNet(), seed),
+    "attentive": lambda seed, side: randomise(AttentiveNet(), seed),
 }
 
 

@@ -12,6 +12,7 @@ from bench.data.geometry import Geometry
 from bench.errors import BenchError
 from bench.finetune.data import Pictures, for_model
 from bench.finetune.masks import CACHE_VARIABLE, Masks, Search, choose, tft_search
+from bench.methods import METHODS
 from bench.models.explainee import Explainee
 
 COUNT = 24
@@ -110,15 +111,21 @@ def test_an_odd_number_of_pixels_and_a_method_that_reads_the_truth():
     assert torch.equal(found.kept(torch.arange(6), torch.zeros(6, dtype=torch.int64)), truth)
 
 
-@bench.register_method("test_nothing_positive")
-def nothing_positive(trace):
-    """Say nothing of every other image."""
-    maps = trace.upsample(trace.activations.sum(1))
-    maps[::2] = -1.0
-    return maps
+@pytest.fixture
+def nothing_positive():
+    """A method that says nothing of every other image."""
+
+    @bench.register_method("test_nothing_positive")
+    def maps_of(trace):
+        maps = trace.upsample(trace.activations.sum(1))
+        maps[::2] = -1.0
+        return maps
+
+    yield "test_nothing_positive"
+    METHODS.remove("test_nothing_positive")
 
 
-def test_a_map_without_positive_part_carries_no_mask(model, pictures):
+def test_a_map_without_positive_part_carries_no_mask(model, pictures, nothing_positive):
     found = tft_search(model, pictures, "test_nothing_positive")
     right = found.correct.nonzero()[:, 0]
     assert not found.carries[right[::2]].any()

@@ -90,10 +90,14 @@ def make_messy_net(kind: str = "norm") -> torch.nn.Module:
     return net
 
 
+NEEDS = {"attention_branch": "abn", "sa_cam_trained": "attentive"}
+"""Methods of trained parts, and the net that has one."""
+
+
 def kind_for(name: str, usual: str = "norm") -> str:
     """Return the kind of net that a method is tested on: `usual`, where it applies to that."""
-    if name == "attention_branch":
-        return "abn"
+    if name in NEEDS:
+        return NEEDS[name]
     if METHODS.get(name).group == "attention":
         return "vit"
     # On the net "norm" Grad-CAM of an image has no positive part, and its threshold fine-tuning is NaN as it should be.
