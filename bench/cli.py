@@ -24,7 +24,7 @@ from rich.table import Table
 from bench.errors import BenchError, NotApplicable
 from bench.files import file_name
 from bench.finetune.commands import finetune_app, zoo_app
-from bench.terminal import EX_STOPPED, EX_USAGE, command_line, console, errors, looking, say, stoppable
+from bench.terminal import EX_USAGE, command_line, console, errors, looking, say, stoppable
 from bench.version import __version__
 
 if TYPE_CHECKING:
@@ -424,7 +424,8 @@ def _run(plan: Plan, folder: Path) -> Records:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=errors, refresh_per_second=2) as bar:
+    words = f"Stopped; finished tasks are kept in {folder}. Start the same command again to go on."
+    with stoppable(words), Progress(*columns, console=errors, refresh_per_second=2) as bar:
         shown = bar.add_task("starting", total=plan.seconds(rates, waiting) or 1)
 
         def progress(state: State) -> None:
@@ -435,13 +436,7 @@ def _run(plan: Plan, folder: Path) -> Records:
                 advance=plan.task_seconds(task, rates),
             )
 
-        try:
-            return run_plan(plan, folder, command=command_line(), progress=progress)
-        except KeyboardInterrupt:
-            bar.stop()
-            words = f"Stopped; finished tasks are kept in {folder}. Start the same command again to go on."
-            errors.print(words, highlight=False, soft_wrap=True)
-            raise typer.Exit(EX_STOPPED) from None
+        return run_plan(plan, folder, command=command_line(), progress=progress)
 
 
 def _board(records: Records) -> Board:
@@ -478,23 +473,18 @@ def _check_models(pattern: str, out: Path | None, limit: float) -> None:
     names = select(pattern)
     rows: list[Row] = []
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=errors, refresh_per_second=2) as bar:
+    kept = f"; {out} keeps what is done, and the same command goes on" if out else ""
+    with stoppable(f"Stopped{kept}."), Progress(*columns, console=errors, refresh_per_second=2) as bar:
         shown = bar.add_task("starting", total=len(names))
 
         def progress(done: int, total: int, what: str) -> None:
             bar.update(shown, completed=done, total=total, description=what)
 
-        try:
-            for row in run(names, out, limit, progress):
-                rows.append(row)
-                facts = (row.parameters + "M", row.size + "px", row.layer, row.grid, row.in_place, row.seconds + "s")
-                said = row.reason or " ".join(facts)
-                console.print(f"{row.name}: {said}", highlight=False, soft_wrap=True, markup=False)
-        except KeyboardInterrupt:
-            bar.stop()
-            kept = f"; {out} keeps what is done, and the same command goes on" if out else ""
-            errors.print(f"Stopped{kept}.", highlight=False, soft_wrap=True)
-            raise typer.Exit(EX_STOPPED) from None
+        for row in run(names, out, limit, progress):
+            rows.append(row)
+            facts = (row.parameters + "M", row.size + "px", row.layer, row.grid, row.in_place, row.seconds + "s")
+            said = row.reason or " ".join(facts)
+            console.print(f"{row.name}: {said}", highlight=False, soft_wrap=True, markup=False)
     console.print(summary(rows), highlight=False, soft_wrap=True)
 
 

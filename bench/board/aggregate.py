@@ -65,6 +65,13 @@ class Board:
         seen = self.frame[["subset", "model"]].drop_duplicates().itertuples(index=False, name=None)
         return sorted(seen, key=lambda scope: (scope[0], scope[1] != OVERALL, scope[1]))
 
+    @cached_property
+    def tuned(self) -> pd.DataFrame:
+        """Return every difference between a fine-tuned model and its original (see `bench.board.tuned`)."""
+        from bench.board.tuned import tuned_table
+
+        return tuned_table(self)
+
     def table(self, metric: str, subset: str | None = None, model: str | None = None) -> pd.DataFrame:
         """Return the rows of one metric, best first; subset and model narrow it down."""
         return self.select(metric=metric, subset=subset, model=model).reset_index(drop=True)

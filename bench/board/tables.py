@@ -21,7 +21,7 @@ from bench.board.aggregate import Board
 from bench.board.measures import CORRECT
 from bench.board.pairs import agreements, all_pairs
 from bench.board.statistics import POOLED_RESAMPLES
-from bench.board.tuned import TOP1, find_pairs, shown_values, tuned_table
+from bench.board.tuned import TOP1, find_pairs, shown_values
 from bench.files import replaced_file, write_json
 
 COLUMNS_PER_TABLE = 8
@@ -116,10 +116,10 @@ class Beside:
     simulated: bool
 
 
-def beside(board: Board, table: pd.DataFrame) -> list[Beside]:
-    """Return the differences of a `tuned_table` as tables for readers, one per fine-tuned model."""
+def beside(board: Board) -> list[Beside]:
+    """Return the differences to originals as tables for readers, one per fine-tuned model."""
     found = []
-    for key, rows in table.groupby(["subset", "model"], sort=True):
+    for key, rows in board.tuned.groupby(["subset", "model"], sort=True):
         subset, model = map(str, key)
         facts, top1 = board.provenance["models"][model], rows[rows["metric"] == TOP1].iloc[0]
         values = shown_values(rows)
@@ -220,10 +220,9 @@ def write_tables(board: Board, folder: Path) -> list[Path]:
         paths.append(stem.with_name(f"{stem.name}--pairs.csv"))
         write_csv(paths[-1], all_pairs(board, subset, model))
         files += paths
-    tuned = tuned_table(board)
-    if len(tuned):
+    if len(board.tuned):
         files.append(folder / TUNED)
-        write_csv(files[-1], tuned)
+        write_csv(files[-1], board.tuned)
     return files
 
 
@@ -262,10 +261,9 @@ def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
         for name, facts in sorted(provenance["methods"].items())
         if name in set(board.frame["method"])
     ]
-    tuned = tuned_table(board)
     page = render(
         "board.md.j2",
-        beside=beside(board, tuned) if len(tuned) else [],
+        beside=beside(board) if len(board.tuned) else [],
         tuned=f"tables/{TUNED}",
         command="\n".join(commands),
         provenance=provenance,

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 
 from bench.data import Subset
 from bench.finetune.augment import Augmentation, augmented
-from bench.finetune.classifier import EVALUATION_BATCH, ClassifierTask, network_input, new_model, share_right
-from bench.finetune.data import Pictures, for_model, held_out
+from bench.finetune.classifier import ClassifierTask, network_input, new_model, share_right
+from bench.finetune.data import Pictures, for_model, held_out, in_order
 from bench.finetune.loop import SCORE, Report, Settings, Tick, fit
 from bench.finetune.placement import attention_net
 from bench.finetune.save import build_facts, description, write_model
@@ -49,7 +49,7 @@ def both_top1(model: Explainee, pictures: Pictures) -> dict[str, float]:
     """Return top-1 in percent of the perception branch ("top1") and of the attention branch ("attention_top1")."""
     net, hits = attention_net(model), torch.zeros(2, dtype=torch.int64)
     with untouched(net):
-        for rows in torch.split(torch.arange(len(pictures)), EVALUATION_BATCH):
+        for rows in in_order(len(pictures)):
             out = net.branches(network_input(model, pictures.pixels(rows)))
             for head, logits in enumerate((out.logits, out.attention_logits)):
                 hits[head] += (logits.argmax(1).cpu() == pictures.labels[rows]).sum()

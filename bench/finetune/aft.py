@@ -24,8 +24,8 @@ from torch import nn
 from bench.data import Subset
 from bench.errors import BenchError, suggestions
 from bench.finetune.augment import Augmentation, augmented
-from bench.finetune.classifier import EVALUATION_BATCH, accuracy, network_input, share_right
-from bench.finetune.data import Pictures, flipped, for_model, held_out
+from bench.finetune.classifier import accuracy, network_input, share_right
+from bench.finetune.data import Pictures, flipped, for_model, held_out, in_order
 from bench.finetune.loop import SCORE, Report, Settings, Task, Tick, fit
 from bench.finetune.masks import CONTROLS, SELECTS, Masks, Progress, choose, tft_search
 from bench.finetune.save import build_facts, description, write_model
@@ -214,8 +214,7 @@ class AftTask(Task):
     def validate(self) -> dict[str, float]:
         """Return top-1 and the parts of the loss on held-out images, neither mirrored nor erased."""
         count, sums, weights = len(self.validation[0]), dict.fromkeys(PARTS, 0.0), dict.fromkeys(PARTS, 0)
-        for start in range(0, count, EVALUATION_BATCH):
-            rows = torch.arange(start, min(start + EVALUATION_BATCH, count))
+        for rows in in_order(count):
             terms = self.terms(self.validation, rows)
             for part, value in terms.numbers().items():
                 images = terms.masked if part == "mask" else len(rows)

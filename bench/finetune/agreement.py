@@ -9,8 +9,8 @@ import torch
 
 from bench.engine.case import unit
 from bench.finetune.attention_maps import upsampled
-from bench.finetune.classifier import EVALUATION_BATCH, network_input
-from bench.finetune.data import Pictures
+from bench.finetune.classifier import network_input
+from bench.finetune.data import EVALUATION_BATCH, Pictures, in_order
 from bench.finetune.placement import attention_net, energy_inside
 from bench.metrics.agreement import pearson
 from bench.models.abn import to_grid
@@ -56,7 +56,7 @@ def agreement(model: Explainee, group: Group) -> Numbers:
     columns: dict[str, list[torch.Tensor]] = {name: [] for name in MEASURES}
     net = attention_net(model)
     with untouched(net):
-        for index in torch.split(torch.arange(len(group.rows)), EVALUATION_BATCH):
+        for index in in_order(len(group.rows)):
             rows = group.rows[index]
             out = net.branches(network_input(model, group.pictures.pixels(rows)))
             labels, own = group.pictures.labels[rows], out.attention.float().cpu()

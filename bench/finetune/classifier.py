@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,12 @@ import torch.nn.functional as F
 from bench.data import Subset
 from bench.errors import BenchError
 from bench.finetune.augment import Augmentation, augmented
-from bench.finetune.data import Pictures, for_model, held_out
+from bench.finetune.data import Pictures, for_model, held_out, in_order
 from bench.finetune.loop import SCORE, Report, Settings, Task, Tick, fit
 from bench.finetune.save import description, write_model
 from bench.models.architectures import ARCHITECTURES, seeded
 from bench.models.explainee import Explainee
 from bench.models.zoo import load_model
-
-EVALUATION_BATCH = 128
-Outputs = Callable[[torch.Tensor], torch.Tensor]
 
 
 class ClassifierTask(Task):
@@ -72,12 +68,11 @@ def share_right(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def accuracy(model: Explainee, pictures: Pictures, outputs: Outputs | None = None) -> float:
-    """Return top-1 in percent of a network in eval mode; outputs: images -> logits, where not the network itself."""
+def accuracy(model: Explainee, pictures: Pictures) -> float:
+    """Return top-1 in percent of a network in eval mode."""
     hits = 0
-    for start in range(0, len(pictures), EVALUATION_BATCH):
-        rows = torch.arange(start, min(start + EVALUATION_BATCH, len(pictures)))
-        logits = (outputs or model.net)(network_input(model, pictures.pixels(rows)))
+    for rows in in_order(len(pictures)):
+        logits = model.net(network_input(model, pictures.pixels(rows)))
         hits += int((logits.argmax(1).cpu() == pictures.labels[rows]).sum())
     return 100 * hits / len(pictures)
 

@@ -16,6 +16,8 @@ from bench.types import Truth
 
 MEMORY = 3 * 2**30
 """Bytes of decoded pixels that are kept; larger sets are decoded again in every epoch."""
+EVALUATION_BATCH = 128
+"""Pictures per forward where nothing is trained."""
 READERS = 4
 HELD_OUT = 10
 """One image in so many validates, where no other subset does."""
@@ -60,6 +62,11 @@ class Pictures:
     def truth(self, rows: torch.Tensor) -> Truth:
         """Return boxes and masks of the pictures `rows` [n], in the frame."""
         return self.subset.batch(rows.tolist(), self.geometry).truth
+
+
+def in_order(count: int, size: int = EVALUATION_BATCH) -> tuple[torch.Tensor, ...]:
+    """Return the rows 0..count-1, `size` at a time."""
+    return torch.split(torch.arange(count), size)
 
 
 def for_model(subset: Subset, model: Explainee) -> Pictures:

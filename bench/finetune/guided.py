@@ -35,8 +35,8 @@ from bench.data.subset import id_hash
 from bench.errors import BenchError
 from bench.finetune.agreement import MEASURES, Group, Numbers, agreement, grid_of
 from bench.finetune.attention_maps import EditedMap, check_maps, map_facts
-from bench.finetune.classifier import EVALUATION_BATCH, network_input, share_right
-from bench.finetune.data import HELD_OUT, Pictures, flipped, for_model
+from bench.finetune.classifier import network_input, share_right
+from bench.finetune.data import HELD_OUT, Pictures, flipped, for_model, in_order
 from bench.finetune.loop import SCORE, Report, Settings, Task, Tick, fit
 from bench.finetune.placement import Placement, attention_net, placements
 from bench.finetune.save import description, write_model
@@ -135,7 +135,7 @@ class GuidedTask(Task):
         if not self.aside:
             return {SCORE: 0.0}
         values = []
-        for index in torch.split(torch.arange(self.aside), EVALUATION_BATCH):
+        for index in in_order(self.aside):
             rows = self.rows[index]
             loss, _ = self._objective(self.pictures.pixels(rows), self.targets[index], self.pictures.labels[rows])
             values += [loss.item()] * len(index)

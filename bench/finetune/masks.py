@@ -27,7 +27,7 @@ from bench.engine.prober import Prober, probability
 from bench.engine.trace import Trace
 from bench.errors import BenchError, suggestions
 from bench.files import replaced_file
-from bench.finetune.data import Pictures
+from bench.finetune.data import Pictures, in_order
 from bench.methods import METHODS, Method
 from bench.methods.references import MASK_COLOUR
 from bench.methods.thresholding import THRESHOLDS
@@ -148,7 +148,7 @@ def choose(found: Search, ids: Sequence[str], select: str = "auto", control: str
     of = _derangement(found.carries, seed) if control == "shuffled" else torch.arange(len(found))
     t = t[of]
     packed, pooled, soft = [], [], []
-    for rows in _chunks(len(found), CHUNK):
+    for rows in in_order(len(found), CHUNK):
         kept = found.kept(of[rows], t[rows]) | (t[rows] == 0)[:, None, None]
         own = found.soft[of[rows], t[rows]].float()
         if control == "random":
@@ -173,11 +173,6 @@ def choose(found: Search, ids: Sequence[str], select: str = "auto", control: str
 def _pooled(maps: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """Average maps [B,H,W] to a grid: [B,h,w]."""
     return F.adaptive_avg_pool2d(maps[:, None], grid)[:, 0]
-
-
-def _chunks(count: int, size: int) -> tuple[torch.Tensor, ...]:
-    """Return the numbers 0..count-1 in tensors of `size`."""
-    return torch.split(torch.arange(count), size)
 
 
 def _region(mask: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
@@ -246,7 +241,7 @@ def _run(
 ) -> Search:
     prober = Prober(model, batch_size)
     parts = []
-    for rows in _chunks(len(pictures), prober.batch_size):
+    for rows in in_order(len(pictures), prober.batch_size):
         parts.append(_search_batch(prober, pictures, rows, method, seed))
         if progress:
             progress(int(rows[-1]) + 1, len(pictures))

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 
 from bench.data import Subset
 from bench.finetune.augment import Augmentation, augmented
-from bench.finetune.classifier import EVALUATION_BATCH, accuracy, network_input, share_right
-from bench.finetune.data import Pictures, for_model, held_out
+from bench.finetune.classifier import accuracy, network_input, share_right
+from bench.finetune.data import Pictures, for_model, held_out, in_order
 from bench.finetune.loop import SCORE, Report, Settings, Task, Tick, fit
 from bench.finetune.save import build_facts, description, write_model
 from bench.models.affinity import AffinityNet, refined
@@ -65,8 +65,7 @@ class SelfAttentionTask(Task):
     def validate(self) -> dict[str, float]:
         """Return cross-entropy and accuracy from the refined activations."""
         total, hits, images = 0.0, 0.0, len(self.validation)
-        for start in range(0, images, EVALUATION_BATCH):
-            rows = torch.arange(start, min(start + EVALUATION_BATCH, images))
+        for rows in in_order(images):
             logits, labels = self.logits(self.validation.pixels(rows)), self.validation.labels[rows]
             labels = labels.to(logits.device)
             total += float(F.cross_entropy(logits, labels, reduction="sum"))
