@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bench.metrics import register_metric
     from bench.models import Explainee, load_model, register_model
     from bench.pipeline.evaluate import evaluate
+    from bench.pipeline.external import load_maps
     from bench.pipeline.records import Records
     from bench.pipeline.single import explain, score
     from bench.protocol import Protocol
@@ -43,6 +44,7 @@ _HOMES = {
     "evaluate": "bench.pipeline.evaluate",
     "explain": "bench.pipeline.single",
     "leaderboard": "bench.board",
+    "load_maps": "bench.pipeline.external",
     "load_model": "bench.models",
     "load_subset": "bench.data",
     "register_method": "bench.methods",
@@ -68,6 +70,7 @@ __all__ = [
     "evaluate",
     "explain",
     "leaderboard",
+    "load_maps",
     "load_model",
     "load_subset",
     "register_method",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -29,7 +29,9 @@ from bench.version import __version__
 
 if TYPE_CHECKING:
     from bench.board import Board
+    from bench.methods import Method
     from bench.models import Explainee
+    from bench.pipeline.external import ExternalMethod
     from bench.pipeline.plan import Plan
     from bench.pipeline.records import Records
 
@@ -57,6 +59,17 @@ BESIDE_METHODS = "random,oracle,grad_cam,layer_cam,tft(grad_cam),attention_branc
 DEFAULT_LIMIT = 36
 REFERENCE = "grad_cam"
 """What a plug-in's method is compared with, where the run has it."""
+
+
+SCORED_BESIDE = "control/*,grad_cam"
+"""What `cambench score` scores beside the maps that it is given."""
+
+
+class Target(StrEnum):
+    """Which class given maps explain."""
+
+    predicted = "predicted"
+    label = "label"
 
 
 class Listing(StrEnum):
@@ -168,6 +181,95 @@ def run(
         for line in board.compare(name, REFERENCE):
             console.print(line, highlight=False)
     console.print(f"Board, tables and plots: {folder / 'board.md'}", highlight=False, soft_wrap=True)
+
+
+@app.command(
+    epilog="""**Examples**
+
+- `cambench score theirs.npz --model resnet-scenes --subset scenes-val` - {item id: [h,w]}, or ids [N] and maps [N,h,w]
+
+- `cambench score maps/ --model resnet-scenes --subset scenes-val --limit 200 --target label` - a folder of ID.npy
+
+- `cambench score a.npz --model M --subset S --out runs/both` and the same with `b.npz`: both on one board
+"""
+)
+def score(
+    maps: Annotated[Path, typer.Argument(help="An .npz, a folder of ID.npy files, or one .npy [N,h,w].")],
+    model: Annotated[str, typer.Option(help="Name, timm name or card file: the model that the maps explain.")],
+    subset: Annotated[str, typer.Option(help="Subset name, manifest, folder with annotations.csv, or parquet.")],
+    methods: Annotated[str, typer.Option(help="Scored beside the maps: names, groups, wildcards; '' for none.")] = (
+        SCORED_BESIDE
+    ),
+    metrics: Annotated[str, typer.Option(help="Names, groups, wildcards; -NAME leaves out.")] = "standard",
+    protocol: Annotated[str, typer.Option(help="Named protocol.")] = "cambench-1",
+    target: Annotated[Target, typer.Option(help="The class that the maps explain.")] = Target.predicted,
+    name: Annotated[str | None, typer.Option(help="What boards call the maps [default: the file's name].")] = None,
+    limit: Annotated[int, typer.Option(help="Images to score; 0 for all.", min=0)] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder [default: runs/NAME--SUBSET]; goes on where it stopped.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Seed of every draw; part of the protocol id.", min=0)] = 0,
+    plugin: PluginOption = None,
+    data_root: Annotated[Path | None, typer.Option(help="Where named subsets find their files.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights of the model: a file, or 'pretrained'.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per forward [default: by image size].", min=1)] = None,
+    calibration: Annotated[
+        int | None,
+        typer.Option(help="Images that choose box thresholds [default: half of --limit, at least 50].", min=0),
+    ] = None,
+) -> None:
+    """Score maps that were made elsewhere, beside the controls and under one protocol.
+
+    Maps of another size than the frame are resized bilinearly. Items without a map are counted and leave the maps
+    unranked; what cannot be read off a finished map (cost, robustness) is n/a.
+    """
+    import bench
+    from bench.board import write_board
+    from bench.pipeline.external import said_targets
+
+    _plugins(plugin)
+    chosen = bench.load_subset(subset, limit=limit or None, data_root=data_root)
+    with looking(f"maps in {maps}") as report:
+        given = bench.load_maps(maps, chosen, target.value, name, report)
+    plan = _plan(
+        subset,
+        model,
+        methods,
+        metrics,
+        protocol,
+        limit,
+        device,
+        seed,
+        data_root,
+        weights,
+        batch_size,
+        calibration,
+        compiled=False,
+        more=[given],
+    )
+    if len(plan.models) != 1:
+        raise BenchError(f"--model {model} stands for {len(plan.models)} models; maps explain one.")
+    _announce_maps(given, plan)
+    folder = out or Path("runs") / file_name(f"{given.name}--{plan.subset.name}", "-")
+    records = _run(plan, folder)
+    board = _board(records)
+    write_board(board, folder, folder)
+    board.print(console)
+    say(said_targets(records.frame, given))
+    if REFERENCE in set(board.frame["method"]):
+        for line in board.compare(given.name, REFERENCE):
+            say(line)
+    say(f"Board, tables and plots: {folder / 'board.md'}")
+
+
+def _announce_maps(given: ExternalMethod, plan: Plan) -> None:
+    """Say what was read, and what about it was not as expected."""
+    side = plan.geometry.size
+    resized = "" if set(given.sizes) == {(side, side)} else f", resized bilinearly to the {side}x{side} frame"
+    say(f"{given.name}: {sum(given.sizes.values())} maps of {given.said_sizes}{resized}.")
+    for note in (*given.notes, *given.gaps(plan.subset, plan.calibration)):
+        errors.print(f"! {note}", style="yellow", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -347,6 +449,7 @@ def _plan(
     batch_size: int | None,
     calibration: int | None,
     compiled: bool,
+    more: Sequence[Method] = (),
 ) -> Plan:
     import dataclasses
 
@@ -354,6 +457,7 @@ def _plan(
     from bench.models.zoo import expand_models
     from bench.pipeline.plan import make_plan
     from bench.protocol import get_protocol
+    from bench.registry import split_list
 
     chosen = bench.load_subset(subset, limit=limit or None, data_root=data_root)
     names = expand_models([name.strip() for name in models.split(",") if name.strip()])
@@ -367,7 +471,8 @@ def _plan(
                 f"! {model.name} has random weights; give --weights FILE or --weights pretrained.", style="yellow"
             )
     rules = dataclasses.replace(get_protocol(protocol), seed=seed)
-    return make_plan(chosen, loaded, methods, metrics, rules, batch_size, calibration=calibration, compiled=compiled)
+    listed: list[str | Method] = [*split_list(methods), *more]
+    return make_plan(chosen, loaded, listed, metrics, rules, batch_size, calibration=calibration, compiled=compiled)
 
 
 def _asked(models: str, methods: str) -> list[tuple[str, str]]:

@@ -236,6 +236,7 @@ def hits(scored: pd.DataFrame, choosing: pd.DataFrame, ious: tuple[float, ...], 
     IoU >= threshold, in float32 since that is how the IoUs are stored (0.7 would miss its own threshold in float64).
     """
     vectors = stack(list(scored["vector"]))
+    choosing = choosing[choosing["vector"].map(is_scored).astype(bool)]  # others choose nothing
     reference = stack(list(choosing["vector"]))
     if choosing["image"].nunique() < least or vectors.shape[1:] != reference.shape[1:]:
         return np.full((len(scored), len(ious)), np.nan)

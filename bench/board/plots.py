@@ -1,7 +1,7 @@
 """Plots of a board: one PNG per kind and (subset, model), and one gallery per model.
 
 matplotlib and seaborn are imported here only when something is drawn. A method's name carries the letter of its
-fidelity (o official, p paper, r reconstruction, ? not stated); controls are grey.
+fidelity (o official, p paper, r reconstruction, e external, ? not stated); controls are grey.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from bench.board.text import OVERALL, metric_label, model_label, number, plot_la
 from bench.files import replaced_file
 
 DPI = 150
-COLOURS = {"official": "#1b6ca8", "paper": "#2a9d5c", "reconstruction": "#d2691e"}
+COLOURS = {"official": "#1b6ca8", "paper": "#2a9d5c", "reconstruction": "#d2691e", "external": "#7b4ab5"}
 GREY, INK = "#8a8a8a", "#222222"
 DELETION, INSERTION = "#b5342b", "#1b6ca8"
-LEGEND = "·o official   ·p paper   ·r reconstruction   ·? not stated   grey: control"
+LEGEND = "·o official   ·p paper   ·r reconstruction   ·e external   ·? not stated   grey: control"
 MIN_METHODS = 4
 """Methods below which a rank correlation says nothing."""
 

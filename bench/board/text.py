@@ -13,15 +13,22 @@ OVERALL = "overall"
 ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 """The better direction of a value."""
 
-SHORT = {"official": "off.", "paper": "paper", "reconstruction": "recon.", "control": "–", "unstated": "?"}
+SHORT = {
+    "official": "off.",
+    "paper": "paper",
+    "reconstruction": "recon.",
+    "external": "ext.",
+    "control": "–",
+    "unstated": "?",
+}
 """A method's fidelity in a narrow column."""
 
-LETTER = {"official": "o", "paper": "p", "reconstruction": "r", "unstated": "?"}
+LETTER = {"official": "o", "paper": "p", "reconstruction": "r", "external": "e", "unstated": "?"}
 """A method's fidelity beside its name in a plot."""
 
 FIDELITY = (
     "fidelity: off. = as in the authors' code; paper = as in the paper; recon. = parts had to be reconstructed by us; "
-    "? = not stated; – = a control"
+    "ext. = maps made elsewhere, read from files; ? = not stated; – = a control"
 )
 """What the short forms mean."""
 

@@ -24,9 +24,10 @@ from bench.registry import Registry, source_digest
 MethodFunction = Callable[..., torch.Tensor]
 PerModel = int | Callable[[Explainee, Mapping[str, Any]], int]
 
-FIDELITY = ("official", "paper", "reconstruction", "control", "unstated")
+FIDELITY = ("official", "paper", "reconstruction", "control", "external", "unstated")
 """official: read in the authors' code.  paper: stated in the paper.  reconstruction: our most faithful reading where
-the text is not public to us.  control: a yardstick, not a proposal.  unstated: a plug-in that does not say."""
+the text is not public to us.  control: a yardstick, not a proposal.  external: maps made elsewhere and read from files.
+unstated: a plug-in that does not say."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from bench.methods import Method
 from bench.metrics import OUTSIDE, Metric
 from bench.models.explainee import Explainee, untouched
 from bench.models.zoo import load_model
+from bench.pipeline.external import ExternalMethod
 from bench.pipeline.gallery import write_gallery
 from bench.pipeline.plan import Plan, Task, make_plan
 from bench.pipeline.provenance import code_version, describe, merged
@@ -61,7 +62,7 @@ class Outcome:
 def evaluate(
     subset: str | Path | Subset,
     model: str | Explainee | Sequence[str | Explainee],
-    methods: str | Sequence[str] = "fast",
+    methods: str | Sequence[str | Method] = "fast",
     metrics: str | Sequence[str] = "standard",
     protocol: str | Protocol = "cambench-1",
     out: str | Path | None = None,
@@ -76,6 +77,7 @@ def evaluate(
 ) -> Records:
     """Explain and score a subset with every method under every metric; return the records.
 
+    methods: names, groups and wildcards; a list may also hold maps made elsewhere (see `load_maps`).
     out: the run folder. Tasks are written as they finish; started again with the same or a larger plan only what is
     missing or has changed is computed. None keeps the records in memory.  calibration, compiled: see `make_plan`.
     gallery: so many images are drawn later.
@@ -189,7 +191,7 @@ class Maps:
 
     predicted: torch.Tensor
     label: torch.Tensor
-    spent: Spent
+    spent: Spent | None
 
     @property
     def scaled(self) -> torch.Tensor:
@@ -246,7 +248,7 @@ class _BatchRun:
     def _maps(self, method: Method, targets: set[str]) -> Maps:
         """Return a method's maps for the targets that are wanted; the label's anew only where it is not predicted."""
         only_label = targets == {"label"} and not method.class_agnostic
-        maps, spent = method.measured(self.label_trace if only_label else self.trace)
+        maps, spent = measured(method, self.label_trace if only_label else self.trace)
         if only_label or "label" not in targets or method.class_agnostic or self.second is None:
             return Maps(maps, maps, spent)
         label = maps.clone()
@@ -264,7 +266,7 @@ class _BatchRun:
                 background=self.background,
                 spent=maps.spent,
                 seed=self.plan.protocol.seed,
-                rerun=Again(method),
+                rerun=None if isinstance(method, ExternalMethod) else Again(method),
             )
             for trace, own in ((self.trace, maps.predicted), (self.label_trace, maps.label))
         )
@@ -295,7 +297,12 @@ class _BatchRun:
         return {}
 
     def _add_rows(
-        self, method: Method, metric: Metric, scores: dict[str, torch.Tensor], targets: torch.Tensor, spent: Spent
+        self,
+        method: Method,
+        metric: Metric,
+        scores: dict[str, torch.Tensor],
+        targets: torch.Tensor,
+        spent: Spent | None,
     ) -> None:
         plan, batch, model = self.plan, self.batch, self.prober.model
         constant = {
@@ -305,7 +312,7 @@ class _BatchRun:
             "model": model.name,
             "parent": model.parent,
             "method": method.name,
-            "forwards": spent.counts.forwards / len(batch),
+            "forwards": float("nan") if spent is None else spent.counts.forwards / len(batch),
             "method_id": method.id,
             "metric_id": metric.id(plan.protocol),
             "protocol_id": plan.protocol.id,
@@ -342,6 +349,12 @@ class _BatchRun:
             self.outcome.gallery[f"{item}|title"] = np.array(names[target] if target < len(names) else str(target))
             small = torch.nn.functional.avg_pool2d(maps.scaled[0, i][None, None], max(1, pixels.shape[0] // 96))
             self.outcome.gallery[f"{item}|{method.name}"] = small[0, 0].to(torch.float16).numpy()
+
+
+def measured(method: Method, trace: Trace) -> tuple[torch.Tensor, Spent | None]:
+    """Return a method's maps [B,H,W] and what they cost; what maps made elsewhere cost is not known here."""
+    maps, spent = method.measured(trace)
+    return maps, None if isinstance(method, ExternalMethod) else spent
 
 
 def _summary(values: torch.Tensor) -> float:

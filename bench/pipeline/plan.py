@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS, Method
 from bench.metrics import METRICS, Metric
 from bench.models.explainee import Explainee, untouched
+from bench.pipeline.external import ExternalMethod
 from bench.pipeline.records import MIN_CALIBRATION
 from bench.protocol import Protocol, digest
 
@@ -140,7 +142,7 @@ def probe_forwards(metrics: Sequence[Metric], protocol: Protocol) -> int:
 def make_plan(
     subset: Subset,
     models: Sequence[Explainee],
-    methods: str | Sequence[str],
+    methods: str | Sequence[str | Method],
     metrics: str | Sequence[str],
     protocol: Protocol,
     batch_size: int | None = None,
@@ -161,7 +163,10 @@ def make_plan(
     for model in models:
         _check_classes(model, subset)
     geometry = common_geometry(subset, models)
-    chosen_methods = [METHODS.get(n) for n in METHODS.select(methods if isinstance(methods, str) else [*methods])]
+    chosen_methods = _methods(methods)
+    for method in chosen_methods:
+        if isinstance(method, ExternalMethod):
+            method.check_frame(geometry.size, geometry.size)
     chosen_metrics = [METRICS.get(n) for n in METRICS.select(metrics if isinstance(metrics, str) else [*metrics])]
     have = {
         "boxes": subset.has_boxes,
@@ -190,6 +195,17 @@ def make_plan(
         shard_size=shard_size or default_shard_size(geometry.size),
         compiled=compiled,
     )
+
+
+def _methods(methods: str | Sequence[str | Method]) -> list[Method]:
+    """Return the methods of a list of names, groups, wildcards and, at its end, methods that no name stands for."""
+    listed = [methods] if isinstance(methods, str) else [*methods]
+    names = METHODS.select(methods if isinstance(methods, str) else [m for m in listed if isinstance(m, str)])
+    chosen = [*(METHODS.get(name) for name in names), *(m for m in listed if isinstance(m, Method))]
+    twice = [name for name, count in Counter(m.name for m in chosen).items() if count > 1]
+    if twice:
+        raise BenchError(f"Two methods of the run are called {twice[0]!r}; give each its own name.")
+    return chosen
 
 
 def default_shard_size(side: int) -> int:
