@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from bench.board.measures import CORRECT
+from bench.board.measures import CORRECT, is_scored
 from bench.board.text import OVERALL, is_simulated, number
 from bench.pipeline.records import MIN_CALIBRATION, Records
 
@@ -83,7 +83,7 @@ def calibration(records: Records) -> Iterator[str]:
     names = [n for n, facts in provenance["metrics"].items() if facts["reduce"] == "box_accuracy"]
     rows = records.frame[records.frame["metric"].isin(names)]
     for (subset, model), table in rows.groupby(["subset", "model"], sort=True):
-        images = table[(table["part"] == "calibration") & table["value"].notna()].groupby("method")["image"].nunique()
+        images = table[(table["part"] == "calibration") & table["vector"].map(is_scored)].groupby("method")["image"].nunique()
         images = images.reindex(sorted(table["method"].unique()), fill_value=0)
         few = images[images < MIN_CALIBRATION]
         if len(few):
