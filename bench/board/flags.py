@@ -83,7 +83,8 @@ def calibration(records: Records) -> Iterator[str]:
     names = [n for n, facts in provenance["metrics"].items() if facts["reduce"] == "box_accuracy"]
     rows = records.frame[records.frame["metric"].isin(names)]
     for (subset, model), table in rows.groupby(["subset", "model"], sort=True):
-        images = table[(table["part"] == "calibration") & table["vector"].map(is_scored)].groupby("method")["image"].nunique()
+        scored = table[(table["part"] == "calibration") & table["vector"].map(is_scored)]
+        images = scored.groupby("method")["image"].nunique()
         images = images.reindex(sorted(table["method"].unique()), fill_value=0)
         few = images[images < MIN_CALIBRATION]
         if len(few):
