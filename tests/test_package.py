@@ -13,7 +13,7 @@ import bench
 
 ROOT = Path(__file__).parents[1]
 PROMISED = [
-    *("Explainee", "evaluate", "explain", "leaderboard", "load_model", "load_subset", "score"),
+    *("Explainee", "evaluate", "explain", "leaderboard", "load_maps", "load_model", "load_subset", "score"),
     *("register_method", "register_metric", "register_model", "register_subset"),
 ]
 

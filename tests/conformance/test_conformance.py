@@ -56,7 +56,7 @@ def test_mistakes_of_other_implementations_are_found(mistake, tmp_path):
 
 
 def test_the_files_are_as_derived_without_any_library():
-    command = [sys.executable, "-I", "-S", str(HERE / "derive.py"), "--check"]
+    command = [sys.executable, "-E", "-s", "-S", str(HERE / "derive.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
