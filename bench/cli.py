@@ -122,7 +122,7 @@ def run(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     seed: Annotated[
         int | None,
-        typer.Option(help="Seed of every draw; part of the protocol id [default: the protocol's, 0].", min=0),
+        typer.Option(help="Seed of every draw; part of the protocol id [default: 0, or as the protocol says].", min=0),
     ] = None,
     plugin: PluginOption = None,
     data_root: Annotated[Path | None, typer.Option(help="Where named subsets find their files.")] = None,
