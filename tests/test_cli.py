@@ -32,6 +32,19 @@ def cambench(*words: str | Path, cwd: Path | None = None, timeout: int = 300) ->
     )
 
 
+def test_protocols_are_listed_and_a_board_is_of_one(tmp_path: Path) -> None:
+    listed = cambench("list", "protocols").stdout
+    for name in ("cambench-1@76032da1c3b1", "rise@", "wsol@", "quantus@", "torchcam@", "step_features=224"):
+        assert name in listed
+    words = ["--methods", "grad_cam", "--metrics", "deletion", "--out", tmp_path / "run", "--models", "resnet-scenes"]
+    small = ["--limit", "2", "--protocol", "torchcam[steps=4]"]
+    assert cambench("run", *words, *small).returncode == 0
+    assert cambench("board", tmp_path / "run", "--protocol", "torchcam[steps=4]").returncode == 0
+    refused(cambench("board", tmp_path / "run", "--protocol", "torchcam"), "is of protocol torchcam[steps=4]@")
+    refused(cambench("run", *words, "--limit", "2"), "holds records of protocol torchcam[steps=4]@")
+    refused(cambench("run", *words, "--protocol", "torchcam[step=4]"), "no field 'step'")
+
+
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
     """Exit code 2, one sentence, no traceback."""
     assert done.returncode == 2, done.stdout + done.stderr
