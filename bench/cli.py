@@ -411,6 +411,7 @@ def _announce(plan: Plan, folder: Path) -> dict[str, tuple[float, float]]:
         f"{plan.subset.name}: {len(plan.subset)} images{calibration}, {len(plan.models)} models, "
         f"{len(plan.methods)} methods, {len(plan.metrics)} metrics, {plan.protocol.id}",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
     console.print(
