@@ -106,6 +106,8 @@ def common(version: Annotated[bool, typer.Option("--version", help="Show the ver
 
 - `cambench run --plugin mine.py --methods "mine,grad_cam,control/*" --out runs/mine`
 
+- `cambench run --protocol "quantus[step_features=768]" --metrics deletion --out runs/quantus`
+
 - `cambench run --subset imagenet-val-500 --data-root /data/imagenet --models resnet50.a1_in1k --weights pretrained`
 """
 )
@@ -123,13 +125,18 @@ def run(
     metrics: Annotated[
         str, typer.Option(help="Names, groups (standard, costly, all, a family), wildcards; -NAME leaves out.")
     ] = "standard",
-    protocol: Annotated[str, typer.Option(help="Named protocol.")] = "cambench-1",
+    protocol: Annotated[
+        str, typer.Option(help="Named protocol; NAME[field=value,...] changes fields (`cambench list protocols`).")
+    ] = "cambench-1",
     limit: Annotated[int, typer.Option(help="Images to score; 0 for all.", min=0)] = DEFAULT_LIMIT,
     out: Annotated[
         Path | None, typer.Option(help="Run folder [default: runs/SUBSET]; goes on where it stopped.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
-    seed: Annotated[int, typer.Option(help="Seed of every draw; part of the protocol id.", min=0)] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of every draw; part of the protocol id [default: 0, or as the protocol says].", min=0),
+    ] = None,
     plugin: PluginOption = None,
     data_root: Annotated[Path | None, typer.Option(help="Where named subsets find their files.")] = None,
     weights: Annotated[str | None, typer.Option(help="Weights of the one model: a file, or 'pretrained'.")] = None,
@@ -209,7 +216,10 @@ def score(
         Path | None, typer.Option(help="Run folder [default: runs/NAME--SUBSET]; goes on where it stopped.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
-    seed: Annotated[int, typer.Option(help="Seed of every draw; part of the protocol id.", min=0)] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of every draw; part of the protocol id [default: 0, or as the protocol says].", min=0),
+    ] = None,
     plugin: PluginOption = None,
     data_root: Annotated[Path | None, typer.Option(help="Where named subsets find their files.")] = None,
     weights: Annotated[str | None, typer.Option(help="Weights of the model: a file, or 'pretrained'.")] = None,
@@ -278,11 +288,16 @@ def board(
     publish: Annotated[
         Path | None, typer.Option(help="Write a board to commit: one records file, tables, plots.")
     ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="The protocol that the run must be of; any other is an error.")
+    ] = None,
 ) -> None:
     """Rebuild every table and plot from the records of a run; no images or models are needed."""
     from bench.board import publish_board, write_board
-    from bench.pipeline.records import Records
+    from bench.pipeline.records import Records, check_protocol
 
+    if protocol is not None:
+        check_protocol(folder, protocol)
     if publish is not None:
         made = publish_board(folder, publish)
     else:
@@ -443,7 +458,7 @@ def _plan(
     protocol: str,
     limit: int,
     device: str,
-    seed: int,
+    seed: int | None,
     data_root: Path | None,
     weights: str | None,
     batch_size: int | None,
@@ -470,7 +485,9 @@ def _plan(
             errors.print(
                 f"! {model.name} has random weights; give --weights FILE or --weights pretrained.", style="yellow"
             )
-    rules = dataclasses.replace(get_protocol(protocol), seed=seed)
+    rules = get_protocol(protocol)
+    if seed is not None:
+        rules = dataclasses.replace(rules, seed=seed)
     listed: list[str | Method] = [*split_list(methods), *more]
     return make_plan(chosen, loaded, listed, metrics, rules, batch_size, calibration=calibration, compiled=compiled)
 
@@ -502,6 +519,7 @@ def _announce(plan: Plan, folder: Path) -> dict[str, tuple[float, float]]:
         f"{plan.subset.name}: {len(plan.subset)} images{calibration}, {len(plan.models)} models, "
         f"{len(plan.methods)} methods, {len(plan.metrics)} metrics, {plan.protocol.id}",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
     console.print(
@@ -641,12 +659,12 @@ def _subset_rows() -> Iterator[tuple[str, ...]]:
 def _protocol_rows() -> Iterator[tuple[str, ...]]:
     from dataclasses import asdict
 
-    from bench.protocol import PROTOCOLS
+    from bench.protocol import PROTOCOLS, Protocol, write_fields
 
-    yield "id", "fields"
+    yield "id", "fields; of the others what differs from cambench-1, and NAME[field=value,...] changes any of them"
     for protocol in PROTOCOLS.values():
-        fields = [f"{k}={v}" for k, v in asdict(protocol).items() if k != "name"]
-        yield protocol.id, ", ".join(fields)
+        everything = {k: v for k, v in asdict(protocol).items() if k != "name"}
+        yield protocol.id, write_fields(everything if protocol == Protocol() else protocol.changes())
 
 
 def _first_line(function: Any) -> str:

@@ -3,6 +3,9 @@
 Definitions of "deletion", "localisation" and so on differ enough between libraries to change the winner, so none of
 these choices is hidden in a metric. A metric declares the fields that it reads, gets a view of just those
 (`Protocol.view`), and its own id hashes just those: a changed ROAD constant leaves deletion comparable.
+
+Other libraries' definitions are values of the same fields (`PROTOCOLS`), and any field can be changed by name:
+`get_protocol("quantus[step_features=224]")`. docs/protocols.md compares them.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,12 +23,28 @@ from bench.errors import BenchError, suggestions
 CHOICES: dict[str, tuple[str, ...]] = {
     "faithfulness_target": ("predicted", "label"),
     "localization_target": ("label", "predicted"),
-    "score": ("softmax",),
-    "tie_rule": ("smooth_field",),
+    "score": ("softmax", "logit"),
+    "tie_rule": ("smooth_field", "first_index", "last_index"),
     "precision": ("float32",),
-    "insertion_start": ("blur", "baseline"),
+    "insertion_start": ("blur", "baseline", "kernel"),
+    "geometry": ("own", "squash"),
+    "removed": ("colour", "zero", "minimum"),
+    "features": ("pixels", "channels"),
+    "step_rule": ("nearest", "down", "up"),
+    "curve_ends": ("both", "last", "none"),
+    "curve_area": ("fraction", "steps", "sum"),
+    "kernel_border": ("cut", "fold"),
+    "kernel_padding": ("reflect", "zero"),
+    "localization_map": ("positive", "range"),
+    "box_shapes": ("components", "contours"),
+    "box_choice": ("any", "largest"),
+    "box_edges": ("half_open", "inclusive"),
+    "box_tau_from": ("calibration", "scored"),
 }
 """What the fields that name a rule can be; a rule that is not built is refused, not ignored."""
+
+MAX_LEVELS = 255
+"""Most steps of a map's values that `box_levels` can ask for: an 8-bit map's."""
 
 T = TypeVar("T")
 
@@ -34,6 +55,15 @@ def later(default: T) -> T:
     No record of before depends on such a field, so at its default it must not make those records another protocol's.
     """
     made: T = field(default=default, metadata={"later": True})
+    return made
+
+
+def quiet(default: T) -> T:
+    """Return a field that came after records which could not depend on it, in metrics that they hold.
+
+    As `later`, and a metric that reads it keeps the id it had before, as long as the field is at its default.
+    """
+    made: T = field(default=default, metadata={"later": True, "quiet": True})
     return made
 
 
@@ -48,14 +78,18 @@ class Protocol:
     # --- shared
     faithfulness_target: str = "predicted"  # class explained by faithfulness, masking, complexity, cost
     localization_target: str = "label"  # class explained by localisation, on all images
-    score: str = "softmax"  # float64 softmax of the float32 logits
+    # "softmax": float64, of the float32 logits; "logit": the raw output, in curves and ROAD (what is about a drop of
+    # confidence or log-odds keeps the probability)
+    score: str = "softmax"
     baseline: tuple[float, float, float] = (0.485, 0.456, 0.406)  # pixel-space colour of removed pixels
-    tie_rule: str = "smooth_field"  # equal values: seeded 7x7 uniform noise, bilinear; then pixel index
+    # equal values: "smooth_field": seeded 7x7 uniform noise, bilinear, then pixel index; "first_index", "last_index":
+    # in the order of the flattened map, or against it (a stable sort that is read backwards)
+    tie_rule: str = "smooth_field"
     precision: str = "float32"
     seed: int = 0
     # --- deletion and insertion
     steps: int = 28  # whole pixels, all channels; n_i = round(i*H*W/steps), both ends
-    insertion_start: str = "blur"  # what insertion starts from: "blur" or "baseline"
+    insertion_start: str = "blur"  # "blur"; "baseline": what `removed` says; "kernel": the fixed kernel below
     blur_sigma_224: float = 10.0  # sigma = blur_sigma_224 * min(H,W)/224
     blur_radius_sigmas: float = 2.5  # radius = ceil(blur_radius_sigmas * sigma); reflect padding
     # --- threshold quality
@@ -91,6 +125,33 @@ class Protocol:
     sanity_seeds: int = later(3)
     # --- reference insensitivity
     references: tuple[str, ...] = later(("baseline", "black", "white", "blur", "noise"))
+    # --- what other libraries choose otherwise
+    # "own": the manifest's frame, else the models'; "squash": where no manifest fixes it, the whole image, bilinear
+    geometry: str = quiet("own")
+    # removed pixels become "colour": `baseline`; "zero": 0 after normalisation; "minimum": the image's least value of
+    # all channels after normalisation
+    removed: str = quiet("colour")
+    features: str = quiet("pixels")  # "pixels": all channels at once; "channels": each channel of a pixel by itself
+    step_features: int = quiet(0)  # features per step; 0: `steps` says how many steps
+    # of `steps`: n_i = "nearest" or "down" to i*N/steps; "up": each step takes ceil(N/steps), the last what is left
+    step_rule: str = quiet("nearest")
+    curve_ends: str = quiet("both")  # "both"; "last": without step 0; "none": without the last point as well
+    # area under a curve: trapezoids over "fraction": n_i/N; "steps": equal steps from 0 to 1; "sum": steps of length 1
+    curve_area: str = quiet("fraction")
+    # --- insertion_start = "kernel": a square Gaussian kernel, in pixels whatever the side
+    kernel_side: int = quiet(11)
+    kernel_sigma: float = quiet(5.0)
+    kernel_border: str = quiet("cut")  # tails beyond its border are "cut" (sum 1 all the same) or "fold"ed back inside
+    kernel_padding: str = quiet("reflect")  # the image beyond its border: "reflect" or "zero" after normalisation
+    # --- boxes and pooled precision
+    localization_map: str = quiet("positive")  # "positive": mm(max(L,0)); "range": mm(L), a constant map all zero
+    box_levels: int = quiet(0)  # 0: the map's own values; n: floor(n*map), and thresholds int(tau * its maximum)
+    box_last_tau: bool = quiet(True)  # tau = 0..1; False: 1 is left out, so the step is 1/box_taus
+    box_shapes: str = quiet("components")  # 8-connected "components", or "contours": holes have boxes too
+    box_choice: str = quiet("any")  # which of a map's boxes may hit: "any", or the "largest" by area
+    # "half_open": [x0,y0,x1+1,y1+1], real edges; "inclusive": whole numbers, both end pixels counted
+    box_edges: str = quiet("half_open")
+    box_tau_from: str = quiet("calibration")  # the images that choose tau per IoU: "calibration", or the "scored" ones
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -99,11 +160,23 @@ class Protocol:
         for name in ("steps", "thresholds", "box_taus", "pixel_bins"):
             if getattr(self, name) < (1 if name == "steps" else 2):
                 raise BenchError(f"Protocol field {name} is {getattr(self, name)}, which is too small.")
+        for name in ("step_features", "box_levels"):
+            if getattr(self, name) < 0:
+                raise BenchError(f"Protocol field {name} is {getattr(self, name)}; it must not be negative.")
+        if self.box_levels > MAX_LEVELS:
+            raise BenchError(f"Protocol field box_levels is {self.box_levels}; it can be at most {MAX_LEVELS} (8 bit).")
         for name in ("pgd_steps", "sensitivity_draws", "infidelity_draws", "sanity_stages", "sanity_seeds"):
             if getattr(self, name) < 1:
                 raise BenchError(f"Protocol field {name} is {getattr(self, name)}; it must be at least 1.")
-        if self.ssim_window < 1 or self.ssim_window % 2 == 0:
-            raise BenchError(f"Protocol field ssim_window is {self.ssim_window}; it must be odd.")
+        for name in ("ssim_window", "kernel_side"):
+            if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
+                raise BenchError(f"Protocol field {name} is {getattr(self, name)}; it must be odd.")
+        if not self.kernel_sigma > 0:
+            raise BenchError(f"Protocol field kernel_sigma is {self.kernel_sigma:g}; it must be above 0.")
+        if len(self.baseline) != len(Protocol.baseline):
+            raise BenchError(f"Protocol field baseline is {self.baseline}; give red, green and blue.")
+        if not self.box_ious or not all(0 < iou <= 1 for iou in self.box_ious):
+            raise BenchError("Protocol field box_ious needs at least one IoU, each above 0 and at most 1.")
         if not all(0 < share < 1 for share in (*self.road_fractions, self.top_share)):
             raise BenchError("Protocol fields road_fractions and top_share must lie between 0 and 1, both excluded.")
 
@@ -117,6 +190,24 @@ class Protocol:
         }
         return f"{self.name}@{digest(hashed)}"
 
+    def changes(self, base: Protocol | None = None) -> dict[str, Any]:
+        """Return the fields, without the name, that differ from `base` (default: `cambench-1`)."""
+        base = base or Protocol()
+        names = (f.name for f in dataclasses.fields(self) if f.name != "name")
+        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(base, name)}
+
+    def with_fields(self, settings: Mapping[str, Any]) -> Protocol:
+        """Return this protocol with other values, named after what is changed: `quantus[step_features=224]`.
+
+        settings: field -> value, or text as an address writes it. An unknown field, or a value that does not fit, is an
+        error.
+        """
+        values = {name: _typed(self, name, value) for name, value in settings.items()}
+        changed = dataclasses.replace(self, **values)
+        base = PROTOCOLS.get(self.name.partition("[")[0], self)
+        inside = write_fields(changed.changes(base), ",")
+        return dataclasses.replace(changed, name=f"{base.name}[{inside}]" if inside else base.name)
+
     def view(self, fields: tuple[str, ...]) -> ProtocolView:
         """Return a read-only view of `fields`; reading any other field raises AttributeError."""
         return ProtocolView(self, fields)
@@ -127,6 +218,8 @@ class ProtocolView:
 
     def __init__(self, protocol: Protocol, fields: tuple[str, ...]) -> None:
         self._values = {name: getattr(protocol, name) for name in fields}
+        defaults = {f.name: f.default for f in dataclasses.fields(protocol) if f.metadata.get("quiet")}
+        self._silent = {name for name in fields if name in defaults and self._values[name] == defaults[name]}
 
     def __getattr__(self, name: str) -> Any:
         values: dict[str, Any] = object.__getattribute__(self, "_values")
@@ -140,10 +233,18 @@ class ProtocolView:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
+    def get(self, name: str, default: Any) -> Any:
+        """Return a field if it is declared, else the default: for what metrics share and need not declare."""
+        return self._values.get(name, default)
+
     @property
     def hash(self) -> str:
-        """Return the hash of the declared fields and their values."""
-        return digest(self._values)
+        """Return the hash of the declared fields and their values; `quiet` ones count off their default only."""
+        return digest({name: value for name, value in self._values.items() if name not in self._silent})
+
+
+Fields = Protocol | ProtocolView
+"""What a function can read a protocol's fields from."""
 
 
 def digest(value: object) -> str:
@@ -152,13 +253,156 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-PROTOCOLS: dict[str, Protocol] = {"cambench-1": Protocol()}
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(),
+        # Petsiuk et al., BMVC 2018; github.com/eclique/RISE, evaluation.py and Evaluation.ipynb
+        Protocol(
+            "rise",
+            geometry="squash",
+            tie_rule="last_index",
+            removed="zero",
+            step_features=224,
+            curve_area="steps",
+            insertion_start="kernel",
+            kernel_border="fold",
+            kernel_padding="zero",
+        ),
+        # Choe et al., CVPR 2020; github.com/clovaai/wsolevaluation, MaxBoxAccV2 and PxAP
+        Protocol(
+            "wsol",
+            geometry="squash",
+            tie_rule="first_index",
+            localization_map="range",
+            box_levels=255,
+            box_taus=1000,
+            box_last_tau=False,
+            box_shapes="contours",
+            box_edges="inclusive",
+            box_tau_from="scored",
+        ),
+        # Hedstroem et al., JMLR 2023; Quantus 0.6.0, PixelFlipping
+        Protocol(
+            "quantus",
+            faithfulness_target="label",
+            tie_rule="first_index",
+            removed="minimum",
+            features="channels",
+            step_features=1,
+            curve_ends="last",
+            curve_area="sum",
+            insertion_start="baseline",
+        ),
+        # TorchCAM 0.5.0, DeletionInsertionMetric and ClassificationMetric as in its examples (softmax)
+        Protocol(
+            "torchcam",
+            tie_rule="first_index",
+            removed="zero",
+            steps=20,
+            step_rule="up",
+            insertion_start="baseline",
+        ),
+        # Fel et al., 2022; Xplique's Deletion and Insertion
+        Protocol(
+            "xplique",
+            faithfulness_target="label",
+            score="logit",
+            tie_rule="last_index",
+            removed="zero",
+            steps=10,
+            step_rule="down",
+            curve_area="steps",
+            insertion_start="baseline",
+        ),
+    )
+}
+"""The protocols by name: `cambench-1`, and what other libraries choose where they choose otherwise."""
+
+_ADDRESS = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<settings>[^\[\]]*)\])?")
 
 
 def get_protocol(protocol: str | Protocol) -> Protocol:
-    """Return the protocol with this name, or the value itself."""
+    """Return the protocol of a name, with fields changed where it says so, or the value itself.
+
+    >>> get_protocol("quantus[step_features=224]").step_features
+    224
+    """
     if isinstance(protocol, Protocol):
         return protocol
-    if protocol not in PROTOCOLS:
-        raise BenchError(f"Unknown protocol {protocol!r}.{suggestions(protocol, PROTOCOLS)}")
-    return PROTOCOLS[protocol]
+    found = _ADDRESS.fullmatch(protocol.strip())
+    name = found["name"].strip() if found else protocol
+    if found is None or name not in PROTOCOLS:
+        raise BenchError(f"Unknown protocol {protocol!r}.{suggestions(name, PROTOCOLS)}")
+    return PROTOCOLS[name].with_fields(_settings(protocol, found["settings"] or ""))
+
+
+def _settings(address: str, text: str) -> dict[str, str]:
+    """Return {field: text} of `field=value,...`; the values of a list are separated by `:`."""
+    settings: dict[str, str] = {}
+    for pair in (part for part in text.split(",") if part.strip()):
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not value:
+            raise BenchError(f"Protocol {address}: {pair.strip()!r} sets nothing; write field=value.")
+        if key in settings:
+            raise BenchError(f"Protocol {address} sets {key} twice; leave one.")
+        settings[key] = value
+    return settings
+
+
+def _typed(protocol: Protocol, name: str, value: Any) -> Any:
+    """Return a field's value in the field's type, from text where it is text."""
+    known = {f.name: f.default for f in dataclasses.fields(Protocol) if f.name != "name"}
+    if name not in known:
+        raise BenchError(f"Protocol {protocol.name} has no field {name!r}.{suggestions(name, known)}")
+    if not isinstance(value, str) or isinstance(known[name], str):
+        return value
+    try:
+        return _read(value, known[name])
+    except ValueError:
+        kind = _KINDS[type(known[name])]
+        raise BenchError(f"Protocol {protocol.name}[{name}={value}]: give {kind}.") from None
+
+
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    tuple: "values with : between them, such as 0.3:0.5",
+}
+_WORDS = {"true": True, "false": False}
+
+
+def _read(text: str, default: Any) -> Any:
+    """Return text as a value of the default's type; ValueError where it is none."""
+    if isinstance(default, bool):
+        if text.lower() not in _WORDS:
+            raise ValueError(text)
+        return _WORDS[text.lower()]
+    if isinstance(default, tuple):
+        return tuple(_read(part.strip(), default[0]) for part in text.split(":"))
+    if isinstance(default, str):
+        return text
+    kind: Callable[[str], Any] = type(default)
+    number = kind(text)
+    if number != number or abs(number) == float("inf"):
+        raise ValueError(text)
+    return number
+
+
+def write_fields(values: Mapping[str, Any], between: str = ", ") -> str:
+    """Return fields and values as an address writes them.
+
+    >>> write_fields({"steps": 10, "box_ious": (0.3, 0.5), "box_last_tau": False})
+    'steps=10, box_ious=0.3:0.5, box_last_tau=false'
+    """
+    return between.join(f"{name}={_written(value)}" for name, value in values.items())
+
+
+def _written(value: Any) -> str:
+    """Return a value as an address writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ":".join(map(_written, value))
+    return f"{value:.12g}" if isinstance(value, float) else str(value)

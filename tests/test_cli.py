@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.protocol import get_protocol
+
 ROOT = Path(__file__).parents[1]
 SMALL = ["--models", "resnet-scenes", "--metrics", "deletion,pointing_game", "--limit", "2", "--calibration", "0"]
 
@@ -30,6 +32,17 @@ def cambench(*words: str | Path, cwd: Path | None = None, timeout: int = 300) ->
         timeout=timeout,
         check=False,
     )
+
+
+def test_protocols_are_listed_and_a_board_is_of_one(tmp_path: Path) -> None:
+    listed = cambench("list", "protocols").stdout
+    for name in ("cambench-1@76032da1c3b1", "rise@", "wsol@", "quantus@", "torchcam@", "step_features=224"):
+        assert name in listed
+    words = ["--methods", "grad_cam", "--metrics", "deletion", "--out", tmp_path / "run", "--models", "resnet-scenes"]
+    small = ["--limit", "2", "--protocol", "torchcam[steps=4]"]
+    assert get_protocol("torchcam[steps=4]").id in cambench("run", *words, *small).stdout
+    refused(cambench("board", tmp_path / "run", "--protocol", "torchcam"), "is of protocol torchcam[steps=4]@")
+    refused(cambench("run", *words, "--protocol", "torchcam[step=4]"), "no field 'step'")
 
 
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:

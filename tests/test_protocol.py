@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import bench
 from bench.errors import BenchError
 from bench.metrics import METRICS
-from bench.protocol import Protocol, get_protocol
+from bench.protocol import PROTOCOLS, Protocol, get_protocol
 
 
 def test_a_metric_id_hashes_only_what_it_reads():
@@ -54,6 +54,98 @@ def test_ids_are_equal_exactly_when_fields_are(steps, seed):
     one, two = Protocol(steps=steps, seed=seed), Protocol(steps=steps, seed=seed)
     assert one.id == two.id
     assert (one.id == Protocol().id) == (one == Protocol())
+
+
+CAMBENCH_1 = "cambench-1@76032da1c3b1"
+METRIC_IDS = {
+    "deletion": "deletion@eeda0576cdbb",
+    "insertion": "insertion@cc9a1b8b9539",
+    "average_drop": "average_drop@2550697e8c47",
+    "threshold_quality": "threshold_quality@a41eea621301",
+    "pointing_game": "pointing_game@82597d7e248d",
+    "box_localization": "box_localization@1f39f0f591fd",
+    "pixel_precision": "pixel_precision@45e7dbefbe08",
+    "road": "road@112f2003b03c",
+    "robustness": "robustness@508cb14633fc",
+}
+"""Published: committed boards hold them, and a field that comes later must not change them."""
+
+
+def test_published_ids_stay():
+    assert Protocol().id == CAMBENCH_1
+    assert {name: METRICS.get(name).id(Protocol()) for name in METRIC_IDS} == METRIC_IDS
+
+
+def test_a_quiet_field_counts_off_its_default_only():
+    for name in ("removed", "step_rule", "curve_area"):
+        assert name in METRICS.get("deletion").reads
+    base = METRICS.get("deletion").id(Protocol())
+    assert METRICS.get("deletion").id(Protocol(removed="zero")) != base
+    assert METRICS.get("deletion").id(Protocol(box_shapes="contours")) == base
+    assert Protocol(box_shapes="contours").id != Protocol().id
+    # A field of before is in the id of every metric that reads it, at its default as well.
+    assert "attack_eps_255" in METRICS.get("robustness").reads
+    assert METRICS.get("robustness").id(Protocol(attack_eps_255=(2.0,))) != METRICS.get("robustness").id(Protocol())
+
+
+def test_every_named_protocol_is_another_one():
+    ids = {protocol.id for protocol in PROTOCOLS.values()}
+    assert len(ids) == len(PROTOCOLS) >= 5
+    assert {"cambench-1", "rise", "wsol", "quantus", "torchcam"} <= set(PROTOCOLS)
+    for name, protocol in PROTOCOLS.items():
+        assert protocol.name == name
+        assert bool(protocol.changes()) == (name != "cambench-1")
+
+
+def test_a_field_can_be_changed_by_name():
+    assert get_protocol("quantus[step_features=224]") == dataclasses.replace(
+        PROTOCOLS["quantus"], step_features=224, name="quantus[step_features=224]"
+    )
+    many = get_protocol(" wsol[ box_ious = 0.3:0.5 , box_last_tau=TRUE, kernel_sigma=2.5,seed=3] ")
+    assert (many.box_ious, many.box_last_tau, many.kernel_sigma, many.seed) == ((0.3, 0.5), True, 2.5, 3)
+    assert many.name == "wsol[seed=3,box_ious=0.3:0.5,kernel_sigma=2.5,box_last_tau=true]"
+    assert get_protocol(many.name) == many
+    assert get_protocol("cambench-1[references=black:white]").references == ("black", "white")
+
+
+def test_one_protocol_has_one_name():
+    assert get_protocol("cambench-1[steps=28]") == Protocol()
+    assert get_protocol("rise[]") == PROTOCOLS["rise"]
+    one, two = (get_protocol(f"rise[{text}]") for text in ("steps=3,seed=1", "seed=1,steps=3"))
+    assert one == two
+    assert one.with_fields({"steps": 28, "seed": 0}) == PROTOCOLS["rise"]
+    assert one.id.partition("@")[0] == one.name
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("quantu", "Unknown protocol 'quantu'.*Did you mean quantus"),
+        ("rise[steps=3", "Unknown protocol"),
+        ("rise[steps]", "'steps' sets nothing; write field=value"),
+        ("rise[=3]", "no field ''"),
+        ("rise[step=3]", "no field 'step'.*Did you mean steps"),
+        ("rise[name=x]", "no field 'name'"),
+        ("rise[steps=3,steps=4]", "sets steps twice"),
+        ("rise[steps=3.5]", "give a whole number"),
+        ("rise[steps=0]", "steps is 0"),
+        ("rise[kernel_sigma=wide]", "give a number"),
+        ("rise[kernel_sigma=inf]", "give a number"),
+        ("rise[kernel_sigma=0]", "kernel_sigma is 0; it must be above 0"),
+        ("rise[kernel_side=10]", "kernel_side is 10; it must be odd"),
+        ("rise[removed=black]", "removed is 'black'; it can be colour or zero or minimum"),
+        ("rise[step_features=-1]", "must not be negative"),
+        ("wsol[box_last_tau=1]", "give true or false"),
+        ("wsol[box_ious=0.3:half]", "values with : between them"),
+        ("wsol[box_ious=1.5]", "box_ious needs at least one IoU"),
+        ("wsol[box_levels=256]", "at most 255"),
+        ("torchcam[baseline=0:0]", "give red, green and blue"),
+    ],
+)
+def test_a_wrong_address_is_one_sentence(text, words):
+    with pytest.raises(BenchError, match=words) as caught:
+        get_protocol(text)
+    assert "\n" not in str(caught.value)
 
 
 def test_names_are_found():

@@ -222,6 +222,11 @@ def check(records: Records) -> None:
     if len(protocols) > 1:
         mixed = ", ".join(protocols)
         raise BenchError(f"The records mix protocols ({mixed}), which cannot stand on one board; keep one of them.")
+    described = records.provenance.get("protocol", {}).get("id", protocols[0])
+    if described != protocols[0]:
+        raise BenchError(
+            f"The records are of protocol {protocols[0]}, and run.json describes {described}; keep those of one run."
+        )
     owners = {"metric": "metric_id", "method": "method_id", "model": "weights_id", "subset": "manifest_id"}
     for column, identity in owners.items():
         counts = frame.groupby(column)[identity].nunique()

@@ -80,6 +80,8 @@ def not_applicable(records: Records) -> Iterator[str]:
 def calibration(records: Records) -> Iterator[str]:
     """Yield the subsets and models with too few calibration images to choose a box threshold on."""
     provenance = records.provenance
+    if provenance.get("protocol", {}).get("box_tau_from") == "scored":
+        return
     names = [n for n, facts in provenance["metrics"].items() if facts["reduce"] == "box_accuracy"]
     rows = records.frame[records.frame["metric"].isin(names)]
     for (subset, model), table in rows.groupby(["subset", "model"], sort=True):

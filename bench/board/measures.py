@@ -151,18 +151,23 @@ def over_models(results: list[Sampled]) -> Sampled:
 
 def measures(frame: pd.DataFrame, provenance: dict[str, Any]) -> Iterator[Measure]:
     """Yield the measures of one subset's records, derived ones included."""
-    ious = tuple(provenance.get("protocol", {}).get("box_ious", BOX_IOUS))
+    protocol = provenance.get("protocol", {})
+    ious = tuple(protocol.get("box_ious", BOX_IOUS))
+    on_scored = protocol.get("box_tau_from") == "scored"
     for name, rows in frame.groupby("metric", sort=True):
         facts = provenance["metrics"].get(name)
         if facts is None:
             raise BenchError(f"The records hold {name!r}, of which run.json says nothing; run `cambench run` again.")
-        scored, calibration = rows[rows["part"] == "eval"], rows[rows["part"] == "calibration"]
+        scored = rows[rows["part"] == "eval"]
+        calibration = None if on_scored else rows[rows["part"] == "calibration"]
         yield from expand(str(name), facts, scored, calibration, ious)
         if facts["family"] == "localization":
             correct = scored[scored["correct"].astype(bool)]
             for measure in expand(str(name), facts, correct, calibration, ious):
                 yield Measure(measure.name + CORRECT, measure.facts, measure.rows)
-    yield from relative(frame, provenance["metrics"])
+    # Other curves do not hold the clean probability.
+    if protocol.get("curve_ends", "both") == "both" and protocol.get("score", "softmax") == "softmax":
+        yield from relative(frame, provenance["metrics"])
 
 
 CLEAN_END = {"deletion": 0, "insertion": -1}
@@ -184,9 +189,9 @@ def relative(frame: pd.DataFrame, metrics: dict[str, Any]) -> Iterator[Measure]:
 
 
 def expand(
-    name: str, facts: dict[str, Any], rows: pd.DataFrame, calibration: pd.DataFrame, ious: tuple[float, ...]
+    name: str, facts: dict[str, Any], rows: pd.DataFrame, calibration: pd.DataFrame | None, ious: tuple[float, ...]
 ) -> Iterator[Measure]:
-    """Yield what a board shows for one value of a metric."""
+    """Yield what a board shows for one value of a metric; calibration: None where the scored images choose tau."""
     if rows.empty:
         return
     if facts["reduce"] == "box_accuracy":
@@ -202,21 +207,24 @@ HIGHER = {"better": "higher", "ranked": True, "lower": 0.0, "upper": 1.0}
 
 
 def boxes(
-    name: str, facts: dict[str, Any], rows: pd.DataFrame, calibration: pd.DataFrame, ious: tuple[float, ...]
+    name: str, facts: dict[str, Any], rows: pd.DataFrame, calibration: pd.DataFrame | None, ious: tuple[float, ...]
 ) -> Iterator[Measure]:
     """Yield box accuracies: at tau chosen on the calibration part (mean over IoUs, ranked, and per IoU) and oracle tau.
 
-    tau is chosen per model, method and IoU. An oracle tau is chosen on the scored images themselves: an upper bound.
+    tau is chosen per model, method and IoU. An oracle tau is chosen on the scored images themselves: an upper bound;
+    where the protocol chooses so (calibration None) it is the only one.
     """
-    chosen = [hits(scored, part, ious) for scored, part in pairs(rows, calibration)]
-    oracle = [hits(scored, scored, ious, least=0) for scored, _ in pairs(rows, calibration)]
-    frame = pd.concat([scored for scored, _ in pairs(rows, calibration)])
+    parts = list(pairs(rows, rows.iloc[:0] if calibration is None else calibration))
+    oracle = [hits(scored, scored, ious, least=0) for scored, _ in parts]
+    chosen = oracle if calibration is None else [hits(scored, part, ious) for scored, part in parts]
+    frame = pd.concat([scored for scored, _ in parts])
     hit, best = np.concatenate(chosen), np.concatenate(oracle)
-    title = "box accuracy"
+    title = "box accuracy" if calibration is not None else "box accuracy, tau chosen on the scored images"
     mean_facts = {**facts, **HIGHER, "reduce": "mean", "title": title}
     yield Measure(name, mean_facts, frame.assign(value=hit.mean(1)))
     reported = {**mean_facts, "ranked": False}
-    yield Measure(f"{name}_oracle", {**reported, "title": f"{title}, oracle tau"}, frame.assign(value=best.mean(1)))
+    if calibration is not None:
+        yield Measure(f"{name}_oracle", {**reported, "title": f"{title}, oracle tau"}, frame.assign(value=best.mean(1)))
     for column, iou in enumerate(ious):
         one = {**reported, "title": f"{title} at IoU {iou:g}"}
         yield Measure(f"{name}_{round(100 * iou)}", one, frame.assign(value=hit[:, column]))

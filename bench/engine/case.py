@@ -9,9 +9,20 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from bench.engine.prober import Counts, Job, Prober, blend, gaussian_blur, replace_ranked, target_log_odds
+from bench.engine.prober import (
+    Counts,
+    Job,
+    Prober,
+    blend,
+    gaussian_blur,
+    kernel_blur,
+    probability,
+    replace_ranked,
+    target_log_odds,
+    target_logits,
+)
 from bench.engine.trace import Trace
-from bench.errors import NotApplicable
+from bench.errors import BenchError, NotApplicable
 from bench.protocol import ProtocolView
 from bench.randomness import generator, smooth_field
 from bench.types import Truth
@@ -41,6 +52,14 @@ class Rerun(Protocol):
 
 T = TypeVar("T")
 
+Colour = tuple[float, float, float]
+
+SMOOTH = "smooth_field"
+"""The tie rule of `cambench-1`, and of metrics that do not say that they read it."""
+
+MINIMUM = "minimum"
+"""In place of a colour: each image's least value after normalisation, in all channels."""
+
 
 class Background:
     """What all methods' cases on one batch share: blurred images and their logits, the tie-break order of pixels, and
@@ -49,7 +68,7 @@ class Background:
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self._blurred: dict[tuple[float, float], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._blurred: dict[Hashable, tuple[torch.Tensor, torch.Tensor]] = {}
         self._ties: dict[int, torch.Tensor] = {}
         self._shared: dict[Hashable, Any] = {}
 
@@ -61,12 +80,38 @@ class Background:
 
     def blurred(self, sigma_224: float, radius_sigmas: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return blurred images [B,3,H,W] and their logits [B,C]; sigma = sigma_224 * min(H,W)/224 pixels."""
+        sigma = sigma_224 * min(self.trace.size) / 224
         key = (sigma_224, radius_sigmas)
+        return self._run_once(key, lambda: gaussian_blur(self.trace.images, sigma, radius_sigmas))
+
+    def kernel_blurred(self, side: int, sigma: float, border: str, padding: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images [B,3,H,W] blurred with a fixed kernel, and their logits [B,C] (see `kernel_blur`)."""
+        fold = border == "fold"
+        if padding == "reflect" and side // 2 >= min(self.trace.size):
+            raise BenchError(
+                f"A kernel of {side} pixels reflects beyond images of {min(self.trace.size)}; make kernel_side smaller."
+            )
+        return self._run_once(
+            (side, sigma, fold, padding),
+            lambda: kernel_blur(self.trace.images, side, sigma, fold=fold, padding=padding),
+        )
+
+    def empty(self, colour: Colour | str) -> torch.Tensor:
+        """Return what is left where every pixel is removed: [1,3,1,1], or [B,3,1,1] for `MINIMUM`."""
+        if not isinstance(colour, str):
+            return self.trace.model.colour(colour)[None]
+        return self.trace.images.amin((1, 2, 3), keepdim=True).expand(-1, self.trace.images.shape[1], 1, 1)
+
+    def empty_logits(self, colour: Colour | str) -> torch.Tensor:
+        """Return the logits of the empty image: [C], run once per model, or [B,C] for `MINIMUM`, once per image."""
+        if not isinstance(colour, str):
+            return self.trace.prober.colour_logits(colour, self.trace.size)
+        return self._run_once(colour, lambda: self.empty(colour).expand_as(self.trace.images))[1]
+
+    def _run_once(self, key: Hashable, make: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         if key not in self._blurred:
-            sigma = sigma_224 * min(self.trace.size) / 224
             with torch.inference_mode():
-                images = gaussian_blur(self.trace.images, sigma, radius_sigmas)
-                images = images.contiguous(memory_format=torch.channels_last)
+                images = make().contiguous(memory_format=torch.channels_last)
                 self._blurred[key] = images, self.trace.prober.logits(images)
         return self._blurred[key]
 
@@ -78,16 +123,20 @@ class Background:
         return self._ties[seed]
 
 
-Masking = tuple[tuple[float, float, float], int]
+Masking = tuple[Colour | str, int]
 """(colour behind the mask, number of thresholds)."""
 
 
 def unit(maps: torch.Tensor) -> torch.Tensor:
     """Return unit(L) = mm(max(L,0)) of each map of [B,H,W], in [0,1]; a constant one becomes zeros."""
-    positive = maps.clamp(min=0)
-    low, high = (reduced(positive.flatten(1), 1)[:, None, None] for reduced in (torch.amin, torch.amax))
+    return min_max(maps.clamp(min=0))
+
+
+def min_max(maps: torch.Tensor) -> torch.Tensor:
+    """Return mm(L) of each map of [B,H,W], in [0,1]; a constant one becomes zeros."""
+    low, high = (reduced(maps.flatten(1), 1)[:, None, None] for reduced in (torch.amin, torch.amax))
     spread = high - low
-    return torch.where(spread > 0, (positive - low) / torch.where(spread > 0, spread, 1.0), 0.0)
+    return torch.where(spread > 0, (maps - low) / torch.where(spread > 0, spread, 1.0), 0.0)
 
 
 class Case:
@@ -116,7 +165,9 @@ class Case:
         self.spent = spent
         self.seed = seed
         self.rerun = rerun
-        self._threshold_log_odds: dict[Masking, dict[tuple[int, int], float]] = {}
+        self._threshold_log_odds: dict[Masking, dict[tuple[int, int, str], float]] = {}
+        self._orders: dict[tuple[str, int], torch.Tensor] = {}
+        self._ranks: dict[tuple[str, int], torch.Tensor] = {}
 
     def under(self, protocol: ProtocolView) -> Case:
         """Put this case under another metric's view of the protocol and return it; what is computed stays shared."""
@@ -179,33 +230,97 @@ class Case:
         return self.maps.flatten(1).amax(1) > 0
 
     @cached_property
+    def ranged(self) -> torch.Tensor:
+        """Return mm(L) per map, [B,H,W] float64 in [0,1]; zeros for a constant map."""
+        return min_max(self.maps.double())
+
+    @property
+    def tie_rule(self) -> str:
+        """Return the protocol's tie rule; for a metric that does not declare it, the smooth field."""
+        return str(self.protocol.get("tie_rule", SMOOTH))
+
+    @property
     def order(self) -> torch.Tensor:
         """Return pixel indices [B,N], most relevant first; equal values by the tie rule (protocol.md)."""
-        ties = self.background.tie_order(self.seed)
-        values = self.maps.flatten(1).gather(1, ties)
-        return ties.gather(1, values.argsort(dim=1, descending=True, stable=True))
+        return self.ordered(1)
 
-    @cached_property
+    @property
     def rank(self) -> torch.Tensor:
         """Return the rank of every pixel [B,N] int32, 0 = most relevant."""
-        rank = torch.empty(self.order.shape, dtype=torch.int32)
-        places = torch.arange(self.order.shape[1], dtype=torch.int32).expand_as(rank)
-        return rank.scatter_(1, self.order, places)
+        return self.ranked(1)
+
+    def ordered(self, channels: int) -> torch.Tensor:
+        """Return the order [B,channels*N] of a pixel's channels by themselves, all of the pixel's value.
+
+        Index channel*N + pixel. The smooth field keeps a pixel's channels together; the index rules go through the
+        whole flattened image.
+        """
+        key = (self.tie_rule, channels)
+        if key not in self._orders:
+            values = self.maps.flatten(1).repeat(1, channels)
+            ties = self._ties(*key)
+            order = values.gather(1, ties).argsort(dim=1, descending=True, stable=True)
+            self._orders[key] = ties.gather(1, order)
+        return self._orders[key]
+
+    def _ties(self, rule: str, channels: int) -> torch.Tensor:
+        size, pixels = len(self), self.maps[0].numel()
+        if rule == SMOOTH:
+            field = self.background.tie_order(self.seed)
+            return (field[:, :, None] + pixels * torch.arange(channels)).flatten(1)
+        index = torch.arange(channels * pixels)
+        return (index if rule == "first_index" else index.flip(0)).expand(size, -1)
+
+    def ranked(self, channels: int) -> torch.Tensor:
+        """Return the rank [B,channels*N] int32 of every channel of every pixel, 0 = most relevant; see `ordered`."""
+        key = (self.tie_rule, channels)
+        if key not in self._ranks:
+            order = self.ordered(channels)
+            places = torch.arange(order.shape[1], dtype=torch.int32).expand(order.shape)
+            self._ranks[key] = torch.empty(order.shape, dtype=torch.int32).scatter_(1, order, places)
+        return self._ranks[key]
 
     # --- probes
 
-    def curve(self, first: torch.Tensor, second: torch.Tensor, cuts: list[int]) -> torch.Tensor:
-        """Return log-odds [B, len(cuts)] with the cuts[i] most relevant pixels from `first`, the rest from `second`."""
+    @property
+    def removed(self) -> Colour | str:
+        """Return what the protocol puts in place of removed pixels: a pixel-space colour, or `MINIMUM`."""
+        if self.protocol.removed == "minimum":
+            return MINIMUM
+        red, green, blue = self.trace.model.mean if self.protocol.removed == "zero" else self.protocol.baseline
+        return red, green, blue
+
+    @property
+    def raw(self) -> bool:
+        """Return whether the protocol's score is the logit itself."""
+        return bool(self.protocol.score == "logit")
+
+    def evidence(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the targets' log-odds [B], or logits under score = "logit", of logits [B,C] (or [C] for all)."""
+        read = target_logits if self.raw else target_log_odds
+        return read(logits.expand(len(self), -1), self.trace.targets)
+
+    def run(self, job: Job) -> torch.Tensor:
+        """Run a job; return the targets' log-odds [n], or logits under score = "logit"."""
+        (values,) = (self.prober.target_logits if self.raw else self.prober.log_odds)([job], self.trace.size)
+        return values
+
+    def scored(self, evidence: torch.Tensor) -> torch.Tensor:
+        """Return the protocol's score of log-odds (the probability) or logits (themselves)."""
+        return evidence if self.raw else probability(evidence)
+
+    def curve(self, first: torch.Tensor, second: torch.Tensor, cuts: list[int], channels: int = 1) -> torch.Tensor:
+        """Return log-odds [B, len(cuts)] with the cuts[i] most relevant pixels from `first`, the rest from `second`.
+
+        Logits under score = "logit".  channels: 3 where a pixel's channels are features of their own.
+        """
         size, steps = len(self), len(cuts)
         rows = torch.arange(size).repeat_interleave(steps)
         wanted = torch.tensor(cuts).repeat(size)
-        fill = replace_ranked(first, second, self.rank, rows, wanted)
-        (odds,) = self.prober.log_odds([Job(self.trace.targets[rows], fill)], self.trace.size)
-        return odds.view(size, steps)
+        fill = replace_ranked(first, second, self.ranked(channels), rows, wanted)
+        return self.run(Job(self.trace.targets[rows], fill)).view(size, steps)
 
-    def masked_log_odds(
-        self, colour: tuple[float, float, float], steps: Iterable[int], thresholds: int
-    ) -> torch.Tensor:
+    def masked_log_odds(self, colour: Colour | str, steps: Iterable[int], thresholds: int) -> torch.Tensor:
         """Return log-odds [B,T] of unit(L), cut at each step t, masking the image: m*x + (1-m)*b.
 
         At t the lowest floor(t*N/thresholds) pixels are set to 0 and the rest keeps its soft value. Cuts that only
@@ -215,11 +330,12 @@ class Case:
         known = self._threshold_log_odds.setdefault((colour, thresholds), {})
         zeros = (self.unit == 0).flatten(1).sum(1)
         pixels = self.unit[0].numel()
-        wanted: list[tuple[int, int]] = []  # (image, step) that have to be run
-        place: dict[tuple[int, int], tuple[int, int]] = {}
+        wanted: list[tuple[int, int, str]] = []  # (image, step, tie rule) that have to be run
+        place: dict[tuple[int, int], tuple[int, int, str]] = {}
         for image in range(len(self)):
             for t in steps:
-                run = (image, t if t * pixels // thresholds > int(zeros[image]) else 0)
+                # Nothing is cut at t = 0, whatever the tie rule: metrics that read it and others share that mask.
+                run = (image, t, self.tie_rule) if t * pixels // thresholds > int(zeros[image]) else (image, 0, "")
                 place[image, t] = run
                 if run not in known and run not in wanted:
                     wanted.append(run)
@@ -238,19 +354,16 @@ class Case:
         return self.unit[rows] * kept.view(-1, *self.trace.size)
 
     def _run_masks(
-        self, wanted: list[tuple[int, int]], colour: tuple[float, float, float], thresholds: int
-    ) -> dict[tuple[int, int], float]:
-        rows = torch.tensor([image for image, _ in wanted])
-        steps = torch.tensor([t for _, t in wanted])
+        self, wanted: list[tuple[int, int, str]], colour: Colour | str, thresholds: int
+    ) -> dict[tuple[int, int, str], float]:
+        rows = torch.tensor([image for image, _, _ in wanted])
+        steps = torch.tensor([t for _, t, _ in wanted])
         height, width = self.trace.size
 
         def masks(index: torch.Tensor) -> torch.Tensor:
             return self.cut(steps[index], thresholds, rows[index])
 
-        fill = blend(self.trace.images, self.trace.model.colour(colour), rows, masks)
+        behind = self.background.empty(colour)
+        fill = blend(self.trace.images, behind[0] if len(behind) == 1 else behind, rows, masks)
         (odds,) = self.prober.log_odds([Job(self.trace.targets[rows], fill)], (height, width))
         return dict(zip(wanted, odds.tolist(), strict=True))
-
-    def logits_to_log_odds(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the targets' log-odds [B] for logits [B,C] (or [C], the same for every image)."""
-        return target_log_odds(logits.expand(len(self), -1), self.trace.targets)

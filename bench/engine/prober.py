@@ -21,6 +21,9 @@ from bench.models.explainee import Explainee, untouched
 
 Fill = Callable[[torch.Tensor, torch.Tensor], None]
 
+FOLD_SIGMAS = 4.0
+"""How far out the tails of a folded kernel are counted: scipy's `gaussian_filter` truncates there."""
+
 
 @dataclass
 class Counts:
@@ -224,11 +227,12 @@ def replace_ranked(
 ) -> Fill:
     """Images in which the pixels ranked below a cut come from `first`, the others from `second`.
 
-    first, second: [B,3,H,W] (or [1,3,1,1] for one colour).  rank: [B,H*W] int32, 0 = most relevant.
-    rows, cuts: [n] - image n is made of image rows[n], with cuts[n] pixels from `first`. All channels change together.
+    first, second: [B,3,H,W] (or [1,3,1,1] for one colour, [B,3,1,1] for one each).  rank: [B,H*W] int32, 0 = most
+    relevant; or [B,3*H*W], the ranks of single channels.  rows, cuts: [n] - image n is made of image rows[n], with
+    cuts[n] pixels (or channels) from `first`. All channels of a pixel change together where pixels are ranked.
     """
     height, width = (first if first.shape[-1] > 1 else second).shape[-2:]
-    ranks = rank.view(len(rank), 1, height, width)
+    ranks = rank.view(len(rank), -1, height, width)
     if first.device.type != "cpu":
         ranks = ranks.to(first.device)
 
@@ -290,6 +294,32 @@ def blend(
             torch.lerp(behind.expand_as(images[row]), images[row], mask[place], out=out[place])
 
     return fill
+
+
+def kernel_blur(images: torch.Tensor, side: int, sigma: float, *, fold: bool, padding: str) -> torch.Tensor:
+    """Blur images [B,3,H,W] with a Gaussian kernel of `side` x `side` pixels (odd), whose weights sum to 1.
+
+    fold: the tails beyond the kernel's border are reflected back into it, which makes a wide Gaussian almost a box;
+    else they are cut.  padding: the image beyond its border is "reflect"ed or "zero".
+    """
+    reach = side // 2
+    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    if fold:
+        # Every whole offset out to where nothing is left, each added at the place that it is reflected to.
+        wide = torch.arange(-(far := int(FOLD_SIGMAS * sigma + 0.5)), far + 1)
+        place = (wide + reach) % (2 * side)
+        place = torch.where(place < side, place, 2 * side - 1 - place)
+        weights = torch.exp(-0.5 * (wide.double() / sigma) ** 2)
+        kernel = torch.zeros(side, dtype=torch.float64).index_add_(0, place, weights)
+    else:
+        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(images.device, torch.float32)
+    channels = images.shape[1]
+    rows = kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
+    columns = kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
+    mode = {"reflect": "reflect", "zero": "constant"}[padding]
+    padded = F.pad(images, (reach, reach, reach, reach), mode=mode)
+    return F.conv2d(F.conv2d(padded, rows, groups=channels), columns, groups=channels)
 
 
 def _at(images: torch.Tensor, row: int) -> torch.Tensor:

@@ -7,6 +7,7 @@ A metric never averages over images; the board does. Missing is NaN (could not b
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -77,8 +78,8 @@ class Metric:
     reads: tuple[str, ...] = ()
     version: int = 1
     calibrates: bool = False  # also run on the calibration part, where the board chooses thresholds
-    # forwards per image, given the protocol; an upper bound, since equal images are run once
-    forwards: Callable[[Protocol], int] = lambda _: 0
+    # forwards per image, given the protocol and the pixels; an upper bound, since equal images are run once
+    forwards: Callable[[Protocol, int], int] = lambda *_: 0
     # how many times the method is run again, per image
     repeats: Callable[[Protocol], int] = lambda _: 0
     # what all methods share: made once per image, whatever their number
@@ -88,6 +89,8 @@ class Metric:
     builtin: bool = True
     # a positive factor on the map changes nothing, so equal maps may share one probe
     scale_free: bool = False
+    # the facts of a value under a protocol, where they are not those of `cambench-1` (a logit has no bounds)
+    under: Callable[[Protocol, Value], Value] = lambda _, value: value
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -104,6 +107,10 @@ class Metric:
         if not self.builtin:
             parts["source"] = source_digest(self.function)
         return f"{self.name}@{digest(parts)}"
+
+    def facts(self, protocol: Protocol) -> dict[str, Value]:
+        """Return the facts about each value under a protocol."""
+        return {name: self.under(protocol, value) for name, value in self.values.items()}
 
     @property
     def all_reads(self) -> tuple[str, ...]:
@@ -130,17 +137,19 @@ def register_metric(
     version: int = 1,
     calibrates: bool = False,
     scale_free: bool | None = None,
-    forwards: Callable[[Protocol], int] | int = 0,
+    forwards: Callable[[Protocol, int], int] | Callable[[Protocol], int] | int = 0,
     repeats: Callable[[Protocol], int] | int = 0,
     shared: Callable[[Protocol], Counts] = lambda _: Counts(),
     standard: bool = True,
     parameter: str = "",
+    under: Callable[[Protocol, Value], Value] = lambda _, value: value,
 ) -> Callable[[MetricFunction], MetricFunction]:
     """Register a metric: a function from a `Case` to {value name: [B] or [B,n]}.
 
     Without `values` the metric has one value of its own name, ranked in the direction `better`.  scale_free: a positive
     factor on the map changes nothing; built-in metrics are, but for the cost and for those that need the method (equal
-    maps need not be equal on other images).
+    maps need not be equal on other images).  forwards: per image and map: a number, or a function of the protocol, or
+    of the protocol and the image's pixels.
 
     >>> @register_metric("doc_peak", better="higher")
     ... def doc_peak(case):
@@ -167,18 +176,30 @@ def register_metric(
                 reads=reads,
                 version=version,
                 calibrates=calibrates,
-                forwards=_counted(forwards),
+                forwards=_per_frame(forwards),
                 repeats=_counted(repeats),
                 shared=shared,
                 standard=standard,
                 parameter=parameter,
                 builtin=builtin,
+                under=under,
                 scale_free=scale_free if scale_free is not None else builtin and independent,
             )
         )
         return function
 
     return register
+
+
+def _per_frame(
+    count: Callable[[Protocol, int], int] | Callable[[Protocol], int] | int,
+) -> Callable[[Protocol, int], int]:
+    """Return a count as a function of the protocol and the pixels, whichever of them it asks for."""
+    if not callable(count):
+        return lambda *_: count
+    if len(inspect.signature(count).parameters) > 1:
+        return count  # type: ignore[return-value]
+    return lambda protocol, _: count(protocol)  # type: ignore[call-arg]
 
 
 def _counted(count: Callable[[Protocol], int] | int) -> Callable[[Protocol], int]:

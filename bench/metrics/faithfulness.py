@@ -2,33 +2,79 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from bench.engine.case import Case
-from bench.engine.prober import probability
+from bench.engine.prober import Counts, probability, target_log_odds
+from bench.errors import BenchError
 from bench.metrics.base import Scores, Value, register_metric
+from bench.protocol import Fields, Protocol
+
+CURVE_FIELDS = (
+    *("removed", "features", "step_features", "step_rule", "curve_ends", "curve_area"),
+    *("kernel_side", "kernel_sigma", "kernel_border", "kernel_padding"),
+)
+CHANNELS = 3
 
 
-def cuts(pixels: int, steps: int) -> list[int]:
-    """Return n_i = round(i * pixels / steps) for i = 0..steps (halves up)."""
-    return [(2 * i * pixels + steps) // (2 * steps) for i in range(steps + 1)]
+def cuts(features: int, p: Fields) -> list[int]:
+    """Return n_0 = 0 < ... = features, the features that are replaced at each point of a curve.
+
+    p: the fields steps, step_features and step_rule.  `cambench-1`: n_i = round(i * features / steps), halves up.
+
+    >>> cuts(10, Protocol(steps=4)), cuts(10, Protocol(steps=4, step_rule="up")), cuts(10, Protocol(step_features=4))
+    ([0, 3, 5, 8, 10], [0, 3, 6, 9, 10], [0, 4, 8, 10])
+    """
+    if p.step_features or p.step_rule == "up":
+        size = p.step_features or -(-features // p.steps)
+        return [*range(0, features, size), features]
+    half = p.steps if p.step_rule == "nearest" else 0
+    return [(2 * i * features + half) // (2 * p.steps) for i in range(p.steps + 1)]
 
 
-def area_under(curve: torch.Tensor, pixels: int) -> torch.Tensor:
-    """Return the trapezoid area [B] of curves [B,S+1] over n_i/pixels in [0,1].
+def features_of(p: Fields, pixels: int) -> int:
+    """Return how many features an image of so many pixels has: its pixels, or its channels' pixels."""
+    return pixels * (CHANNELS if p.features == "channels" else 1)
 
-    >>> round(float(area_under(torch.tensor([[1.0, 0.3, 0.0]]), 100)), 6)
+
+def between(p: Protocol, pixels: int) -> int:
+    """Return the points of a curve between its ends: forwards per image and map."""
+    return len(cuts(features_of(p, pixels), p)) - 2
+
+
+def area_under(curve: torch.Tensor, taken: list[int], rule: str = "fraction") -> torch.Tensor:
+    """Return the trapezoid area [B] of curves [B,P] at the points taken [P], the last of them being everything.
+
+    rule: over "fraction": taken/everything; "steps": equal steps from 0 to 1; "sum": steps of length 1.
+
+    >>> round(float(area_under(torch.tensor([[1.0, 0.3, 0.0]]), [0, 50, 100])), 6)
     0.4
     """
-    fractions = torch.tensor(cuts(pixels, curve.shape[1] - 1), dtype=torch.float64) / pixels
-    return torch.trapezoid(curve.double(), fractions, dim=1)
+    places = torch.tensor(taken, dtype=torch.float64) / taken[-1]
+    if rule != "fraction":
+        places = torch.arange(len(taken), dtype=torch.float64)
+        places = places / max(len(taken) - 1, 1) if rule == "steps" else places
+    return torch.trapezoid(curve.double(), places, dim=1)
+
+
+def _unbounded(p: Protocol, value: Value) -> Value:
+    """Return the facts of a curve's values under a protocol: a logit, or a sum over steps, has no bounds."""
+    free = p.score == "logit" or (p.curve_area == "sum" and value.reduce != "curve")
+    return dataclasses.replace(value, lower=None, upper=None) if free and value.title != INSERTION_START else value
+
+
+INSERTION_START = "Insertion start"
 
 
 @register_metric(
     "deletion",
     family="faithfulness",
-    reads=("score", "baseline", "tie_rule", "steps"),
-    forwards=lambda p: p.steps - 1,
+    reads=("score", "baseline", "tie_rule", "steps", *CURVE_FIELDS[:6]),
+    forwards=between,
+    shared=lambda p: Counts(1) if p.removed == "minimum" else Counts(),
+    under=_unbounded,
     values={
         "deletion": Value("Deletion", better="lower", ranked=True, lower=0, upper=1),
         "deletion_curve": Value("Deletion curve", reduce="curve", lower=0, upper=1),
@@ -38,52 +84,70 @@ def deletion(case: Case) -> Scores:
     """Area under p_c while whole pixels, most relevant first, become the baseline colour. [B] in [0,1], lower better.
 
     S steps, n_i = round(i*N/S), both ends; trapezoid over n_i/N (protocol.md; after RISE, Petsiuk et al., BMVC 2018).
-    The clean end is the trace's own pass and the empty end one image per model: neither is run again.
+    The clean end is the trace's own pass and the empty end one image per model (under `removed` = "minimum" one per
+    image): neither is run per map. Other protocols' steps, features, colours and areas: docs/protocols.md.
     """
-    case_cuts = cuts(case.maps[0].numel(), case.protocol.steps)
-    colour = case.trace.model.colour(case.protocol.baseline)[None]
-    middle = case.curve(colour, case.trace.images, case_cuts[1:-1])
-    empty = case.logits_to_log_odds(case.prober.colour_logits(case.protocol.baseline, case.trace.size))
-    return _curve_scores("deletion", case, case.trace.log_odds, middle, empty)
+    empty = case.background.empty(case.removed)
+    ends = (case.trace.logits, case.background.empty_logits(case.removed))
+    return _curve_scores("deletion", case, empty, case.trace.images, ends)
 
 
 @register_metric(
     "insertion",
     family="faithfulness",
-    reads=("score", "baseline", "tie_rule", "steps", "insertion_start", "blur_sigma_224", "blur_radius_sigmas"),
-    forwards=lambda p: p.steps - 1,
+    reads=(
+        *("score", "baseline", "tie_rule", "steps", "insertion_start", "blur_sigma_224", "blur_radius_sigmas"),
+        *CURVE_FIELDS,
+    ),
+    forwards=between,
+    under=_unbounded,
     values={
         "insertion": Value("Insertion", better="higher", ranked=True, lower=0, upper=1),
         "insertion_curve": Value("Insertion curve", reduce="curve", lower=0, upper=1),
-        "insertion_start": Value("Insertion start", lower=0, upper=1),
+        "insertion_start": Value(INSERTION_START, lower=0, upper=1),
     },
 )
 def insertion(case: Case) -> Scores:
     """Area under p_c while the blurred image gets its pixels back, most relevant first. [B] in [0,1], higher better.
 
-    The start of the curve is recorded: a blur that still shows the class (over .05 on average) is flagged by boards.
+    The start of the curve is recorded, always as a probability: a blur that still shows the class (over .05 on average)
+    is flagged by boards.
     """
-    case_cuts = cuts(case.maps[0].numel(), case.protocol.steps)
-    if case.protocol.insertion_start == "blur":
-        background, logits = case.background.blurred(case.protocol.blur_sigma_224, case.protocol.blur_radius_sigmas)
-    else:
-        background = case.trace.model.colour(case.protocol.baseline)[None]
-        logits = case.prober.colour_logits(case.protocol.baseline, case.trace.size)
-    middle = case.curve(case.trace.images, background, case_cuts[1:-1])
-    start = case.logits_to_log_odds(logits)
-    scores = _curve_scores("insertion", case, start, middle, case.trace.log_odds)
+    background, logits = _start(case)
+    scores = _curve_scores("insertion", case, case.trace.images, background, (logits, case.trace.logits))
+    start = target_log_odds(logits.expand(len(case), -1), case.trace.targets)
     return {**scores, "insertion_start": probability(start)}
 
 
-def _curve_scores(name: str, case: Case, start: torch.Tensor, middle: torch.Tensor, end: torch.Tensor) -> Scores:
-    curve = probability(torch.cat([start[:, None], middle, end[:, None]], dim=1))
-    return {name: area_under(curve, case.maps[0].numel()), f"{name}_curve": curve}
+def _start(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the images that insertion starts from, and their logits."""
+    p = case.protocol
+    if p.insertion_start == "blur":
+        return case.background.blurred(p.blur_sigma_224, p.blur_radius_sigmas)
+    if p.insertion_start == "kernel":
+        return case.background.kernel_blurred(p.kernel_side, p.kernel_sigma, p.kernel_border, p.kernel_padding)
+    return case.background.empty(case.removed), case.background.empty_logits(case.removed)
+
+
+def _curve_scores(
+    name: str, case: Case, first: torch.Tensor, second: torch.Tensor, ends: tuple[torch.Tensor, torch.Tensor]
+) -> Scores:
+    """Return area and curve as pixels of `second` become those of `first`; ends: the logits of second and first."""
+    p, pixels = case.protocol, case.maps[0].numel()
+    taken = cuts(features_of(p, pixels), p)
+    middle = case.curve(first, second, taken[1:-1], CHANNELS if p.features == "channels" else 1)
+    start, end = (case.evidence(logits)[:, None] for logits in ends)
+    curve = case.scored(torch.cat([start, middle, end], dim=1))
+    shown = {"both": slice(None), "last": slice(1, None), "none": slice(1, -1)}[p.curve_ends]
+    if not taken[shown]:
+        raise BenchError(f"A curve of {len(taken)} points has none without its ends; give the protocol more steps.")
+    return {name: area_under(curve[:, shown], taken[shown], p.curve_area), f"{name}_curve": curve[:, shown]}
 
 
 @register_metric(
     "average_drop",
     family="faithfulness",
-    reads=("score", "baseline", "thresholds"),
+    reads=("score", "baseline", "thresholds", "removed"),
     forwards=1,
     values={
         "average_drop": Value("Average drop", better="lower", lower=0, upper=1),
@@ -97,7 +161,7 @@ def average_drop(case: Case) -> Scores:
     Reported, never ranked: a map of ones wins all three (Fake-CAM, Poppi et al., CVPRW 2021). AD and AI after
     Grad-CAM++ (WACV 2018), AG after Opti-CAM (arXiv:2301.07002). NaN where the map has no positive part.
     """
-    shown = case.masked_log_odds(case.protocol.baseline, [0], case.protocol.thresholds)[:, 0]
+    shown = case.masked_log_odds(case.removed, [0], case.protocol.thresholds)[:, 0]
     scores = masking_scores(case.trace.log_odds, shown)
     values = {
         "average_drop": scores["drop"],

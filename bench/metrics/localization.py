@@ -9,6 +9,7 @@ import torch
 
 from bench.engine.case import Case
 from bench.metrics.base import OUTSIDE, Scores, Value, register_metric
+from bench.protocol import Fields
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -87,7 +88,10 @@ def energy_pointing_game(case: Case) -> Scores:
     "box_localization",
     family="localization",
     needs=("boxes",),
-    reads=("box_taus", "box_ious", "box_min_visible"),
+    reads=(
+        *("box_taus", "box_ious", "box_min_visible", "localization_map", "box_levels", "box_last_tau"),
+        *("box_shapes", "box_choice", "box_edges", "box_tau_from"),
+    ),
     calibrates=True,
     values={"box_iou": Value("Best box IoU by tau", better="higher", reduce="box_accuracy", lower=0, upper=1)},
 )
@@ -96,14 +100,18 @@ def box_localization(case: Case) -> Scores:
 
     Boxes of the map: 8-connected components of unit(L) > tau, half-open [x0,y0,x1+1,y1+1]. The board turns the
     vectors into box accuracy at IoU >= .3, .5, .7, with tau chosen per IoU on the calibration part. After MaxBoxAccV2
-    (Choe et al., CVPR 2020), without its choice of tau on the scored images. NaN without a positive part or box.
+    (Choe et al., CVPR 2020), without its choice of tau on the scored images. NaN without a positive part or box. Other
+    protocols' maps, boxes and edges: docs/protocols.md.
     """
     assert case.truth.boxes is not None
-    taus = case.protocol.box_taus
+    p = case.protocol
+    signed = p.localization_map == "range"
     rows = []
-    for unit, boxes, positive in zip(case.unit.numpy(), case.truth.boxes, case.has_positive.tolist(), strict=True):
-        usable = positive and len(boxes) > 0
-        rows.append(best_iou_by_tau(unit, boxes.numpy(), taus) if usable else np.full(taus, np.nan))
+    for values, boxes, positive in zip(
+        (case.ranged if signed else case.unit).numpy(), case.truth.boxes, case.has_positive.tolist(), strict=True
+    ):
+        usable = (positive or signed) and len(boxes) > 0
+        rows.append(best_iou_by_tau(values, boxes.numpy(), p) if usable else np.full(p.box_taus, np.nan))
     return {"box_iou": torch.from_numpy(np.stack(rows))}
 
 
@@ -112,16 +120,70 @@ def thresholds(taus: int) -> Array:
     return np.linspace(0, 1, taus, dtype=np.float32)
 
 
-def best_iou_by_tau(unit: Array, boxes: Array, taus: int) -> Array:
-    """Return, for each of `taus` thresholds in [0,1], the best IoU of a component of unit [H,W] > tau with boxes [n,4].
+def best_iou_by_tau(values: Array, boxes: Array, p: Fields) -> Array:
+    """Return, for each threshold, the best IoU of a box of {values > threshold} [H,W] with boxes [n,4]: [box_taus].
 
-    The sets {unit > tau} are nested: each is looked for inside the last one's bounds, and a threshold that no pixel's
-    value separates from the one before has the same components.
+    p: a protocol's fields about boxes.  A threshold that no pixel's value separates from the one before has the same
+    boxes.
+    """
+    # level = number of thresholds a pixel exceeds, so {values > threshold i} = {level > i}.
+    cut_at, values = _cut_values(values, p)
+    level = np.searchsorted(cut_at, values, side="left")
+    nested = (p.box_shapes, p.box_choice, p.box_edges) == ("components", "any", "half_open")
+    return _nested_iou(level, boxes, p.box_taus) if nested else _iou_by_level(level, boxes, p)
+
+
+def _cut_values(values: Array, p: Fields) -> tuple[Array, Array]:
+    """Return the thresholds [T], rising, and the map's values that are compared with them."""
+    count = p.box_taus
+    taus: Array = np.linspace(0, 1, count) if p.box_last_tau else np.arange(count) * (1 / count)
+    if not p.box_levels:
+        return taus.astype(values.dtype), values
+    whole = np.floor(values.astype(np.float64) * p.box_levels).astype(np.int64)
+    return np.floor(taus * whole.max()).astype(np.int64), whole
+
+
+def _iou_by_level(level: Array, boxes: Array, p: Fields) -> Array:
+    """Return the best IoU [T] of the boxes of {level > i} for i = 0..T-1, under any rule about boxes."""
+    inclusive = p.box_edges == "inclusive"
+    truth = np.trunc(boxes.astype(np.float64)) if inclusive else boxes.astype(np.float64)
+    occupied = np.bincount(level.ravel(), minlength=p.box_taus + 1) > 0
+    best = np.zeros(p.box_taus)
+    for i in range(p.box_taus):
+        if i > 0 and not occupied[i]:
+            best[i] = best[i - 1]
+            continue
+        found = _boxes_of((level > i).astype(np.uint8), p)
+        if inclusive:
+            # As in the original: the far corner is one beyond the last pixel, kept in the frame, and counted as well.
+            found[:, 2:] = np.minimum(found[:, 2:], np.array(level.shape[::-1]) - 1)
+        if len(found) or inclusive:  # there, nothing above the threshold is a box of the first pixel
+            best[i] = box_iou(found if len(found) else np.zeros((1, 4)), truth, 1 if inclusive else 0).max()
+    return best
+
+
+def _boxes_of(mask: Array, p: Fields) -> Array:
+    """Return the boxes [n,4] of a mask uint8 [H,W], half-open edges: all of them, or the largest by area."""
+    import cv2
+
+    if p.box_shapes == "components":
+        _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+        found, areas = stats[1:, :4].astype(np.float64), stats[1:, 4]
+    else:
+        contours, _ = cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+        found = np.array([cv2.boundingRect(c) for c in contours], dtype=np.float64).reshape(-1, 4)
+        areas = np.array([cv2.contourArea(c) for c in contours])
+    found[:, 2:] += found[:, :2]
+    return found[[int(areas.argmax())]] if p.box_choice == "largest" and len(found) else found
+
+
+def _nested_iou(level: Array, boxes: Array, taus: int) -> Array:
+    """Return the best IoU [T] of the 8-connected components of {level > i} for i = 0..T-1.
+
+    The sets are nested: each is looked for inside the last one's bounds.
     """
     import cv2
 
-    # level = number of thresholds a pixel exceeds, so {unit > tau_i} = {level > i}.
-    level = np.searchsorted(thresholds(taus), unit, side="left")
     occupied = np.bincount(level.ravel(), minlength=taus + 1) > 0
     truth = boxes.astype(np.float64)
     best = np.zeros(taus)
@@ -142,12 +204,12 @@ def best_iou_by_tau(unit: Array, boxes: Array, taus: int) -> Array:
     return best
 
 
-def box_iou(first: Array, second: Array) -> Array:
-    """Return the IoU [n,m] of boxes [n,4] and [m,4], xyxy edges."""
+def box_iou(first: Array, second: Array, end: int = 0) -> Array:
+    """Return the IoU [n,m] of boxes [n,4] and [m,4], xyxy; end: 1 where both corners are pixels that count."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    overlap = np.clip(high - low, 0, None).prod(2)
-    areas = [(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) for boxes in (first, second)]
+    overlap = np.clip(high - low + end, 0, None).prod(2)
+    areas = [(boxes[:, 2:] - boxes[:, :2] + end).prod(1) for boxes in (first, second)]
     return np.asarray(overlap / (areas[0][:, None] + areas[1][None] - overlap))
 
 
@@ -155,7 +217,7 @@ def box_iou(first: Array, second: Array) -> Array:
     "pixel_precision",
     family="localization",
     needs=("masks",),
-    reads=("tie_rule", "pixel_bins"),
+    reads=("tie_rule", "pixel_bins", "localization_map"),
     values={
         "pixel_ap": Value("Pixel average precision", better="higher", ranked=True, lower=0, upper=1),
         "pixel_histogram": Value("Pooled pixel precision", better="higher", reduce="pooled_precision", lower=0),
@@ -189,10 +251,13 @@ def _pixel_row(case: Case, i: int, mask: Array, ignore: Array) -> dict[str, Arra
         order = case.order[i].numpy()
         ranked = mask.ravel()[order[keep[order]]]
         row["relevance_rank"] = ranked[: truth.sum()].mean()
-        if case.has_positive[i]:
-            bin_of = np.floor(case.unit[i].numpy().ravel()[keep] * np.float32(bins - 1)).astype(np.int64)
+        signed = case.protocol.localization_map == "range"
+        if signed or case.has_positive[i]:
+            values = (case.ranged if signed else case.unit)[i].numpy().ravel()[keep]
+            bin_of = np.floor(values * values.dtype.type(bins - 1)).astype(np.int64)
             on, off = (np.bincount(bin_of[part], minlength=bins) for part in (truth, ~truth))
             row["pixel_histogram"] = np.concatenate([on, off]).astype(np.float64)
+        if case.has_positive[i]:
             positive = case.positive[i].numpy().ravel()[keep].astype(np.float64)
             row["relevance_mass"] = positive[truth].sum() / positive.sum() if positive.sum() > 0 else np.nan
     return {name: np.asarray(value, dtype=np.float64) for name, value in row.items()}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from bench.engine.case import Case
-from bench.engine.prober import Job, impute_ranked, probability
+from bench.engine.prober import Job, impute_ranked
 from bench.metrics.base import Scores, Value, register_metric
 
 
@@ -15,6 +17,7 @@ from bench.metrics.base import Scores, Value, register_metric
     reads=("score", "tie_rule", "road_fractions", "road_noise"),
     forwards=lambda p: 2 * len(p.road_fractions),
     standard=False,
+    under=lambda p, value: dataclasses.replace(value, lower=None, upper=None) if p.score == "logit" else value,
     values={
         "road": Value("ROAD", better="higher", ranked=True, lower=-0.5, upper=0.5),
         "road_morf": Value("ROAD, most relevant removed", better="lower", lower=0, upper=1),
@@ -39,8 +42,8 @@ def road(case: Case) -> Scores:
     rows = torch.arange(size).repeat_interleave(2 * len(fractions))
     noise = case.shared(("road noise", case.protocol.road_noise), lambda: _noise(case))
     fill = impute_ranked(case.trace.images, noise, case.rank, rows, low, high)
-    (odds,) = case.prober.log_odds([Job(case.trace.targets[rows], fill)], case.trace.size)
-    morf, lerf = probability(odds).view(size, 2, len(fractions)).unbind(1)
+    scores = case.scored(case.run(Job(case.trace.targets[rows], fill)))
+    morf, lerf = scores.view(size, 2, len(fractions)).unbind(1)
     return {
         "road": (lerf - morf).mean(1) / 2,
         "road_morf": morf.mean(1),

@@ -15,7 +15,7 @@ from bench.metrics.localization import thresholds
 @register_metric(
     "threshold_quality",
     family="threshold",
-    reads=("score", "baseline", "tie_rule", "thresholds"),
+    reads=("score", "baseline", "tie_rule", "thresholds", "removed"),
     forwards=lambda p: p.thresholds,
     values={
         "tft_q": Value("Best gain q by a threshold", lower=0, upper=1),
@@ -39,7 +39,7 @@ def threshold_quality(case: Case) -> Scores:
     NaN where the map has no positive part.
     """
     cuts = case.protocol.thresholds
-    odds = case.masked_log_odds(case.protocol.baseline, range(cuts), cuts)
+    odds = case.masked_log_odds(case.removed, range(cuts), cuts)
     clean = case.trace.log_odds
     q = (probability(odds[:, 1:]) - probability(clean)[:, None]).clamp(min=0)
     best, first = q.max(1).values, first_argmax(q) + 1

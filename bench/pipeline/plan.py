@@ -96,7 +96,7 @@ class Plan:
         # The shared pass and, for insertion, the blurred image; one gradient of the head.
         total = Counts(forwards=2, head_forwards=1, head_backwards=1)
         metrics = self.metrics_of(part)
-        probes = probe_forwards(metrics, self.protocol)
+        probes = probe_forwards(metrics, self.protocol, self.geometry.size**2)
         for metric in metrics:
             total += metric.shared(self.protocol)
         paid: set[str] = set()
@@ -131,9 +131,9 @@ def applies(metric: Metric, method: Method) -> bool:
     return not metric.parameter or metric.parameter in method.all_parameters
 
 
-def probe_forwards(metrics: Sequence[Metric], protocol: Protocol) -> int:
+def probe_forwards(metrics: Sequence[Metric], protocol: Protocol, pixels: int) -> int:
     """Return the forwards per image and method; the mask of t = 0 is shared by the metrics that want it."""
-    counts = {m.name: m.forwards(protocol) for m in metrics}
+    counts = {m.name: m.forwards(protocol, pixels) for m in metrics}
     if "threshold_quality" in counts:
         counts.pop("average_drop", None)
     return sum(counts.values())
@@ -162,7 +162,7 @@ def make_plan(
         raise BenchError(f"Two models of the run share a name ({', '.join(sorted(names))}); give each its own.")
     for model in models:
         _check_classes(model, subset)
-    geometry = common_geometry(subset, models)
+    geometry = common_geometry(subset, models, protocol.geometry)
     chosen_methods = _methods(methods)
     for method in chosen_methods:
         if isinstance(method, ExternalMethod):
@@ -185,7 +185,7 @@ def make_plan(
         )
     return Plan(
         subset=subset,
-        calibration=_calibration(subset, usable_metrics, calibration),
+        calibration=None if protocol.box_tau_from == "scored" else _calibration(subset, usable_metrics, calibration),
         geometry=geometry,
         models=tuple(models),
         methods=tuple(usable_methods),
@@ -232,8 +232,11 @@ def _check_classes(model: Explainee, subset: Subset) -> None:
         )
 
 
-def common_geometry(subset: Subset, models: Sequence[Explainee]) -> Geometry:
-    """Return the one geometry of a run: the manifest's, else the models' own where they agree, else 0.875 bicubic."""
+def common_geometry(subset: Subset, models: Sequence[Explainee], rule: str = "own") -> Geometry:
+    """Return the one geometry of a run: the manifest's, else the models' own where they agree, else 0.875 bicubic.
+
+    rule: the protocol's `geometry`; under "squash" a frame that the manifest leaves open is the whole image, bilinear.
+    """
     sizes = {model.size for model in models}
     if len(sizes) > 1:
         raise BenchError(
@@ -249,6 +252,8 @@ def common_geometry(subset: Subset, models: Sequence[Explainee]) -> Geometry:
                 "choose a model of that size."
             )
         return subset.geometry
+    if rule == "squash":
+        return Geometry(size, "squash", size, "bilinear")
     own = {model.geometry for model in models}
     return own.pop() if len(own) == 1 else Geometry(size, "short", round(size / 0.875), "bicubic")
 

@@ -98,7 +98,7 @@ def describe(plan: Plan, command: str = "") -> dict[str, Any]:
                 **dataclasses.asdict(value),
             }
             for metric in plan.metrics
-            for name, value in metric.values.items()
+            for name, value in metric.facts(plan.protocol).items()
         },
         "not_applicable": {},
         "equal": {},

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from bench.errors import BenchError
 from bench.files import replaced_file, write_json
+from bench.protocol import get_protocol
 
 SCHEMA = pa.schema(
     [
@@ -89,6 +90,22 @@ class Records:
         frame = pd.concat([read_part(file) for file in files], ignore_index=True)
         rows = current(frame, provenance)
         return cls(rows, {**provenance, "equal": equal_methods(rows)})
+
+
+def check_protocol(folder: Path, protocol: str) -> None:
+    """Refuse a run of another protocol than the one named, in one sentence."""
+    wanted = get_protocol(protocol).id
+    found = str(Store(folder).provenance().get("protocol", {}).get("id", wanted))
+    if hash_of(found) != hash_of(wanted):
+        raise BenchError(
+            f"The run at {folder} is of protocol {found}, not {wanted}; a protocol needs a run folder of its own, so"
+            f" run it with --protocol {protocol} and another --out."
+        )
+
+
+def hash_of(identity: str) -> str:
+    """Return the part of an id that says what it is of, without the name before the @."""
+    return identity.rpartition("@")[2]
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:

@@ -8,9 +8,15 @@ import torch
 from nets import MEAN, STD, FailsLater, make_images, make_net
 
 import bench
+from bench.engine.case import Background, Case
+from bench.engine.prober import Prober
+from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.metrics import METRICS
 from bench.metrics.robustness import ATTACKS, MEASURES
+from bench.models.explainee import untouched
+from bench.pipeline.single import apply
+from bench.protocol import PROTOCOLS, Protocol, get_protocol
 
 SIDE = 32
 COUNT = 4
@@ -293,6 +299,47 @@ def test_targets_may_be_a_plain_list_or_left_to_the_prediction():
         predicted = model.net(make_images(0, COUNT, SIDE)).argmax(dim=1)
     unsaid, said = score("deletion", model, targets=None), score("deletion", model, targets=predicted)
     np.testing.assert_array_equal(unsaid["deletion"], said["deletion"])
+
+
+# One feature at a time is 3,072 forwards per map here; the step changes nothing that a contract says.
+PROTOCOLS_SHORT = [name if name != "quantus" else "quantus[step_features=96]" for name in PROTOCOLS]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS_SHORT[1:])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_metric_runs_under_every_named_protocol(name, protocol):
+    facts = METRICS.get(name).facts(get_protocol(protocol))
+    out = score(name, protocol=protocol)
+    assert set(out) == set(facts)
+    for key, values in out.items():
+        assert len(values) == COUNT
+        assert not np.isnan(values[:2]).any(), key
+        seen = values[np.isfinite(values)]
+        assert facts[key].lower is None or (seen >= facts[key].lower - 1e-6).all(), key
+        assert facts[key].upper is None or (seen <= facts[key].upper + 1e-6).all(), key
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS_SHORT)
+@pytest.mark.parametrize("name", ["deletion", "insertion", "average_drop", "threshold_quality", "road"])
+def test_the_declared_forwards_are_those_of_one_more_map(name, protocol):
+    rules, metric = get_protocol(protocol), METRICS.get(name)
+    prober = Prober(explainee())
+    trace = Trace(prober, make_images(0, COUNT, SIDE), TARGETS, ids=IDS)
+    background = Background(trace)
+    dense = torch.rand(COUNT, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) + 0.01
+    spent = []
+    for maps in (make_maps(), dense):  # the first also pays what all maps of a batch share
+        before = prober.counts.forwards
+        with untouched(prober.model.net):
+            apply(metric, Case(trace, maps, rules.view(()), background=background), rules)
+        spent.append(prober.counts.forwards - before)
+    assert spent[1] == COUNT * metric.forwards(rules, SIDE * SIDE)
+
+
+def test_a_metric_without_the_fields_of_other_libraries_keeps_its_numbers():
+    plain, other = score("complexity"), score("complexity", protocol="xplique")
+    np.testing.assert_array_equal(plain["gini"], other["gini"])
+    assert METRICS.get("complexity").id(get_protocol("torchcam")) == METRICS.get("complexity").id(Protocol())
 
 
 def test_ranked_values_have_a_direction():
