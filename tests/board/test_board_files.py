@@ -57,7 +57,22 @@ def small(toy: SimpleNamespace) -> Records:
     return Records(records.frame[records.frame["metric"] != "pixel_histogram"], records.provenance)
 
 
-@pytest.mark.parametrize("name", ["aggregate", "statistics", "text", "page", "tables", "measures", "flags", "gallery"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "aggregate",
+        "statistics",
+        "text",
+        "page",
+        "tables",
+        "measures",
+        "flags",
+        "gallery",
+        "coupling",
+        "significance",
+        "ties",
+    ],
+)
 def test_doctests(name: str) -> None:
     assert doctest.testmod(importlib.import_module(f"bench.board.{name}")).failed == 0
 
@@ -106,7 +121,7 @@ def test_latex_is_balanced_and_escaped(saved: Path) -> None:
     ended = re.findall(r"\\end\{(\w+)\}", source)
     assert sorted(begun) == sorted(ended)
     body = re.sub(r"^%.*$|(?<=\{!\}\{)%$", "", source, flags=re.MULTILINE)
-    assert not re.search(r"(?<!\\)[_#$%&]", re.sub(r" & |\$\\(down|up)arrow\$", " ", body))
+    assert not re.search(r"(?<!\\)[_#$%&]", re.sub(r" & |\$\\(downarrow|uparrow|dagger)\$", " ", body))
     assert r"deletion $\downarrow$" in source
     assert r"\textbf{" in source
     for table in re.findall(r"\\toprule(.*?)\\bottomrule", source, flags=re.DOTALL):
