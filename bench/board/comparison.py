@@ -24,6 +24,7 @@ import pandas as pd
 from bench.board.measures import Cube, Measure
 from bench.board.significance import (
     ALPHA,
+    NOISE,
     bootstrap_p,
     effect_sizes,
     holm,
@@ -49,7 +50,7 @@ class Comparison:
     tests: a row per pair of distinct maps: p, p_holm (Wilcoxon, NaN where the number is no mean), p_bootstrap,
     p_bootstrap_holm, effect, n_needed; row -1 stands for two equal maps.  place: [K,K], the row of each pair.
     wins: [K,K], whether the row's method is told to be better than the column's.
-    scores: [K], higher is better.
+    sign: 1 where lower is better, else -1.
     """
 
     methods: list[str]
@@ -59,7 +60,7 @@ class Comparison:
     tests: pd.DataFrame
     place: Places
     wins: Bools
-    scores: Floats
+    sign: float
 
     @property
     def same_map(self) -> Bools:
@@ -70,7 +71,7 @@ class Comparison:
     def order(self) -> Places:
         """Return the methods' places from best to worst, those with the same map side by side."""
         # The last digits of a sum say nothing; see `statistics.ranks`.
-        return np.lexsort((np.arange(len(self.first)), self.first, -np.round(self.scores, 12)))
+        return np.lexsort((np.arange(len(self.first)), self.first, np.round(self.sign * self.drawn.point, NOISE)))
 
     @property
     def ranges(self) -> tuple[Places, Places]:
@@ -116,7 +117,7 @@ def compare(measure: Measure, cells: Cube, drawn: Sampled, same: Mapping[str, st
     numbers = Sampled(drawn.point[columns], drawn.replicates[:, columns])
     values = cells.scalars().mean(0)[:, columns] if measure.reduce == "mean" else None
     images = len(set(cells.images))
-    sign = -1.0 if measure.facts["better"] == "lower" else 1.0
+    sign = 1.0 if measure.facts["better"] == "lower" else -1.0
     distinct = np.unique(first)
     left, right = (distinct[side] for side in np.triu_indices(len(distinct), 1))
     tests, apart = test(numbers, values, cells.images, images, left, right)
@@ -124,10 +125,10 @@ def compare(measure: Measure, cells: Cube, drawn: Sampled, same: Mapping[str, st
     place[left, right] = place[right, left] = np.arange(len(left))
     place = place[np.ix_(first, first)] if len(first) else place
     wins = np.zeros((len(methods), len(methods)), dtype=bool)
-    gaps = sign * (numbers.point[left] - numbers.point[right])
+    gaps = sign * (numbers.point[right] - numbers.point[left])
     wins[left, right], wins[right, left] = apart & (gaps > 0), apart & (gaps < 0)
     wins = wins[np.ix_(first, first)] if len(first) else wins
-    return Comparison(methods, images, numbers, first, tests, place, wins, sign * numbers.point)
+    return Comparison(methods, images, numbers, first, tests, place, wins, sign)
 
 
 def test(

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bench.board.measures import CORRECT
-from bench.board.text import OVERALL, is_simulated, number
+from bench.board.text import COUPLED, OVERALL, is_simulated, number
 from bench.pipeline.records import MIN_CALIBRATION, Records
 
 MAX_INSERTION_START = 0.05
@@ -74,12 +74,14 @@ def coupled(frame: pd.DataFrame) -> Iterator[str]:
     rows = frame[frame["ranked"] & frame["coupled"] & (frame["model"] != OVERALL)]
     rows = rows[~rows["metric"].str.endswith(CORRECT)]
     groups: dict[tuple[str, str, str], list[str]] = {}
-    for (subset, metric, model), table in rows.groupby(["subset", "metric", "model"], sort=True):
+    for key, table in rows.groupby(["subset", "metric", "model"], sort=True):
+        subset, metric, model = map(str, key)
         groups.setdefault((subset, metric, ", ".join(sorted(table["method"]))), []).append(model)
     for (subset, metric, methods), models in groups.items():
+        what = "starts from the very reference" if metric == "insertion" else "paints with the very reference"
         yield (
-            f"{subset}, {', '.join(models)}: {metric} puts in place of pixels what {methods} "
-            "compare the image with, so it favours them (marked †)."
+            f"{subset}, {', '.join(models)}: {metric} {what} that is built into {methods}, "
+            f"which favours what is marked {COUPLED}."
         )
 
 

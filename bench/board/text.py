@@ -35,7 +35,7 @@ INTERVAL = (
 RANKS = "(rank), or (best-worst), the ranks that the images allow where some methods cannot be told apart"
 """What stands behind the numbers of a cell."""
 
-COUPLED = "†"
+COUPLED = "‡"
 """Mark of a value that favours a method by its construction."""
 
 COUPLING = f"{COUPLED}: the value puts in place of pixels what the method itself compares with, which favours it."
@@ -133,7 +133,7 @@ LATEX = {
     "↓": r"$\downarrow$",
     "↑": r"$\uparrow$",
     "·": r"$\cdot$",
-    "†": r"$\dagger$",
+    "‡": r"$\ddagger$",
 }
 
 
