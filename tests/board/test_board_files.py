@@ -81,7 +81,7 @@ def test_every_file_is_written_and_none_is_empty(saved: Path) -> None:
     for model in ("overall", "net-a", "net-b"):
         for ending in ("csv", "json", "md", "tex"):
             assert (saved / "tables" / f"toy--{model}.{ending}").stat().st_size > 500
-        for kind in ("ranking", "curves", "correlation", "cost"):
+        for kind in ("ranking", "curves", "correlation", "cost", "critical", "stability"):
             with Image.open(saved / "plots" / f"{kind}--toy--{model}.png") as image:
                 assert min(image.size) > 200
                 assert len(image.getcolors(1 << 20) or []) > 5  # something is drawn
@@ -151,7 +151,7 @@ def test_first_page_says_what_the_numbers_are(saved: Path, run: Records) -> None
     for words in ("cambench run --subset toy", "cambench-1@x", "recon.", "manifest `m`", "n = 12 items", "CC0"):
         assert words in content
     links = re.findall(r"\]\(([^)]+)\)", content)
-    assert len(links) == 3 * 5 + 3 * 4 + 2
+    assert len(links) == 3 * 5 + 3 * 6 + 2
     assert all((saved / link).is_file() for link in links)
     for method in run.provenance["methods"]:
         assert text.markdown(method) in content
