@@ -107,7 +107,7 @@ def test_effect_size_of_uneven_images_against_the_jackknife() -> None:
     """The standard error of a ratio of sums over images, from leaving each image out."""
     rng = np.random.default_rng(4)
     images = np.repeat(ids(40), rng.integers(1, 4, 40))
-    d = rng.normal(0.2, 1, len(images))
+    d = rng.normal(2, 1, len(images))
     left_out = np.array([d[images != image].mean() for image in ids(40)])
     error = math.sqrt(39 / 40 * ((left_out - left_out.mean()) ** 2).sum())
     assert significance.effect_sizes(d[:, None], images)[0] == pytest.approx(d.mean() / error / math.sqrt(40), rel=0.02)
