@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bench.board.comparison import Comparison, compare
+from bench.board.coupling import is_coupled
 from bench.board.flags import find_flags
 from bench.board.measures import CORRECT, Cube, Measure, cube, measures, sample
 from bench.board.statistics import RESAMPLES, Sampled, ranks
@@ -32,7 +34,21 @@ FAMILIES = {"faithfulness": 0, "localization": 1, "threshold": 2}
 
 COLUMNS = [
     *("subset", "model", "method", "metric", "n", "expected", "n_nan", "coverage", "mean", "median", "low", "high"),
-    *("rank", "share", "better", "ranked", "reduce", "family", "fidelity", "control", "equal_to", "title"),
+    *(
+        "rank",
+        "rank_best",
+        "rank_worst",
+        "share",
+        "better",
+        "ranked",
+        "reduce",
+        "family",
+        "fidelity",
+        "control",
+        "equal_to",
+        "coupled",
+        "title",
+    ),
 ]
 """The columns of `Board.frame`."""
 
@@ -43,13 +59,16 @@ class Board:
 
     frame: the columns of `COLUMNS`. "mean" is the reduced number (for reduce "std" a standard deviation, for
     "pooled_precision" a pooled precision) with its interval [low, high]; rank is NaN where coverage is incomplete or
-    the value is not ranked; share is the share of the gap from the random control to the oracle (localisation).
-    flags: sentences.
+    the value is not ranked; [rank_best, rank_worst] are the ranks that the images allow (`bench.board.comparison`);
+    share is the share of the gap from the random control to the oracle (localisation); coupled: the value favours the
+    method by its construction (`bench.board.coupling`).
+    comparisons: {(subset, model, metric): which methods are told apart}, of ranked values.  flags: sentences.
     """
 
     frame: pd.DataFrame
     records: Records
     measures: dict[str, list[Measure]] = field(repr=False)
+    comparisons: dict[tuple[str, str, str], Comparison] = field(default_factory=dict, repr=False)
     flags: list[str] = field(default_factory=list)
     resamples: int = RESAMPLES
     seed: int = 0
@@ -197,18 +216,19 @@ def leaderboard(records: Records, *, resamples: int = RESAMPLES, seed: int = 0) 
     check(records)
     provenance = records.provenance
     found = {str(s): list(measures(rows, provenance)) for s, rows in records.frame.groupby("subset", sort=True)}
-    tables = [
-        summary(subset, measure, model, models, provenance, resamples, seed)
+    reduced = {
+        (subset, model, measure.name): summary(subset, measure, model, models, provenance, resamples, seed)
         for subset, several in found.items()
         for measure in several
         if measure.reduce != "curve"
         for model, models in scopes(measure, several, provenance)
-    ]
-    tables = [table for table in tables if not table.empty]
+    }
+    tables = [table for table, _ in reduced.values() if not table.empty]
     if not tables:
         raise BenchError("The records hold no scored item, only calibration rows or curves; run `cambench run` again.")
     frame = pd.concat(tables, ignore_index=True)[COLUMNS]
-    return Board(frame, records, found, find_flags(frame, records), resamples, seed)
+    comparisons = {key: compared for key, (_, compared) in reduced.items() if compared is not None}
+    return Board(frame, records, found, comparisons, find_flags(frame, records), resamples, seed)
 
 
 def check(records: Records) -> None:
@@ -258,14 +278,21 @@ def originals(models: Iterable[str], provenance: dict[str, Any]) -> list[str]:
     return sorted(model for model in models if facts[model].get("parent") not in facts)
 
 
+def is_ranked(measure: Measure) -> bool:
+    """Tell whether a measure orders methods: values that a trivial map wins are declared as not ranked."""
+    return bool(measure.facts["ranked"]) and measure.facts["better"] != "none"
+
+
 def summary(
     subset: str, measure: Measure, model: str, models: list[str], provenance: dict[str, Any], resamples: int, seed: int
-) -> pd.DataFrame:
-    """Return the rows of one measure in one table, one per method."""
+) -> tuple[pd.DataFrame, Comparison | None]:
+    """Return the rows of one measure in one table, one per method, and where it is ranked the methods' comparison."""
     cells = cube(measure, models)
     if not cells.methods or not len(cells.items):
-        return pd.DataFrame()
+        return pd.DataFrame(), None
     drawn = sample(measure, cells, resamples, seed)
+    equal = {name: equal_to(provenance, models, name) for name in cells.methods}
+    compared = compare(measure, cells, drawn, equal) if is_ranked(measure) else None
     low, high = drawn.interval()
     facts = measure.facts
     methods = [provenance["methods"][name] for name in cells.methods]
@@ -284,16 +311,27 @@ def summary(
             "low": low,
             "high": high,
             "better": facts["better"],
-            "ranked": bool(facts["ranked"]) and facts["better"] != "none",
+            "ranked": is_ranked(measure),
             "reduce": facts["reduce"],
             "family": facts["family"],
             "fidelity": [m.get("fidelity", "") for m in methods],
             "control": [bool(m.get("control", False)) for m in methods],
-            "equal_to": [equal_to(provenance, models, name) for name in cells.methods],
+            "equal_to": [equal[name] for name in cells.methods],
+            "coupled": [is_coupled(provenance, models, name, facts) for name in cells.methods],
             "title": facts["title"],
         }
     )
-    return table.assign(rank=rank(table), share=share(table))
+    best, worst = rank_range(cells.methods, compared)
+    return table.assign(rank=rank(table), rank_best=best, rank_worst=worst, share=share(table)), compared
+
+
+def rank_range(methods: list[str], compared: Comparison | None) -> tuple[list[float], list[float]]:
+    """Return the best and the worst rank that the data allow each method; NaN where it has no rank."""
+    if compared is None:
+        return [math.nan] * len(methods), [math.nan] * len(methods)
+    known = dict(zip(compared.methods, zip(*compared.ranges, strict=True), strict=True))
+    found = [known.get(method, (math.nan, math.nan)) for method in methods]
+    return [float(best) for best, _ in found], [float(worst) for _, worst in found]
 
 
 def medians(measure: Measure, cells: Cube) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
 from bench.board.measures import CORRECT, is_scored
-from bench.board.text import OVERALL, is_simulated, number
+from bench.board.text import COUPLED, OVERALL, is_simulated, number
 from bench.pipeline.records import MIN_CALIBRATION, Records
 
 MAX_INSERTION_START = 0.05
@@ -20,10 +21,11 @@ def find_flags(frame: pd.DataFrame, records: Records) -> list[str]:
     for (subset, model), rows in frame.groupby(["subset", "model"], sort=True):
         # Across models these two would only say again what is said of a model.
         chance = 1 / records.provenance["subsets"].get(subset, {}).get("classes", 1000)
-        once = [] if model == OVERALL else [*insertion_start(rows, chance), *coverage(rows)]
+        once = [] if model == OVERALL else [*trivial(rows), *insertion_start(rows, chance), *coverage(rows)]
         found = [*controls(rows), *once]
         flags += [f"{subset}, {model}: {text}" for text in found]
-    return [*simulated(records), *flags, *calibration(records), *not_applicable(records)]
+    beside = [*coupled(frame), *second_evidence(frame, records.provenance.get("protocol", {}))]
+    return [*simulated(records), *flags, *beside, *calibration(records), *not_applicable(records)]
 
 
 def simulated(records: Records) -> Iterator[str]:
@@ -48,6 +50,48 @@ def controls(rows: pd.DataFrame) -> Iterator[str]:
                 f"{metric} does not separate the oracle ({number(oracle['mean'])}) from random "
                 f"({number(random['mean'])}); do not read its ranks."
             )
+
+
+def trivial(rows: pd.DataFrame) -> Iterator[str]:
+    """Yield the ranked values that a control wins which is not the ground truth: they do not say what they should.
+
+    Values that are known to do so (average drop and its kin, won by fake_cam) are declared as not ranked.
+    """
+    ranked = rows[rows["rank"].notna() & ~rows["metric"].str.endswith(CORRECT) & (rows["method"] != "oracle")]
+    for metric, table in ranked.groupby("metric", sort=True):
+        best = table.sort_values(["rank", "control", "method"]).iloc[0]
+        others = table[~table["control"]].sort_values(["rank", "method"])
+        if best["control"] and len(others):
+            second = others.iloc[0]
+            yield (
+                f"{metric} is won by a control, {best['method']} ({number(best['mean'])}; best method: "
+                f"{second['method']} {number(second['mean'])}): a map that knows nothing of the model does best."
+            )
+
+
+def coupled(frame: pd.DataFrame) -> Iterator[str]:
+    """Yield the ranked values that favour methods by their construction (see `bench.board.coupling`)."""
+    rows = frame[frame["ranked"] & frame["coupled"] & (frame["model"] != OVERALL)]
+    rows = rows[~rows["metric"].str.endswith(CORRECT)]
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for key, table in rows.groupby(["subset", "metric", "model"], sort=True):
+        subset, metric, model = map(str, key)
+        groups.setdefault((subset, metric, ", ".join(sorted(table["method"]))), []).append(model)
+    for (subset, metric, methods), models in groups.items():
+        what = "starts from the very reference" if metric == "insertion" else "paints with the very reference"
+        yield (
+            f"{subset}, {', '.join(models)}: {metric} {what} that is built into {methods}, "
+            f"which favours what is marked {COUPLED}."
+        )
+
+
+def second_evidence(frame: pd.DataFrame, protocol: dict[str, Any]) -> Iterator[str]:
+    """Yield a flag where insertion starts from the baseline colour."""
+    if protocol.get("insertion_start") == "baseline" and "insertion" in set(frame["metric"]):
+        yield (
+            "insertion starts from the baseline colour, so it is deletion of the least relevant pixels first: "
+            "no second evidence beside deletion."
+        )
 
 
 def insertion_start(rows: pd.DataFrame, chance: float) -> Iterator[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.board.aggregate import Board, check, leaderboard
 from bench.board.gallery import FOLDER, Gallery, load_gallery, save_gallery_part, small
-from bench.board.plots import write_plots
+from bench.board.plots import read_grid, write_plots
 from bench.board.tables import write_page, write_tables
 from bench.errors import BenchError
 from bench.files import file_name, write_json
@@ -28,11 +28,11 @@ PATH = re.compile(r"(?<![\w:/.}\])~-])(?:file://)?(?:~|[A-Za-z]:)?[/\\](?:[^\s'\
 def write_board(board: Board, folder: Path, run: Path) -> None:
     """Write `board.md`, `tables/` and `plots/` into `folder`; tables and plots of an earlier board go.
 
-    run: the folder whose `gallery/` is drawn.
+    run: the folder whose `gallery/` and `health/grid.csv` are drawn.
     """
     gallery = load_gallery(run, sorted(board.provenance["models"]))
     tables = write_tables(board, folder / "tables")
-    pictures = write_plots(board, folder / "plots", gallery)
+    pictures = write_plots(board, folder / "plots", gallery, read_grid(run))
     write_page(board, folder, pictures)
     clean(folder / "tables", tables)
     clean(folder / "plots", pictures)

@@ -1,52 +1,94 @@
 """Pairs of methods on the same images, and how far the images agree on an order of methods.
 
-Every pair of a table: the paired difference with its bootstrap interval, and Wilcoxon's signed-rank test on the images
-with Holm's correction over the pairs. Krippendorff's alpha is ordinal, with images as raters, methods as units and
-midranks as values (Tomsett et al. 2020 use it this way for saliency metrics).
+Krippendorff's alpha is ordinal, with images as raters, methods as units and midranks as values (Tomsett et al. 2020 use
+it this way for saliency metrics).
 """
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata, wilcoxon
+from scipy.stats import rankdata
 
 from bench.board.aggregate import Board, originals
-from bench.board.measures import Cube, Measure, cube
-from bench.board.statistics import Floats, Sampled, per_image, sample_mean
+from bench.board.comparison import Comparison, compare
+from bench.board.measures import Cube, Measure, cube, sample
+from bench.board.statistics import Floats, Sampled
 from bench.board.text import OVERALL
 from bench.errors import BenchError, suggestions
 
+COLUMNS = [
+    *("a", "b", "difference", "low", "high", "p", "p_holm", "p_bootstrap", "p_bootstrap_holm"),
+    *("effect", "images", "n_needed", "same_map", "apart"),
+]
+"""The columns of `pairs`: a and b are names; difference is a - b with its interval; p is Wilcoxon's, NaN where the
+number is no mean; effect is d_z; same_map: the two maps are the same and nothing is tested; apart: told apart."""
+
 
 def pairs(board: Board, metric: str, subset: str, model: str) -> pd.DataFrame:
-    """Return every pair of completely scored methods, one row each.
+    """Return every pair of completely scored methods, one row each, with the columns of `COLUMNS`.
 
-    Columns: a, b, difference (mean of a - b), low, high, p (Wilcoxon), p_holm.  Only for means over items.
+    Raises BenchError where fewer than two methods are scored completely, or on fewer than two images.
     """
-    cells = complete(board, metric, subset, model)
-    if len(cells.methods) < 2:
-        return pd.DataFrame(columns=["a", "b", "difference", "low", "high", "p", "p_holm"])
-    values = cells.scalars().mean(0)
-    drawn = sample_mean(values, cells.images, board.resamples, board.seed)
-    left, right = (np.array(side, dtype=int) for side in zip(*combinations(range(len(cells.methods)), 2), strict=True))
-    # Every method here has all items, so the difference of two means is the mean difference, resample by resample.
-    gap = Sampled(drawn.point[left] - drawn.point[right], drawn.replicates[:, left] - drawn.replicates[:, right])
+    found = comparison(board, metric, subset, model)
+    if len(found.methods) < 2 or found.images < 2:
+        raise BenchError(
+            f"{metric} on {subset}, {model} has {len(found.methods)} completely scored methods on {found.images} "
+            "images; a comparison of pairs needs two of each, so run more of them."
+        )
+    return table(found)
+
+
+def table(found: Comparison) -> pd.DataFrame:
+    """Return the pairs of a comparison as a table."""
+    left, right = np.triu_indices(len(found.methods), 1)
+    names = np.array(found.methods, dtype=object)
+    gap = Sampled(
+        found.drawn.point[left] - found.drawn.point[right],
+        found.drawn.replicates[:, left] - found.drawn.replicates[:, right],
+    )
     low, high = gap.interval()
-    p = np.array([signed_rank(d, cells.images) for d in (values[:, left] - values[:, right]).T])
-    names = np.array(cells.methods, dtype=object)
-    columns = {"a": names[left], "b": names[right], "difference": gap.point, "low": low, "high": high, "p": p}
-    return pd.DataFrame({**columns, "p_holm": holm(p)})
+    columns = {"a": names[left], "b": names[right], "difference": gap.point, "low": low, "high": high}
+    tests = found.tests.loc[found.place[left, right]].reset_index(drop=True)
+    same = found.same_map[left, right]
+    apart = (found.wins | found.wins.T)[left, right]
+    result = pd.concat([pd.DataFrame(columns), tests], axis=1).assign(same_map=same, apart=apart, images=found.images)
+    # Of two distinct maps a's difference to b is that of their firsts, which may stand the other way round.
+    return result.assign(effect=np.copysign(result["effect"], result["difference"]))[COLUMNS]
 
 
 def all_pairs(board: Board, subset: str, model: str) -> pd.DataFrame:
-    """Return `pairs` of every ranked mean of a table, under each other; Holm's correction is per metric."""
-    names = means(board, subset, model)
-    tables = [pairs(board, metric, subset, model).assign(metric=metric) for metric in names]
-    tables = [table for table in tables if len(table)]
-    columns = ["metric", "a", "b", "difference", "low", "high", "p", "p_holm"]
-    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+    """Return `pairs` of every ranked value of a table, under each other; Holm's correction is per value."""
+    found = {
+        metric: board.comparisons.get((subset, model, metric)) for metric, _ in board.ranked_metrics(subset, model)
+    }
+    tables = [
+        table(one).assign(metric=metric)
+        for metric, one in found.items()
+        if one and len(one.methods) > 1 and one.images > 1
+    ]
+    return (
+        pd.concat(tables, ignore_index=True)[["metric", *COLUMNS]]
+        if tables
+        else pd.DataFrame(columns=["metric", *COLUMNS])
+    )
+
+
+def comparison(board: Board, metric: str, subset: str, model: str) -> Comparison:
+    """Return the comparison of a measure in a table: the board's own, or a new one of a value that is not ranked."""
+    known = {m.name: m for m in board.measures.get(subset, []) if m.reduce != "curve"}
+    if metric not in known:
+        raise BenchError(f"No value {metric!r} to compare methods by in {subset!r}.{suggestions(metric, known)}")
+    if (subset, model, metric) in board.comparisons:
+        return board.comparisons[subset, model, metric]
+    measure = known[metric]
+    cells = cube(measure, board_models(board, measure, model))
+    return compare(measure, cells, sample(measure, cells, board.resamples, board.seed), {})
+
+
+def board_models(board: Board, measure: Measure, model: str) -> list[str]:
+    """Return the models of a table: one, or all originals of the overall table."""
+    return originals(measure.models, board.provenance) if model == OVERALL else [model]
 
 
 def agreements(board: Board, subset: str, model: str) -> dict[str, float]:
@@ -73,56 +115,11 @@ def complete(board: Board, metric: str, subset: str, model: str) -> Cube:
     if metric not in known:
         raise BenchError(f"No mean of {metric!r} in {subset!r}.{suggestions(metric, known)}")
     measure = known[metric]
-    models = originals(measure.models, board.provenance) if model == OVERALL else [model]
+    models = board_models(board, measure, model)
     table = board.table(metric, subset, model)
     methods = set(table.loc[table["n"] == table["expected"], "method"])
     rows = measure.rows[measure.rows["method"].isin(methods)]
     return cube(Measure(measure.name, measure.facts, rows), models)
-
-
-def signed_rank(differences: Floats, images: np.ndarray) -> float:
-    """Return the two-sided p of Wilcoxon's signed-rank test over images (sums over the items of an image)."""
-    sums = per_image(differences[:, None], images)[:, 0]
-    sums = sums[sums != 0]
-    if not len(sums):
-        return 1.0
-    return exact_signed_rank(sums) if len(sums) <= EXACT else float(wilcoxon(sums, method="asymptotic").pvalue)
-
-
-EXACT = 50
-"""Differences up to which the null distribution is counted out, as in SciPy; here also where some are tied, for which
-SciPy permutes (up to 13, a second each) or approximates."""
-
-
-def exact_signed_rank(differences: Floats) -> float:
-    """Return the exact two-sided p of the signed-rank sum of differences [n], none of them 0; ties have midranks.
-
-    The null distribution of twice the sum of positive midranks is built rank by rank: each is in or out, at even odds.
-
-    >>> exact_signed_rank(np.array([1.0, 2.0, 3.0, -4.0]))  # sums of 6 or more, or of 4 or less: 2 * 7/16
-    0.875
-    """
-    ranks = np.rint(2 * rankdata(np.abs(differences))).astype(int)
-    chances = np.zeros(ranks.sum() + 1)
-    chances[0] = 1.0
-    for rank in ranks:
-        chances[rank:] = (chances[rank:] + chances[: len(chances) - rank]) / 2
-        chances[:rank] /= 2
-    found = ranks[differences > 0].sum()
-    return float(min(1.0, 2 * min(chances[: found + 1].sum(), chances[found:].sum())))
-
-
-def holm(p: Floats) -> Floats:
-    """Return Holm's step-down adjusted p values.
-
-    >>> holm(np.array([0.01, 0.04, 0.03])).round(3).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    order = np.argsort(p, kind="stable")
-    steps = (len(p) - np.arange(len(p))) * p[order]
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return adjusted
 
 
 def krippendorff(ratings: Floats) -> float:

@@ -15,13 +15,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.stats import kendalltau
+from scipy.stats import friedmanchisquare, kendalltau, rankdata
 
 from bench.board import statistics
 from bench.board.aggregate import Board, as_rows, originals
+from bench.board.comparison import Comparison
 from bench.board.gallery import TILE, Gallery, overlay, small
 from bench.board.measures import cube
+from bench.board.pairs import complete, means
+from bench.board.significance import NOISE
 from bench.board.text import OVERALL, metric_label, model_label, number, plot_label, slug
+from bench.errors import BenchError
 from bench.files import replaced_file
 
 DPI = 150
@@ -33,8 +37,10 @@ MIN_METHODS = 4
 """Methods below which a rank correlation says nothing."""
 
 
-def write_plots(board: Board, folder: Path, gallery: Gallery | None = None) -> list[Path]:
-    """Draw every plot that the records allow; return the files."""
+def write_plots(
+    board: Board, folder: Path, gallery: Gallery | None = None, grid: pd.DataFrame | None = None
+) -> list[Path]:
+    """Draw every plot that the records allow, and the ranks under a grid of protocol choices; return the files."""
     files = []
     for subset, model in board.scopes:
         for kind, draw in PLOTS.items():
@@ -42,6 +48,11 @@ def write_plots(board: Board, folder: Path, gallery: Gallery | None = None) -> l
             if figure is not None:
                 files.append(folder / f"{slug(kind, subset, model)}.png")
                 write_figure(figure, files[-1])
+    for key, rows in grid.groupby(["subset", "model"], sort=True) if grid is not None else ():
+        figure = draw_choices(board, rows, *map(str, key))
+        if figure is not None:
+            files.append(folder / f"{slug('choices', *map(str, key))}.png")
+            write_figure(figure, files[-1])
     for model, pictures in small(gallery or {}).items():
         if pictures:
             files.append(folder / f"{slug('gallery', model)}.png")
@@ -180,12 +191,12 @@ def draw_curves(board: Board, subset: str, model: str) -> Any:
     order = [method for method in methods if method in shown]
     columns = min((6, 5, 7), key=lambda c: (-len(order) % c, abs(c - 6)))
     figure, axes = figure_grid(math.ceil(len(order) / columns), columns, 1.9, 1.55)
-    means = {(r["metric"], r["method"]): r["mean"] for r in as_rows(board.select(subset=subset, model=model))}
+    numbers_of = {(r["metric"], r["method"]): r["mean"] for r in as_rows(board.select(subset=subset, model=model))}
     for axis, method in zip(axes.flat, order, strict=False):
         curve_panel(axis, found, method)
         row = methods[method]
         name = plot_label(row) + (f" = {row['equal_to']}" if row["equal_to"] else "")
-        numbers = " / ".join(number(means.get((metric, method), math.nan)) for metric in found)
+        numbers = " / ".join(number(numbers_of.get((metric, method), math.nan)) for metric in found)
         axis.set_title(f"{name}\n{numbers}", fontsize=7, loc="left", color=ink(row))
     for axis in axes.flat[len(order) :]:
         axis.set_axis_off()
@@ -311,8 +322,8 @@ def cost_ticks(axis: Any, table: pd.DataFrame, zero: float) -> None:
 
 def frontier(table: pd.DataFrame, better: str) -> pd.DataFrame:
     """Return the rows that no row of the same or a smaller cost beats."""
-    means = table["mean"] if better == "lower" else -table["mean"]
-    return table[means <= means.cummin()]
+    heights = table["mean"] if better == "lower" else -table["mean"]
+    return table[heights <= heights.cummin()]
 
 
 def place_labels(axis: Any, table: pd.DataFrame) -> None:
@@ -355,6 +366,200 @@ def pushed_up(values: Any, gap: float) -> Any:
     """Move ascending values up, each as little as it must to be `gap` above the one before."""
     steps = gap * np.arange(len(values))
     return np.maximum.accumulate(values - steps) + steps
+
+
+CRITICAL = 4
+"""Ranked means in the diagram of critical differences; more of them would be too small to read."""
+
+STABILITY = 2_000
+"""Resamples in the plot of ranks: a share is then known within 2 %."""
+
+
+def rank_blocks(board: Board, metric: str, subset: str, model: str) -> pd.DataFrame:
+    """Return each image's ranks of the distinct maps, 1 best, equal values midranks: images x methods."""
+    cells = complete(board, metric, subset, model)
+    compared = board.comparisons[subset, model, metric]
+    distinct = np.unique(compared.first)
+    values = cells.scalars().mean(0)[:, distinct]
+    sizes = statistics.per_image(np.ones((len(values), 1)), cells.images)
+    means = np.round(statistics.per_image(values, cells.images) / sizes, NOISE)
+    sign = 1 if board.table(metric, subset, model)["better"].iloc[0] == "lower" else -1
+    return pd.DataFrame(rankdata(sign * means, axis=1), columns=[compared.methods[place] for place in distinct])
+
+
+def draw_critical(board: Board, subset: str, model: str) -> Any:
+    """Average ranks over images; bars join methods that Nemenyi's test after Friedman's does not separate.
+
+    Nemenyi's is the test that belongs to this axis: it asks about average ranks, has one critical difference for all
+    pairs, and controls the family-wise error through the studentised range. It is conservative where values tie. The
+    tables' ranges come from tests of the pairs themselves, which no third method can change.
+    """
+    blocks = {metric: rank_blocks(board, metric, subset, model) for metric in means(board, subset, model)}
+    usable = [(metric, ranks) for metric, ranks in blocks.items() if ranks.shape[1] > 2 and len(ranks) > 1][:CRITICAL]
+    if not usable:
+        return None
+    rows = max(ranks.shape[1] for _, ranks in usable) / 2
+    columns = min(2, len(usable))
+    figure, axes = figure_grid(math.ceil(len(usable) / columns), columns, 5.6, 1.3 + 0.19 * rows)
+    facts = board.methods(subset, model)
+    for axis, (metric, ranks) in zip(axes.flat, usable, strict=False):
+        critical_panel(axis, ranks, {str(name): facts[str(name)] for name in ranks})
+        _, p = friedmanchisquare(*ranks.to_numpy().T) if ranks.to_numpy().std() > 0 else (0.0, 1.0)
+        chance = "< .001" if p < 0.001 else f"= {number(p)}"
+        axis.set_title(f"{metric}, {len(ranks)} images, Friedman p {chance}", fontsize=8, loc="left")
+    for axis in axes.flat[len(usable) :]:
+        axis.set_axis_off()
+    note = f"average rank over images, 1 best; a bar joins what Nemenyi's test does not separate at .05.   {LEGEND}"
+    title(figure, board, subset, model, "Critical differences of average ranks", note)
+    return figure
+
+
+def critical_panel(axis: Any, ranks: pd.DataFrame, facts: dict[str, dict[str, Any]]) -> None:
+    """Draw one diagram."""
+    import scikit_posthocs
+
+    labels = {name: plot_label(row) for name, row in facts.items()}
+    tests = scikit_posthocs.posthoc_nemenyi_friedman(ranks.rename(columns=labels))
+    scikit_posthocs.critical_difference_diagram(
+        ranks.mean().rename(labels),
+        tests,
+        ax=axis,
+        label_fmt_left="{label} ({rank:.1f})",
+        label_fmt_right="({rank:.1f}) {label}",
+        label_props={"size": 6},
+        marker_props={"s": 6},
+        elbow_props={"linewidth": 0.6},
+        crossbar_props={"linewidth": 1.4, "color": INK},
+        color_palette={labels[name]: colour(row) for name, row in facts.items()},
+    )
+    axis.grid(visible=False)
+    axis.tick_params(labelsize=6)
+
+
+def draw_stability(board: Board, subset: str, model: str) -> Any:
+    """How often each method holds each rank over the bootstrap resamples of the images."""
+    names = [metric for metric, _ in board.ranked_metrics(subset, model)]
+    found = {metric: board.comparisons.get((subset, model, metric)) for metric in names}
+    usable = {m: one for m, one in found.items() if one and len(set(one.first.tolist())) > 1 and one.images > 1}
+    if not usable:
+        return None
+    size = max(len(set(one.first.tolist())) for one in usable.values())
+    columns = min(4, len(usable))
+    figure, axes = figure_grid(math.ceil(len(usable) / columns), columns, 1.7 + 0.09 * size, 0.85 + 0.125 * size)
+    facts = board.methods(subset, model)
+    for axis, (metric, one) in zip(axes.flat, usable.items(), strict=False):
+        stability_panel(axis, one, facts)
+        axis.set_title(metric, fontsize=9, loc="left")
+    for axis in axes.flat[len(usable) :]:
+        axis.set_axis_off()
+    note = "row: method, best first; column: rank; dark: always, white: never; equal maps once"
+    title(figure, board, subset, model, "Ranks over resamples of the images", note)
+    return figure
+
+
+def rank_shares(one: Comparison) -> tuple[list[int], Any]:
+    """Return the distinct maps' places, best first, and how often each holds each rank in the resamples, [D,D]."""
+    places = [int(place) for place in one.order if one.first[place] == place]
+    replicates = np.round(one.drawn.replicates[:STABILITY, places], NOISE)
+    ranks = rankdata(one.sign * replicates, axis=1, method="min").astype(int) - 1
+    size = len(places)
+    counts = np.bincount((np.arange(size) * size + ranks).ravel(), minlength=size * size)
+    return places, counts.reshape(size, size) / len(ranks)
+
+
+def stability_panel(axis: Any, one: Comparison, facts: dict[str, dict[str, Any]]) -> None:
+    """Draw one value's shares; the square root makes the rare ranks visible."""
+    places, shares = rank_shares(one)
+    axis.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    rows = [facts[one.methods[place]] for place in places]
+    axis.set_yticks(range(len(rows)), [plot_label(row) for row in rows], fontsize=6)
+    for text, row in zip(axis.get_yticklabels(), rows, strict=True):
+        text.set_color(ink(row))
+    step = max(1, len(rows) // 8)
+    axis.set_xticks(range(0, len(rows), step), range(1, len(rows) + 1, step), fontsize=6)
+    axis.grid(visible=False)
+
+
+GRID = "health/grid.csv"
+"""Ranks under a grid of protocol choices, beside run.json."""
+
+GRID_COLUMNS = ("subset", "model", "metric", "choice", "value", "method", "n", "mean", "rank")
+DEFAULT_CHOICE = "default"
+"""The choice that others are compared with; the first one where it is missing."""
+
+
+def read_grid(folder: Path) -> pd.DataFrame | None:
+    """Return the grid of protocol choices that lies in a run's folder, or None where there is none."""
+    file = folder / GRID
+    if not file.is_file():
+        return None
+    try:
+        table = pd.read_csv(file, keep_default_na=False, na_values={"mean": [""], "rank": [""]})
+    except (ValueError, UnicodeDecodeError) as error:
+        raise BenchError(f"{file} is not a table ({error}); run `cambench health` again or delete it.") from None
+    missing = [name for name in GRID_COLUMNS if name not in table]
+    if missing:
+        raise BenchError(f"{file} has no column {', '.join(missing)}; run `cambench health` again or delete it.")
+    return table
+
+
+def draw_choices(board: Board, table: pd.DataFrame, subset: str, model: str) -> Any:
+    """Ranks under a grid of protocol choices: one panel per value, methods x choices, with tau to the default.
+
+    table: columns of `GRID_COLUMNS`; "value" is the ranked value that a choice of `metric` gives.
+    """
+    rows = table[(table["subset"] == subset) & (table["model"] == model)]
+    ranks = {
+        str(v): t.pivot_table("rank", "method", "choice", sort=False) for v, t in rows.groupby("value", sort=False)
+    }
+    ranks = {value: t for value, t in ranks.items() if len(t) > 1 and t.shape[1] > 1}
+    if not ranks:
+        return None
+    widest, tallest = max(t.shape[1] for t in ranks.values()), max(len(t) for t in ranks.values())
+    columns = min(3, len(ranks))
+    size = (1.6 + 0.3 * widest, 1.5 + 0.14 * tallest)
+    figure, axes = figure_grid(math.ceil(len(ranks) / columns), columns, *size)
+    facts = board.methods(subset, model) if (subset, model) in board.scopes else {}
+    for axis, (value, choices) in zip(axes.flat, ranks.items(), strict=False):
+        choices_panel(axis, choices, facts)
+        axis.set_title(value, fontsize=9, loc="left")
+    for axis in axes.flat[len(ranks) :]:
+        axis.set_axis_off()
+    n = (
+        f"{rows['n'].min():.0f}"
+        if rows["n"].min() == rows["n"].max()
+        else f"{rows['n'].min():.0f}-{rows['n'].max():.0f}"
+    )
+    figure.suptitle(
+        f"Do the choices of a protocol move the ranks?\n{subset}, {model}, n = {n}\n"
+        "number: rank; dark: best; above: Kendall's tau-b to the default, controls left out",
+        fontsize=8,
+        x=0.01,
+        ha="left",
+    )
+    return figure
+
+
+def choices_panel(axis: Any, ranks: pd.DataFrame, facts: dict[str, dict[str, Any]]) -> None:
+    """Draw one value: methods in the order of the default."""
+    default = DEFAULT_CHOICE if DEFAULT_CHOICE in ranks else str(ranks.columns[0])
+    ranks = ranks[[default, *(c for c in ranks if c != default)]].sort_values(default, kind="stable")
+    axis.imshow(ranks.to_numpy(), cmap="Blues_r", vmin=0, vmax=1.6 * len(ranks), aspect="auto", interpolation="nearest")
+    for y, row in enumerate(ranks.to_numpy()):
+        for x, rank in enumerate(row):
+            if not np.isnan(rank):
+                light = rank < 0.5 * len(ranks)
+                axis.text(x, y, f"{rank:.0f}", fontsize=5, ha="center", va="center", color="white" if light else INK)
+    own = ranks[[not facts.get(name, {}).get("control", False) for name in ranks.index]]
+    taus = [agreement(own, default, str(choice)) for choice in ranks]
+    labels = [
+        f"{choice}\n{'' if choice == default else f'τ {number(tau)}'}" for choice, tau in zip(ranks, taus, strict=True)
+    ]
+    axis.set_xticks(range(ranks.shape[1]), labels, fontsize=5.5, rotation=60, ha="left", rotation_mode="anchor")
+    axis.xaxis.tick_top()
+    names = [plot_label(facts[name]) if name in facts else name for name in ranks.index]
+    axis.set_yticks(range(len(ranks)), names, fontsize=6)
+    axis.grid(visible=False)
 
 
 def draw_gallery(board: Board, model: str, pictures: dict[str, Any]) -> Any:
@@ -409,5 +614,7 @@ PLOTS: dict[str, Callable[[Board, str, str], Any]] = {
     "curves": draw_curves,
     "correlation": draw_correlation,
     "cost": draw_cost,
+    "critical": draw_critical,
+    "stability": draw_stability,
 }
 """The plots of one (subset, model); each returns a figure, or None where the records do not hold what it needs."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from bench.board.aggregate import Board
 from bench.board.measures import CORRECT
 from bench.board.pairs import agreements, all_pairs
 from bench.board.statistics import POOLED_RESAMPLES
+from bench.board.ties import tie_notes, ties
 from bench.board.tuned import TOP1, find_pairs, shown_values
 from bench.files import replaced_file, write_json
 
@@ -36,12 +37,18 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class Cell:
-    """One number as text: mean, interval ("" where there is none), note (rank or n), and whether it is the best."""
+    """One number as text: mean, interval ("" where there is none), note (rank or n), whether it is the best, mark."""
 
     mean: str
     interval: str = ""
     note: str = ""
     best: bool = False
+    mark: str = ""
+
+    @property
+    def end(self) -> str:
+        """Return what stands behind the numbers."""
+        return self.note + self.mark
 
 
 @dataclass(frozen=True)
@@ -56,11 +63,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Section:
-    """A table for readers: some values of one (subset, model)."""
+    """A table for readers: some values of one (subset, model), and what must be known of their order."""
 
     title: str
     headers: list[str]
     lines: list[Line]
+    notes: list[str] = field(default_factory=list)
 
 
 def sections(board: Board, subset: str, model: str) -> list[Section]:
@@ -101,7 +109,8 @@ def split(
             for facts in board.methods(subset, model).values()
         ]
         headers = [text.metric_label(metric, better) for metric, better in part]
-        yield Section(f"{title} ({index} of {len(parts)})" if len(parts) > 1 else title, headers, lines)
+        notes = tie_notes(board, subset, model, [metric for metric, _ in part]) if write is number_cell else []
+        yield Section(f"{title} ({index} of {len(parts)})" if len(parts) > 1 else title, headers, lines, notes)
 
 
 @dataclass(frozen=True)
@@ -170,11 +179,12 @@ def number_cell(row: pd.Series, best: float) -> Cell:
     if row["n"] == 0:
         return Cell("n/a", note=f"n=0/{row['expected']}")
     low, high = row["low"], row["high"]
-    note = "" if math.isnan(row["rank"]) else f"({int(row['rank'])})"
+    note = "" if math.isnan(row["rank"]) else f"({text.rank_range(row['rank'], row['rank_best'], row['rank_worst'])})"
     if row["n"] < row["expected"]:
         note = f"n={row['n']}/{row['expected']}"
     between = "" if math.isnan(low) else f"[{text.number(low)}, {text.number(high)}]"
-    return Cell(text.number(row["mean"]), between, note, bool(row["rank"] == best) and not row["control"])
+    best_here = bool(row["rank"] == best) and not row["control"]
+    return Cell(text.number(row["mean"]), between, note, best_here, text.COUPLED if row["coupled"] else "")
 
 
 def share_cell(row: pd.Series, best: float) -> Cell:
@@ -185,13 +195,15 @@ def share_cell(row: pd.Series, best: float) -> Cell:
 def caption(board: Board, subset: str, model: str) -> str:
     """Say what a table's numbers are: subset, n, protocol, interval, marks."""
     rows = board.select(subset=subset, model=model)
+    coupling = f"{text.COUPLING} " if rows["coupled"].any() else ""
     over = f"model {text.model_label(board.provenance['models'], model)}"
     if model == text.OVERALL:
         models = "original models" if len(find_pairs(board)) else "models"
         over = f"mean over the {models} of the items that all of them share"
     return (
         f"{subset}, {over}; n = {rows['expected'].max()} items unless a cell says otherwise; "
-        f"protocol {board.provenance['protocol']['id']}. Cells: {interval_words(board)}, then (rank). "
+        f"protocol {board.provenance['protocol']['id']}. Cells: {interval_words(board)}, then {text.RANKS}. "
+        f"{coupling}"
         "Arrows: the better direction. Bold: best that is no control. "
         "Incomplete coverage is shown with its n and unranked. "
         f"{CORRECT}: items whose prediction is the label. F: {text.FIDELITY}."
@@ -214,7 +226,7 @@ def write_tables(board: Board, folder: Path) -> list[Path]:
         page = {**facts, "sections": sections(board, subset, model)}
         paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("csv", "json", "md", "tex")]
         write_csv(paths[0], rows)
-        write_json(paths[1], {**facts, "flags": board.flags, "rows": plain(rows)})
+        write_json(paths[1], {**facts, "flags": board.flags, "ties": ties(board, subset, model), "rows": plain(rows)})
         write_text(paths[2], render("table.md.j2", **page))
         write_text(paths[3], render("table.tex.j2", **page))
         paths.append(stem.with_name(f"{stem.name}--pairs.csv"))
@@ -273,6 +285,8 @@ def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
         galleries=[p for p in pictures if p not in shown],
         interval=interval_words(board),
         fidelity=text.FIDELITY,
+        ranks=text.RANKS,
+        coupling=text.COUPLING,
     )
     path = folder / "board.md"
     write_text(path, page)

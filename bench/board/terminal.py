@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bench.board.aggregate import Board
 from bench.board.tables import Cell, Section, interval_words, sections
-from bench.board.text import FIDELITY
+from bench.board.text import COUPLING, FIDELITY, RANKS
 
 
 def print_board(board: Board, console: Console | None = None) -> None:
@@ -29,16 +29,19 @@ def print_board(board: Board, console: Console | None = None) -> None:
         ranked = [s for s in everything if s.title.startswith("Ranked values") and "label" not in s.title]
         for section in ranked or everything:  # a board of values that are only reported shows those
             wide = build(section, f"{subset}, {model}", full=True)
-            if fits(wide, console):
-                console.print(wide)
-                continue
-            full = False
-            for table in narrow(section, f"{subset}, {model}", console):
+            whole = fits(wide, console)
+            full = full and whole
+            for table in [wide] if whole else narrow(section, f"{subset}, {model}", console):
                 console.print(table)
+            for note in section.notes:
+                console.print(escape(note), style="dim")
     for flag in board.flags:
         console.print(f"! {escape(flag)}", style="yellow")
-    words = f"{interval_words(board)}, then (rank)" if full else "mean; a wider terminal and the files show intervals"
+    words = f"{interval_words(board)}, then {RANKS}"
+    words = words if full else "mean; a wider terminal and the files show intervals and ranks"
     console.print(f"Cells: {escape(words)}. Bold: best that is no control.", style="dim")
+    if board.frame["coupled"].any():
+        console.print(escape(COUPLING), style="dim")
     console.print(escape(FIDELITY), style="dim")
 
 
@@ -76,5 +79,5 @@ def show(cell: Cell, *, full: bool) -> Text:
     """Write a cell, its mean bold where it is the best."""
     text = Text(cell.mean, style="bold" if cell.best else "", no_wrap=True)
     note = cell.note if full or cell.note.startswith("n=") else ""
-    rest = " ".join(part for part in (cell.interval if full else "", note) if part)
+    rest = " ".join(part for part in (cell.interval if full else "", note + cell.mark) if part)
     return text.append(f" {rest}", style="not bold") if rest else text

@@ -39,6 +39,16 @@ INTERVAL = (
 """What a cell holds."""
 
 
+RANKS = "(rank), or (best-worst), the ranks that the images allow where some methods cannot be told apart"
+"""What stands behind the numbers of a cell."""
+
+COUPLED = "‡"
+"""Mark of a value that favours a method by its construction."""
+
+COUPLING = f"{COUPLED}: the value puts in place of pixels what the method itself compares with, which favours it."
+"""What the mark means."""
+
+
 def number(value: float, *, sign: bool = False) -> str:
     """Write three decimals without a leading zero; NaN is "n/a".
 
@@ -51,6 +61,15 @@ def number(value: float, *, sign: bool = False) -> str:
     if float(text) == 0:
         return ".000"
     return re.sub(r"^([+-]?)0\.", r"\1.", text)
+
+
+def rank_range(rank: float, best: float, worst: float) -> str:
+    """Write a rank, or the range of ranks that the images allow.
+
+    >>> rank_range(2, 2, 2), rank_range(2, 1, 3)
+    ('2', '1-3')
+    """
+    return f"{rank:.0f}" if not best < worst else f"{best:.0f}-{worst:.0f}"
 
 
 def interval(mean: float, low: float, high: float, *, sign: bool = False) -> str:
@@ -121,6 +140,7 @@ LATEX = {
     "↓": r"$\downarrow$",
     "↑": r"$\uparrow$",
     "·": r"$\cdot$",
+    "‡": r"$\ddagger$",
 }
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 from bench.board.aggregate import FAMILIES, Board
 from bench.board.measures import CORRECT, Cube, Measure, cube, sample
-from bench.board.pairs import holm, signed_rank
+from bench.board.significance import holm, signed_rank
 from bench.board.statistics import Sampled, sample_mean
 
 COLUMNS = [

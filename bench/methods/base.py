@@ -250,6 +250,17 @@ class MethodRegistry(Registry[Method]):
 
 METHODS = MethodRegistry()
 
+REFERENCE_WORDS = ("zero", "baseline", "black", "white", "blur")
+"""What a method can declare that it compares an image with."""
+
+COMPARED_WITH: dict[str, str] = {}
+"""What plug-ins say that they compare an image with, by base name (see `register_method`)."""
+
+
+def declared(method: Method) -> dict[str, str]:
+    """Return what run.json says of a method beside its facts: its declared reference, where it has one."""
+    return {"reference": COMPARED_WITH[method.base]} if method.base in COMPARED_WITH else {}
+
 
 def register_method(
     name: str | None = None,
@@ -267,11 +278,14 @@ def register_method(
     shares: str = "",
     wraps: str = "",
     inner_models: Callable[[Explainee, Mapping[str, Any]], Sequence[Explainee]] | None = None,
+    reference: str = "",
 ) -> Callable[[MethodFunction], MethodFunction]:
     """Register a method: a function from a `Trace` to maps [B,H,W], higher = more evidence for the target.
 
     Its keyword parameters with defaults can be set by address (`mine[sigma=2]`). wraps: the function takes
     (trace, inner) and refines another method's maps; this is the one that it wraps where none is named.
+    reference: what the map compares an image with, if anything: "zero" (of the normalised image), "baseline" (the
+    baseline colour), "black", "white" or "blur"; boards mark the values that paint with the same.
 
     >>> @register_method("doc_sum", citation="nobody, never")
     ... def doc_sum(trace, *, power=1.0):
@@ -284,6 +298,8 @@ def register_method(
         return register_method()(name)  # type: ignore[unreachable]
     if fidelity not in FIDELITY:
         raise BenchError(f"fidelity {fidelity!r} of method {name!r} is not one of {', '.join(FIDELITY)}.")
+    if reference not in ("", *REFERENCE_WORDS):
+        raise BenchError(f"reference {reference!r} of method {name!r} is not one of {', '.join(REFERENCE_WORDS)}.")
 
     def register(function: MethodFunction) -> MethodFunction:
         entry = Method(
@@ -306,6 +322,8 @@ def register_method(
             METHODS.add_wrapper(entry, wraps)
         else:
             METHODS.add(entry)
+        if reference:
+            COMPARED_WITH[entry.name] = reference
         return function
 
     return register

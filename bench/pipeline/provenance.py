@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from bench.errors import BenchError
+from bench.methods.base import declared
 from bench.pipeline.plan import Plan
 from bench.version import __version__
 
@@ -88,7 +89,7 @@ def describe(plan: Plan, command: str = "") -> dict[str, Any]:
             }
         },
         "models": {model.name: model.facts() for model in plan.models},
-        "methods": {method.name: method.facts() for method in plan.methods},
+        "methods": {method.name: method.facts() | declared(method) for method in plan.methods},
         "metrics": {
             name: {
                 "metric": metric.name,

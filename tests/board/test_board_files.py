@@ -57,7 +57,22 @@ def small(toy: SimpleNamespace) -> Records:
     return Records(records.frame[records.frame["metric"] != "pixel_histogram"], records.provenance)
 
 
-@pytest.mark.parametrize("name", ["aggregate", "statistics", "text", "page", "tables", "measures", "flags", "gallery"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "aggregate",
+        "statistics",
+        "text",
+        "page",
+        "tables",
+        "measures",
+        "flags",
+        "gallery",
+        "coupling",
+        "significance",
+        "ties",
+    ],
+)
 def test_doctests(name: str) -> None:
     assert doctest.testmod(importlib.import_module(f"bench.board.{name}")).failed == 0
 
@@ -66,7 +81,7 @@ def test_every_file_is_written_and_none_is_empty(saved: Path) -> None:
     for model in ("overall", "net-a", "net-b"):
         for ending in ("csv", "json", "md", "tex"):
             assert (saved / "tables" / f"toy--{model}.{ending}").stat().st_size > 500
-        for kind in ("ranking", "curves", "correlation", "cost"):
+        for kind in ("ranking", "curves", "correlation", "cost", "critical", "stability"):
             with Image.open(saved / "plots" / f"{kind}--toy--{model}.png") as image:
                 assert min(image.size) > 200
                 assert len(image.getcolors(1 << 20) or []) > 5  # something is drawn
@@ -106,7 +121,7 @@ def test_latex_is_balanced_and_escaped(saved: Path) -> None:
     ended = re.findall(r"\\end\{(\w+)\}", source)
     assert sorted(begun) == sorted(ended)
     body = re.sub(r"^%.*$|(?<=\{!\}\{)%$", "", source, flags=re.MULTILINE)
-    assert not re.search(r"(?<!\\)[_#$%&]", re.sub(r" & |\$\\(down|up)arrow\$", " ", body))
+    assert not re.search(r"(?<!\\)[_#$%&]", re.sub(r" & |\$\\(downarrow|uparrow|d?dagger)\$", " ", body))
     assert r"deletion $\downarrow$" in source
     assert r"\textbf{" in source
     for table in re.findall(r"\\toprule(.*?)\\bottomrule", source, flags=re.DOTALL):
@@ -136,7 +151,7 @@ def test_first_page_says_what_the_numbers_are(saved: Path, run: Records) -> None
     for words in ("cambench run --subset toy", "cambench-1@x", "recon.", "manifest `m`", "n = 12 items", "CC0"):
         assert words in content
     links = re.findall(r"\]\(([^)]+)\)", content)
-    assert len(links) == 3 * 5 + 3 * 4 + 2
+    assert len(links) == 3 * 5 + 3 * 6 + 2
     assert all((saved / link).is_file() for link in links)
     for method in run.provenance["methods"]:
         assert text.markdown(method) in content

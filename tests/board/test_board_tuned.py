@@ -9,7 +9,7 @@ import pytest
 from conftest import build, random_records, row, scalars
 
 from bench.board.aggregate import leaderboard
-from bench.board.pairs import signed_rank
+from bench.board.significance import signed_rank
 from bench.board.tuned import COLUMNS, find_pairs, tuned_table
 
 BEFORE, AFTER = [0.5, 0.4, 0.6, 0.5], [0.4, 0.4, 0.3, 0.2]

@@ -1,0 +1,114 @@
+"""Values that favour a method because both take the same colour for nothing."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from bench.board.aggregate import leaderboard
+from bench.board.coupling import REFERENCES, is_coupled, metric_reference, reference_of
+from bench.errors import BenchError
+from bench.methods import METHODS, register_method
+from bench.methods.base import COMPARED_WITH, REFERENCE_WORDS, declared
+
+IMAGENET = {"mean": [0.485, 0.456, 0.406]}
+HALF = {"mean": [0.5, 0.5, 0.5]}
+PAINTED = {"protocol": {"baseline": [0.485, 0.456, 0.406]}}
+LOWER = {"metric": "deletion", "better": "lower"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("input_x_gradient", "zero"),
+        ("integrated_gradients", "baseline"),
+        ("integrated_gradients[reference=black]", "black"),
+        ("a_fmi", "baseline"),
+        ("a_fmi[replace=zero]", ""),
+        ("sa_cam", ""),
+        ("sa_cam[base=score_cam]", "baseline"),
+        ("fused(a_fmi[reference=white])", "white"),
+        ("tft(grad_cam)", "baseline"),
+        ("group_cam", "blur"),
+        ("grad_cam", ""),
+        ("deep_lift_shap", ""),
+    ],
+)
+def test_what_a_method_compares_with(name: str, expected: str) -> None:
+    assert reference_of(name, {}) == expected
+
+
+def test_declared_references_are_those_of_the_methods() -> None:
+    """Each declared name exists; each method with a parameter `reference` is declared with its default."""
+    known = {METHODS.get(name).base for name in METHODS.names}
+    assert set(REFERENCES) <= known
+    chosen = {m.base: m.all_parameters["reference"] for m in METHODS if "reference" in m.all_parameters}
+    assert chosen
+    assert {base: REFERENCES[base] for base in chosen} == chosen
+    assert set(REFERENCES.values()) <= set(REFERENCE_WORDS)
+
+
+@pytest.mark.parametrize(
+    ("method", "model", "metric", "protocol", "expected"),
+    [
+        ("input_x_gradient", IMAGENET, "deletion", {}, True),
+        ("input_x_gradient", HALF, "deletion", {}, False),  # its zero is another grey
+        ("integrated_gradients", HALF, "deletion", {}, True),  # its reference is the colour, whatever the model
+        ("input_x_gradient", HALF, "deletion", {"baseline": [0.5, 0.5, 0.5]}, True),
+        ("score_cam", IMAGENET, "deletion", {"baseline": [0, 0, 0]}, False),
+        ("integrated_gradients[reference=black]", IMAGENET, "deletion", {"baseline": [0, 0, 0]}, True),
+        ("group_cam", IMAGENET, "insertion", {}, True),
+        ("input_x_gradient", IMAGENET, "insertion", {}, False),
+        ("input_x_gradient", IMAGENET, "insertion", {"insertion_start": "baseline"}, True),
+        ("input_x_gradient", IMAGENET, "energy_pointing_game", {}, False),
+        ("grad_cam", IMAGENET, "deletion", {}, False),
+    ],
+)
+def test_coupled_pairs(method: str, model: dict, metric: str, protocol: dict, expected: bool) -> None:
+    provenance = {"protocol": PAINTED["protocol"] | protocol, "models": {"net": model}, "methods": {method: {}}}
+    assert is_coupled(provenance, ["net"], method, {**LOWER, "metric": metric}) is expected
+    assert not is_coupled(provenance, ["net"], method, {**LOWER, "metric": metric, "better": "none"})
+
+
+def test_what_is_not_painted_has_no_reference() -> None:
+    assert metric_reference("pointing_game", {}) == ""
+    assert metric_reference("insertion", {"insertion_start": "blur"}) == "blur"
+
+
+def test_a_board_marks_and_flags_them(toy: SimpleNamespace) -> None:
+    rows = toy.scalars("deletion", {"input_x_gradient": [0.1, 0.2], "grad_cam": [0.3, 0.2]})
+    rows += toy.scalars("insertion", {"input_x_gradient": [0.1, 0.2], "grad_cam": [0.3, 0.2]})
+    models = {"net": {"weights_id": "w-net", "parent": "", "top1": 0.9, **IMAGENET}}
+    protocol = {"name": "p", "id": "cambench-1@x", **PAINTED["protocol"], "insertion_start": "baseline"}
+    board = leaderboard(toy.build(rows, models=models, protocol=protocol), resamples=50)
+    marked = board.frame.set_index(["metric", "method"])["coupled"]
+    assert marked.to_dict() == {
+        ("deletion", "grad_cam"): False,
+        ("deletion", "input_x_gradient"): True,
+        ("insertion", "grad_cam"): False,
+        ("insertion", "input_x_gradient"): True,
+    }
+    assert any("deletion paints with the very reference that is built into input_x_gradient" in f for f in board.flags)
+    assert any("no second evidence beside deletion" in flag for flag in board.flags)
+    from bench.board.tables import sections
+
+    (line,) = [line for line in sections(board, "toy", "net")[0].lines if line.method == "input_x_gradient"]
+    assert [cell.mark for cell in line.cells] == ["‡", "‡"]
+
+
+def test_a_plug_in_declares_its_reference() -> None:
+    try:
+
+        @register_method("doc_black", reference="black")
+        def doc_black(trace):  # pragma: no cover - never called
+            return trace
+
+        assert declared(METHODS.get("doc_black")) == {"reference": "black"}
+        assert reference_of("doc_black", declared(METHODS.get("doc_black"))) == "black"
+    finally:
+        METHODS.remove("doc_black")
+        COMPARED_WITH.pop("doc_black", None)
+    assert declared(METHODS.get("grad_cam")) == {}
+    with pytest.raises(BenchError, match="reference 'grey' of method 'doc_grey' is not one of zero, baseline"):
+        register_method("doc_grey", reference="grey")
