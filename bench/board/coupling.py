@@ -79,16 +79,17 @@ def reference_of(name: str, facts: dict[str, Any]) -> str:
 
 
 def metric_reference(metric: str, protocol: dict[str, Any]) -> str | tuple[float, ...]:
-    """Return what a metric puts in place of pixels, a colour or `BLUR`; "" where it paints none.
+    """Return what a metric puts in place of pixels: a colour, `ZERO` or `BLUR`; "" where it paints nothing fixed.
 
-    Insertion counts by what it starts from.
+    Insertion counts by what it starts from. The minimum of each image and another library's blur are no method's own.
     """
-    if metric == "insertion" and protocol.get("insertion_start", BLUR) == BLUR:
-        return BLUR
-    if metric in PAINTS:
-        colour = protocol.get("baseline", BASELINE_COLOUR)
-        return str(colour) if isinstance(colour, str) else tuple(float(value) for value in colour)
-    return ""
+    start = protocol.get("insertion_start", BLUR)
+    if metric not in PAINTS or (metric == "insertion" and start != "baseline"):
+        return BLUR if metric == "insertion" and start == BLUR else ""
+    removed = protocol.get("removed", "colour")
+    if removed != "colour":
+        return ZERO if removed == "zero" else ""
+    return tuple(float(value) for value in protocol.get("baseline", BASELINE_COLOUR))
 
 
 def is_coupled(provenance: dict[str, Any], models: Sequence[str], method: str, facts: dict[str, Any]) -> bool:
