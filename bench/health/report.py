@@ -287,7 +287,10 @@ def _separate(verdict: Verdict, measure: Measure, pairs: Sequence[tuple[str, str
 def _look_at_spread(verdict: Verdict) -> None:
     """Fail a metric that scores too few cells, or that gives nearly all methods the same value."""
     found = verdict.spread
-    if found.nan > MAX_NAN:
+    if found.nan == 1:
+        verdict.passes = None
+        verdict.reasons = ["no cell has a number (box thresholds need a calibration part)"]
+    elif found.nan > MAX_NAN:
         verdict.passes = False
         verdict.reasons.append(f"{100 * found.nan:.0f} % of its cells are NaN")
     if found.ties > MAX_TIES:
