@@ -245,7 +245,8 @@ def target_choices(plan: Plan) -> dict[str, Plan]:
         other = OTHER[getattr(plan.protocol, field)]
         if metrics:
             rules, before = changed.get(other, (plan.protocol, []))
-            changed[other] = dataclasses.replace(rules, **{field: other}), [*before, *metrics]
+            change: dict[str, Any] = {field: other}
+            changed[other] = dataclasses.replace(rules, **change), [*before, *metrics]
     return {f"target={other}": with_metrics(plan, metrics, rules) for other, (rules, metrics) in changed.items()}
 
 

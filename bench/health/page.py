@@ -143,7 +143,7 @@ def _moves(health: Health) -> Iterator[str]:
         yield (
             "Kendall's tau-b between the order of methods under a choice and under its reference (default, or the "
             "default at the same steps), controls left out; n/a where fewer than 4 methods have a rank. "
-            "Ranks under every choice: grid.csv."
+            "Ranks under every choice: grid.csv, grid-reported.csv."
         )
         yield ""
         moves = one.moves[one.moves["metric"].isin(ranked)]
@@ -233,7 +233,8 @@ def draw_separations(health: Health, subset: str, model: str) -> Any:
         return None
     count = sum(len(v.separations) for v in chosen)
     figure, axes = figure_grid(1, 1, 6.4, 1.0 + 0.16 * count)
-    axis, labels = axes[0, 0], []
+    axis = axes[0, 0]
+    labels: list[str] = []
     for v in chosen:
         for one in v.separations:
             y, tint = len(labels), "#2a9d5c" if one.holds else "#b5342b"

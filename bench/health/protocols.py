@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -192,9 +193,9 @@ def _table(made: Comparison, model: str, metric: str, rows: pd.DataFrame) -> lis
     return lines
 
 
-def _cell(row: dict[str, object]) -> str:
+def _cell(row: dict[Any, Any]) -> str:
     """Write "rank (moved) mean [interval]"."""
-    moved = float(str(row["moved"]))
+    moved = float(row["moved"])
     text = "" if math.isnan(moved) or moved == 0 else f" ({moved:+.0f})"
-    numbers = interval(*(float(str(row[key])) for key in ("mean", "low", "high")))
-    return f"{float(str(row['rank'])):.0f}{text}, {numbers}"
+    numbers = interval(*(float(row[key]) for key in ("mean", "low", "high")))
+    return f"{float(row['rank']):.0f}{text}, {numbers}"

@@ -14,6 +14,7 @@ import pandas as pd
 from bench.board.aggregate import check
 from bench.board.measures import Measure
 from bench.board.tables import write_csv
+from bench.board.text import interval
 from bench.errors import BenchError
 from bench.files import file_name, write_json
 from bench.health.checks import (
@@ -262,25 +263,23 @@ def _about(records: Records, measure: Measure, subset: str, model: str) -> dict[
 
 
 def _separate(verdict: Verdict, measure: Measure, pairs: Sequence[tuple[str, str]]) -> None:
-    """Add the separations of these pairs, and a reason for each that does not hold or cannot be judged."""
+    """Add the separations of these pairs, and a reason for what does not hold or cannot be judged."""
     missed = []
     for first, second in pairs:
         one = separation(measure, verdict.model, first, second)
         if one is None or one.n < MIN_IMAGES or math.isnan(one.low):
-            missed.append(f"{first} against {second}")
+            missed.append(f"{first} over {second}")
         else:
             verdict.separations.append(one)
-    if missed:
-        verdict.reasons.append(
-            f"not judged: {', '.join(missed)} (fewer than {MIN_IMAGES} images scored with both; add both to the run)"
-            if len(verdict.separations) == 0
-            else f"not judged: {', '.join(missed)}"
-        )
-    for one in verdict.separations:
-        if not one.holds:
+    if missed and not verdict.separations:
+        verdict.reasons.append(f"fewer than {MIN_IMAGES} images have both of {', '.join(missed)}")
+    for first in dict.fromkeys(first for first, _ in pairs):
+        wrong = [one for one in verdict.separations if one.first == first and not one.holds]
+        if wrong:
+            worst = min(wrong, key=lambda one: one.low)
             verdict.reasons.append(
-                f"does not put {one.first} above {one.second}: {one.gap:+.3f} [{one.low:+.3f}, {one.high:+.3f}], "
-                f"n = {one.n}"
+                f"{first} is not above {', '.join(one.second for one in wrong)} "
+                f"(worst {interval(worst.gap, worst.low, worst.high, sign=True)}, n = {worst.n})"
             )
 
 
@@ -343,7 +342,11 @@ def write(health: Health, run: Path, command: str = "") -> None:
 
 
 def csv_tables(health: Health) -> dict[str, pd.DataFrame]:
-    """Return the tables behind the report: verdicts, separations, agreement, grid, moves, blur."""
+    """Return the tables behind the report.
+
+    verdicts, separations, agreement; grid (ranks of ranked values under each choice of a protocol, which boards draw),
+    grid-reported (of the other values), moves (Kendall's tau of each choice) and blur.
+    """
     where = ["subset", "model", "metric"]
     verdicts = pd.DataFrame(
         [
@@ -366,12 +369,20 @@ def csv_tables(health: Health) -> dict[str, pd.DataFrame]:
     orders = pd.concat(health.agreement, ignore_index=True)[["subset", "model", "a", "b", "tau", "methods"]]
     found = {"verdicts": verdicts, "separations": pd.DataFrame(gaps), "agreement": orders}
     if health.tables:
+        ranks = pd.concat([t.ranks for t in health.tables], ignore_index=True)
         found |= {
-            "grid": pd.concat([t.ranks for t in health.tables], ignore_index=True),
+            "grid": _protocol_choices(health, ranks, shown=True),
+            "grid-reported": _protocol_choices(health, ranks, shown=False),
             "moves": pd.concat([t.moves for t in health.tables], ignore_index=True),
             "blur": pd.concat([t.blur for t in health.tables], ignore_index=True),
         }
     return found
+
+
+def _protocol_choices(health: Health, ranks: pd.DataFrame, *, shown: bool) -> pd.DataFrame:
+    """Return the ranks under choices of a protocol (a blurred map is none), of ranked values or of the others."""
+    names = {v.metric for v in health.verdicts if v.ranked}
+    return ranks[(ranks["metric"].isin(names) == shown) & ~ranks["choice"].str.startswith("blur=")]
 
 
 WORDS = {True: "pass", False: "fail", None: "not judged"}

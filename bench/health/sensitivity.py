@@ -203,8 +203,9 @@ def _blur_rows(
     """Return, per method, what a blur of its maps alone changes: the value, and its rank among the others' own maps."""
     rows: list[dict[str, object]] = []
     old = order[order["metric"] == metric].set_index("method")
+    ranks = {str(name): float(value) for name, value in old["rank"].items()}
     for method, own in after[after["metric"] == metric].groupby("method", sort=True):
-        if method not in old.index:
+        if str(method) not in ranks:
             continue
         better = str(own["better"].iloc[0])
         was = before[(before["metric"] == metric) & (before["method"] == method)]
@@ -222,7 +223,7 @@ def _blur_rows(
                 "high": moved.high,
                 "n": moved.n,
                 "rank": rank,
-                "rank_before": old.loc[method, "rank"],
+                "rank_before": ranks[str(method)],
             }
         )
     return rows

@@ -26,14 +26,14 @@ NAMES = ["good_deletion", "blind_deletion", "flipped_deletion", "good_place", "b
 def quick_deletion(case):
     """Deletion in four steps."""
     pixels = case.maps[0].numel()
-    odds = case.curve(case.trace.model.colour((0.485, 0.456, 0.406))[None], case.trace.images, cuts(pixels, 4))
+    odds = case.curve(case.trace.model.colour(case.protocol.baseline)[None], case.trace.images, cuts(pixels, 4))
     return area_under(probability(odds), pixels)
 
 
 @pytest.fixture(scope="module")
 def metrics():
     """One metric that works, one that ignores the map, and one whose direction is wrong, of each kind."""
-    lower = {"better": "lower", "family": "faithfulness"}
+    lower = {"better": "lower", "family": "faithfulness", "reads": ("baseline",)}
 
     @register_metric("good_deletion", **lower)
     def good_deletion(case):
@@ -43,7 +43,7 @@ def metrics():
     def blind_deletion(case):
         return {"blind_deletion": probability(case.trace.log_odds)}
 
-    @register_metric("flipped_deletion", better="higher", family="faithfulness")
+    @register_metric("flipped_deletion", better="higher", family="faithfulness", reads=("baseline",))
     def flipped_deletion(case):
         return {"flipped_deletion": quick_deletion(case)}
 
@@ -122,9 +122,12 @@ def test_the_files_say_what_was_found(checked):
     grid = pd.read_csv(folder / "health" / "grid.csv")
     columns = ["subset", "model", "metric", "choice", "value", "method", "n", "mean", "rank"]
     assert list(grid.columns) == columns
-    assert {"default", "blur=4", "blur=8"} <= set(grid["choice"])
+    assert set(grid["choice"]) == {"default", "baseline=black", "baseline=white"}
     assert set(grid["method"]) <= set(METHODS)
-    assert (folder / "health" / "separations.csv").is_file()
+    blur = pd.read_csv(folder / "health" / "blur.csv")
+    assert set(blur["choice"]) == {"blur=4", "blur=8"}
+    still = blur[blur["metric"] == "blind_deletion"]
+    assert (still["change"].abs() < 1e-6).all()  # it ignores the map, blurred or not
 
 
 def test_a_second_call_runs_nothing_new(checked, monkeypatch):
