@@ -16,8 +16,9 @@ from scipy.stats import kendalltau, rankdata
 from bench.board.measures import CORRECT, Cube, Measure, cube, measures, sample, stack
 from bench.board.pairs import krippendorff
 from bench.board.statistics import RESAMPLES, Floats, Sampled, ranks, sample_difference
-from bench.metrics.faithfulness import area_under
+from bench.metrics.faithfulness import area_under, cuts, features_of
 from bench.pipeline.records import Records
+from bench.protocol import Protocol
 
 Bools = npt.NDArray[np.bool_]
 
@@ -222,14 +223,15 @@ def change(after: pd.DataFrame, before: pd.DataFrame, better: str, seed: int = 0
 # --- fewer steps, from stored curves
 
 
-def coarser(records: Records, subset: str, model: str, fewer: int) -> pd.DataFrame:
+def coarser(records: Records, subset: str, model: str, protocol: Protocol, fewer: int) -> pd.DataFrame:
     """Return `scalars` of every area under a stored curve, taken with fewer steps; nothing is run.
 
     A metric takes part where the area under its curve is its stored value: then the points of the coarser curve are
     among the curve's, exactly (the protocol's steps must be a multiple of `fewer`).
     """
     told = records.provenance
-    steps, side = told["protocol"]["steps"], told["models"][model]["size"]
+    taken = cuts(features_of(protocol, told["models"][model]["size"] ** 2), protocol)
+    stride = protocol.steps // fewer
     frame = records.frame
     frame = frame[(frame["subset"] == subset) & (frame["model"] == model) & (frame["part"] == "eval")]
     parts = []
@@ -240,18 +242,18 @@ def coarser(records: Records, subset: str, model: str, fewer: int) -> pd.DataFra
         both = areas.drop(columns="vector").merge(curves[["item", "method", "vector"]], on=["item", "method"])
         table = torch.from_numpy(stack(list(both["vector"])))
         stored = both["value"].to_numpy(dtype=float)
-        if table.shape[1] != steps + 1 or not _is_area(table, stored, side * side):
+        if table.shape[1] != len(taken) or not _is_area(table, stored, taken, protocol.curve_area):
             continue
-        values = area_under(table[:, :: steps // fewer], side * side).numpy()
+        values = area_under(table[:, ::stride], taken[::stride], protocol.curve_area).numpy()
         parts.append(
             both.assign(value=values, metric=name, better=facts["better"], ranked=bool(facts["ranked"]))[SCALARS]
         )
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=SCALARS)
 
 
-def _is_area(curves: torch.Tensor, stored: Floats, pixels: int) -> bool:
+def _is_area(curves: torch.Tensor, stored: Floats, taken: list[int], rule: str) -> bool:
     """Return whether stored values are the areas under their curves, but for the rounding of published curves."""
-    areas = area_under(curves, pixels).numpy()
+    areas = area_under(curves, taken, rule).numpy()
     known = np.isfinite(stored) & np.isfinite(areas)
     return bool(known.any() and np.abs(areas - stored)[known].max() <= ROUNDED)
 

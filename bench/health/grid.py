@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from bench.engine.case import Case
-from bench.engine.prober import Prober, gaussian_blur, probability
+from bench.engine.prober import Prober, gaussian_blur
 from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.files import file_name
@@ -24,7 +24,7 @@ from bench.methods import METHODS, Method
 from bench.methods.variants import write_address
 from bench.metrics import METRICS, Metric
 from bench.metrics.base import Scores
-from bench.metrics.faithfulness import area_under, cuts
+from bench.metrics.faithfulness import curve_scores
 from bench.pipeline.evaluate import Kept, known_unfit, missing_cells, run_task, task_name
 from bench.pipeline.plan import Plan, Task
 from bench.pipeline.provenance import describe, merged
@@ -129,40 +129,46 @@ def blurred(method: Method, sigma_224: float) -> Method:
 
 
 def image_mean(case: Case) -> torch.Tensor:
-    """Return each image's own mean colour, [B,3,1,1] (normalised)."""
-    return case.trace.images.mean(dim=(2, 3), keepdim=True)
+    """Return each image's own mean colour as an image, [B,3,H,W] (normalised)."""
+    return case.trace.images.mean(dim=(2, 3), keepdim=True).expand_as(case.trace.images)
+
+
+def blurred_images(case: Case) -> torch.Tensor:
+    """Return the blurred images from which insertion starts, [B,3,H,W] (normalised)."""
+    return case.background.blurred(case.protocol.blur_sigma_224, case.protocol.blur_radius_sigmas)[0]
 
 
 def deletion_onto(case: Case, background: torch.Tensor) -> Scores:
-    """Deletion with another background than the protocol's colour: [B,3,1,1] or [B,3,H,W], normalised."""
-    steps = cuts(case.maps[0].numel(), case.protocol.steps)
-    return {"deletion": _area(case, case.curve(background, case.trace.images, steps))}
+    """Deletion with other images [B,3,H,W] (normalised) behind the pixels than the protocol's removed ones."""
+    ends = (case.trace.logits, logits_of(case, background))
+    return curve_scores("deletion", case, background, case.trace.images, ends)
 
 
 def insertion_from(case: Case, background: torch.Tensor) -> Scores:
-    """Insertion that starts from another background: [B,3,1,1] or [B,3,H,W], normalised."""
-    steps = cuts(case.maps[0].numel(), case.protocol.steps)
-    return {"insertion": _area(case, case.curve(case.trace.images, background, steps))}
+    """Insertion that starts from other images [B,3,H,W] (normalised)."""
+    ends = (logits_of(case, background), case.trace.logits)
+    return curve_scores("insertion", case, case.trace.images, background, ends)
 
 
-def _area(case: Case, log_odds: torch.Tensor) -> torch.Tensor:
-    return area_under(probability(log_odds), case.maps[0].numel())
+@torch.inference_mode()
+def logits_of(case: Case, images: torch.Tensor) -> torch.Tensor:
+    """Return the logits [B,C] of other images [B,3,H,W] in the place of a case's own."""
+    return case.prober.logits(images.contiguous(memory_format=torch.channels_last))
 
 
 def deletion_onto_mean(case: Case) -> Scores:
-    """Deletion onto each image's own mean colour. [B]."""
+    """Deletion onto each image's own mean colour. [B], and the curve."""
     return deletion_onto(case, image_mean(case))
 
 
 def insertion_from_mean(case: Case) -> Scores:
-    """Insertion from each image's own mean colour. [B]."""
+    """Insertion from each image's own mean colour. [B], and the curve."""
     return insertion_from(case, image_mean(case))
 
 
 def deletion_onto_blur(case: Case) -> Scores:
-    """Deletion onto the blurred image, from which insertion starts. [B]."""
-    images, _ = case.background.blurred(case.protocol.blur_sigma_224, case.protocol.blur_radius_sigmas)
-    return deletion_onto(case, images)
+    """Deletion onto the blurred image, from which insertion starts. [B], and the curve."""
+    return deletion_onto(case, blurred_images(case))
 
 
 BACKGROUNDS: dict[str, dict[str, Callable[[Case], Scores]]] = {
@@ -179,7 +185,7 @@ def on_background(name: str, behind: str) -> Metric:
     return dataclasses.replace(
         metric,
         function=BACKGROUNDS[behind][name],
-        values={name: metric.values[name]},
+        values={value: metric.values[value] for value in (name, f"{name}_curve")},
         reads=tuple(dict.fromkeys((*metric.reads, *reads))),
         builtin=False,  # its id then hashes the function
     )
@@ -208,7 +214,7 @@ def baseline_choices(plan: Plan, protocol: Protocol) -> dict[str, Plan]:
         return {}
     plans = {
         f"baseline={name}": with_metrics(
-            plan, reading, dataclasses.replace(protocol, baseline=colour, insertion_start="baseline")
+            plan, reading, dataclasses.replace(protocol, removed="colour", baseline=colour, insertion_start="baseline")
         )
         for name, colour in COLOURS.items()
     }
@@ -253,11 +259,14 @@ def target_choices(plan: Plan) -> dict[str, Plan]:
 def steps_below(protocol: Protocol) -> list[int]:
     """Return the numbers of steps whose curves lie inside this protocol's: a half and a quarter, where whole.
 
-    n_i = round(i*N/S): every other cut of S steps is a cut of S/2 steps, exactly, halves included.
+    n_i = round(i*N/S): every other cut of S steps is a cut of S/2 steps, exactly, halves included. Steps of a fixed
+    size have no such parts.
 
     >>> steps_below(Protocol())
     [14, 7]
     """
+    if protocol.step_features or protocol.step_rule == "up" or protocol.curve_ends != "both":
+        return []
     return [protocol.steps // k for k in (2, 4) if protocol.steps % k == 0 and protocol.steps > k]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,9 +79,9 @@ def compare_protocols(
     """
     rules = named(protocols)
     plans = {name: make_plan(subset, models, methods, metrics, protocol) for name, protocol in rules.items()}
-    geometries = {plan.geometry.id for plan in plans.values()}
-    if len(geometries) > 1:
-        raise BenchError(f"The protocols see other images ({', '.join(sorted(geometries))}); compare them apart.")
+    # The same maps need the same frames: where a protocol would squash them, the first one's are taken all the same.
+    frames = next(iter(plans.values())).geometry
+    plans = {name: dataclasses.replace(plan, geometry=frames) for name, plan in plans.items()}
     done = run_grid(plans, None if out is None else out / PARTS, report)
     boards = {name: leaderboard(records, resamples=RESAMPLES) for name, records in done.items()}
     made = compared(boards)
@@ -164,7 +165,7 @@ def page(made: Comparison, facts: dict[str, object]) -> list[str]:
         "",
         *([f"```\n{facts['command']}\n```", ""] if facts["command"] else []),
         *(f"- {markdown(name)}: `{identity}`" for name, identity in made.protocols.items()),
-        f"- n = {facts['n']} items; manifest `{facts['manifest_id']}`",
+        f"- n = {facts['n']} items; manifest `{facts['manifest_id']}`; frames of {markdown(made.reference)} for all",
         "- Cells: rank (places lost or won against "
         f"{markdown(made.reference)}), then mean [95 % bootstrap interval over images].",
         f"- tau: Kendall's tau-b to the order of {markdown(made.reference)}, controls and repeated maps left out; "

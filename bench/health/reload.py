@@ -39,7 +39,7 @@ class Reloaded:
         sample = dataclasses.replace(self.subset, positions=tuple(here[item] for item in items))
         names = [metric.name for metric in self.metrics]
         plan = make_plan(sample, [model], ["random"], names, self.protocol, self.facts["batch_size"], calibration=0)
-        geometry = common_geometry(self.subset, self.models)
+        geometry = common_geometry(self.subset, self.models, self.protocol.geometry)
         return dataclasses.replace(plan, geometry=geometry, methods=tuple(methods))
 
 
@@ -58,7 +58,7 @@ def reload_run(records: Records, subset: str, data_root: Path | None = None, dev
     if not models or not metrics:
         raise BenchError(" ".join(notes) or f"The run has no model and no metric on {subset}.")
     loaded = load_subset(subset, data_root=data_root)
-    geometry = common_geometry(loaded, models)
+    geometry = common_geometry(loaded, models, protocol.geometry)
     manifest = f"{loaded.manifest_id}-{digest(geometry.id)[:6]}"
     if manifest != told["subsets"][subset]["manifest_id"]:
         raise BenchError(

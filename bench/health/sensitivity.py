@@ -58,7 +58,7 @@ def stored_choices(records: Records, subset: str, model: str, protocol: Protocol
     """Return {choice: values} of what the records hold: the default, and fewer steps out of stored curves."""
     choices = {DEFAULT: scalars(records, subset, model)}
     for steps in steps_below(protocol):
-        table = coarser(records, subset, model, steps)
+        table = coarser(records, subset, model, protocol, steps)
         if not table.empty:
             choices[f"steps={steps}"] = table
     return choices

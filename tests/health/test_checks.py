@@ -31,7 +31,9 @@ from bench.health.checks import (
     tied,
 )
 from bench.metrics.faithfulness import area_under, cuts
+from bench.protocol import Protocol
 
+FOUR = Protocol(steps=4)
 VALUES = st.integers(0, 4).map(float)
 
 
@@ -145,7 +147,7 @@ def test_a_change_is_the_mean_paired_difference(n, better, seed):
 @given(st.integers(1, 100_000), st.sampled_from([(28, 14), (28, 7), (16, 8), (20, 5), (224, 56)]))
 def test_the_cuts_of_fewer_steps_are_among_those_of_more(pixels, steps):
     many, few = steps
-    assert cuts(pixels, many)[:: many // few] == cuts(pixels, few)
+    assert cuts(pixels, Protocol(steps=many))[:: many // few] == cuts(pixels, Protocol(steps=few))
 
 
 def curve_records(curves, area, side=10):
@@ -159,13 +161,13 @@ def test_fewer_steps_from_a_stored_curve():
     import torch
 
     curves = np.array([[1, 0.6, 0.2, 0.1, 0]])
-    records = curve_records(curves, area_under(torch.from_numpy(curves), 100).numpy())
-    assert coarser(records, "toy", "net", 2)["value"].tolist() == pytest.approx([0.35])
-    assert coarser(records, "toy", "net", 1)["value"].tolist() == pytest.approx([0.5])
+    records = curve_records(curves, area_under(torch.from_numpy(curves), [0, 25, 50, 75, 100]).numpy())
+    assert coarser(records, "toy", "net", FOUR, 2)["value"].tolist() == pytest.approx([0.35])
+    assert coarser(records, "toy", "net", FOUR, 1)["value"].tolist() == pytest.approx([0.5])
 
 
 def test_a_curve_that_is_not_the_values_own_is_left_alone():
-    assert coarser(curve_records(np.array([[1, 0.6, 0.2, 0.1, 0]]), [0.7]), "toy", "net", 2).empty
+    assert coarser(curve_records(np.array([[1, 0.6, 0.2, 0.1, 0]]), [0.7]), "toy", "net", FOUR, 2).empty
 
 
 def test_equal_maps_count_once():

@@ -25,15 +25,15 @@ NAMES = ["good_deletion", "blind_deletion", "flipped_deletion", "good_place", "b
 
 def quick_deletion(case):
     """Deletion in four steps."""
-    pixels = case.maps[0].numel()
-    odds = case.curve(case.trace.model.colour(case.protocol.baseline)[None], case.trace.images, cuts(pixels, 4))
-    return area_under(probability(odds), pixels)
+    taken = cuts(case.maps[0].numel(), Protocol(steps=4))
+    odds = case.curve(case.trace.model.colour(case.protocol.baseline)[None], case.trace.images, taken)
+    return area_under(probability(odds), taken)
 
 
 @pytest.fixture(scope="module")
 def metrics():
     """One metric that works, one that ignores the map, and one whose direction is wrong, of each kind."""
-    lower = {"better": "lower", "family": "faithfulness", "reads": ("baseline",)}
+    lower = {"better": "lower", "family": "faithfulness", "reads": ("score", "tie_rule", "baseline")}
 
     @register_metric("good_deletion", **lower)
     def good_deletion(case):
@@ -43,7 +43,9 @@ def metrics():
     def blind_deletion(case):
         return {"blind_deletion": probability(case.trace.log_odds)}
 
-    @register_metric("flipped_deletion", better="higher", family="faithfulness", reads=("baseline",))
+    @register_metric(
+        "flipped_deletion", better="higher", family="faithfulness", reads=("score", "tie_rule", "baseline")
+    )
     def flipped_deletion(case):
         return {"flipped_deletion": quick_deletion(case)}
 
