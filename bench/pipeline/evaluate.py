@@ -173,15 +173,20 @@ def missing_cells(
 # --- one task
 
 
-def run_task(plan: Plan, task: Task, groups: Groups, prober: Prober, gallery: int = 0) -> Outcome:
-    """Compute the missing cells of a task."""
+def run_task(
+    plan: Plan, task: Task, groups: Groups, prober: Prober, gallery: int = 0, kept: Kept | None = None
+) -> Outcome:
+    """Compute the missing cells of a task.
+
+    kept: where maps lie that other plans of the same images and model have made, or will want.
+    """
     outcome = Outcome()
     subset = plan.part(task.part)
     for cells, positions in groups.items():
         batch = subset.batch(positions, plan.geometry, plan.protocol.box_min_visible).to(prober.model.device)
         shown = [i for i, p in enumerate(positions) if p < gallery and task.part == "eval"]
         with untouched(prober.model.net):
-            _BatchRun(plan, task, batch, prober, cells, shown, outcome).run()
+            _BatchRun(plan, task, batch, prober, cells, shown, outcome, kept).run()
     return outcome
 
 
@@ -200,6 +205,17 @@ class Maps:
         return both / both.abs().flatten(2).amax(2).clamp(min=1e-30)[:, :, None, None]
 
 
+@dataclass
+class Kept:
+    """Maps that several plans score: each method's are made once, for every class that any of the plans explains.
+
+    targets: "predicted", "label", or both.  For one model and one geometry; maps by method and what it saw.
+    """
+
+    targets: frozenset[str]
+    maps: dict[tuple[Any, ...], Maps] = field(default_factory=dict)
+
+
 class _BatchRun:
     """All methods and metrics on one batch: shared pass, shared background, equal maps scored once."""
 
@@ -212,8 +228,10 @@ class _BatchRun:
         cells: frozenset[Cell],
         shown: list[int],
         outcome: Outcome,
+        kept: Kept | None = None,
     ) -> None:
         self.plan, self.task, self.batch, self.prober, self.outcome = plan, task, batch, prober, outcome
+        self.kept = kept
         self.cells, self.shown = cells, shown
         self.weights_id = prober.model.weights_id
         images = prober.model.normalise(batch.pixels)
@@ -246,6 +264,16 @@ class _BatchRun:
             self._keep_for_gallery(method, maps)
 
     def _maps(self, method: Method, targets: set[str]) -> Maps:
+        """Return a method's maps for the targets that are wanted, or those that another plan has kept."""
+        if self.kept is None:
+            return self._made(method, targets)
+        rules = self.plan.protocol
+        key = (method.id, self.batch.ids, rules.seed, rules.box_min_visible)
+        if key not in self.kept.maps:
+            self.kept.maps[key] = self._made(method, targets | self.kept.targets)
+        return self.kept.maps[key]
+
+    def _made(self, method: Method, targets: set[str] | frozenset[str]) -> Maps:
         """Return a method's maps for the targets that are wanted; the label's anew only where it is not predicted."""
         only_label = targets == {"label"} and not method.class_agnostic
         maps, spent = measured(method, self.label_trace if only_label else self.trace)

@@ -89,7 +89,7 @@ class Records:
             raise BenchError(f"The run at {path} holds no records yet; let `cambench run` finish at least one task.")
         frame = pd.concat([read_part(file) for file in files], ignore_index=True)
         rows = current(frame, provenance)
-        return cls(rows, {**provenance, "equal": equal_methods(rows)})
+        return cls(rows, {**provenance, **read_health(folder), "equal": equal_methods(rows)})
 
 
 def check_protocol(folder: Path, protocol: str) -> None:
@@ -115,6 +115,21 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise BenchError(f"{folder / 'run.json'} is not valid JSON ({error}); restore it or start again.") from None
     return content
+
+
+HEALTH = "health.json"
+"""The verdicts of `cambench health`, beside run.json; boards mark what failed."""
+
+
+def read_health(folder: Path) -> dict[str, Any]:
+    """Return {"health": the content of a folder's health.json}, or {} where there is none."""
+    file = folder / HEALTH
+    if not file.is_file():
+        return {}
+    try:
+        return {"health": json.loads(file.read_text())}
+    except ValueError as error:
+        raise BenchError(f"{file} is not valid JSON ({error}); run `cambench health` again or delete it.") from None
 
 
 def read_part(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
@@ -231,8 +246,8 @@ class Store:
 
     def write_provenance(self, provenance: dict[str, Any]) -> None:
         """Write run.json."""
-        if self.folder is not None:
-            write_json(self.folder / "run.json", provenance)
+        if self.folder is not None:  # the health of metrics has a file of its own
+            write_json(self.folder / "run.json", {k: v for k, v in provenance.items() if k != "health"})
 
     def done(self) -> dict[tuple[str, ...], set[tuple[str, str]]]:
         """Return what is on disk: {(part, item, model, weights id, manifest id): {(method id, metric id)}}."""
@@ -254,14 +269,13 @@ class Store:
     def records(self, provenance: dict[str, Any]) -> Records:
         """Return the current records."""
         if self.folder is not None and self.parts:
-            return Records(
-                current(pd.concat([read_part(p) for p in self.parts], ignore_index=True), provenance), provenance
-            )
+            frame = pd.concat([read_part(p) for p in self.parts], ignore_index=True)
+            return Records(current(frame, provenance), {**provenance, **read_health(self.folder)})
         kept = [frame for frame in self._memory if len(frame)]
         return Records(pd.concat(kept, ignore_index=True) if kept else empty_frame(), provenance)
 
 
-OWN_FOLDERS = ("records", "gallery", "tables", "plots")
+OWN_FOLDERS = ("records", "gallery", "tables", "plots", "health")
 """What a run folder holds beside run.json and board.md."""
 
 
