@@ -58,10 +58,10 @@ def sign(better: str) -> int:
 
 
 def directed(records: Records, subset: str) -> list[Measure]:
-    """Return a subset's measures that have a better direction; the `@correct` halves are left out."""
+    """Return a subset's measures that have a better direction; `@correct` halves and what maps cost are left out."""
     frame = records.frame[records.frame["subset"] == subset]
-    found = measures(frame, records.provenance)
-    return [m for m in found if m.facts["better"] != "none" and m.reduce != "curve" and not m.name.endswith(CORRECT)]
+    found = [m for m in measures(frame, records.provenance) if m.facts["better"] != "none" and m.reduce != "curve"]
+    return [m for m in found if m.facts["family"] != "cost" and not m.name.endswith(CORRECT)]
 
 
 def separation(

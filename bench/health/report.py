@@ -51,7 +51,7 @@ MAX_TIES = 0.95
 MIN_IMAGES = 4
 """Images below which a separation is not judged."""
 
-UNJUDGED_FAMILIES = ("cost", "complexity", "robustness", "sanity", "reference")
+UNJUDGED_FAMILIES = ("complexity", "robustness", "sanity", "reference")
 """Families that claim neither place nor faithfulness: only gaps and ties are looked at."""
 
 Say = Callable[[str, int, int], None]

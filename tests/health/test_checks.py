@@ -60,6 +60,12 @@ def test_lower_is_better_turns_the_gap():
     assert found.low > 0
 
 
+def test_what_maps_cost_is_no_measure_of_them():
+    records = build([*made("energy", {"a": [0.5]}), *made("forwards", {"a": [3.0]})])
+    records.provenance["metrics"]["forwards"]["family"] = "cost"
+    assert [m.name for m in directed(records, "toy")] == ["energy"]
+
+
 def test_a_separation_is_paired():
     """A gap far smaller than the spread of the images holds, since both are scored on the same ones."""
     base = np.linspace(0, 1, 12)
