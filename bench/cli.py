@@ -24,6 +24,7 @@ from rich.table import Table
 from bench.errors import BenchError, NotApplicable
 from bench.files import file_name
 from bench.finetune.commands import finetune_app, zoo_app
+from bench.gate import commands as gate_commands
 from bench.terminal import EX_USAGE, command_line, console, errors, looking, say, stoppable
 from bench.version import __version__
 
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 app.add_typer(finetune_app, name="finetune")
 app.add_typer(zoo_app, name="zoo")
+gate_commands.register(app)
 
 DEFAULT_SUBSET = "scenes-val"
 DEFAULT_MODELS = "originals"

@@ -1,0 +1,100 @@
+"""`cambench baseline` and `cambench check`: thin calls of the gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.errors import BenchError
+from bench.terminal import console, say
+
+
+def register(app: typer.Typer) -> None:
+    """Add the gate's commands to the command line."""
+    app.command(
+        epilog="**Example**  \n`cambench baseline runs/scenes-val --out baseline.parquet`",
+    )(baseline)
+    app.command(
+        epilog="""**Examples**
+
+- `cambench check runs/scenes-val --against baseline.parquet --junit gate.xml --summary "$GITHUB_STEP_SUMMARY"`
+
+- `cambench check runs/tuned --against leaderboards/scenes --as resnet-mine=resnet-scenes --margin 0.1`
+"""
+    )(check)
+
+
+def baseline(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or of a committed board.")],
+    out: Annotated[Path, typer.Option(help="Baseline file to write (parquet).")],
+    values: Annotated[
+        str, typer.Option("--metrics", help="Values to keep: names, ranked, all, wildcards; -NAME leaves out.")
+    ] = "ranked",
+) -> None:
+    """Keep a run's values in one small file, for `cambench check` to judge later runs by."""
+    from bench.gate.baseline import load_baseline, save_baseline
+
+    made = load_baseline(folder).chosen(values)
+    save_baseline(made, out)
+    cells = len(made.frame.drop_duplicates(["subset", "model", "method", "metric"]))
+    size = out.stat().st_size / 1024
+    items = made.frame["item"].nunique()
+    say(f"{out}: {cells} cells (subset, model, method, value) on {items} items, {size:.0f} KiB.")
+
+
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run to judge.")],
+    against: Annotated[Path, typer.Option(help="File of `cambench baseline`, or a committed board's folder.")],
+    margin: Annotated[
+        float, typer.Option(help="Share of the baseline's distance from random that may be lost.")
+    ] = 0.05,
+    alpha: Annotated[float, typer.Option(help="Chance of any false regression, over all cells.")] = 0.01,
+    miss: Annotated[float, typer.Option(help="Chance that a cell that lost just the margin is called fine.")] = 0.05,
+    values: Annotated[
+        str, typer.Option("--metrics", help="Values to judge: names, ranked, all, wildcards; -NAME leaves out.")
+    ] = "ranked",
+    models: Annotated[
+        str, typer.Option(help="The baseline's models to judge: names, wildcards; -NAME leaves out.")
+    ] = "*",
+    methods: Annotated[
+        str, typer.Option(help="The baseline's methods to judge: names, wildcards; -NAME leaves out.")
+    ] = "*",
+    stands_for: Annotated[
+        list[str] | None,
+        typer.Option("--as", metavar="NEW=OLD", help="Judge the run's model NEW as the baseline's OLD (repeatable)."),
+    ] = None,
+    other_seed: Annotated[
+        bool, typer.Option("--other-seed", help="Let the run have another seed than the baseline.")
+    ] = False,
+    junit: Annotated[Path | None, typer.Option(help="JUnit XML to write.")] = None,
+    summary: Annotated[Path | None, typer.Option(help="Markdown file to append a summary to.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show the cells that are the same, too.")] = False,
+) -> None:
+    """Judge a run by a baseline: exit code 0 fine, 1 regression, 2 could not judge (or bad input).
+
+    Every value of every method is compared on the same images; docs/gate.md says how.
+    """
+    from bench.gate.baseline import load_baseline
+    from bench.gate.judge import Rules, judge
+    from bench.gate.report import print_verdicts, write_junit, write_markdown
+
+    rules = Rules(margin, alpha, miss)
+    old = load_baseline(against).chosen(values, models, methods)
+    verdicts = judge(old, load_baseline(folder).renamed(names(stands_for)), rules, other_seed=other_seed)
+    if junit is not None:
+        write_junit(verdicts, junit)
+    if summary is not None:
+        write_markdown(verdicts, summary)
+    print_verdicts(verdicts, console, everything=everything)
+    raise typer.Exit(verdicts.exit_code)
+
+
+def names(given: list[str] | None) -> dict[str, str]:
+    """Read NEW=OLD pairs."""
+    pairs = [pair.partition("=") for pair in given or []]
+    for new, sign, old in pairs:
+        if not (new and sign and old):
+            raise BenchError(f"--as is {new + sign + old!r}; write NEW=OLD, the run's model and the baseline's.")
+    return {new: old for new, _, old in pairs}
