@@ -25,6 +25,7 @@ from bench.errors import BenchError, NotApplicable
 from bench.files import file_name
 from bench.finetune.commands import finetune_app, zoo_app
 from bench.gate import commands as gate_commands
+from bench.gate.tier import preset
 from bench.terminal import EX_USAGE, command_line, console, errors, looking, say, stoppable
 from bench.version import __version__
 
@@ -149,6 +150,9 @@ def run(
     ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Fuse the networks' layers with torch.compile.")] = False,
     yes_plan_only: Annotated[bool, typer.Option("--plan", help="Say what would be run, and stop.")] = False,
+    tier: Annotated[
+        str | None, typer.Option(callback=preset, is_eager=True, help="Preset of what is not given: gate.")
+    ] = None,
 ) -> None:
     """Run a benchmark: explain and score images, then make boards, tables and plots.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.errors import BenchError
-from bench.terminal import console, say
+from bench.terminal import console, errors, say, stoppable
 
 
 def register(app: typer.Typer) -> None:
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
 - `cambench check runs/tuned --against leaderboards/scenes --as resnet-mine=resnet-scenes --margin 0.1`
 """
     )(check)
+    app.command("gate-rates", hidden=True)(gate_rates)
 
 
 def baseline(
@@ -89,6 +90,35 @@ def check(
         write_markdown(verdicts, summary)
     print_verdicts(verdicts, console, everything=everything)
     raise typer.Exit(verdicts.exit_code)
+
+
+def gate_rates(
+    out: Annotated[Path, typer.Option(help="Folder for error-rates.md and error-rates.csv.")],
+    work: Annotated[Path, typer.Option(help="Folder for the runs; goes on where it stopped.")] = Path(
+        "runs/gate-rates"
+    ),
+    limit: Annotated[int | None, typer.Option(help="Images of each run [default: the tier's].", min=20)] = None,
+    resamples: Annotated[int, typer.Option(help="Resamples of each null.", min=1)] = 2000,
+) -> None:
+    """Measure the gate's error rates: resampled nulls, healthy re-runs, planted defects. About an hour on two cores."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from bench.gate.rates import Study, measure, write_rates
+
+    study = Study(work, limit, resamples)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    words = f"Stopped; {work} keeps what is done. Start the same command again to go on."
+    with stoppable(words), Progress(*columns, console=errors, refresh_per_second=2) as bar:
+        shown = bar.add_task("starting")
+
+        def tick(what: str, done: int, total: int) -> None:
+            bar.update(shown, completed=done, total=total, description=what)
+            if not errors.is_terminal:
+                say(f"{done}/{total} {what}")
+
+        found = measure(study, tick)
+    write_rates(found, study, out)
+    say(f"Error rates: {out / 'error-rates.md'}")
 
 
 def names(given: list[str] | None) -> dict[str, str]:

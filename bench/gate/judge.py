@@ -41,6 +41,9 @@ SAME, CHANGED, BETTER = "same", "changed, not worse", "better"
 MOVED, NEW = "moved", "new"
 """Verdicts. MOVED is a control's: it is reported, not judged; NEW is a cell that the baseline has no number for."""
 
+MISSING = "missing in the run"
+"""The reason where a run has no row of a cell."""
+
 CELL = ["subset", "model", "method", "metric"]
 
 MIN_IMAGES = 20
@@ -48,6 +51,9 @@ MIN_IMAGES = 20
 
 NOISE = 1e-4
 """Values closer than this (absolutely, or relative to the old one) are the same: other batches move them so far."""
+
+ROUNDING = 1e-9
+"""A mean without any spread lies beyond a bound by more than this, or it lies on it."""
 
 LEVELS = 5
 """A value that takes at most so many levels counts hits (pointing: 2; boxes at three IoUs: 4)."""
@@ -125,7 +131,7 @@ class Mean:
     def above(self, null: float) -> float:
         """Return the one-sided p of "the mean is not above `null`"; without any spread it is 0 or 1."""
         if self.error == 0:
-            return 0.0 if self.point > null else 1.0
+            return 0.0 if self.point - null > ROUNDING else 1.0
         return float(stats.t.sf((self.point - null) / self.error, self.freedom))
 
     def below(self, null: float) -> float:
@@ -280,7 +286,7 @@ def cell_row(
     """Return a cell's evidence, and its verdict where no test is needed for it ("" where one is)."""
     _, model, method, metric = names
     facts = baseline.values[metric]
-    found = compare(paired(rows, facts["better"]), rules)
+    found = compare(paired(rows[rows["there"] == "both"], facts["better"]), rules)
     control = bool(baseline.facts["methods"][method].get("control"))
     verdict, reason = settled(names, rows, found, baseline, run, rules)
     if control and verdict in ("", UNJUDGED, CHANGED):
@@ -310,7 +316,7 @@ def settled(
     absent, scored = int((rows["there"] != "both").sum()), int(np.isfinite(rows["value"]).sum())
     if absent == len(rows):
         unfit = run.facts["not_applicable"].get(model, {}).get(method)
-        return (REGRESSION, f"no longer fits the model: {unfit}") if unfit else (UNJUDGED, "missing in the run")
+        return (REGRESSION, f"no longer fits the model: {unfit}") if unfit else (UNJUDGED, MISSING)
     if absent:
         return UNJUDGED, f"{absent} of {len(rows)} items are missing in the run"
     if not scored:

@@ -18,7 +18,7 @@ from rich.text import Text
 from bench.board.aggregate import as_rows
 from bench.board.text import markdown, metric_label, number
 from bench.files import replaced_file
-from bench.gate.judge import BETTER, CAUSES, CHANGED, MOVED, NEW, REGRESSION, SAME, UNJUDGED, Verdicts
+from bench.gate.judge import BETTER, CAUSES, CHANGED, MISSING, MOVED, NEW, REGRESSION, SAME, UNJUDGED, Verdicts
 
 ORDER = (REGRESSION, UNJUDGED, BETTER, CHANGED, SAME, MOVED, NEW)
 """Verdicts in the order in which a reader needs them."""
@@ -82,27 +82,41 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     return row["model"], method, value, *numbers, row["verdict"], row["cause"], row["reason"]
 
 
-def shown(verdicts: Verdicts, *, everything: bool) -> list[dict[str, Any]]:
-    """Return the rows to show: all, or those that are not the same."""
+def shown(verdicts: Verdicts, *, everything: bool) -> pd.DataFrame:
+    """Return the rows for a table: all, or those that are not the same; what is missing is said in a line."""
+    frame = verdicts.frame[verdicts.frame["reason"] != MISSING]
+    return frame if everything else frame[frame["verdict"] != SAME]
+
+
+def missing(verdicts: Verdicts) -> Iterator[str]:
+    """Yield, per model, the cells that the run lacks: whole models and methods by their name."""
     frame = verdicts.frame
-    return lines(frame if everything else frame[frame["verdict"] != SAME])
+    for (subset, model), rows in frame.groupby(["subset", "model"], sort=True):
+        gone = rows[rows["reason"] == MISSING]
+        if len(gone) == len(rows):
+            yield f"The run has nothing of {model} on {subset}."
+        elif len(gone):
+            parts = [
+                str(method) if len(cells) == (rows["method"] == method).sum() else f"{method} ({', '.join(cells)})"
+                for method, cells in gone.groupby("method", sort=True)["metric"]
+            ]
+            yield f"The run has nothing of {model} on {subset} for {', '.join(parts)}."
 
 
 def print_verdicts(verdicts: Verdicts, console: Console, *, everything: bool = False) -> None:
     """Print a table for a person, notes, and the outcome."""
-    rows = shown(verdicts, everything=everything)
+    rows = lines(shown(verdicts, everything=everything))
     if rows:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
         for header in HEADERS:
             table.add_column(header, justify="right" if header in NUMBERS else "left", overflow="fold")
         for row in rows:
-            style = STYLES.get(row["verdict"], "")
             texts = [Text(text) for text in cells(row)]
-            texts[HEADERS.index("verdict")].stylize(style)
+            texts[HEADERS.index("verdict")].stylize(STYLES.get(row["verdict"], ""))
             table.add_row(*texts, style="dim" if row["control"] else "")
         console.print(table)
         console.print(escape(explanation(verdicts)), style="dim", highlight=False)
-    for note in verdicts.notes:
+    for note in [*verdicts.notes, *missing(verdicts)]:
         console.print(f"! {escape(note)}", style="yellow", highlight=False)
     style = {0: "bold green", 1: "bold red", 2: "bold yellow"}[verdicts.exit_code]
     console.print(escape(sentence(verdicts)), style=style, highlight=False)
@@ -119,14 +133,15 @@ def markdown_lines(verdicts: Verdicts) -> Iterator[str]:
     """Yield a Markdown summary: the outcome, what needs a reader, and the rest folded away."""
     yield f"### cambench check: {sentence(verdicts)}"
     yield ""
-    urgent = verdicts.frame["verdict"].isin([REGRESSION, UNJUDGED, BETTER])
-    yield from markdown_table(lines(verdicts.frame[urgent]))
-    rest = lines(verdicts.frame[~urgent])
+    frame = shown(verdicts, everything=True)
+    urgent = frame["verdict"].isin([REGRESSION, UNJUDGED, BETTER])
+    yield from markdown_table(lines(frame[urgent]))
+    rest = lines(frame[~urgent])
     if rest:
         yield from ("<details><summary>The other cells</summary>", "", *markdown_table(rest), "</details>", "")
     yield explanation(verdicts)
     yield ""
-    for note in verdicts.notes:
+    for note in [*verdicts.notes, *missing(verdicts)]:
         yield f"- {markdown(note)}"
     run, baseline = verdicts.run, verdicts.baseline
     yield f"- Run: {markdown(origin(run))}. Baseline: {markdown(origin(baseline))}."
