@@ -113,13 +113,16 @@ def tier_plan(limit: int | None = None) -> Plan:
     return make_plan(subset, [model], tier["methods"], tier["metrics"], Protocol(), calibration=tier["calibration"])
 
 
-def planted_run(defect: Defect, folder: Path, limit: int | None = None) -> Records:
-    """Run the tier with a defect; goes on where it stopped."""
-    plan = tier_plan(limit)
+def with_defect(plan: Plan, defect: Defect) -> Plan:
+    """Return a plan with a defect in its model, or in its grad_cam."""
     methods = tuple(
         replace(m, function=defect.method) if defect.method is not None and m.name == METHOD else m
         for m in plan.methods
     )
-    planted = replace(plan, methods=methods, models=tuple(defect.model(model) for model in plan.models))
+    return replace(plan, methods=methods, models=tuple(defect.model(model) for model in plan.models))
+
+
+def planted_run(defect: Defect, folder: Path, limit: int | None = None) -> Records:
+    """Run the tier with a defect; goes on where it stopped."""
     with defect.around():
-        return run_plan(planted, folder, gallery=0)
+        return run_plan(with_defect(tier_plan(limit), defect), folder, gallery=0)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,24 +145,16 @@ def measure(study: Study, tick: Tick) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {"reruns": [], "planted": [], "resampled": []}
     for number, rerun in enumerate(RERUNS):
         tick(f"re-run: {rerun.title}", 1 + number, total)
-        found["reruns"].append(study.once(rerun.name, lambda rerun=rerun: rerun_row(study, reference, rerun)))
+        found["reruns"].append(study.once(rerun.name, partial(rerun_row, study, reference, rerun)))
     for number, defect in enumerate(DEFECTS):
         tick(f"planted: {defect.title}", 1 + len(RERUNS) + number, total)
-        found["planted"].append(study.once(defect.name, lambda defect=defect: planted_row(study, reference, defect)))
+        found["planted"].append(study.once(defect.name, partial(planted_row, study, reference, defect)))
     done = 1 + len(RERUNS) + len(DEFECTS)
     for name, title, pair in nulls(study, reference):
         for margin in (False, True):
             tick(f"resampled: {title}{', at the margin' * margin}", done, total)
-            found["resampled"].append(
-                study.once(
-                    f"{name}{'-margin' * margin}",
-                    lambda pair=pair, margin=margin, title=title: {
-                        "title": title,
-                        "at_the_margin": margin,
-                        **false_alarms(make_null(*pair()), study.rules, study.resamples, margin=margin),
-                    },
-                )
-            )
+            make = partial(null_row, study, title, pair, margin)
+            found["resampled"].append(study.once(f"{name}-margin" if margin else name, make))
             done += 1
     tick("done", total, total)
     return found
@@ -184,6 +177,12 @@ def similar_methods() -> tuple[Baseline, Baseline]:
     old = frame[frame["method"].isin([*SIMILAR, RANDOM])]
     new = [frame[frame["method"] == other].assign(method=name) for name, other in SIMILAR.items()]
     return Baseline(old, board.facts), Baseline(pd.concat(new), board.facts)
+
+
+def null_row(study: Study, title: str, pair: Pair, margin: bool) -> dict[str, Any]:
+    """Resample a null."""
+    rates = false_alarms(make_null(*pair()), study.rules, study.resamples, margin=margin)
+    return {"title": title, "at_the_margin": margin, **rates}
 
 
 def rerun_row(study: Study, reference: Baseline, rerun: Rerun) -> dict[str, Any]:
@@ -234,31 +233,22 @@ def page(found: dict[str, list[dict[str, Any]]], study: Study) -> Iterator[str]:
     rules = study.rules
     yield "# Error rates of the gate"
     yield ""
-    yield "Made by `cambench gate-rates --out leaderboards/gate`; never edited by hand. What the words mean: docs/gate.md."
+    yield "Made by `cambench gate-rates --out leaderboards/gate`, not by hand; docs/gate.md explains the words."
+    limit = f" --limit {study.limit}" if study.limit else ""
     yield (
-        f"Tier: `cambench run --tier gate`{f' --limit {study.limit}' if study.limit else ''}. Margin {rules.margin:.0%} of "
-        f"the distance from random, family-wise alpha {rules.alpha:.0%}, miss {rules.miss:.0%}. Code {code_version()}."
+        f"Tier: `cambench run --tier gate{limit}`. Margin {rules.margin:.0%} of the distance from random, family-wise "
+        f"alpha {rules.alpha:.0%}, miss {rules.miss:.0%}. Code {code_version()}."
     )
     yield ""
     yield "## Nothing is wrong: resampled"
     yield ""
     yield (
         "Images of two runs are drawn with replacement and the two exchanged by a coin per image, so that the true "
-        "difference is 0. *At the margin*: then every cell is made worse by exactly the margin, the hardest case that is "
-        "no regression; there alpha is what the rate may reach."
+        "difference is 0. *At the margin*: then every cell is made worse by exactly the margin, the hardest case that "
+        "is no regression; there alpha is what the rate may reach."
     )
     yield ""
-    header = (
-        "null",
-        "cells",
-        "images",
-        "resamples",
-        "false alarms",
-        "rate (95 % upper bound)",
-        "cells passed",
-        "cells open",
-    )
-    body = [
+    body: list[tuple[Any, ...]] = [
         (
             f"{one['title']}{', at the margin' * one['at_the_margin']}",
             *(one[key] for key in ("cells", "images", "resamples", "false_alarms")),
@@ -268,20 +258,20 @@ def page(found: dict[str, list[dict[str, Any]]], study: Study) -> Iterator[str]:
         )
         for one in found["resampled"]
     ]
-    yield from markdown_table(header, body)
+    names = ("cells", "images", "resamples", "false alarms", "rate (95 % upper bound)", "cells passed", "cells open")
+    yield from markdown_table(("null", *names), body)
     yield "## Nothing is wrong: re-run"
     yield ""
     alarms = sum(one["exit_code"] == 1 for one in found["reruns"])
     yield f"{alarms} false alarms in {len(found['reruns'])} real re-runs of the tier."
     yield ""
-    header = ("re-run", "exit code", *VERDICTS, "largest loss")
-    yield from markdown_table(header, [(one["title"], *run_cells(one)) for one in found["reruns"]])
+    columns = ("exit code", *VERDICTS, "largest loss")
+    yield from markdown_table(("re-run", *columns), [(one["title"], *run_cells(one)) for one in found["reruns"]])
     yield "## Something is wrong: planted"
     yield ""
     wanted = [one for one in found["planted"] if one["expected"]]
     yield f"{sum(map(as_expected, wanted))} of {len(wanted)} planted changes are judged as they must be."
     yield ""
-    header = ("planted", "must be", "exit code", *VERDICTS, "largest loss", "as it must be", "found by")
     body = [
         (
             one["title"],
@@ -292,7 +282,7 @@ def page(found: dict[str, list[dict[str, Any]]], study: Study) -> Iterator[str]:
         )
         for one in found["planted"]
     ]
-    yield from markdown_table(header, body)
+    yield from markdown_table(("planted", "must be", *columns, "as it must be", "found by"), body)
 
 
 VERDICTS = (REGRESSION, UNJUDGED, BETTER, CHANGED, SAME)
