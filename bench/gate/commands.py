@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from bench.errors import BenchError
 from bench.terminal import console, errors, say, stoppable
+
+LOG_WIDTH = 160
+"""Columns where the output is no terminal."""
 
 
 def register(app: typer.Typer) -> None:
@@ -88,7 +92,9 @@ def check(
         write_junit(verdicts, junit)
     if summary is not None:
         write_markdown(verdicts, summary)
-    print_verdicts(verdicts, console, everything=everything)
+    # A log of CI has no width of its own, and can take long lines.
+    wide = console if console.is_terminal else Console(width=max(console.width, LOG_WIDTH))
+    print_verdicts(verdicts, wide, everything=everything)
     raise typer.Exit(verdicts.exit_code)
 
 

@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bench.board.pairs import holm
+from bench.board.significance import holm
 from bench.board.statistics import Floats, Labels
 from bench.errors import BenchError
 from bench.gate.baseline import RANDOM, Baseline

@@ -105,16 +105,18 @@ def missing(verdicts: Verdicts) -> Iterator[str]:
 
 def print_verdicts(verdicts: Verdicts, console: Console, *, everything: bool = False) -> None:
     """Print a table for a person, notes, and the outcome."""
-    rows = lines(shown(verdicts, everything=everything))
-    if rows:
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-        for header in HEADERS:
-            table.add_column(header, justify="right" if header in NUMBERS else "left", overflow="fold")
-        for row in rows:
+    frame = shown(verdicts, everything=everything)
+    for (subset, model), several in frame.groupby(["subset", "model"], sort=True):
+        table = Table(title=f"{subset}, {model}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+        for header in HEADERS[1:]:
+            right = "right" if header in NUMBERS else "left"
+            table.add_column(header, justify=right, overflow="fold", no_wrap=header not in ("method", "why"))
+        for row in lines(several):
             texts = [Text(text) for text in cells(row)]
             texts[HEADERS.index("verdict")].stylize(STYLES.get(row["verdict"], ""))
-            table.add_row(*texts, style="dim" if row["control"] else "")
+            table.add_row(*texts[1:], style="dim" if row["control"] else "")
         console.print(table)
+    if len(frame):
         console.print(escape(explanation(verdicts)), style="dim", highlight=False)
     for note in [*verdicts.notes, *missing(verdicts)]:
         console.print(f"! {escape(note)}", style="yellow", highlight=False)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
-from bench.board.pairs import holm
+from bench.board.significance import holm
 from bench.gate.baseline import Baseline
 from bench.gate.judge import CELL, Evidence, Paired, Rules, cells, compare, paired
 
