@@ -6,7 +6,7 @@ import math
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from rich import box
@@ -109,8 +109,8 @@ def print_verdicts(verdicts: Verdicts, console: Console, *, everything: bool = F
     for (subset, model), several in frame.groupby(["subset", "model"], sort=True):
         table = Table(title=f"{subset}, {model}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
         for header in HEADERS[1:]:
-            right = "right" if header in NUMBERS else "left"
-            table.add_column(header, justify=right, overflow="fold", no_wrap=header not in ("method", "why"))
+            justify: Literal["left", "right"] = "right" if header in NUMBERS else "left"
+            table.add_column(header, justify=justify, overflow="fold", no_wrap=header not in ("method", "why"))
         for row in lines(several):
             texts = [Text(text) for text in cells(row)]
             texts[HEADERS.index("verdict")].stylize(STYLES.get(row["verdict"], ""))
