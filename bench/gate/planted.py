@@ -6,13 +6,15 @@ to find than a defect that all methods share.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from bench.engine.trace import Trace
 from bench.gate.judge import CHANGED, REGRESSION
@@ -35,7 +37,7 @@ class Defect:
 
     expected: REGRESSION where the gate must fail; CHANGED where it must see the change and must not fail; "" where what
     the gate says is only shown.
-    method: what grad_cam becomes.  model: what the network becomes.  around: what the whole run happens in.
+    method: what grad_cam becomes.  model: what the network becomes.
     """
 
     name: str
@@ -43,7 +45,6 @@ class Defect:
     expected: str
     method: MethodFunction | None = None
     model: Callable[[Explainee], Explainee] = lambda model: model
-    around: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 def mirrored(trace: Trace) -> torch.Tensor:
@@ -69,25 +70,28 @@ def without_relu(trace: Trace) -> torch.Tensor:
 
 def scaled(mean: float, std: float) -> Callable[[Explainee], Explainee]:
     """Return a change of the normalisation, the same for all colours."""
-
-    def change(model: Explainee) -> Explainee:
-        return Explainee(
-            model.net,
-            (mean,) * 3,
-            (std,) * 3,
-            model.size,
-            name=model.name,
-            parent=model.parent,
-            geometry=model.geometry,
-            card=model.card,
-        )
-
-    return change
+    return lambda model: rebuilt(model, model.net, (mean,) * 3, (std,) * 3)
 
 
-def bfloat16() -> AbstractContextManager[object]:
-    """Run the networks in bfloat16 wherever PyTorch's autocast does."""
-    return torch.autocast("cpu", dtype=torch.bfloat16)
+def bfloat16(model: Explainee) -> Explainee:
+    """Return the network with every convolution and linear layer computed in bfloat16; what they return is rounded."""
+    net = copy.deepcopy(model.net)
+    for layer in net.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            layer.forward = partial(in_bfloat16, layer.forward)  # type: ignore[method-assign]
+    return rebuilt(model, net, model.mean, model.std)
+
+
+def in_bfloat16(forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """Run a layer in bfloat16 and return float32."""
+    with torch.autocast(x.device.type, dtype=torch.bfloat16):
+        return forward(x).float()
+
+
+def rebuilt(model: Explainee, net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> Explainee:
+    """Return a model with another network or normalisation, and everything else as it was."""
+    kept = {"name": model.name, "parent": model.parent, "geometry": model.geometry, "card": model.card}
+    return Explainee(net, mean, std, model.size, **kept)
 
 
 DEFECTS = (
@@ -97,7 +101,7 @@ DEFECTS = (
     Defect("shifted", "map shifted by one cell", REGRESSION, shifted),
     Defect("bytes", "input scaled 0..255", REGRESSION, model=scaled(0.0, 1 / 255)),
     Defect("not-normalised", "input not normalised, 0..1", REGRESSION, model=scaled(0.0, 1.0)),
-    Defect("bfloat16", "lower precision (bfloat16)", CHANGED, around=bfloat16),
+    Defect("bfloat16", "lower precision (bfloat16)", CHANGED, model=bfloat16),
     Defect("no-relu", "missing ReLU", CHANGED, without_relu),
     Defect("next-layer", "the layer before (layer3), no worse", "", model=lambda model: model.at("layer3")),
 )
@@ -124,5 +128,4 @@ def with_defect(plan: Plan, defect: Defect) -> Plan:
 
 def planted_run(defect: Defect, folder: Path, limit: int | None = None) -> Records:
     """Run the tier with a defect; goes on where it stopped."""
-    with defect.around():
-        return run_plan(with_defect(tier_plan(limit), defect), folder, gallery=0)
+    return run_plan(with_defect(tier_plan(limit), defect), folder, gallery=0)
