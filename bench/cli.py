@@ -24,6 +24,8 @@ from rich.table import Table
 from bench.errors import BenchError, NotApplicable
 from bench.files import file_name
 from bench.finetune.commands import finetune_app, zoo_app
+from bench.gate.commands import register as register_gate
+from bench.gate.tier import preset
 from bench.health.commands import register as register_health
 from bench.terminal import EX_USAGE, command_line, console, errors, looking, say, stoppable
 from bench.version import __version__
@@ -47,6 +49,7 @@ app = typer.Typer(
 app.add_typer(finetune_app, name="finetune")
 app.add_typer(zoo_app, name="zoo")
 register_health(app)
+register_gate(app)
 
 DEFAULT_SUBSET = "scenes-val"
 DEFAULT_MODELS = "originals"
@@ -149,6 +152,9 @@ def run(
     ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Fuse the networks' layers with torch.compile.")] = False,
     yes_plan_only: Annotated[bool, typer.Option("--plan", help="Say what would be run, and stop.")] = False,
+    tier: Annotated[
+        str | None, typer.Option(callback=preset, is_eager=True, help="Preset of what is not given: gate.")
+    ] = None,
 ) -> None:
     """Run a benchmark: explain and score images, then make boards, tables and plots.
 

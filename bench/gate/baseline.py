@@ -1,0 +1,187 @@
+"""What the gate keeps of a run: one value per (subset, model, method, value, item), and what produced it.
+
+A baseline is one parquet file with its provenance in the file's metadata; a run folder and a committed board hold the
+same and more, and serve as well. Derived values (box accuracy at the threshold that the calibration part chose) are
+those of the board, `bench.board.measures`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.board.aggregate import check as check_records
+from bench.board.measures import CORRECT, Measure, measures
+from bench.board.page import public
+from bench.errors import BenchError, suggestions
+from bench.files import replaced_file
+from bench.pipeline.records import Records
+from bench.protocol import digest
+from bench.registry import split_list
+
+FORMAT = 1
+"""Raised when the file's layout changes."""
+
+METADATA = b"cambench-baseline"
+"""Key of the provenance in the parquet schema's metadata."""
+
+RANDOM = "random"
+"""The control that a margin is measured from."""
+
+COLUMNS = ["subset", "model", "method", "metric", "item", "image", "value"]
+SCHEMA = pa.schema([*((name, pa.string()) for name in COLUMNS[:-1]), ("value", pa.float64())])
+KEPT = ("run", "created", "commands", "code", "packages", "machine", "plan", "protocol", "subsets", "not_applicable")
+"""Keys of run.json that go into a baseline as they are."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Values to be judged, or to judge by.
+
+    frame: columns `COLUMNS`; value is float64, NaN = could not be scored.  facts: those of run.json in `KEPT`, models
+    {name: facts}, methods {name: facts}, values {name: id, metric, better, ranked, title, family, calibrated},
+    calibration {model: {subset: digest of the items that chose box thresholds}}.
+    """
+
+    frame: pd.DataFrame
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def values(self) -> dict[str, dict[str, Any]]:
+        """Return the facts of each value, by its name."""
+        found: dict[str, dict[str, Any]] = self.facts["values"]
+        return found
+
+    def chosen(self, values: str = "ranked", models: str = "*", methods: str = "*") -> Baseline:
+        """Return the part that lists of names, wildcards and -NAME choose; random stays, since margins need it."""
+        names = select(values, self.values, "value")
+        kept_models = select(models, {m: {} for m in self.frame["model"].unique()}, "model")
+        kept_methods = {*select(methods, {m: {} for m in self.frame["method"].unique()}, "method"), RANDOM}
+        frame = self.frame
+        frame = frame[frame["metric"].isin(names) & frame["model"].isin(kept_models)]
+        frame = frame[frame["method"].isin(kept_methods)].reset_index(drop=True)
+        return Baseline(frame, {**self.facts, "values": {name: self.values[name] for name in names}})
+
+    def renamed(self, names: dict[str, str]) -> Baseline:
+        """Return the same with models renamed, {name: new name}; another model of the new name goes."""
+        for name in names:
+            if name not in self.facts["models"]:
+                known = self.facts["models"]
+                raise BenchError(f"The run has no model {name!r} to judge as another.{suggestions(name, known)}")
+        replaced = set(names.values()) - set(names)
+        frame = self.frame[~self.frame["model"].isin(replaced)]
+        frame = frame.assign(model=frame["model"].replace(names)).reset_index(drop=True)
+        facts = dict(self.facts)
+        for kind in ("models", "not_applicable", "calibration"):
+            facts[kind] = {names.get(m, m): found for m, found in self.facts[kind].items() if m not in replaced}
+        return Baseline(frame, facts)
+
+
+def select(patterns: str, known: dict[str, dict[str, Any]], kind: str) -> list[str]:
+    """Return names for a list of names, "all", "ranked", wildcards and -PATTERN, which takes away.
+
+    >>> select("all,-inser*", {"deletion": {}, "insertion": {}}, "value")
+    ['deletion']
+    """
+    chosen: list[str] = []
+    for item in (i.strip() for i in split_list(patterns)):
+        pattern = item.removeprefix("-")
+        if pattern in ("ranked", "all"):
+            found = [name for name, facts in known.items() if pattern == "all" or facts.get("ranked")]
+        else:
+            found = [name for name in known if name == pattern or fnmatch.fnmatchcase(name, pattern)]
+        if not found and item and pattern != "ranked":
+            raise BenchError(f"The baseline has no {kind} {pattern!r}.{suggestions(pattern, known)}")
+        chosen = [n for n in chosen if n not in found] if item[:1] == "-" else [*dict.fromkeys([*chosen, *found])]
+    if not chosen:
+        raise BenchError(f"No {kind} of the baseline is chosen by {patterns!r}.{suggestions(patterns, known)}")
+    return chosen
+
+
+def load_baseline(path: str | Path) -> Baseline:
+    """Read a baseline file, a run folder or a committed board."""
+    file = Path(path)
+    if file.is_dir():
+        return from_records(Records.load(file))
+    if not file.is_file():
+        raise BenchError(f"There is no baseline at {path}; give a file of `cambench baseline`, or a board's folder.")
+    try:
+        table = pq.read_table(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BenchError(
+            f"The baseline {path} cannot be read ({error}); make it again with `cambench baseline`."
+        ) from None
+    content = (table.schema.metadata or {}).get(METADATA)
+    if content is None:
+        raise BenchError(f"{path} is a parquet file but no baseline; make one with `cambench baseline RUN --out FILE`.")
+    facts = json.loads(content)
+    if facts["format"] != FORMAT:
+        raise BenchError(
+            f"The baseline {path} is of format {facts['format']}, and this cambench reads {FORMAT}; make it again."
+        )
+    return Baseline(table.to_pandas()[COLUMNS], facts)
+
+
+def save_baseline(baseline: Baseline, path: str | Path) -> None:
+    """Write a baseline file: the same bytes for the same baseline, without paths of this machine."""
+    frame = baseline.frame.sort_values(COLUMNS[:-1], kind="stable", ignore_index=True)
+    content = json.dumps(public({**baseline.facts, "format": FORMAT}), sort_keys=True, default=str)
+    table = pa.Table.from_pandas(frame[COLUMNS], schema=SCHEMA, preserve_index=False)
+    with replaced_file(Path(path)) as temporary:
+        pq.write_table(
+            table.replace_schema_metadata({METADATA: content.encode()}),
+            temporary,
+            compression="zstd",
+            compression_level=9,
+            use_dictionary=COLUMNS[:-1],
+        )
+
+
+def from_records(records: Records) -> Baseline:
+    """Reduce records to the values that the gate can judge: means over items with a better direction, costs left out.
+
+    A pooled precision is no mean over items; its per-image version (`pixel_ap`) is judged instead.
+    """
+    check_records(records)
+    provenance = records.provenance
+    calibrated = {facts["id"] for facts in provenance["metrics"].values() if facts["reduce"] == "box_accuracy"}
+    frames, values = [], {}
+    for subset, rows in records.frame.groupby("subset", sort=True):
+        for measure in measures(rows, provenance):
+            if judged(measure):
+                values[measure.name] = {**value_facts(measure), "calibrated": measure.facts["id"] in calibrated}
+                frames.append(measure.rows.assign(subset=subset, metric=measure.name)[COLUMNS])
+    if not frames:
+        raise BenchError("The run has no value to judge (a mean over images that is better low or high); add a metric.")
+    facts = {"not_applicable": {}, **{key: provenance[key] for key in KEPT if key in provenance}}
+    known = {kind: provenance[kind] for kind in ("models", "methods")}
+    frame = pd.concat(frames, ignore_index=True)
+    return Baseline(frame, {**facts, **known, "values": values, "calibration": calibrations(records)})
+
+
+def value_facts(measure: Measure) -> dict[str, Any]:
+    """Return what the gate must know of a value; those on right predictions only (`@correct`) are not ranked twice."""
+    known = {key: measure.facts.get(key) for key in ("id", "metric", "better", "title", "family")}
+    return {**known, "ranked": bool(measure.facts["ranked"]) and not measure.name.endswith(CORRECT)}
+
+
+def judged(measure: Measure) -> bool:
+    """Tell whether a measure is a mean over items with a direction, and says what a map is and not what it costs."""
+    facts = measure.facts
+    return bool(facts["reduce"] == "mean" and facts["better"] != "none" and facts["family"] != "cost")
+
+
+def calibrations(records: Records) -> dict[str, dict[str, str]]:
+    """Return {model: {subset: digest of the items that chose thresholds}}."""
+    rows = records.frame[records.frame["part"] == "calibration"]
+    found: dict[str, dict[str, str]] = {}
+    for (subset, model), items in rows.groupby(["subset", "model"], sort=True)["item"]:
+        found.setdefault(str(model), {})[str(subset)] = digest(sorted(set(items)))
+    return found

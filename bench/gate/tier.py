@@ -1,0 +1,35 @@
+"""The gate's tier: a run of about a minute on two cores that touches every layer of the suite.
+
+One bundled network, 200 generated scenes, and per way of making a map one method: head gradients (grad_cam), head
+replays against a reference (a_fmi), input gradients with seeded draws (smooth_grad). Random gives the margins.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from bench.errors import BenchError, suggestions
+
+TIERS: dict[str, dict[str, Any]] = {
+    "gate": {
+        "subset": "scenes-val",
+        "models": "resnet-scenes",
+        "methods": "random,grad_cam,a_fmi,smooth_grad[samples=4]",
+        "metrics": "deletion,insertion,pointing_game,energy_pointing_game,pixel_precision,box_localization",
+        "limit": 200,
+        "calibration": 100,
+        "out": "runs/gate",
+    }
+}
+"""Presets of `cambench run`."""
+
+
+def preset(context: typer.Context, name: str | None) -> str | None:
+    """Give a run's options the defaults of a tier; what is given on the command line still wins."""
+    if name is not None:
+        if name not in TIERS:
+            raise BenchError(f"Unknown tier {name!r}.{suggestions(name, TIERS)}")
+        context.default_map = {**(context.default_map or {}), **TIERS[name]}
+    return name

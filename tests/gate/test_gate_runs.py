@@ -1,0 +1,267 @@
+"""The gate on real runs: planted defects, resampled nulls, the command line, and this project's own gate."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from toy_baselines import make, scores
+from typer.testing import CliRunner
+
+from bench.cli import app
+from bench.errors import BenchError
+from bench.gate import planted, rates
+from bench.gate.baseline import Baseline, from_records, load_baseline, save_baseline
+from bench.gate.judge import CHANGED, REGRESSION, SAME, Rules, Verdicts, judge
+from bench.gate.resample import at_the_margin, exchanged, false_alarms, make_null
+from bench.gate.tier import TIERS
+from bench.pipeline.evaluate import run_plan
+from bench.pipeline.plan import Plan
+
+ROOT = Path(__file__).parents[2]
+BASELINE = ROOT / "leaderboards" / "gate" / "baseline.parquet"
+DEFECTS = {defect.name: defect for defect in planted.DEFECTS}
+
+
+def words(*given: str | Path, timeout: int = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line."""
+    known = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1", **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *map(str, given)],
+        cwd=ROOT,
+        env=known,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+# --- planted defects, on few images and where no forwards are needed
+
+
+@pytest.fixture(scope="module")
+def small() -> Plan:
+    """Return the tier with 32 images, Grad-CAM and the localisation values that need no threshold."""
+    plan = planted.tier_plan(32)
+    methods = tuple(m for m in plan.methods if m.name in ("random", planted.METHOD))
+    metrics = tuple(m for m in plan.metrics if m.family == "localization" and not m.calibrates)
+    return dataclasses.replace(plan, methods=methods, metrics=metrics, calibration=None)
+
+
+@pytest.fixture(scope="module")
+def healthy(small: Plan) -> Baseline:
+    return from_records(run_plan(small, None)).chosen()
+
+
+def judged(small: Plan, healthy: Baseline, name: str) -> Verdicts:
+    return judge(healthy, from_records(run_plan(planted.with_defect(small, DEFECTS[name]), None)))
+
+
+@pytest.mark.parametrize("name", [d.name for d in planted.DEFECTS if d.expected == REGRESSION])
+def test_planted_defects_are_regressions(small, healthy, name):
+    verdicts = judged(small, healthy, name)
+    assert verdicts.exit_code == 1, verdicts.frame.to_string()
+    assert set(verdicts.gated["cause"]) - {""} == {"method" if DEFECTS[name].method else "model"}
+
+
+@pytest.mark.parametrize("name", [d.name for d in planted.DEFECTS if d.expected == CHANGED])
+def test_planted_changes_that_do_no_harm_are_none(small, healthy, name):
+    verdicts = judged(small, healthy, name)
+    assert verdicts.count(REGRESSION) == 0, verdicts.frame.to_string()
+    assert verdicts.count(CHANGED) > 0
+
+
+def test_a_missing_relu_is_reported_as_changed_and_not_worse(small, healthy):
+    verdicts = judged(small, healthy, "no-relu")
+    assert verdicts.exit_code == 0
+    assert set(verdicts.gated["verdict"]) - {SAME} == {CHANGED}
+
+
+def test_the_same_run_is_the_same(small, healthy):
+    assert set(judge(healthy, from_records(run_plan(small, None))).gated["verdict"]) == {SAME}
+
+
+# --- resampled nulls
+
+
+def null(shift: float = 0.0, noise: float = 0.2):
+    return make_null(make(scores(n=60)), make(scores(shift, n=60, noise=noise)))
+
+
+def test_an_exchange_takes_both_sides_of_each_image_and_keeps_random():
+    made = null(shift=10.0, noise=0.0)
+    (cam,) = [i for i, names in enumerate(made.names) if names[2] == "cam"]
+    pair = exchanged(made, np.random.default_rng(0))[cam]
+    assert {round(abs(d)) for d in pair.new - pair.old} == {10}
+    swapped = (pair.new < pair.old).mean()
+    assert 0.25 < swapped < 0.75
+    assert len(set(pair.images)) == 60  # every drawn image is one, also when drawn twice
+    assert set(pair.random) <= set(made.pairs[cam].random)
+
+
+def test_two_runs_that_differ_by_a_lot_raise_no_alarm_once_exchanged():
+    """A difference of every image that the exchange makes 0 on average."""
+    assert false_alarms(null(shift=0.3), Rules(), 60)["false_alarms"] <= 1
+    assert judge(make(scores(n=60)), make(scores(-0.3, n=60, noise=0.2))).exit_code == 1
+
+
+def test_at_the_margin_the_true_loss_is_the_margin():
+    pairs = exchanged(null(noise=0.0), np.random.default_rng(0))
+    moved = at_the_margin(pairs, Rules())
+    for before, after in zip(pairs, moved, strict=True):
+        loss = before.new - after.new
+        assert loss == pytest.approx(0.05 * abs((before.old - before.random).mean()))
+
+
+def test_a_gate_without_correction_would_be_alarmed_too_often(monkeypatch):
+    """The null sees a broken gate: without Holm, at the margin, alarms are far over alpha."""
+    old = {**scores(n=60)}
+    rng = np.random.default_rng(5)
+    for name in ("deletion", "box_accuracy"):
+        for method in ("cam", "other", "random"):
+            old[(method, name)] = {"cam": 0.8, "other": 0.7, "random": 0.2}[method] + 0.05 * rng.standard_normal(60)
+    new = {key: value + 0.2 * rng.standard_normal(60) for key, value in old.items()}
+    made = make_null(make(old), make(new))
+    rules = Rules(alpha=0.05)
+    kept = false_alarms(made, rules, 150, margin=True)["rate"]
+    monkeypatch.setattr("bench.gate.resample.holm", lambda p: p)
+    assert false_alarms(made, rules, 150, margin=True)["rate"] > kept
+    assert kept <= 0.1
+
+
+def test_a_finished_step_is_not_done_again(tmp_path):
+    study = rates.Study(tmp_path, 20, 10)
+    made = []
+    for _ in range(2):
+        study.once("step", lambda: {"value": made.append(1) or len(made)})
+    assert made == [1]
+    rates.Study(tmp_path, 20, 11).once("step", lambda: {"value": made.append(1) or len(made)})
+    assert made == [1, 1]
+
+
+# --- the command line
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a baseline of the committed board."""
+    folder = tmp_path_factory.mktemp("gate")
+    done = words("baseline", "leaderboards/scenes", "--out", folder / "base.parquet")
+    assert done.returncode == 0, done.stderr
+    assert "36 items" in done.stdout
+    return folder
+
+
+def test_check_exit_codes(files):
+    good = words("check", "leaderboards/scenes", "--against", files / "base.parquet", "--junit", files / "good.xml")
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert good.stdout.strip().startswith("Fine: ")
+    assert (files / "good.xml").is_file()
+    tuned = words(
+        *("check", "leaderboards/scenes", "--against", files / "base.parquet", "--models", "vgg-scenes"),
+        *("--methods", "grad_cam", "--as", "vgg-scenes-aft=vgg-scenes", "--summary", files / "s.md"),
+    )
+    assert tuned.returncode in (1, 2)
+    assert "vgg-scenes: other weights" in tuned.stdout
+    assert (files / "s.md").read_text().startswith("### cambench check: ")
+    refused = words("check", "leaderboards/scenes-pairs", "--against", files / "base.parquet")
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+    assert refused.stderr.startswith("Error: The baseline is of scenes-val and the run of scenes-pairs")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--margin", "0"), "--margin is 0.0; it must lie between 0 and 10"),
+        (("--as", "vgg-scenes"), "--as is 'vgg-scenes'; write NEW=OLD"),
+        (("--metrics", "deletio"), "The baseline has no value 'deletio'. Did you mean deletion"),
+    ],
+)
+def test_check_refuses_bad_input(files, more, said):
+    given = ["check", str(ROOT / "leaderboards" / "scenes"), "--against", str(files / "base.parquet"), *more]
+    refused = CliRunner().invoke(app, given).exception
+    assert isinstance(refused, BenchError)
+    assert str(refused).startswith(said)
+
+
+def test_a_tier_is_a_preset_and_words_still_win():
+    done = words("run", "--tier", "gate", "--limit", "3", "--calibration", "0", "--plan")
+    assert done.returncode == 0, done.stderr
+    assert "3 images, 1 models, 4 methods, 6 metrics" in done.stdout
+    assert "Records go to runs/gate" in done.stdout
+    refused = CliRunner().invoke(app, ["run", "--tier", "gat"]).exception
+    assert str(refused) == "Unknown tier 'gat'. Did you mean gate?"
+
+
+def test_the_actions_check_passes_its_exit_code_on(files):
+    """The script of action.yml, run as GitHub runs it, with `cambench` on the path."""
+    steps = {step["name"]: step for step in yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"]}
+    tools = files / "tools"
+    tools.mkdir()
+    (tools / "cambench").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m bench "$@"\n')
+    (tools / "cambench").chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "AGAINST": str(files / "base.parquet"),
+        "FOLDER": "leaderboards/scenes",
+        "MARGIN": "0.05",
+        "ALPHA": "0.01",
+        "ARGUMENTS": "--models vgg-scenes",
+        "JUNIT": str(files / "action.xml"),
+        "GITHUB_STEP_SUMMARY": str(files / "summary.md"),
+        "GITHUB_OUTPUT": str(files / "output"),
+        "OPEN_CELLS_FAIL": "false",
+    }
+    codes = []
+    for changes in ({}, {"FOLDER": "leaderboards/scenes-pairs", "JUNIT": str(files / "none.xml")}):
+        script = ["bash", "-eo", "pipefail", "-c", steps["Check"]["run"]]
+        codes.append(subprocess.run(script, cwd=ROOT, env={**environment, **changes}, check=False).returncode)
+    assert codes == [0, 2]
+    assert (files / "output").read_text() == "exit-code=0\nexit-code=2\n"
+    assert (files / "summary.md").read_text().startswith("### cambench check: Fine")
+
+
+def test_the_actions_inputs_are_all_used():
+    text = (ROOT / "action.yml").read_text()
+    for name in yaml.safe_load(text)["inputs"]:
+        assert f"inputs.{name}" in text
+
+
+# --- this project's own gate
+
+
+def test_the_committed_baseline_is_small_and_of_the_tier():
+    baseline = load_baseline(BASELINE)
+    assert BASELINE.stat().st_size < 2**20
+    assert set(baseline.frame["method"]) == set(TIERS["gate"]["methods"].split(","))
+    assert baseline.frame["item"].nunique() == TIERS["gate"]["limit"]
+
+
+def test_this_project_passes_its_own_gate(tmp_path):
+    """What `.ci/run` checks: the tier, run anew, against the committed baseline. About a minute on two idle cores."""
+    done = words("run", "--tier", "gate", "--out", tmp_path / "run", timeout=1800)
+    assert done.returncode == 0, done.stderr
+    checked = words("check", tmp_path / "run", "--against", BASELINE, "--junit", tmp_path / "gate.xml")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_a_worse_run_does_not_pass_this_projects_gate(tmp_path):
+    """The committed baseline can fail a run: Grad-CAM's values exchanged for those of the noisy method."""
+    baseline = load_baseline(BASELINE)
+    frame = baseline.frame
+    noisy = frame[frame["method"] == "smooth_grad[samples=4]"].assign(method="grad_cam")
+    worse = Baseline(frame[frame["method"] != "grad_cam"].merge(noisy, how="outer"), baseline.facts)
+    save_baseline(worse, tmp_path / "worse.parquet")
+    verdicts = judge(baseline, load_baseline(tmp_path / "worse.parquet"))
+    assert verdicts.exit_code == 1
+    assert set(verdicts.frame.loc[verdicts.frame["verdict"] == REGRESSION, "method"]) == {"grad_cam"}
