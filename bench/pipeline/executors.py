@@ -352,6 +352,7 @@ def _import_ray() -> Any:
         ("RAY_USAGE_STATS_ENABLED", "0"),
         ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"),
         ("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0"),  # under `uv run` the working folder would be uploaded
+        ("RAY_agent_register_timeout_ms", "120000"),  # on a busy machine a node takes long to start
     ):
         os.environ.setdefault(name, value)
     try:

@@ -73,7 +73,7 @@ def test_shards_are_disjoint_and_complete(subset, models):
     plan = make_plan(subset, models, ["grad_cam"], ["deletion"], Protocol(), shard_size=2, calibration=0)
     for count in (1, 2, 3, 5, 20):
         dealt = [list(dataclasses.replace(plan, shard=(i + 1, count)).tasks()) for i in range(count)]
-        assert sorted(sum(dealt, []), key=str) == sorted(plan.tasks(), key=str)
+        assert sorted((task for one in dealt for task in one), key=str) == sorted(plan.tasks(), key=str)
         assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
         assert {dataclasses.replace(plan, shard=(i + 1, count)).id for i in range(count)} == {plan.id}
 
