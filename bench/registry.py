@@ -163,7 +163,7 @@ class PluginFile:
 
 def plugin_files() -> list[PluginFile]:
     """Return the plug-in files that this process has loaded, in their order."""
-    return [PluginFile(module.__name__, str(file), file.read_text()) for file, module in _PLUGINS.items()]
+    return [PluginFile(m.__name__, str(file), _SOURCES[m.__name__]) for file, m in _PLUGINS.items()]
 
 
 def load_plugin_file(plugin: PluginFile) -> ModuleType:
@@ -183,6 +183,9 @@ def load_plugin_file(plugin: PluginFile) -> ModuleType:
     return _PLUGINS[file]
 
 
+_SOURCES: dict[str, str] = {}
+"""What was imported, by module: the file may have been edited since."""
+
 _COPIES: list[tempfile.TemporaryDirectory[str]] = []
 """Folders of copied plug-ins: a method's id is that of its source, which is read when it is wanted."""
 
@@ -194,6 +197,7 @@ def _imported(file: Path, name: str, path: str | Path) -> ModuleType:
         raise BenchError(f"The plug-in {path} cannot be imported; it must be a Python file (.py).")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    _SOURCES[name] = file.read_text()
     try:
         spec.loader.exec_module(module)
     except BenchError:

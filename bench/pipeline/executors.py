@@ -16,13 +16,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from bench.engine.prober import Counts, Prober
 from bench.errors import BenchError
 from bench.pipeline.evaluate import Groups, Outcome, run_task, task_name
 from bench.pipeline.plan import Plan, Task
-from bench.pipeline.worker import Setup, Worker
+from bench.pipeline.worker import Setup, Worker, first_line
 
 Result = tuple[Task, Outcome, Counts]
 """A finished task, what it leaves, and what it asked of the networks."""
@@ -162,6 +163,7 @@ class _Fleet:
         self.problem: Exception | None = None
         self.setup, self.models = _shipped(ray, plan, waiting, threads)
         variables = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        variables |= _checkout()
         self.new = ray.remote(Worker).options(
             num_cpus=threads,
             num_gpus=int(gpu),
@@ -225,7 +227,7 @@ class _Fleet:
         except errors.RayTaskError as error:  # an error of the code that the worker runs: here as there
             answer = error
         except errors.RayError as error:  # the worker, its node, or what it had to give is lost
-            self._replace(member, _first_line(error))
+            self._replace(member, first_line(error))
             return None
         task, member.task = member.task, None
         self.idle.append(member)
@@ -245,7 +247,7 @@ class _Fleet:
             self.ray.kill(member.actor, no_restart=True)
         if member.task is None:
             self.failed_starts += 1
-            if self.failed_starts >= self.attempts:
+            if self.failed_starts >= self.attempts + self.count:  # a node that goes may take many at once
                 self.problem = BenchError(
                     f"{self.failed_starts} Ray workers in a row were lost while they started ({reason}); check that "
                     "every node has this version of cambench installed and memory for the models."
@@ -304,7 +306,7 @@ def _shipped(ray: Any, plan: Plan, tasks: Mapping[Task, Groups], threads: int) -
             models[name] = ray.put(model.to("cpu"))  # there is no cuda:1 where a worker sees one GPU
         except (TypeError, AttributeError) as error:  # pickle's own errors are TypeErrors mostly
             raise BenchError(
-                f"The model {name} cannot be sent to other processes ({_first_line(error)}); use --executor local."
+                f"The model {name} cannot be sent to other processes ({first_line(error)}); use --executor local."
             ) from error
         finally:
             model.to(device)
@@ -342,7 +344,7 @@ def _connect(ray: Any, address: str) -> None:
             ray.shutdown()
             if chance == chances:
                 what = "be started here" if own else f"be reached at {address}"
-                raise BenchError(f"Ray cannot {what} ({_first_line(error)}); use --executor local.") from error
+                raise BenchError(f"Ray cannot {what} ({first_line(error)}); use --executor local.") from error
         else:
             return
 
@@ -375,7 +377,7 @@ def _check_reachable(address: str) -> None:
         command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
         subprocess.run(command, check=True, capture_output=True, timeout=2 * REACH_SECONDS)
     except (OSError, OverflowError, subprocess.SubprocessError) as error:
-        reason = _first_line(error) if isinstance(error, OSError) else "what listens there does not answer as Ray"
+        reason = first_line(error) if isinstance(error, OSError) else "what listens there does not answer as Ray"
         raise BenchError(
             f"No Ray cluster can be reached at {address} ({reason}); check `ray status` on its head node."
         ) from error
@@ -390,5 +392,9 @@ def _nodes(ray: Any) -> list[Mapping[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__).strip().rstrip(".:")[:200]
+def _checkout() -> dict[str, str]:
+    """Return a PYTHONPATH under which workers find a checkout that is not installed; {} where cambench is."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "pyproject.toml").is_file():
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))}

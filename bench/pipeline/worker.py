@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from bench.engine.prober import Counts, Prober
@@ -19,11 +21,13 @@ from bench.registry import PluginFile, load_plugin_file, plugin_files
 class Setup:
     """What a worker is given once.
 
+    path: where the run's own process finds modules; what exists here is searched, too.
     plugins: loaded before the plan, whose functions are found in them.  plan: a list of one reference to the plan,
     without its models; inside a list it is not fetched before it is asked for.  ids: of code, methods and metrics, as
     the run's own process has them.  device: "cpu", "cuda", "mps".  threads: of torch.
     """
 
+    path: tuple[str, ...]
     plugins: tuple[PluginFile, ...]
     plan: list[Any]
     ids: Mapping[str, str]
@@ -33,7 +37,7 @@ class Setup:
     @classmethod
     def of(cls, plan: Plan, reference: Any, device: str, threads: int) -> Setup:
         """Return the setup of a plan that a reference stands for."""
-        return cls(tuple(plugin_files()), [reference], identity(plan), device, threads)
+        return cls(tuple(filter(None, sys.path)), tuple(plugin_files()), [reference], identity(plan), device, threads)
 
 
 def identity(plan: Plan) -> dict[str, str]:
@@ -60,29 +64,27 @@ class Worker:
 
     def start(self, setup: Setup) -> BenchError | None:
         """Load plug-ins and plan, and check that this machine has the same code."""
-        import ray
         import torch
 
         torch.set_num_threads(setup.threads)
         self._device = setup.device
+        sys.path += [place for place in setup.path if place not in sys.path and Path(place).exists()]
         try:
             for plugin in setup.plugins:
                 load_plugin_file(plugin)
-            (self._plan,) = ray.get(setup.plan)
+            self._plan = _fetched(setup.plan, "the plan")
             self._check(setup.ids)
         except BenchError as error:
             return error
         return None
 
     def _check(self, ids: Mapping[str, str]) -> None:
-        import ray
-
         assert self._plan is not None
         here = identity(self._plan)
         for what, there in ids.items():
             if here[what] != there:
                 raise BenchError(
-                    f"The Ray node {ray.util.get_node_ip_address()} has another {what} ({here[what]}, not {there}); "
+                    f"The Ray node {_node()} has another {what} ({here[what]}, not {there}); "
                     "install the same cambench there, and put what is typed into a session into a --plugin file."
                 )
 
@@ -97,11 +99,35 @@ class Worker:
             return error
 
     def _prober_of(self, task: Task, model: list[Any]) -> Prober:
-        import ray
-
         assert self._plan is not None
         if self._prober is None or self._prober.model.name != task.model:
             self._prober = None  # one model at a time
-            (loaded,) = ray.get(model)
+            loaded = _fetched(model, f"the model {task.model}")
             self._prober = Prober(loaded.to(self._device), self._plan.batch_size, self._plan.compiled)
         return self._prober
+
+
+def _fetched(reference: list[Any], what: str) -> Any:
+    """Return what a reference stands for; where it cannot be put together here, that is one sentence."""
+    import ray
+    import ray.exceptions
+
+    try:
+        (value,) = ray.get(reference)
+    except ray.exceptions.RaySystemError as error:
+        reason = error.client_exc if hasattr(error, "client_exc") else error
+        raise BenchError(
+            f"The Ray node {_node()} cannot load {what} ({first_line(reason)}); install there what it is made of."
+        ) from error
+    return value
+
+
+def _node() -> str:
+    import ray
+
+    return str(ray.util.get_node_ip_address())
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, to be said in brackets."""
+    return next(iter(str(error).splitlines()), type(error).__name__).strip().rstrip(".:")[:200]

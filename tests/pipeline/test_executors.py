@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import pickle
+import re
 import signal
 import socket
 import subprocess
@@ -26,7 +28,10 @@ from bench.methods import METHODS
 from bench.metrics import METRICS
 from bench.pipeline.evaluate import Progress
 from bench.pipeline.executors import LocalExecutor, RayExecutor, core_groups
-from bench.pipeline.records import KEY, Store
+from bench.pipeline.plan import make_plan
+from bench.pipeline.records import KEY, SCHEMA, Store
+from bench.pipeline.worker import Worker, identity
+from bench.protocol import Protocol
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +53,7 @@ def evaluate(subset, out=None, methods=("grad_cam", "random"), metrics=("pointin
 
 
 def sort(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.sort_values(KEY).reset_index(drop=True)
+    return frame[SCHEMA.names].sort_values(KEY).reset_index(drop=True)
 
 
 # --- in this process
@@ -177,6 +182,18 @@ def test_a_plugin_is_the_same_where_its_file_is_not(plugin, tmp_path):
         Path(shipped.path).unlink(missing_ok=True)
 
 
+@with_ray
+def test_another_version_of_the_code_is_refused(subset):
+    plan = make_plan(subset, [tiny(0)], ["grad_cam", "tft(grad_cam)"], ["deletion"], Protocol(), calibration=0)
+    worker = Worker()
+    worker._plan = pickle.loads(pickle.dumps(dataclasses.replace(plan, metrics=())))
+    ids = identity(plan)
+    worker._check({name: value for name, value in ids.items() if not name.startswith("metric")})
+    for name in ("cambench", "method grad_cam", "method tft(grad_cam)"):
+        with pytest.raises(BenchError, match=rf"has another {re.escape(name)} \(.*, not other\)"):
+            worker._check({name: "other"})
+
+
 # --- what is refused before anything runs
 
 
@@ -250,8 +267,9 @@ def cluster():
 
 
 @pytest.fixture(scope="module")
-def local(subset):
-    return evaluate(subset).frame
+def local(subset, tmp_path_factory):
+    """The records of one process."""
+    return evaluate(subset, tmp_path_factory.mktemp("local")).frame
 
 
 def worker_pids(cluster) -> list[int]:
@@ -301,10 +319,10 @@ def test_records_of_a_cluster_are_those_of_this_process(cluster, subset, local, 
 
 @marked
 def test_plugins_and_threads_are_those_of_the_run(cluster, subset, plugin, tmp_path):
-    Path(registry.plugin_files()[-1].path).unlink()
     given = {"methods": ["mine", "grad_cam"], "metrics": ["where", "deletion"]}
-    records = evaluate(subset, executor=RayExecutor(cluster.address), **given)
     here = evaluate(subset, **given).frame
+    Path(registry.plugin_files()[-1].path).unlink()
+    records = evaluate(subset, executor=RayExecutor(cluster.address), **given)
     where = records.frame[records.frame["metric"] == "where"]["value"]
     assert where.nunique() == 2
     assert os.getpid() not in set(where)
@@ -330,6 +348,20 @@ def test_a_task_that_kills_its_workers_is_named(cluster, subset, plugin, tmp_pat
         evaluate(subset, tmp_path / "run", methods=["mine"], metrics=["kills"], executor=executor)
     assert notes
     assert all("goes to another" in note for note in notes)
+    assert gone(worker_pids(cluster))
+
+
+@marked
+def test_workers_that_cannot_start_are_said_so(cluster, subset, tmp_path):
+    file = tmp_path / "deadly.py"
+    file.write_text(f"import os\nif os.getpid() != {os.getpid()}:\n    os._exit(1)\n")
+    module = registry.load_plugin(file)
+    try:
+        with pytest.raises(BenchError, match="3 Ray workers in a row were lost while they started"):
+            evaluate(subset, executor=RayExecutor(cluster.address, workers=2, attempts=1))
+    finally:
+        registry._PLUGINS.pop(file.resolve())
+        sys.modules.pop(module.__name__)
     assert gone(worker_pids(cluster))
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -18,6 +22,7 @@ from bench.pipeline.plan import make_plan
 from bench.pipeline.records import KEY, Records, Store, read_part, write_parquet
 from bench.protocol import Protocol
 
+ROOT = Path(__file__).parents[2]
 SHARDS = ("1/3", "2/3", "3/3")
 
 
@@ -176,6 +181,31 @@ def test_rows_that_contradict_each_other_are_refused(whole, tmp_path):
     assert not (tmp_path / "all" / "run.json").exists()
     write_parquet(part, frame.assign(code="another version", run="another plan"))
     assert len(merge_runs([whole[0], tmp_path / "other"], tmp_path / "all")) == len(whole[1])
+
+
+def test_shards_are_merged_on_the_command_line(tmp_path):
+    words = ["--models", "resnet-scenes", "--methods", "grad_cam,random", "--metrics", "deletion", "--limit", "15"]
+    for shard in ("1/2", "2/2"):
+        done = cambench("run", *words, "--calibration", "0", "--shard", shard, "--out", tmp_path / shard[0])
+        assert done.returncode == 0, done.stderr
+        assert f"Shard {shard[0]} of 2 is finished" in done.stdout
+        assert not (tmp_path / shard[0] / "board.md").exists()
+    done = cambench("merge", tmp_path / "1", "--out", tmp_path / "all")
+    assert "Shards are missing: 2/2" in done.stdout
+    done = cambench("merge", tmp_path / "1", tmp_path / "2", "--out", tmp_path / "all")
+    assert done.returncode == 0, done.stderr
+    assert "missing" not in done.stdout
+    assert (tmp_path / "all" / "board.md").is_file()
+    assert Records.load(tmp_path / "all").frame["item"].nunique() == 15
+    done = cambench("merge", tmp_path / "1", tmp_path / "none", "--out", tmp_path / "all")
+    assert done.returncode == 2
+    assert done.stderr.count("Error: ") == 1
+
+
+def cambench(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "bench", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_bad_folders_are_refused(shards, tmp_path):
