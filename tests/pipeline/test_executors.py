@@ -185,11 +185,12 @@ def test_a_plugin_is_the_same_where_its_file_is_not(plugin, tmp_path):
 @with_ray
 def test_another_version_of_the_code_is_refused(subset):
     plan = make_plan(subset, [tiny(0)], ["grad_cam", "tft(grad_cam)"], ["deletion"], Protocol(), calibration=0)
+    from ray import cloudpickle
+
     worker = Worker()
-    worker._plan = pickle.loads(pickle.dumps(dataclasses.replace(plan, metrics=())))
-    ids = identity(plan)
-    worker._check({name: value for name, value in ids.items() if not name.startswith("metric")})
-    for name in ("cambench", "method grad_cam", "method tft(grad_cam)"):
+    worker._plan = cloudpickle.loads(cloudpickle.dumps(dataclasses.replace(plan, models=())))
+    worker._check(identity(plan))
+    for name in ("cambench", "method grad_cam", "method tft(grad_cam)", "metric deletion"):
         with pytest.raises(BenchError, match=rf"has another {re.escape(name)} \(.*, not other\)"):
             worker._check({name: "other"})
 
