@@ -553,7 +553,7 @@ def _announce(plan: Plan, folder: Path) -> dict[str, tuple[float, float]]:
     return rates
 
 
-def _run(plan: Plan, folder: Path, executor: Executor | None) -> Records:
+def _run(plan: Plan, folder: Path, executor: Executor | None = None) -> Records:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from bench.pipeline.evaluate import Progress as State

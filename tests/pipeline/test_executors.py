@@ -42,6 +42,12 @@ def tiny(seed: int) -> bench.Explainee:
     return bench.Explainee(randomise(GapLinear(classes=10), seed), size=96, layer="features", name=f"gap{seed}")
 
 
+@pytest.fixture(autouse=True)
+def _no_other_plugins(monkeypatch) -> None:
+    """Plug-ins of other tests of this process would be sent to workers, too."""
+    monkeypatch.setattr(registry, "_PLUGINS", {})
+
+
 @pytest.fixture(scope="module")
 def subset() -> bench.Subset:
     return bench.load_subset("scenes-val", limit=6)
@@ -149,7 +155,6 @@ def plugin(subset, tmp_path) -> Iterator[None]:
     METHODS.remove("mine")
     for name in ("where", "refuses", "kills"):
         METRICS.remove(name)
-    registry._PLUGINS.pop(file.resolve())
     sys.modules.pop(module.__name__)
 
 
@@ -361,7 +366,6 @@ def test_workers_that_cannot_start_are_said_so(cluster, subset, tmp_path):
         with pytest.raises(BenchError, match="3 Ray workers in a row were lost while they started"):
             evaluate(subset, executor=RayExecutor(cluster.address, workers=2, attempts=1))
     finally:
-        registry._PLUGINS.pop(file.resolve())
         sys.modules.pop(module.__name__)
     assert gone(worker_pids(cluster))
 
