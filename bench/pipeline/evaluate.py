@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,12 +25,15 @@ from bench.models.explainee import Explainee, untouched
 from bench.models.zoo import load_model
 from bench.pipeline.external import ExternalMethod
 from bench.pipeline.gallery import write_gallery
-from bench.pipeline.plan import Plan, Task, make_plan
+from bench.pipeline.plan import Plan, Task, make_plan, read_shard
 from bench.pipeline.provenance import code_version, describe, merged
 from bench.pipeline.records import Records, Store, empty_frame, equal_methods
 from bench.pipeline.single import Again, apply
 from bench.protocol import Protocol, get_protocol
 from bench.types import Batch
+
+if TYPE_CHECKING:
+    from bench.pipeline.executors import Executor
 
 Cell = tuple[str, str]
 """(method id, metric id): what one item still lacks or has."""
@@ -74,13 +79,16 @@ def evaluate(
     gallery: int = 6,
     command: str = "",
     progress: Callable[[Progress], None] | None = None,
+    executor: Executor | None = None,
+    shard: str = "1/1",
 ) -> Records:
     """Explain and score a subset with every method under every metric; return the records.
 
     methods: names, groups and wildcards; a list may also hold maps made elsewhere (see `load_maps`).
     out: the run folder. Tasks are written as they finish; started again with the same or a larger plan only what is
     missing or has changed is computed. None keeps the records in memory.  calibration, compiled: see `make_plan`.
-    gallery: so many images are drawn later.
+    gallery: so many images are drawn later.  executor: where tasks are computed; None: in this process.
+    shard: "i/n" computes one of n disjoint parts of the tasks, each into its own `out` (see `merge_runs`).
     """
     chosen = subset if isinstance(subset, Subset) else load_subset(subset)
     listed = [model] if isinstance(model, (str, Explainee)) else list(model)
@@ -88,7 +96,9 @@ def evaluate(
     plan = make_plan(
         chosen, models, methods, metrics, get_protocol(protocol), batch_size, shard_size, calibration, compiled
     )
-    return run_plan(plan, None if out is None else Path(out), gallery=gallery, command=command, progress=progress)
+    plan = dataclasses.replace(plan, shard=read_shard(shard))
+    folder = None if out is None else Path(out)
+    return run_plan(plan, folder, gallery=gallery, command=command, progress=progress, executor=executor)
 
 
 def run_plan(
@@ -98,25 +108,31 @@ def run_plan(
     gallery: int = 6,
     command: str = "",
     progress: Callable[[Progress], None] | None = None,
+    executor: Executor | None = None,
 ) -> Records:
-    """Run a plan into a folder (or memory) and return its records."""
+    """Run a plan into a folder (or memory) and return its records.
+
+    Only this process writes: an executor computes tasks and hands over what they leave, so that nothing is there twice.
+    """
+    from bench.pipeline.executors import LocalExecutor  # it imports this module
+
     store = Store(out)
     with store.locked():
         provenance = merged(store.provenance(), describe(plan, command))
         store.write_provenance(provenance)
         waiting = _waiting(plan, store)
-        probers = {m.name: Prober(m, plan.batch_size, plan.compiled) for m in plan.models}
-        for number, (task, groups) in enumerate(waiting.items()):
-            outcome = run_task(plan, task, groups, probers[task.model], gallery)
-            if out is not None and outcome.gallery:  # before the rows: a task whose rows are there is never run again
-                write_gallery(out, task_name(task), outcome.gallery)
-            store.add(task_name(task), pd.DataFrame(outcome.rows) if outcome.rows else empty_frame())
-            for method, reason in outcome.not_applicable.items():
-                provenance["not_applicable"].setdefault(task.model, {})[method] = reason
-            if progress:
-                total = sum((p.counts for p in probers.values()), Counts())
-                progress(Progress(task, number + 1, len(waiting), total))
-        records = store.records(provenance)
+        total = Counts()
+        with closing((executor or LocalExecutor()).run(plan, waiting, gallery)) as results:
+            for number, (task, outcome, counts) in enumerate(results):
+                if out is not None and outcome.gallery:  # before the rows: a task whose rows are there is done
+                    write_gallery(out, task_name(task), outcome.gallery)
+                store.add(task_name(task), pd.DataFrame(outcome.rows) if outcome.rows else empty_frame())
+                for method, reason in outcome.not_applicable.items():
+                    provenance["not_applicable"].setdefault(task.model, {})[method] = reason
+                total += counts
+                if progress:
+                    progress(Progress(task, number + 1, len(waiting), total))
+        records = store.records(provenance, [task_name(task) for task in waiting])
         records.provenance["equal"] = equal_methods(records.frame)
         store.write_provenance(records.provenance)
     return records

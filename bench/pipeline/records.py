@@ -7,7 +7,7 @@ them says what is current. Only `bench.pipeline` writes records; only `bench.boa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -212,7 +212,7 @@ class Store:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        self._memory: list[pd.DataFrame] = []
+        self._memory: list[tuple[str, pd.DataFrame]] = []
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -262,16 +262,17 @@ class Store:
     def add(self, name: str, frame: pd.DataFrame) -> None:
         """Keep a finished task's rows."""
         if self.folder is None:
-            self._memory.append(frame)
+            self._memory.append((name, frame))
         elif len(frame):
             write_parquet(free_name(self.folder / "records", name, ".parquet"), frame)
 
-    def records(self, provenance: dict[str, Any]) -> Records:
-        """Return the current records."""
+    def records(self, provenance: dict[str, Any], order: Sequence[str] = ()) -> Records:
+        """Return the current records; those in memory in this order of tasks, whatever order they were finished in."""
         if self.folder is not None and self.parts:
             frame = pd.concat([read_part(p) for p in self.parts], ignore_index=True)
             return Records(current(frame, provenance), {**provenance, **read_health(self.folder)})
-        kept = [frame for frame in self._memory if len(frame)]
+        place = {name: number for number, name in enumerate(order)}
+        kept = [f for _, f in sorted(self._memory, key=lambda one: place.get(one[0], len(place))) if len(f)]
         return Records(pd.concat(kept, ignore_index=True) if kept else empty_frame(), provenance)
 
 
