@@ -24,8 +24,19 @@ from rich.table import Table
 from bench.errors import BenchError, NotApplicable
 from bench.files import file_name
 from bench.finetune.commands import finetune_app, zoo_app
-from bench.gate import commands as gate_commands
+from bench.gate.commands import register as register_gate
 from bench.gate.tier import preset
+from bench.health.commands import register as register_health
+from bench.pipeline.commands import (
+    AddressOption,
+    ExecutorOption,
+    ShardOption,
+    ThreadsOption,
+    Where,
+    WorkersOption,
+    add_merge,
+    chosen_executor,
+)
 from bench.terminal import EX_USAGE, command_line, console, errors, looking, say, stoppable
 from bench.version import __version__
 
@@ -33,6 +44,7 @@ if TYPE_CHECKING:
     from bench.board import Board
     from bench.methods import Method
     from bench.models import Explainee
+    from bench.pipeline.executors import Executor
     from bench.pipeline.external import ExternalMethod
     from bench.pipeline.plan import Plan
     from bench.pipeline.records import Records
@@ -47,7 +59,8 @@ app = typer.Typer(
 )
 app.add_typer(finetune_app, name="finetune")
 app.add_typer(zoo_app, name="zoo")
-gate_commands.register(app)
+register_health(app)
+register_gate(app)
 
 DEFAULT_SUBSET = "scenes-val"
 DEFAULT_MODELS = "originals"
@@ -149,6 +162,11 @@ def run(
         typer.Option(help="Images that choose box thresholds [default: half of --limit, at least 50].", min=0),
     ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Fuse the networks' layers with torch.compile.")] = False,
+    executor: ExecutorOption = Where.local,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    threads_per_worker: ThreadsOption = None,
+    shard: ShardOption = None,
     yes_plan_only: Annotated[bool, typer.Option("--plan", help="Say what would be run, and stop.")] = False,
     tier: Annotated[
         str | None, typer.Option(callback=preset, is_eager=True, help="Preset of what is not given: gate.")
@@ -158,6 +176,12 @@ def run(
 
     Started again with the same --out, only what is missing or has changed is computed.
     """
+    import dataclasses
+
+    from bench.pipeline.plan import read_shard
+
+    number, count = read_shard(shard or "1/1")
+    where = chosen_executor(executor, address, workers, threads_per_worker)
     plugged = _plugins(plugin)
     plans = [
         _plan(
@@ -177,13 +201,18 @@ def run(
         )
         for some_models, some_methods in _asked(models, methods)
     ]
-    folder = out or Path("runs") / file_name(plans[0].subset.name, "-")
+    plans = [dataclasses.replace(plan, shard=(number, count)) for plan in plans]
+    dealt = f"-shard-{number}-of-{count}" if count > 1 else ""
+    folder = out or Path("runs") / (file_name(plans[0].subset.name, "-") + dealt)
     if yes_plan_only:
         for plan in plans:
             _announce(plan, folder)
         return
     for plan in plans:
-        records = _run(plan, folder)
+        records = _run(plan, folder, where)
+    if count > 1:
+        say(f"Shard {number} of {count} is finished: {folder}. `cambench merge` makes one run of all shards.")
+        return
     board = _board(records)
     from bench.board import write_board
 
@@ -299,18 +328,11 @@ def board(
     ] = None,
 ) -> None:
     """Rebuild every table and plot from the records of a run; no images or models are needed."""
-    from bench.board import publish_board, write_board
-    from bench.pipeline.records import Records, check_protocol
-
     if protocol is not None:
+        from bench.pipeline.records import check_protocol
+
         check_protocol(folder, protocol)
-    if publish is not None:
-        made = publish_board(folder, publish)
-    else:
-        made = _board(Records.load(folder))
-        write_board(made, folder, folder)
-    made.print(console)
-    console.print(f"Board, tables and plots: {(publish or folder) / 'board.md'}", highlight=False, soft_wrap=True)
+    _show_board(folder, publish)
 
 
 @app.command(
@@ -537,7 +559,7 @@ def _announce(plan: Plan, folder: Path) -> dict[str, tuple[float, float]]:
     return rates
 
 
-def _run(plan: Plan, folder: Path) -> Records:
+def _run(plan: Plan, folder: Path, executor: Executor | None = None) -> Records:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from bench.pipeline.evaluate import Progress as State
@@ -565,7 +587,24 @@ def _run(plan: Plan, folder: Path) -> Records:
                 advance=plan.task_seconds(task, rates),
             )
 
-        return run_plan(plan, folder, command=command_line(), progress=progress)
+        return run_plan(plan, folder, command=command_line(), progress=progress, executor=executor)
+
+
+def _show_board(folder: Path, publish: Path | None = None) -> None:
+    """Make, write and print the board of a run's records."""
+    from bench.board import publish_board, write_board
+    from bench.pipeline.records import Records
+
+    if publish is not None:
+        made = publish_board(folder, publish)
+    else:
+        made = _board(Records.load(folder))
+        write_board(made, folder, folder)
+    made.print(console)
+    console.print(f"Board, tables and plots: {(publish or folder) / 'board.md'}", highlight=False, soft_wrap=True)
+
+
+add_merge(app, _show_board)
 
 
 def _board(records: Records) -> Board:

@@ -14,8 +14,10 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Generic, Protocol, TypeVar
@@ -146,18 +148,62 @@ def load_plugin(path: str | Path) -> ModuleType:
         raise BenchError(f"The plug-in {path} is not a file; give the path of a Python file.")
     # The path is part of the module's name, so that two plug-ins called mine.py can live side by side.
     name = f"cambench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    _PLUGINS[file] = _imported(file, name, path)
+    return _PLUGINS[file]
+
+
+@dataclass(frozen=True)
+class PluginFile:
+    """A plug-in file as it travels: the module's name, the path here, and the source."""
+
+    module: str
+    path: str
+    source: str
+
+
+def plugin_files() -> list[PluginFile]:
+    """Return the plug-in files that this process has loaded, in their order."""
+    return [PluginFile(m.__name__, str(file), _SOURCES[m.__name__]) for file, m in _PLUGINS.items()]
+
+
+def load_plugin_file(plugin: PluginFile) -> ModuleType:
+    """Import a plug-in that another process has loaded, under the same module name, so that what it pickles is found.
+
+    Where its path does not hold the same source here (another machine), a copy of the source is imported.
+    """
+    if plugin.module in sys.modules:
+        return sys.modules[plugin.module]
+    file = Path(plugin.path)
+    if not file.is_file() or file.read_text() != plugin.source:
+        copies = tempfile.TemporaryDirectory(prefix="cambench-")
+        _COPIES.append(copies)
+        file = Path(copies.name) / file.name
+        file.write_text(plugin.source)
+    _PLUGINS[file] = _imported(file, plugin.module, plugin.path)
+    return _PLUGINS[file]
+
+
+_SOURCES: dict[str, str] = {}
+"""What was imported, by module: the file may have been edited since."""
+
+_COPIES: list[tempfile.TemporaryDirectory[str]] = []
+"""Folders of copied plug-ins: a method's id is that of its source, which is read when it is wanted."""
+
+
+def _imported(file: Path, name: str, path: str | Path) -> ModuleType:
+    """Import a file as the module `name`; `path` is what it is called where it fails."""
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise BenchError(f"The plug-in {path} cannot be imported; it must be a Python file (.py).")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    _SOURCES[name] = file.read_text()
     try:
         spec.loader.exec_module(module)
     except BenchError:
         raise
     except Exception as error:
         raise BenchError(f"The plug-in {path} failed at import with {type(error).__name__}: {error}.") from error
-    _PLUGINS[file] = module
     return module
 
 

@@ -32,11 +32,11 @@ def test_importing_bench_does_not_import_torch():
 
 
 def test_arrows_go_one_way():
-    """types <- data, models <- engine <- methods, metrics <- finetune, pipeline <- board, editor <- gate <- cli.
+    """types <- data, models <- engine <- methods, metrics <- finetune, pipeline <- board, editor <- health, gate <- cli.
 
     Metrics never import methods, and measuring never imports training.
     """
-    top = {"board", "editor", "finetune", "gate"}
+    top = {"board", "editor", "finetune", "gate", "health"}
     layers = {
         "data": top | {"engine", "methods", "metrics", "pipeline", "models"},
         "models": top | {"engine", "methods", "metrics", "pipeline"},
@@ -44,9 +44,10 @@ def test_arrows_go_one_way():
         "methods": top | {"metrics", "pipeline"},
         "metrics": top | {"methods", "pipeline"},
         "pipeline": top,
-        "board": {"editor", "finetune", "gate"},
-        "finetune": {"editor", "gate"},
-        "gate": {"editor", "finetune"},
+        "board": {"editor", "finetune", "gate", "health"},
+        "finetune": {"editor", "gate", "health"},
+        "gate": {"editor", "finetune", "health"},
+        "health": {"editor", "finetune", "gate"},
     }
     typing_only = "if TYPE_CHECKING"
     for layer, above in layers.items():

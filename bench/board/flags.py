@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
 from bench.board.measures import CORRECT, is_scored
-from bench.board.text import COUPLED, OVERALL, is_simulated, number
+from bench.board.text import COUPLED, FAILED, OVERALL, is_simulated, number
 from bench.pipeline.records import MIN_CALIBRATION, Records
 
 MAX_INSERTION_START = 0.05
@@ -25,7 +25,60 @@ def find_flags(frame: pd.DataFrame, records: Records) -> list[str]:
         found = [*controls(rows), *once]
         flags += [f"{subset}, {model}: {text}" for text in found]
     beside = [*coupled(frame), *second_evidence(frame, records.provenance.get("protocol", {}))]
-    return [*simulated(records), *flags, *beside, *calibration(records), *not_applicable(records)]
+    return [*simulated(records), *health(records), *flags, *beside, *calibration(records), *not_applicable(records)]
+
+
+def verdicts(provenance: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the verdicts of health.json that are about these records, and those that are about others.
+
+    A verdict is about a metric's id, a model's weights, a subset's manifest and a protocol.
+    """
+    told = provenance.get("health", {})
+    same_protocol = told.get("protocol") == provenance["protocol"]["id"]
+    metrics = {facts["id"] for facts in provenance["metrics"].values()}
+
+    def current(verdict: dict[str, Any]) -> bool:
+        model = provenance["models"].get(verdict["model"], {})
+        subset = provenance["subsets"].get(verdict["subset"], {})
+        return (
+            same_protocol
+            and verdict["metric_id"] in metrics
+            and verdict["weights_id"] == model.get("weights_id")
+            and verdict["manifest_id"] == subset.get("manifest_id")
+        )
+
+    found = told.get("verdicts", [])
+    return [v for v in found if current(v)], [v for v in found if not current(v)]
+
+
+def failing(provenance: Mapping[str, Any], subset: str, model: str) -> set[str]:
+    """Return the measures that fail their health check in one table; across models: on any of them."""
+    current, _ = verdicts(provenance)
+    return {
+        v["metric"]
+        for v in current
+        if v["passes"] is False and v["subset"] == subset and model in (v["model"], OVERALL)
+    }
+
+
+def health(records: Records) -> Iterator[str]:
+    """Yield each ranked measure that fails its health check, the others together, and what is too old to be read."""
+    current, stale = verdicts(records.provenance)
+    failed = [v for v in current if v["passes"] is False]
+    for subset, metric in dict.fromkeys((v["subset"], v["metric"]) for v in failed if v["ranked"]):
+        cases = [v for v in failed if (v["subset"], v["metric"]) == (subset, metric)]
+        told = "; ".join(f"{v['model']}: {v['reasons'][0]}" for v in cases)
+        yield f"{subset}: {metric}{FAILED} fails its health check, do not read its ranks ({told})."
+    for subset in dict.fromkeys(v["subset"] for v in failed if not v["ranked"]):
+        names = sorted({v["metric"] for v in failed if v["subset"] == subset and not v["ranked"]})
+        yield f"{subset}: of the values that are only reported, {', '.join(names)} fail their health check{FAILED}."
+    if stale:
+        names = sorted({v["metric"] for v in stale})
+        yield (
+            f"health.json holds verdicts about other records than these ({', '.join(names[:4])}"
+            f"{', ...' if len(names) > 4 else ''}: another protocol, metric, model or image set), which are left out; "
+            "run `cambench health` again."
+        )
 
 
 def simulated(records: Records) -> Iterator[str]:

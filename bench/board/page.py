@@ -15,8 +15,8 @@ from bench.board.gallery import FOLDER, Gallery, load_gallery, save_gallery_part
 from bench.board.plots import read_grid, write_plots
 from bench.board.tables import write_page, write_tables
 from bench.errors import BenchError
-from bench.files import file_name, write_json
-from bench.pipeline.records import COMMITTED_LIMIT, KEY, Records, check_own, write_parquet
+from bench.files import file_name, replaced_file, write_json
+from bench.pipeline.records import COMMITTED_LIMIT, HEALTH, KEY, Records, check_own, write_parquet
 
 PRIVATE = ("cwd", "host", "hostname", "user", "username", "home")
 """Keys of run.json that describe a machine and not a result."""
@@ -57,11 +57,22 @@ def publish_board(run: str | Path, folder: str | Path) -> Board:
     check_own(target)
     gallery = load_gallery(source, sorted(records.provenance["models"])) if free(records.provenance) else {}
     write_records(records, target)
-    write_json(target / "run.json", public(records.provenance))
+    write_json(target / "run.json", public({k: v for k, v in records.provenance.items() if k != "health"}))
+    publish_health(source, target, records)
     write_gallery(small(gallery), target / FOLDER)
     board = leaderboard(Records.load(target))
     board.save(target)
     return board
+
+
+def publish_health(source: Path, target: Path, records: Records) -> None:
+    """Copy a run's health report, where it has one: verdicts, page, tables and plots, not the parts behind them."""
+    if "health" not in records.provenance or source.resolve() == target.resolve():
+        return
+    write_json(target / HEALTH, public(records.provenance["health"]))
+    for file in sorted((source / "health").glob("*.*")):
+        with replaced_file(target / "health" / file.name) as temporary:
+            temporary.write_bytes(public(file.read_text()).encode() if file.suffix == ".md" else file.read_bytes())
 
 
 def free(provenance: dict[str, Any]) -> bool:

@@ -18,6 +18,7 @@ import pandas as pd
 
 from bench.board import text
 from bench.board.aggregate import Board
+from bench.board.flags import failing
 from bench.board.measures import CORRECT
 from bench.board.pairs import agreements, all_pairs
 from bench.board.statistics import POOLED_RESAMPLES
@@ -33,6 +34,9 @@ TUNED = "fine-tuned.csv"
 
 DIGITS = 6
 """Decimals in CSV and JSON: more of them would depend on the order in which a machine sums."""
+
+
+HEALTH_WORDS = f" {text.FAILED}: fails its health check on a model of this table (`cambench health`)."
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def split(
 ) -> Iterator[Section]:
     """Yield sections of at most `COLUMNS_PER_TABLE` values."""
     rows = board.select(subset=subset, model=model)
+    failed = failing(board.provenance, subset, model)
     parts = [metrics[i : i + COLUMNS_PER_TABLE] for i in range(0, len(metrics), COLUMNS_PER_TABLE)]
     for index, part in enumerate(parts, 1):
         tables = [rows[rows["metric"] == metric].set_index("method", drop=False) for metric, _ in part]
@@ -108,9 +113,15 @@ def split(
             )
             for facts in board.methods(subset, model).values()
         ]
-        headers = [text.metric_label(metric, better) for metric, better in part]
+        headers = [marked(metric, better, failed) for metric, better in part]
         notes = tie_notes(board, subset, model, [metric for metric, _ in part]) if write is number_cell else []
         yield Section(f"{title} ({index} of {len(parts)})" if len(parts) > 1 else title, headers, lines, notes)
+
+
+def marked(metric: str, better: str, failed: set[str]) -> str:
+    """Return a value's header, marked where it fails its health check."""
+    mark = text.FAILED if metric.removesuffix(CORRECT) in failed else ""
+    return f"{text.metric_label(metric, better)}{mark}"
 
 
 @dataclass(frozen=True)
@@ -207,6 +218,7 @@ def caption(board: Board, subset: str, model: str) -> str:
         "Arrows: the better direction. Bold: best that is no control. "
         "Incomplete coverage is shown with its n and unranked. "
         f"{CORRECT}: items whose prediction is the label. F: {text.FIDELITY}."
+        f"{HEALTH_WORDS if failing(board.provenance, subset, model) else ''}"
     )
 
 

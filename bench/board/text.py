@@ -10,6 +10,9 @@ from typing import Any
 OVERALL = "overall"
 """The "model" of tables across models."""
 
+FAILED = "†"
+"""Marks a value that fails its health check (`cambench health`)."""
+
 ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 """The better direction of a value."""
 

@@ -293,7 +293,7 @@ class Case:
     @property
     def raw(self) -> bool:
         """Return whether the protocol's score is the logit itself."""
-        return bool(self.protocol.score == "logit")
+        return bool(self.protocol.get("score", "softmax") == "logit")
 
     def evidence(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the targets' log-odds [B], or logits under score = "logit", of logits [B,C] (or [C] for all)."""

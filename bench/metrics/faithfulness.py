@@ -89,7 +89,7 @@ def deletion(case: Case) -> Scores:
     """
     empty = case.background.empty(case.removed)
     ends = (case.trace.logits, case.background.empty_logits(case.removed))
-    return _curve_scores("deletion", case, empty, case.trace.images, ends)
+    return curve_scores("deletion", case, empty, case.trace.images, ends)
 
 
 @register_metric(
@@ -114,7 +114,7 @@ def insertion(case: Case) -> Scores:
     is flagged by boards.
     """
     background, logits = _start(case)
-    scores = _curve_scores("insertion", case, case.trace.images, background, (logits, case.trace.logits))
+    scores = curve_scores("insertion", case, case.trace.images, background, (logits, case.trace.logits))
     start = target_log_odds(logits.expand(len(case), -1), case.trace.targets)
     return {**scores, "insertion_start": probability(start)}
 
@@ -129,7 +129,7 @@ def _start(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
     return case.background.empty(case.removed), case.background.empty_logits(case.removed)
 
 
-def _curve_scores(
+def curve_scores(
     name: str, case: Case, first: torch.Tensor, second: torch.Tensor, ends: tuple[torch.Tensor, torch.Tensor]
 ) -> Scores:
     """Return area and curve as pixels of `second` become those of `first`; ends: the logits of second and first."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,12 +25,15 @@ from bench.models.explainee import Explainee, untouched
 from bench.models.zoo import load_model
 from bench.pipeline.external import ExternalMethod
 from bench.pipeline.gallery import write_gallery
-from bench.pipeline.plan import Plan, Task, make_plan
+from bench.pipeline.plan import Plan, Task, make_plan, read_shard
 from bench.pipeline.provenance import code_version, describe, merged
 from bench.pipeline.records import Records, Store, empty_frame, equal_methods
 from bench.pipeline.single import Again, apply
 from bench.protocol import Protocol, get_protocol
 from bench.types import Batch
+
+if TYPE_CHECKING:
+    from bench.pipeline.executors import Executor
 
 Cell = tuple[str, str]
 """(method id, metric id): what one item still lacks or has."""
@@ -74,13 +79,16 @@ def evaluate(
     gallery: int = 6,
     command: str = "",
     progress: Callable[[Progress], None] | None = None,
+    executor: Executor | None = None,
+    shard: str = "1/1",
 ) -> Records:
     """Explain and score a subset with every method under every metric; return the records.
 
     methods: names, groups and wildcards; a list may also hold maps made elsewhere (see `load_maps`).
     out: the run folder. Tasks are written as they finish; started again with the same or a larger plan only what is
     missing or has changed is computed. None keeps the records in memory.  calibration, compiled: see `make_plan`.
-    gallery: so many images are drawn later.
+    gallery: so many images are drawn later.  executor: where tasks are computed; None: in this process.
+    shard: "i/n" computes one of n disjoint parts of the tasks, each into its own `out` (see `merge_runs`).
     """
     chosen = subset if isinstance(subset, Subset) else load_subset(subset)
     listed = [model] if isinstance(model, (str, Explainee)) else list(model)
@@ -88,7 +96,9 @@ def evaluate(
     plan = make_plan(
         chosen, models, methods, metrics, get_protocol(protocol), batch_size, shard_size, calibration, compiled
     )
-    return run_plan(plan, None if out is None else Path(out), gallery=gallery, command=command, progress=progress)
+    plan = dataclasses.replace(plan, shard=read_shard(shard))
+    folder = None if out is None else Path(out)
+    return run_plan(plan, folder, gallery=gallery, command=command, progress=progress, executor=executor)
 
 
 def run_plan(
@@ -98,25 +108,31 @@ def run_plan(
     gallery: int = 6,
     command: str = "",
     progress: Callable[[Progress], None] | None = None,
+    executor: Executor | None = None,
 ) -> Records:
-    """Run a plan into a folder (or memory) and return its records."""
+    """Run a plan into a folder (or memory) and return its records.
+
+    Only this process writes: an executor computes tasks and hands over what they leave, so that nothing is there twice.
+    """
+    from bench.pipeline.executors import LocalExecutor  # it imports this module
+
     store = Store(out)
     with store.locked():
         provenance = merged(store.provenance(), describe(plan, command))
         store.write_provenance(provenance)
         waiting = _waiting(plan, store)
-        probers = {m.name: Prober(m, plan.batch_size, plan.compiled) for m in plan.models}
-        for number, (task, groups) in enumerate(waiting.items()):
-            outcome = run_task(plan, task, groups, probers[task.model], gallery)
-            if out is not None and outcome.gallery:  # before the rows: a task whose rows are there is never run again
-                write_gallery(out, task_name(task), outcome.gallery)
-            store.add(task_name(task), pd.DataFrame(outcome.rows) if outcome.rows else empty_frame())
-            for method, reason in outcome.not_applicable.items():
-                provenance["not_applicable"].setdefault(task.model, {})[method] = reason
-            if progress:
-                total = sum((p.counts for p in probers.values()), Counts())
-                progress(Progress(task, number + 1, len(waiting), total))
-        records = store.records(provenance)
+        total = Counts()
+        with closing((executor or LocalExecutor()).run(plan, waiting, gallery)) as results:
+            for number, (task, outcome, counts) in enumerate(results):
+                if out is not None and outcome.gallery:  # before the rows: a task whose rows are there is done
+                    write_gallery(out, task_name(task), outcome.gallery)
+                store.add(task_name(task), pd.DataFrame(outcome.rows) if outcome.rows else empty_frame())
+                for method, reason in outcome.not_applicable.items():
+                    provenance["not_applicable"].setdefault(task.model, {})[method] = reason
+                total += counts
+                if progress:
+                    progress(Progress(task, number + 1, len(waiting), total))
+        records = store.records(provenance, [task_name(task) for task in waiting])
         records.provenance["equal"] = equal_methods(records.frame)
         store.write_provenance(records.provenance)
     return records
@@ -173,15 +189,20 @@ def missing_cells(
 # --- one task
 
 
-def run_task(plan: Plan, task: Task, groups: Groups, prober: Prober, gallery: int = 0) -> Outcome:
-    """Compute the missing cells of a task."""
+def run_task(
+    plan: Plan, task: Task, groups: Groups, prober: Prober, gallery: int = 0, kept: Kept | None = None
+) -> Outcome:
+    """Compute the missing cells of a task.
+
+    kept: where maps lie that other plans of the same images and model have made, or will want.
+    """
     outcome = Outcome()
     subset = plan.part(task.part)
     for cells, positions in groups.items():
         batch = subset.batch(positions, plan.geometry, plan.protocol.box_min_visible).to(prober.model.device)
         shown = [i for i, p in enumerate(positions) if p < gallery and task.part == "eval"]
         with untouched(prober.model.net):
-            _BatchRun(plan, task, batch, prober, cells, shown, outcome).run()
+            _BatchRun(plan, task, batch, prober, cells, shown, outcome, kept).run()
     return outcome
 
 
@@ -200,6 +221,17 @@ class Maps:
         return both / both.abs().flatten(2).amax(2).clamp(min=1e-30)[:, :, None, None]
 
 
+@dataclass
+class Kept:
+    """Maps that several plans score: each method's are made once, for every class that any of the plans explains.
+
+    targets: "predicted", "label", or both.  For one model and one geometry; maps by method and what it saw.
+    """
+
+    targets: frozenset[str]
+    maps: dict[tuple[Any, ...], Maps] = field(default_factory=dict)
+
+
 class _BatchRun:
     """All methods and metrics on one batch: shared pass, shared background, equal maps scored once."""
 
@@ -212,8 +244,10 @@ class _BatchRun:
         cells: frozenset[Cell],
         shown: list[int],
         outcome: Outcome,
+        kept: Kept | None = None,
     ) -> None:
         self.plan, self.task, self.batch, self.prober, self.outcome = plan, task, batch, prober, outcome
+        self.kept = kept
         self.cells, self.shown = cells, shown
         self.weights_id = prober.model.weights_id
         images = prober.model.normalise(batch.pixels)
@@ -246,6 +280,16 @@ class _BatchRun:
             self._keep_for_gallery(method, maps)
 
     def _maps(self, method: Method, targets: set[str]) -> Maps:
+        """Return a method's maps for the targets that are wanted, or those that another plan has kept."""
+        if self.kept is None:
+            return self._made(method, targets)
+        rules = self.plan.protocol
+        key = (method.id, self.batch.ids, rules.seed, rules.box_min_visible)
+        if key not in self.kept.maps:
+            self.kept.maps[key] = self._made(method, targets | self.kept.targets)
+        return self.kept.maps[key]
+
+    def _made(self, method: Method, targets: set[str] | frozenset[str]) -> Maps:
         """Return a method's maps for the targets that are wanted; the label's anew only where it is not predicted."""
         only_label = targets == {"label"} and not method.class_agnostic
         maps, spent = measured(method, self.label_trace if only_label else self.trace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,8 @@ class Plan:
     """Everything that decides a run's records.
 
     batch_size: images per forward.  shard_size: items per task.  Both are part of the plan: the same plan gives the
-    same bytes, another one the same values to within 1e-4.
+    same bytes, another one the same values to within 1e-4.  shard: (i, n) for one of n runs, i from 1, that share the
+    tasks of the plan; it is no part of the plan's id, since it changes no record.
     """
 
     subset: Subset
@@ -52,6 +54,7 @@ class Plan:
     batch_size: int
     shard_size: int
     compiled: bool = False
+    shard: tuple[int, int] = (1, 1)
 
     @property
     def manifest_id(self) -> str:
@@ -70,7 +73,12 @@ class Plan:
         return chosen
 
     def tasks(self) -> Iterator[Task]:
-        """Yield the tasks: scored images first, model by model, then the calibration part."""
+        """Yield this shard's tasks, dealt like cards: together the shards have every task, and none has another's."""
+        number, count = self.shard
+        return itertools.islice(self._all_tasks(), number - 1, None, count)
+
+    def _all_tasks(self) -> Iterator[Task]:
+        """Yield the tasks of all shards: scored images first, model by model, then the calibration part."""
         for part in ("eval", "calibration"):
             if part == "calibration" and (self.calibration is None or not self.metrics_of(part)):
                 continue
@@ -124,6 +132,18 @@ class Plan:
         work = self.per_image(self.model(task.model), task.part)
         whole = work.forwards + BACKWARD_COST * work.backwards
         return (task.stop - task.start) * (whole * forward + work.head_forwards * head)
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """Return (i, n) of "i/n", for `Plan.shard`.
+
+    >>> read_shard("2/8")
+    (2, 8)
+    """
+    number, _, count = text.partition("/")
+    if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
+        return int(number), int(count)
+    raise BenchError(f"A shard is I/N with I from 1 to N, such as 1/8 (the first of eight); got {text!r}.")
 
 
 def applies(metric: Metric, method: Method) -> bool:

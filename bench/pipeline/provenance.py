@@ -103,6 +103,7 @@ def describe(plan: Plan, command: str = "") -> dict[str, Any]:
         },
         "not_applicable": {},
         "equal": {},
+        **({"shards": ["{}/{}".format(*plan.shard)]} if plan.shard[1] > 1 else {}),
     }
 
 
@@ -145,8 +146,13 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         for count in ("n", "n_calibration"):
             both["subsets"][name] = {**both["subsets"][name], count: max(facts[count], both["subsets"][name][count])}
     both["commands"] = list(dict.fromkeys([*old["commands"], *new["commands"]]))
+    shards = {*old.get("shards", ()), *new.get("shards", ())}
+    if shards:
+        both["shards"] = sorted(shards)
     both["not_applicable"] = {
         model: {name: reason for name, reason in reasons.items() if _same(old, new, model, name)}
         for model, reasons in old["not_applicable"].items()
     }
+    for model, reasons in new["not_applicable"].items():
+        both["not_applicable"].setdefault(model, {}).update(reasons)
     return both

@@ -7,7 +7,7 @@ them says what is current. Only `bench.pipeline` writes records; only `bench.boa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,7 +89,7 @@ class Records:
             raise BenchError(f"The run at {path} holds no records yet; let `cambench run` finish at least one task.")
         frame = pd.concat([read_part(file) for file in files], ignore_index=True)
         rows = current(frame, provenance)
-        return cls(rows, {**provenance, "equal": equal_methods(rows)})
+        return cls(rows, {**provenance, **read_health(folder), "equal": equal_methods(rows)})
 
 
 def check_protocol(folder: Path, protocol: str) -> None:
@@ -115,6 +115,21 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise BenchError(f"{folder / 'run.json'} is not valid JSON ({error}); restore it or start again.") from None
     return content
+
+
+HEALTH = "health.json"
+"""The verdicts of `cambench health`, beside run.json; boards mark what failed."""
+
+
+def read_health(folder: Path) -> dict[str, Any]:
+    """Return {"health": the content of a folder's health.json}, or {} where there is none."""
+    file = folder / HEALTH
+    if not file.is_file():
+        return {}
+    try:
+        return {"health": json.loads(file.read_text())}
+    except ValueError as error:
+        raise BenchError(f"{file} is not valid JSON ({error}); run `cambench health` again or delete it.") from None
 
 
 def read_part(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
@@ -197,7 +212,7 @@ class Store:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        self._memory: list[pd.DataFrame] = []
+        self._memory: list[tuple[str, pd.DataFrame]] = []
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -231,8 +246,8 @@ class Store:
 
     def write_provenance(self, provenance: dict[str, Any]) -> None:
         """Write run.json."""
-        if self.folder is not None:
-            write_json(self.folder / "run.json", provenance)
+        if self.folder is not None:  # the health of metrics has a file of its own
+            write_json(self.folder / "run.json", {k: v for k, v in provenance.items() if k != "health"})
 
     def done(self) -> dict[tuple[str, ...], set[tuple[str, str]]]:
         """Return what is on disk: {(part, item, model, weights id, manifest id): {(method id, metric id)}}."""
@@ -247,21 +262,21 @@ class Store:
     def add(self, name: str, frame: pd.DataFrame) -> None:
         """Keep a finished task's rows."""
         if self.folder is None:
-            self._memory.append(frame)
+            self._memory.append((name, frame))
         elif len(frame):
             write_parquet(free_name(self.folder / "records", name, ".parquet"), frame)
 
-    def records(self, provenance: dict[str, Any]) -> Records:
-        """Return the current records."""
+    def records(self, provenance: dict[str, Any], order: Sequence[str] = ()) -> Records:
+        """Return the current records; those in memory in this order of tasks, whatever order they were finished in."""
         if self.folder is not None and self.parts:
-            return Records(
-                current(pd.concat([read_part(p) for p in self.parts], ignore_index=True), provenance), provenance
-            )
-        kept = [frame for frame in self._memory if len(frame)]
+            frame = pd.concat([read_part(p) for p in self.parts], ignore_index=True)
+            return Records(current(frame, provenance), {**provenance, **read_health(self.folder)})
+        place = {name: number for number, name in enumerate(order)}
+        kept = [f for _, f in sorted(self._memory, key=lambda one: place.get(one[0], len(place))) if len(f)]
         return Records(pd.concat(kept, ignore_index=True) if kept else empty_frame(), provenance)
 
 
-OWN_FOLDERS = ("records", "gallery", "tables", "plots")
+OWN_FOLDERS = ("records", "gallery", "tables", "plots", "health")
 """What a run folder holds beside run.json and board.md."""
 
 

@@ -140,7 +140,7 @@ def all_scores() -> dict[str, Any]:
 @contextlib.contextmanager
 def no_end_points() -> Iterator[None]:
     """The mean of the curve's inner points instead of the area under all of it."""
-    with mock.patch("bench.metrics.faithfulness.area_under", lambda curve, _: curve[:, 1:-1].double().mean(1)):
+    with mock.patch("bench.metrics.faithfulness.area_under", lambda curve, *_: curve[:, 1:-1].double().mean(1)):
         yield
 
 
@@ -159,10 +159,8 @@ def any_tied_maximum() -> Iterator[None]:
     """The pointing game looks at whichever of several equal maxima lies on the truth."""
     from bench.engine.case import Case
 
-    right = Case.order.func
-
     def order(case: Case) -> torch.Tensor:
-        found = right(case)
+        found = case.ordered(1).clone()
         assert case.truth_pixels is not None
         for row, values, truth in zip(found, case.maps.flatten(1), case.truth_pixels.flatten(1), strict=True):
             tied = torch.nonzero((values == values.max()) & truth)
@@ -181,11 +179,11 @@ def any_tied_maximum() -> Iterator[None]:
 
 def _with(order: Any, metric: Any) -> Any:
     def function(case: Any) -> Any:
-        case.__dict__["order"] = order(case)
+        case._orders[case.tie_rule, 1] = order(case)
         try:
             return metric.function(case)
         finally:
-            del case.__dict__["order"]
+            case._orders.clear()
 
     return function
 

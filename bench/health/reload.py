@@ -1,0 +1,133 @@
+"""A run's images, models, methods, metrics and protocol again, from what its run.json says."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.data import Subset, load_subset
+from bench.errors import BenchError
+from bench.methods import METHODS, Method
+from bench.metrics import METRICS, Metric
+from bench.models.explainee import Explainee
+from bench.models.zoo import load_model
+from bench.pipeline.plan import Plan, common_geometry, make_plan
+from bench.pipeline.records import Records
+from bench.protocol import Protocol, digest
+
+
+@dataclass(frozen=True)
+class Reloaded:
+    """What a run was made of: its protocol, one subset with its scored items, models, and metrics by name.
+
+    notes: sentences about what is left out, because it is not here or not the same any more.
+    """
+
+    protocol: Protocol
+    subset: Subset
+    models: tuple[Explainee, ...]
+    metrics: tuple[Metric, ...]
+    facts: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    def plan(self, model: Explainee, methods: Sequence[Method], items: Sequence[str]) -> Plan:
+        """Return the plan of some of the run's items, methods and one model, under the run's protocol and geometry."""
+        here = dict(zip(self.subset.ids, self.subset.positions, strict=True))
+        sample = dataclasses.replace(self.subset, positions=tuple(here[item] for item in items))
+        names = [metric.name for metric in self.metrics]
+        plan = make_plan(sample, [model], ["random"], names, self.protocol, self.facts["batch_size"], calibration=0)
+        geometry = common_geometry(self.subset, self.models, self.protocol.geometry)
+        return dataclasses.replace(plan, geometry=geometry, methods=tuple(methods))
+
+
+def reload_run(records: Records, subset: str, data_root: Path | None = None, device: str = "cpu") -> Reloaded:
+    """Load one subset of a run and all that scored it, each checked by its id against run.json.
+
+    A subset or protocol that is not here, or no model and no metric, is a BenchError; single models and metrics that
+    are not are left out, with a note.
+    """
+    told = records.provenance
+    protocol = protocol_of(told["protocol"])
+    notes: list[str] = []
+    names = sorted(set(records.frame.loc[records.frame["subset"] == subset, "model"]))
+    models = [m for name in names if (m := _model(name, told["models"][name], notes, device)) is not None]
+    metrics = list(_metrics(told["metrics"], protocol, notes))
+    if not models or not metrics:
+        raise BenchError(" ".join(notes) or f"The run has no model and no metric on {subset}.")
+    loaded = load_subset(subset, data_root=data_root)
+    geometry = common_geometry(loaded, models, protocol.geometry)
+    manifest = f"{loaded.manifest_id}-{digest(geometry.id)[:6]}"
+    if manifest != told["subsets"][subset]["manifest_id"]:
+        raise BenchError(
+            f"The images of {subset} are not those of the run (manifest {manifest}, in the run "
+            f"{told['subsets'][subset]['manifest_id']})."
+        )
+    return Reloaded(protocol, loaded, tuple(models), tuple(metrics), told["plan"], tuple(notes))
+
+
+def protocol_of(told: dict[str, Any]) -> Protocol:
+    """Return the protocol that run.json describes; its id must come out the same."""
+    fields = {f.name for f in dataclasses.fields(Protocol)}
+    strange = sorted(set(told) - fields - {"id"})
+    if strange:
+        raise BenchError(f"The run's protocol has the unknown field {strange[0]!r}; it is of another version.")
+    protocol = Protocol(**{name: _tuples(value) for name, value in told.items() if name != "id"})
+    if protocol.id != told["id"]:
+        raise BenchError(f"The run's protocol {told['id']} comes out as {protocol.id} here; it is of another version.")
+    return protocol
+
+
+def _tuples(value: Any) -> Any:
+    """Return JSON's lists as tuples, at any depth."""
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def _model(name: str, facts: dict[str, Any], notes: list[str], device: str) -> Explainee | None:
+    """Return a model of the run, or None with a note where it is not here or not the same."""
+    card = facts.get("card") or {}
+    options: dict[str, Any] = {}
+    if card.get("library") == "timm" and "timm" in card:
+        weights = card.get("weights", "random")
+        options = {"weights": None if weights == "random" else weights, **card.get("kwargs", {})}
+    try:
+        model = load_model(name, **options).to(device)
+    except BenchError as error:
+        notes.append(f"{name} is not loaded: {error}")
+        return None
+    if model.weights_id != facts["weights_id"]:
+        notes.append(f"{name} is left out: its weights {model.weights_id} are not the run's {facts['weights_id']}.")
+        return None
+    return model
+
+
+def _metrics(told: dict[str, Any], protocol: Protocol, notes: list[str]) -> list[Metric]:
+    """Return the run's metrics that are here and the same, with a note for each other."""
+    found = []
+    for name, identity in {facts["metric"]: facts["id"] for facts in told.values()}.items():
+        if name not in METRICS:
+            notes.append(f"The metric {name} is not here; give the plug-in that brings it with --plugin.")
+        elif (now := METRICS.get(name).id(protocol)) != identity:
+            notes.append(f"The metric {name} is left out: it is {now} here and {identity} in the run.")
+        else:
+            found.append(METRICS.get(name))
+    return found
+
+
+def methods_of(records: Records, names: Sequence[str], notes: list[str]) -> list[Method]:
+    """Return methods of the run that are here and the same, with a note for each other."""
+    found = []
+    for name in names:
+        try:
+            method = METHODS.get(name)
+        except BenchError as error:
+            notes.append(f"The method {name} is not here: {error}")
+            continue
+        identity = records.provenance["methods"][name]["id"]
+        if method.id != identity:
+            notes.append(f"The method {name} is left out: it is {method.id} here and {identity} in the run.")
+        else:
+            found.append(method)
+    return found

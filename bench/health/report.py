@@ -1,0 +1,389 @@
+"""The health report of a run: verdicts per metric and model, in health.json and as a page for a reader."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.board.aggregate import check
+from bench.board.measures import Measure
+from bench.board.tables import write_csv
+from bench.board.text import interval
+from bench.errors import BenchError
+from bench.files import file_name, write_json
+from bench.health.checks import (
+    Separation,
+    Spread,
+    agreement,
+    directed,
+    distinct,
+    is_control,
+    ranked,
+    scalars,
+    separation,
+    spread,
+)
+from bench.health.planted import CONTROLS, GRADED, PLANTED, planted_plans, run_planted
+from bench.health.reload import Reloaded, reload_run
+from bench.health.sensitivity import Tables, chosen_methods, run_choices, sample_items
+from bench.models.explainee import Explainee
+from bench.pipeline.provenance import code_version
+from bench.pipeline.records import HEALTH, Records
+
+VERSION = 1
+FOLDER = "health"
+
+LIMIT = 12
+"""Images of the sample by default: with six models and eight methods about two minutes on two cores."""
+
+MAX_NAN = 0.1
+"""Share of a metric's cells without a number above which it fails: it cannot be read as a mean over the images."""
+
+MAX_TIES = 0.95
+"""Share of tied pairs of methods above which a metric fails: it orders nothing."""
+
+MIN_IMAGES = 4
+"""Images below which a separation is not judged."""
+
+UNJUDGED_FAMILIES = ("complexity", "robustness", "sanity", "reference")
+"""Families that claim neither place nor faithfulness: only gaps and ties are looked at."""
+
+Say = Callable[[str, int, int], None]
+"""Told (what is being done, steps done, steps in all)."""
+
+
+@dataclass
+class Verdict:
+    """What was found of one measure on one model.
+
+    passes: None where nothing could be judged.  reasons: why it fails (or could not be judged).  cautions: what a
+    reader should know of a metric that passes.  spread: of the stored values.  separations: each check made.
+    """
+
+    subset: str
+    model: str
+    metric: str
+    ids: dict[str, str]
+    ranked: bool
+    spread: Spread
+    separations: list[Separation] = field(default_factory=list)
+    passes: bool | None = None
+    reasons: list[str] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the verdict as JSON values; a number that is missing is null."""
+        content = dataclasses.asdict(self)
+        content["separations"] = [{**dataclasses.asdict(found), "holds": found.holds} for found in self.separations]
+        plain: dict[str, Any] = _plain({**content, **content.pop("ids")})
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 6)
+    return value
+
+
+@dataclass
+class Health:
+    """A run's health: verdicts, tables for CSV files, and what was left out, in sentences."""
+
+    records: Records
+    verdicts: list[Verdict] = field(default_factory=list)
+    agreement: list[pd.DataFrame] = field(default_factory=list)
+    tables: list[Tables] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    images: int = 0
+
+    def failing(self) -> list[Verdict]:
+        """Return the verdicts that say no."""
+        return [verdict for verdict in self.verdicts if verdict.passes is False]
+
+    def as_json(self, command: str = "") -> dict[str, Any]:
+        """Return the content of health.json."""
+        return {
+            "version": VERSION,
+            "protocol": self.records.provenance["protocol"]["id"],
+            "command": command,
+            "code": code_version(),
+            "images": self.images,
+            "notes": self.notes,
+            "verdicts": [verdict.as_json() for verdict in self.verdicts],
+        }
+
+
+def examine(
+    folder: str | Path,
+    limit: int = LIMIT,
+    methods: Sequence[str] | None = None,
+    data_root: Path | None = None,
+    *,
+    forwards: bool = True,
+    command: str = "",
+    device: str = "cpu",
+    say: Say | None = None,
+) -> Health:
+    """Check every metric of a run on each of its models, write RUN/health.json and RUN/health/, and return the health.
+
+    limit: images of the sample that new forwards are made on; 0: all of the run.  methods: of the sample.
+    forwards: False looks at stored records only.  What is done already is kept in RUN/health/parts.
+    """
+    run = Path(folder)
+    records = Records.load(run)
+    check(records)
+    health = Health(records, images=limit)
+    for subset in sorted(set(records.frame["subset"])):
+        loaded = _reloaded(health, subset, data_root, device) if forwards else None
+        _check_subset(health, subset, loaded, limit, methods, run / FOLDER / "parts", say)
+    _caution(health)
+    write(health, run, command)
+    return health
+
+
+def _reloaded(health: Health, subset: str, data_root: Path | None, device: str) -> Reloaded | None:
+    """Return what the run was made of, or None with a sentence: only stored records are looked at then."""
+    try:
+        loaded = reload_run(health.records, subset, data_root, device)
+    except BenchError as error:
+        health.notes.append(f"{subset}: only checks of stored records were made, since: {error}")
+        return None
+    health.notes += [f"{subset}: {note}" for note in loaded.notes]
+    return loaded
+
+
+def _check_subset(
+    health: Health,
+    subset: str,
+    loaded: Reloaded | None,
+    limit: int,
+    methods: Sequence[str] | None,
+    parts: Path,
+    say: Say | None,
+) -> None:
+    records = health.records
+    found = directed(records, subset)
+    models = sorted({model for measure in found for model in measure.models})
+    here = {model.name: model for model in loaded.models} if loaded else {}
+    for model in models:
+        kept = distinct(records, model)
+        left_out = {name for name in records.provenance["methods"] if is_control(records, name)}
+        left_out |= set(records.provenance["methods"]) - kept
+        orders = agreement(ranked(scalars(records, subset, model)), left_out)
+        health.agreement.append(orders.assign(subset=subset, model=model))
+        planted = None
+        if loaded and model in here:
+            planted = _planted(health, loaded, here[model], limit, parts, say)
+            _choices(health, loaded, here[model], limit, methods, parts, say)
+        judges = {m.name: m for m in directed(planted, _first(planted))} if planted is not None else {}
+        for measure in (m for m in found if model in m.models):
+            health.verdicts.append(
+                _verdict(records, subset, model, measure, spread(measure, model, kept), judges.get(measure.name))
+            )
+
+
+def _first(records: Records) -> str:
+    return str(records.frame["subset"].iloc[0])
+
+
+def _planted(
+    health: Health, loaded: Reloaded, model: Explainee, limit: int, parts: Path, say: Say | None
+) -> Records | None:
+    """Return the records of the planted nets of one model, as one subset and one model; None where there are none."""
+    items = sample_items(health.records, loaded, model.name, limit)
+    plan = loaded.plan(model, (), items)
+    done = run_planted(planted_plans(plan, model), parts / file_name(model.name), _telling(say, model, "planted nets"))
+    if done is None or done.frame.empty:
+        return None
+    return Records(done.frame.assign(subset=f"{plan.subset.name}/planted", model=model.name), done.provenance)
+
+
+def _choices(
+    health: Health,
+    loaded: Reloaded,
+    model: Explainee,
+    limit: int,
+    methods: Sequence[str] | None,
+    parts: Path,
+    say: Say | None,
+) -> None:
+    names = chosen_methods(health.records, loaded.subset.name, model.name, methods)
+    told = _telling(say, model, "other choices")
+    where = parts / file_name(model.name)
+    health.tables.append(run_choices(health.records, loaded, model, names, limit, where, health.notes, told))
+
+
+def _telling(say: Say | None, model: Explainee, what: str) -> Callable[[int, int], None] | None:
+    return None if say is None else lambda done, total: say(f"{model.name}, {what}", done, total)
+
+
+# --- verdicts
+
+
+def _verdict(
+    records: Records, subset: str, model: str, measure: Measure, found: Spread, planted: Measure | None
+) -> Verdict:
+    """Judge one measure on one model."""
+    ids = _about(records, measure, subset, model)
+    verdict = Verdict(subset, model, measure.name, ids, bool(measure.facts["ranked"]), found)
+    family = measure.facts["family"]
+    if family == "localization":
+        _separate(verdict, measure, [("oracle", "random"), ("oracle", "center_gaussian")])
+    elif family not in UNJUDGED_FAMILIES:
+        if planted is None:
+            verdict.reasons.append("no planted net could be scored by it")
+        else:
+            pairs = [(first, second) for first in (PLANTED, GRADED) for second in CONTROLS]
+            _separate(verdict, planted, pairs)
+    else:
+        verdict.reasons.append(f"{family} makes no claim that an oracle or planted evidence could test")
+    if verdict.separations:
+        verdict.passes = all(one.holds for one in verdict.separations)
+    _look_at_spread(verdict)
+    return verdict
+
+
+def _about(records: Records, measure: Measure, subset: str, model: str) -> dict[str, str]:
+    """Return what a verdict is about; a board leaves it out where it shows something else."""
+    return {
+        "metric_id": str(measure.rows["metric_id"].iloc[0]),
+        "weights_id": records.provenance["models"][model]["weights_id"],
+        "manifest_id": records.provenance["subsets"][subset]["manifest_id"],
+    }
+
+
+def _separate(verdict: Verdict, measure: Measure, pairs: Sequence[tuple[str, str]]) -> None:
+    """Add the separations of these pairs, and a reason for what does not hold or cannot be judged."""
+    missed = []
+    for first, second in pairs:
+        one = separation(measure, verdict.model, first, second)
+        if one is None or one.n < MIN_IMAGES or math.isnan(one.low):
+            missed.append(f"{first} over {second}")
+        else:
+            verdict.separations.append(one)
+    if missed and not verdict.separations:
+        verdict.reasons.append(f"fewer than {MIN_IMAGES} images have both of {', '.join(missed)}")
+    for first in dict.fromkeys(first for first, _ in pairs):
+        wrong = [one for one in verdict.separations if one.first == first and not one.holds]
+        if wrong:
+            worst = min(wrong, key=lambda one: one.low)
+            verdict.reasons.append(
+                f"{first} is not above {', '.join(one.second for one in wrong)} "
+                f"(worst {interval(worst.gap, worst.low, worst.high, sign=True)}, n = {worst.n})"
+            )
+
+
+def _look_at_spread(verdict: Verdict) -> None:
+    """Fail a metric that scores too few cells, or that gives nearly all methods the same value."""
+    found = verdict.spread
+    if found.nan == 1:
+        verdict.passes = None
+        verdict.reasons = ["no cell has a number (box thresholds need a calibration part)"]
+    elif found.nan > MAX_NAN:
+        verdict.passes = False
+        verdict.reasons.append(f"{100 * found.nan:.0f} % of its cells are NaN")
+    if found.ties > MAX_TIES:
+        verdict.passes = False
+        verdict.reasons.append(f"{100 * found.ties:.0f} % of all pairs of methods tie on an image")
+
+
+TAU_CAUTION = 0.7
+"""Kendall's tau to the default's order below which a choice is said to move ranks."""
+
+
+def _caution(health: Health) -> None:
+    """Say of each measure what moves its ranks, and whether blurred maps score better."""
+    for verdict in health.verdicts:
+        for tables in health.tables:
+            rows = {
+                name: table[
+                    (table["subset"] == verdict.subset)
+                    & (table["model"] == verdict.model)
+                    & (table["metric"] == verdict.metric)
+                ]
+                for name, table in (("moves", tables.moves), ("blur", tables.blur))
+            }
+            moved = rows["moves"][rows["moves"]["tau"] < TAU_CAUTION]
+            verdict.cautions += [
+                f"{row['choice']} moves its ranks (tau {row['tau']:.2f} over {row['methods']} methods)"
+                for row in moved.to_dict("records")
+            ]
+            for choice, blur in rows["blur"].groupby("choice", sort=True):
+                blur = blur[~blur["method"].map(lambda name: is_control(health.records, str(name)))]
+                helped = int((blur["low"] > 0).sum())
+                if len(blur) and 2 * helped >= len(blur):
+                    verdict.cautions.append(f"{choice} makes {helped} of {len(blur)} methods score better")
+
+
+# --- files
+
+
+def write(health: Health, run: Path, command: str = "") -> None:
+    """Write RUN/health/ and then RUN/health.json, each file atomically."""
+    from bench.health.page import write_page, write_plots
+
+    folder = run / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in csv_tables(health).items():
+        write_csv(folder / f"{name}.csv", table)
+    pictures = write_plots(health, folder)
+    write_page(health, folder, pictures, command)
+    write_json(run / HEALTH, health.as_json(command))
+
+
+def csv_tables(health: Health) -> dict[str, pd.DataFrame]:
+    """Return the tables behind the report.
+
+    verdicts, separations, agreement; grid (ranks of ranked values under each choice of a protocol, which boards draw),
+    grid-reported (of the other values), moves (Kendall's tau of each choice) and blur.
+    """
+    where = ["subset", "model", "metric"]
+    verdicts = pd.DataFrame(
+        [
+            {
+                **{key: getattr(v, key) for key in where},
+                "ranked": v.ranked,
+                "verdict": WORDS[v.passes],
+                **dataclasses.asdict(v.spread),
+                "reasons": "; ".join(v.reasons),
+                "cautions": "; ".join(v.cautions),
+            }
+            for v in health.verdicts
+        ]
+    )
+    gaps = [
+        {**{key: getattr(v, key) for key in where}, **dataclasses.asdict(one), "holds": one.holds}
+        for v in health.verdicts
+        for one in v.separations
+    ]
+    orders = pd.concat(health.agreement, ignore_index=True)[["subset", "model", "a", "b", "tau", "methods"]]
+    found = {"verdicts": verdicts, "separations": pd.DataFrame(gaps), "agreement": orders}
+    if health.tables:
+        ranks = pd.concat([t.ranks for t in health.tables], ignore_index=True)
+        found |= {
+            "grid": _protocol_choices(health, ranks, shown=True),
+            "grid-reported": _protocol_choices(health, ranks, shown=False),
+            "moves": pd.concat([t.moves for t in health.tables], ignore_index=True),
+            "blur": pd.concat([t.blur for t in health.tables], ignore_index=True),
+        }
+    return found
+
+
+def _protocol_choices(health: Health, ranks: pd.DataFrame, *, shown: bool) -> pd.DataFrame:
+    """Return the ranks under choices of a protocol (a blurred map is none), of ranked values or of the others."""
+    names = {v.metric for v in health.verdicts if v.ranked}
+    return ranks[(ranks["metric"].isin(names) == shown) & ~ranks["choice"].str.startswith("blur=")]
+
+
+WORDS = {True: "pass", False: "fail", None: "not judged"}
+"""A verdict in a word."""

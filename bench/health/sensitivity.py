@@ -1,0 +1,229 @@
+"""What moves ranks: a sample of the run's images, the same maps, other choices."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from bench.health.checks import change, coarser, distinct, is_control, order_tau, ranked, scalars, spaced
+from bench.health.grid import (
+    Report,
+    baseline_choices,
+    blur_choices,
+    blurred,
+    run_grid,
+    steps_below,
+    target_choices,
+)
+from bench.health.reload import Reloaded, methods_of
+from bench.models.explainee import Explainee
+from bench.pipeline.plan import Plan
+from bench.pipeline.records import Records
+from bench.protocol import Protocol
+
+DEFAULT = "default"
+SIGMAS = (4.0, 8.0)
+"""Standard deviations of the blur of maps, in pixels at a side of 224."""
+
+MOST_METHODS = 8
+"""Methods that are no controls, in a grid by default."""
+
+YARDSTICKS = ("random",)
+"""Controls that stand in every grid."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a grid shows on one model.
+
+    ranks: metric, choice, value, method, n, mean, rank.  moves: metric, choice, reference, tau, methods.
+    blur: metric, choice, method, change (positive is better), low, high, n, rank, rank_before.
+    """
+
+    ranks: pd.DataFrame
+    moves: pd.DataFrame
+    blur: pd.DataFrame
+
+    def of(self, subset: str, model: str) -> Tables:
+        """Return the tables with two more columns in front: subset and model."""
+        front = {"subset": subset, "model": model}
+        return Tables(*(t.assign(**front)[[*front, *t.columns]] for t in (self.ranks, self.moves, self.blur)))
+
+
+def stored_choices(records: Records, subset: str, model: str, protocol: Protocol) -> dict[str, pd.DataFrame]:
+    """Return {choice: values} of what the records hold: the default, and fewer steps out of stored curves."""
+    choices = {DEFAULT: scalars(records, subset, model)}
+    for steps in steps_below(protocol):
+        table = coarser(records, subset, model, protocol, steps)
+        if not table.empty:
+            choices[f"steps={steps}"] = table
+    return choices
+
+
+def chosen_methods(records: Records, subset: str, model: str, asked: Sequence[str] | None) -> list[str]:
+    """Return the methods of a grid: those asked for, or quick ones evenly spaced from the best to the worst."""
+    here = set(records.frame.loc[records.frame["model"] == model, "method"])
+    if asked is not None:
+        return [name for name in asked if name in here]
+    facts, once = records.provenance["methods"], distinct(records, model)
+    quick = [n for n in here & once if facts[n].get("fast", True) and not is_control(records, n)]
+    table = ranked(scalars(records, subset, model))
+    table = table[table["method"].isin(quick)]
+    if table.empty:
+        order = sorted(quick)
+    else:  # the mean rank over metrics is only a way to get methods of every quality
+        order = table.groupby("method")["rank"].mean().sort_values(kind="stable").index.tolist()
+    return [*spaced(order, MOST_METHODS), *(name for name in YARDSTICKS if name in here)]
+
+
+def sample_items(records: Records, loaded: Reloaded, model: str, limit: int) -> list[str]:
+    """Return the first `limit` items of the subset's order that the run scored on this model; 0: all."""
+    frame = records.frame
+    known = set(frame.loc[(frame["model"] == model) & (frame["part"] == "eval"), "item"])
+    items = [item for item in loaded.subset.ids if item in known]
+    return items[:limit] if limit else items
+
+
+def missed_items(records: Records, subset: str, model: str, order: Sequence[str]) -> list[str]:
+    """Return the items whose prediction is not the label, in the subset's order."""
+    frame = records.frame
+    rows = frame[(frame["subset"] == subset) & (frame["model"] == model) & (frame["part"] == "eval")]
+    wrong = set(rows.loc[~rows["correct"].astype(bool), "item"])
+    return [item for item in order if item in wrong]
+
+
+def coarse(protocol: Protocol, stored: dict[str, pd.DataFrame]) -> Protocol:
+    """Return the protocol with the fewest steps whose default is in the records: a grid of it costs a quarter."""
+    steps = [int(name.partition("=")[2]) for name in stored if name.startswith("steps=")]
+    return dataclasses.replace(protocol, steps=min(steps)) if steps else protocol
+
+
+def grid_plans(
+    loaded: Reloaded, model: Explainee, plan: Plan, missed: Plan | None, stored: dict[str, pd.DataFrame]
+) -> dict[str, Plan]:
+    """Return {choice: plan} of what has to be run: other baselines, blurred maps, and the other class where it differs.
+
+    plan: of the sample.  missed: of the items whose prediction is not the label.
+    """
+    rules = coarse(plan.protocol, stored)
+    plans = {**baseline_choices(plan, rules), **blur_choices(plan, rules, SIGMAS)}
+    return {**plans, **(target_choices(missed) if missed is not None else {})}
+
+
+def run_choices(
+    records: Records,
+    loaded: Reloaded,
+    model: Explainee,
+    names: Sequence[str],
+    limit: int,
+    folder: Path | None,
+    notes: list[str],
+    report: Report | None = None,
+) -> Tables:
+    """Run the grid of one model and return its tables."""
+    subset = loaded.subset.name
+    stored = stored_choices(records, subset, model.name, loaded.protocol)
+    methods = methods_of(records, names, notes)
+    items = sample_items(records, loaded, model.name, limit)
+    every = sample_items(records, loaded, model.name, 0)
+    wrong = missed_items(records, subset, model.name, every)
+    if limit and len(wrong) > limit:  # too many to run: the sample's own
+        every, wrong = items, [item for item in wrong if item in set(items)]
+    plan = loaded.plan(model, methods, items)
+    missed = loaded.plan(model, methods, wrong) if wrong else None
+    plans = grid_plans(loaded, model, plan, missed, stored)
+    done = run_grid(plans, folder, report)
+    names_of = {blurred(m, sigma).name: m.name for m in methods for sigma in SIGMAS}
+    choices = {name: table[table["item"].isin(items)] for name, table in stored.items()}
+    for name, run in done.items():
+        table = scalars(run, subset, model.name)
+        table["method"] = table["method"].replace(names_of)
+        choices[name] = with_agreeing(table, stored[DEFAULT], every, wrong) if name.startswith("target=") else table
+    for name in target_choices(plan) if not wrong else ():
+        notes.append(f"{subset}, {model.name}: every prediction is the label, so {name} changes nothing.")
+    kept = {method.name for method in methods}
+    choices = {name: table[table["method"].isin(kept)] for name, table in choices.items()}
+    finest = f"steps={coarse(loaded.protocol, stored).steps}"
+    left_out = {name for name in kept if is_control(records, name)}
+    whole = stored[DEFAULT][stored[DEFAULT]["method"].isin(kept) & stored[DEFAULT]["item"].isin(every)]
+    return tables(choices, finest, left_out, whole).of(subset, model.name)
+
+
+def with_agreeing(
+    table: pd.DataFrame, default: pd.DataFrame, items: Sequence[str], wrong: Sequence[str]
+) -> pd.DataFrame:
+    """Return values of the other class on all items: where prediction and label agree they are the default's."""
+    known = table[["metric", "method"]].drop_duplicates()
+    same = default[default["item"].isin(set(items) - set(wrong))].merge(known, on=["metric", "method"])
+    return pd.concat([same, table], ignore_index=True)
+
+
+def reference(choice: str, metric: str, finest: str, choices: dict[str, pd.DataFrame]) -> str:
+    """Return what a choice is compared with: the default, at the grid's own steps where the metric has steps."""
+    stepped = choice.startswith(("baseline=", "blur=")) and finest in choices
+    return finest if stepped and metric in set(choices[finest]["metric"]) else DEFAULT
+
+
+def tables(choices: dict[str, pd.DataFrame], finest: str, left_out: set[str], whole: pd.DataFrame) -> Tables:
+    """Return ranks under every choice, how they move, and what a blur does.
+
+    whole: the default on all items, the reference of "target=...".
+    """
+    order = {name: ranked(table) for name, table in choices.items()}
+    everywhere = ranked(whole)
+    moves, blurs = [], []
+    for choice, table in choices.items():
+        for metric in dict.fromkeys(table["metric"]) if choice != DEFAULT else ():
+            name = reference(choice, metric, finest, choices)
+            base = everywhere if choice.startswith("target=") else order[name]
+            after, before = (
+                t[(t["metric"] == metric) & ~t["method"].isin(left_out)].set_index("method")
+                for t in (order[choice], base)
+            )
+            tau, count = order_tau(after["rank"], before["rank"])
+            moves.append({"metric": metric, "choice": choice, "reference": name, "tau": tau, "methods": count})
+            if choice.startswith("blur="):
+                blurs += _blur_rows(choice, metric, table, choices[name], order[name])
+    columns = ["metric", "choice", "value", "method", "n", "mean", "rank"]
+    ranks = pd.concat([t.assign(choice=name, value=t["metric"]) for name, t in order.items()], ignore_index=True)[
+        columns
+    ]
+    move_columns = ["metric", "choice", "reference", "tau", "methods"]
+    blur_columns = ["metric", "choice", "method", "change", "low", "high", "n", "rank", "rank_before"]
+    return Tables(ranks, pd.DataFrame(moves, columns=move_columns), pd.DataFrame(blurs, columns=blur_columns))
+
+
+def _blur_rows(
+    choice: str, metric: str, after: pd.DataFrame, before: pd.DataFrame, order: pd.DataFrame
+) -> list[dict[str, object]]:
+    """Return, per method, what a blur of its maps alone changes: the value, and its rank among the others' own maps."""
+    rows: list[dict[str, object]] = []
+    old = order[order["metric"] == metric].set_index("method")
+    ranks = {str(name): float(value) for name, value in old["rank"].items()}
+    for method, own in after[after["metric"] == metric].groupby("method", sort=True):
+        if str(method) not in ranks:
+            continue
+        better = str(own["better"].iloc[0])
+        was = before[(before["metric"] == metric) & (before["method"] == method)]
+        moved = change(own, was[["item", "value"]], better)
+        mean = own["value"].mean()
+        others = old.drop(index=method)["mean"].dropna()
+        rank = 1 + int(((others < mean) if better == "lower" else (others > mean)).sum())
+        rows.append(
+            {
+                "metric": metric,
+                "choice": choice,
+                "method": str(method),
+                "change": moved.gap,
+                "low": moved.low,
+                "high": moved.high,
+                "n": moved.n,
+                "rank": rank,
+                "rank_before": ranks[str(method)],
+            }
+        )
+    return rows
