@@ -32,7 +32,7 @@ def test_importing_bench_does_not_import_torch():
 
 
 def test_arrows_go_one_way():
-    """types <- data, models <- engine <- methods, metrics <- finetune, pipeline <- board, editor <- health, gate <- cli.
+    """types <- data, models <- engine <- methods, metrics <- finetune, pipeline <- board, editor <- health, gate.
 
     Metrics never import methods, and measuring never imports training.
     """
