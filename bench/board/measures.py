@@ -152,7 +152,7 @@ def over_models(results: list[Sampled]) -> Sampled:
 def measures(frame: pd.DataFrame, provenance: dict[str, Any]) -> Iterator[Measure]:
     """Yield the measures of one subset's records, derived ones included."""
     protocol = provenance.get("protocol", {})
-    ious = tuple(protocol.get("box_ious", BOX_IOUS))
+    ious = box_ious(provenance)
     on_scored = protocol.get("box_tau_from") == "scored"
     for name, rows in frame.groupby("metric", sort=True):
         facts = provenance["metrics"].get(name)
@@ -195,12 +195,22 @@ def expand(
     if rows.empty:
         return
     if facts["reduce"] == "box_accuracy":
-        yield from boxes("box_accuracy" if name == "box_iou" else f"{name}_accuracy", facts, rows, calibration, ious)
+        yield from boxes(box_name(name), facts, rows, calibration, ious)
     elif facts["reduce"] == "pooled_precision":
         pooled = "pixel_ap_pooled" if name == "pixel_histogram" else f"{name}_pooled"
         yield Measure(pooled, {**facts, "title": "pooled pixel average precision", **HIGHER}, rows)
     else:
         yield Measure(name, facts, rows)
+
+
+def box_name(name: str) -> str:
+    """Return the name of the box accuracy of a value."""
+    return "box_accuracy" if name == "box_iou" else f"{name}_accuracy"
+
+
+def box_ious(provenance: dict[str, Any]) -> tuple[float, ...]:
+    """Return the IoU thresholds of a run."""
+    return tuple(provenance.get("protocol", {}).get("box_ious", BOX_IOUS))
 
 
 HIGHER = {"better": "higher", "ranked": True, "lower": 0.0, "upper": 1.0}
@@ -238,20 +248,34 @@ def pairs(rows: pd.DataFrame, calibration: pd.DataFrame) -> Iterator[tuple[pd.Da
 
 
 def hits(scored: pd.DataFrame, choosing: pd.DataFrame, ious: tuple[float, ...], least: int = MIN_CALIBRATION) -> Floats:
-    """Return whether each scored item is a hit at each IoU, [n,ious] of 0, 1 and NaN.
+    """Return whether each scored item is a hit at each IoU, [n,ious] of 0, 1 and NaN, at the taus chosen on `choosing`.
 
-    tau is the first one that gives most hits on `choosing`; with fewer than `least` images there all is NaN. A hit is
-    IoU >= threshold, in float32 since that is how the IoUs are stored (0.7 would miss its own threshold in float64).
+    With fewer than `least` images there all is NaN.
     """
     vectors = stack(list(scored["vector"]))
-    choosing = choosing[choosing["vector"].map(is_scored).astype(bool)]  # others choose nothing
-    reference = stack(list(choosing["vector"]))
-    if choosing["image"].nunique() < least or vectors.shape[1:] != reference.shape[1:]:
+    taus = best_taus(choosing, ious, least)
+    if taus is None or vectors.shape[1] <= max(taus):
         return np.full((len(scored), len(ious)), np.nan)
+    return hits_at(vectors, taus, ious)
+
+
+def best_taus(choosing: pd.DataFrame, ious: tuple[float, ...], least: int = MIN_CALIBRATION) -> list[int] | None:
+    """Return, per IoU, the index of the first tau that gives most hits; None with fewer than `least` images."""
+    choosing = choosing[choosing["vector"].map(is_scored).astype(bool)]  # others choose nothing
+    if choosing.empty or choosing["image"].nunique() < least:
+        return None
+    reference = stack(list(choosing["vector"])).astype(np.float32)
+    return [int((reference >= np.float32(iou)).sum(0).argmax()) for iou in ious]
+
+
+def hits_at(vectors: Floats, taus: Sequence[int], ious: tuple[float, ...]) -> Floats:
+    """Return whether vectors [n,V] of best IoU per tau hit each IoU at its tau, [n,ious] of 0, 1 and NaN.
+
+    A hit is IoU >= threshold, in float32 since that is how the IoUs are stored (0.7 would miss its own threshold in
+    float64).
+    """
     columns = []
-    for iou in ious:
-        limit = np.float32(iou)
-        tau = int((reference.astype(np.float32) >= limit).sum(0).argmax())
-        column = (vectors[:, tau].astype(np.float32) >= limit).astype(np.float64)
+    for iou, tau in zip(ious, taus, strict=True):
+        column = (vectors[:, tau].astype(np.float32) >= np.float32(iou)).astype(np.float64)
         columns.append(np.where(np.isnan(vectors[:, tau]), np.nan, column))
     return np.stack(columns, axis=1)

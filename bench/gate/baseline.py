@@ -18,10 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.board.aggregate import check as check_records
-from bench.board.measures import CORRECT, Measure, measures
+from bench.board.measures import CORRECT, Measure, box_ious, measures
 from bench.board.page import public
 from bench.errors import BenchError, suggestions
 from bench.files import replaced_file
+from bench.gate import thresholds
+from bench.gate.thresholds import Taus
 from bench.pipeline.records import Records
 from bench.protocol import digest
 from bench.registry import split_list
@@ -47,7 +49,7 @@ class Baseline:
 
     frame: columns `COLUMNS`; value is float64, NaN = could not be scored.  facts: those of run.json in `KEPT`, models
     {name: facts}, methods {name: facts}, values {name: id, metric, better, ranked, title, family, calibrated},
-    calibration {model: {subset: digest of the items that chose box thresholds}}.
+    calibration {model: {subset: digest of the items that chose box thresholds}}, thresholds [those taus].
     """
 
     frame: pd.DataFrame
@@ -144,26 +146,40 @@ def save_baseline(baseline: Baseline, path: str | Path) -> None:
         )
 
 
-def from_records(records: Records) -> Baseline:
+def load_run(path: str | Path, baseline: Baseline, stands_for: dict[str, str] | None = None) -> Baseline:
+    """Read a run to be judged: box thresholds are the baseline's, unless its own are better (`thresholds`).
+
+    stands_for: {model of the run: model of the baseline} where the names differ.
+    """
+    if not Path(path).is_dir():
+        return load_baseline(path)
+    new_names = {old: new for new, old in (stands_for or {}).items()}
+    return from_records(Records.load(path), thresholds.from_facts(baseline.facts["thresholds"], new_names))
+
+
+def from_records(records: Records, taus: Taus | None = None) -> Baseline:
     """Reduce records to the values that the gate can judge: means over items with a better direction, costs left out.
 
-    A pooled precision is no mean over items; its per-image version (`pixel_ap`) is judged instead.
+    A pooled precision is no mean over items; its per-image version (`pixel_ap`) is judged instead.  taus: box
+    thresholds to keep where the run's own are not better.
     """
     check_records(records)
     provenance = records.provenance
-    calibrated = {facts["id"] for facts in provenance["metrics"].values() if facts["reduce"] == "box_accuracy"}
+    boxes = thresholds.box_values(records)
+    calibrated = {provenance["metrics"][name]["id"] for name in boxes}
+    used = thresholds.kept(records, taus or {})
     frames, values = [], {}
     for subset, rows in records.frame.groupby("subset", sort=True):
-        for measure in measures(rows, provenance):
-            if judged(measure):
-                values[measure.name] = {**value_facts(measure), "calibrated": measure.facts["id"] in calibrated}
-                frames.append(measure.rows.assign(subset=subset, metric=measure.name)[COLUMNS])
+        for measure in filter(judged, measures(rows, provenance)):
+            values[measure.name] = {**value_facts(measure), "calibrated": measure.facts["id"] in calibrated}
+            paired = thresholds.at_taus(measure, used, str(subset), boxes, box_ious(provenance))
+            frames.append(paired.rows.assign(subset=subset, metric=measure.name)[COLUMNS])
     if not frames:
         raise BenchError("The run has no value to judge (a mean over images that is better low or high); add a metric.")
     facts = {"not_applicable": {}, **{key: provenance[key] for key in KEPT if key in provenance}}
     known = {kind: provenance[kind] for kind in ("models", "methods")}
-    frame = pd.concat(frames, ignore_index=True)
-    return Baseline(frame, {**facts, **known, "values": values, "calibration": calibrations(records)})
+    made = {"values": values, "calibration": calibrations(records), "thresholds": thresholds.as_facts(used)}
+    return Baseline(pd.concat(frames, ignore_index=True), {**facts, **known, **made})
 
 
 def value_facts(measure: Measure) -> dict[str, Any]:

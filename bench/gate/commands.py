@@ -81,13 +81,15 @@ def check(
 
     Every value of every method is compared on the same images; docs/gate.md says how.
     """
-    from bench.gate.baseline import load_baseline
+    from bench.gate.baseline import load_baseline, load_run
     from bench.gate.judge import Rules, judge
     from bench.gate.report import print_verdicts, write_junit, write_markdown
 
     rules = Rules(margin, alpha, miss)
     old = load_baseline(against).chosen(values, models, methods)
-    verdicts = judge(old, load_baseline(folder).renamed(names(stands_for)), rules, other_seed=other_seed)
+    new_names = names(stands_for)
+    run = load_run(folder, old, new_names).renamed(new_names)
+    verdicts = judge(old, run, rules, other_seed=other_seed)
     if junit is not None:
         write_junit(verdicts, junit)
     if summary is not None:

@@ -32,7 +32,8 @@ def check_protocols(baseline: Baseline, run: Baseline, other_seed: bool) -> list
     old, new = ({**default, **one.facts["protocol"]} for one in (baseline, run))
     if old["id"] == new["id"]:
         return []
-    fields = sorted(key for key in {*old, *new} - {"id"} if plain(old.get(key)) != plain(new.get(key)))
+    before, after = (dataclasses.asdict(protocol_of(side)) for side in (baseline, run))
+    fields = sorted(key for key, value in after.items() if before[key] != value)
     if fields == ["seed"] and other_seed:
         return [f"The run has seed {new['seed']} and the baseline {old['seed']}: every draw is another one."]
     advice = "; --other-seed lets the draws differ" if fields == ["seed"] else ""
@@ -42,8 +43,16 @@ def check_protocols(baseline: Baseline, run: Baseline, other_seed: bool) -> list
     )
 
 
+def protocol_of(side: Baseline) -> Protocol:
+    """Return the protocol that the values are of; fields that are younger than they have their defaults."""
+    given = side.facts["protocol"]
+    fields: dict[str, Any] = {f.name: given[f.name] for f in dataclasses.fields(Protocol) if f.name in given}
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    return Protocol(**fields)
+
+
 def plain(value: Any) -> Any:
-    """Return a protocol field as JSON gives it back: tuples as lists."""
+    """Return a fact as JSON gives it back: tuples as lists."""
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -110,10 +119,7 @@ def check_metrics(baseline: Baseline, run: Baseline) -> None:
 
 def at_seed(run: Baseline, name: str, seed: int) -> str:
     """Return the id that a value's metric has under the run's protocol with another seed."""
-    facts, given = run.values[name], run.facts["protocol"]
-    fields: dict[str, Any] = {f.name: given[f.name] for f in dataclasses.fields(Protocol) if f.name in given}
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-    protocol = Protocol(**fields)
+    facts, protocol = run.values[name], protocol_of(run)
     metric = METRICS.get(facts["metric"])
     if metric.id(protocol) != facts["id"]:
         raise BenchError(f"{name} is not defined here as in the run ({facts['id']}); check it with the run's code.")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -90,7 +91,7 @@ def in_bfloat16(forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
 
 def rebuilt(model: Explainee, net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> Explainee:
     """Return a model with another network or normalisation, and everything else as it was."""
-    kept = {"name": model.name, "parent": model.parent, "geometry": model.geometry, "card": model.card}
+    kept: dict[str, Any] = {"name": model.name, "parent": model.parent, "geometry": model.geometry, "card": model.card}
     return Explainee(net, mean, std, model.size, **kept)
 
 

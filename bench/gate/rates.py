@@ -23,7 +23,7 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.files import replaced_file, write_json
-from bench.gate.baseline import RANDOM, Baseline, load_baseline
+from bench.gate.baseline import RANDOM, Baseline, load_baseline, load_run
 from bench.gate.judge import BETTER, CHANGED, REGRESSION, SAME, UNJUDGED, Rules, Verdicts, judge
 from bench.gate.planted import DEFECTS, Defect, planted_run
 from bench.gate.resample import false_alarms, make_null
@@ -60,7 +60,7 @@ class Rerun:
 
 RERUNS = (
     Rerun("threads-1", "1 thread", environment={"OMP_NUM_THREADS": "1"}),
-    Rerun("threads-4", "4 threads", environment={"OMP_NUM_THREADS": "4"}),
+    Rerun("threads-1-batch-7", "1 thread, batches of 7", ("--batch-size", "7"), {"OMP_NUM_THREADS": "1"}),
     Rerun("batch-16", "batches of 16", ("--batch-size", "16")),
     Rerun("batch-64", "batches of 64", ("--batch-size", "64")),
     Rerun("batch-200", "batches of 200", ("--batch-size", "200")),
@@ -165,9 +165,17 @@ Pair = Callable[[], tuple[Baseline, Baseline]]
 
 def nulls(study: Study, reference: Baseline) -> Iterator[tuple[str, str, Pair]]:
     """Yield the pairs of runs that are exchanged: name, title, and how to load them."""
-    yield "null-seed", "two seeds of the tier", lambda: (reference, load_baseline(study.run("seed-1")).chosen())
-    yield "null-precision", "float32 and bfloat16", lambda: (reference, load_baseline(study.run("bfloat16")).chosen())
+    for name, title, run in (
+        ("null-seed", "two seeds of the tier", "seed-1"),
+        ("null-precision", "float32 and bfloat16", "bfloat16"),
+    ):
+        yield name, title, partial(against, study, reference, run)
     yield "null-methods", f"similar methods on photographs ({MODEL})", similar_methods
+
+
+def against(study: Study, reference: Baseline, run: str) -> tuple[Baseline, Baseline]:
+    """Return the reference and another run."""
+    return reference, load_run(study.run(run), reference).chosen()
 
 
 def similar_methods() -> tuple[Baseline, Baseline]:
@@ -187,14 +195,14 @@ def null_row(study: Study, title: str, pair: Pair, margin: bool) -> dict[str, An
 
 def rerun_row(study: Study, reference: Baseline, rerun: Rerun) -> dict[str, Any]:
     """Run and judge a healthy re-run."""
-    run = load_baseline(study.tier(rerun))
+    run = load_run(study.tier(rerun), reference)
     return {"name": rerun.name, "title": rerun.title, **row(judge(reference, run, study.rules, other_seed=True))}
 
 
 def planted_row(study: Study, reference: Baseline, defect: Defect) -> dict[str, Any]:
     """Run and judge a planted defect."""
     planted_run(defect, study.run(defect.name), study.limit)
-    verdicts = judge(reference, load_baseline(study.run(defect.name)), study.rules)
+    verdicts = judge(reference, load_run(study.run(defect.name), reference), study.rules)
     return {"name": defect.name, "title": defect.title, "expected": defect.expected, **row(verdicts)}
 
 

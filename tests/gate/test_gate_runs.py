@@ -195,7 +195,7 @@ def test_check_refuses_bad_input(files, more, said):
 def test_a_tier_is_a_preset_and_words_still_win():
     done = words("run", "--tier", "gate", "--limit", "3", "--calibration", "0", "--plan")
     assert done.returncode == 0, done.stderr
-    assert "3 images, 1 models, 4 methods, 6 metrics" in done.stdout
+    assert "3 images, 1 models, 5 methods, 6 metrics" in done.stdout
     assert "Records go to runs/gate" in done.stdout
     refused = CliRunner().invoke(app, ["run", "--tier", "gat"]).exception
     assert str(refused) == "Unknown tier 'gat'. Did you mean gate?"
@@ -256,10 +256,10 @@ def test_this_project_passes_its_own_gate(tmp_path):
 
 
 def test_a_worse_run_does_not_pass_this_projects_gate(tmp_path):
-    """The committed baseline can fail a run: Grad-CAM's values exchanged for those of the noisy method."""
+    """The committed baseline can fail a run: Grad-CAM's values exchanged for those of saliency."""
     baseline = load_baseline(BASELINE)
     frame = baseline.frame
-    noisy = frame[frame["method"] == "smooth_grad[samples=4]"].assign(method="grad_cam")
+    noisy = frame[frame["method"] == "saliency"].assign(method="grad_cam")
     worse = Baseline(frame[frame["method"] != "grad_cam"].merge(noisy, how="outer"), baseline.facts)
     save_baseline(worse, tmp_path / "worse.parquet")
     verdicts = judge(baseline, load_baseline(tmp_path / "worse.parquet"))

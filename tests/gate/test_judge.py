@@ -24,9 +24,8 @@ from bench.gate.judge import (
     Rules,
     compare,
     judge,
-    mean_difference,
-    mean_over_images,
 )
+from bench.gate.statistics import mean_difference, mean_over_images
 
 floats = st.floats(-1, 1, allow_nan=False).map(lambda v: round(v, 3))
 

@@ -39,6 +39,7 @@ def facts() -> dict[str, Any]:
         },
         "not_applicable": {},
         "calibration": {"net": {"toy": "c1"}},
+        "thresholds": [],
     }
 
 
