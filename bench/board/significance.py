@@ -94,7 +94,7 @@ def bootstrap_p(difference: Floats, error: Floats, images: int) -> Floats:
     scale = np.where(error > small, error * math.sqrt(images / (images - 1)), small)
     p = 2 * t.sf(np.abs(difference) / scale, images - 1)
     p = np.where(np.abs(difference) <= small, 1.0, np.maximum(p, 2.0 ** (1 - images)))
-    return np.asarray(p, dtype=np.float64)
+    return np.asarray(np.where(np.isnan(error), np.nan, p), dtype=np.float64)
 
 
 def effect_sizes(differences: Floats, images: Labels) -> Floats:

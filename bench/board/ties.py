@@ -64,7 +64,9 @@ def sentence(metric: str, facts: dict[str, Any]) -> str:
         if n < facts["images_to_separate"]:
             text += f" (no two methods can below n={facts['images_to_separate']})"
     else:
-        text = f"{metric}: all {facts['methods']} places can be told apart at n={n}"
+        maps = facts["methods"] - sum(len(group) - 1 for group in facts["same_maps"])
+        what = "places" if maps == facts["methods"] else "different maps"
+        text = f"{metric}: all {maps} {what} can be told apart at n={n}" if maps > 1 else f"{metric}: one map, n={n}"
     parts = [text, *(f"{' = '.join(group)}: the same map" for group in facts["same_maps"])]
     if "first_two" in facts:
         parts.append(needed(facts["first_two"]))

@@ -85,7 +85,7 @@ def separation(
     replicates = drawn.replicates[:, [columns[0]]] - drawn.replicates[:, [columns[1]]]
     way = sign(str(measure.facts["better"]))
     low, high = Sampled(way * point, way * replicates).interval()
-    return Separation(first, second, float(way * point[0]), float(low[0]), float(high[0]), int(both.sum()))
+    return Separation(first, second, float(way * point[0]), float(low[0]), float(high[0]), len(set(cells.images)))
 
 
 def distinct(records: Records, model: str) -> set[str]:

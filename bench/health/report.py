@@ -247,8 +247,6 @@ def _verdict(
             _separate(verdict, planted, pairs)
     else:
         verdict.reasons.append(f"{family} makes no claim that an oracle or planted evidence could test")
-    if verdict.separations:
-        verdict.passes = all(one.holds for one in verdict.separations)
     _look_at_spread(verdict)
     return verdict
 
@@ -271,8 +269,13 @@ def _separate(verdict: Verdict, measure: Measure, pairs: Sequence[tuple[str, str
             missed.append(f"{first} over {second}")
         else:
             verdict.separations.append(one)
-    if missed and not verdict.separations:
+    if missed:
         verdict.reasons.append(f"fewer than {MIN_IMAGES} images have both of {', '.join(missed)}")
+    # What was not compared cannot make a metric pass; what fails fails whatever is missing.
+    if not all(one.holds for one in verdict.separations):
+        verdict.passes = False
+    elif not missed:
+        verdict.passes = True
     for first in dict.fromkeys(first for first, _ in pairs):
         wrong = [one for one in verdict.separations if one.first == first and not one.holds]
         if wrong:

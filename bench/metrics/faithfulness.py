@@ -44,15 +44,17 @@ def between(p: Protocol, pixels: int) -> int:
     return len(cuts(features_of(p, pixels), p)) - 2
 
 
-def area_under(curve: torch.Tensor, taken: list[int], rule: str = "fraction") -> torch.Tensor:
-    """Return the trapezoid area [B] of curves [B,P] at the points taken [P], the last of them being everything.
+def area_under(
+    curve: torch.Tensor, taken: list[int], rule: str = "fraction", everything: int | None = None
+) -> torch.Tensor:
+    """Return the trapezoid area [B] of curves [B,P] at the points taken [P]; everything: by default the last of them.
 
     rule: over "fraction": taken/everything; "steps": equal steps from 0 to 1; "sum": steps of length 1.
 
     >>> round(float(area_under(torch.tensor([[1.0, 0.3, 0.0]]), [0, 50, 100])), 6)
     0.4
     """
-    places = torch.tensor(taken, dtype=torch.float64) / taken[-1]
+    places = torch.tensor(taken, dtype=torch.float64) / (everything or taken[-1])
     if rule != "fraction":
         places = torch.arange(len(taken), dtype=torch.float64)
         places = places / max(len(taken) - 1, 1) if rule == "steps" else places
@@ -141,7 +143,7 @@ def curve_scores(
     shown = {"both": slice(None), "last": slice(1, None), "none": slice(1, -1)}[p.curve_ends]
     if not taken[shown]:
         raise BenchError(f"A curve of {len(taken)} points has none without its ends; give the protocol more steps.")
-    return {name: area_under(curve[:, shown], taken[shown], p.curve_area), f"{name}_curve": curve[:, shown]}
+    return {name: area_under(curve[:, shown], taken[shown], p.curve_area, taken[-1]), f"{name}_curve": curve[:, shown]}
 
 
 @register_metric(

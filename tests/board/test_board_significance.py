@@ -147,3 +147,7 @@ def test_holm_rejects_as_its_definition_does(values: list[float]) -> None:
                 break
             rejected.add(int(index))
         assert set(np.flatnonzero(adjusted <= alpha)) == rejected
+
+
+def test_an_unknown_error_is_no_evidence() -> None:
+    assert math.isnan(significance.bootstrap_p(np.array([0.5]), np.array([math.nan]), 200)[0])

@@ -255,3 +255,9 @@ def test_a_ranked_value_that_a_control_wins_is_flagged(toy: SimpleNamespace) -> 
         "toy, net: energy is won by a control, center (.850; best method: a .750): "
         "a map that knows nothing of the model does best."
     ]
+
+
+def test_equal_maps_are_no_places_of_their_own() -> None:
+    facts = {"methods": 3, "images": 60, "images_to_separate": 8, "runs": [], "same_maps": [["a", "b"]]}
+    assert sentence("x", facts) == "x: all 2 different maps can be told apart at n=60; a = b: the same map."
+    assert sentence("x", {**facts, "methods": 2}) == "x: one map, n=60; a = b: the same map."

@@ -23,9 +23,10 @@ from bench.gate.judge import (
     Paired,
     Rules,
     compare,
+    items_needed,
     judge,
 )
-from bench.gate.statistics import mean_difference, mean_over_images
+from bench.gate.statistics import Mean, mean_difference, mean_over_images
 
 floats = st.floats(-1, 1, allow_nan=False).map(lambda v: round(v, 3))
 
@@ -209,6 +210,8 @@ def test_a_newly_unscored_method_is_a_regression():
     row = verdict(old, new)
     assert (row["verdict"], row["lost"], row["n"]) == (REGRESSION, 3, 37)
     assert "no longer scored on 3 of 40 items" in row["reason"]
+    # A wide margin is about values: it does not make room for missing ones.
+    assert verdict(old, new, rules=Rules(margin=1.0))["verdict"] == REGRESSION
     new[("cam", "insertion")][:] = np.nan
     assert verdict(old, new)["verdict"] == REGRESSION
 
@@ -219,6 +222,13 @@ def test_one_unscored_item_within_the_margin_is_a_change_that_is_shown():
     new[("cam", "insertion")][0] = np.nan
     row = verdict(old, new)
     assert (row["verdict"], row["lost"]) == (CHANGED, 1)
+
+
+def test_more_items_are_needed_than_there_are_where_a_cell_is_open():
+    """20 images, slack 1.69 standard errors: t of 19 asks for 1.73, the normal only for 1.64 (19 images)."""
+    gap = Mean(0.0169 - 0.05, 0.01, 19)
+    assert items_needed(gap, 0.05, 20, 0.05) == 21
+    assert items_needed(Mean(-0.06, 0.01, 19), 0.05, 20, 0.05) == math.inf
 
 
 def test_a_newly_scored_item_is_no_loss():

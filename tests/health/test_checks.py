@@ -184,3 +184,11 @@ def test_equal_maps_count_once():
 def test_spaced_keeps_the_ends():
     assert spaced(list("abcdefg"), 3) == ["a", "d", "g"]
     assert spaced(["a"], 3) == ["a"]
+
+
+def test_a_separation_counts_images_and_not_items():
+    """Four items of two images are two images."""
+    table = {"oracle": [0.9, 0.8, 0.7, 0.6], "random": [0.4, 0.3, 0.2, 0.1]}
+    items = ["a:0", "a:1", "b:0", "b:1"]
+    records = build(row(i, m, "energy", v) for m, values in table.items() for i, v in zip(items, values, strict=True))
+    assert separation(measure(records, "energy"), "net", "oracle", "random").n == 2

@@ -235,3 +235,19 @@ def test_masking_metrics_lose_to_fake_cam():
     means = frame[frame["metric"] == "average_drop"].groupby("method")["value"].mean()
     assert means["fake_cam"] <= means["planted"] + 1e-3
     assert means["planted"] < means["random"]
+
+
+def test_a_control_that_is_missing_leaves_the_verdict_open():
+    """Better than the centre says nothing about random; worse than the centre is a failure all the same."""
+    from board.conftest import build, scalars
+
+    from bench.health.checks import Spread, directed
+    from bench.health.report import Verdict, _separate
+
+    for centre, passes in ((0.2, None), (0.95, False)):
+        records = build(scalars("energy", {"oracle": [0.9, 0.8, 0.9, 0.8], "center_gaussian": [centre] * 4}))
+        (measure,) = [m for m in directed(records, "toy") if m.name == "energy"]
+        verdict = Verdict("toy", "net", "energy", {}, True, Spread(0.0, 0.0, 1.0, 2))
+        _separate(verdict, measure, [("oracle", "random"), ("oracle", "center_gaussian")])
+        assert verdict.passes is passes
+        assert "oracle over random" in verdict.reasons[0]

@@ -371,3 +371,11 @@ def test_only_quantus_leaves_out_an_end_of_the_curve():
         assert len(curve) == points, name
         has_start = bool(np.isclose(curve[0], float(clean[1]), atol=1e-6))
         assert has_start == (not name.startswith("quantus")), name
+
+
+def test_a_curve_without_ends_is_a_part_of_the_whole():
+    """Points 1..27 of 28 span 26/28 of the axis, not all of it."""
+    from bench.metrics.faithfulness import area_under
+
+    whole = list(range(29))
+    assert float(area_under(torch.ones(1, 27), whole[1:-1], "fraction", 28)) == pytest.approx(26 / 28)
