@@ -162,7 +162,8 @@ def items_needed(gap: Mean, margin: float, n: int, miss: float) -> float:
     slack = gap.point + margin
     if slack <= 0 or gap.freedom < 1:
         return math.inf
-    return max(n + 1, math.ceil(n * (stats.t.isf(miss, gap.freedom) * gap.error / slack) ** 2))
+    steps = float(stats.t.isf(miss, gap.freedom)) * gap.error / slack
+    return max(n + 1, math.ceil(n * steps**2))
 
 
 @dataclass(frozen=True)
