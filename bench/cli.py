@@ -564,6 +564,7 @@ def _run(plan: Plan, folder: Path, executor: Executor | None = None) -> Records:
 
     from bench.pipeline.evaluate import Progress as State
     from bench.pipeline.evaluate import run_plan, waiting_tasks
+    from bench.pipeline.ledger import sentence, told
 
     rates = _announce(plan, folder)
     waiting = waiting_tasks(plan, folder)
@@ -579,7 +580,10 @@ def _run(plan: Plan, folder: Path, executor: Executor | None = None) -> Records:
     with stoppable(words), Progress(*columns, console=errors, refresh_per_second=2) as bar:
         shown = bar.add_task("starting", total=plan.seconds(rates, waiting) or 1)
 
+        last: list[State] = []
+
         def progress(state: State) -> None:
+            last[:] = [state]
             task = state.task
             bar.update(
                 shown,
@@ -587,7 +591,12 @@ def _run(plan: Plan, folder: Path, executor: Executor | None = None) -> Records:
                 advance=plan.task_seconds(task, rates),
             )
 
-        return run_plan(plan, folder, command=command_line(), progress=progress, executor=executor)
+        records = run_plan(plan, folder, command=command_line(), progress=progress, executor=executor)
+    if last:
+        say(sentence(told(last[0].asked, last[0].counts)))
+    for note in records.provenance["notes"]:
+        errors.print(f"! {note}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+    return records
 
 
 def _show_board(folder: Path, publish: Path | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
@@ -11,16 +11,18 @@ import torch
 
 from bench.engine.prober import (
     Counts,
+    Fill,
     Job,
     Prober,
-    blend,
     gaussian_blur,
     kernel_blur,
     probability,
+    ranks_of,
     replace_ranked,
     target_log_odds,
     target_logits,
 )
+from bench.engine.probes import Key, Probes, digests
 from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.protocol import ProtocolView
@@ -51,6 +53,7 @@ class Rerun(Protocol):
 
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Hashable)
 
 Colour = tuple[float, float, float]
 
@@ -64,19 +67,34 @@ MINIMUM = "minimum"
 class Background:
     """What all methods' cases on one batch share: blurred images and their logits, the tie-break order of pixels, and
     whatever else metrics make once per batch (attacked images, randomised networks, and their traces).
+
+    probes: the perturbed images that have been run.
     """
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
+        self.probes = Probes(trace.prober, trace.size)
+        self._empty: dict[Hashable, torch.Tensor] = {}
         self._blurred: dict[Hashable, tuple[torch.Tensor, torch.Tensor]] = {}
         self._ties: dict[int, torch.Tensor] = {}
-        self._shared: dict[Hashable, Any] = {}
+        self._shared: dict[Hashable, tuple[Any, int]] = {}
 
-    def shared(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what several cases need, made by the first of them; key: says what it is, with its parameters."""
+    def shared(self, key: Hashable, make: Callable[[], T]) -> tuple[T, int]:
+        """Return what several cases need, made by the first of them, and the forwards that it took.
+
+        key: says what it is, with its parameters.
+        """
         if key not in self._shared:
-            self._shared[key] = make()
-        return self._shared[key]  # type: ignore[no-any-return]
+            counts = self.trace.prober.counts
+            before = counts.forwards
+            made = make()
+            self._shared[key] = made, counts.forwards - before
+        return self._shared[key]
+
+    def name_of(self, images: torch.Tensor) -> Hashable:
+        """Return what images [B,3,H,W] (or a colour) of this background are called, or None for any others."""
+        kept = {**{key: pair[0] for key, pair in self._blurred.items()}, **self._empty}
+        return next((key for key, known in kept.items() if known is images), None)
 
     def blurred(self, sigma_224: float, radius_sigmas: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return blurred images [B,3,H,W] and their logits [B,C]; sigma = sigma_224 * min(H,W)/224 pixels."""
@@ -98,9 +116,15 @@ class Background:
 
     def empty(self, colour: Colour | str) -> torch.Tensor:
         """Return what is left where every pixel is removed: [1,3,1,1], or [B,3,1,1] for `MINIMUM`."""
-        if not isinstance(colour, str):
-            return self.trace.model.colour(colour)[None]
-        return self.trace.images.amin((1, 2, 3), keepdim=True).expand(-1, self.trace.images.shape[1], 1, 1)
+        key = ("empty", colour)
+        if key not in self._empty:
+            images = self.trace.images
+            self._empty[key] = (
+                images.amin((1, 2, 3), keepdim=True).expand(-1, images.shape[1], 1, 1)
+                if isinstance(colour, str)
+                else self.trace.model.colour(colour)[None]
+            )
+        return self._empty[key]
 
     def empty_logits(self, colour: Colour | str) -> torch.Tensor:
         """Return the logits of the empty image: [C], run once per model, or [B,C] for `MINIMUM`, once per image."""
@@ -123,10 +147,6 @@ class Background:
         return self._ties[seed]
 
 
-Masking = tuple[Colour | str, int]
-"""(colour behind the mask, number of thresholds)."""
-
-
 def unit(maps: torch.Tensor) -> torch.Tensor:
     """Return unit(L) = mm(max(L,0)) of each map of [B,H,W], in [0,1]; a constant one becomes zeros."""
     return min_max(maps.clamp(min=0))
@@ -144,6 +164,10 @@ class Case:
 
     A metric reads: maps, trace (images, targets, logits, ids), truth, protocol (its declared fields), prober, and the
     shared quantities below. Maps with a non-finite value are zeros here; their scores become NaN afterwards.
+
+    reuses: take probes that other cases of the background have run. A method's own case does not, so that what it
+    costs does not depend on who came before.  asked, probed: forwards that the metric at hand has asked for, and those
+    of them that are probes.
     """
 
     def __init__(
@@ -156,6 +180,7 @@ class Case:
         spent: Spent | None = None,
         seed: int = 0,
         rerun: Rerun | None = None,
+        reuses: bool = False,
     ) -> None:
         self.trace = trace
         self.finite = torch.isfinite(maps).flatten(1).all(1)
@@ -165,13 +190,17 @@ class Case:
         self.spent = spent
         self.seed = seed
         self.rerun = rerun
-        self._threshold_log_odds: dict[Masking, dict[tuple[int, int, str], float]] = {}
+        self.asked = self.probed = 0
+        self.probes = self.background.probes if reuses else Probes(trace.prober, trace.size)
+        self._digests: dict[Hashable, list[bytes]] = {}
+        self._shown: dict[Colour | str, torch.Tensor] = {}  # the images under unit(L), by what is behind them
         self._orders: dict[tuple[str, int], torch.Tensor] = {}
         self._ranks: dict[tuple[str, int], torch.Tensor] = {}
 
     def under(self, protocol: ProtocolView) -> Case:
         """Put this case under another metric's view of the protocol and return it; what is computed stays shared."""
         self.protocol = protocol
+        self.asked = self.probed = 0
         return self
 
     def __len__(self) -> int:
@@ -202,7 +231,9 @@ class Case:
         """
         if self.rerun is None:
             raise NotApplicable("Maps alone cannot be made again; give the method that made them.")
+        before = self.prober.counts.forwards
         maps = self.rerun(trace, **parameters)
+        self.asked += self.prober.counts.forwards - before
         if trace is not self.trace:
             trace.drop_large()  # dozens of such traces live as long as the batch
         finite = torch.isfinite(maps).flatten(1).all(1)
@@ -210,7 +241,10 @@ class Case:
 
     def shared(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return what all methods' cases of this batch and these classes share, made once (see `Background`)."""
-        return self.background.shared((key, tuple(self.trace.targets.tolist())), make)
+        asked = self.asked
+        made, forwards = self.background.shared((key, tuple(self.trace.targets.tolist())), make)
+        self.asked = asked + forwards  # those of making it are in there
+        return made
 
     # --- views of the map
 
@@ -257,10 +291,11 @@ class Case:
         """
         key = (self.tie_rule, channels)
         if key not in self._orders:
-            values = self.maps.flatten(1).repeat(1, channels)
-            ties = self._ties(*key)
+            device = self.trace.images.device  # a GPU sorts as the CPU does: stably
+            values = self.maps.to(device).flatten(1).repeat(1, channels)
+            ties = self._ties(*key).to(device)
             order = values.gather(1, ties).argsort(dim=1, descending=True, stable=True)
-            self._orders[key] = ties.gather(1, order)
+            self._orders[key] = ties.gather(1, order).cpu()
         return self._orders[key]
 
     def _ties(self, rule: str, channels: int) -> torch.Tensor:
@@ -275,9 +310,7 @@ class Case:
         """Return the rank [B,channels*N] int32 of every channel of every pixel, 0 = most relevant; see `ordered`."""
         key = (self.tie_rule, channels)
         if key not in self._ranks:
-            order = self.ordered(channels)
-            places = torch.arange(order.shape[1], dtype=torch.int32).expand(order.shape)
-            self._ranks[key] = torch.empty(order.shape, dtype=torch.int32).scatter_(1, order, places)
+            self._ranks[key] = ranks_of(self.ordered(channels))
         return self._ranks[key]
 
     # --- probes
@@ -297,11 +330,13 @@ class Case:
 
     def evidence(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the targets' log-odds [B], or logits under score = "logit", of logits [B,C] (or [C] for all)."""
+        self.asked += len(self)
         read = target_logits if self.raw else target_log_odds
         return read(logits.expand(len(self), -1), self.trace.targets)
 
     def run(self, job: Job) -> torch.Tensor:
-        """Run a job; return the targets' log-odds [n], or logits under score = "logit"."""
+        """Run a job now; return the targets' log-odds [n], or logits under score = "logit"."""
+        self.asked += len(job)
         (values,) = (self.prober.target_logits if self.raw else self.prober.log_odds)([job], self.trace.size)
         return values
 
@@ -314,11 +349,60 @@ class Case:
 
         Logits under score = "logit".  channels: 3 where a pixel's channels are features of their own.
         """
-        size, steps = len(self), len(cuts)
-        rows = torch.arange(size).repeat_interleave(steps)
-        wanted = torch.tensor(cuts).repeat(size)
-        fill = replace_ranked(first, second, self.ranked(channels), rows, wanted)
-        return self.run(Job(self.trace.targets[rows], fill)).view(size, steps)
+
+        def fill(rows: torch.Tensor, steps: list[int]) -> Fill:
+            return replace_ranked(first, second, self.ordered(channels), rows, torch.tensor(steps))
+
+        names = [self._name(images) for images in (first, second)]
+        if None in names:  # images of the metric's own: nobody else can have run them
+            rows = torch.arange(len(self)).repeat_interleave(len(cuts))
+            job = Job(self.trace.targets[rows], fill(rows, cuts * len(self)))
+            return self.run(job).view(len(self), len(cuts))
+        return self.by_rank(("curve", *names), cuts, fill, channels)
+
+    def _name(self, images: torch.Tensor) -> Hashable:
+        return "images" if images is self.trace.images else self.background.name_of(images)
+
+    def by_rank(
+        self, recipe: Key, steps: list[S], fill: Callable[[torch.Tensor, list[S]], Fill], channels: int = 1
+    ) -> torch.Tensor:
+        """Return log-odds [B, len(steps)], or logits under score = "logit", of images that follow from the ranking.
+
+        recipe, steps: say, with the ranking of each image's pixels, what its images are; who asks for the same gets
+        the same forward.  fill: writes the images of these rows [n] at these steps, n of them.
+        """
+        rankings = self._digested("order", channels)
+        wanted = [(row, ranking, step) for row, ranking in enumerate(rankings) for step in steps]
+        return self._probed((*recipe, channels), wanted, fill, self.raw).view(len(self), len(steps))
+
+    def _digested(self, what: str, channels: int = 1) -> list[bytes]:
+        """Return a digest of each image's order ("order") or of its unit(L) ("unit")."""
+        key = (what, self.tie_rule if what == "order" else "", channels)
+        if key not in self._digests:
+            self._digests[key] = digests(self.ordered(channels) if what == "order" else self.unit)
+        return self._digests[key]
+
+    def _probed(
+        self,
+        recipe: Key,
+        wanted: Sequence[tuple[int, Hashable, S]],
+        fill: Callable[[torch.Tensor, list[S]], Fill],
+        raw: bool,
+    ) -> torch.Tensor:
+        """Return log-odds or raw logits [n] of the wanted probes: (image's row, what it follows from, step)."""
+        targets = self.trace.targets.tolist()
+        keys = [(recipe, raw, row, targets[row], source, step) for row, source, step in wanted]
+
+        def job(places: list[int]) -> Job:
+            rows = torch.tensor([wanted[place][0] for place in places])
+            return Job(self.trace.targets[rows], fill(rows, [wanted[place][2] for place in places]))
+
+        values = self.probes.values(keys, job, raw)
+        self.asked += len(wanted)
+        self.probed += len(wanted)
+        if self.probes is not self.background.probes:
+            self.background.probes.publish(dict(zip(keys, values, strict=True)))
+        return torch.tensor(values, dtype=torch.float64)
 
     def masked_log_odds(self, colour: Colour | str, steps: Iterable[int], thresholds: int) -> torch.Tensor:
         """Return log-odds [B,T] of unit(L), cut at each step t, masking the image: m*x + (1-m)*b.
@@ -326,23 +410,26 @@ class Case:
         At t the lowest floor(t*N/thresholds) pixels are set to 0 and the rest keeps its soft value. Cuts that only
         reach pixels that are 0 already change nothing, so they share the forward of t = 0.
         """
-        steps = list(steps)
-        known = self._threshold_log_odds.setdefault((colour, thresholds), {})
-        zeros = (self.unit == 0).flatten(1).sum(1)
         pixels = self.unit[0].numel()
-        wanted: list[tuple[int, int, str]] = []  # (image, step, tie rule) that have to be run
-        place: dict[tuple[int, int], tuple[int, int, str]] = {}
-        for image in range(len(self)):
-            for t in steps:
-                # Nothing is cut at t = 0, whatever the tie rule: metrics that read it and others share that mask.
-                run = (image, t, self.tie_rule) if t * pixels // thresholds > int(zeros[image]) else (image, 0, "")
-                place[image, t] = run
-                if run not in known and run not in wanted:
-                    wanted.append(run)
-        if wanted:
-            known.update(self._run_masks(wanted, colour, thresholds))
-        table = [[known[place[i, t]] for t in steps] for i in range(len(self))]
-        return torch.tensor(table, dtype=torch.float64)
+        removed = [t * pixels // thresholds for t in steps]
+        zeros = (self.unit == 0).flatten(1).sum(1).tolist()
+        # Nothing is cut at t = 0, whatever the order: metrics that read it and others share that mask.
+        wanted: list[tuple[int, Hashable, int]] = [
+            (row, (unit, order), pixels - cut) if cut > zeros[row] else (row, unit, pixels)
+            for row, (unit, order) in enumerate(zip(self._digested("unit"), self._digested("order"), strict=True))
+            for cut in removed
+        ]
+        odds = self._probed(("masked", colour), wanted, lambda *places: self._masked(colour, *places), raw=False)
+        return odds.view(len(self), len(removed))
+
+    def _masked(self, colour: Colour | str, rows: torch.Tensor, kept: list[int]) -> Fill:
+        """Write the images at `rows` [n] under unit(L), of which the first `kept` pixels are kept and the rest is 0."""
+        behind = self.background.empty(colour)
+        if colour not in self._shown:
+            images = self.trace.images.contiguous(memory_format=torch.channels_last)
+            mask = self.unit.to(images.device)[:, None]
+            self._shown[colour] = torch.lerp(behind.expand_as(images), images, mask.expand_as(images))
+        return replace_ranked(self._shown[colour], behind, self.order, rows, torch.tensor(kept))
 
     def cut(self, steps: torch.Tensor, thresholds: int, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Return unit(L) of the images at `rows` [n] (default: all) with its lowest floor(t*N/thresholds) pixels set
@@ -352,18 +439,3 @@ class Case:
         pixels = self.unit[0].numel()
         kept = self.rank[rows] < (pixels - steps * pixels // thresholds)[:, None]
         return self.unit[rows] * kept.view(-1, *self.trace.size)
-
-    def _run_masks(
-        self, wanted: list[tuple[int, int, str]], colour: Colour | str, thresholds: int
-    ) -> dict[tuple[int, int, str], float]:
-        rows = torch.tensor([image for image, _, _ in wanted])
-        steps = torch.tensor([t for _, t, _ in wanted])
-        height, width = self.trace.size
-
-        def masks(index: torch.Tensor) -> torch.Tensor:
-            return self.cut(steps[index], thresholds, rows[index])
-
-        behind = self.background.empty(colour)
-        fill = blend(self.trace.images, behind[0] if len(behind) == 1 else behind, rows, masks)
-        (odds,) = self.prober.log_odds([Job(self.trace.targets[rows], fill)], (height, width))
-        return dict(zip(wanted, odds.tolist(), strict=True))

@@ -1,7 +1,7 @@
 """The prober: the only place where perturbed images are built, packed into full batches, run and counted.
 
 Methods (Score-CAM) and metrics (deletion) hand it jobs; a job knows how to write its images into a buffer. Jobs that
-are handed over together are packed together, so batches stay full across images, steps and channels.
+are handed over together are packed together, so batches stay full across images, steps, channels, maps and metrics.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 
 from bench.engine.imputation import impute
-from bench.engine.memory import keep_memory
+from bench.engine.memory import keep_memory, out_of_memory, release_memory
 from bench.errors import BenchError
 from bench.models.explainee import Explainee, untouched
 
 Fill = Callable[[torch.Tensor, torch.Tensor], None]
+Read = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 FOLD_SIGMAS = 4.0
 """How far out the tails of a folded kernel are counted: scipy's `gaussian_filter` truncates there."""
@@ -64,10 +65,45 @@ class Job:
         return len(self.targets)
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Images number `index` [m] of a job, which lie side by side in a batch."""
+
+    job: Job
+    index: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def halves(pieces: Sequence[Piece], count: int) -> tuple[list[Piece], list[Piece]]:
+    """Cut the pieces of a batch of `count` images in two: the first count // 2 images, and the others."""
+    first, second, room = [], [], count // 2
+    for piece in pieces:
+        first += [Piece(piece.job, piece.index[:room])] if room else []
+        second += [Piece(piece.job, piece.index[room:])] if len(piece) > room else []
+        room = max(0, room - len(piece))
+    return first, second
+
+
+@dataclass(frozen=True)
+class Started:
+    """Jobs that have been given to the device: their lengths, and the values of all of them, end to end, in parts."""
+
+    lengths: list[int]
+    parts: list[torch.Tensor]
+
+    def values(self) -> list[torch.Tensor]:
+        """Wait for the device and return each job's values, [n] float64 on the CPU."""
+        everything = torch.cat(self.parts).cpu() if self.parts else torch.empty(0, dtype=torch.float64)
+        return list(torch.split(everything, self.lengths))
+
+
 class Prober:
     """Runs jobs through one model in full batches and counts what is run.
 
-    batch_size: images per forward; part of the plan, since it may move the last bits of a result.
+    batch_size: images per forward; part of the plan, since it may move the last bits of a result. Where memory is too
+    short for it the prober goes on with smaller batches, and `reduced_to` says with which.
     compiled: run jobs through `torch.compile` (fused layers, the same values to 1e-4); takes some seconds to make.
     """
 
@@ -79,6 +115,7 @@ class Prober:
             keep_memory()
         self.batch_size = batch_size or default_batch_size(model.size, model.device.type)
         self.counts = Counts()
+        self.reduced_to: int | None = None
         self._buffer: torch.Tensor | None = None
         self._colour_logits: dict[tuple[float, ...], torch.Tensor] = {}
 
@@ -94,38 +131,55 @@ class Prober:
         other.model = self.model.at(layer)
         return other
 
-    @torch.inference_mode()
     def log_odds(self, jobs: Sequence[Job], size: tuple[int, int]) -> list[torch.Tensor]:
         """Return log(p_c / (1 - p_c)) of every image of every job, each [n] float64 on the CPU.
 
         p_c = sigmoid(log-odds) is the float64 softmax of the float32 logits; the log-odds keep what p loses near 1.
         """
-        return self._run_jobs(jobs, size, target_log_odds)
+        return self.start(jobs, size).values()
 
-    @torch.inference_mode()
     def target_logits(self, jobs: Sequence[Job], size: tuple[int, int]) -> list[torch.Tensor]:
         """Return the target's logit S_c of every image of every job, each [n] float64 on the CPU."""
-        return self._run_jobs(jobs, size, target_logits)
+        return self.start(jobs, size, raw=True).values()
 
-    def _run_jobs(
-        self,
-        jobs: Sequence[Job],
-        size: tuple[int, int],
-        read: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    ) -> list[torch.Tensor]:
-        results = [torch.empty(len(job), dtype=torch.float64) for job in jobs]
+    @torch.inference_mode()
+    def start(self, jobs: Sequence[Job], size: tuple[int, int], raw: bool = False) -> Started:
+        """Run jobs and return what holds their log-odds (or, raw, their target logits).
+
+        A GPU is only told what to do: it works on until `values` is read, while the CPU does other things.
+        """
+        read = _own_logits if raw else _log_odds
+        parts: list[torch.Tensor] = []
         for pieces in self._batches(jobs):
-            count = sum(len(index) for _, index in pieces)
-            out = self._images(count, size)
-            at = 0
-            for number, index in pieces:
-                jobs[number].fill(out[at : at + len(index)], index)
-                at += len(index)
-            values = read(self._run(out, count), torch.cat([jobs[n].targets[index] for n, index in pieces]))
-            parts = torch.split(values, [len(index) for _, index in pieces])
-            for (number, index), part in zip(pieces, parts, strict=True):
-                results[number][index] = part
-        return results
+            parts += self._values([Piece(jobs[number], index) for number, index in pieces], size, read)
+        return Started([len(job) for job in jobs], parts)
+
+    def _values(self, pieces: list[Piece], size: tuple[int, int], read: Read) -> list[torch.Tensor]:
+        """Return the values of one batch, on the device; a batch that memory is too short for is run in halves."""
+        count = sum(map(len, pieces))
+        try:
+            return [self._batch(pieces, count, size, read)]
+        except (RuntimeError, MemoryError) as error:
+            if count == 1 or not out_of_memory(error):
+                raise
+        # Outside the except: the error's traceback holds on to what is to be freed.
+        self.shrink(count // 2)
+        return [part for half in halves(pieces, count) for part in self._values(half, size, read)]
+
+    def _batch(self, pieces: list[Piece], count: int, size: tuple[int, int], read: Read) -> torch.Tensor:
+        out = self._images(count, size)
+        at = 0
+        for piece in pieces:
+            piece.job.fill(out[at : at + len(piece)], piece.index)
+            at += len(piece)
+        targets = torch.cat([piece.job.targets[piece.index] for piece in pieces])
+        return read(self._run(out, count), targets)
+
+    def shrink(self, batch_size: int) -> None:
+        """Run smaller batches from now on, and give back the memory that is not needed for them."""
+        self.batch_size = self.reduced_to = max(1, batch_size)
+        self._buffer = self._compiled = None
+        release_memory(self.model.device)
 
     def _batches(self, jobs: Sequence[Job]) -> Iterator[list[tuple[int, torch.Tensor]]]:
         """Cut the jobs, laid end to end, into full batches: lists of (job number, indices into that job)."""
@@ -200,18 +254,34 @@ def default_batch_size(side: int, device: str = "cpu") -> int:
 
 
 def target_log_odds(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the float64 log-odds [n] of the targets [n] for float32 logits [n,C]: S_c - logsumexp of the others."""
-    wide = logits.detach().to("cpu", torch.float64)
-    index = targets.cpu()[:, None]
+    """Return the log-odds [n] float64 of the targets [n] for float32 logits [n,C]: S_c - logsumexp of the others."""
+    return _log_odds(logits, targets).cpu()
+
+
+def target_logits(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the targets' logits [n] float64 of logits [n,C]."""
+    return _own_logits(logits, targets).cpu()
+
+
+def _log_odds(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return `target_log_odds` where the logits are: on a GPU nothing waits for it."""
+    wide, index = _wide(logits, targets)
     own = wide.gather(1, index)[:, 0]
     if wide.shape[1] == 1:
         return torch.full_like(own, torch.inf)
     return own - wide.scatter(1, index, -torch.inf).logsumexp(1)
 
 
-def target_logits(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the targets' logits [n] float64 of logits [n,C]."""
-    return logits.detach().to("cpu", torch.float64).gather(1, targets.cpu()[:, None])[:, 0]
+def _own_logits(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    wide, index = _wide(logits, targets)
+    return wide.gather(1, index)[:, 0]
+
+
+def _wide(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return logits [n,C] as float64, and targets [n,1] beside them; Apple's GPUs have no float64."""
+    device = "cpu" if logits.device.type == "mps" else logits.device
+    wide = logits.detach().to(device).double()
+    return wide, targets.to(device, non_blocking=True)[:, None]
 
 
 def probability(log_odds: torch.Tensor) -> torch.Tensor:
@@ -223,26 +293,81 @@ def probability(log_odds: torch.Tensor) -> torch.Tensor:
 
 
 def replace_ranked(
-    first: torch.Tensor, second: torch.Tensor, rank: torch.Tensor, rows: torch.Tensor, cuts: torch.Tensor
+    first: torch.Tensor, second: torch.Tensor, order: torch.Tensor, rows: torch.Tensor, cuts: torch.Tensor
 ) -> Fill:
-    """Images in which the pixels ranked below a cut come from `first`, the others from `second`.
+    """Images in which the first pixels of an order, as many as a cut says, come from `first`, the others from `second`.
 
-    first, second: [B,3,H,W] (or [1,3,1,1] for one colour, [B,3,1,1] for one each).  rank: [B,H*W] int32, 0 = most
-    relevant; or [B,3*H*W], the ranks of single channels.  rows, cuts: [n] - image n is made of image rows[n], with
-    cuts[n] pixels (or channels) from `first`. All channels of a pixel change together where pixels are ranked.
+    first, second: [B,3,H,W] (or [1,3,1,1] for one colour, [B,3,1,1] for one each).  order: [B,H*W] int64, the pixels'
+    indices, most relevant first; or [B,3*H*W], indices channel*H*W + pixel of single channels.  rows, cuts: [n] - image
+    n is made of image rows[n], with cuts[n] pixels (or channels) from `first`. All channels of a pixel change together
+    where pixels are ordered.
     """
     height, width = (first if first.shape[-1] > 1 else second).shape[-2:]
-    ranks = rank.view(len(rank), -1, height, width)
-    if first.device.type != "cpu":
-        ranks = ranks.to(first.device)
+    if first.device.type == "cpu":
+        return _replaced_in_place(first, second, order, rows, cuts, (height, width))
+    ranks = ranks_of(order.to(first.device, non_blocking=True)).view(len(order), -1, height, width)
+    levels = cuts.to(first.device, torch.int32, non_blocking=True).view(-1, 1, 1, 1)
 
     def fill(out: torch.Tensor, index: torch.Tensor) -> None:
         # One torch.where per source image: its steps sit side by side, so no image is gathered once per step.
+        start = int(index[0])
         for row, place in _runs(rows[index]):
-            cut = cuts[index[place]].to(ranks.device, torch.int32).view(-1, 1, 1, 1)
+            cut = levels[start + place.start : start + place.stop]
             torch.where(ranks[row] < cut, _at(first, row), _at(second, row), out=out[place])
 
     return fill
+
+
+def _replaced_in_place(
+    first: torch.Tensor,
+    second: torch.Tensor,
+    order: torch.Tensor,
+    rows: torch.Tensor,
+    cuts: torch.Tensor,
+    size: tuple[int, int],
+) -> Fill:
+    """Return `replace_ranked` for a CPU: each image is a copy of the one before it, with what lies between their cuts
+    replaced; ten times faster than choosing every pixel of every image anew, and the same bytes.
+    """
+    by_channel = order.shape[1] > size[0] * size[1]
+
+    def fill(out: torch.Tensor, index: torch.Tensor) -> None:
+        for row, place in _runs(rows[index]):
+            one, two = (_features(_at(images, row), size, by_channel) for images in (first, second))
+            places = _interleaved(order[row]) if by_channel else order[row]
+            made = _features(out[place], size, by_channel)
+            reached, before = 0, two
+            for image, cut in zip(made, cuts[index[place]].tolist(), strict=True):
+                if cut < reached:  # steps that do not rise start anew
+                    reached, before = 0, two
+                image.copy_(before)
+                changed = places[reached:cut]
+                image.index_copy_(0, changed, one[changed])
+                reached, before = cut, image
+            if made.data_ptr() != out[place].data_ptr():  # a buffer that is not channels_last
+                out[place] = made.view(len(made), *size, -1).permute(0, 3, 1, 2)
+
+    return fill
+
+
+def _features(images: torch.Tensor, size: tuple[int, int], by_channel: bool) -> torch.Tensor:
+    """Return images [...,3,H,W], or colours [...,3,1,1], as rows of features [...,H*W,3], by channel [...,3*H*W,1];
+    a view where channels lie last in memory.
+    """
+    last = images.expand(*images.shape[:-2], *size).movedim(-3, -1)
+    return last.reshape(*last.shape[:-3], -1, 1 if by_channel else last.shape[-1])
+
+
+def _interleaved(order: torch.Tensor) -> torch.Tensor:
+    """Return indices channel*N + pixel as pixel*3 + channel, where they lie in channels_last memory."""
+    pixels = len(order) // 3
+    return order % pixels * 3 + order // pixels
+
+
+def ranks_of(order: torch.Tensor) -> torch.Tensor:
+    """Return the rank [B,n] int32 of every index of an order [B,n], 0 = first."""
+    places = torch.arange(order.shape[1], dtype=torch.int32, device=order.device).expand(order.shape)
+    return torch.empty(order.shape, dtype=torch.int32, device=order.device).scatter_(1, order, places)
 
 
 def impute_ranked(

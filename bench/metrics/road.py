@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from bench.engine.case import Case
-from bench.engine.prober import Job, impute_ranked
+from bench.engine.prober import Fill, impute_ranked
 from bench.metrics.base import Scores, Value, register_metric
 
 
@@ -35,14 +35,17 @@ def road(case: Case) -> Scores:
     in the order of the tie rule: a percentile of the values would remove every pixel of a mostly-zero map.
     """
     fractions, pixels, size = case.protocol.road_fractions, case.maps[0].numel(), len(case)
-    counts = torch.tensor([int(fraction * pixels + 0.5) for fraction in fractions])
+    counts = [int(fraction * pixels + 0.5) for fraction in fractions]
     # Per image: the most relevant at each fraction, then the least relevant.
-    low = torch.cat([torch.zeros_like(counts), pixels - counts]).repeat(size)
-    high = torch.cat([counts, torch.full_like(counts, pixels)]).repeat(size)
-    rows = torch.arange(size).repeat_interleave(2 * len(fractions))
-    noise = case.shared(("road noise", case.protocol.road_noise), lambda: _noise(case))
-    fill = impute_ranked(case.trace.images, noise, case.rank, rows, low, high)
-    scores = case.scored(case.run(Job(case.trace.targets[rows], fill)))
+    removed = [(0, count) for count in counts] + [(pixels - count, pixels) for count in counts]
+    sigma: float = case.protocol.road_noise
+    noise = case.shared(("road noise", sigma), lambda: _noise(case))
+
+    def fill(rows: torch.Tensor, steps: list[tuple[int, int]]) -> Fill:
+        low, high = torch.tensor(steps).unbind(1)
+        return impute_ranked(case.trace.images, noise, case.rank, rows, low, high)
+
+    scores = case.scored(case.by_rank(("road", sigma), removed, fill))
     morf, lerf = scores.view(size, 2, len(fractions)).unbind(1)
     return {
         "road": (lerf - morf).mean(1) / 2,

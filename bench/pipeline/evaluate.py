@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +15,11 @@ import torch
 
 from bench.data import Subset, load_subset
 from bench.engine.case import Background, Case, Spent
+from bench.engine.memory import out_of_memory, release_memory
 from bench.engine.prober import Counts, Prober
+from bench.engine.probes import Asked, Pending
 from bench.engine.trace import Trace
-from bench.errors import NotApplicable
+from bench.errors import BenchError, NotApplicable
 from bench.files import file_name
 from bench.methods import Method
 from bench.metrics import OUTSIDE, Metric
@@ -25,6 +27,7 @@ from bench.models.explainee import Explainee, untouched
 from bench.models.zoo import load_model
 from bench.pipeline.external import ExternalMethod
 from bench.pipeline.gallery import write_gallery
+from bench.pipeline.ledger import added, told
 from bench.pipeline.plan import Plan, Task, make_plan, read_shard
 from bench.pipeline.provenance import code_version, describe, merged
 from bench.pipeline.records import Records, Store, empty_frame, equal_methods
@@ -41,27 +44,48 @@ Cell = tuple[str, str]
 Groups = dict[frozenset[Cell], list[int]]
 """Items by what they lack: {missing cells: item positions}."""
 
+PIXEL_BYTES = 64
+"""What a case holds for a pixel of a map while it is scored: the map in three forms, its order and its ranks."""
+
+WAVE_BYTES = 2**29
+"""What the cases that are scored together may hold."""
+
 SAME = 1e-5
 """Two maps are the same map when, scaled to a maximum of 1, no pixel differs by more than this."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Told after each task: the task, tasks done and in all, and what the run has asked of the networks so far."""
+    """Told after each task: the task, tasks done and in all, what the networks have run so far, and what was asked."""
 
     task: Task
     done: int
     total: int
     counts: Counts
+    asked: Asked = field(default_factory=Asked)
 
 
 @dataclass
 class Outcome:
-    """What a task leaves: rows, maps for the gallery, and the methods that did not fit the model (with the reason)."""
+    """What a task leaves: rows, maps for the gallery, and the methods that did not fit the model (with the reason).
+
+    asked: forwards that were asked for.  notes: what a user should know of how it went.
+    """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     gallery: dict[str, Any] = field(default_factory=dict)
     not_applicable: dict[str, str] = field(default_factory=dict)
+    asked: Asked = field(default_factory=Asked)
+    notes: set[str] = field(default_factory=set)
+
+    def __add__(self, other: Outcome) -> Outcome:
+        return Outcome(
+            self.rows + other.rows,
+            self.gallery | other.gallery,
+            self.not_applicable | other.not_applicable,
+            self.asked + other.asked,
+            self.notes | other.notes,
+        )
 
 
 def evaluate(
@@ -121,7 +145,8 @@ def run_plan(
         provenance = merged(store.provenance(), describe(plan, command))
         store.write_provenance(provenance)
         waiting = _waiting(plan, store)
-        total = Counts()
+        notes = dict.fromkeys(provenance.get("notes", ()))
+        total, asked = Counts(), Asked()
         with closing((executor or LocalExecutor()).run(plan, waiting, gallery)) as results:
             for number, (task, outcome, counts) in enumerate(results):
                 if out is not None and outcome.gallery:  # before the rows: a task whose rows are there is done
@@ -130,10 +155,14 @@ def run_plan(
                 for method, reason in outcome.not_applicable.items():
                     provenance["not_applicable"].setdefault(task.model, {})[method] = reason
                 total += counts
+                asked += outcome.asked
+                notes.update(dict.fromkeys(sorted(outcome.notes)))
                 if progress:
-                    progress(Progress(task, number + 1, len(waiting), total))
+                    progress(Progress(task, number + 1, len(waiting), total, asked))
         records = store.records(provenance, [task_name(task) for task in waiting])
         records.provenance["equal"] = equal_methods(records.frame)
+        records.provenance["forwards"] = added(provenance.get("forwards"), told(asked, total))
+        records.provenance["notes"] = list(notes)
         store.write_provenance(records.provenance)
     return records
 
@@ -197,13 +226,50 @@ def run_task(
     kept: where maps lie that other plans of the same images and model have made, or will want.
     """
     outcome = Outcome()
-    subset = plan.part(task.part)
     for cells, positions in groups.items():
-        batch = subset.batch(positions, plan.geometry, plan.protocol.box_min_visible).to(prober.model.device)
+        outcome += _run_positions(plan, task, cells, positions, prober, gallery, kept)
+    if prober.reduced_to is not None:
+        outcome.notes.add(
+            f"Memory is too short for {plan.batch_size} images per forward; {task.model} went on with "
+            f"{prober.reduced_to}."
+        )
+    return outcome
+
+
+def _run_positions(
+    plan: Plan,
+    task: Task,
+    cells: frozenset[Cell],
+    positions: list[int],
+    prober: Prober,
+    gallery: int,
+    kept: Kept | None,
+) -> Outcome:
+    """Compute the same cells of several items; items that memory is too short for together are run in halves."""
+    outcome = Outcome()
+    try:
+        batch = plan.part(task.part).batch(positions, plan.geometry, plan.protocol.box_min_visible)
         shown = [i for i, p in enumerate(positions) if p < gallery and task.part == "eval"]
         with untouched(prober.model.net):
-            _BatchRun(plan, task, batch, prober, cells, shown, outcome, kept).run()
-    return outcome
+            _BatchRun(plan, task, batch.to(prober.model.device), prober, cells, shown, outcome, kept).run()
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        if len(positions) == 1:
+            raise BenchError(
+                f"Memory is too short for {task.model} and one image of {plan.geometry.size} pixels; free some, choose "
+                "other methods, or a smaller model."
+            ) from error
+    else:
+        return outcome
+    # Outside the except: the error's traceback holds on to what is to be freed.
+    release_memory(prober.model.device)
+    middle = len(positions) // 2
+    both = [
+        _run_positions(plan, task, cells, half, prober, gallery, kept)
+        for half in (positions[:middle], positions[middle:])
+    ]
+    return sum(both, Outcome(notes={f"Memory is too short for {len(positions)} images of {task.model} in one task."}))
 
 
 @dataclass
@@ -232,8 +298,42 @@ class Kept:
     maps: dict[tuple[Any, ...], Maps] = field(default_factory=dict)
 
 
+@dataclass(eq=False)
+class _Scored:
+    """A method's maps on a batch, and what is made of them.
+
+    case, label_case: the maps as metrics see them, until they are scored.  twin: an earlier method of the same maps.
+    results, asked: scores by metric, and the forwards that each asked for.
+    """
+
+    method: Method
+    maps: Maps
+    metrics: list[Metric]
+    case: Case
+    label_case: Case
+    twin: _Scored | None
+    results: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+    asked: dict[str, int] = field(default_factory=dict)
+
+    def twin_has(self, metric: Metric) -> bool:
+        """Return whether the score is that of the twin: a positive factor on the map changes nothing."""
+        return metric.scale_free and self.twin is not None and metric in self.twin.metrics
+
+    def forget(self) -> None:
+        """Drop the cases, with the rankings and masks that they hold."""
+        del self.case, self.label_case
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One metric of one method's maps."""
+
+    one: _Scored
+    metric: Metric
+
+
 class _BatchRun:
-    """All methods and metrics on one batch: shared pass, shared background, equal maps scored once."""
+    """All methods and metrics on one batch: shared pass, shared background, equal maps and equal probes run once."""
 
     def __init__(
         self,
@@ -252,6 +352,7 @@ class _BatchRun:
         self.weights_id = prober.model.weights_id
         images = prober.model.normalise(batch.pixels)
         seed = plan.protocol.seed
+        outcome.asked.everything += len(batch)  # the pass that says what is predicted
         base = Trace(prober, images, ids=batch.image_ids, truth=batch.truth, seed=seed)
         self.predicted = base.predicted
         every_label = plan.subset.explain == "label"
@@ -261,23 +362,61 @@ class _BatchRun:
         self.second = self.label_trace.select(self.rows) if len(self.rows) else None
         for trace in (self.trace, self.label_trace):
             trace.parts.update(base.parts)
-        self.background = Background(self.trace)
-        self._seen: list[tuple[str, torch.Tensor, dict[str, dict[str, torch.Tensor]]]] = []
+        # The one that methods which probe (tft) find there, too.
+        self.background = self.trace.shared("background", lambda: Background(self.trace))
+        self.probed = 0
+        self._seen: list[tuple[torch.Tensor, _Scored]] = []
 
     def run(self) -> None:
+        """All maps first, since a method's own probes may be what metrics want; then the scores, wave by wave."""
+        for wave in self._waves(list(self._explained())):
+            self._score(wave)
+        self.outcome.asked.equal_probes += self.probed - self.background.probes.run
+
+    def _explained(self) -> Iterator[_Scored]:
+        """Yield each method's maps with what is to be made of them, in the plan's order."""
+        protocol = self.plan.protocol
         for method in self.plan.methods:
-            metrics = [
-                q for q in self.plan.metrics_of(self.task.part) if (method.id, q.id(self.plan.protocol)) in self.cells
-            ]
+            metrics = [q for q in self.plan.metrics_of(self.task.part) if (method.id, q.id(protocol)) in self.cells]
             if not metrics:
                 continue
+            before = self.prober.counts.forwards
             try:
-                maps = self._maps(method, {getattr(self.plan.protocol, q.target_field) for q in metrics})
+                maps = self._maps(method, {getattr(protocol, q.target_field) for q in metrics})
             except NotApplicable as reason:
                 self.outcome.not_applicable[method.name] = str(reason)
                 continue
-            self._score(method, maps, metrics)
+            used = self.prober.counts.forwards - before
+            alone = 0 if maps.spent is None else maps.spent.counts.forwards
+            self.outcome.asked.everything += max(used, alone)
             self._keep_for_gallery(method, maps)
+            yield self._prepared(method, maps, metrics)
+
+    def _prepared(self, method: Method, maps: Maps, metrics: list[Metric]) -> _Scored:
+        """Return what is scored of a method's maps, and the earlier method whose maps are these, if there is one."""
+        case, label_case = (
+            Case(
+                trace,
+                own,
+                self.plan.protocol.view(()),
+                background=self.background,
+                spent=maps.spent,
+                seed=self.plan.protocol.seed,
+                rerun=None if isinstance(method, ExternalMethod) else Again(method),
+                reuses=True,
+            )
+            for trace, own in ((self.trace, maps.predicted), (self.label_trace, maps.label))
+        )
+        one = _Scored(method, maps, metrics, case, label_case, self._twin(maps.scaled))
+        self._seen.append((maps.scaled, one))
+        return one
+
+    def _waves(self, everything: list[_Scored]) -> Iterator[list[_Scored]]:
+        """Cut methods into groups whose rankings, made while they are scored, fit into `WAVE_BYTES`."""
+        each = max(1, len(self.batch) * self.plan.geometry.size**2 * PIXEL_BYTES)
+        size = max(1, WAVE_BYTES // each)
+        for start in range(0, len(everything), size):
+            yield everything[start : start + size]
 
     def _maps(self, method: Method, targets: set[str]) -> Maps:
         """Return a method's maps for the targets that are wanted, or those that another plan has kept."""
@@ -299,31 +438,62 @@ class _BatchRun:
         label[self.rows] = method(self.second)
         return Maps(maps, label, spent)
 
-    def _score(self, method: Method, maps: Maps, metrics: list[Metric]) -> None:
-        scaled = maps.scaled
-        twin = self._twin(scaled)
-        case, label_case = (
-            Case(
-                trace,
-                own,
-                self.plan.protocol.view(()),
-                background=self.background,
-                spent=maps.spent,
-                seed=self.plan.protocol.seed,
-                rerun=None if isinstance(method, ExternalMethod) else Again(method),
-            )
-            for trace, own in ((self.trace, maps.predicted), (self.label_trace, maps.label))
-        )
-        results: dict[str, dict[str, torch.Tensor]] = {}
-        for metric in metrics:
-            on_label = getattr(self.plan.protocol, metric.target_field) == "label"
-            if metric.name in twin and metric.scale_free:
-                results[metric.name] = twin[metric.name]
-            else:
-                results[metric.name] = self._applied(metric, label_case if on_label else case)
-            targets = self.batch.labels if on_label else self.trace.targets
-            self._add_rows(method, metric, results[metric.name], targets, maps.spent)
-        self._seen.append((method.name, scaled, results))
+    def _score(self, wave: list[_Scored]) -> None:
+        """Score maps together: what their metrics probe is packed into the same batches."""
+        cells = [_Cell(one, metric) for one in wave for metric in one.metrics if not one.twin_has(metric)]
+        probing = [cell for cell in cells if self._may_wait(cell.metric)]
+        waiting = self._asked(probing)
+        finish = self.background.probes.start()
+        # A GPU is at work from here on; on a CPU it is done.
+        for cell in cells:
+            if cell not in probing:
+                self._take(cell)
+        finish()
+        while waiting:
+            waiting = self._asked(waiting)
+            self.background.probes.start()()
+        for one in wave:
+            self._write(one)
+
+    def _may_wait(self, metric: Metric) -> bool:
+        """Return whether a metric probes, and may be called again: ours are functions of the map and nothing else."""
+        probes = metric.forwards(self.plan.protocol, self.plan.geometry.size**2) > 0
+        return metric.builtin and probes and "method" not in metric.needs
+
+    def _asked(self, cells: list[_Cell]) -> list[_Cell]:
+        """Score what can be scored; return what waits for probes, which are on the list now."""
+        waiting = []
+        with self.background.probes.deferred():
+            for cell in cells:
+                try:
+                    self._take(cell)
+                except Pending:
+                    waiting.append(cell)
+        return waiting
+
+    def _take(self, cell: _Cell) -> None:
+        one, metric = cell.one, cell.metric
+        case = one.label_case if self._on_label(metric) else one.case
+        before = self.prober.counts.forwards
+        one.results[metric.name] = self._applied(metric, case)
+        one.asked[metric.name] = max(case.asked, self.prober.counts.forwards - before)
+        self.probed += case.probed
+
+    def _on_label(self, metric: Metric) -> bool:
+        return bool(getattr(self.plan.protocol, metric.target_field) == "label")
+
+    def _write(self, one: _Scored) -> None:
+        """Add the rows of a method, and what they asked for; what a wave leaves of it is its scores."""
+        for metric in one.metrics:
+            if one.twin_has(metric):
+                assert one.twin is not None
+                one.results[metric.name] = one.twin.results[metric.name]
+                one.asked[metric.name] = one.twin.asked[metric.name]
+                self.outcome.asked.equal_maps += one.asked[metric.name]
+            self.outcome.asked.everything += one.asked[metric.name]
+            targets = self.batch.labels if self._on_label(metric) else self.trace.targets
+            self._add_rows(one.method, metric, one.results[metric.name], targets, one.maps.spent)
+        one.forget()
 
     def _applied(self, metric: Metric, case: Case) -> dict[str, torch.Tensor]:
         """Return a metric's values; NaN where it does not apply, so that a later run knows, and the board says n/a."""
@@ -333,12 +503,12 @@ class _BatchRun:
             nothing = torch.full((len(case),), torch.nan, dtype=torch.float64)
             return dict.fromkeys(metric.values, nothing)
 
-    def _twin(self, scaled: torch.Tensor) -> dict[str, dict[str, torch.Tensor]]:
-        """Return the scores of an earlier method whose maps are these up to a positive factor, else {}."""
-        for _, other, results in self._seen:
+    def _twin(self, scaled: torch.Tensor) -> _Scored | None:
+        """Return the earliest method whose maps are these up to a positive factor."""
+        for other, one in self._seen:
             if torch.allclose(scaled, other, rtol=0, atol=SAME):
-                return results
-        return {}
+                return one
+        return None
 
     def _add_rows(
         self,

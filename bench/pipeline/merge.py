@@ -115,7 +115,9 @@ def _merged_provenance(sources: Sequence[Path], found: Sequence[dict[str, Any]])
                     f"{sources[earlier]} and {sources[number]} cannot be merged: they differ in the {difference}; "
                     "run one of them again under the other's, or merge them apart."
                 )
-    return functools.reduce(merged, [copy.deepcopy(facts) for facts in found])
+    provenance = functools.reduce(merged, [copy.deepcopy(facts) for facts in found])
+    provenance.pop("forwards", None)  # one run's ledger; a merge that grows would count a shard twice
+    return provenance
 
 
 def _difference(one: dict[str, Any], two: dict[str, Any]) -> str:

@@ -103,6 +103,7 @@ def describe(plan: Plan, command: str = "") -> dict[str, Any]:
         },
         "not_applicable": {},
         "equal": {},
+        "notes": [],
         **({"shards": ["{}/{}".format(*plan.shard)]} if plan.shard[1] > 1 else {}),
     }
 
@@ -146,6 +147,7 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         for count in ("n", "n_calibration"):
             both["subsets"][name] = {**both["subsets"][name], count: max(facts[count], both["subsets"][name][count])}
     both["commands"] = list(dict.fromkeys([*old["commands"], *new["commands"]]))
+    both["notes"] = list(dict.fromkeys([*old.get("notes", ()), *new.get("notes", ())]))
     shards = {*old.get("shards", ()), *new.get("shards", ())}
     if shards:
         both["shards"] = sorted(shards)

@@ -95,7 +95,7 @@ def score(
     names = METRICS.select(metric if isinstance(metric, str) else [*metric])
     background = Background(trace)
     rerun = None if method is None else Again(METHODS.get(method))
-    case = Case(trace, maps, chosen.view(()), background=background, seed=chosen.seed, rerun=rerun)
+    case = Case(trace, maps, chosen.view(()), background=background, seed=chosen.seed, rerun=rerun, reuses=True)
     scores: Scores = {}
     with untouched(model.net):
         for name in names:

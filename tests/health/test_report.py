@@ -139,7 +139,7 @@ def test_a_second_call_runs_nothing_new(checked, monkeypatch):
     def never(*_args, **_kwargs):
         raise AssertionError("a network was run")
 
-    monkeypatch.setattr(Prober, "_run_jobs", never)
+    monkeypatch.setattr(Prober, "start", never)
     again = examine(folder, limit=8)
     assert [(v.metric, v.passes) for v in again.verdicts] == [(v.metric, v.passes) for v in first.verdicts]
 

@@ -1,0 +1,135 @@
+"""Probes: which perturbed images of a batch have been run, which wait to be run together, and what was asked for.
+
+A probe is named by what its image is made of: the recipe (which images, which colour), the image's row, the class that
+is looked at, a digest of the ranking (or map), and the step. Two maps that rank pixels alike therefore share it, and so
+do a method that searches thresholds and the metrics that measure them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from bench.engine.prober import Job, Prober, Started
+
+Key = tuple[Hashable, ...]
+
+
+class Pending(Exception):  # noqa: N818 - nothing went wrong
+    """What a metric asked for waits to be run with others; call it again when that is done."""
+
+
+@dataclass
+class Asked:
+    """Forwards, in images, that were asked for, and those of them that did not have to be run.
+
+    everything: what all maps and metrics would have needed alone.  equal_maps: of maps that were scored before, up to a
+    factor.  equal_probes: of equal rankings, and of masks that a method's search and metrics share. What else was not
+    run is shared: passes, gradients, ends of curves, attacked images.
+    """
+
+    everything: int = 0
+    equal_maps: int = 0
+    equal_probes: int = 0
+
+    def __add__(self, other: Asked) -> Asked:
+        return Asked(
+            self.everything + other.everything,
+            self.equal_maps + other.equal_maps,
+            self.equal_probes + other.equal_probes,
+        )
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A job, the names of its images, and whether logits are wanted."""
+
+    keys: Sequence[Key]
+    job: Job
+    raw: bool
+
+
+@dataclass
+class Probes:
+    """The probes of one batch.
+
+    prober, size: what runs them, and (H, W).  known: the values of those that have been run.  run: how many of them
+    metrics had to run.
+    """
+
+    prober: Prober
+    size: tuple[int, int]
+    known: dict[Key, float] = field(default_factory=dict)
+    run: int = 0
+    _waiting: list[_Waiting] = field(default_factory=list)
+    _queued: set[Key] = field(default_factory=set)
+    _defers: bool = False
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Inside, what is asked for is put on a list and `Pending` is raised; `start` runs the list."""
+        self._defers = True
+        try:
+            yield
+        finally:
+            self._defers = False
+
+    def values(self, keys: Sequence[Key], job: Callable[[list[int]], Job], raw: bool) -> list[float]:
+        """Return the value of each probe, after running those that are not known.
+
+        job: makes the job of the probes at these places of `keys`.  raw: logits instead of log-odds.
+        """
+        missing = {key: place for place, key in enumerate(keys) if key not in self.known}
+        if missing:
+            wanted = [key for key in missing if key not in self._queued]
+            if wanted:
+                self._ask(_Waiting(wanted, job([missing[key] for key in wanted]), raw))
+            if self._defers:
+                raise Pending
+        return [self.known[key] for key in keys]
+
+    def _ask(self, waiting: _Waiting) -> None:
+        self.run += len(waiting.keys)
+        self._waiting.append(waiting)
+        self._queued.update(waiting.keys)
+        if not self._defers:
+            self.start()()
+
+    def start(self) -> Callable[[], None]:
+        """Give all that waits to the device, packed together; return what waits for it and takes its values."""
+        waiting, self._waiting = self._waiting, []
+        kinds = [[one for one in waiting if one.raw is raw] for raw in (False, True)]
+        started = [
+            self.prober.start([one.job for one in kind], self.size, raw)
+            for kind, raw in zip(kinds, (False, True), strict=True)
+        ]
+
+        def finish() -> None:
+            for kind, of_kind in zip(kinds, started, strict=True):
+                self._take(kind, of_kind)
+
+        return finish
+
+    def _take(self, waiting: Sequence[_Waiting], started: Started) -> None:
+        for one, values in zip(waiting, started.values(), strict=True):
+            self.known.update(zip(one.keys, values.tolist(), strict=True))
+            self._queued.difference_update(one.keys)
+
+    def publish(self, found: dict[Key, float]) -> None:
+        """Take the values of probes that were run elsewhere: by a method, whose cost is its own."""
+        self.known.update(found)
+
+
+def digests(rows: torch.Tensor) -> list[bytes]:
+    """Return a digest of each row's bytes.
+
+    >>> one, two, three = digests(torch.tensor([[1, 2], [1, 2], [2, 1]]))
+    >>> one == two, one == three
+    (True, False)
+    """
+    arrays = rows.detach().cpu().contiguous().numpy()
+    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in arrays]

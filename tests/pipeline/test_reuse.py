@@ -1,0 +1,165 @@
+"""A run packs and shares: the same values as one map and one metric at a time, and a ledger that adds up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import bench
+from bench.engine.prober import Prober
+from bench.errors import BenchError
+from bench.methods import METHODS
+from bench.metrics import METRICS as REGISTRY
+from bench.models.architectures import resnet_scenes, seeded
+from bench.pipeline import evaluate
+from bench.pipeline.evaluate import Progress, run_task
+from bench.pipeline.ledger import added, sentence
+from bench.pipeline.plan import make_plan
+
+METRICS = ["deletion", "insertion", "average_drop", "threshold_quality", "pointing_game", "infidelity", "road"]
+CHOSEN = ["grad_cam", "xgrad_cam", "tft(grad_cam)", "layer_cam", "random", "a_fmi"]
+
+
+@pytest.fixture
+def model() -> bench.Explainee:
+    return bench.Explainee(seeded(resnet_scenes, 0), size=96, name="small")
+
+
+@pytest.fixture
+def subset() -> bench.Subset:
+    return bench.load_subset("scenes-val", limit=3)
+
+
+def ran(subset, model, methods, metrics, **options):
+    states: list[Progress] = []
+    records = bench.evaluate(subset, model, methods, metrics, calibration=0, progress=states.append, **options)
+    return records, states[-1]
+
+
+def values(records):
+    keys = ["item", "method", "metric"]
+    return records.frame.set_index(keys)["value"].sort_index()
+
+
+def test_a_run_gives_what_each_method_and_metric_gives_alone(subset, model):
+    together = values(ran(subset, model, CHOSEN, METRICS)[0])
+    batch = subset.batch(range(3), subset.geometry)
+    images = model.normalise(batch.pixels)
+    for method in CHOSEN:
+        for metric in ("deletion", "insertion", "average_drop", "threshold_quality", "road"):
+            maps = bench.explain(model, images, None, method, seed=0, ids=batch.image_ids)
+            for name, alone in bench.score(model, images, None, maps, metric, ids=batch.image_ids).items():
+                found = [together[item, method, name] for item in batch.ids]
+                np.testing.assert_allclose(found, alone, rtol=0, atol=1e-4, err_msg=f"{method} {name}")
+
+
+def test_waves_and_batch_sizes_move_no_value(subset, model, monkeypatch):
+    one = values(ran(subset, model, CHOSEN, METRICS)[0])
+    monkeypatch.setattr(evaluate, "WAVE_BYTES", 1)  # each method scored by itself
+    two, _ = ran(subset, model, CHOSEN, METRICS, batch_size=5)
+    np.testing.assert_allclose(one, values(two), rtol=0, atol=1e-4)
+    assert (one.index == values(two).index).all()
+
+
+def test_metrics_and_methods_are_packed_into_full_batches(subset, model):
+    sizes = []
+    handle = model.net.register_forward_hook(lambda _m, inputs, _o: sizes.append(len(inputs[0])))
+    ran(subset, model, ["random", "center_gaussian"], ["deletion", "insertion"], batch_size=16)
+    handle.remove()
+    probes = 3 * 2 * 2 * (bench.Protocol().steps - 1)
+    assert sizes.count(16) == probes // 16  # two methods, two metrics, three images: one rest in all
+    assert sizes.count(probes % 16) == 1
+
+
+def test_the_ledger_adds_up(subset, model):
+    records, last = ran(subset, model, CHOSEN, METRICS)
+    ledger = records.provenance["forwards"]
+    assert ledger["run"] == last.counts.forwards
+    assert ledger["asked"] == last.asked.everything
+    assert ledger["asked"] - ledger["run"] >= ledger["equal_maps"] + ledger["equal_probes"] > 0
+    # xgrad_cam is grad_cam here (up to a factor): all that its probing metrics ask for, ends included
+    steps, p = bench.Protocol().steps - 1, bench.Protocol()
+    each = 2 * (steps + 2) + 1 + p.thresholds + p.infidelity_draws + 2 * len(p.road_fractions)
+    assert ledger["equal_maps"] == 3 * each
+    # t = 0 of two metrics; nine masks that tft's search has run (some of which are those of t = 0)
+    assert 3 * (len(CHOSEN) - 1) <= ledger["equal_probes"]
+    assert "were asked for" in sentence(ledger)
+
+
+def test_one_map_and_one_metric_ask_for_what_they_run(subset, model):
+    records, _ = ran(subset, model, ["random"], ["deletion"])
+    ledger = records.provenance["forwards"]
+    steps = bench.Protocol().steps - 1
+    assert ledger["asked"] == 3 * (1 + 1 + steps + 2)  # what is predicted, the map alone, the steps, both ends
+    assert ledger["run"] == 3 * (1 + steps) + 1  # the clean end is the pass, the empty one is one image
+    assert ledger["equal_maps"] == ledger["equal_probes"] == 0
+
+
+def test_a_run_that_goes_on_adds_to_its_ledger(subset, model, tmp_path):
+    first, _ = ran(subset, model, ["random"], ["deletion"], out=tmp_path)
+    second, _ = ran(subset, model, ["random", "center_gaussian"], ["deletion"], out=tmp_path)
+    assert second.provenance["forwards"]["run"] > first.provenance["forwards"]["run"]
+    third = bench.evaluate(subset, model, ["random"], ["deletion"], calibration=0, out=tmp_path)
+    assert third.provenance["forwards"] == second.provenance["forwards"]
+    assert added(None, None) == {"asked": 0, "run": 0, "equal_maps": 0, "equal_probes": 0}
+
+
+class Cramped(torch.nn.Module):
+    """A network on a device with memory for `room` images at once."""
+
+    def __init__(self, net: torch.nn.Module, room: int) -> None:
+        super().__init__()
+        self.net, self.room = net, room
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > self.room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return self.net(x)
+
+
+def test_a_task_that_memory_is_too_short_for_is_run_in_parts(subset):
+    free = bench.Explainee(seeded(resnet_scenes, 0), size=96, layer="layer4", name="net")
+    tight = bench.Explainee(Cramped(seeded(resnet_scenes, 0), 2), size=96, layer="net.layer4", name="net")
+    methods, metrics = ["grad_cam", "random"], ["deletion", "pointing_game"]
+    expected = values(ran(subset, free, methods, metrics)[0])
+    records, _ = ran(subset, tight, methods, metrics)
+    np.testing.assert_allclose(values(records), expected, rtol=0, atol=1e-4)
+    assert len(records.frame) == len(expected)  # what a half had made is not there twice
+    notes = records.provenance["notes"]
+    assert any("went on with 2" in note for note in notes)
+    assert any("3 images of net in one task" in note for note in notes)
+
+
+def test_memory_too_short_for_one_image_is_one_sentence(subset):
+    none = bench.Explainee(seeded(resnet_scenes, 0), size=96, layer="layer4", name="net")
+    plan = make_plan(subset, [none], ["random"], ["deletion"], bench.Protocol(), calibration=0)
+    groups = {
+        frozenset((method.id, metric.id(plan.protocol)) for method in plan.methods for metric in plan.metrics): [0, 1]
+    }
+    none.net.forward = lambda x: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("out of memory"))
+    with pytest.raises(BenchError, match="Memory is too short for net and one image of 96 pixels"):
+        run_task(plan, next(plan.tasks()), groups, Prober(none, 4))
+
+
+def test_a_metric_of_a_plugin_is_called_once_per_map(subset, model):
+    calls = []
+
+    @bench.register_metric("counted", better="higher", forwards=1)
+    def counted(case):
+        calls.append(len(case))
+        return {"counted": case.masked_log_odds((0.0, 0.0, 0.0), [0], 10)[:, 0]}
+
+    try:
+        records, _ = ran(subset, model, ["random", "center_gaussian"], ["counted", "deletion"])
+    finally:
+        REGISTRY.remove("counted")
+    assert calls == [3, 3]
+    assert records.frame.query("metric == 'counted'")["value"].notna().all()
+
+
+def test_the_maps_of_methods_are_made_before_any_is_scored_and_cost_the_same(subset, model):
+    method = METHODS.get("tft(grad_cam)")
+    frames = [ran(subset, model, names, ["average_drop"])[0].frame for names in (CHOSEN, [method.name])]
+    costs = [frame[frame["method"] == method.name]["forwards"].unique().tolist() for frame in frames]
+    assert costs[0] == costs[1]
