@@ -44,3 +44,8 @@ def release_memory(device: torch.device) -> None:
     """Give cached blocks of a GPU back, so that smaller batches find room in one piece."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def memory_of(device: torch.device) -> int:
+    """Return the bytes of memory that a GPU has in all; 0 where that is not known or not its own (CPU, Apple)."""
+    return int(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else 0

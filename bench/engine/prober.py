@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from bench.engine.imputation import impute
-from bench.engine.memory import keep_memory, out_of_memory, release_memory
+from bench.engine.memory import keep_memory, memory_of, out_of_memory, release_memory
 from bench.errors import BenchError
 from bench.models.explainee import Explainee, untouched
 
@@ -113,7 +113,7 @@ class Prober:
         self._compiled: Callable[[torch.Tensor], torch.Tensor] | None = None
         if model.device.type == "cpu":
             keep_memory()
-        self.batch_size = batch_size or default_batch_size(model.size, model.device.type)
+        self.batch_size = batch_size or default_batch_size(model.size, model.device.type, memory_of(model.device))
         self.counts = Counts()
         self.reduced_to: int | None = None
         self._buffer: torch.Tensor | None = None
@@ -244,13 +244,15 @@ def compiled_net(model: Explainee, images: torch.Tensor) -> Callable[[torch.Tens
     return net
 
 
-def default_batch_size(side: int, device: str = "cpu") -> int:
-    """Return the default images per forward: 16 on a CPU and 64 elsewhere at a side of 224, more for smaller images.
+def default_batch_size(side: int, device: str = "cpu", memory: int = 0) -> int:
+    """Return the default images per forward: at a side of 224 16 on a CPU, 64 to 256 elsewhere; more of smaller images.
 
-    On a CPU larger batches gain nothing and leave the cache.
+    On a CPU larger batches gain nothing and leave the cache.  memory: bytes that the device has in all, not those that
+    are free now: two runs on one kind of device then have the same batches, so the same plan and the same bytes.
     """
-    base = 16 if device == "cpu" else 64
-    return max(8, min(256, round(base * (224 / side) ** 2 / 8) * 8))
+    gibibytes = memory / 2**30
+    base = 16 if device == "cpu" else 64 if gibibytes < 36 else 128 if gibibytes < 72 else 256
+    return max(8, min(256 if device == "cpu" else 1024, round(base * (224 / side) ** 2 / 8) * 8))
 
 
 def target_log_odds(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

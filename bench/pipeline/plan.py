@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from bench.data import Geometry, Subset
+from bench.engine.memory import memory_of
 from bench.engine.prober import Counts, Prober, default_batch_size
 from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS, Method
@@ -203,6 +204,7 @@ def make_plan(
             f"No {what} of the run fits the subset {subset.name}: {', '.join(m.name for m in need)} need ground truth "
             "(boxes or masks) that it does not have."
         )
+    device = models[0].device
     return Plan(
         subset=subset,
         calibration=None if protocol.box_tau_from == "scored" else _calibration(subset, usable_metrics, calibration),
@@ -211,8 +213,8 @@ def make_plan(
         methods=tuple(usable_methods),
         metrics=tuple(usable_metrics),
         protocol=protocol,
-        batch_size=batch_size or default_batch_size(geometry.size, models[0].device.type),
-        shard_size=shard_size or default_shard_size(geometry.size),
+        batch_size=batch_size or default_batch_size(geometry.size, device.type, memory_of(device)),
+        shard_size=shard_size or default_shard_size(geometry.size, device.type),
         compiled=compiled,
     )
 
@@ -228,9 +230,12 @@ def _methods(methods: str | Sequence[str | Method]) -> list[Method]:
     return chosen
 
 
-def default_shard_size(side: int) -> int:
-    """Return the default items per task: enough to fill batches, few enough to lose little when a run is killed."""
-    return 25 if side <= 128 else 10
+def default_shard_size(side: int, device: str = "cpu") -> int:
+    """Return the default items per task: enough to fill batches, few enough to lose little when a run is killed.
+
+    A GPU, which needs larger batches and is done with a task in seconds, gets four times as many.
+    """
+    return (25 if side <= 128 else 10) * (1 if device == "cpu" else 4)
 
 
 def _calibration(subset: Subset, metrics: Sequence[Metric], wanted: int | None) -> Subset | None:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from nets import make_images, make_net
 
 import bench
-from bench.engine.memory import out_of_memory
-from bench.engine.prober import Job, Piece, Prober, halves, ranks_of, replace_ranked
+from bench.engine.memory import memory_of, out_of_memory
+from bench.engine.prober import Job, Piece, Prober, default_batch_size, halves, ranks_of, replace_ranked
+from bench.pipeline.plan import default_shard_size
 
 LAYOUTS = (torch.channels_last, torch.contiguous_format)
 
@@ -145,3 +146,12 @@ def test_jobs_started_are_values_when_they_are_read():
     with torch.no_grad():
         logits = prober.model.net(images.contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(raw, logits.diagonal().double(), rtol=0, atol=1e-5)
+
+
+def test_default_batches_grow_with_a_gpus_memory_and_shrink_with_the_image():
+    gib = 2**30
+    assert [default_batch_size(side) for side in (32, 64, 224, 384)] == [256, 192, 16, 8]
+    assert [default_batch_size(224, "cuda", memory * gib) for memory in (16, 24, 40, 80)] == [64, 64, 128, 256]
+    assert default_batch_size(32, "cuda", 80 * gib) == 1024
+    assert memory_of(torch.device("cpu")) == 0
+    assert default_shard_size(224, "cuda") == 4 * default_shard_size(224) == 40
