@@ -305,9 +305,20 @@ def replace_ranked(
     where pixels are ordered.
     """
     height, width = (first if first.shape[-1] > 1 else second).shape[-2:]
-    if first.device.type == "cpu":
-        return _replaced_in_place(first, second, order, rows, cuts, (height, width))
-    ranks = ranks_of(order.to(first.device, non_blocking=True)).view(len(order), -1, height, width)
+    write = replaced_in_place if first.device.type == "cpu" else replaced_by_choice
+    return write(first, second, order, rows, cuts, (height, width))
+
+
+def replaced_by_choice(
+    first: torch.Tensor,
+    second: torch.Tensor,
+    order: torch.Tensor,
+    rows: torch.Tensor,
+    cuts: torch.Tensor,
+    size: tuple[int, int],
+) -> Fill:
+    """Return `replace_ranked` for a GPU: all pixels of a source image's steps are chosen at once, by their ranks."""
+    ranks = ranks_of(order.to(first.device, non_blocking=True)).view(len(order), -1, *size)
     levels = cuts.to(first.device, torch.int32, non_blocking=True).view(-1, 1, 1, 1)
 
     def fill(out: torch.Tensor, index: torch.Tensor) -> None:
@@ -320,7 +331,7 @@ def replace_ranked(
     return fill
 
 
-def _replaced_in_place(
+def replaced_in_place(
     first: torch.Tensor,
     second: torch.Tensor,
     order: torch.Tensor,

@@ -10,7 +10,17 @@ from nets import make_images, make_net
 
 import bench
 from bench.engine.memory import memory_of, out_of_memory
-from bench.engine.prober import Job, Piece, Prober, default_batch_size, halves, ranks_of, replace_ranked
+from bench.engine.prober import (
+    Job,
+    Piece,
+    Prober,
+    default_batch_size,
+    halves,
+    ranks_of,
+    replace_ranked,
+    replaced_by_choice,
+    replaced_in_place,
+)
 from bench.pipeline.plan import default_shard_size
 
 LAYOUTS = (torch.channels_last, torch.contiguous_format)
@@ -60,8 +70,11 @@ def test_pixels_are_replaced_in_place_as_if_each_were_chosen(seed, channels, fir
     cuts = torch.randint(0, features + 1, (batch, steps), generator=draw)
     cuts = (cuts.sort(1).values if rising else cuts).flatten()
     split = int(torch.randint(0, batch * steps, (), generator=draw))
-    fill = replace_ranked(one, two, order, rows, cuts)
     expected = chosen(one, two, order, rows, cuts, size)
+    for write in (replaced_in_place, replaced_by_choice):  # as on a CPU, and as on a GPU
+        fill = write(one, two, order, rows, cuts, size)
+        assert torch.equal(written(fill, batch * steps, size, layouts[1], split), expected)
+    fill = replace_ranked(one, two, order, rows, cuts)
     assert torch.equal(written(fill, batch * steps, size, layouts[1], split), expected)
 
 
