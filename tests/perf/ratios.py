@@ -35,6 +35,7 @@ class Row:
     what: the work.  against: what ours is compared with.  aim: of the median ratio; None where there is none.
     better: which way the ratio should go; "higher" aims at `aim` or more, "lower" at `aim` or less.  unit: what the
     ratio counts, said after the number.  forwards: whole forwards of the network that (ours, the other) ran, images.
+    per_forward: whether the ratio over that of the forwards says something: both sides mostly run forwards.
     """
 
     what: str
@@ -43,6 +44,7 @@ class Row:
     better: Literal["higher", "lower"] = "higher"
     unit: str = FASTER
     forwards: tuple[int, int] | None = None
+    per_forward: bool = False
 
     def meets(self, ratio: float) -> bool | None:
         """Return whether a ratio is what is aimed at; None where nothing is."""
@@ -85,15 +87,21 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def interleaved(
-    one: Callable[[], object], two: Callable[[], object], pairs: int | None = None, calls: tuple[int, int] = (1, 1)
+    one: Callable[[], object],
+    two: Callable[[], object],
+    pairs: int | None = None,
+    calls: tuple[int, int] = (1, 1),
+    warm: bool = False,
 ) -> list[float]:
     """Return the ratios of seconds, one over two, of pairs run side by side after a warm-up of both.
 
     pairs: default `pairs_wanted()`.  calls: how often each is called within a pair, where one takes far less time than
-    the other: the ratio is of their means. Every second pair runs in the other order, so that none is always first.
+    the other: the ratio is of their means.  warm: both have run already. Every second pair runs in the other order, so
+    that none is always first.
     """
-    one()
-    two()
+    if not warm:
+        one()
+        two()
     ratios = []
     for pair in range(pairs_wanted() if pairs is None else pairs):
         took = {}
@@ -133,13 +141,24 @@ def report(benchmark: Any, row: Row, ratios: Sequence[float]) -> Interval:
     found = median_interval(ratios)
     stored = dataclasses.asdict(row) | dataclasses.asdict(found)
     stored |= {"pairs": len(ratios), "ratios": list(ratios), "met": row.meets(found.median)}
+    stored["per_forward"] = per_forward(row, found.median)
     benchmark.extra_info.setdefault("rows", []).append(stored)
     if benchmark.stats is None and benchmark.enabled:
         benchmark.pedantic(lambda: None, rounds=1)
     aim = "" if row.aim is None else f"; aim {'>=' if row.better == 'higher' else '<='} {row.aim:g}"
     forwards = "" if row.forwards is None else f", forwards {row.forwards[0]} and {row.forwards[1]}"
+    if stored["per_forward"] is not None:
+        forwards += f", {stored['per_forward']:.3g} per forward"
     print(f"\n{row.what}, against {row.against}: {found} {row.unit}, {len(ratios)} pairs{forwards}{aim}")
     return found
+
+
+def per_forward(row: Row, ratio: float) -> float | None:
+    """Return how many times as fast ours is per forward, where the row says that this means something."""
+    if not row.per_forward or row.forwards is None or row.unit != FASTER:
+        return None
+    ours, theirs = row.forwards
+    return ratio * ours / theirs
 
 
 # --- what is compared

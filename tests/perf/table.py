@@ -21,8 +21,14 @@ from bench.files import replaced_file, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 START, END = "<!-- speed -->", "<!-- /speed -->"
-FIELDS = ("what", "against", "median", "low", "high", "level", "pairs", "unit", "aim", "better", "met", "forwards")
-HEADER = ("| what | against | ratio [95 % interval] | forwards, ours and theirs | aim |", "|---|---|---:|---:|---:|")
+FIELDS = (
+    *("what", "against", "median", "low", "high", "level", "pairs", "unit"),
+    *("aim", "better", "met", "forwards", "per_forward"),
+)
+HEADER = (
+    "| what | against | ratio [95 % interval] | aim | forwards, ours and theirs | per forward |",
+    "|---|---|---:|---:|---:|---:|",
+)
 
 Fields = dict[str, Any]
 
@@ -95,7 +101,8 @@ def line(row: Fields) -> str:
     aim = "–"
     if row["aim"] is not None:
         aim = f"{'≥' if row['better'] == 'higher' else '≤'} {shown(row['aim'])}" + ("" if row["met"] else ": missed")
-    return "| " + " | ".join([row["what"], row["against"], ratio, forwards, aim]) + " |"
+    each = "" if row["per_forward"] is None else shown(row["per_forward"])
+    return "| " + " | ".join([row["what"], row["against"], ratio, aim, forwards, each]) + " |"
 
 
 def shown(number: float) -> str:
