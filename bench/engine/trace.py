@@ -234,7 +234,7 @@ class Trace:
 
     def head(self, activations: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Return logits [n,C] of the head alone; activations [n,K,h,w] replace those of the images at `rows` [n]."""
-        values = self.model.ungrid(activations, self.captured.values[rows])
+        values = self.model.ungrid(activations, self.captured.values_at(rows))
         self.prober.counts.head_forwards += len(values)
         return self.model.split.head(values, self.captured, rows)
 

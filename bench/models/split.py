@@ -40,6 +40,11 @@ class Captured:
         whole = _take(self.whole, rows, len(self.values))
         return Captured(self.values[rows], self.logits[rows], self.size, bypass, whole, self.part)
 
+    def values_at(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the values of the images at `rows` [n], to be read only: a view where all rows are one image."""
+        values: torch.Tensor = _take(self.values, rows, len(self.values))
+        return values
+
 
 class Split(Protocol):
     """A network cut at one layer."""
@@ -55,6 +60,33 @@ class Split(Protocol):
         ...
 
 
+class HeadInput:
+    """Gives a head the activations to replay: a copy only where the head writes into what it is given.
+
+    An activation that works in place at the start of a head would change the caller's tensor, so a copy is given until
+    a run has been watched: a tensor counts what is written into it, unless it was made under `torch.inference_mode`.
+    """
+
+    def __init__(self) -> None:
+        self.written: bool | None = None
+
+    def run(self, head: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor) -> torch.Tensor:
+        """Return head(values); under autograd always of a copy, which keeps the caller's leaf intact."""
+        if self.written is False and not torch.is_grad_enabled() and _as_its_copy(values):
+            return head(values)
+        own = values.clone()
+        before = None if own.is_inference() else own._version
+        logits = head(own)
+        if before is not None:
+            self.written = bool(self.written) or own._version != before
+        return logits
+
+
+def _as_its_copy(values: torch.Tensor) -> bool:
+    """Return whether a copy would lie in memory as the tensor does: another order may move a result's last bits."""
+    return bool(values.storage_offset() == 0) and torch.empty_like(values, device="meta").stride() == values.stride()
+
+
 class WholeSplit:
     """timm's own split: A = forward_features(x), logits = forward_head(A); checked to equal net(x) by the explainee."""
 
@@ -62,16 +94,16 @@ class WholeSplit:
 
     def __init__(self, net: nn.Module) -> None:
         self.net: Any = net
+        self._input = HeadInput()
 
     def capture(self, x: torch.Tensor) -> Captured:
         values = self.net.forward_features(x)
         if not isinstance(values, torch.Tensor):
             raise NotApplicable("This network's features are not one tensor; name a layer (layer=...) to explain.")
-        return Captured(values, self.net.forward_head(values.clone()), (x.shape[-2], x.shape[-1]))
+        return Captured(values, self._input.run(self.net.forward_head, values), (x.shape[-2], x.shape[-1]))
 
     def head(self, values: torch.Tensor, captured: Captured, rows: torch.Tensor) -> torch.Tensor:
-        # The clone keeps an in-place activation at the start of the head away from the caller's tensor.
-        return self.net.forward_head(values.clone())  # type: ignore[no-any-return]
+        return self._input.run(self.net.forward_head, values)
 
 
 class LayerSplit:
@@ -85,6 +117,7 @@ class LayerSplit:
         self.layer = layer
         self._modules = modules
         self._needs_bypass: bool | None = None
+        self._input = HeadInput()
         self._before = self._outermost()
 
     def capture(self, x: torch.Tensor) -> Captured:
@@ -152,12 +185,14 @@ class LayerSplit:
         return torch.allclose(replayed, captured.logits, rtol=1e-4, atol=1e-4)
 
     def head(self, values: torch.Tensor, captured: Captured, rows: torch.Tensor) -> torch.Tensor:
+        return self._input.run(lambda own: self._replayed(own, captured, rows), values)
+
+    def _replayed(self, values: torch.Tensor, captured: Captured, rows: torch.Tensor) -> torch.Tensor:
         count = len(captured.values)
         answers: dict[str, list[Any]] = {
             name: [_take(out, rows, count) for out in outs] for name, outs in captured.bypass.items()
         }
-        # The clone lets an in-place activation follow; under autograd it also keeps the caller's leaf intact.
-        answers[self.layer] = [_with_part(_take(captured.whole, rows, count), captured.part, values.clone())]
+        answers[self.layer] = [_with_part(_take(captured.whole, rows, count), captured.part, values)]
         x = values.new_zeros(1).expand(len(values), 3, *captured.size)
         with self._answering(answers):
             return self.net(x)  # type: ignore[no-any-return]
