@@ -249,30 +249,28 @@ class _Sum:
     def total(self) -> Total:
         count = self.examined.count
         maps, scores, second = Counts(count), Counts(), Counts()
-        asked, masks, shared = count, 0, set()
-        for method, metrics in self.methods:
+        asked, masks = count, 0
+        shared: set[Hashable] = set()
+        fitting = []
+        for method, metrics in self.methods:  # all maps first, as in a run
             work = self.examined.method(method)
-            place = self._place(method, metrics)
-            alone = self._visited(place, work)
-            maps += alone
+            maps += self._visited(self._place(method, metrics), work)
             if self._twice(method, metrics):
                 second += self._visited("second", work)
-            if work.reason:  # found out anew in every task, and no part of what is asked for
-                continue
-            asked += 0 if isinstance(method, ExternalMethod) else count + work.alone.forwards
-            ours: set[Key] = set()
-            wanted = 0
-            for metric in metrics:
-                found = self.examined.metric(metric, method)
-                again = self._again(method, metric, found)
-                ours |= found.probes
-                wanted += len(found.probes)
-                shared |= found.shared
-                self.colours |= found.colours
-                scores += found.own + again
-                asked += found.asked + again.forwards
-            scores += Counts(len(ours))
-            masks += wanted - len(ours)
+            if not work.reason:  # else that is found out anew in every task, and no part of what is asked for
+                fitting.append((method, metrics))
+                asked += 0 if isinstance(method, ExternalMethod) else count + work.alone.forwards
+        for method, metrics in fitting:
+            found = [(metric, self.examined.metric(metric, method)) for metric in metrics]
+            for metric, one in found:
+                again = self._again(method, metric, one)
+                scores += one.own + again
+                asked += one.asked + again.forwards
+                shared |= one.shared
+                self.colours |= one.colours
+            different = len(frozenset[Key]().union(*(one.probes for _, one in found)))
+            scores += Counts(different)
+            masks += sum(len(one.probes) for _, one in found) - different
         costs = self.examined.background.costs
         return Total(
             maps, sum((costs[key] for key in shared), Counts()), scores, asked, masks, second, frozenset(self.colours)
