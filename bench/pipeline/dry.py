@@ -101,7 +101,7 @@ class DryProber(Prober):
 
     def _watched(self) -> bool:
         hooked = any(getattr(module, table, None) for module in self.model.net.modules() for table in HOOKS)
-        return hooked or bool(_get_current_function_mode_stack())
+        return hooked or bool(_get_current_function_mode_stack())  # type: ignore[no-untyped-call]
 
     def colour_logits(self, rgb: Sequence[float], size: tuple[int, int]) -> torch.Tensor:
         """Note the colour and return logits [C]."""

@@ -169,7 +169,12 @@ def run_plan(
 
 def waiting_tasks(plan: Plan, out: Path | None) -> list[Task]:
     """Return the tasks of a plan that still lack something in a run folder."""
-    return list(_waiting(plan, Store(out)))
+    return list(waiting_groups(plan, out))
+
+
+def waiting_groups(plan: Plan, out: Path | None) -> dict[Task, Groups]:
+    """Return what the items of each task of a plan still lack in a run folder; tasks that lack nothing are left out."""
+    return _waiting(plan, Store(out))
 
 
 def _waiting(plan: Plan, store: Store) -> dict[Task, Groups]:
