@@ -6,7 +6,7 @@ import heapq
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -51,6 +51,11 @@ class Each:
         """Return the counts of so many images per image."""
         return cls(*(count / images for count in counts.tuple))
 
+    def plus(self, other: Each, times: float = 1.0) -> Each:
+        """Return this and so many of another."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Each(*(a + times * b for a, b in pairs))
+
 
 @dataclass(frozen=True)
 class MethodLine:
@@ -93,6 +98,7 @@ class ModelCost:
     asked: int
     masks: int
     second: Each
+    extra: Each
     wrong: float
     wrong_from: str
     methods: tuple[MethodLine, ...]
@@ -105,11 +111,6 @@ class ModelCost:
     sample_images: int
     record_bytes: float
     memory_bytes: float
-
-    @property
-    def wrong_images(self) -> float:
-        """Return about how many images have a second map made."""
-        return self.wrong * self.images.get("eval", 0)
 
 
 Kind = tuple[str, str, frozenset[Cell]]
@@ -129,7 +130,7 @@ class Cost:
     kind_seconds: Mapping[Kind, float | None]
     gallery_bytes: float
     measured_seconds: float
-    whole: bool = field(default=True)
+    whole: bool = True
 
     @property
     def run(self) -> Counts:
@@ -235,11 +236,9 @@ class _ModelEstimate:
         self.plan, self.model, self.kinds = plan, model, kinds
         self.measure = measure if kinds else "none"
         self.tasks = {task: found for task, found in tasks.items() if task.model == model.name}
-        parts = sorted({part for _, part, _ in kinds}, reverse=True) or ["eval"]  # the scored part first
-        self.examined = {part: Examined(plan, model, part, examined) for part in parts}
-        self.first = self.examined[parts[0]]
+        self.examined = Examined(plan, model, examined)
         self.rates = self._rates(forwards_per_second)
-        self.totals = {kind: self._total(kind) for kind in kinds}
+        self.totals = {kind: self._totals(kind) for kind in kinds}
         self.samples: dict[Kind, Sample] = {}
         self.seconds: dict[Kind, float | None] = {}
 
@@ -249,26 +248,26 @@ class _ModelEstimate:
         found = measured_rates(self.model, self.plan.geometry.size, self.plan.batch_size)
         return found if forwards_per_second is None else found.at(forwards_per_second)
 
-    def _total(self, kind: Kind) -> Total:
-        _, part, cells = kind
-        largest = max((found.get(kind, 0) for found in self.tasks.values()), default=1)
-        return self.examined[part].together(chosen_of(cells), largest)
+    def _totals(self, kind: Kind) -> dict[int, Total]:
+        """Return {images that a task has of a kind: their work}: how many there are decides what a task keeps."""
+        sizes = sorted({found[kind] for found in self.tasks.values() if kind in found})
+        return {size: self.examined.together(chosen_of(kind[2]), size) for size in sizes}
 
     def cost(self) -> ModelCost:
         """Return everything about this model."""
         self._sample()
         wrong, wrong_from = self._wrong()
         self.seconds = {kind: self._kind_seconds(kind, wrong) for kind in self.kinds}
-        run, asked, masks, second = Counts(), 0, 0, Each()
+        run, asked, masks, extra = Counts(), 0, 0, Each()
         colours: set[tuple[float, ...]] = set()
-        for kind, count in self.kinds.items():
-            total, examined = self.totals[kind], self.examined[kind[1]]
-            run += examined.per_item(total.run, count)
-            asked += examined.per_item(Counts(total.asked), count).forwards
-            masks += examined.per_item(Counts(total.masks), count).forwards
-            colours |= total.colours
-            if kind[1] == "eval":
-                second = Each.of(total.second, examined.count)
+        for found in self.tasks.values():
+            for kind, count in found.items():
+                total, per_item = self.totals[kind][count], self.examined.per_item
+                run += per_item(total.run, count)
+                asked += per_item(Counts(total.asked), count).forwards
+                masks += per_item(Counts(total.masks), count).forwards
+                extra = extra.plus(Each.of(total.second, self.examined.count), wrong * count)
+                colours |= total.colours
         run += Counts(len(colours))
         known = [self.seconds[kind] for kind in self.kinds]
         images: Counter[str] = Counter()
@@ -280,14 +279,15 @@ class _ModelEstimate:
             run=run,
             asked=asked,
             masks=masks,
-            second=second,
+            second=self._second(),
+            extra=extra,
             wrong=wrong,
             wrong_from=wrong_from,
             methods=self._method_lines(),
             metrics=self._metric_lines(),
             shared=self._shared(),
             not_applicable={
-                m.name: self.first.method(m).reason for m in self.plan.methods if self.first.method(m).reason
+                m.name: self.examined.method(m).reason for m in self.plan.methods if self.examined.method(m).reason
             },
             rates=self.rates,
             seconds=None
@@ -304,8 +304,11 @@ class _ModelEstimate:
     def _network_seconds(self, kind: Kind) -> float:
         """Return what the networks alone take for an image whose label is predicted."""
         assert self.rates is not None
-        examined = self.examined[kind[1]]
-        return self.rates.seconds(self.totals[kind].run) / examined.count
+        return self.rates.seconds(self._usual(kind).run) / self.examined.count
+
+    def _usual(self, kind: Kind) -> Total:
+        """Return the work of a kind in the largest task."""
+        return self.totals[kind][max(self.totals[kind])]
 
     def _sample(self) -> None:
         """Run a few images of every kind, as many as its budget allows."""
@@ -316,10 +319,9 @@ class _ModelEstimate:
             each = self._network_seconds(kind)
             budget = max(SAMPLE_SECONDS, SAMPLE_SHARE * each * count)
             size = min(count, self.plan.shard_size, max(1, int(budget / each)))
-            if each * size <= LONGEST_SAMPLE or each <= LONGEST_SAMPLE:
-                positions = self._positions(kind)[: max(1, min(size, int(LONGEST_SAMPLE / each)))]
-                warm = each <= budget / 4
-                self.samples[kind] = sampled(self.plan, *kind, positions, prober, warm)
+            if each <= LONGEST_SAMPLE:
+                positions = self._positions(kind)[: min(size, int(LONGEST_SAMPLE / each))]
+                self.samples[kind] = sampled(self.plan, *kind, positions, prober, warm=each <= budget / 4)
 
     def _positions(self, kind: Kind) -> list[int]:
         """Return the first items of a kind; where tasks have several kinds, those at their starts stand for them."""
@@ -331,7 +333,7 @@ class _ModelEstimate:
             return self.samples[kind].seconds
         if self.rates is None:
             return None
-        second = self.rates.seconds(self.totals[kind].second) / self.examined[kind[1]].count
+        second = self.rates.seconds(self._usual(kind).second) / self.examined.count
         return self._network_seconds(kind) + wrong * second
 
     def _wrong(self) -> tuple[float, str]:
@@ -339,15 +341,15 @@ class _ModelEstimate:
         if "top1" in self.model.card:
             return 1 - float(self.model.card["top1"]) / 100, "the model's card"
         images = sum(sample.images for sample in self.samples.values())
-        if images > self.first.count:
+        if images > self.examined.count:
             return 1 - sum(sample.right for sample in self.samples.values()) / images, f"a sample of {images}"
-        return 1 - self.first.right / self.first.count, f"{self.first.count} images"
+        return 1 - self.examined.right / self.examined.count, f"{self.examined.count} images"
 
     # --- bytes
 
     def _record_bytes(self, kind: Kind) -> float:
         _, part, cells = kind
-        examined, count = self.examined[part], self.kinds[kind]
+        examined, count = self.examined, self.kinds[kind]
         parts = sum(kind in found for found in self.tasks.values())
         chosen = chosen_of(cells)
         lengths = [
@@ -366,7 +368,7 @@ class _ModelEstimate:
 
     def _memory(self) -> float:
         items = max((sum(found.values()) for found in self.tasks.values()), default=1)
-        backwards = any(total.run.backwards for total in self.totals.values())
+        backwards = any(self._usual(kind).run.backwards for kind in self.kinds)
         return memory_bytes(self.plan, footprint(self.model), items, len(self.plan.methods), backwards)
 
     # --- what each method and metric asks
@@ -374,28 +376,32 @@ class _ModelEstimate:
     def _method_lines(self) -> tuple[MethodLine, ...]:
         lines = []
         for method in self.plan.methods:
-            work = self.first.method(method)
+            work = self.examined.method(method)
             shares = tuple(name for name, cost in work.parts.items() if any(cost.tuple))
-            each = Each.of(work.alone, self.first.count)
+            each = Each.of(work.alone, self.examined.count)
             lines.append(MethodLine(method.name, each, shares, method.all_varies, work.reason))
         return tuple(lines)
 
     def _metric_lines(self) -> tuple[MetricLine, ...]:
-        lines, count = [], self.first.count
-        for metric in self.plan.metrics_of(self.first.part):
-            found = [self.first.metric(metric, method) for method in self.plan.methods]
+        lines, count = [], self.examined.count
+        for metric in self.plan.metrics:
+            found = [self.examined.metric(metric, method) for method in self.plan.methods]
             most = max(found, key=lambda one: (len(one.probes) + one.own.forwards, len(one.repeats)))
-            shared = sum((self.first.background.costs[key] for key in most.shared), Counts())
+            shared = sum((self.examined.background.costs[key] for key in most.shared), Counts())
             own = Counts(len(most.probes)) + most.own
             lines.append(MetricLine(metric.name, Each.of(own, count), len(most.repeats), Each.of(shared, count)))
         return tuple(lines)
 
     def _shared(self) -> Each:
         """Return what is run once per image, whatever the number of maps: the pass, and what metrics share."""
-        if not self.totals:
+        if not self.kinds:
             return Each()
-        total = next(iter(self.totals.values()))
-        return Each.of(total.shared + Counts(self.first.count), self.first.count)
+        return Each.of(self._usual(next(iter(self.kinds))).shared + Counts(self.examined.count), self.examined.count)
+
+    def _second(self) -> Each:
+        """Return what is run beside for an image whose label is not predicted."""
+        found = [Each.of(self._usual(kind).second, self.examined.count) for kind in self.kinds]
+        return max(found, key=astuple, default=Each())
 
 
 def counted(plan: Plan, out: Path | None = None, examined: int = EXAMINED) -> Cost:

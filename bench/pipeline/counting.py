@@ -95,11 +95,11 @@ class Total:
 
 
 class Examined:
-    """A model of a plan, and what methods and metrics ask of it on a few images of a part."""
+    """A model of a plan, and what methods and metrics ask of it on its first scored images."""
 
-    def __init__(self, plan: Plan, model: Explainee, part: str = "eval", images: int = EXAMINED) -> None:
-        self.plan, self.model, self.part = plan, model, part
-        chosen = plan.part(part)
+    def __init__(self, plan: Plan, model: Explainee, images: int = EXAMINED) -> None:
+        self.plan, self.model = plan, model
+        chosen = plan.subset
         positions = range(min(images, len(chosen)))
         batch = chosen.batch(positions, plan.geometry, plan.protocol.box_min_visible).to(model.device)
         self.count = len(batch)
@@ -236,9 +236,9 @@ class _Sum:
 
     def __init__(self, examined: Examined, chosen: Mapping[str, Collection[str]], items: int) -> None:
         self.examined, self.plan = examined, examined.plan
-        protocol, part = self.plan.protocol, examined.part
+        ids = {metric.name: metric.id(self.plan.protocol) for metric in self.plan.metrics}
         self.methods = [
-            (method, [q for q in self.plan.metrics_of(part) if q.id(protocol) in chosen.get(method.id, ())])
+            (method, [metric for metric in self.plan.metrics if ids[metric.name] in chosen.get(method.id, ())])
             for method in self.plan.methods
         ]
         self.methods = [(method, metrics) for method, metrics in self.methods if metrics]

@@ -176,13 +176,12 @@ def _left(cost: Cost) -> str:
 
 
 def _wrong(cost: Cost) -> str:
-    extra = sum(model.wrong_images * model.second.forwards for model in cost.models)
-    heads = sum(model.wrong_images * model.second.head_forwards for model in cost.models)
-    if not extra and not heads:
+    forwards = sum(model.extra.forwards for model in cost.models)
+    heads = sum(model.extra.head_forwards for model in cost.models)
+    if not forwards and not heads:
         return ""
-    images = sum(model.wrong_images for model in cost.models)
     return (
-        f", and second maps for about {images:,.0f} labels that are not predicted add about {extra:,.0f} forwards and "
+        f", and labels that are not predicted, whose maps are made as well, add about {forwards:,.0f} forwards and "
         f"{heads:,.0f} head replays"
     )
 
