@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,13 +16,7 @@ from bench.models.explainee import Explainee
 from bench.pipeline.counting import EXAMINED, Examined, Total, all_cells, chosen_of
 from bench.pipeline.evaluate import Cell, waiting_groups
 from bench.pipeline.plan import Plan, Task
-from bench.pipeline.sizes import (
-    footprint,
-    gallery_bytes,
-    memory_bytes,
-    record_bytes,
-    written_bytes,
-)
+from bench.pipeline.sizes import PART_BYTES, footprint, gallery_bytes, memory_bytes, row_bytes, written_bytes
 from bench.pipeline.timing import Rates, Sample, measured_rates, sampled
 
 Measure = Literal["sample", "rates", "none"]
@@ -349,22 +343,25 @@ class _ModelEstimate:
 
     def _record_bytes(self, kind: Kind) -> float:
         _, part, cells = kind
-        examined, count = self.examined, self.kinds[kind]
+        count = self.kinds[kind]
         parts = sum(kind in found for found in self.tasks.values())
-        chosen = chosen_of(cells)
-        lengths = [
-            length
-            for method in self.plan.methods
-            if not examined.method(method).reason
-            for metric in self.plan.metrics_of(part)
-            if metric.id(self.plan.protocol) in chosen.get(method.id, ())
-            for length in examined.metric(metric, method).lengths.values()
-        ]
         sample = self.samples.get(kind)
         if sample is not None and len(sample.rows):
-            per_image = (written_bytes(sample.rows) - record_bytes([])) / sample.images
-            return max(per_image, 0.0) * count + record_bytes([], parts)
-        return record_bytes([], parts) + count * (record_bytes(lengths) - record_bytes([]))
+            each = max(written_bytes(sample.rows) - PART_BYTES, 0) / sample.images
+        else:
+            each = self._image_bytes(part, chosen_of(cells))
+        return PART_BYTES * parts + each * count
+
+    def _image_bytes(self, part: str, chosen: Mapping[str, Collection[str]]) -> float:
+        """Return the bytes of one image's records."""
+        return sum(
+            row_bytes(length, metric.values[name].reduce == "curve")
+            for method in self.plan.methods
+            if not self.examined.method(method).reason
+            for metric in self.plan.metrics_of(part)
+            if metric.id(self.plan.protocol) in chosen.get(method.id, ())
+            for name, length in self.examined.metric(metric, method).lengths.items()
+        )
 
     def _memory(self) -> float:
         items = max((sum(found.values()) for found in self.tasks.values()), default=1)

@@ -480,6 +480,7 @@ class _BatchRun:
         one, metric = cell.one, cell.metric
         case = one.label_case if self._on_label(metric) else one.case
         before = self.prober.counts.forwards
+        case.asked = case.probed = 0  # a metric that does not apply asks for nothing, and not for what the last one did
         one.results[metric.name] = self._applied(metric, case)
         one.asked[metric.name] = max(case.asked, self.prober.counts.forwards - before)
         self.probed += case.probed

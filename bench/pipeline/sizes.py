@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,29 +17,29 @@ from bench.pipeline.evaluate import PIXEL_BYTES, WAVE_BYTES
 from bench.pipeline.plan import Plan
 from bench.pipeline.records import write_parquet
 
-ROW_BYTES = 9.0
+ROW_BYTES = 8.0
 """Bytes on disk of a record: its number; everything else is the same in many rows and packs to almost nothing."""
 
-VECTOR_BYTES = 3.0
-"""Bytes on disk of an element of a record's vector: float32, packed."""
+CURVE_BYTES, TABLE_BYTES = 3.0, 0.5
+"""Bytes on disk of an element of a record's vector: float32 packs little in curves, and well in hits and histograms."""
 
-PART_BYTES = 14_000
+PART_BYTES = 7_000
 """What one parquet part holds beside its rows."""
 
-GALLERY_BYTES = 1.8
-"""Bytes of a pixel of a map that boards draw: float16, packed."""
+MAP_BYTES, PICTURE_BYTES = 1.7, 2.0
+"""Bytes of a pixel, packed, of the maps (float16) and of the pictures (three channels) that boards draw."""
 
 MASK_BYTES = 5 * 4
 """What packing a batch of perturbed images holds for each of their pixels, beside the images."""
 
 
-def record_bytes(lengths: Iterable[int], parts: int = 1) -> float:
-    """Return the bytes on disk of records whose vectors have these lengths (0: a number) in so many parts.
+def row_bytes(length: int = 0, curve: bool = True) -> float:
+    """Return the bytes on disk of a record with a vector of this length (0: a number alone), a curve or not.
 
-    >>> record_bytes([0, 0, 29]) > record_bytes([0, 0, 0])
+    >>> row_bytes(29) > row_bytes(29, curve=False) > row_bytes()
     True
     """
-    return PART_BYTES * parts + sum(ROW_BYTES + VECTOR_BYTES * length for length in lengths)
+    return ROW_BYTES + (CURVE_BYTES if curve else TABLE_BYTES) * length
 
 
 def written_bytes(rows: pd.DataFrame) -> int:
@@ -55,7 +54,7 @@ def gallery_bytes(plan: Plan, images: int) -> float:
     """Return the bytes of the pictures that boards draw, of all models."""
     side = plan.geometry.size
     small = side // max(1, side // 96)
-    each = 3 * side**2 + len(plan.methods) * GALLERY_BYTES * small**2
+    each = PICTURE_BYTES * side**2 + len(plan.methods) * MAP_BYTES * small**2
     return images * len(plan.models) * each
 
 
