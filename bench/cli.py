@@ -37,6 +37,7 @@ from bench.pipeline.commands import (
     add_merge,
     chosen_executor,
 )
+from bench.pipeline.plan_command import register as register_plan
 from bench.terminal import EX_USAGE, command_line, console, errors, looking, say, stoppable
 from bench.version import __version__
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from bench.board import Board
     from bench.methods import Method
     from bench.models import Explainee
+    from bench.pipeline.cost import Cost
     from bench.pipeline.executors import Executor
     from bench.pipeline.external import ExternalMethod
     from bench.pipeline.plan import Plan
@@ -176,37 +178,30 @@ def run(
 
     Started again with the same --out, only what is missing or has changed is computed.
     """
-    import dataclasses
-
-    from bench.pipeline.plan import read_shard
-
-    number, count = read_shard(shard or "1/1")
     where = chosen_executor(executor, address, workers, threads_per_worker)
     plugged = _plugins(plugin)
-    plans = [
-        _plan(
-            subset,
-            some_models,
-            some_methods,
-            metrics,
-            protocol,
-            limit,
-            device,
-            seed,
-            data_root,
-            weights,
-            batch_size,
-            calibration,
-            compiled,
-        )
-        for some_models, some_methods in _asked(models, methods)
-    ]
-    plans = [dataclasses.replace(plan, shard=(number, count)) for plan in plans]
+    plans = _plans(
+        subset=subset,
+        models=models,
+        methods=methods,
+        metrics=metrics,
+        protocol=protocol,
+        limit=limit,
+        device=device,
+        seed=seed,
+        data_root=data_root,
+        weights=weights,
+        batch_size=batch_size,
+        calibration=calibration,
+        compiled=compiled,
+        shard=shard,
+    )
+    number, count = plans[0].shard
     dealt = f"-shard-{number}-of-{count}" if count > 1 else ""
     folder = out or Path("runs") / (file_name(plans[0].subset.name, "-") + dealt)
     if yes_plan_only:
         for plan in plans:
-            _announce(plan, folder)
+            _announce(plan, folder, None)
         return
     for plan in plans:
         records = _run(plan, folder, where)
@@ -520,6 +515,20 @@ def _plan(
     return make_plan(chosen, loaded, listed, metrics, rules, batch_size, calibration=calibration, compiled=compiled)
 
 
+def _plans(*, models: str, methods: str, shard: str | None, **given: Any) -> list[Plan]:
+    """Return the plans of a run's options: one, or the two of the default run."""
+    import dataclasses
+
+    from bench.pipeline.plan import read_shard
+
+    number, count = read_shard(shard or "1/1")
+    plans = [_plan(models=some, methods=of_them, **given) for some, of_them in _asked(models, methods)]
+    return [dataclasses.replace(plan, shard=(number, count)) for plan in plans]
+
+
+register_plan(app, run, _plugins, _plans)
+
+
 def _asked(models: str, methods: str) -> list[tuple[str, str]]:
     """Return the models and methods to run: those asked for; by default also the fine-tuned models, with fewer."""
     asked = [(models, methods)]
@@ -536,38 +545,30 @@ def _check_device(device: str) -> None:
         raise BenchError(f"The device {device!r} cannot be used here ({reason}); choose cpu.") from None
 
 
-def _announce(plan: Plan, folder: Path) -> dict[str, tuple[float, float]]:
-    """Say what a run will do: images, methods, forwards, minutes."""
-    from bench.pipeline.plan import measured_rates
+def _announce(plan: Plan, folder: Path, out: Path | None) -> Cost:
+    """Say what a run will do, of what is missing in `out`: images, methods, forwards, minutes."""
+    from bench.pipeline.cost import estimate
+    from bench.pipeline.plan_command import told
 
-    rates = measured_rates(plan)
-    work = plan.work()
-    calibration = f" + {len(plan.calibration)} for calibration" if plan.calibration else ""
-    console.print(
-        f"{plan.subset.name}: {len(plan.subset)} images{calibration}, {len(plan.models)} models, "
-        f"{len(plan.methods)} methods, {len(plan.metrics)} metrics, {plan.protocol.id}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
+    with errors.status("Counting what is asked"):
+        cost = estimate(plan, "rates", out=out)
+    for line in told(plan, cost):
+        say(line)
+    minutes = max(cost.seconds or 0.0, 1) / 60
+    say(
+        f"The networks alone take about {minutes:.1f} minutes here (`cambench plan` says more). Records go to {folder}."
     )
-    console.print(
-        f"About {work.forwards:,} forwards, {work.backwards:,} backwards and {work.head_forwards:,} head replays: "
-        f"about {max(plan.seconds(rates), 1) / 60:.1f} minutes here. Records go to {folder}.",
-        highlight=False,
-        soft_wrap=True,
-    )
-    return rates
+    return cost
 
 
 def _run(plan: Plan, folder: Path, executor: Executor | None = None) -> Records:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from bench.pipeline.evaluate import Progress as State
-    from bench.pipeline.evaluate import run_plan, waiting_tasks
+    from bench.pipeline.evaluate import run_plan
     from bench.pipeline.ledger import sentence, told
 
-    rates = _announce(plan, folder)
-    waiting = waiting_tasks(plan, folder)
+    cost = _announce(plan, folder, folder)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -578,7 +579,7 @@ def _run(plan: Plan, folder: Path, executor: Executor | None = None) -> Records:
     )
     words = f"Stopped; finished tasks are kept in {folder}. Start the same command again to go on."
     with stoppable(words), Progress(*columns, console=errors, refresh_per_second=2) as bar:
-        shown = bar.add_task("starting", total=plan.seconds(rates, waiting) or 1)
+        shown = bar.add_task("starting", total=cost.seconds or 1)
 
         last: list[State] = []
 
@@ -588,7 +589,7 @@ def _run(plan: Plan, folder: Path, executor: Executor | None = None) -> Records:
             bar.update(
                 shown,
                 description=f"{task.model} {task.part} {task.stop}/{len(plan.part(task.part))}",
-                advance=plan.task_seconds(task, rates),
+                advance=cost.task_seconds(task),
             )
 
         records = run_plan(plan, folder, command=command_line(), progress=progress, executor=executor)

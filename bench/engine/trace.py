@@ -124,6 +124,11 @@ class Trace:
         """Forget shared parts of more than `limit` bytes; who reads one again makes it anew."""
         self._shared = {name: part for name, part in self._shared.items() if _bytes(part[0]) <= limit}
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of the shared parts that are kept by name."""
+        return {name: _bytes(part[0]) for name, part in self._shared.items()}
+
     def _checked(self, targets: torch.Tensor | None) -> torch.Tensor:
         if targets is None:
             return self.predicted

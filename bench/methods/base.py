@@ -42,6 +42,7 @@ class Method:
     forwards, backwards, heads: whole forwards and backwards and head replays per image beyond the shared pass: a
     number, or a function of the model and the parameters (for plans; the true count is measured).
     shares: name of the shared part that this work is for; methods of a run that share it pay once.
+    varies: why the count depends on the image, where it does; the numbers above are then the most that it can be.
     parameters: those that differ from the function's defaults.  inner: the method that a wrapper wraps.
     inner_models: where a wrapper runs it, for plans (default: once, on the model itself).
     """
@@ -60,6 +61,7 @@ class Method:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     more_groups: tuple[str, ...] = ()
     shares: str = ""
+    varies: str = ""
     inner: Method | None = None
     inner_models: Callable[[Explainee, Mapping[str, Any]], Sequence[Explainee]] | None = None
 
@@ -98,6 +100,11 @@ class Method:
             needs=tuple(dict.fromkeys((*self.needs, *inner.needs))),
             fast=inner.fast,
         )
+
+    @property
+    def all_varies(self) -> str:
+        """Return why the count depends on the image, of the method or of the one that it wraps, or ""."""
+        return self.varies or ("" if self.inner is None else self.inner.all_varies)
 
     @property
     def control(self) -> bool:
@@ -276,6 +283,7 @@ def register_method(
     heads: PerModel = 0,
     more_groups: tuple[str, ...] = (),
     shares: str = "",
+    varies: str = "",
     wraps: str = "",
     inner_models: Callable[[Explainee, Mapping[str, Any]], Sequence[Explainee]] | None = None,
     reference: str = "",
@@ -317,6 +325,7 @@ def register_method(
             more_groups=more_groups,
             inner_models=inner_models,
             shares=shares,
+            varies=varies,
         )
         if wraps:
             METHODS.add_wrapper(entry, wraps)

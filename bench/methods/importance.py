@@ -13,6 +13,8 @@ from bench.methods.cam import weighted
 from bench.methods.references import MASK_COLOUR, Reference, reference_images
 from bench.methods.variants import write_value
 
+CONSTANT = "constant channels are skipped"
+
 
 @register_method(
     "ablation_cam",
@@ -112,6 +114,7 @@ def _reciprocal_sums(difference: torch.Tensor) -> torch.Tensor:
     fast=False,
     forwards=lambda model, _: model.probe_shape[1],
     shares="score_cam weights",
+    varies=CONSTANT,
 )
 def score_cam(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = p_c(H_k masking x), H_k = mm(Up A_k); one forward per channel. [B,H,W], >= 0.
@@ -172,6 +175,7 @@ def absolute_weights(trace: Trace) -> torch.Tensor:
     fast=False,
     forwards=lambda model, _: model.probe_shape[1],
     shares="score_cam weights",
+    varies=CONSTANT,
 )
 def abs_cam(trace: Trace, *, form: Literal["activations", "normalised"] = "activations") -> torch.Tensor:
     """ReLU(sum_k w_k S_k Up(A_k)), w_k = mean_ij |G_k|, S_k = p_c(mm(Up A_k) masking x). [B,H,W], >= 0.
@@ -202,6 +206,7 @@ def sum_of_masks(trace: Trace, weights: torch.Tensor) -> torch.Tensor:
     citation="after Zeng et al., Abs-CAM, arXiv:2207.03648; element-wise reading of phase 2",
     fast=False,
     forwards=lambda model, _: model.probe_shape[1],
+    varies=CONSTANT,
 )
 def abs_cam_elementwise(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k S_k Up(E_k)), E_k = |G_k| * A_k element by element, S_k = p_c(mm(Up E_k) masking x). [B,H,W], >= 0."""

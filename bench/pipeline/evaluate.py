@@ -169,7 +169,12 @@ def run_plan(
 
 def waiting_tasks(plan: Plan, out: Path | None) -> list[Task]:
     """Return the tasks of a plan that still lack something in a run folder."""
-    return list(_waiting(plan, Store(out)))
+    return list(waiting_groups(plan, out))
+
+
+def waiting_groups(plan: Plan, out: Path | None) -> dict[Task, Groups]:
+    """Return what the items of each task of a plan still lack in a run folder; tasks that lack nothing are left out."""
+    return _waiting(plan, Store(out))
 
 
 def _waiting(plan: Plan, store: Store) -> dict[Task, Groups]:
@@ -475,6 +480,7 @@ class _BatchRun:
         one, metric = cell.one, cell.metric
         case = one.label_case if self._on_label(metric) else one.case
         before = self.prober.counts.forwards
+        case.asked = case.probed = 0  # a metric that does not apply asks for nothing, and not for what the last one did
         one.results[metric.name] = self._applied(metric, case)
         one.asked[metric.name] = max(case.asked, self.prober.counts.forwards - before)
         self.probed += case.probed

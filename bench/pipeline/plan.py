@@ -1,29 +1,22 @@
-"""The plan of a run: what is computed, in which tasks, and about how long it takes, known before it starts."""
+"""The plan of a run: what is computed, and in which tasks; what that costs says `cost`."""
 
 from __future__ import annotations
 
 import itertools
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
 
 from bench.data import Geometry, Subset
 from bench.engine.memory import memory_of
-from bench.engine.prober import Counts, Prober, default_batch_size
+from bench.engine.prober import default_batch_size
 from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS, Method
 from bench.metrics import METRICS, Metric
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
 from bench.pipeline.external import ExternalMethod
 from bench.pipeline.records import MIN_CALIBRATION
 from bench.protocol import Protocol, digest
-
-BACKWARD_COST = 2.0
-"""A backward costs about two forwards; for estimates only."""
 
 
 @dataclass(frozen=True)
@@ -96,44 +89,6 @@ class Plan:
         """Return a model of the run by name."""
         return next(m for m in self.models if m.name == name)
 
-    # --- what it costs
-
-    def per_image(self, model: Explainee, part: str) -> Counts:
-        """Return the work per image: more than is run where maps or images are equal, less where a label is not what
-        the model predicts and a second map is made for it.
-        """
-        # The shared pass and, for insertion, the blurred image; one gradient of the head.
-        total = Counts(forwards=2, head_forwards=1, head_backwards=1)
-        metrics = self.metrics_of(part)
-        probes = probe_forwards(metrics, self.protocol, self.geometry.size**2)
-        for metric in metrics:
-            total += metric.shared(self.protocol)
-        paid: set[str] = set()
-        for method in self.methods:
-            own = method.planned(model, paid)
-            times = 1 + sum(m.repeats(self.protocol) for m in metrics if applies(m, method))
-            total += Counts(times * own.forwards + probes, times * own.backwards, times * own.head_forwards)
-        return total
-
-    def work(self) -> Counts:
-        """Return the work of the whole plan."""
-        total = Counts()
-        for task in self.tasks():
-            one = self.per_image(self.model(task.model), task.part)
-            total += Counts(*(count * (task.stop - task.start) for count in one.tuple))
-        return total
-
-    def seconds(self, rates: dict[str, tuple[float, float]], tasks: Sequence[Task] | None = None) -> float:
-        """Return about how long tasks take, from seconds per forward and per head replay of each model."""
-        return sum(self.task_seconds(task, rates) for task in (tasks if tasks is not None else self.tasks()))
-
-    def task_seconds(self, task: Task, rates: dict[str, tuple[float, float]]) -> float:
-        """Return about how long one task takes."""
-        forward, head = rates[task.model]
-        work = self.per_image(self.model(task.model), task.part)
-        whole = work.forwards + BACKWARD_COST * work.backwards
-        return (task.stop - task.start) * (whole * forward + work.head_forwards * head)
-
 
 def read_shard(text: str) -> tuple[int, int]:
     """Return (i, n) of "i/n", for `Plan.shard`.
@@ -145,19 +100,6 @@ def read_shard(text: str) -> tuple[int, int]:
     if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
         return int(number), int(count)
     raise BenchError(f"A shard is I/N with I from 1 to N, such as 1/8 (the first of eight); got {text!r}.")
-
-
-def applies(metric: Metric, method: Method) -> bool:
-    """Return whether a metric says something of a method: one that is about a parameter, of those that have it."""
-    return not metric.parameter or metric.parameter in method.all_parameters
-
-
-def probe_forwards(metrics: Sequence[Metric], protocol: Protocol, pixels: int) -> int:
-    """Return the forwards per image and method; the mask of t = 0 is shared by the metrics that want it."""
-    counts = {m.name: m.forwards(protocol, pixels) for m in metrics}
-    if "threshold_quality" in counts:
-        counts.pop("average_drop", None)
-    return sum(counts.values())
 
 
 def make_plan(
@@ -281,28 +223,3 @@ def common_geometry(subset: Subset, models: Sequence[Explainee], rule: str = "ow
         return Geometry(size, "squash", size, "bilinear")
     own = {model.geometry for model in models}
     return own.pop() if len(own) == 1 else Geometry(size, "short", round(size / 0.875), "bicubic")
-
-
-@torch.inference_mode()
-def measured_rates(plan: Plan) -> dict[str, tuple[float, float]]:
-    """Return seconds per forward and per head replay of each model, measured here and now on one small batch."""
-    return {model.name: _rates(model, plan.geometry.size, plan.batch_size) for model in plan.models}
-
-
-def _rates(model: Explainee, side: int, batch_size: int) -> tuple[float, float]:
-    images = torch.zeros(batch_size, 3, side, side, device=model.device).contiguous(memory_format=torch.channels_last)
-    with untouched(model.net):
-        captured = model.capture(images)  # also the warm-up
-        rows = torch.arange(len(images))
-        forward = _seconds(lambda: Prober(model).logits(images))
-        head = _seconds(lambda: model.split.head(captured.values, captured, rows))
-    return forward / batch_size, head / batch_size
-
-
-def _seconds(call: Any, repeats: int = 2) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) / repeats

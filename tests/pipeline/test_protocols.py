@@ -12,6 +12,7 @@ from bench.data.geometry import Geometry
 from bench.errors import BenchError
 from bench.metrics import METRICS
 from bench.models.architectures import resnet_scenes, seeded
+from bench.pipeline.cost import counted
 from bench.pipeline.evaluate import Progress
 from bench.pipeline.plan import common_geometry, make_plan
 from bench.protocol import PROTOCOLS, get_protocol
@@ -37,7 +38,7 @@ def test_the_plan_counts_what_is_run(subset, model, protocol):
     plan = make_plan(subset, [model], methods, metrics, rules, calibration=0)
     seen: list[Progress] = []
     records = bench.evaluate(subset, model, methods, metrics, protocol=protocol, calibration=0, progress=seen.append)
-    planned, run = plan.work().forwards, seen[-1].counts.forwards
+    planned, run = counted(plan).run.forwards, seen[-1].counts.forwards
     # A label's map where the label is not predicted costs more; equal images (thresholds among zeros) cost less.
     cut = len(subset) * len(methods) * rules.thresholds
     assert planned - cut <= run <= planned + len(subset) * 2

@@ -1,0 +1,406 @@
+"""What a run costs, before it starts: work, time, bytes and memory of a plan, or of what is left of it in a folder."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Literal
+
+from bench.engine.prober import Counts, Prober
+from bench.errors import BenchError
+from bench.models.explainee import Explainee
+from bench.pipeline.counting import EXAMINED, Examined, Total, all_cells, chosen_of
+from bench.pipeline.evaluate import Cell, waiting_groups
+from bench.pipeline.plan import Plan, Task
+from bench.pipeline.sizes import PART_BYTES, footprint, gallery_bytes, memory_bytes, row_bytes, written_bytes
+from bench.pipeline.timing import Rates, Sample, measured_rates, sampled
+
+Measure = Literal["sample", "rates", "none"]
+
+SAMPLE_SHARE = 0.05
+SAMPLE_SECONDS = 2.0
+LONGEST_SAMPLE = 30.0
+"""A sample takes this share of what it stands for, but this long where that is more; one that would take longer than
+the longest is left out, and the rates of single forwards stand for it."""
+
+GALLERY = 6
+"""Images that a run keeps for its boards."""
+
+
+@dataclass(frozen=True)
+class Each:
+    """Counts per image, as fractions: some methods ask more of one image than of another."""
+
+    forwards: float = 0.0
+    backwards: float = 0.0
+    head_forwards: float = 0.0
+    head_backwards: float = 0.0
+
+    @classmethod
+    def of(cls, counts: Counts, images: int) -> Each:
+        """Return the counts of so many images per image."""
+        return cls(*(count / images for count in counts.tuple))
+
+    def plus(self, other: Each, times: float = 1.0) -> Each:
+        """Return this and so many of another."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Each(*(a + times * b for a, b in pairs))
+
+
+@dataclass(frozen=True)
+class MethodLine:
+    """A method's map of one image, alone, beyond the pass.  reason: why it does not fit the model.
+
+    varies: why another image may ask for less or more.  shares: the parts that it reads with others, paid once.
+    """
+
+    name: str
+    each: Each
+    shares: tuple[str, ...]
+    varies: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class MetricLine:
+    """A metric on one map: its own forwards, and how often the map is made again.  shared: per image, for all maps."""
+
+    name: str
+    each: Each
+    repeats: int
+    shared: Each
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """What one model costs.
+
+    images: scored and calibrating ones that still lack something.  run: the most that is run when every label is what
+    the model predicts.  second: what more is run for one image whose label is not.  wrong: the share of such images,
+    and wrong_from where that is known from.  asked: what the run's ledger will count as asked for.  masks: equal masks
+    that are known beforehand, and left out of `run`.  seconds: of this model's tasks, one after the other.
+    timed: "sample", "rates" or "none".  sample_images: how many were run for it.
+    """
+
+    name: str
+    images: Mapping[str, int]
+    run: Counts
+    asked: int
+    masks: int
+    second: Each
+    extra: Each
+    wrong: float
+    wrong_from: str
+    methods: tuple[MethodLine, ...]
+    metrics: tuple[MetricLine, ...]
+    shared: Each
+    not_applicable: Mapping[str, str]
+    rates: Rates | None
+    seconds: float | None
+    timed: str
+    sample_images: int
+    record_bytes: float
+    memory_bytes: float
+
+
+Kind = tuple[str, str, frozenset[Cell]]
+"""Images that lack the same: (model, part, cells)."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a plan costs.
+
+    task_kinds: {task: {kind: images}}, what each task still lacks.  kind_seconds: per image.
+    measured_seconds: what finding all this out took.
+    """
+
+    models: tuple[ModelCost, ...]
+    tasks: Mapping[Task, Mapping[Kind, int]]
+    kind_seconds: Mapping[Kind, float | None]
+    gallery_bytes: float
+    measured_seconds: float
+    whole: bool = True
+
+    @property
+    def run(self) -> Counts:
+        """Return the most that is run when every label is predicted."""
+        return sum((model.run for model in self.models), Counts())
+
+    @property
+    def asked(self) -> int:
+        """Return the forwards that the run's ledger will count as asked for."""
+        return sum(model.asked for model in self.models)
+
+    @property
+    def seconds(self) -> float | None:
+        """Return the seconds of all tasks, one after the other; None where nothing was measured."""
+        found = [model.seconds for model in self.models]
+        return None if any(s is None for s in found) else sum(s for s in found if s is not None)
+
+    @property
+    def disk_bytes(self) -> float:
+        """Return the bytes of records and of the pictures that boards draw."""
+        return sum(model.record_bytes for model in self.models) + self.gallery_bytes
+
+    @property
+    def memory_bytes(self) -> float:
+        """Return the most that one model's task holds: a process runs one at a time."""
+        return max((model.memory_bytes for model in self.models), default=0.0)
+
+    def task_seconds(self, task: Task) -> float:
+        """Return about how long a task takes; 0 where nothing was measured or it lacks nothing."""
+        return sum(count * (self.kind_seconds[kind] or 0.0) for kind, count in self.tasks.get(task, {}).items())
+
+    def wall_seconds(self, workers: int) -> float | None:
+        """Return how long so many equal workers take, each with one task at a time."""
+        if self.seconds is None:
+            return None
+        free = [0.0] * max(1, min(workers, len(self.tasks) or 1))
+        for task in self.tasks:
+            heapq.heappush(free, heapq.heappop(free) + self.task_seconds(task))
+        return max(free)
+
+
+def estimate(
+    plan: Plan,
+    measure: Measure = "rates",
+    *,
+    out: Path | None = None,
+    forwards_per_second: float | None = None,
+    examined: int = EXAMINED,
+    report: Callable[[str], None] = lambda _: None,
+) -> Cost:
+    """Return what a plan costs, without starting it.
+
+    measure: time "sample"s of the real run, or only the "rates" of forwards, backwards and head replays, or "none".
+    out: a run folder; what is there already costs nothing.  forwards_per_second: a rate to assume for every model
+    instead of one measured here.  examined: images that counts are found out on.  report: told what is being done.
+    """
+    if forwards_per_second is not None and not forwards_per_second > 0:
+        raise BenchError(f"{forwards_per_second:g} forwards per second is no rate; give a number above 0.")
+    start = time.perf_counter()
+    tasks = _tasks(plan, out)
+    kinds: Counter[Kind] = Counter()
+    for found in tasks.values():
+        kinds.update(found)
+    if forwards_per_second is not None and measure == "sample":
+        measure = "rates"  # a sample would say how fast this machine is
+    models, seconds = [], dict[Kind, float | None]()
+    for model in plan.models:
+        report(f"Counting and measuring {model.name}")
+        own = {kind: count for kind, count in kinds.items() if kind[0] == model.name}
+        one = _ModelEstimate(plan, model, own, tasks, measure, forwards_per_second, examined)
+        models.append(one.cost())
+        seconds |= one.seconds
+    shown = min(GALLERY, len(plan.subset)) if tasks else 0
+    return Cost(
+        tuple(models), tasks, seconds, gallery_bytes(plan, shown), time.perf_counter() - start, whole=out is None
+    )
+
+
+def _tasks(plan: Plan, out: Path | None) -> dict[Task, dict[Kind, int]]:
+    """Return what every task lacks; without a folder everything, which need not be looked up item by item."""
+    if out is not None:
+        return {
+            task: {(task.model, task.part, cells): len(positions) for cells, positions in groups.items()}
+            for task, groups in waiting_groups(plan, out).items()
+        }
+    cells = {part: all_cells(plan, part) for part in ("eval", "calibration")}
+    return {task: {(task.model, task.part, cells[task.part]): task.stop - task.start} for task in plan.tasks()}
+
+
+class _ModelEstimate:
+    """The estimate of one model's tasks."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        model: Explainee,
+        kinds: Mapping[Kind, int],
+        tasks: Mapping[Task, Mapping[Kind, int]],
+        measure: Measure,
+        forwards_per_second: float | None,
+        examined: int,
+    ) -> None:
+        self.plan, self.model, self.kinds = plan, model, kinds
+        self.measure = measure if kinds else "none"
+        self.tasks = {task: found for task, found in tasks.items() if task.model == model.name}
+        self.examined = Examined(plan, model, examined)
+        self.rates = self._rates(forwards_per_second)
+        self.totals = {kind: self._totals(kind) for kind in kinds}
+        self.samples: dict[Kind, Sample] = {}
+        self.seconds: dict[Kind, float | None] = {}
+
+    def _rates(self, forwards_per_second: float | None) -> Rates | None:
+        if self.measure == "none" and forwards_per_second is None:
+            return None
+        found = measured_rates(self.model, self.plan.geometry.size, self.plan.batch_size)
+        return found if forwards_per_second is None else found.at(forwards_per_second)
+
+    def _totals(self, kind: Kind) -> dict[int, Total]:
+        """Return {images that a task has of a kind: their work}: how many there are decides what a task keeps."""
+        sizes = sorted({found[kind] for found in self.tasks.values() if kind in found})
+        return {size: self.examined.together(chosen_of(kind[2]), size) for size in sizes}
+
+    def cost(self) -> ModelCost:
+        """Return everything about this model."""
+        self._sample()
+        wrong, wrong_from = self._wrong()
+        self.seconds = {kind: self._kind_seconds(kind, wrong) for kind in self.kinds}
+        run, asked, masks, extra = Counts(), 0, 0, Each()
+        colours: set[tuple[float, ...]] = set()
+        for found in self.tasks.values():
+            for kind, count in found.items():
+                total, per_item = self.totals[kind][count], self.examined.per_item
+                run += per_item(total.run, count)
+                asked += per_item(Counts(total.asked), count).forwards
+                masks += per_item(Counts(total.masks), count).forwards
+                extra = extra.plus(Each.of(total.second, self.examined.count), wrong * count)
+                colours |= total.colours
+        run += Counts(len(colours))
+        known = [self.seconds[kind] for kind in self.kinds]
+        images: Counter[str] = Counter()
+        for (_, part, _), count in self.kinds.items():
+            images[part] += count
+        return ModelCost(
+            name=self.model.name,
+            images=dict(images),
+            run=run,
+            asked=asked,
+            masks=masks,
+            second=self._second(),
+            extra=extra,
+            wrong=wrong,
+            wrong_from=wrong_from,
+            methods=self._method_lines(),
+            metrics=self._metric_lines(),
+            shared=self._shared(),
+            not_applicable={
+                m.name: self.examined.method(m).reason for m in self.plan.methods if self.examined.method(m).reason
+            },
+            rates=self.rates,
+            seconds=None
+            if any(s is None for s in known)
+            else sum((s or 0.0) * self.kinds[kind] for kind, s in self.seconds.items()),
+            timed="none" if self.rates is None else "sample" if self.samples else "rates",
+            sample_images=sum(sample.images for sample in self.samples.values()),
+            record_bytes=sum(self._record_bytes(kind) for kind in self.kinds),
+            memory_bytes=self._memory() if self.kinds else 0.0,
+        )
+
+    # --- time
+
+    def _network_seconds(self, kind: Kind) -> float:
+        """Return what the networks alone take for an image whose label is predicted."""
+        assert self.rates is not None
+        return self.rates.seconds(self._usual(kind).run) / self.examined.count
+
+    def _usual(self, kind: Kind) -> Total:
+        """Return the work of a kind in the largest task."""
+        return self.totals[kind][max(self.totals[kind])]
+
+    def _sample(self) -> None:
+        """Run a few images of every kind, as many as its budget allows."""
+        if self.measure != "sample":
+            return
+        prober = Prober(self.model, self.plan.batch_size, self.plan.compiled)
+        for kind, count in self.kinds.items():
+            each = self._network_seconds(kind)
+            budget = max(SAMPLE_SECONDS, SAMPLE_SHARE * each * count)
+            size = min(count, self.plan.shard_size, max(1, int(budget / each)))
+            if each <= LONGEST_SAMPLE:
+                positions = self._positions(kind)[: min(size, int(LONGEST_SAMPLE / each))]
+                self.samples[kind] = sampled(self.plan, *kind, positions, prober, warm=each <= budget / 4)
+
+    def _positions(self, kind: Kind) -> list[int]:
+        """Return the first items of a kind; where tasks have several kinds, those at their starts stand for them."""
+        task = next(task for task, found in self.tasks.items() if kind in found)
+        return list(range(task.start, task.start + self.tasks[task][kind]))
+
+    def _kind_seconds(self, kind: Kind, wrong: float) -> float | None:
+        if kind in self.samples:
+            return self.samples[kind].seconds
+        if self.rates is None:
+            return None
+        second = self.rates.seconds(self._usual(kind).second) / self.examined.count
+        return self._network_seconds(kind) + wrong * second
+
+    def _wrong(self) -> tuple[float, str]:
+        """Return the share of images whose label is not predicted, and where that is known from."""
+        if "top1" in self.model.card:
+            return 1 - float(self.model.card["top1"]) / 100, "the model's card"
+        images = sum(sample.images for sample in self.samples.values())
+        if images > self.examined.count:
+            return 1 - sum(sample.right for sample in self.samples.values()) / images, f"a sample of {images}"
+        return 1 - self.examined.right / self.examined.count, f"{self.examined.count} images"
+
+    # --- bytes
+
+    def _record_bytes(self, kind: Kind) -> float:
+        _, part, cells = kind
+        count = self.kinds[kind]
+        parts = sum(kind in found for found in self.tasks.values())
+        sample = self.samples.get(kind)
+        if sample is not None and len(sample.rows):
+            each = max(written_bytes(sample.rows) - PART_BYTES, 0) / sample.images
+        else:
+            each = self._image_bytes(part, chosen_of(cells))
+        return PART_BYTES * parts + each * count
+
+    def _image_bytes(self, part: str, chosen: Mapping[str, Collection[str]]) -> float:
+        """Return the bytes of one image's records."""
+        return sum(
+            row_bytes(length, metric.values[name].reduce == "curve")
+            for method in self.plan.methods
+            if not self.examined.method(method).reason
+            for metric in self.plan.metrics_of(part)
+            if metric.id(self.plan.protocol) in chosen.get(method.id, ())
+            for name, length in self.examined.metric(metric, method).lengths.items()
+        )
+
+    def _memory(self) -> float:
+        items = max((sum(found.values()) for found in self.tasks.values()), default=1)
+        backwards = any(self._usual(kind).run.backwards for kind in self.kinds)
+        return memory_bytes(self.plan, footprint(self.model), items, len(self.plan.methods), backwards)
+
+    # --- what each method and metric asks
+
+    def _method_lines(self) -> tuple[MethodLine, ...]:
+        lines = []
+        for method in self.plan.methods:
+            work = self.examined.method(method)
+            shares = tuple(name for name, cost in work.parts.items() if any(cost.tuple))
+            each = Each.of(work.alone, self.examined.count)
+            lines.append(MethodLine(method.name, each, shares, method.all_varies, work.reason))
+        return tuple(lines)
+
+    def _metric_lines(self) -> tuple[MetricLine, ...]:
+        lines, count = [], self.examined.count
+        for metric in self.plan.metrics:
+            found = [self.examined.metric(metric, method) for method in self.plan.methods]
+            most = max(found, key=lambda one: (len(one.probes) + one.own.forwards, len(one.repeats)))
+            shared = sum((self.examined.background.costs[key] for key in most.shared), Counts())
+            own = Counts(len(most.probes)) + most.own
+            lines.append(MetricLine(metric.name, Each.of(own, count), len(most.repeats), Each.of(shared, count)))
+        return tuple(lines)
+
+    def _shared(self) -> Each:
+        """Return what is run once per image, whatever the number of maps: the pass, and what metrics share."""
+        if not self.kinds:
+            return Each()
+        return Each.of(self._usual(next(iter(self.kinds))).shared + Counts(self.examined.count), self.examined.count)
+
+    def _second(self) -> Each:
+        """Return what is run beside for an image whose label is not predicted."""
+        found = [Each.of(self._usual(kind).second, self.examined.count) for kind in self.kinds]
+        return max(found, key=astuple, default=Each())
+
+
+def counted(plan: Plan, out: Path | None = None, examined: int = EXAMINED) -> Cost:
+    """Return what a plan asks of its networks, without measuring anything."""
+    return estimate(plan, "none", out=out, examined=examined)

@@ -1,0 +1,116 @@
+"""What a run takes beside time: bytes on disk and bytes of memory, both estimates."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from bench.models.explainee import Explainee, untouched
+from bench.pipeline.evaluate import PIXEL_BYTES, WAVE_BYTES
+from bench.pipeline.plan import Plan
+from bench.pipeline.records import write_parquet
+
+ROW_BYTES = 8.0
+"""Bytes on disk of a record: its number; everything else is the same in many rows and packs to almost nothing."""
+
+CURVE_BYTES, TABLE_BYTES = 3.0, 0.5
+"""Bytes on disk of an element of a record's vector: float32 packs little in curves, and well in hits and histograms."""
+
+PART_BYTES = 7_000
+"""What one parquet part holds beside its rows."""
+
+MAP_BYTES, PICTURE_BYTES = 1.7, 2.0
+"""Bytes of a pixel, packed, of the maps (float16) and of the pictures (three channels) that boards draw."""
+
+MASK_BYTES = 5 * 4
+"""What packing a batch of perturbed images holds for each of their pixels, beside the images."""
+
+
+def row_bytes(length: int = 0, curve: bool = True) -> float:
+    """Return the bytes on disk of a record with a vector of this length (0: a number alone), a curve or not.
+
+    >>> row_bytes(29) > row_bytes(29, curve=False) > row_bytes()
+    True
+    """
+    return ROW_BYTES + (CURVE_BYTES if curve else TABLE_BYTES) * length
+
+
+def written_bytes(rows: pd.DataFrame) -> int:
+    """Return the bytes on disk of records, by writing them to a temporary file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.parquet"
+        write_parquet(path, rows)
+        return path.stat().st_size
+
+
+def gallery_bytes(plan: Plan, images: int) -> float:
+    """Return the bytes of the pictures that boards draw, of all models."""
+    side = plan.geometry.size
+    small = side // max(1, side // 96)
+    each = PICTURE_BYTES * side**2 + len(plan.methods) * MAP_BYTES * small**2
+    return images * len(plan.models) * each
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of a network: its weights, and of one image the largest two outputs in a row, and all of them together."""
+
+    weights: int
+    widest: int
+    kept: int
+
+
+def footprint(model: Explainee) -> Footprint:
+    """Return the footprint of a network, by one forward of a grey image."""
+    sizes: list[int] = []
+
+    def note(_module: nn.Module, _args: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor):
+            sizes.append(output.numel() * output.element_size())
+
+    leaves = [module for module in model.net.modules() if not any(True for _ in module.children())]
+    image = torch.zeros(1, 3, model.size, model.size, device=model.device)
+    with untouched(model.net), torch.no_grad():
+        handles = [module.register_forward_hook(note) for module in leaves]
+        try:
+            model.net(image)
+        finally:
+            for handle in handles:
+                handle.remove()
+    weights = sum(t.numel() * t.element_size() for t in (*model.net.parameters(), *model.net.buffers()))
+    sizes = sizes or [0]
+    pairs = [a + b for a, b in zip(sizes, [*sizes[1:], 0], strict=True)]
+    return Footprint(weights, max(pairs), sum(sizes))
+
+
+def memory_bytes(plan: Plan, found: Footprint, items: int, maps: int, backwards: bool) -> float:
+    """Return about what a task holds at its peak, beside what Python and torch take themselves.
+
+    items: images of the task.  maps: methods.  backwards: whether gradients of whole networks are asked for, which
+    keep every layer's output.
+    """
+    pixels = plan.geometry.size**2
+    batch = 3 * 4 * pixels * plan.batch_size + MASK_BYTES * pixels * plan.batch_size
+    running = max(plan.batch_size * found.widest, max(plan.batch_size, items) * found.kept * backwards)
+    images = 3 * 4 * pixels * items
+    every_map = 4 * 4 * pixels * items * maps  # for the prediction, for the label, and both scaled
+    wave = min(PIXEL_BYTES * pixels * items * maps, max(WAVE_BYTES, PIXEL_BYTES * pixels * items))
+    return found.weights + batch + running + images + every_map + wave
+
+
+def said_bytes(number: float) -> str:
+    """Return bytes for a reader.
+
+    >>> said_bytes(1536), said_bytes(3 * 2**30)
+    ('1.5 KiB', '3.0 GiB')
+    """
+    steps = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = min(len(steps) - 1, int(math.log2(max(number, 1)) // 10))
+    return f"{number / 1024**power:.{1 if power else 0}f} {steps[power]}"

@@ -1,0 +1,109 @@
+"""How fast a model runs here and now: rates of one small batch, and seconds per image of a small sample of the run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import torch
+
+from bench.engine.prober import Counts, Prober
+from bench.engine.trace import wait_for
+from bench.models.explainee import Explainee, untouched
+from bench.pipeline.evaluate import Cell, run_task
+from bench.pipeline.plan import Plan, Task
+
+REPEATS = 3
+GRADIENT_IMAGES = 4
+"""Images of the batch that backwards are timed on, which keep all their layers' outputs."""
+
+HEAD_BACKWARD = 2.0
+"""A backward of the head in replays of the head."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds per image of one whole forward, one backward, and one replay of the head.
+
+    measured: here; False where the rate was given.
+    """
+
+    forward: float
+    backward: float
+    head: float
+    measured: bool = True
+
+    def seconds(self, counts: Counts) -> float:
+        """Return how long the networks take for so much."""
+        heads = counts.head_forwards + HEAD_BACKWARD * counts.head_backwards
+        return counts.forwards * self.forward + counts.backwards * self.backward + heads * self.head
+
+    def at(self, forwards_per_second: float) -> Rates:
+        """Return these rates as of a machine that runs so many forwards in a second."""
+        factor = 1 / (forwards_per_second * self.forward)
+        return Rates(1 / forwards_per_second, self.backward * factor, self.head * factor, measured=False)
+
+
+def measured_rates(model: Explainee, side: int, batch_size: int) -> Rates:
+    """Return what forwards, backwards and head replays take, on one batch of zeros after a warm-up."""
+    prober = Prober(model, batch_size)
+    images = torch.zeros(batch_size, 3, side, side, device=model.device).contiguous(memory_format=torch.channels_last)
+    few = images[:GRADIENT_IMAGES].clone().requires_grad_()
+    with untouched(model.net):
+        with torch.inference_mode():
+            captured = model.capture(images)
+            rows = torch.arange(len(images))
+            prober.logits(images)  # the warm-up
+            forward = _seconds(model, lambda: prober.logits(images)) / len(images)
+            head = _seconds(model, lambda: model.split.head(captured.values, captured, rows)) / len(images)
+
+        def both() -> None:
+            torch.autograd.grad(prober.logits(few).amax(1).sum(), few)
+
+        both()
+        backward = _seconds(model, both) / len(few) - forward
+    return Rates(forward, max(backward, forward), head)
+
+
+def _seconds(model: Explainee, call: Callable[[], object]) -> float:
+    """Return the shortest time of some calls: what else the machine does only makes them longer."""
+    times = []
+    for _ in range(REPEATS):
+        wait_for(model.device)
+        start = time.perf_counter()
+        call()
+        wait_for(model.device)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a few images of a run took, and what they left: seconds per image, rows, and images rightly classified."""
+
+    seconds: float
+    rows: pd.DataFrame
+    images: int
+    right: int
+
+
+def sampled(
+    plan: Plan, model: str, part: str, cells: Collection[Cell], positions: Sequence[int], prober: Prober, warm: bool
+) -> Sample:
+    """Run the same cells of a few items as the run will, and keep nothing.
+
+    warm: run the first of them before the clock starts.
+    """
+    task = Task(model, part, min(positions), max(positions) + 1)
+    if warm:
+        run_task(replace(plan, shard_size=1), task, {frozenset(cells): [*positions[:1]]}, prober)
+    wait_for(prober.model.device)
+    start = time.perf_counter()
+    outcome = run_task(plan, task, {frozenset(cells): [*positions]}, prober)
+    wait_for(prober.model.device)
+    seconds = (time.perf_counter() - start) / len(positions)
+    rows = pd.DataFrame(outcome.rows)
+    right = int(rows.drop_duplicates("item")["correct"].sum()) if len(rows) else 0
+    return Sample(seconds, rows, len(positions), right)
