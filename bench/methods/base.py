@@ -42,7 +42,6 @@ class Method:
     forwards, backwards, heads: whole forwards and backwards and head replays per image beyond the shared pass: a
     number, or a function of the model and the parameters (for plans; the true count is measured).
     shares: name of the shared part that this work is for; methods of a run that share it pay once.
-    varies: why the count depends on the image, where it does; the numbers above are then the most that it can be.
     parameters: those that differ from the function's defaults.  inner: the method that a wrapper wraps.
     inner_models: where a wrapper runs it, for plans (default: once, on the model itself).
     """
@@ -61,7 +60,6 @@ class Method:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     more_groups: tuple[str, ...] = ()
     shares: str = ""
-    varies: str = ""
     inner: Method | None = None
     inner_models: Callable[[Explainee, Mapping[str, Any]], Sequence[Explainee]] | None = None
 
@@ -100,11 +98,6 @@ class Method:
             needs=tuple(dict.fromkeys((*self.needs, *inner.needs))),
             fast=inner.fast,
         )
-
-    @property
-    def all_varies(self) -> str:
-        """Return why the count depends on the image, of the method or of the one that it wraps, or ""."""
-        return self.varies or ("" if self.inner is None else self.inner.all_varies)
 
     @property
     def control(self) -> bool:
@@ -269,6 +262,15 @@ def declared(method: Method) -> dict[str, str]:
     return {"reference": COMPARED_WITH[method.base]} if method.base in COMPARED_WITH else {}
 
 
+VARYING: dict[str, str] = {}
+"""Why the count of forwards depends on the image, by base name; not a field: wrappers' ids cover the class above."""
+
+
+def why_varies(method: Method) -> str:
+    """Return why the count depends on the image, of the method or of the one that it wraps, or ""."""
+    return VARYING.get(method.base) or ("" if method.inner is None else why_varies(method.inner))
+
+
 def register_method(
     name: str | None = None,
     *,
@@ -292,6 +294,7 @@ def register_method(
 
     Its keyword parameters with defaults can be set by address (`mine[sigma=2]`). wraps: the function takes
     (trace, inner) and refines another method's maps; this is the one that it wraps where none is named.
+    varies: why the count of forwards depends on the image, where it does; `forwards` is then the most that it can be.
     reference: what the map compares an image with, if anything: "zero" (of the normalised image), "baseline" (the
     baseline colour), "black", "white" or "blur"; boards mark the values that paint with the same.
 
@@ -325,7 +328,6 @@ def register_method(
             more_groups=more_groups,
             inner_models=inner_models,
             shares=shares,
-            varies=varies,
         )
         if wraps:
             METHODS.add_wrapper(entry, wraps)
@@ -333,6 +335,8 @@ def register_method(
             METHODS.add(entry)
         if reference:
             COMPARED_WITH[entry.name] = reference
+        if varies:
+            VARYING[entry.name] = varies
         return function
 
     return register
