@@ -151,9 +151,21 @@ def current(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.DataFrame:
     )
     keep = pd.Series(data=True, index=frame.index)
     for name, identity, kind, key in columns:
-        now = {one: facts[key] for one, facts in provenance[kind].items()}
-        keep &= frame[name].map(now) == frame[identity]
+        now = frame[name].map({one: facts[key] for one, facts in provenance[kind].items()})
+        if kind == "metrics":
+            now = lowered_ids(frame, provenance).fillna(now)
+        keep &= now == frame[identity]
     return frame[keep].reset_index(drop=True)
+
+
+def lowered_ids(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.Series[str]:
+    """Return the metric ids of rows that a model's verdict puts in bfloat16 (`bench.pipeline.precision`), else None."""
+    ids = pd.Series(None, index=frame.index, dtype=object)
+    owner = {value: facts.get("metric", value) for value, facts in provenance["metrics"].items()}
+    for model, verdict in provenance.get("precision", {}).items():
+        rows = frame["model"] == model
+        ids[rows] = frame.loc[rows, "metric"].map(owner).map(verdict["metrics"])
+    return ids
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
