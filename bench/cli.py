@@ -162,6 +162,9 @@ def run(
         typer.Option(help="Images that choose box thresholds [default: half of --limit, at least 50].", min=0),
     ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Fuse the networks' layers with torch.compile.")] = False,
+    precision: Annotated[
+        str, typer.Option(help="Of what metrics probe: float32, auto or bfloat16, checked for each model.")
+    ] = "float32",
     executor: ExecutorOption = Where.local,
     address: AddressOption = None,
     workers: WorkersOption = None,
@@ -179,7 +182,9 @@ def run(
     import dataclasses
 
     from bench.pipeline.plan import read_shard
+    from bench.pipeline.precision import check_precision
 
+    check_precision(precision, compiled)
     number, count = read_shard(shard or "1/1")
     where = chosen_executor(executor, address, workers, threads_per_worker)
     plugged = _plugins(plugin)
@@ -198,6 +203,7 @@ def run(
             batch_size,
             calibration,
             compiled,
+            precision=precision,
         )
         for some_models, some_methods in _asked(models, methods)
     ]
@@ -493,6 +499,7 @@ def _plan(
     calibration: int | None,
     compiled: bool,
     more: Sequence[Method] = (),
+    precision: str = "float32",
 ) -> Plan:
     import dataclasses
 
@@ -517,7 +524,17 @@ def _plan(
     if seed is not None:
         rules = dataclasses.replace(rules, seed=seed)
     listed: list[str | Method] = [*split_list(methods), *more]
-    return make_plan(chosen, loaded, listed, metrics, rules, batch_size, calibration=calibration, compiled=compiled)
+    return make_plan(
+        chosen,
+        loaded,
+        listed,
+        metrics,
+        rules,
+        batch_size,
+        calibration=calibration,
+        compiled=compiled,
+        precision=precision,
+    )
 
 
 def _asked(models: str, methods: str) -> list[tuple[str, str]]:
@@ -567,6 +584,7 @@ def _run(plan: Plan, folder: Path, executor: Executor | None = None) -> Records:
     from bench.pipeline.ledger import sentence, told
 
     rates = _announce(plan, folder)
+    plan = _checked_precision(plan, folder)
     waiting = waiting_tasks(plan, folder)
     columns = (
         TextColumn("{task.description}"),
@@ -597,6 +615,15 @@ def _run(plan: Plan, folder: Path, executor: Executor | None = None) -> Records:
     for note in records.provenance["notes"]:
         errors.print(f"! {note}", style="yellow", highlight=False, soft_wrap=True, markup=False)
     return records
+
+
+def _checked_precision(plan: Plan, folder: Path) -> Plan:
+    """Return the plan with what is run in which precision on each model; only where that was asked for."""
+    from bench.pipeline.precision import decided
+    from bench.pipeline.records import Store
+
+    with stoppable("Stopped before the first task."), errors.status("Comparing float32 and bfloat16 ..."):
+        return decided(plan, Store(folder).provenance())
 
 
 def _show_board(folder: Path, publish: Path | None = None) -> None:

@@ -59,17 +59,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far one value of a metric agrees between the precisions; mean and image as shares of `scale`.
+    """How far one value of a metric agrees between the precisions.
 
-    worst: the method with the largest difference of means.  problem: what keeps the metric in float32, or "".
+    scale: what differences are measured by.  tau: of the methods' means.  mean, image: the largest differences, as
+    shares of the scale; None where there is no number for them.  problem: what keeps the metric in float32, or "".
     """
 
     metric: str
-    scale: float
-    tau: float
-    mean: float
-    image: float
-    worst: str
+    scale: float = 0.0
+    tau: float = 0.0
+    mean: float | None = None
+    image: float | None = None
     problem: str = ""
 
 
@@ -110,8 +110,8 @@ class Verdict:
         return {
             "used": self.used,
             "tau": min((one.tau for one in inside), default=None),
-            "largest_mean_difference": max((one.mean for one in inside), default=None),
-            "largest_image_difference": max((one.image for one in inside), default=None),
+            "largest_mean_difference": max((one.mean for one in inside if one.mean is not None), default=None),
+            "largest_image_difference": max((one.image for one in inside if one.image is not None), default=None),
             "bounds": {"tau": TAU_BOUND, "mean": MEAN_BOUND, "image": IMAGE_BOUND},
             **dataclasses.asdict(self),
         }
@@ -125,15 +125,16 @@ class Verdict:
 
     def sentence(self, model: str) -> str:
         """Return what a user should know of how a model is run."""
-        kept = "; ".join(f"{metric} stays in float32 ({why})" for metric, why in self.refused.items())
+        kept = "; ".join(f"{metric} stays in float32 ({why})" for metric, why in sorted(self.refused.items()))
         speed = "" if self.speed is None else f"; bare batches are {self.speed:.1f} times as fast"
         if self.reason or not self.metrics:
             return f"{model} stays in float32: {self.reason or kept}."
         facts = self.facts()
+        seen = f"on {self.images} images and {len(self.methods)} methods"
         return (
-            f"{model}: {', '.join(self.metrics)} in bfloat16 (on {self.images} images and {len(self.methods)} methods "
-            f"the ranks agree with tau {facts['tau']:.2f}, means to {facts['largest_mean_difference']:.5f} and single "
-            f"images to {facts['largest_image_difference']:.4f}{speed})" + (f"; {kept}." if kept else ".")
+            f"{model}: {', '.join(sorted(self.metrics))} in bfloat16 ({seen} the ranks agree with tau "
+            f"{facts['tau']:.2f}, means to {facts['largest_mean_difference']:.5f} and single images to "
+            f"{facts['largest_image_difference']:.4f}{speed})" + (f"; {kept}." if kept else ".")
         )
 
 
@@ -395,10 +396,10 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, Table]:
 def agreement(metric: str, value: Value, exact: Table, rough: Table | Mapping[str, Any]) -> Agreement:
     """Return how far one value's scores in bfloat16 agree with those in float32."""
     if not isinstance(rough, Table) or exact.values.shape != rough.values.shape:
-        return Agreement(metric, 0.0, 0.0, np.inf, np.inf, "", "it cannot be scored in bfloat16")
+        return Agreement(metric, problem="it cannot be scored in bfloat16")
     one, two = exact.values, rough.values
     if (np.isnan(one) != np.isnan(two)).any():
-        return Agreement(metric, 0.0, 0.0, np.inf, np.inf, "", "an image can be scored in one precision only")
+        return Agreement(metric, problem="an image can be scored in one precision only")
     scale = scale_of(value, one)
     usable = ~np.isnan(one).all(axis=1)
     before, after = (np.where(usable, _mean(table), 0.0) for table in (one, two))
@@ -410,7 +411,12 @@ def agreement(metric: str, value: Value, exact: Table, rough: Table | Mapping[st
     else:
         mean, image = float(per_method.max()), float(np.nanmax(_relative(np.abs(one - two), scale), initial=0.0))
         tau = rank_agreement(before[usable], after[usable], MEAN_BOUND * scale)
-    return Agreement(metric, scale, tau, mean, image, worst, _problem(tau, mean, image, worst, exact, one, two))
+    problem = _problem(tau, mean, image, worst, exact, one, two)
+    return Agreement(metric, scale, tau, _finite(mean), _finite(image), problem)
+
+
+def _finite(number: float) -> float | None:
+    return number if np.isfinite(number) else None
 
 
 def _mean(table: Array) -> Array:

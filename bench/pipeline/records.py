@@ -168,6 +168,23 @@ def lowered_ids(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.Series[st
     return ids
 
 
+def as_asked(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.DataFrame:
+    """Return records under the ids of the run's own protocol, where a verdict says that they are in bfloat16.
+
+    What claims another precision than run.json describes keeps its ids, and stands out.
+    """
+    if not provenance.get("precision"):
+        return frame
+    protocols = {model: verdict["protocol"] for model, verdict in provenance["precision"].items()}
+    told = lowered_ids(frame, provenance) == frame["metric_id"]
+    told &= frame["model"].map(protocols) == frame["protocol_id"]
+    own = frame["metric"].map({value: facts["id"] for value, facts in provenance["metrics"].items()})
+    return frame.assign(
+        metric_id=frame["metric_id"].where(~told, own),
+        protocol_id=frame["protocol_id"].where(~told, provenance["protocol"]["id"]),
+    )
+
+
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write records atomically, in the schema's order and types.
 
