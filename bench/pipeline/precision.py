@@ -18,7 +18,7 @@ import torch
 
 from bench.engine.memory import out_of_memory
 from bench.engine.prober import Prober
-from bench.errors import BenchError, suggestions
+from bench.errors import BenchError
 from bench.metrics import Value
 from bench.models.explainee import Explainee, untouched
 from bench.protocol import BFLOAT16, FLOAT32
@@ -141,7 +141,7 @@ class Verdict:
 def check_precision(asked: str, compiled: bool) -> None:
     """Refuse what a run cannot ask for."""
     if asked not in ASKED:
-        raise BenchError(f"Unknown precision {asked!r}; choose {', '.join(ASKED)}.{suggestions(asked, ASKED)}")
+        raise BenchError(f"Unknown precision {asked!r}; choose one of {', '.join(ASKED)}.")
     if compiled and asked != FLOAT32:
         raise BenchError(
             f"--compile and --precision {asked} do not go together: the guard compares the network as it is; leave one."
