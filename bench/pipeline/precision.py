@@ -192,7 +192,7 @@ def joined(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 def decided(plan: Plan, told: Mapping[str, Any]) -> Plan:
     """Return a plan with a verdict for each model: that of the run folder (told: its run.json), else of the guard."""
-    if plan.precision == FLOAT32:
+    if plan.precision == FLOAT32 or not probing(plan):
         return plan
     verdicts = {
         model.name: plan.verdicts.get(model.name) or _remembered(plan, model, told) or judge(plan, model)
@@ -227,10 +227,8 @@ def probing(plan: Plan) -> list[Metric]:
 def judge(plan: Plan, model: Explainee) -> Verdict:
     """Compare both precisions on a sample of the run, and decide; a network that fails in bfloat16 stays in float32."""
     verdict = Verdict(plan.precision, model.weights_id)
-    if not probing(plan):
-        return dataclasses.replace(verdict, reason="no metric of the run probes")
     if plan.precision == AUTO:
-        speed, problem = _tried(lambda: speed_ratio(plan, model))
+        speed, problem = _tried(lambda: speed_ratio(model, plan.geometry.size, plan.batch_size))
         verdict = dataclasses.replace(verdict, speed=speed)
         if speed is not None and speed < FASTER:
             problem = f"bfloat16 is {speed:.2f} times as fast here, which is not worth it"
@@ -330,10 +328,9 @@ def pays(plan: Plan, model: Explainee, speed: float) -> bool:
 
 
 @torch.inference_mode()
-def speed_ratio(plan: Plan, model: Explainee) -> float:
+def speed_ratio(model: Explainee, side: int, batch_size: int) -> float:
     """Return how many times as fast bare batches are in bfloat16: the median of pairs that are run side by side."""
-    side = plan.geometry.size
-    count = plan.batch_size if model.device.type == "cuda" else min(plan.batch_size, CPU_IMAGES)
+    count = batch_size if model.device.type == "cuda" else min(batch_size, CPU_IMAGES)
     images = torch.rand(count, 3, side, side, device=model.device).contiguous(memory_format=torch.channels_last)
 
     def seconds(precision: str, images: torch.Tensor = images) -> float:

@@ -66,7 +66,8 @@ class Records:
 
     provenance holds: run, created, commands, code, packages, machine, protocol {name,id,...}, subsets {name: facts},
     models {name: facts}, methods {name: {id,group,fidelity,citation,control,...}}, metrics {value name: {family,id,
-    title,better,ranked,reduce,target}}, not_applicable {model: {method: reason}}, equal (see `equal_methods`).
+    title,better,ranked,reduce,target}}, not_applicable {model: {method: reason}}, equal (see `equal_methods`), and
+    precision {model: verdict} where bfloat16 was asked for (see `bench.pipeline.precision`).
     """
 
     frame: pd.DataFrame

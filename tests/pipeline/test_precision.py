@@ -19,6 +19,9 @@ from nets import GapLinear, randomise
 import bench
 from bench.board import leaderboard
 from bench.board.tables import write_page
+from bench.engine.case import Case
+from bench.engine.prober import Prober
+from bench.engine.trace import Trace
 from bench.errors import BenchError
 from bench.gate.baseline import from_records
 from bench.gate.comparable import check_comparable
@@ -30,6 +33,7 @@ from bench.pipeline.merge import merge_runs
 from bench.pipeline.plan import make_plan
 from bench.pipeline.precision import IMAGE_BOUND, MEAN_BOUND, Table, Verdict, agreement, judge, rank_agreement
 from bench.pipeline.records import KEY, Records, Store
+from bench.pipeline.single import apply
 from bench.protocol import BFLOAT16, FLOAT32, Protocol, get_protocol
 
 ROOT = Path(__file__).parents[2]
@@ -174,6 +178,22 @@ def test_only_probes_are_run_in_bfloat16(subset):
     assert {dtype for dtype, _ in dtypes} == {torch.float32, torch.bfloat16}
 
 
+def test_a_probe_of_one_precision_is_not_taken_for_the_other(subset):
+    model = tiny()
+    prober = Prober(model)
+    batch = subset.batch([0, 1], subset.geometry)
+    trace = Trace(prober, model.normalise(batch.pixels), ids=batch.image_ids)
+    case = Case(trace, bench.explain(model, trace.images, None, "grad_cam"), RULES.view(()), reuses=True)
+    deletion = METRICS.get("deletion")
+    full, low = (apply(deletion, case, rules)["deletion"] for rules in (RULES, RULES.in_precision(BFLOAT16)))
+    run = prober.counts.forwards
+    again = [apply(deletion, case, rules)["deletion"] for rules in (RULES, RULES.in_precision(BFLOAT16))]
+    assert prober.counts.forwards == run
+    assert (full != low).all()
+    assert torch.equal(again[0], full)
+    assert torch.equal(again[1], low)
+
+
 @pytest.mark.parametrize("name", ["resnet-scenes", "vgg-scenes", "abn-scenes"])
 def test_bundled_models_agree_within_the_bounds(subset, name):
     assert name in MODELS
@@ -186,6 +206,15 @@ def test_bundled_models_agree_within_the_bounds(subset, name):
         assert 0 < verdict.values[value].mean <= MEAN_BOUND
         assert 0 < verdict.values[value].image <= IMAGE_BOUND
         assert verdict.values[value].tau == 1
+
+
+@pytest.mark.slow
+def test_real_weights_on_real_images(data_root):
+    model = bench.load_model(f"{data_root / 'weights' / 'models.json'}#squeezenet1_1.onnxzoo_in1k")
+    images = bench.load_subset("ilsvrc-sample-1k", limit=2, data_root=data_root)
+    plan = make_plan(images, [model], ["grad_cam", "random"], ["deletion"], RULES, calibration=0, precision="bfloat16")
+    (found,) = (one for name, one in judge(plan, model).values.items() if name == "deletion")
+    assert 0 < found.mean <= found.image <= IMAGE_BOUND
 
 
 # --- the guard
@@ -302,7 +331,7 @@ def test_auto_takes_bfloat16_only_where_it_is_faster(subset, monkeypatch, speed,
 
 def test_the_speed_is_measured_here_and_large_runs_pay(subset):
     plan = planned(bench.load_subset("scenes-val", limit=40), tiny(), "auto")
-    assert precision.speed_ratio(plan, tiny()) > 0
+    assert precision.speed_ratio(tiny(), 96, 16) > 0
     assert precision.pays(plan, tiny(), 3.0)
     assert not precision.pays(planned(subset, tiny(), "auto"), tiny(), 3.0)
     assert not precision.pays(dataclasses.replace(plan, shard=(1, 8)), tiny(), 3.0)
