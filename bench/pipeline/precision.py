@@ -266,14 +266,15 @@ def _compared(plan: Plan, model: Explainee, verdict: Verdict) -> Verdict:
     for name, one in values.items():
         if one.problem:
             refused.setdefault(one.metric, f"{name}: {one.problem}")
-    rules = plan.protocol.in_precision(BFLOAT16)
+    rules, seen = plan.protocol.in_precision(BFLOAT16), next(iter(exact.values()))
+    agreed = {one.metric for one in values.values()} - refused.keys()
     return dataclasses.replace(
         verdict,
-        metrics={metric.name: metric.id(rules) for metric in metrics if metric.name not in refused},
+        metrics={metric.name: metric.id(rules) for metric in metrics if metric.name in agreed},
         refused=refused,
         values=values,
-        images=len(next(iter(exact.values())).items),
-        methods=tuple(method.name for method in sample.methods),
+        images=len(seen.items),
+        methods=seen.methods,
         protocol=rules.id,
     )
 
@@ -397,8 +398,10 @@ def agreement(metric: str, value: Value, exact: Table, rough: Table | Mapping[st
     one, two = exact.values, rough.values
     if (np.isnan(one) != np.isnan(two)).any():
         return Agreement(metric, problem="an image can be scored in one precision only")
-    scale = scale_of(value, one)
     usable = ~np.isnan(one).all(axis=1)
+    if not usable.any():
+        return Agreement(metric, problem="no image of the sample can be scored")
+    scale = scale_of(value, one)
     before, after = (np.where(usable, _mean(table), 0.0) for table in (one, two))
     means = _relative(np.abs(before - after), scale)
     per_method = means.reshape(len(means), -1).max(axis=1)

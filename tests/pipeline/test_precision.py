@@ -291,6 +291,12 @@ def test_each_bound_is_looked_at(after, said):
     assert bool(found.problem) is bool(said)
 
 
+def test_what_could_not_be_compared_is_no_agreement():
+    nothing = table([[np.nan, np.nan]])
+    assert agreement("m", SHARE, nothing, nothing).problem == "no image of the sample can be scored"
+    assert agreement("m", SHARE, table([[0.5, 0.5]]), {}).problem == "it cannot be scored in bfloat16"
+
+
 def test_a_swap_within_the_bound_is_a_tie():
     before, after = np.array([0.1, 0.2, 0.2010]), np.array([0.1, 0.2010, 0.2])
     assert rank_agreement(before, after, tie=MEAN_BOUND) == 1
@@ -375,7 +381,7 @@ def test_verdicts_survive_json_and_pickle(rough, subset):
     verdict = Verdict.of(facts)
     assert verdict.facts() == Verdict.of(json.loads(json.dumps(verdict.facts()))).facts()
     assert {"asked", "used", "tau", "bounds", "largest_mean_difference", "largest_image_difference"} < facts.keys()
-    assert (facts["images"], facts["methods"], facts["speed"]) == (5, list(METHODS), None)
+    assert (facts["images"], set(facts["methods"]), facts["speed"]) == (5, set(METHODS), None)
     plan = dataclasses.replace(planned(subset, tiny()), verdicts={"gap0": verdict})
     there = dataclasses.replace(plan, models=(), verdicts=pickle.loads(pickle.dumps(plan.verdicts)))
     assert there.rules("gap0", METRICS.get("deletion")).precision == BFLOAT16
