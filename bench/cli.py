@@ -164,6 +164,9 @@ def run(
         typer.Option(help="Images that choose box thresholds [default: half of --limit, at least 50].", min=0),
     ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Fuse the networks' layers with torch.compile.")] = False,
+    precision: Annotated[
+        str, typer.Option(help="Of what metrics probe: float32, auto or bfloat16, checked for each model.")
+    ] = "float32",
     executor: ExecutorOption = Where.local,
     address: AddressOption = None,
     workers: WorkersOption = None,
@@ -178,6 +181,9 @@ def run(
 
     Started again with the same --out, only what is missing or has changed is computed.
     """
+    from bench.pipeline.precision import check_precision
+
+    check_precision(precision, compiled)
     where = chosen_executor(executor, address, workers, threads_per_worker)
     plugged = _plugins(plugin)
     plans = _plans(
@@ -194,6 +200,7 @@ def run(
         batch_size=batch_size,
         calibration=calibration,
         compiled=compiled,
+        precision=precision,
         shard=shard,
     )
     number, count = plans[0].shard
@@ -488,6 +495,7 @@ def _plan(
     calibration: int | None,
     compiled: bool,
     more: Sequence[Method] = (),
+    precision: str = "float32",
 ) -> Plan:
     import dataclasses
 
@@ -512,7 +520,17 @@ def _plan(
     if seed is not None:
         rules = dataclasses.replace(rules, seed=seed)
     listed: list[str | Method] = [*split_list(methods), *more]
-    return make_plan(chosen, loaded, listed, metrics, rules, batch_size, calibration=calibration, compiled=compiled)
+    return make_plan(
+        chosen,
+        loaded,
+        listed,
+        metrics,
+        rules,
+        batch_size,
+        calibration=calibration,
+        compiled=compiled,
+        precision=precision,
+    )
 
 
 def _plans(*, models: str, methods: str, shard: str | None, **given: Any) -> list[Plan]:
@@ -568,6 +586,7 @@ def _run(plan: Plan, folder: Path, executor: Executor | None = None) -> Records:
     from bench.pipeline.evaluate import run_plan
     from bench.pipeline.ledger import sentence, told
 
+    plan = _checked_precision(plan, folder)
     cost = _announce(plan, folder, folder)
     columns = (
         TextColumn("{task.description}"),
@@ -598,6 +617,15 @@ def _run(plan: Plan, folder: Path, executor: Executor | None = None) -> Records:
     for note in records.provenance["notes"]:
         errors.print(f"! {note}", style="yellow", highlight=False, soft_wrap=True, markup=False)
     return records
+
+
+def _checked_precision(plan: Plan, folder: Path) -> Plan:
+    """Return the plan with what is run in which precision on each model; only where that was asked for."""
+    from bench.pipeline.precision import decided
+    from bench.pipeline.records import Store
+
+    with stoppable("Stopped before the first task."), errors.status("Comparing float32 and bfloat16 ..."):
+        return decided(plan, Store(folder).provenance())
 
 
 def _show_board(folder: Path, publish: Path | None = None) -> None:

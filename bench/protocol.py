@@ -20,12 +20,14 @@ from typing import Any, TypeVar
 
 from bench.errors import BenchError, suggestions
 
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "faithfulness_target": ("predicted", "label"),
     "localization_target": ("label", "predicted"),
     "score": ("softmax", "logit"),
     "tie_rule": ("smooth_field", "first_index", "last_index"),
-    "precision": ("float32",),
+    "precision": (FLOAT32, BFLOAT16),
     "insertion_start": ("blur", "baseline", "kernel"),
     "geometry": ("own", "squash"),
     "removed": ("colour", "zero", "minimum"),
@@ -85,7 +87,7 @@ class Protocol:
     # equal values: "smooth_field": seeded 7x7 uniform noise, bilinear, then pixel index; "first_index", "last_index":
     # in the order of the flattened map, or against it (a stable sort that is read backwards)
     tie_rule: str = "smooth_field"
-    precision: str = "float32"
+    precision: str = FLOAT32  # of what metrics probe; a run lowers it metric by metric (docs/precision.md)
     seed: int = 0
     # --- deletion and insertion
     steps: int = 28  # whole pixels, all channels; n_i = round(i*H*W/steps), both ends
@@ -208,6 +210,10 @@ class Protocol:
         inside = write_fields(changed.changes(base), ",")
         return dataclasses.replace(changed, name=f"{base.name}[{inside}]" if inside else base.name)
 
+    def in_precision(self, precision: str) -> Protocol:
+        """Return this protocol with what metrics probe in another precision: `cambench-1[precision=bfloat16]`."""
+        return self if precision == self.precision else self.with_fields({"precision": precision})
+
     def view(self, fields: tuple[str, ...]) -> ProtocolView:
         """Return a read-only view of `fields`; reading any other field raises AttributeError."""
         return ProtocolView(self, fields)
@@ -329,12 +335,22 @@ def get_protocol(protocol: str | Protocol) -> Protocol:
     224
     """
     if isinstance(protocol, Protocol):
-        return protocol
+        return unlowered(protocol)
     found = _ADDRESS.fullmatch(protocol.strip())
     name = found["name"].strip() if found else protocol
     if found is None or name not in PROTOCOLS:
         raise BenchError(f"Unknown protocol {protocol!r}.{suggestions(name, PROTOCOLS)}")
-    return PROTOCOLS[name].with_fields(_settings(protocol, found["settings"] or ""))
+    return unlowered(PROTOCOLS[name].with_fields(_settings(protocol, found["settings"] or "")))
+
+
+def unlowered(protocol: Protocol) -> Protocol:
+    """Return a protocol that asks for float32; a lower precision is for a run to choose, where its guard agrees."""
+    if protocol.precision != FLOAT32:
+        raise BenchError(
+            f"The protocol {protocol.name} asks for {protocol.precision} itself, unchecked; ask a run for it, which "
+            f"checks it for each model: --precision {protocol.precision}."
+        )
+    return protocol
 
 
 def _settings(address: str, text: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ from bench.board.measures import CORRECT, Cube, Measure, cube, measures, sample
 from bench.board.statistics import RESAMPLES, Sampled, ranks
 from bench.board.text import OVERALL, interval, short_fidelity
 from bench.errors import BenchError, suggestions
-from bench.pipeline.records import KEY, Records
+from bench.pipeline.records import KEY, Records, as_asked
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -238,6 +238,7 @@ def check(records: Records) -> None:
         reasons = [r for methods in records.provenance.get("not_applicable", {}).values() for r in methods.values()]
         why = f" No method fits: {reasons[0]}" if reasons else ""
         raise BenchError(f"There are no records to make a board of; let `cambench run` finish at least one task.{why}")
+    frame = as_asked(frame, records.provenance)
     protocols = sorted(set(frame["protocol_id"]))
     if len(protocols) > 1:
         mixed = ", ".join(protocols)

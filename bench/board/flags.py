@@ -35,7 +35,8 @@ def verdicts(provenance: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[
     """
     told = provenance.get("health", {})
     same_protocol = told.get("protocol") == provenance["protocol"]["id"]
-    metrics = {facts["id"] for facts in provenance["metrics"].values()}
+    lowered = (verdict["metrics"].values() for verdict in provenance.get("precision", {}).values())
+    metrics = {facts["id"] for facts in provenance["metrics"].values()}.union(*lowered)
 
     def current(verdict: dict[str, Any]) -> bool:
         model = provenance["models"].get(verdict["model"], {})

@@ -24,7 +24,7 @@ from bench.board.gallery import TILE, Gallery, overlay, small
 from bench.board.measures import cube
 from bench.board.pairs import complete, means
 from bench.board.significance import NOISE
-from bench.board.text import OVERALL, metric_label, model_label, number, plot_label, slug
+from bench.board.text import OVERALL, metric_label, model_label, number, plot_label, protocol_words, slug
 from bench.errors import BenchError
 from bench.files import replaced_file
 
@@ -94,7 +94,7 @@ def new_figure(width: float, height: float, **more: Any) -> Any:
 def title(figure: Any, board: Board, subset: str, model: str, what: str, note: str = LEGEND) -> None:
     """Write what a figure shows, on what, and the legend of the letters."""
     items = board.select(subset=subset, model=model)["expected"].max()
-    protocol = board.provenance["protocol"]["id"]
+    protocol = protocol_words(board.provenance, model)
     shown = model_label(board.provenance["models"], model)
     figure.suptitle(f"{what}\n{subset}, {shown}, n = {items}, {protocol}\n{note}", fontsize=8, x=0.01, ha="left")
 

@@ -25,6 +25,7 @@ from bench.board.statistics import POOLED_RESAMPLES
 from bench.board.ties import tie_notes, ties
 from bench.board.tuned import TOP1, find_pairs, shown_values
 from bench.files import replaced_file, write_json
+from bench.pipeline.precision import Verdict
 
 COLUMNS_PER_TABLE = 8
 """Values side by side in a table for readers; more of them make another table."""
@@ -213,7 +214,7 @@ def caption(board: Board, subset: str, model: str) -> str:
         over = f"mean over the {models} of the items that all of them share"
     return (
         f"{subset}, {over}; n = {rows['expected'].max()} items unless a cell says otherwise; "
-        f"protocol {board.provenance['protocol']['id']}. Cells: {interval_words(board)}, then {text.RANKS}. "
+        f"protocol {text.protocol_words(board.provenance, model)}. Cells: {interval_words(board)}, then {text.RANKS}. "
         f"{coupling}"
         "Arrows: the better direction. Bold: best that is no control. "
         "Incomplete coverage is shown with its n and unranked. "
@@ -299,6 +300,7 @@ def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
         fidelity=text.FIDELITY,
         ranks=text.RANKS,
         coupling=text.COUPLING,
+        precision=[Verdict.of(v).sentence(name) for name, v in sorted(provenance.get("precision", {}).items())],
     )
     path = folder / "board.md"
     write_text(path, page)

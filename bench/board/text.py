@@ -52,6 +52,17 @@ COUPLING = f"{COUPLED}: the value puts in place of pixels what the method itself
 """What the mark means."""
 
 
+def protocol_words(provenance: Mapping[str, Any], model: str = OVERALL) -> str:
+    """Write the protocol of a table, and what of it was probed in another precision than float32 (and on what)."""
+    lowered: dict[str, list[str]] = {}
+    for name, verdict in sorted(provenance.get("precision", {}).items()):
+        if verdict["metrics"] and model in (name, OVERALL):
+            lowered.setdefault(", ".join(sorted(verdict["metrics"])), []).append(name)
+    where = {metrics: f" on {', '.join(names)}" if model == OVERALL else "" for metrics, names in lowered.items()}
+    words = "; ".join(f"{metrics} in bfloat16{on}" for metrics, on in where.items())
+    return str(provenance["protocol"]["id"]) + (f" ({words})" if words else "")
+
+
 def number(value: float, *, sign: bool = False) -> str:
     """Write three decimals without a leading zero; NaN is "n/a".
 

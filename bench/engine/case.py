@@ -25,7 +25,7 @@ from bench.engine.prober import (
 from bench.engine.probes import Key, Probes, digests
 from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
-from bench.protocol import ProtocolView
+from bench.protocol import FLOAT32, ProtocolView
 from bench.randomness import generator, smooth_field
 from bench.types import Truth
 
@@ -328,6 +328,11 @@ class Case:
         """Return whether the protocol's score is the logit itself."""
         return bool(self.protocol.get("score", "softmax") == "logit")
 
+    @property
+    def precision(self) -> str:
+        """Return the precision of what the metric at hand probes; passes, gradients and ends of curves are float32."""
+        return str(self.protocol.get("precision", FLOAT32))
+
     def evidence(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the targets' log-odds [B], or logits under score = "logit", of logits [B,C] (or [C] for all)."""
         self.asked += len(self)
@@ -337,7 +342,7 @@ class Case:
     def run(self, job: Job) -> torch.Tensor:
         """Run a job now; return the targets' log-odds [n], or logits under score = "logit"."""
         self.asked += len(job)
-        (values,) = (self.prober.target_logits if self.raw else self.prober.log_odds)([job], self.trace.size)
+        (values,) = self.prober.start([job], self.trace.size, self.raw, self.precision).values()
         return values
 
     def scored(self, evidence: torch.Tensor) -> torch.Tensor:
@@ -391,13 +396,13 @@ class Case:
     ) -> torch.Tensor:
         """Return log-odds or raw logits [n] of the wanted probes: (image's row, what it follows from, step)."""
         targets = self.trace.targets.tolist()
-        keys = [(recipe, raw, row, targets[row], source, step) for row, source, step in wanted]
+        keys = [(recipe, raw, self.precision, row, targets[row], source, step) for row, source, step in wanted]
 
         def job(places: list[int]) -> Job:
             rows = torch.tensor([wanted[place][0] for place in places])
             return Job(self.trace.targets[rows], fill(rows, [wanted[place][2] for place in places]))
 
-        values = self.probes.values(keys, job, raw)
+        values = self.probes.values(keys, job, raw, self.precision)
         self.asked += len(wanted)
         self.probed += len(wanted)
         if self.probes is not self.background.probes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from bench.engine.imputation import impute
 from bench.engine.memory import keep_memory, memory_of, out_of_memory, release_memory
 from bench.errors import BenchError
 from bench.models.explainee import Explainee, untouched
+from bench.protocol import FLOAT32
 
 Fill = Callable[[torch.Tensor, torch.Tensor], None]
 Read = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -116,6 +118,7 @@ class Prober:
         self.batch_size = batch_size or default_batch_size(model.size, model.device.type, memory_of(model.device))
         self.counts = Counts()
         self.reduced_to: int | None = None
+        self._precision = FLOAT32
         self._buffer: torch.Tensor | None = None
         self._colour_logits: dict[tuple[float, ...], torch.Tensor] = {}
 
@@ -143,16 +146,27 @@ class Prober:
         return self.start(jobs, size, raw=True).values()
 
     @torch.inference_mode()
-    def start(self, jobs: Sequence[Job], size: tuple[int, int], raw: bool = False) -> Started:
+    def start(self, jobs: Sequence[Job], size: tuple[int, int], raw: bool = False, precision: str = FLOAT32) -> Started:
         """Run jobs and return what holds their log-odds (or, raw, their target logits).
 
         A GPU is only told what to do: it works on until `values` is read, while the CPU does other things.
+        precision: of the network's layers (torch.autocast); images are made, and logits read, as in float32.
         """
         read = _own_logits if raw else _log_odds
         parts: list[torch.Tensor] = []
-        for pieces in self._batches(jobs):
-            parts += self._values([Piece(jobs[number], index) for number, index in pieces], size, read)
+        with self._in_precision(precision):
+            for pieces in self._batches(jobs):
+                parts += self._values([Piece(jobs[number], index) for number, index in pieces], size, read)
         return Started([len(job) for job in jobs], parts)
+
+    @contextmanager
+    def _in_precision(self, precision: str) -> Iterator[None]:
+        """Inside, `_run` lowers the network's precision; whatever fails inside, it is float32 again outside."""
+        self._precision = precision
+        try:
+            yield
+        finally:
+            self._precision = FLOAT32
 
     def _values(self, pieces: list[Piece], size: tuple[int, int], read: Read) -> list[torch.Tensor]:
         """Return the values of one batch, on the device; a batch that memory is too short for is run in halves."""
@@ -207,6 +221,9 @@ class Prober:
         return self._buffer[:count]
 
     def _run(self, images: torch.Tensor, count: int) -> torch.Tensor:
+        if self._precision != FLOAT32:
+            with torch.autocast(self.model.device.type, torch.bfloat16):
+                return self.logits(images)
         if not self._wants_compiled or self._buffer is None:
             return self.logits(images)
         if self._compiled is None:  # not `or`: a compiled module has no truth value

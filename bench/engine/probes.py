@@ -15,8 +15,12 @@ from dataclasses import dataclass, field
 import torch
 
 from bench.engine.prober import Job, Prober, Started
+from bench.protocol import BFLOAT16, FLOAT32
 
 Key = tuple[Hashable, ...]
+
+MODES = tuple((raw, precision) for precision in (FLOAT32, BFLOAT16) for raw in (False, True))
+"""What cannot share a batch: log-odds or logits, in one precision or the other."""
 
 
 class Pending(Exception):  # noqa: N818 - nothing went wrong
@@ -46,11 +50,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A job, the names of its images, and whether logits are wanted."""
+    """A job, the names of its images, whether logits are wanted, and in which precision."""
 
     keys: Sequence[Key]
     job: Job
     raw: bool
+    precision: str
 
 
 @dataclass
@@ -78,16 +83,19 @@ class Probes:
         finally:
             self._defers = False
 
-    def values(self, keys: Sequence[Key], job: Callable[[list[int]], Job], raw: bool) -> list[float]:
+    def values(
+        self, keys: Sequence[Key], job: Callable[[list[int]], Job], raw: bool, precision: str = FLOAT32
+    ) -> list[float]:
         """Return the value of each probe, after running those that are not known.
 
-        job: makes the job of the probes at these places of `keys`.  raw: logits instead of log-odds.
+        job: makes the job of the probes at these places of `keys`.  raw: logits instead of log-odds.  precision: of
+        the network; keys must tell it apart, too.
         """
         missing = {key: place for place, key in enumerate(keys) if key not in self.known}
         if missing:
             wanted = [key for key in missing if key not in self._queued]
             if wanted:
-                self._ask(_Waiting(wanted, job([missing[key] for key in wanted]), raw))
+                self._ask(_Waiting(wanted, job([missing[key] for key in wanted]), raw, precision))
             if self._defers:
                 raise Pending
         return [self.known[key] for key in keys]
@@ -102,10 +110,10 @@ class Probes:
     def start(self) -> Callable[[], None]:
         """Give all that waits to the device, packed together; return what waits for it and takes its values."""
         waiting, self._waiting = self._waiting, []
-        kinds = [[one for one in waiting if one.raw is raw] for raw in (False, True)]
+        kinds = [[one for one in waiting if (one.raw, one.precision) == mode] for mode in MODES]
         started = [
-            self.prober.start([one.job for one in kind], self.size, raw)
-            for kind, raw in zip(kinds, (False, True), strict=True)
+            self.prober.start([one.job for one in kind], self.size, *mode)
+            for kind, mode in zip(kinds, MODES, strict=True)
         ]
 
         def finish() -> None:

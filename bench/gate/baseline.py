@@ -39,7 +39,10 @@ RANDOM = "random"
 
 COLUMNS = ["subset", "model", "method", "metric", "item", "image", "value"]
 SCHEMA = pa.schema([*((name, pa.string()) for name in COLUMNS[:-1]), ("value", pa.float64())])
-KEPT = ("run", "created", "commands", "code", "packages", "machine", "plan", "protocol", "subsets", "not_applicable")
+KEPT = (
+    *("run", "created", "commands", "code", "packages", "machine"),
+    *("plan", "protocol", "precision", "subsets", "not_applicable"),
+)
 """Keys of run.json that go into a baseline as they are."""
 
 
@@ -81,7 +84,7 @@ class Baseline:
         frame = self.frame[~self.frame["model"].isin(replaced)]
         frame = frame.assign(model=frame["model"].replace(names)).reset_index(drop=True)
         facts = dict(self.facts)
-        for kind in ("models", "not_applicable", "calibration"):
+        for kind in {"models", "not_applicable", "calibration", "precision"} & facts.keys():
             facts[kind] = {names.get(m, m): found for m, found in self.facts[kind].items() if m not in replaced}
         return Baseline(frame, facts)
 

@@ -9,7 +9,8 @@ from typing import Any
 from bench.errors import BenchError
 from bench.gate.baseline import Baseline
 from bench.metrics import METRICS
-from bench.protocol import Protocol
+from bench.pipeline.precision import lowered
+from bench.protocol import BFLOAT16, FLOAT32, Protocol
 
 
 def check_comparable(baseline: Baseline, run: Baseline, *, other_seed: bool = False) -> list[str]:
@@ -19,6 +20,7 @@ def check_comparable(baseline: Baseline, run: Baseline, *, other_seed: bool = Fa
     did harm is the question.
     """
     notes = check_protocols(baseline, run, other_seed)
+    check_precisions(baseline, run)
     check_models(baseline, run)
     check_images(baseline, run)
     check_metrics(baseline, run)
@@ -41,6 +43,19 @@ def check_protocols(baseline: Baseline, run: Baseline, other_seed: bool) -> list
         f"The run is of protocol {new['id']} and the baseline of {old['id']} (they differ in {', '.join(fields)}), so "
         f"their numbers cannot be compared; run with the baseline's protocol{advice}."
     )
+
+
+def check_precisions(baseline: Baseline, run: Baseline) -> None:
+    """Refuse values of the same model and metric that were probed in different precisions."""
+    known = {facts["metric"] for facts in baseline.values.values()} & {facts["metric"] for facts in run.values.values()}
+    for model in sorted({*baseline.frame["model"]} & {*run.frame["model"]}):
+        old, new = (known & lowered(side.facts, model).keys() for side in (baseline, run))
+        for metric in sorted(old ^ new):
+            words = (BFLOAT16, FLOAT32) if metric in new else (FLOAT32, BFLOAT16)
+            raise BenchError(
+                f"{metric} of {model} is probed in {words[0]} in the run and in {words[1]} in the baseline, so their "
+                f"numbers cannot be compared; run with --precision {words[1]}."
+            )
 
 
 def protocol_of(side: Baseline) -> Protocol:

@@ -253,8 +253,9 @@ def _verdict(
 
 def _about(records: Records, measure: Measure, subset: str, model: str) -> dict[str, str]:
     """Return what a verdict is about; a board leaves it out where it shows something else."""
+    ids = measure.rows.loc[measure.rows["model"] == model, "metric_id"]  # another precision may be another id
     return {
-        "metric_id": str(measure.rows["metric_id"].iloc[0]),
+        "metric_id": str(ids.iloc[0]),
         "weights_id": records.provenance["models"][model]["weights_id"],
         "manifest_id": records.provenance["subsets"][subset]["manifest_id"],
     }

@@ -97,6 +97,13 @@ class Metric:
         """Return the groups that lists can name this metric by."""
         return (self.family, "standard" if self.standard else "costly")
 
+    def probes(self, protocol: Protocol, pixels: int) -> bool:
+        """Return whether all that the metric runs are probes of finished maps: ours, and nothing that knows a method.
+
+        Those may wait to be run with others, and be run in a lower precision.
+        """
+        return self.builtin and self.forwards(protocol, pixels) > 0 and "method" not in self.needs
+
     def id(self, protocol: Protocol) -> str:
         """Return name@hash of version, engine version, the protocol fields read, and a plug-in's source."""
         parts: dict[str, Any] = {

@@ -211,8 +211,11 @@ def _tasks(plan: Plan, out: Path | None) -> dict[Task, dict[Kind, int]]:
             task: {(task.model, task.part, cells): len(positions) for cells, positions in groups.items()}
             for task, groups in waiting_groups(plan, out).items()
         }
-    cells = {part: all_cells(plan, part) for part in ("eval", "calibration")}
-    return {task: {(task.model, task.part, cells[task.part]): task.stop - task.start} for task in plan.tasks()}
+    kinds = [(model.name, part) for model in plan.models for part in ("eval", "calibration")]
+    cells = {kind: all_cells(plan, *kind) for kind in kinds}
+    return {
+        task: {(task.model, task.part, cells[task.model, task.part]): task.stop - task.start} for task in plan.tasks()
+    }
 
 
 class _ModelEstimate:
@@ -360,7 +363,7 @@ class _ModelEstimate:
             for method in self.plan.methods
             if not self.examined.method(method).reason
             for metric in self.plan.metrics_of(part)
-            if metric.id(self.plan.protocol) in chosen.get(method.id, ())
+            if self.plan.metric_id(self.model.name, metric) in chosen.get(method.id, ())
             for name, length in self.examined.metric(metric, method).lengths.items()
         )
 

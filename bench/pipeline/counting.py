@@ -236,7 +236,8 @@ class _Sum:
 
     def __init__(self, examined: Examined, chosen: Mapping[str, Collection[str]], items: int) -> None:
         self.examined, self.plan = examined, examined.plan
-        ids = {metric.name: metric.id(self.plan.protocol) for metric in self.plan.metrics}
+        name = examined.model.name
+        ids = {metric.name: self.plan.metric_id(name, metric) for metric in self.plan.metrics}
         self.methods = [
             (method, [metric for metric in self.plan.metrics if ids[metric.name] in chosen.get(method.id, ())])
             for method in self.plan.methods
@@ -327,7 +328,7 @@ def chosen_of(cells: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
     return chosen
 
 
-def all_cells(plan: Plan, part: str) -> frozenset[tuple[str, str]]:
-    """Return every cell of a part of a plan."""
-    metrics = [metric.id(plan.protocol) for metric in plan.metrics_of(part)]
+def all_cells(plan: Plan, model: str, part: str) -> frozenset[tuple[str, str]]:
+    """Return every cell of a model and a part of a plan."""
+    metrics = [plan.metric_id(model, metric) for metric in plan.metrics_of(part)]
     return frozenset((method.id, metric) for method in plan.methods for metric in metrics)

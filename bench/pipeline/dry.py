@@ -22,6 +22,7 @@ from bench.engine.probes import Key, Probes
 from bench.engine.trace import Trace
 from bench.models.explainee import Explainee
 from bench.models.split import Captured
+from bench.protocol import FLOAT32
 from bench.randomness import generator
 
 T = TypeVar("T")
@@ -85,7 +86,7 @@ class DryProber(Prober):
         other.counts, other.colours = self.counts, self.colours
         return other
 
-    def start(self, jobs: Sequence[Job], size: tuple[int, int], raw: bool = False) -> Started:
+    def start(self, jobs: Sequence[Job], size: tuple[int, int], raw: bool = False, precision: str = FLOAT32) -> Started:
         """Count jobs and answer them at random."""
         lengths = [len(job) for job in jobs]
         self.counts.forwards += sum(lengths)
@@ -118,8 +119,10 @@ class SeenProbes(Probes):
 
     seen: set[Key] = field(default_factory=set)
 
-    def values(self, keys: Sequence[Key], job: Callable[[list[int]], Job], raw: bool) -> list[float]:
-        """Return the value of each probe, and remember it."""
+    def values(
+        self, keys: Sequence[Key], job: Callable[[list[int]], Job], raw: bool, precision: str = FLOAT32
+    ) -> list[float]:
+        """Return the value of each probe, and remember it; whatever the precision, the count is the same."""
         self.seen.update(keys)
         return super().values(keys, job, raw)
 

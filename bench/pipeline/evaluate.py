@@ -29,10 +29,11 @@ from bench.pipeline.external import ExternalMethod
 from bench.pipeline.gallery import write_gallery
 from bench.pipeline.ledger import added, told
 from bench.pipeline.plan import Plan, Task, make_plan, read_shard
+from bench.pipeline.precision import decided
 from bench.pipeline.provenance import code_version, describe, merged
 from bench.pipeline.records import Records, Store, empty_frame, equal_methods
 from bench.pipeline.single import Again, apply
-from bench.protocol import Protocol, get_protocol
+from bench.protocol import FLOAT32, Protocol, get_protocol
 from bench.types import Batch
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def evaluate(
     shard_size: int | None = None,
     calibration: int | None = None,
     compiled: bool = False,
+    precision: str = FLOAT32,
     gallery: int = 6,
     command: str = "",
     progress: Callable[[Progress], None] | None = None,
@@ -110,16 +112,16 @@ def evaluate(
 
     methods: names, groups and wildcards; a list may also hold maps made elsewhere (see `load_maps`).
     out: the run folder. Tasks are written as they finish; started again with the same or a larger plan only what is
-    missing or has changed is computed. None keeps the records in memory.  calibration, compiled: see `make_plan`.
+    missing or has changed is computed. None keeps the records in memory.  calibration, compiled, precision: see
+    `make_plan`.
     gallery: so many images are drawn later.  executor: where tasks are computed; None: in this process.
     shard: "i/n" computes one of n disjoint parts of the tasks, each into its own `out` (see `merge_runs`).
     """
     chosen = subset if isinstance(subset, Subset) else load_subset(subset)
     listed = [model] if isinstance(model, (str, Explainee)) else list(model)
     models = [m if isinstance(m, Explainee) else load_model(m) for m in listed]
-    plan = make_plan(
-        chosen, models, methods, metrics, get_protocol(protocol), batch_size, shard_size, calibration, compiled
-    )
+    rules = get_protocol(protocol)
+    plan = make_plan(chosen, models, methods, metrics, rules, batch_size, shard_size, calibration, compiled, precision)
     plan = dataclasses.replace(plan, shard=read_shard(shard))
     folder = None if out is None else Path(out)
     return run_plan(plan, folder, gallery=gallery, command=command, progress=progress, executor=executor)
@@ -142,6 +144,7 @@ def run_plan(
 
     store = Store(out)
     with store.locked():
+        plan = decided(plan, store.provenance())
         provenance = merged(store.provenance(), describe(plan, command))
         store.write_provenance(provenance)
         waiting = _waiting(plan, store)
@@ -207,7 +210,7 @@ def missing_cells(
 ) -> Groups:
     """Return what the items of a task still lack: {missing cells: item positions}, items without gaps left out."""
     model = plan.model(task.model)
-    metrics = [metric.id(plan.protocol) for metric in plan.metrics_of(task.part)]
+    metrics = [plan.metric_id(task.model, metric) for metric in plan.metrics_of(task.part)]
     weights_id, manifest_id = model.weights_id, plan.manifest_id
     wanted = {(method.id, metric) for method in plan.methods if method.id not in unfit for metric in metrics}
     ids = plan.part(task.part).ids
@@ -381,8 +384,9 @@ class _BatchRun:
     def _explained(self) -> Iterator[_Scored]:
         """Yield each method's maps with what is to be made of them, in the plan's order."""
         protocol = self.plan.protocol
+        ids = [(q, self.plan.metric_id(self.task.model, q)) for q in self.plan.metrics_of(self.task.part)]
         for method in self.plan.methods:
-            metrics = [q for q in self.plan.metrics_of(self.task.part) if (method.id, q.id(protocol)) in self.cells]
+            metrics = [q for q, identity in ids if (method.id, identity) in self.cells]
             if not metrics:
                 continue
             before = self.prober.counts.forwards
@@ -462,8 +466,10 @@ class _BatchRun:
 
     def _may_wait(self, metric: Metric) -> bool:
         """Return whether a metric probes, and may be called again: ours are functions of the map and nothing else."""
-        probes = metric.forwards(self.plan.protocol, self.plan.geometry.size**2) > 0
-        return metric.builtin and probes and "method" not in metric.needs
+        return metric.probes(self.plan.protocol, self.plan.geometry.size**2)
+
+    def _rules(self, metric: Metric) -> Protocol:
+        return self.plan.rules(self.task.model, metric)
 
     def _asked(self, cells: list[_Cell]) -> list[_Cell]:
         """Score what can be scored; return what waits for probes, which are on the list now."""
@@ -504,7 +510,7 @@ class _BatchRun:
     def _applied(self, metric: Metric, case: Case) -> dict[str, torch.Tensor]:
         """Return a metric's values; NaN where it does not apply, so that a later run knows, and the board says n/a."""
         try:
-            return apply(metric, case, self.plan.protocol)
+            return apply(metric, case, self._rules(metric))
         except NotApplicable:
             nothing = torch.full((len(case),), torch.nan, dtype=torch.float64)
             return dict.fromkeys(metric.values, nothing)
@@ -524,9 +530,9 @@ class _BatchRun:
         targets: torch.Tensor,
         spent: Spent | None,
     ) -> None:
-        plan, batch, model = self.plan, self.batch, self.prober.model
+        plan, batch, model, rules = self.plan, self.batch, self.prober.model, self._rules(metric)
         constant = {
-            "run": plan.id,
+            "run": plan.id_under(rules),
             "subset": plan.subset.name,
             "part": self.task.part,
             "model": model.name,
@@ -534,8 +540,8 @@ class _BatchRun:
             "method": method.name,
             "forwards": float("nan") if spent is None else spent.counts.forwards / len(batch),
             "method_id": method.id,
-            "metric_id": metric.id(plan.protocol),
-            "protocol_id": plan.protocol.id,
+            "metric_id": metric.id(rules),
+            "protocol_id": rules.id,
             "weights_id": self.weights_id,
             "manifest_id": plan.manifest_id,
             "code": code_version(),

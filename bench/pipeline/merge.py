@@ -19,6 +19,7 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.files import replaced_file
+from bench.pipeline.precision import clash
 from bench.pipeline.provenance import merged
 from bench.pipeline.records import (
     KEY,
@@ -129,7 +130,8 @@ def _difference(one: dict[str, Any], two: dict[str, Any]) -> str:
             first, second = one[place][name][key], two[place][name][key]
             if first != second:
                 return f"{word} {name} ({first}, {second})"
-    return ""
+    precision = clash(one, two)
+    return f"precision of {precision}" if precision else ""
 
 
 def _parts(folder: Path, provenance: dict[str, Any]) -> Iterable[_Part]:

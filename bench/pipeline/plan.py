@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from bench.data import Geometry, Subset
 from bench.engine.memory import memory_of
@@ -15,8 +15,9 @@ from bench.methods import METHODS, Method
 from bench.metrics import METRICS, Metric
 from bench.models.explainee import Explainee
 from bench.pipeline.external import ExternalMethod
+from bench.pipeline.precision import Verdict, check_precision
 from bench.pipeline.records import MIN_CALIBRATION
-from bench.protocol import Protocol, digest
+from bench.protocol import FLOAT32, Protocol, digest, unlowered
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Plan:
 
     batch_size: images per forward.  shard_size: items per task.  Both are part of the plan: the same plan gives the
     same bytes, another one the same values to within 1e-4.  shard: (i, n) for one of n runs, i from 1, that share the
-    tasks of the plan; it is no part of the plan's id, since it changes no record.
+    tasks of the plan; it is no part of the plan's id, since it changes no record.  precision: what was asked for
+    (`bench.pipeline.precision`).  verdicts: by model, what is run in which; nothing before the guard has looked.
     """
 
     subset: Subset
@@ -49,6 +51,8 @@ class Plan:
     shard_size: int
     compiled: bool = False
     shard: tuple[int, int] = (1, 1)
+    precision: str = FLOAT32
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
     @property
     def manifest_id(self) -> str:
@@ -58,7 +62,20 @@ class Plan:
     @property
     def id(self) -> str:
         """Return the id of what all records of a run share: images, protocol, batch and task size."""
-        return digest([self.manifest_id, self.protocol.id, self.batch_size, self.shard_size, self.compiled])
+        return self.id_under(self.protocol)
+
+    def id_under(self, protocol: Protocol) -> str:
+        """Return the id that stands in records made under a protocol: the plan's, or that of `rules`."""
+        return digest([self.manifest_id, protocol.id, self.batch_size, self.shard_size, self.compiled])
+
+    def rules(self, model: str, metric: Metric) -> Protocol:
+        """Return the protocol that a metric is computed under on a model: the plan's, or the same in bfloat16."""
+        verdict = self.verdicts.get(model)
+        return self.protocol if verdict is None else self.protocol.in_precision(verdict.precision_of(metric.name))
+
+    def metric_id(self, model: str, metric: Metric) -> str:
+        """Return the id that a metric's records of a model have."""
+        return metric.id(self.rules(model, metric))
 
     def part(self, name: str) -> Subset:
         """Return the scored ("eval") or the calibration part."""
@@ -112,12 +129,15 @@ def make_plan(
     shard_size: int | None = None,
     calibration: int | None = None,
     compiled: bool = False,
+    precision: str = FLOAT32,
 ) -> Plan:
     """Check that everything fits together and return the plan; what does not fit is one sentence.
 
     calibration: images that choose box thresholds; None takes half as many as are scored, but at least 50; 0 none.
-    compiled: see `Prober`.
+    compiled: see `Prober`.  precision: "float32", "auto" or "bfloat16" (docs/precision.md).
     """
+    check_precision(precision, compiled)
+    unlowered(protocol)
     if not models:
         raise BenchError("A run needs at least one model; give --models.")
     names = [m.name for m in models]
@@ -158,6 +178,7 @@ def make_plan(
         batch_size=batch_size or default_batch_size(geometry.size, device.type, memory_of(device)),
         shard_size=shard_size or default_shard_size(geometry.size, device.type),
         compiled=compiled,
+        precision=precision,
     )
 
 

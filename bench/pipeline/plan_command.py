@@ -96,6 +96,8 @@ def show(
 ) -> None:
     """Estimate and print."""
     from bench.pipeline.cost import estimate
+    from bench.pipeline.precision import decided
+    from bench.pipeline.records import Store
 
     if no_measure and rates_only:
         raise BenchError("--no-measure and --rates-only say two things about how time is found; give one.")
@@ -107,7 +109,11 @@ def show(
     costs = []
     with errors.status("Reading images and models") as status:
         described = {name: value for name, value in given.items() if name != "out"}
-        for plan in _imagenet(given, defaults) if imagenet else plans(**described):
+        for asked in _imagenet(given, defaults) if imagenet else plans(**described):
+            plan = asked
+            if measure == "sample":
+                status.update("Comparing float32 and bfloat16")
+                plan = decided(plan, Store(out).provenance())
             cost = estimate(
                 plan,
                 measure,

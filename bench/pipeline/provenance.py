@@ -16,6 +16,7 @@ import torch
 from bench.errors import BenchError
 from bench.methods.base import declared
 from bench.pipeline.plan import Plan
+from bench.pipeline.precision import clash, joined
 from bench.version import __version__
 
 PACKAGES = (
@@ -103,7 +104,8 @@ def describe(plan: Plan, command: str = "") -> dict[str, Any]:
         },
         "not_applicable": {},
         "equal": {},
-        "notes": [],
+        "notes": [verdict.sentence(name) for name, verdict in plan.verdicts.items()],
+        **({"precision": {name: verdict.facts() for name, verdict in plan.verdicts.items()}} if plan.verdicts else {}),
         **({"shards": ["{}/{}".format(*plan.shard)]} if plan.shard[1] > 1 else {}),
     }
 
@@ -125,7 +127,7 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """Return run.json for a folder that holds a run already: the newer description wins, name by name.
 
     Models, methods and metrics of earlier runs stay, so that one board can be made of several commands. Another
-    protocol or other images in one folder are refused: their numbers cannot stand in one table.
+    protocol, precision or other images in one folder are refused: their numbers cannot stand in one table.
     """
     if not old:
         return new
@@ -140,6 +142,11 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
                 f"The run folder holds records of other images or preprocessing of {name} "
                 f"({old['subsets'][name]['manifest_id']}, now {facts['manifest_id']}); choose another --out."
             )
+    if difference := clash(old, new):
+        raise BenchError(
+            f"The run folder holds records of another precision than asked for now, {difference}; go on with the "
+            "first, or choose another --out."
+        )
     both = {**old, **new, "created": old["created"], "run": old["run"]}
     for key in ("subsets", "models", "methods", "metrics"):
         both[key] = {**old[key], **new[key]}
@@ -148,6 +155,10 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
             both["subsets"][name] = {**both["subsets"][name], count: max(facts[count], both["subsets"][name][count])}
     both["commands"] = list(dict.fromkeys([*old["commands"], *new["commands"]]))
     both["notes"] = list(dict.fromkeys([*old.get("notes", ()), *new.get("notes", ())]))
+    if precision := joined(old, new):
+        both["precision"] = precision
+    else:
+        both.pop("precision", None)
     shards = {*old.get("shards", ()), *new.get("shards", ())}
     if shards:
         both["shards"] = sorted(shards)

@@ -66,7 +66,8 @@ class Records:
 
     provenance holds: run, created, commands, code, packages, machine, protocol {name,id,...}, subsets {name: facts},
     models {name: facts}, methods {name: {id,group,fidelity,citation,control,...}}, metrics {value name: {family,id,
-    title,better,ranked,reduce,target}}, not_applicable {model: {method: reason}}, equal (see `equal_methods`).
+    title,better,ranked,reduce,target}}, not_applicable {model: {method: reason}}, equal (see `equal_methods`), and
+    precision {model: verdict} where bfloat16 was asked for (see `bench.pipeline.precision`).
     """
 
     frame: pd.DataFrame
@@ -151,9 +152,38 @@ def current(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.DataFrame:
     )
     keep = pd.Series(data=True, index=frame.index)
     for name, identity, kind, key in columns:
-        now = {one: facts[key] for one, facts in provenance[kind].items()}
-        keep &= frame[name].map(now) == frame[identity]
+        now = frame[name].map({one: facts[key] for one, facts in provenance[kind].items()})
+        if kind == "metrics":
+            now = lowered_ids(frame, provenance).fillna(now)
+        keep &= now == frame[identity]
     return frame[keep].reset_index(drop=True)
+
+
+def lowered_ids(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.Series[str]:
+    """Return the metric ids of rows that a model's verdict puts in bfloat16 (`bench.pipeline.precision`), else None."""
+    ids = pd.Series(None, index=frame.index, dtype=object)
+    owner = {value: facts.get("metric", value) for value, facts in provenance["metrics"].items()}
+    for model, verdict in provenance.get("precision", {}).items():
+        rows = frame["model"] == model
+        ids[rows] = frame.loc[rows, "metric"].map(owner).map(verdict["metrics"])
+    return ids
+
+
+def as_asked(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.DataFrame:
+    """Return records under the ids of the run's own protocol, where a verdict says that they are in bfloat16.
+
+    What claims another precision than run.json describes keeps its ids, and stands out.
+    """
+    if not provenance.get("precision"):
+        return frame
+    protocols = {model: verdict["protocol"] for model, verdict in provenance["precision"].items()}
+    told = lowered_ids(frame, provenance) == frame["metric_id"]
+    told &= frame["model"].map(protocols) == frame["protocol_id"]
+    own = frame["metric"].map({value: facts["id"] for value, facts in provenance["metrics"].items()})
+    return frame.assign(
+        metric_id=frame["metric_id"].where(~told, own),
+        protocol_id=frame["protocol_id"].where(~told, provenance["protocol"]["id"]),
+    )
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
