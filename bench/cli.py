@@ -27,6 +27,7 @@ from bench.finetune.commands import finetune_app, zoo_app
 from bench.gate.commands import register as register_gate
 from bench.gate.tier import preset
 from bench.health.commands import register as register_health
+from bench.pipeline.cache_command import NoCacheOption, add_cache
 from bench.pipeline.commands import (
     AddressOption,
     ExecutorOption,
@@ -63,6 +64,7 @@ app.add_typer(finetune_app, name="finetune")
 app.add_typer(zoo_app, name="zoo")
 register_health(app)
 register_gate(app)
+add_cache(app)
 
 DEFAULT_SUBSET = "scenes-val"
 DEFAULT_MODELS = "originals"
@@ -172,6 +174,7 @@ def run(
     workers: WorkersOption = None,
     threads_per_worker: ThreadsOption = None,
     shard: ShardOption = None,
+    no_cache: NoCacheOption = False,
     yes_plan_only: Annotated[bool, typer.Option("--plan", help="Say what would be run, and stop.")] = False,
     tier: Annotated[
         str | None, typer.Option(callback=preset, is_eager=True, help="Preset of what is not given: gate.")

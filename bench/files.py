@@ -11,6 +11,9 @@ from pathlib import Path
 
 from bench.errors import BenchError
 
+CACHE_VARIABLE = "CAMBENCH_CACHE"
+"""The environment variable that names the folder of what is kept between runs; else ~/.cache/cambench."""
+
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
@@ -45,3 +48,9 @@ def file_name(text: str, other: str = "_") -> str:
     'a_b.c'
     """
     return "".join(c if c.isalnum() or c in "-_." else other for c in text)
+
+
+def cache_folder() -> Path:
+    """Return the folder of what is kept between runs and may be deleted at any time."""
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "cambench"

@@ -101,5 +101,12 @@ class Batch:
         return len(self.ids)
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the batch with its pixels on `device`; truth stays on the CPU, where metrics read it."""
-        return replace(self, pixels=self.pixels.to(device))
+        """Return the batch with its pixels on `device`; truth stays on the CPU, where metrics read it.
+
+        Pixels in pinned memory are copied while this process goes on; what a GPU computes of them waits for the copy.
+        """
+        return replace(self, pixels=self.pixels.to(device, non_blocking=self.pixels.is_pinned()))
+
+    def pin(self) -> Batch:
+        """Return the batch with its pixels in page-locked memory, from which a CUDA device copies by itself."""
+        return replace(self, pixels=self.pixels.pin_memory())

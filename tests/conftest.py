@@ -13,6 +13,9 @@ from bench.data import Subset
 from bench.models import Explainee
 from bench.types import Sample
 
+# A test that keeps decoded images does so in a folder of its own.
+os.environ["CAMBENCH_CACHE_GIB"] = "0"
+
 # Two cores are shared with other work, and tiny nets are slower with threads than without.
 torch.set_num_threads(int(os.environ.get("CAMBENCH_TEST_THREADS", "1")))
 

@@ -31,6 +31,73 @@ def test_importing_bench_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+SLOW_TO_IMPORT = (
+    *(
+        "captum",
+        "cv2",
+        "datasets",
+        "gradio",
+        "jinja2",
+        "matplotlib",
+        "ray",
+        "scikit_posthocs",
+        "scipy.stats",
+        "seaborn",
+    ),
+    *("sklearn", "starlette", "statsmodels", "uvicorn"),
+)
+"""What a run needs after its images are computed, or not at all."""
+
+
+def loaded(code: str, *names: str) -> set[str]:
+    """Return which of these modules, or of `SLOW_TO_IMPORT`, a new process has loaded after running some code."""
+    told = f"import sys; print('LOADED', *(name for name in {(*names, *SLOW_TO_IMPORT)!r} if name in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{told}"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.rpartition("LOADED")[2].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import bench",
+        "from bench.cli import app; app(['--help'], standalone_mode=False)",
+        "from bench.cli import app; app(['run', '--help'], standalone_mode=False)",
+    ],
+)
+def test_what_computes_nothing_imports_nothing_that_does(code):
+    assert loaded(code, "numpy", "pandas", "pyarrow", "timm", "torch", "torchvision") == set()
+
+
+def test_nothing_is_imported_before_the_first_forward_that_it_does_not_need(tmp_path):
+    """A plug-in waits for the first forward of a run, says what is loaded, and stops it."""
+    plugin = tmp_path / "watch.py"
+    plugin.write_text(
+        "import sys, torch\n"
+        "def first(module, args):\n"
+        f"    print('LOADED', *(name for name in ('torch', *{SLOW_TO_IMPORT!r}) if name in sys.modules), flush=True)\n"
+        "    raise SystemExit(7)\n"
+        "torch.nn.modules.module.register_module_forward_pre_hook(first)\n"
+    )
+    words = [
+        "run",
+        "--plugin",
+        str(plugin),
+        "--models",
+        "resnet-scenes",
+        "--limit",
+        "2",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.rpartition("LOADED")[2].split() == ["torch"]
+
+
 def test_arrows_go_one_way():
     """types <- data, models <- engine <- methods, metrics <- finetune, pipeline <- board, editor <- health, gate.
 

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bench.data.cache import FrameCache
+from bench.data.geometry import Framed, Geometry
 from bench.data.manifest import IMAGENET_CLASSES
 from bench.errors import BenchError
 from bench.types import Sample, UInt8Image
@@ -69,18 +71,41 @@ class ImagesSource:
 
     def read(self, position: int) -> Sample:
         """Return the sample at a position; an image that cannot be read is a BenchError naming its file."""
-        record = self._dataset[self._items.images[position]]["image"] or {}
-        where = record.get("path") or self.ids[position]
-        image = decode(record, str(where))
-        boxes = None if self._items.boxes is None else self._inside(self._items.boxes[position], image, str(where))
+        record, where = self._record(position)
+        image = decode(record, where)
+        boxes = self._boxes(position, image.shape[:2], where)
         return Sample(self.ids[position], self.image_ids[position], image, int(self.labels[position]), boxes)
+
+    def framed(self, position: int, geometry: Geometry, min_visible: float, cache: FrameCache) -> Framed | None:
+        """Return what `Geometry.sample` makes of the sample at a position, its pixels from a cache where they are kept.
+
+        None where the image cannot be read: then `read` says why.
+        """
+        record, where = self._record(position)
+        try:
+            content = _encoded(record)
+            frame = cache.frame(content, geometry, lambda: decode({"bytes": content}, where))
+        except (OSError, BenchError):
+            return None
+        boxes = self._boxes(position, frame.stored, where)
+        moved = None if boxes is None else geometry.boxes(boxes, *frame.stored, min_visible)
+        return Framed(frame.pixels, moved, None, None, None)
+
+    def _record(self, position: int) -> tuple[dict[str, Any], str]:
+        """Return {"bytes", "path"} of an image, and what it is called in errors."""
+        record = self._dataset[self._items.images[position]]["image"] or {}
+        return record, str(record.get("path") or self.ids[position])
+
+    def _boxes(self, position: int, stored: tuple[int, ...], where: str) -> Boxes | None:
+        return None if self._items.boxes is None else self._inside(self._items.boxes[position], stored, where)
 
     def attribution(self, position: int) -> str | None:
         """Return who is to be named where the picture is shown, or None."""
         return None if self._items.credits is None else self._items.credits[position]
 
-    def _inside(self, boxes: Boxes, image: UInt8Image, where: str) -> Boxes:
-        height, width = image.shape[:2]
+    def _inside(self, boxes: Boxes, stored: tuple[int, ...], where: str) -> Boxes:
+        """Return boxes clipped to their stored image (height, width)."""
+        height, width = stored
         limit = np.array([width, height] * 2, dtype=np.float32)
         if not self._clip:
             outside = ((boxes < -BOX_SLACK) | (boxes > limit + BOX_SLACK)).any(axis=1)
@@ -91,6 +116,14 @@ class ImagesSource:
                 )
         clipped = boxes.clip(0, limit).astype(np.float32)
         return clipped[(clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])]
+
+
+def _encoded(record: dict[str, Any]) -> bytes:
+    """Return the encoded bytes of a record {"bytes", "path"}; an OSError where there are none."""
+    content = record.get("bytes")
+    if content is None:
+        return Path(record.get("path") or "").read_bytes()
+    return bytes(content)
 
 
 def decode(record: dict[str, Any], where: str) -> UInt8Image:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from bench.data.geometry import Geometry
+from bench.data.cache import FrameCache, frame_cache
+from bench.data.geometry import Framed, Geometry
+from bench.data.images import ImagesSource
 from bench.data.manifest import HASH, NONE, Manifest
 from bench.errors import BenchError
 from bench.types import Batch, Sample, Truth
@@ -164,31 +166,54 @@ class Subset:
         name = f"{self.name}/calibration"
         return dataclasses.replace(self, name=name, positions=self.calibrating, calibrating=None)
 
-    def batch(self, indices: Sequence[int], geometry: Geometry, min_visible: float = 0.25) -> Batch:
+    def batch(self, indices: Iterable[int], geometry: Geometry, min_visible: float = 0.25) -> Batch:
         """Return the samples at `indices` in the frame of `geometry`, pixels float32 in [0,1].
 
         min_visible: boxes of which less is left in the frame are dropped (protocol: `box_min_visible`).
+        Images of files come from the cache of frames where they are kept (see `frame_cache`), with the same pixels.
         """
-        samples = [self[i] for i in indices]
-        try:
-            framed = [geometry.sample(sample, min_visible) for sample in samples]
-        except BenchError as error:
-            raise BenchError(f"In the subset {self.name}: {error}") from error
+        cache = frame_cache()
+        items = [self._item(i, geometry, min_visible, cache) for i in indices]
+        framed = [item.framed for item in items]
         pixels = torch.from_numpy(np.stack([one.pixels for one in framed])).permute(0, 3, 1, 2)
         boxes = tuple(one.boxes for one in framed if one.boxes is not None)
         return Batch(
-            pixels=pixels.to(torch.float32, memory_format=torch.contiguous_format) / 255,
-            labels=torch.tensor([sample.label for sample in samples], dtype=torch.int64),
-            ids=tuple(sample.id for sample in samples),
-            image_ids=tuple(sample.image_id for sample in samples),
+            pixels=pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255),
+            labels=torch.tensor([item.label for item in items], dtype=torch.int64),
+            ids=tuple(item.id for item in items),
+            image_ids=tuple(item.image_id for item in items),
             truth=Truth(
                 boxes=boxes if self.has_boxes else None,
                 masks=_stacked([one.mask for one in framed]),
                 ignore=_stacked([one.ignore for one in framed]),
                 others=_stacked([one.others for one in framed]) if self.has_others else None,
-                other_labels=torch.tensor([s.other_label for s in samples]) if self.has_others else None,
+                other_labels=torch.tensor([item.other_label for item in items]) if self.has_others else None,
             ),
         )
+
+    def _item(self, i: int, geometry: Geometry, min_visible: float, cache: FrameCache | None) -> _Item:
+        source = self.source
+        if cache is not None and type(source) is ImagesSource:  # one that is derived or wrapped may change the image
+            position = self.positions[i]
+            framed = source.framed(position, geometry, min_visible, cache)
+            if framed is not None:
+                return _Item(source.ids[position], source.image_ids[position], int(source.labels[position]), -1, framed)
+        sample = self[i]
+        try:
+            framed = geometry.sample(sample, min_visible)
+        except BenchError as error:
+            raise BenchError(f"In the subset {self.name}: {error}") from error
+        return _Item(sample.id, sample.image_id, sample.label, sample.other_label, framed)
+
+
+class _Item(NamedTuple):
+    """One item of a batch."""
+
+    id: str
+    image_id: str
+    label: int
+    other_label: int
+    framed: Framed
 
 
 def id_hash(item: str) -> str:

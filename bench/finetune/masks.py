@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -26,7 +25,7 @@ from bench.engine.case import Case
 from bench.engine.prober import Prober, probability
 from bench.engine.trace import Trace
 from bench.errors import BenchError, suggestions
-from bench.files import replaced_file
+from bench.files import cache_folder, replaced_file
 from bench.finetune.data import Pictures, in_order
 from bench.methods import METHODS, Method
 from bench.methods.references import MASK_COLOUR
@@ -36,8 +35,6 @@ from bench.models.explainee import Explainee, untouched
 from bench.protocol import Protocol, digest
 from bench.randomness import generator, smooth_field
 
-CACHE_VARIABLE = "CAMBENCH_CACHE"
-"""The environment variable that names the folder of kept searches; else ~/.cache/cambench."""
 FORMAT = 1
 
 SELECTS = ("auto", "official", "logodds")
@@ -211,7 +208,7 @@ def tft_search(
     """Return TFT's search over pictures, from the cache where it is there and whole, else by running the model.
 
     method: makes the maps, of the predicted class.  seed: of the method's draws and the tie rule.
-    cache: folder; None is the user's (see `CACHE_VARIABLE`).  warn: told, in a sentence, of a kept file that is broken.
+    cache: folder; None is the user's (see `cache_folder`).  warn: told, in a sentence, of a kept file that is broken.
     Raises BenchError where the model classifies no image correctly, or gives none of these a map.
     """
     chosen = METHODS.get(method)
@@ -228,12 +225,6 @@ def tft_search(
             "model first, or check that the subset's labels are its classes."
         )
     return found
-
-
-def cache_folder() -> Path:
-    """Return the folder of what is kept between runs."""
-    named = os.environ.get(CACHE_VARIABLE)
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "cambench"
 
 
 def _run(

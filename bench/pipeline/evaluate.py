@@ -28,6 +28,7 @@ from bench.models.zoo import load_model
 from bench.pipeline.external import ExternalMethod
 from bench.pipeline.gallery import write_gallery
 from bench.pipeline.ledger import added, told
+from bench.pipeline.loading import Reader
 from bench.pipeline.plan import Plan, Task, make_plan, read_shard
 from bench.pipeline.precision import decided
 from bench.pipeline.provenance import code_version, describe, merged
@@ -227,15 +228,22 @@ def missing_cells(
 
 
 def run_task(
-    plan: Plan, task: Task, groups: Groups, prober: Prober, gallery: int = 0, kept: Kept | None = None
+    plan: Plan,
+    task: Task,
+    groups: Groups,
+    prober: Prober,
+    gallery: int = 0,
+    kept: Kept | None = None,
+    reader: Reader | None = None,
 ) -> Outcome:
     """Compute the missing cells of a task.
 
-    kept: where maps lie that other plans of the same images and model have made, or will want.
+    kept: where maps lie that other plans of the same images and model have made, or will want.  reader: of the plan's
+    images, who may have read them already; None reads them here.
     """
     outcome = Outcome()
     for cells, positions in groups.items():
-        outcome += _run_positions(plan, task, cells, positions, prober, gallery, kept)
+        outcome += _run_positions(plan, task, cells, positions, prober, gallery, kept, reader or Reader(plan))
     if prober.reduced_to is not None:
         outcome.notes.add(
             f"Memory is too short for {plan.batch_size} images per forward; {task.model} went on with "
@@ -252,11 +260,12 @@ def _run_positions(
     prober: Prober,
     gallery: int,
     kept: Kept | None,
+    reader: Reader,
 ) -> Outcome:
     """Compute the same cells of several items; items that memory is too short for together are run in halves."""
     outcome = Outcome()
     try:
-        batch = plan.part(task.part).batch(positions, plan.geometry, plan.protocol.box_min_visible)
+        batch = reader.read(task, positions)
         shown = [i for i, p in enumerate(positions) if p < gallery and task.part == "eval"]
         with untouched(prober.model.net):
             _BatchRun(plan, task, batch.to(prober.model.device), prober, cells, shown, outcome, kept).run()
@@ -274,7 +283,7 @@ def _run_positions(
     release_memory(prober.model.device)
     middle = len(positions) // 2
     both = [
-        _run_positions(plan, task, cells, half, prober, gallery, kept)
+        _run_positions(plan, task, cells, half, prober, gallery, kept, reader)
         for half in (positions[:middle], positions[middle:])
     ]
     return sum(both, Outcome(notes={f"Memory is too short for {len(positions)} images of {task.model} in one task."}))

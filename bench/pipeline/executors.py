@@ -19,9 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.data.cache import BOUND_VARIABLE
 from bench.engine.prober import Counts, Prober
 from bench.errors import BenchError
 from bench.pipeline.evaluate import Groups, Outcome, run_task, task_name
+from bench.pipeline.loading import Reader
 from bench.pipeline.plan import Plan, Task
 from bench.pipeline.worker import Setup, Worker, first_line
 
@@ -36,16 +38,23 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """One task after the other, in this process."""
+    """One task after the other, in this process; the next one's images are read meanwhile (`ahead`)."""
+
+    def __init__(self, ahead: bool = True) -> None:
+        self.ahead = ahead
 
     def run(self, plan: Plan, waiting: Mapping[Task, Groups], gallery: int) -> Generator[Result, None, None]:
         """Yield the result of each task, in the plan's order."""
         probers = {m.name: Prober(m, plan.batch_size, plan.compiled) for m in plan.models}
-        for task, groups in waiting.items():
-            prober = probers[task.model]
-            before = prober.counts.copy()
-            outcome = run_task(plan, task, groups, prober, gallery)
-            yield task, outcome, prober.counts - before
+        tasks = list(waiting)
+        with Reader(plan, pinned=plan.models[0].device.type == "cuda") as reader:
+            for number, task in enumerate(tasks):
+                if self.ahead:
+                    reader.expect({near: waiting[near].values() for near in tasks[number : number + 2]})
+                prober = probers[task.model]
+                before = prober.counts.copy()
+                outcome = run_task(plan, task, waiting[task], prober, gallery, reader=reader)
+                yield task, outcome, prober.counts - before
 
 
 # --- many machines
@@ -129,11 +138,15 @@ def core_groups(nodes: list[Mapping[str, float]], threads: int | None, gpu: bool
 
 @dataclass
 class _Member:
-    """A worker: the model whose tasks it was given last, and its task; None while it starts or is idle."""
+    """A worker: the model whose tasks it was given last, and its task; None while it starts or is idle.
+
+    following: the task whose images it reads meanwhile, its next one unless another worker is idle before.
+    """
 
     actor: Any
     model: str = ""
     task: Task | None = None
+    following: Task | None = None
 
 
 class _Fleet:
@@ -163,7 +176,7 @@ class _Fleet:
         self.problem: Exception | None = None
         self.setup, self.models = _shipped(ray, plan, waiting, threads)
         variables = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        variables |= _checkout()
+        variables |= _checkout() | {BOUND_VARIABLE: os.environ.get(BOUND_VARIABLE, "")}
         self.new = ray.remote(Worker).options(
             num_cpus=threads,
             num_gpus=int(gpu),
@@ -261,17 +274,35 @@ class _Fleet:
                     "whether a node runs out of memory, and start the same command again: finished tasks are kept."
                 )
                 return
-            self.queue.put_back(member.task)
+            for task in (member.following, member.task):
+                if task is not None:
+                    self.queue.put_back(task)
             self.note(f"A Ray worker was lost ({reason}); its task {task_name(member.task)} goes to another.")
         self._hire()
 
     def _hand_out(self) -> None:
-        while self.idle and self.queue and self.problem is None:
+        while self.idle and self.problem is None:
+            task = self._task_for(self.idle[0])
+            if task is None:
+                break
             member = self.idle.popleft()
-            task = self.queue.take(member.model, Counter(m.model for m in self.members))
-            member.model, member.task = task.model, task
-            call = member.actor.run.remote(task, self.waiting[task], self.gallery, [self.models[task.model]])
+            member.model, member.task, member.following = task.model, task, self.queue.take_same(task.model)
+            near = {one: self.waiting[one] for one in (task, member.following) if one is not None}
+            call = member.actor.run.remote(task, near, self.gallery, [self.models[task.model]])
             self.pending[call] = member
+
+    def _task_for(self, member: _Member) -> Task | None:
+        """Return the task that an idle worker does next: its own, else one that waits, else another worker's next."""
+        if member.following is not None:
+            return member.following
+        if self.queue:
+            return self.queue.take(member.model, Counter(m.model for m in self.members))
+        others = [other for other in self.members if other.following is not None]
+        if not others:
+            return None
+        other = min(others, key=lambda one: one.model != member.model)
+        task, other.following = other.following, None
+        return task
 
 
 class _Queue:
@@ -290,6 +321,10 @@ class _Queue:
         if not self._tasks.get(model):
             model = min((name for name, tasks in self._tasks.items() if tasks), key=lambda name: workers.get(name, 0))
         return self._tasks[model].popleft()
+
+    def take_same(self, model: str) -> Task | None:
+        """Return the next task of this model, where one is left."""
+        return self._tasks[model].popleft() if self._tasks.get(model) else None
 
     def put_back(self, task: Task) -> None:
         """Put a lost task first."""

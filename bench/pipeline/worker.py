@@ -12,6 +12,7 @@ from bench.engine.prober import Counts, Prober
 from bench.errors import BenchError
 from bench.methods import Method
 from bench.pipeline.evaluate import Groups, Outcome, run_task
+from bench.pipeline.loading import Reader
 from bench.pipeline.plan import Plan, Task
 from bench.pipeline.provenance import code_version
 from bench.registry import PluginFile, load_plugin_file, plugin_files
@@ -60,6 +61,7 @@ class Worker:
     def __init__(self) -> None:
         self._plan: Plan | None = None
         self._prober: Prober | None = None
+        self._reader: Reader | None = None
         self._device = "cpu"
 
     def start(self, setup: Setup) -> BenchError | None:
@@ -74,6 +76,7 @@ class Worker:
                 load_plugin_file(plugin)
             self._plan = _fetched(setup.plan, "the plan")
             self._check(setup.ids)
+            self._reader = Reader(self._plan, pinned=self._device == "cuda")
         except BenchError as error:
             return error
         return None
@@ -88,13 +91,21 @@ class Worker:
                     "install the same cambench there, and put what is typed into a session into a --plugin file."
                 )
 
-    def run(self, task: Task, groups: Groups, gallery: int, model: list[Any]) -> tuple[Outcome, Counts] | BenchError:
-        """Compute a task. model: a list of one reference to the task's model, fetched where it is another."""
+    def run(
+        self, task: Task, near: Mapping[Task, Groups], gallery: int, model: list[Any]
+    ) -> tuple[Outcome, Counts] | BenchError:
+        """Compute a task.
+
+        near: what is to be computed of the task, and of one that follows, whose images are read meanwhile.
+        model: a list of one reference to the task's model, fetched where it is another.
+        """
         assert self._plan is not None
+        assert self._reader is not None
         try:
+            self._reader.expect({one: groups.values() for one, groups in near.items()})
             prober = self._prober_of(task, model)
             before = prober.counts.copy()
-            return run_task(self._plan, task, groups, prober, gallery), prober.counts - before
+            return run_task(self._plan, task, near[task], prober, gallery, reader=self._reader), prober.counts - before
         except BenchError as error:
             return error
 

@@ -19,11 +19,12 @@ from typer.testing import CliRunner
 import bench
 from bench.cli import app
 from bench.errors import BenchError
+from bench.files import CACHE_VARIABLE
 from bench.finetune.aft import AftRecipe, AftTask, rescaled, train_aft, tuned_model
 from bench.finetune.classifier import accuracy
 from bench.finetune.data import for_model
 from bench.finetune.loop import CHECKPOINT, SCORE, Settings
-from bench.finetune.masks import CACHE_VARIABLE, CONTROLS, choose, tft_search
+from bench.finetune.masks import CONTROLS, choose, tft_search
 from bench.finetune.save import write_model
 from bench.models.architectures import seeded
 from bench.models.explainee import Explainee, untouched

@@ -10,8 +10,9 @@ from nets import make_net
 import bench
 from bench.data.geometry import Geometry
 from bench.errors import BenchError
+from bench.files import CACHE_VARIABLE
 from bench.finetune.data import Pictures, for_model
-from bench.finetune.masks import CACHE_VARIABLE, Masks, Search, choose, tft_search
+from bench.finetune.masks import Masks, Search, choose, tft_search
 from bench.methods import METHODS
 from bench.models.explainee import Explainee
 

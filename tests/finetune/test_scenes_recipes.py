@@ -8,8 +8,8 @@ import pytest
 
 import bench
 from bench.errors import BenchError
+from bench.files import CACHE_VARIABLE
 from bench.finetune import scenes
-from bench.finetune.masks import CACHE_VARIABLE
 from bench.models.zoo import MODELS
 
 

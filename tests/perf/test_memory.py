@@ -1,0 +1,50 @@
+"""Memory and time per image of a run of 5,000 scenes, after 500 and at its end.
+
+Run on an idle machine: `pytest tests/perf/test_memory.py -m perf`. CAMBENCH_PERF_SCENES changes the 5,000 (8,000 at
+most). Memory is that of a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+from growth import Point, grown
+
+SCENES = int(os.environ.get("CAMBENCH_PERF_SCENES", "5000"))
+MIB = 2**20
+
+pytestmark = [
+    pytest.mark.perf,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is read from /proc"),
+]
+
+
+def seconds_per_image(points: list[Point]) -> float:
+    """Return the seconds per image between the first and the last of these points."""
+    return (points[-1][2] - points[0][2]) / (points[-1][0] - points[0][0])
+
+
+def test_memory_and_time_of_many_scenes(benchmark, tmp_path):
+    *points, end = benchmark.pedantic(grown, (SCENES, tmp_path), rounds=1)
+    tenth = [point for point in points if point[0] <= SCENES // 10]
+    last = [point for point in points if point[0] > SCENES - SCENES // 10]
+    early, late = tenth[-1], last[-1]
+    growth = late[1] - early[1]
+    figures = {
+        "scenes": SCENES,
+        "early_mib": early[1] / MIB,
+        "late_mib": late[1] / MIB,
+        "growth_bytes_per_image": growth / (late[0] - early[0]),
+        "end_bytes_per_image": (end[1] - late[1]) / SCENES,
+        "time_last_over_first_tenth": seconds_per_image(last) / seconds_per_image(tenth),
+    }
+    benchmark.extra_info.update(figures)
+    print(
+        f"\n{early[0]} scenes: {early[1] / MIB:.0f} MiB; {late[0]}: {late[1] / MIB:.0f} MiB, "
+        f"{figures['growth_bytes_per_image']:.0f} bytes per image; its records read at the end: "
+        f"{figures['end_bytes_per_image']:.0f} more; time per image, last over first tenth: "
+        f"{figures['time_last_over_first_tenth']:.2f}"
+    )
+    assert growth < 0.05 * early[1]
