@@ -74,7 +74,8 @@ def register(app: typer.Typer, run: Command, load: Callable[[list[Path] | None],
         """
         mine = {name: given.pop(name) for name in OWN}
         load(given.pop("plugin"))
-        given.pop("tier")  # it has done its work
+        for name in ("tier", "no_cache"):  # they have done their work
+            given.pop(name)
         show(given, {name: p.default for name, p in shared.items()}, plans, **mine)
 
     plan.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
