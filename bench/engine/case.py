@@ -21,6 +21,7 @@ from bench.engine.prober import (
     replace_ranked,
     target_log_odds,
     target_logits,
+    unchanged,
 )
 from bench.engine.probes import Key, Probes, digests
 from bench.engine.trace import Trace
@@ -418,10 +419,13 @@ class Case:
         pixels = self.unit[0].numel()
         removed = [t * pixels // thresholds for t in steps]
         zeros = (self.unit == 0).flatten(1).sum(1).tolist()
-        # Nothing is cut at t = 0, whatever the order: metrics that read it and others share that mask.
+        # Nothing is cut at t = 0, whatever the order: metrics that read it and others share that mask, and one that
+        # reads no other (average drop) need not sort the pixels.
+        cuts = any(cut > none for cut in removed for none in zeros)
+        orders = self._digested("order") if cuts else [b""] * len(self)
         wanted: list[tuple[int, Hashable, int]] = [
             (row, (unit, order), pixels - cut) if cut > zeros[row] else (row, unit, pixels)
-            for row, (unit, order) in enumerate(zip(self._digested("unit"), self._digested("order"), strict=True))
+            for row, (unit, order) in enumerate(zip(self._digested("unit"), orders, strict=True))
             for cut in removed
         ]
         odds = self._probed(("masked", colour), wanted, lambda *places: self._masked(colour, *places), raw=False)
@@ -434,6 +438,8 @@ class Case:
             images = self.trace.images.contiguous(memory_format=torch.channels_last)
             mask = self.unit.to(images.device)[:, None]
             self._shown[colour] = torch.lerp(behind.expand_as(images), images, mask.expand_as(images))
+        if min(kept) == self.unit[0].numel():
+            return unchanged(self._shown[colour], rows)
         return replace_ranked(self._shown[colour], behind, self.order, rows, torch.tensor(kept))
 
     def cut(self, steps: torch.Tensor, thresholds: int, rows: torch.Tensor | None = None) -> torch.Tensor:

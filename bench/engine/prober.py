@@ -425,6 +425,16 @@ def impute_ranked(
     return fill
 
 
+def unchanged(images: torch.Tensor, rows: torch.Tensor) -> Fill:
+    """Images as they are: image n is image rows[n] of images [B,3,H,W]."""
+
+    def fill(out: torch.Tensor, index: torch.Tensor) -> None:
+        for row, place in _runs(rows[index]):
+            out[place] = images[row]
+
+    return fill
+
+
 def minus(images: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor) -> Fill:
     """Images less a change: image n is image rows[n] of images [B,3,H,W] minus change(index) [m,3,H,W]."""
 

@@ -125,6 +125,19 @@ def test_what_a_metric_asked_for_does_not_depend_on_what_was_known(trace):
         assert case.asked == 0
 
 
+def test_a_mask_that_cuts_nothing_needs_no_order_and_is_the_one_of_those_that_do(trace):
+    maps = torch.rand(2, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) + 0.1
+    case = case_of(trace, maps, Background(trace))
+    steps = case.under(Protocol().view(("thresholds", "baseline", "removed")))
+    alone = steps.masked_log_odds(steps.removed, [0], 10)
+    assert not case._orders
+    fresh = case_of(trace, maps, Background(trace)).under(Protocol().view(("thresholds", "baseline", "removed")))
+    cut = fresh.masked_log_odds(fresh.removed, range(10), 10)
+    assert fresh._orders
+    torch.testing.assert_close(alone[:, 0], cut[:, 0], rtol=0, atol=1e-6)  # in batches of another size
+    assert (cut[:, 9] - cut[:, 0]).abs().min() > 1e-3
+
+
 def test_what_waits_is_run_once_and_packed(trace):
     probes = Probes(trace.prober, trace.size)
     images = make_images(2, 3, SIDE)
