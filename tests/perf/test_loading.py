@@ -7,7 +7,6 @@ run one after the other. The images are enlarged scenes as JPEG.
 from __future__ import annotations
 
 import dataclasses
-import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from ratios import interleaved, said
+from ratios import Row, interleaved, report
 
 import bench
 from bench.data import Geometry, Subset
@@ -29,7 +28,6 @@ IMAGES = 40
 BATCH = 10
 LATENCY = 0.02
 GEOMETRY = Geometry(224, "short", 256)
-PAIRS = 5
 
 pytestmark = pytest.mark.perf
 
@@ -61,10 +59,9 @@ def test_decoding_over_a_kept_frame(benchmark, tmp_path, monkeypatch):
         load(photos)
 
     bounded("1")
-    ratios = interleaved(lambda: bounded("0"), lambda: bounded("1"), PAIRS)
-    benchmark.extra_info.update(ratio=statistics.median(ratios), lowest=min(ratios), highest=max(ratios), pairs=PAIRS)
-    print(f"\ndecoded / kept = {said(ratios)}, {IMAGES} images of 500x375 to 224, {PAIRS} pairs")
-    benchmark.pedantic(bounded, ("1",), rounds=3)
+    ratios = interleaved(lambda: bounded("0"), lambda: bounded("1"))
+    row = Row("images of 500 x 375 as frames of 224, kept on disk", "reading, decoding and resizing the files", 1.0)
+    report(benchmark, row, ratios)
 
 
 class Slow:
@@ -95,7 +92,6 @@ def test_a_run_alone_over_one_that_reads_ahead(benchmark, tmp_path, what):
         given = {"calibration": 0, "shard_size": 4, "executor": LocalExecutor(ahead)}
         bench.evaluate(subset, model, "grad_cam", "complexity", **given)
 
-    ratios = interleaved(lambda: run(False), lambda: run(True), PAIRS)
-    benchmark.extra_info.update(ratio=statistics.median(ratios), lowest=min(ratios), highest=max(ratios), pairs=PAIRS)
-    print(f"\n{what}: alone / ahead = {said(ratios)}, {IMAGES} images, {PAIRS} pairs")
-    benchmark.pedantic(run, (True,), rounds=1)
+    ratios = interleaved(lambda: run(False), lambda: run(True))
+    of = {"decoding": "large JPEG files", "waiting": f"a source that answers after {1000 * LATENCY:.0f} ms"}[what]
+    report(benchmark, Row(f"a run that reads ahead, {of}, one thread", "the same without reading ahead", 1.0), ratios)
