@@ -220,7 +220,7 @@ def _print(plan: Plan, cost: Cost, gpus: int) -> None:
     _print_time([cost], gpus)
     say(
         f"About {said_bytes(cost.disk_bytes)} of records and pictures, and {said_bytes(cost.memory_bytes)} of memory "
-        "beside what Python and torch take; a batch or task that finds less is run in halves, with the same counts."
+        "beside what Python and torch take; a batch or task that finds less is run in halves."
     )
 
 
