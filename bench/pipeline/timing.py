@@ -15,7 +15,9 @@ from bench.models.explainee import Explainee, untouched
 from bench.pipeline.evaluate import Cell, run_task
 from bench.pipeline.plan import Plan, Task
 
-REPEATS = 3
+REPEATS, PATIENCE = 3, 0.3
+"""A call is timed so often, but no more when it has taken so many seconds: a run waits for this before it starts."""
+
 GRADIENT_IMAGES = 4
 """Images of the batch that backwards are timed on, which keep all their layers' outputs."""
 
@@ -69,8 +71,8 @@ def measured_rates(model: Explainee, side: int, batch_size: int) -> Rates:
 
 def _seconds(model: Explainee, call: Callable[[], object]) -> float:
     """Return the shortest time of some calls: what else the machine does only makes them longer."""
-    times = []
-    for _ in range(REPEATS):
+    times: list[float] = []
+    while len(times) < REPEATS and sum(times) < PATIENCE:
         wait_for(model.device)
         start = time.perf_counter()
         call()
