@@ -588,6 +588,7 @@ def _run(plan: Plan, folder: Path, executor: Executor | None = None) -> Records:
     from bench.pipeline.evaluate import Progress as State
     from bench.pipeline.evaluate import run_plan
     from bench.pipeline.ledger import sentence, told
+    from bench.pipeline.precision import sentences
 
     plan = _checked_precision(plan, folder)
     cost = _announce(plan, folder, folder)
@@ -617,7 +618,7 @@ def _run(plan: Plan, folder: Path, executor: Executor | None = None) -> Records:
         records = run_plan(plan, folder, command=command_line(), progress=progress, executor=executor)
     if last:
         say(sentence(told(last[0].asked, last[0].counts)))
-    for note in records.provenance["notes"]:
+    for note in (*sentences(records.provenance), *records.provenance["notes"]):
         errors.print(f"! {note}", style="yellow", highlight=False, soft_wrap=True, markup=False)
     return records
 
@@ -628,7 +629,7 @@ def _checked_precision(plan: Plan, folder: Path) -> Plan:
     from bench.pipeline.records import Store
 
     with stoppable("Stopped before the first task."), errors.status("Comparing float32 and bfloat16 ..."):
-        return decided(plan, Store(folder).provenance())
+        return decided(plan, Store(folder))
 
 
 def _show_board(folder: Path, publish: Path | None = None) -> None:

@@ -25,7 +25,7 @@ from bench.board.statistics import POOLED_RESAMPLES
 from bench.board.ties import tie_notes, ties
 from bench.board.tuned import TOP1, find_pairs, shown_values
 from bench.files import replaced_file, write_json
-from bench.pipeline.precision import Verdict
+from bench.pipeline.precision import sentences
 
 COLUMNS_PER_TABLE = 8
 """Values side by side in a table for readers; more of them make another table."""
@@ -300,7 +300,7 @@ def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
         fidelity=text.FIDELITY,
         ranks=text.RANKS,
         coupling=text.COUPLING,
-        precision=[Verdict.of(v).sentence(name) for name, v in sorted(provenance.get("precision", {}).items())],
+        precision=sentences(provenance),
     )
     path = folder / "board.md"
     write_text(path, page)

@@ -12,8 +12,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 _TOP_PAD = 64 * 2**20
@@ -44,6 +48,19 @@ def release_memory(device: torch.device) -> None:
     """Give cached blocks of a GPU back, so that smaller batches find room in one piece."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def fitting(call: Callable[[int], T], batch_size: int, device: torch.device) -> T:
+    """Return what a call with a batch size gives; with half of it where memory is short, down to one image."""
+    while True:
+        try:
+            return call(batch_size)
+        except (RuntimeError, MemoryError) as error:
+            if batch_size == 1 or not out_of_memory(error):
+                raise
+        # Outside the except: the error's traceback holds on to what is to be freed.
+        release_memory(device)
+        batch_size //= 2
 
 
 def memory_of(device: torch.device) -> int:

@@ -229,14 +229,14 @@ class Prober:
         if self._compiled is None:  # not `or`: a compiled module has no truth value
             self._compiled = compiled_net(self.model, self._buffer)
         # Always the whole buffer: one shape means one compilation. What lies behind `count` is not looked at.
-        self.counts.forwards += count
         logits: torch.Tensor = self._compiled(self._buffer)[:count]
+        self.counts.forwards += count
         return logits
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Run images [n,3,H,W] once and return logits [n,C]; under autograd when it is on."""
-        self.counts.forwards += len(images)
         logits: torch.Tensor = self.model.net(images)
+        self.counts.forwards += len(images)  # not before: what memory was too short for has not been run
         return logits
 
     @torch.inference_mode()
@@ -256,6 +256,8 @@ def compiled_net(model: Explainee, images: torch.Tensor) -> Callable[[torch.Tens
         with untouched(model.net), torch.inference_mode():
             net(images)
     except Exception as error:  # dynamo and inductor have many
+        if out_of_memory(error):
+            raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise BenchError(f"{model.name} cannot be compiled here ({reason}); run without --compile.") from error
     return net

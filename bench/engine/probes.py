@@ -58,6 +58,13 @@ class _Waiting:
     precision: str
 
 
+@dataclass(eq=False)
+class _Running:
+    """What the device has been given at once: by kind, what waits for it and what holds its values."""
+
+    kinds: list[tuple[list[_Waiting], Started]]
+
+
 @dataclass
 class Probes:
     """The probes of one batch.
@@ -72,6 +79,7 @@ class Probes:
     run: int = 0
     _waiting: list[_Waiting] = field(default_factory=list)
     _queued: set[Key] = field(default_factory=set)
+    _running: list[_Running] = field(default_factory=list)
     _defers: bool = False
 
     @contextmanager
@@ -91,6 +99,8 @@ class Probes:
         job: makes the job of the probes at these places of `keys`.  raw: logits instead of log-odds.  precision: of
         the network; keys must tell it apart, too.
         """
+        if not self._defers and not self._queued.isdisjoint(keys):
+            self._settle()  # somebody who does not wait wants what others have asked for
         missing = {key: place for place, key in enumerate(keys) if key not in self.known}
         if missing:
             wanted = [key for key in missing if key not in self._queued]
@@ -116,16 +126,24 @@ class Probes:
             for kind, mode in zip(kinds, MODES, strict=True)
         ]
 
-        def finish() -> None:
-            for kind, of_kind in zip(kinds, started, strict=True):
-                self._take(kind, of_kind)
+        running = _Running([*zip(kinds, started, strict=True)])
+        self._running.append(running)
+        return lambda: self._take(running)
 
-        return finish
+    def _settle(self) -> None:
+        """Run what waits, and take the values of all that is running."""
+        self.start()
+        for running in [*self._running]:
+            self._take(running)
 
-    def _take(self, waiting: Sequence[_Waiting], started: Started) -> None:
-        for one, values in zip(waiting, started.values(), strict=True):
-            self.known.update(zip(one.keys, values.tolist(), strict=True))
-            self._queued.difference_update(one.keys)
+    def _take(self, running: _Running) -> None:
+        if running not in self._running:  # somebody needed the values earlier
+            return
+        self._running.remove(running)
+        for kind, started in running.kinds:
+            for one, values in zip(kind, started.values(), strict=True):
+                self.known.update(zip(one.keys, values.tolist(), strict=True))
+                self._queued.difference_update(one.keys)
 
     def publish(self, found: dict[Key, float]) -> None:
         """Take the values of probes that were run elsewhere: by a method, whose cost is its own."""

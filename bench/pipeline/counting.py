@@ -11,7 +11,8 @@ What is planned is what is run when no two maps, rankings or masks are equal: wh
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from bench.errors import BenchError, NotApplicable
 from bench.methods import Method
 from bench.metrics import Metric
 from bench.models.explainee import Explainee, untouched
-from bench.pipeline.dry import CLEAN, DryAgain, DryBackground, DryProber, Repeat, noise
+from bench.pipeline.dry import CLEAN, DryAgain, DryBackground, DryProber, Endless, Repeat, noise
 from bench.pipeline.external import ExternalMethod
 from bench.pipeline.plan import Plan
 from bench.pipeline.single import apply
@@ -136,14 +137,34 @@ class Examined:
         before, reason = self.prober.counts.copy(), ""
         self.prober.colours.clear()
         try:
-            method(trace)
+            with self._limited():
+                method(trace)
         except NotApplicable as error:
             reason = str(error)
+        except _NOT_OURS:
+            return self._declared(method)
         parts = {name: part.counts for name, part in trace.parts.items()}
         own = self.prober.counts - before
         for counts in parts.values():
             own -= counts
         return MethodWork(own, parts, trace.sizes, frozenset(self.prober.colours), reason)
+
+    def _declared(self, method: Method) -> MethodWork:
+        """Return what a method says that it asks: it cannot do with answers that are none of its network."""
+        return MethodWork(self.per_examined(method.planned(self.model)))
+
+    def per_examined(self, counts: Counts) -> Counts:
+        """Return counts of one image as those of the examined ones."""
+        return Counts(*(count * self.count for count in counts.tuple))
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Inside, no more forwards are counted than any method of ours could ask for."""
+        self.prober.limit.forwards = self.prober.counts.forwards + MOST * self.count
+        try:
+            yield
+        finally:
+            self.prober.limit.forwards = math.inf
 
     def variant(self, method: Method, parameters: Sequence[tuple[str, Any]]) -> MethodWork:
         """Return what a method asks with other parameters; nothing where it does not take them."""
@@ -174,10 +195,13 @@ class Examined:
         background.read, background.probes.seen = set(), set()
         prober.colours.clear()
         try:
-            with untouched(self.model.net):
+            with untouched(self.model.net), self._limited():
                 scores = apply(metric, case, protocol)
         except NotApplicable as error:
             return MetricWork(reason=str(error), lengths=dict.fromkeys(metric.values, 0))
+        except _NOT_OURS:
+            forwards = metric.forwards(protocol, self.base.size[0] * self.base.size[1]) * self.count
+            return MetricWork(own=Counts(forwards), asked=forwards, lengths=dict.fromkeys(metric.values, 0))
         own = prober.counts - before - Counts(background.probes.run - run)
         for key in set(background.costs) - known:
             own -= background.costs[key]
@@ -207,6 +231,13 @@ class Examined:
         """Return counts of the examined images as those of so many."""
         return Counts(*(-(-count * items // self.count) for count in counts.tuple))
 
+
+_NOT_OURS = (ArithmeticError, AssertionError, AttributeError, Endless, LookupError, RuntimeError, TypeError, ValueError)
+"""What a plug-in may raise that is answered at random, or that looks into a network which was not run; the run itself
+says what is wrong, if anything is."""
+
+MOST = 100_000
+"""Forwards per image beyond which a method is taken to wait for an answer that random numbers never give."""
 
 SHORT = 16
 """Iterations that a method is let run; longer descents are counted at two lengths and continued in a straight line."""

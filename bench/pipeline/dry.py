@@ -7,6 +7,7 @@ forwards are counted and answered at random.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -73,32 +74,52 @@ class DryExplainee(Explainee):
         return DryExplainee(self._real.with_net(net))
 
 
+class Endless(Exception):  # noqa: N818 - the answers were at random
+    """What is counted asks on and on, as what waits for an answer does that random numbers never give."""
+
+
+@dataclass
+class Limit:
+    """The count of forwards that one method or metric is let ask for, in all of a prober's copies."""
+
+    forwards: float = math.inf
+
+
 class DryProber(Prober):
-    """A prober that counts and runs little.  colours: images of one colour that were asked for, run once per model."""
+    """A prober that counts and runs little.
+
+    colours: images of one colour that were asked for, run once per model.  limit: raises `Endless` beyond it.
+    """
 
     def __init__(self, model: Explainee, batch_size: int | None = None) -> None:
         super().__init__(model if isinstance(model, DryExplainee) else DryExplainee(model), batch_size)
         self.colours: set[tuple[float, ...]] = set()
+        self.limit = Limit()
 
     def of(self, model: Explainee) -> Prober:
         """Return a prober of another network, counted with this one."""
         other = DryProber(model, self.batch_size)
-        other.counts, other.colours = self.counts, self.colours
+        other.counts, other.colours, other.limit = self.counts, self.colours, self.limit
         return other
 
     def start(self, jobs: Sequence[Job], size: tuple[int, int], raw: bool = False, precision: str = FLOAT32) -> Started:
         """Count jobs and answer them at random."""
         lengths = [len(job) for job in jobs]
-        self.counts.forwards += sum(lengths)
+        self._count(sum(lengths))
         return Started(lengths, [noise(n).double() for n in lengths])
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits [n,C] of images [n,3,H,W]: real ones where somebody looks into the network."""
         if self._watched():
             return super().logits(images)
-        self.counts.forwards += len(images)
+        self._count(len(images))
         weights = noise(self.model.num_classes).to(images.device)
         return images.mean((1, 2, 3))[:, None] * weights
+
+    def _count(self, forwards: int) -> None:
+        self.counts.forwards += forwards
+        if self.counts.forwards > self.limit.forwards:
+            raise Endless
 
     def _watched(self) -> bool:
         hooked = any(getattr(module, table, None) for module in self.model.net.modules() for table in HOOKS)

@@ -145,30 +145,46 @@ def run_plan(
 
     store = Store(out)
     with store.locked():
-        plan = decided(plan, store.provenance())
+        plan = decided(plan, store)
         provenance = merged(store.provenance(), describe(plan, command))
         store.write_provenance(provenance)
         waiting = _waiting(plan, store)
-        notes = dict.fromkeys(provenance.get("notes", ()))
-        total, asked = Counts(), Asked()
-        with closing((executor or LocalExecutor()).run(plan, waiting, gallery)) as results:
+        _compute(plan, waiting, executor or LocalExecutor(), store, provenance, gallery, progress)
+        records = store.records(provenance, [task_name(task) for task in waiting])
+        records.provenance["equal"] = equal_methods(records.frame)
+        store.write_provenance(records.provenance)
+    return records
+
+
+def _compute(
+    plan: Plan,
+    waiting: dict[Task, Groups],
+    executor: Executor,
+    store: Store,
+    provenance: dict[str, Any],
+    gallery: int,
+    progress: Callable[[Progress], None] | None,
+) -> None:
+    """Have the tasks computed and keep what they leave; what is noted of it goes into `provenance` and run.json."""
+    before, earlier = list(provenance.get("notes", ())), provenance.get("forwards")
+    notes, total, asked = set[str](), Counts(), Asked()
+    try:
+        with closing(executor.run(plan, waiting, gallery)) as results:
             for number, (task, outcome, counts) in enumerate(results):
-                if out is not None and outcome.gallery:  # before the rows: a task whose rows are there is done
-                    write_gallery(out, task_name(task), outcome.gallery)
+                if store.folder is not None and outcome.gallery:  # before the rows: a task whose rows are there is done
+                    write_gallery(store.folder, task_name(task), outcome.gallery)
                 store.add(task_name(task), pd.DataFrame(outcome.rows) if outcome.rows else empty_frame())
                 for method, reason in outcome.not_applicable.items():
                     provenance["not_applicable"].setdefault(task.model, {})[method] = reason
                 total += counts
                 asked += outcome.asked
-                notes.update(dict.fromkeys(sorted(outcome.notes)))
+                notes |= outcome.notes
                 if progress:
                     progress(Progress(task, number + 1, len(waiting), total, asked))
-        records = store.records(provenance, [task_name(task) for task in waiting])
-        records.provenance["equal"] = equal_methods(records.frame)
-        records.provenance["forwards"] = added(provenance.get("forwards"), told(asked, total))
-        records.provenance["notes"] = list(notes)
-        store.write_provenance(records.provenance)
-    return records
+    finally:  # a run that is stopped has run what it has run
+        provenance["forwards"] = added(earlier, told(asked, total))
+        provenance["notes"] = list(dict.fromkeys([*before, *sorted(notes)]))
+        store.write_provenance(provenance)
 
 
 def waiting_tasks(plan: Plan, out: Path | None) -> list[Task]:
@@ -263,7 +279,7 @@ def _run_positions(
     reader: Reader,
 ) -> Outcome:
     """Compute the same cells of several items; items that memory is too short for together are run in halves."""
-    outcome = Outcome()
+    outcome, before = Outcome(), prober.counts.forwards
     try:
         batch = reader.read(task, positions)
         shown = [i for i, p in enumerate(positions) if p < gallery and task.part == "eval"]
@@ -281,12 +297,14 @@ def _run_positions(
         return outcome
     # Outside the except: the error's traceback holds on to what is to be freed.
     release_memory(prober.model.device)
+    again = Asked(prober.counts.forwards - before)  # what was run so far is asked for a second time
     middle = len(positions) // 2
     both = [
         _run_positions(plan, task, cells, half, prober, gallery, kept, reader)
         for half in (positions[:middle], positions[middle:])
     ]
-    return sum(both, Outcome(notes={f"Memory is too short for {len(positions)} images of {task.model} in one task."}))
+    note = f"Memory is too short for {len(positions)} images of {task.model} in one task."
+    return sum(both, Outcome(asked=again, notes={note}))
 
 
 @dataclass
@@ -403,6 +421,7 @@ class _BatchRun:
                 maps = self._maps(method, {getattr(protocol, q.target_field) for q in metrics})
             except NotApplicable as reason:
                 self.outcome.not_applicable[method.name] = str(reason)
+                self.outcome.asked.everything += self.prober.counts.forwards - before  # of finding that out
                 continue
             used = self.prober.counts.forwards - before
             alone = 0 if maps.spent is None else maps.spent.counts.forwards

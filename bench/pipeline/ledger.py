@@ -29,7 +29,7 @@ def sentence(ledger: Mapping[str, int]) -> str:
     spared: equal maps 200, equal rankings and masks 50, shared passes and ends of curves 150.
     """
     asked, run, maps, probes = (ledger[name] for name in FIELDS)
-    shared = asked - run - maps - probes
+    shared = max(0, asked - run - maps - probes)
     return (
         f"{asked:,} forwards were asked for and {run:,} were run; spared: equal maps {maps:,}, equal rankings and "
         f"masks {probes:,}, shared passes and ends of curves {shared:,}."

@@ -97,7 +97,7 @@ def show(
 ) -> None:
     """Estimate and print."""
     from bench.pipeline.cost import estimate
-    from bench.pipeline.precision import decided
+    from bench.pipeline.precision import decided, remembered
     from bench.pipeline.records import Store
 
     if no_measure and rates_only:
@@ -111,10 +111,9 @@ def show(
     with errors.status("Reading images and models") as status:
         described = {name: value for name, value in given.items() if name != "out"}
         for asked in _imagenet(given, defaults) if imagenet else plans(**described):
-            plan = asked
-            if measure == "sample":
-                status.update("Comparing float32 and bfloat16")
-                plan = decided(plan, Store(out).provenance())
+            # Without a sample nothing is run, so the guard is not asked; what it has said before holds all the same.
+            status.update("Comparing float32 and bfloat16")
+            plan = (decided if measure == "sample" else remembered)(asked, Store(out))
             cost = estimate(
                 plan,
                 measure,
@@ -139,7 +138,7 @@ def _imagenet(given: dict[str, Any], defaults: dict[str, Any]) -> list[Plan]:
     from bench.pipeline.plan import make_plan, read_shard
     from bench.protocol import get_protocol
 
-    for name in ("subset", "data_root", "weights", "out"):
+    for name in ("subset", "data_root", "weights", "out", "precision", "seed"):
         if given[name] != defaults[name]:
             option = "--" + name.replace("_", "-")
             raise BenchError(f"--imagenet plans a run whose images and weights are not here; leave {option} out.")

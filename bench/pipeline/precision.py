@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 
-from bench.engine.memory import out_of_memory
+from bench.engine.memory import fitting, out_of_memory
 from bench.engine.prober import Prober
 from bench.errors import BenchError
 from bench.metrics import Value
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bench.methods import Method
     from bench.metrics import Metric
     from bench.pipeline.plan import Plan
+    from bench.pipeline.records import Store
 
 AUTO = "auto"
 ASKED = (FLOAT32, AUTO, BFLOAT16)
@@ -116,6 +117,17 @@ class Verdict:
             **dataclasses.asdict(self),
         }
 
+    def and_then(self, later: Verdict, metrics: Collection[str]) -> Verdict:
+        """Return this verdict with that of a later look at some metrics, which have changed."""
+        return dataclasses.replace(
+            self,
+            metrics={**self.metrics, **later.metrics},
+            refused={**self.refused, **later.refused, **(dict.fromkeys(metrics, later.reason) if later.reason else {})},
+            values={**self.values, **later.values},
+            protocol=later.protocol or self.protocol,
+            forwards=later.forwards,
+        )
+
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Verdict:
         """Return the verdict that run.json holds."""
@@ -171,6 +183,18 @@ def clash(one: Mapping[str, Any], two: Mapping[str, Any]) -> str:
     return ""
 
 
+def taken_back(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return a metric that a run folder holds in bfloat16 and that is to go on in float32 unasked, or "" (`clash`)."""
+    for model in sorted(old.get("precision", {}).keys() & new["models"].keys()):
+        if old["precision"][model]["weights_id"] != new["models"][model]["weights_id"]:
+            continue
+        verdict = new.get("precision", {}).get(model, {"metrics": {}, "refused": {}})
+        for metric in sorted(lowered(old, model).keys() & metric_names(new)):
+            if metric not in verdict["metrics"] and metric not in verdict["refused"]:
+                return f"{metric} of {model} ({BFLOAT16}, {FLOAT32})"
+    return ""
+
+
 def metric_names(provenance: Mapping[str, Any]) -> set[str]:
     """Return the metrics of a run; run.json lists their values."""
     return {facts.get("metric", name) for name, facts in provenance["metrics"].items()}
@@ -185,35 +209,76 @@ def joined(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     }
     for model, facts in new.get("precision", {}).items():
         before = kept.get(model, {})
-        merged = {name: {**before.get(name, {}), **facts[name]} for name in ("metrics", "refused", "values")}
+        judged = {*facts["metrics"], *facts["refused"]}  # the later verdict on a metric is the one that holds
+        merged = {
+            name: {key: of for key, of in before.get(name, {}).items() if key not in judged} | facts[name]
+            for name in ("metrics", "refused", "values")
+        }
         kept[model] = {**before, **facts, **merged, "used": BFLOAT16 if merged["metrics"] else FLOAT32}
     return kept
 
 
-def decided(plan: Plan, told: Mapping[str, Any]) -> Plan:
-    """Return a plan with a verdict for each model: that of the run folder (told: its run.json), else of the guard."""
+def decided(plan: Plan, store: Store) -> Plan:
+    """Return a plan with a verdict for each model: that of the run folder, else that of the guard."""
     if plan.precision == FLOAT32 or not probing(plan):
         return plan
-    verdicts = {
-        model.name: plan.verdicts.get(model.name) or _remembered(plan, model, told) or judge(plan, model)
-        for model in plan.models
-    }
+    known = remembered(plan, store).verdicts
+    verdicts = {model.name: _judged(plan, model, known.get(model.name), store) for model in plan.models}
     return dataclasses.replace(plan, verdicts=verdicts)
 
 
-def _remembered(plan: Plan, model: Explainee, told: Mapping[str, Any]) -> Verdict | None:
-    """Return the verdict of an earlier run with these weights; what that has run unasked in float32 stays so."""
+def _judged(plan: Plan, model: Explainee, known: Verdict | None, store: Store) -> Verdict:
+    """Return the verdict that is known, with the guard's on metrics that have changed since, or the guard's on all."""
+    if known is None:
+        return judge(plan, model)
+    lost = lowered(store.provenance(), model.name).keys() - known.metrics.keys()
+    changed = tuple(metric for metric in probing(plan) if metric.name in lost)
+    return known.and_then(judge(dataclasses.replace(plan, metrics=changed), model), lost) if changed else known
+
+
+def remembered(plan: Plan, store: Store) -> Plan:
+    """Return a plan with the verdicts that its run folder holds; the guard is not asked."""
+    if plan.precision == FLOAT32:
+        return plan
+    told = store.provenance()
+    known = {model.name: _remembered(plan, model, told, store) for model in plan.models}
+    verdicts = {name: verdict for name, verdict in known.items() if verdict is not None}
+    return dataclasses.replace(plan, verdicts={**verdicts, **plan.verdicts})
+
+
+def _remembered(plan: Plan, model: Explainee, told: Mapping[str, Any], store: Store) -> Verdict | None:
+    """Return the verdict of an earlier run with these weights; what that has run unasked in float32 stays so.
+
+    It says nothing of a metric that has changed since.
+    """
     if told.get("models", {}).get(model.name, {}).get("weights_id") != model.weights_id:
         return None
     facts = told.get("precision", {}).get(model.name)
     if facts is not None and (facts["images"] or facts["asked"] == plan.precision):
-        return Verdict.of(facts)
-    if {metric.name for metric in probing(plan)} & metric_names(told):
+        rules = plan.protocol.in_precision(BFLOAT16)
+        now = {metric.name: metric.id(rules) for metric in probing(plan)}
+        same = {name: identity for name, identity in facts["metrics"].items() if now.get(name, identity) == identity}
+        return Verdict.of({**facts, "metrics": same})
+    if _exact_ids(plan, model, store) & {metric.id(plan.protocol) for metric in probing(plan)}:
         raise BenchError(
             f"The run folder holds records of {model.name} in float32, and one precision must do for all of them; go "
             "on with --precision float32, or choose another --out."
         )
     return None
+
+
+def _exact_ids(plan: Plan, model: Explainee, store: Store) -> set[str]:
+    """Return the ids of the metrics that a run folder holds records of, of a model with these weights."""
+    found: set[str] = set()
+    for (_, _, name, weights_id, _), cells in store.done().items():
+        if (name, weights_id) == (model.name, model.weights_id):
+            found |= {metric_id for _, metric_id in cells}
+    return found
+
+
+def sentences(provenance: Mapping[str, Any]) -> list[str]:
+    """Return what a user should know of the precisions that a run used, a sentence for each model."""
+    return [Verdict.of(facts).sentence(name) for name, facts in sorted(provenance.get("precision", {}).items())]
 
 
 # --- the guard
@@ -228,7 +293,10 @@ def judge(plan: Plan, model: Explainee) -> Verdict:
     """Compare both precisions on a sample of the run, and decide; a network that fails in bfloat16 stays in float32."""
     verdict = Verdict(plan.precision, model.weights_id)
     if plan.precision == AUTO:
-        speed, problem = _tried(lambda: speed_ratio(model, plan.geometry.size, plan.batch_size))
+        side = plan.geometry.size
+        speed, problem = _tried(
+            lambda: fitting(lambda size: speed_ratio(model, side, size), plan.batch_size, model.device)
+        )
         verdict = dataclasses.replace(verdict, speed=speed)
         if speed is not None and speed < FASTER:
             problem = f"bfloat16 is {speed:.2f} times as fast here, which is not worth it"

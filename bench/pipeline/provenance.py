@@ -16,7 +16,7 @@ import torch
 from bench.errors import BenchError
 from bench.methods.base import declared
 from bench.pipeline.plan import Plan
-from bench.pipeline.precision import clash, joined
+from bench.pipeline.precision import joined, taken_back
 from bench.version import __version__
 
 PACKAGES = (
@@ -104,7 +104,7 @@ def describe(plan: Plan, command: str = "") -> dict[str, Any]:
         },
         "not_applicable": {},
         "equal": {},
-        "notes": [verdict.sentence(name) for name, verdict in plan.verdicts.items()],
+        "notes": [],
         **({"precision": {name: verdict.facts() for name, verdict in plan.verdicts.items()}} if plan.verdicts else {}),
         **({"shards": ["{}/{}".format(*plan.shard)]} if plan.shard[1] > 1 else {}),
     }
@@ -142,7 +142,7 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
                 f"The run folder holds records of other images or preprocessing of {name} "
                 f"({old['subsets'][name]['manifest_id']}, now {facts['manifest_id']}); choose another --out."
             )
-    if difference := clash(old, new):
+    if difference := taken_back(old, new):
         raise BenchError(
             f"The run folder holds records of another precision than asked for now, {difference}; go on with the "
             "first, or choose another --out."

@@ -100,7 +100,7 @@ def memory_bytes(plan: Plan, found: Footprint, items: int, maps: int, backwards:
     batch = 3 * 4 * pixels * plan.batch_size + MASK_BYTES * pixels * plan.batch_size
     running = max(plan.batch_size * found.widest, max(plan.batch_size, items) * found.kept * backwards)
     images = 3 * 4 * pixels * items
-    every_map = 4 * 4 * pixels * items * maps  # for the prediction, for the label, and both scaled
+    every_map = 6 * 4 * pixels * items * maps  # for the prediction, for the label, both scaled, and in both cases
     wave = min(PIXEL_BYTES * pixels * items * maps, max(WAVE_BYTES, PIXEL_BYTES * pixels * items))
     return found.weights + batch + running + images + every_map + wave
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 
+from bench.engine.memory import fitting
 from bench.engine.prober import Counts, Prober
 from bench.engine.trace import wait_for
 from bench.models.explainee import Explainee, untouched
@@ -49,7 +50,14 @@ class Rates:
 
 
 def measured_rates(model: Explainee, side: int, batch_size: int) -> Rates:
-    """Return what forwards, backwards and head replays take, on one batch of zeros after a warm-up."""
+    """Return what forwards, backwards and head replays take, on one batch of zeros after a warm-up.
+
+    Where memory is too short for the batch, on one that it is enough for, as in the run.
+    """
+    return fitting(lambda size: _rates(model, side, size), batch_size, model.device)
+
+
+def _rates(model: Explainee, side: int, batch_size: int) -> Rates:
     prober = Prober(model, batch_size)
     images = torch.zeros(batch_size, 3, side, side, device=model.device).contiguous(memory_format=torch.channels_last)
     few = images[:GRADIENT_IMAGES].clone().requires_grad_()

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from nets import MEAN, STD, make_net
 
 import bench
 from bench.data import Geometry, Manifest, Subset
+from bench.engine.memory import fitting
 from bench.engine.prober import Counts
 from bench.engine.trace import LARGE, Trace
 from bench.errors import BenchError
@@ -28,6 +30,7 @@ from bench.pipeline.evaluate import Progress, run_plan
 from bench.pipeline.imagined import imagined_models, imagined_subset
 from bench.pipeline.plan import Plan, make_plan
 from bench.pipeline.sizes import footprint, memory_bytes
+from bench.pipeline.timing import measured_rates
 from bench.types import Sample
 
 ROOT = Path(__file__).parents[2]
@@ -199,6 +202,69 @@ def test_a_plugin_that_declares_nothing_is_counted():
         assert counted(plan).run == run(plan).counts == Counts(2 * 4)
     finally:
         METHODS.remove("greedy")
+
+
+def test_a_plugin_that_looks_into_a_network_which_is_not_run_counts_as_it_says():
+    @bench.register_method("tangent", forwards=1, backwards=1)
+    def tangent(trace):
+        images = trace.images.clone().requires_grad_()
+        weight = next(trace.model.net.parameters())
+        with torch.enable_grad(), allowed(weight):
+            torch.autograd.grad(trace.prober.logits(images).sum(), weight)
+        trace.prober.counts.backwards += len(images)
+        return trace.upsample(trace.activations.sum(1))
+
+    @contextmanager
+    def allowed(weight):
+        weight.requires_grad_()
+        try:
+            yield
+        finally:
+            weight.requires_grad_(requires_grad=False)
+
+    model = net()
+    try:
+        plan = planned(model, pictures(model), ["tangent"], ["complexity"])
+        assert counted(plan).run == run(plan).counts == Counts(forwards=2 * 2, backwards=2)
+    finally:
+        METHODS.remove("tangent")
+
+
+def test_a_plugin_that_waits_for_an_answer_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(counting, "MOST", 1000)
+
+    @bench.register_method("patient", forwards=7)
+    def patient(trace):
+        while float(trace.prober.logits(trace.images).abs().amax()) < 1e6:
+            pass
+        return trace.upsample(trace.activations.sum(1))
+
+    model = net()
+    try:
+        plan = planned(model, pictures(model), ["patient"], ["complexity"])
+        assert counted(plan).run.forwards == 2 * (1 + 7)
+    finally:
+        METHODS.remove("patient")
+
+
+def test_rates_are_of_a_batch_that_memory_is_enough_for():
+    model = net()
+    sizes = []
+
+    def cramped(module, args):
+        sizes.append(len(args[0]))
+        if len(args[0]) > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    handle = model.net.register_forward_pre_hook(cramped)
+    try:
+        rates = measured_rates(model, 32, 8)
+    finally:
+        handle.remove()
+    assert rates.forward > 0
+    assert sizes[:3] == [8, 4, 2]
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        fitting(lambda size: cramped(None, [torch.zeros(size + 3)]), 8, torch.device("cpu"))
 
 
 def test_a_method_that_does_not_fit_costs_what_finding_out_takes():

@@ -28,10 +28,21 @@ from bench.gate.comparable import check_comparable
 from bench.metrics import METRICS, Value
 from bench.models import MODELS
 from bench.pipeline import precision
+from bench.pipeline.cost import estimate
 from bench.pipeline.executors import LocalExecutor, RayExecutor
 from bench.pipeline.merge import merge_runs
 from bench.pipeline.plan import make_plan
-from bench.pipeline.precision import IMAGE_BOUND, MEAN_BOUND, Table, Verdict, agreement, judge, rank_agreement
+from bench.pipeline.precision import (
+    IMAGE_BOUND,
+    MEAN_BOUND,
+    Table,
+    Verdict,
+    agreement,
+    judge,
+    rank_agreement,
+    remembered,
+    sentences,
+)
 from bench.pipeline.records import KEY, Records, Store
 from bench.pipeline.single import apply
 from bench.protocol import BFLOAT16, FLOAT32, Protocol, get_protocol
@@ -228,7 +239,7 @@ def test_a_network_that_needs_its_digits_stays_in_float32(subset, tmp_path):
     assert (facts["asked"], facts["used"], facts["metrics"]) == ("bfloat16", "float32", {})
     assert set(facts["refused"]) == LOWERED
     assert facts["largest_mean_difference"] > MEAN_BOUND
-    (note,) = records.provenance["notes"]
+    (note,) = sentences(records.provenance)
     assert note.startswith("offset stays in float32")
     assert "differs by" in note or "tau" in note
     assert parts(tmp_path / "low") == parts(tmp_path / "full")
@@ -237,7 +248,7 @@ def test_a_network_that_needs_its_digits_stays_in_float32(subset, tmp_path):
 def test_a_network_that_fails_in_bfloat16_stays_in_float32(subset, exact, tmp_path):
     model = explainee(randomise(OnlyFloat32(classes=10), 0), "gap0")
     records = evaluate(subset, model, tmp_path)
-    assert "it fails in bfloat16 (RuntimeError" in records.provenance["notes"][0]
+    assert "it fails in bfloat16 (RuntimeError" in sentences(records.provenance)[0]
     values = (rows(one)["value"] for one in (records, exact[1]))
     pd.testing.assert_series_equal(*values, check_exact=True)
 
@@ -346,13 +357,51 @@ def test_the_speed_is_measured_here_and_large_runs_pay(subset):
 # --- the verdict is kept, sent along and merged
 
 
+def test_a_verdict_on_a_metric_that_has_changed_is_none(subset, guards, tmp_path):
+    evaluate(subset, out=tmp_path, methods=["random"])
+    old = METRICS.get("deletion")
+    METRICS.remove("deletion")
+    METRICS.add(dataclasses.replace(old, version=old.version + 1))
+    try:
+        records = evaluate(subset, out=tmp_path, methods=["random"])
+        now = METRICS.get("deletion").id(RULES.in_precision(BFLOAT16))
+    finally:
+        METRICS.remove("deletion")
+        METRICS.add(old)
+    assert guards == ["gap0", "gap0"]
+    assert set(rows(records, metric=["deletion"])["metric_id"]) == {now}
+    assert records.provenance["precision"]["gap0"]["metrics"]["deletion"] == now
+
+
+def test_another_models_metrics_in_the_folder_are_no_records_of_this_one(subset, tmp_path):
+    evaluate(subset, tiny(0), tmp_path, metrics=["deletion"])
+    evaluate(subset, tiny(1), tmp_path, metrics=["pointing_game"])
+    records = evaluate(subset, [tiny(0), tiny(1)], tmp_path, metrics=["deletion"])
+    assert set(rows(records, metric=["deletion"])["protocol_id"]) == {RULES.in_precision(BFLOAT16).id}
+
+
+def test_sentences_are_of_the_weights_that_the_records_are_of(subset, tmp_path):
+    evaluate(subset, tiny(0), tmp_path, metrics=["deletion"])
+    again = explainee(randomise(GapLinear(classes=10), 5), "gap0")
+    records = evaluate(subset, again, tmp_path, metrics=["deletion"])
+    assert len(sentences(records.provenance)) == 1
+    assert not records.provenance["notes"]
+
+
+def test_a_plan_without_a_sample_knows_what_the_guard_has_said(subset, tmp_path):
+    evaluate(subset, out=tmp_path)
+    plan = make_plan(subset, [tiny()], METHODS, METRICS_RUN, RULES, calibration=0, precision="bfloat16")
+    assert estimate(remembered(plan, Store(tmp_path)), "none", out=tmp_path).tasks == {}
+    assert remembered(dataclasses.replace(plan, precision=FLOAT32), Store(tmp_path)).verdicts == {}
+
+
 def test_a_continued_run_takes_the_verdict_that_is_there(subset, guards, tmp_path):
     first = evaluate(subset, out=tmp_path, methods=["grad_cam", "random"])
     assert guards == ["gap0"]
     before = parts(tmp_path)
     again = evaluate(subset, out=tmp_path, methods=["grad_cam", "random"], precision="auto")
     assert parts(tmp_path) == before  # nothing was missing
-    assert again.provenance["notes"] == first.provenance["notes"]
+    assert sentences(again.provenance) == sentences(first.provenance)
     more = evaluate(subset, out=tmp_path, metrics=[*METRICS_RUN, "road"])
     assert guards == ["gap0"]
     ids = {name: set(rows(more, metric=[name])["protocol_id"]) for name in ("deletion", "road")}

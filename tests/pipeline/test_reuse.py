@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 import bench
 from bench.engine.prober import Prober
-from bench.errors import BenchError
+from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS
 from bench.metrics import METRICS as REGISTRY
 from bench.models.architectures import resnet_scenes, seeded
@@ -156,6 +158,68 @@ def test_a_metric_of_a_plugin_is_called_once_per_map(subset, model):
         REGISTRY.remove("counted")
     assert calls == [3, 3]
     assert records.frame.query("metric == 'counted'")["value"].notna().all()
+
+
+def test_a_metric_of_a_plugin_shares_what_deletion_has_asked_for(subset, model):
+    """It does not wait as ours do, and wants probes that are under way."""
+
+    @bench.register_metric("theirs", better="lower", reads=("steps", "baseline", "removed", "score"))
+    def theirs(case):
+        pixels = case.maps[0].numel()
+        cuts = [round(i * pixels / case.protocol.steps) for i in range(1, case.protocol.steps)]
+        odds = case.curve(case.background.empty(case.removed), case.trace.images, cuts)
+        return {"theirs": case.scored(odds).mean(1)}
+
+    try:
+        both, _ = ran(subset, model, ["random"], ["deletion", "theirs"])
+        alone, _ = ran(subset, model, ["random"], ["theirs"])
+        own, _ = ran(subset, model, ["random"], ["deletion"])
+    finally:
+        REGISTRY.remove("theirs")
+    found = both.frame.query("metric == 'theirs'")["value"]
+    np.testing.assert_allclose(found, alone.frame["value"], rtol=0, atol=1e-6)
+    assert both.provenance["forwards"]["run"] == own.provenance["forwards"]["run"]
+
+
+def test_a_run_that_is_stopped_has_run_what_it_has_run(subset, model, tmp_path):
+    def stop(state):
+        raise KeyboardInterrupt
+
+    whole = bench.evaluate(subset, model, ["random"], ["deletion"], calibration=0, shard_size=2)
+    with pytest.raises(KeyboardInterrupt):
+        bench.evaluate(
+            subset, model, ["random"], ["deletion"], calibration=0, shard_size=2, out=tmp_path, progress=stop
+        )
+    stopped = json.loads((tmp_path / "run.json").read_text())["forwards"]
+    assert 0 < stopped["run"] < whole.provenance["forwards"]["run"]
+    records = bench.evaluate(subset, model, ["random"], ["deletion"], calibration=0, shard_size=2, out=tmp_path)
+    assert records.provenance["forwards"]["asked"] == whole.provenance["forwards"]["asked"]
+
+
+def test_what_memory_was_too_short_for_was_not_run(subset):
+    tight = bench.Explainee(Cramped(seeded(resnet_scenes, 0), 2), size=96, layer="net.layer4", name="net")
+    records, state = ran(subset, tight, ["random"], ["deletion"])
+    ledger = records.provenance["forwards"]
+    assert ledger["run"] == state.counts.forwards
+    assert ledger["run"] <= ledger["asked"] < 2 * ledger["run"]
+    free = bench.Explainee(seeded(resnet_scenes, 0), size=96, layer="layer4", name="net")
+    records, _ = ran(subset, free, ["random"], ["deletion"])
+    # The colour is run once more by each half; nothing else is.
+    assert ledger["run"] - records.provenance["forwards"]["run"] <= 1
+
+
+def test_what_a_method_runs_before_it_says_that_it_does_not_fit_was_asked_for(subset, model):
+    @bench.register_method("hesitant")
+    def hesitant(trace):
+        trace.prober.logits(trace.images)
+        raise NotApplicable("It does not fit.")
+
+    try:
+        one, two = (ran(subset, model, names, ["complexity"])[0] for names in (["random"], ["random", "hesitant"]))
+    finally:
+        METHODS.remove("hesitant")
+    ledgers = [records.provenance["forwards"] for records in (one, two)]
+    assert [ledgers[1][name] - ledgers[0][name] for name in ("asked", "run")] == [3, 3]
 
 
 def test_the_maps_of_methods_are_made_before_any_is_scored_and_cost_the_same(subset, model):

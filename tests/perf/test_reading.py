@@ -1,6 +1,6 @@
 """Loading: a frame that is kept against one that is decoded, and a run that reads ahead against one that does not.
 
-Run on an idle machine with two cores or more: `pytest tests/perf/test_loading.py -m perf`. Ratios are of pairs that are
+Run on an idle machine with two cores or more: `pytest tests/perf/test_reading.py -m perf`. Ratios are of pairs that are
 run one after the other. The images are enlarged scenes as JPEG.
 """
 

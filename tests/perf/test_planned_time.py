@@ -1,7 +1,7 @@
 """Planned against actual time of three small runs of different kinds: run on an idle machine.
 
-`pytest tests/perf/test_plan.py -m perf -s`. Each ratio is of one plan and the run that follows it, in one process; the
-aim is 25 %. Nothing is asserted of a time, only that what was planned to be run is what was run.
+`pytest tests/perf/test_planned_time.py -m perf -s`. Each ratio is of one plan and the run that follows it, in one
+process; the aim is 25 %. Nothing is asserted of a time, only that what was planned to be run is what was run.
 """
 
 from __future__ import annotations
