@@ -209,6 +209,8 @@ def _print(plan: Plan, cost: Cost, gpus: int) -> None:
 
     for line in told(plan, cost):
         say(line)
+    for name, verdict in plan.verdicts.items():
+        say(verdict.sentence(name))
     if not cost.tasks:
         say("Nothing is left to do.")
         return
