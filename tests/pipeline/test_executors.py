@@ -448,6 +448,7 @@ def test_ctrl_c_at_the_terminal_leaves_nothing_behind(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     ) as process:
         deadline = time.monotonic() + 240
         while not Store(tmp_path).parts and process.poll() is None and time.monotonic() < deadline:
