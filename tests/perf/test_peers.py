@@ -139,7 +139,7 @@ def pixel_flipping(benchmark: Any, precision: str, context: Context, tolerance: 
     np.testing.assert_allclose(mine, other, rtol=tolerance)
     points = 3 * SIDE**2 // step
     assert forwards == (2 * (points + 1), 2 * points)  # ours also runs the clean image
-    row = Row(f"deletion, {points} steps, resnet18, {precision}", "quantus PixelFlipping", 1.0, per_forward=True)
+    row = Row(f"deletion, {points} steps, resnet18, {precision}", "quantus PixelFlipping", 3.0, per_forward=True)
     compared(benchmark, row, ours, theirs, forwards)
 
 
