@@ -283,7 +283,12 @@ def test_ctrl_c_while_a_file_system_hangs_ends_the_process(tmp_path):
     command = [sys.executable, "-c", HANGS, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     ) as process:
         assert process.stdout.readline() == "hangs\n"
         while not Store(tmp_path).parts and process.poll() is None:
