@@ -27,6 +27,19 @@ def say(text: str, style: str | None = None) -> None:
     console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
 
 
+def said_bytes(number: float) -> str:
+    """Return bytes for a reader.
+
+    >>> said_bytes(12), said_bytes(1536), said_bytes(3 * 2**30)
+    ('12 bytes', '1.5 KiB', '3.0 GiB')
+    """
+    units = ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while number >= 1024 and len(units) > 1:
+        number /= 1024
+        units.pop(0)
+    return f"{number:,.0f} bytes" if units[0] == "bytes" else f"{number:.1f} {units[0]}"
+
+
 @contextmanager
 def stoppable(words: str) -> Iterator[None]:
     """Turn Ctrl-C into a sentence and exit code 130."""

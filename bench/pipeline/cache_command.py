@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bench.terminal import say
+from bench.terminal import said_bytes, say
 
 
 def _turned_off(given: bool) -> bool:
@@ -50,21 +50,8 @@ def add_cache(app: typer.Typer) -> None:
         kept = FrameCache(decoded_folder(), bound)
         if clear:
             dropped = kept.clear()
-            say(f"Dropped {dropped.entries:,} images, {_said(dropped.size)}, from {kept.folder}.")
+            say(f"Dropped {dropped.entries:,} images, {said_bytes(dropped.size)}, from {kept.folder}.")
             return
         usage = kept.usage()
-        allowed = f"of at most {_said(bound)}" if bound else f"and turned off ({BOUND_VARIABLE} is 0)"
-        say(f"{kept.folder}: {usage.entries:,} decoded images, {_said(usage.size)} {allowed}.")
-
-
-def _said(size: int) -> str:
-    """Return bytes as a reader says them.
-
-    >>> _said(1536), _said(4 * 2**30)
-    ('1.5 KiB', '4.0 GiB')
-    """
-    value, units = float(size), ["bytes", "KiB", "MiB", "GiB", "TiB"]
-    while value >= 1024 and len(units) > 1:
-        value /= 1024
-        units.pop(0)
-    return f"{size:,} bytes" if units[0] == "bytes" else f"{value:.1f} {units[0]}"
+        allowed = f"of at most {said_bytes(bound)}" if bound else f"and turned off ({BOUND_VARIABLE} is 0)"
+        say(f"{kept.folder}: {usage.entries:,} decoded images, {said_bytes(usage.size)} {allowed}.")

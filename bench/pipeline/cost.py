@@ -14,7 +14,7 @@ from bench.engine.prober import Counts, Prober
 from bench.errors import BenchError
 from bench.methods.base import why_varies
 from bench.models.explainee import Explainee
-from bench.pipeline.counting import EXAMINED, Examined, Total, all_cells, chosen_of
+from bench.pipeline.counting import EXAMINED, Examined, Total, chosen_of
 from bench.pipeline.evaluate import Cell, waiting_groups
 from bench.pipeline.plan import Plan, Task
 from bench.pipeline.sizes import PART_BYTES, footprint, gallery_bytes, memory_bytes, row_bytes, written_bytes
@@ -212,7 +212,7 @@ def _tasks(plan: Plan, out: Path | None) -> dict[Task, dict[Kind, int]]:
             for task, groups in waiting_groups(plan, out).items()
         }
     kinds = [(model.name, part) for model in plan.models for part in ("eval", "calibration")]
-    cells = {kind: all_cells(plan, *kind) for kind in kinds}
+    cells = {kind: plan.cells(*kind) for kind in kinds}
     return {
         task: {(task.model, task.part, cells[task.model, task.part]): task.stop - task.start} for task in plan.tasks()
     }

@@ -357,9 +357,3 @@ def chosen_of(cells: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
     for method, metric in cells:
         chosen.setdefault(method, set()).add(metric)
     return chosen
-
-
-def all_cells(plan: Plan, model: str, part: str) -> frozenset[tuple[str, str]]:
-    """Return every cell of a model and a part of a plan."""
-    metrics = [plan.metric_id(model, metric) for metric in plan.metrics_of(part)]
-    return frozenset((method.id, metric) for method in plan.methods for metric in metrics)

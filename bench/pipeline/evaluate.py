@@ -32,7 +32,7 @@ from bench.pipeline.loading import Reader
 from bench.pipeline.plan import Plan, Task, make_plan, read_shard
 from bench.pipeline.precision import decided
 from bench.pipeline.provenance import code_version, describe, merged
-from bench.pipeline.records import Records, Store, empty_frame, equal_methods
+from bench.pipeline.records import Done, Records, Store, empty_frame, equal_methods
 from bench.pipeline.single import Again, apply
 from bench.protocol import FLOAT32, Protocol, get_protocol
 from bench.types import Batch
@@ -204,7 +204,7 @@ def _waiting(plan: Plan, store: Store) -> dict[Task, Groups]:
     return {task: found for task, found in groups.items() if found}
 
 
-def known_unfit(plan: Plan, provenance: dict[str, Any], done: dict[tuple[str, ...], set[Cell]]) -> dict[str, set[str]]:
+def known_unfit(plan: Plan, provenance: dict[str, Any], done: Done) -> dict[str, set[str]]:
     """Return {model: ids of methods} that an earlier run of this folder found not to fit the model at all."""
     unfit: dict[str, set[str]] = {model.name: set() for model in plan.models}
     for model in plan.models:
@@ -222,14 +222,11 @@ def task_name(task: Task) -> str:
     return f"{file_name(task.model)}-{task.part}-{task.start:06d}-{task.stop:06d}"
 
 
-def missing_cells(
-    plan: Plan, task: Task, done: dict[tuple[str, ...], set[Cell]], unfit: Collection[str] = ()
-) -> Groups:
+def missing_cells(plan: Plan, task: Task, done: Done, unfit: Collection[str] = ()) -> Groups:
     """Return what the items of a task still lack: {missing cells: item positions}, items without gaps left out."""
     model = plan.model(task.model)
-    metrics = [plan.metric_id(task.model, metric) for metric in plan.metrics_of(task.part)]
     weights_id, manifest_id = model.weights_id, plan.manifest_id
-    wanted = {(method.id, metric) for method in plan.methods if method.id not in unfit for metric in metrics}
+    wanted = {cell for cell in plan.cells(task.model, task.part) if cell[0] not in unfit}
     ids = plan.part(task.part).ids
     groups: Groups = {}
     for position in range(task.start, task.stop):
@@ -478,12 +475,11 @@ class _BatchRun:
     def _score(self, wave: list[_Scored]) -> None:
         """Score maps together: what their metrics probe is packed into the same batches."""
         cells = [_Cell(one, metric) for one in wave for metric in one.metrics if not one.twin_has(metric)]
-        probing = [cell for cell in cells if self._may_wait(cell.metric)]
-        waiting = self._asked(probing)
+        waiting = self._asked([cell for cell in cells if self._may_wait(cell.metric)])
         finish = self.background.probes.start()
         # A GPU is at work from here on; on a CPU it is done.
         for cell in cells:
-            if cell not in probing:
+            if not self._may_wait(cell.metric):
                 self._take(cell)
         finish()
         while waiting:
@@ -514,7 +510,6 @@ class _BatchRun:
         one, metric = cell.one, cell.metric
         case = one.label_case if self._on_label(metric) else one.case
         before = self.prober.counts.forwards
-        case.asked = case.probed = 0  # a metric that does not apply asks for nothing, and not for what the last one did
         one.results[metric.name] = self._applied(metric, case)
         one.asked[metric.name] = max(case.asked, self.prober.counts.forwards - before)
         self.probed += case.probed

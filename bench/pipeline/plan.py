@@ -77,6 +77,11 @@ class Plan:
         """Return the id that a metric's records of a model have."""
         return metric.id(self.rules(model, metric))
 
+    def cells(self, model: str, part: str) -> frozenset[tuple[str, str]]:
+        """Return what every item of a model and a part is to have: (method id, metric id)."""
+        metrics = [self.metric_id(model, metric) for metric in self.metrics_of(part)]
+        return frozenset((method.id, metric) for method in self.methods for metric in metrics)
+
     def part(self, name: str) -> Subset:
         """Return the scored ("eval") or the calibration part."""
         chosen = self.subset if name == "eval" else self.calibration

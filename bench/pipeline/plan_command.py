@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.errors import BenchError
-from bench.terminal import console, errors, say
+from bench.terminal import console, errors, said_bytes, say
 
 if TYPE_CHECKING:
     from bench.pipeline.cost import Cost, Each, Measure, ModelCost
@@ -205,8 +205,6 @@ def said_time(seconds: float) -> str:
 
 
 def _print(plan: Plan, cost: Cost, gpus: int) -> None:
-    from bench.pipeline.sizes import said_bytes
-
     for line in told(plan, cost):
         say(line)
     for name, verdict in plan.verdicts.items():

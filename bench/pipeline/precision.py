@@ -7,9 +7,10 @@ the verdict goes into run.json, into the ids of what is computed, and along with
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +19,7 @@ import torch
 
 from bench.engine.memory import fitting, out_of_memory
 from bench.engine.prober import Prober
+from bench.engine.trace import wait_for
 from bench.errors import BenchError
 from bench.metrics import Value
 from bench.models.explainee import Explainee, untouched
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from bench.methods import Method
     from bench.metrics import Metric
     from bench.pipeline.plan import Plan
-    from bench.pipeline.records import Store
+    from bench.pipeline.records import Done, Store
 
 AUTO = "auto"
 ASKED = (FLOAT32, AUTO, BFLOAT16)
@@ -172,9 +174,7 @@ def lowered(provenance: Mapping[str, Any], model: str) -> dict[str, str]:
 def clash(one: Mapping[str, Any], two: Mapping[str, Any]) -> str:
     """Return what two runs have probed in different precisions, or "": "deletion of vit (bfloat16, float32)"."""
     both = metric_names(one) & metric_names(two)
-    for model in sorted(one["models"].keys() & two["models"].keys()):
-        if one["models"][model]["weights_id"] != two["models"][model]["weights_id"]:
-            continue
+    for model in _same_models(one, two):
         first, second = lowered(one, model), lowered(two, model)
         for metric in sorted(both):
             words = [BFLOAT16 if metric in side else FLOAT32 for side in (first, second)]
@@ -183,11 +183,16 @@ def clash(one: Mapping[str, Any], two: Mapping[str, Any]) -> str:
     return ""
 
 
+def _same_models(one: Mapping[str, Any], two: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the models that two runs have in common, weights and all."""
+    for model in sorted(one["models"].keys() & two["models"].keys()):
+        if one["models"][model]["weights_id"] == two["models"][model]["weights_id"]:
+            yield model
+
+
 def taken_back(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """Return a metric that a run folder holds in bfloat16 and that is to go on in float32 unasked, or "" (`clash`)."""
-    for model in sorted(old.get("precision", {}).keys() & new["models"].keys()):
-        if old["precision"][model]["weights_id"] != new["models"][model]["weights_id"]:
-            continue
+    for model in _same_models(old, new):
         verdict = new.get("precision", {}).get(model, {"metrics": {}, "refused": {}})
         for metric in sorted(lowered(old, model).keys() & metric_names(new)):
             if metric not in verdict["metrics"] and metric not in verdict["refused"]:
@@ -211,9 +216,10 @@ def joined(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         before = kept.get(model, {})
         judged = {*facts["metrics"], *facts["refused"]}  # the later verdict on a metric is the one that holds
         merged = {
-            name: {key: of for key, of in before.get(name, {}).items() if key not in judged} | facts[name]
-            for name in ("metrics", "refused", "values")
+            name: {metric: of for metric, of in before.get(name, {}).items() if metric not in judged} | facts[name]
+            for name in ("metrics", "refused")
         }
+        merged["values"] = {**before.get("values", {}), **facts["values"]}
         kept[model] = {**before, **facts, **merged, "used": BFLOAT16 if merged["metrics"] else FLOAT32}
     return kept
 
@@ -222,16 +228,19 @@ def decided(plan: Plan, store: Store) -> Plan:
     """Return a plan with a verdict for each model: that of the run folder, else that of the guard."""
     if plan.precision == FLOAT32 or not probing(plan):
         return plan
-    known = remembered(plan, store).verdicts
-    verdicts = {model.name: _judged(plan, model, known.get(model.name), store) for model in plan.models}
+    known, told = remembered(plan, store).verdicts, store.provenance()
+    verdicts = {
+        model.name: plan.verdicts.get(model.name) or _judged(plan, model, known.get(model.name), told)
+        for model in plan.models
+    }
     return dataclasses.replace(plan, verdicts=verdicts)
 
 
-def _judged(plan: Plan, model: Explainee, known: Verdict | None, store: Store) -> Verdict:
+def _judged(plan: Plan, model: Explainee, known: Verdict | None, told: Mapping[str, Any]) -> Verdict:
     """Return the verdict that is known, with the guard's on metrics that have changed since, or the guard's on all."""
     if known is None:
         return judge(plan, model)
-    lost = lowered(store.provenance(), model.name).keys() - known.metrics.keys()
+    lost = lowered(told, model.name).keys() - known.metrics.keys()
     changed = tuple(metric for metric in probing(plan) if metric.name in lost)
     return known.and_then(judge(dataclasses.replace(plan, metrics=changed), model), lost) if changed else known
 
@@ -240,13 +249,19 @@ def remembered(plan: Plan, store: Store) -> Plan:
     """Return a plan with the verdicts that its run folder holds; the guard is not asked."""
     if plan.precision == FLOAT32:
         return plan
-    told = store.provenance()
-    known = {model.name: _remembered(plan, model, told, store) for model in plan.models}
+    told, done = store.provenance(), functools.cache(store.done)
+    unknown = [model for model in plan.models if model.name not in plan.verdicts]
+    known = {model.name: _remembered(plan, model, told, done) for model in unknown}
     verdicts = {name: verdict for name, verdict in known.items() if verdict is not None}
-    return dataclasses.replace(plan, verdicts={**verdicts, **plan.verdicts})
+    return dataclasses.replace(plan, verdicts={**plan.verdicts, **verdicts})
 
 
-def _remembered(plan: Plan, model: Explainee, told: Mapping[str, Any], store: Store) -> Verdict | None:
+def _remembered(
+    plan: Plan,
+    model: Explainee,
+    told: Mapping[str, Any],
+    done: Callable[[], Done],
+) -> Verdict | None:
     """Return the verdict of an earlier run with these weights; what that has run unasked in float32 stays so.
 
     It says nothing of a metric that has changed since.
@@ -259,7 +274,7 @@ def _remembered(plan: Plan, model: Explainee, told: Mapping[str, Any], store: St
         now = {metric.name: metric.id(rules) for metric in probing(plan)}
         same = {name: identity for name, identity in facts["metrics"].items() if now.get(name, identity) == identity}
         return Verdict.of({**facts, "metrics": same})
-    if _exact_ids(plan, model, store) & {metric.id(plan.protocol) for metric in probing(plan)}:
+    if _kept_ids(model, done()) & {metric.id(plan.protocol) for metric in probing(plan)}:
         raise BenchError(
             f"The run folder holds records of {model.name} in float32, and one precision must do for all of them; go "
             "on with --precision float32, or choose another --out."
@@ -267,10 +282,10 @@ def _remembered(plan: Plan, model: Explainee, told: Mapping[str, Any], store: St
     return None
 
 
-def _exact_ids(plan: Plan, model: Explainee, store: Store) -> set[str]:
+def _kept_ids(model: Explainee, done: Done) -> set[str]:
     """Return the ids of the metrics that a run folder holds records of, of a model with these weights."""
     found: set[str] = set()
-    for (_, _, name, weights_id, _), cells in store.done().items():
+    for (_, _, name, weights_id, _), cells in done.items():
         if (name, weights_id) == (model.name, model.weights_id):
             found |= {metric_id for _, metric_id in cells}
     return found
@@ -406,8 +421,7 @@ def speed_ratio(model: Explainee, side: int, batch_size: int) -> float:
         start = time.perf_counter()
         with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == BFLOAT16):
             model.net(images)
-        if model.device.type == "cuda":
-            torch.cuda.synchronize(model.device)
+        wait_for(model.device)
         return time.perf_counter() - start
 
     with untouched(model.net):

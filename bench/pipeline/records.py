@@ -240,6 +240,10 @@ def empty_frame() -> pd.DataFrame:
     return frame
 
 
+Done = dict[tuple[str, ...], set[tuple[str, str]]]
+"""{(part, item, model, weights id, manifest id): {(method id, metric id)}}."""
+
+
 class Store:
     """The records of a run: a folder with one parquet part per finished task, or memory.
 
@@ -286,10 +290,10 @@ class Store:
         if self.folder is not None:  # the health of metrics has a file of its own
             write_json(self.folder / "run.json", {k: v for k, v in provenance.items() if k != "health"})
 
-    def done(self) -> dict[tuple[str, ...], set[tuple[str, str]]]:
-        """Return what is on disk: {(part, item, model, weights id, manifest id): {(method id, metric id)}}."""
+    def done(self) -> Done:
+        """Return what is on disk."""
         columns = ["part", "item", "model", "weights_id", "manifest_id", "method_id", "metric_id"]
-        found: dict[tuple[str, ...], set[tuple[str, str]]] = {}
+        found: Done = {}
         cells: dict[tuple[str, str], tuple[str, str]] = {}  # one of each: millions of items share them
         for part in self.parts:
             for *item, method, metric in set(zip(*read_table(part, columns).to_pydict().values(), strict=True)):
@@ -307,10 +311,7 @@ class Store:
     def _free(self, folder: Path, name: str) -> Path:
         """Return NAME-<n>.parquet after the last there is; the folder grows with every task, so it is read once."""
         if self._numbers is None:
-            self._numbers = {}
-            for stem, _, number in (path.stem.rpartition("-") for path in folder.glob("*.parquet")):
-                if number.isdecimal():
-                    self._numbers[stem] = max(int(number), self._numbers.get(stem, -1))
+            self._numbers = last_numbers(folder, ".parquet")
         self._numbers[name] = self._numbers.get(name, -1) + 1
         return folder / f"{name}-{self._numbers[name]}.parquet"
 
@@ -337,8 +338,16 @@ def check_own(folder: Path) -> None:
 
 def free_name(folder: Path, name: str, suffix: str) -> Path:
     """Return the path NAME-<n>SUFFIX after the last one there is: a file that was deleted frees no number."""
-    taken = [path.stem.rpartition("-")[2] for path in folder.glob(f"{name}-*{suffix}")]
-    return folder / f"{name}-{max((int(n) for n in taken if n.isdigit()), default=-1) + 1}{suffix}"
+    return folder / f"{name}-{last_numbers(folder, suffix).get(name, -1) + 1}{suffix}"
+
+
+def last_numbers(folder: Path, suffix: str) -> dict[str, int]:
+    """Return {NAME: largest n} of the files NAME-<n>SUFFIX in a folder."""
+    found: dict[str, int] = {}
+    for name, _, number in (path.stem.rpartition("-") for path in folder.glob(f"*{suffix}")):
+        if number.isdecimal():
+            found[name] = max(int(number), found.get(name, -1))
+    return found
 
 
 def _lock(file: IO[str], folder: Path) -> None:

@@ -127,10 +127,11 @@ class Again:
 
 def apply(metric: Metric, case: Case, protocol: Protocol) -> Scores:
     """Run one metric on a case and return its values, float64, checked: names, shapes, NaN for non-finite maps."""
+    case.under(protocol.view(metric.all_reads))  # first: one that does not apply has asked for nothing
     reason = unmet_need(metric, case)
     if reason:
         raise NotApplicable(f"{metric.name} {reason}")
-    scores = metric.function(case.under(protocol.view(metric.all_reads)))
+    scores = metric.function(case)
     if set(scores) != set(metric.values):
         raise BenchError(
             f"Metric {metric.name} returned {sorted(scores)} but declares {sorted(metric.values)}; make them the same."

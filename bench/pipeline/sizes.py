@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,14 +102,3 @@ def memory_bytes(plan: Plan, found: Footprint, items: int, maps: int, backwards:
     every_map = 6 * 4 * pixels * items * maps  # for the prediction, for the label, both scaled, and in both cases
     wave = min(PIXEL_BYTES * pixels * items * maps, max(WAVE_BYTES, PIXEL_BYTES * pixels * items))
     return found.weights + batch + running + images + every_map + wave
-
-
-def said_bytes(number: float) -> str:
-    """Return bytes for a reader.
-
-    >>> said_bytes(1536), said_bytes(3 * 2**30)
-    ('1.5 KiB', '3.0 GiB')
-    """
-    steps = ("B", "KiB", "MiB", "GiB", "TiB")
-    power = min(len(steps) - 1, int(math.log2(max(number, 1)) // 10))
-    return f"{number / 1024**power:.{1 if power else 0}f} {steps[power]}"

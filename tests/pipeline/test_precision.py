@@ -29,6 +29,7 @@ from bench.metrics import METRICS, Value
 from bench.models import MODELS
 from bench.pipeline import precision
 from bench.pipeline.cost import estimate
+from bench.pipeline.evaluate import run_plan
 from bench.pipeline.executors import LocalExecutor, RayExecutor
 from bench.pipeline.merge import merge_runs
 from bench.pipeline.plan import make_plan
@@ -38,6 +39,7 @@ from bench.pipeline.precision import (
     Table,
     Verdict,
     agreement,
+    decided,
     judge,
     rank_agreement,
     remembered,
@@ -371,6 +373,25 @@ def test_a_verdict_on_a_metric_that_has_changed_is_none(subset, guards, tmp_path
     assert guards == ["gap0", "gap0"]
     assert set(rows(records, metric=["deletion"])["metric_id"]) == {now}
     assert records.provenance["precision"]["gap0"]["metrics"]["deletion"] == now
+
+
+def test_a_changed_metric_that_is_refused_is_judged_once(subset, guards, tmp_path, monkeypatch):
+    evaluate(subset, out=tmp_path, methods=["random"])
+    old = METRICS.get("deletion")
+    METRICS.remove("deletion")
+    METRICS.add(dataclasses.replace(old, version=old.version + 1))
+    monkeypatch.setattr(precision, "IMAGE_BOUND", -1.0)
+    try:
+        plan = planned(subset, tiny(), methods=["random"], shard_size=2)
+        plan = decided(plan, Store(tmp_path))  # as the command does, and the run after it
+        records = run_plan(plan, tmp_path)
+    finally:
+        METRICS.remove("deletion")
+        METRICS.add(old)
+    assert guards == ["gap0", "gap0"]
+    facts = records.provenance["precision"]["gap0"]
+    assert (set(facts["metrics"]), set(facts["refused"])) == ({"insertion"}, {"deletion"})
+    assert set(rows(records, metric=["deletion"])["protocol_id"]) == {RULES.id}
 
 
 def test_another_models_metrics_in_the_folder_are_no_records_of_this_one(subset, tmp_path):
