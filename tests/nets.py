@@ -270,3 +270,18 @@ NETS = {
 def make_net(kind: str, seed: int = 0, side: int = 32) -> nn.Module:
     """Return a random net of a kind (a key of `NETS`); its layer is called `features`."""
     return NETS[kind](seed, side)
+
+
+class Cramped(nn.Module):
+    """A network on a device with memory for `room` images at once.  batches: the sizes of those that it has run."""
+
+    def __init__(self, net: nn.Module, room: int) -> None:
+        super().__init__()
+        self.net, self.room = net, room
+        self.batches: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > self.room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        self.batches.append(len(x))
+        return self.net(x)

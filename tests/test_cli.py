@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from interrupts import interruptible
 from PIL import Image
 
 from bench.protocol import get_protocol
@@ -285,19 +286,12 @@ def test_ctrl_c_exits_130_and_the_same_command_goes_on(tmp_path):
     command = [sys.executable, "-m", "bench", "run", "--models", "resnet-scenes", "--limit", "100", "--methods"]
     command += ["grad_cam,layer_cam,random", "--metrics", "deletion", "--out", str(tmp_path / "run")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # Tests that a shell started in the background ignore SIGINT, and so would their children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
+    with interruptible(command, environment) as process:
         deadline = time.monotonic() + 120
         while not list((tmp_path / "run").glob("records/*.parquet")) and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert b"Start the same command again" in stderr
+    assert "Start the same command again" in stderr
     assert list((tmp_path / "run" / "records").glob("*.parquet"))

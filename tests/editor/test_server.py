@@ -7,7 +7,6 @@ import io
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from interrupts import interruptible
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -260,15 +260,7 @@ def test_the_command_serves_until_ctrl_c(card, tmp_path):
     command = [sys.executable, "-m", "bench", "edit", "--model", card, "--subset", "scenes-val", "--limit", "8"]
     command += ["--port", "0", "--out", str(tmp_path / "maps")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", "DISPLAY": ""}
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Tests that a shell started in the background ignore SIGINT, and so would their children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
+    with interruptible(command, environment) as process:
         lines = []
         while not (lines and lines[-1].startswith("Open ")):
             lines.append(process.stdout.readline())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import make_images, make_net
+from nets import Cramped, make_images, make_net
 
 import bench
 from bench.engine.memory import memory_of, out_of_memory
@@ -88,20 +88,6 @@ def test_halves_lose_no_image_and_keep_the_order():
     first, second = halves(pieces[:1], 3)
     assert [p.index.tolist() for p in first] == [[0]]
     assert [p.index.tolist() for p in second] == [[1, 2]]
-
-
-class Cramped(torch.nn.Module):
-    """A network on a device with memory for `room` images at once."""
-
-    def __init__(self, net: torch.nn.Module, room: int) -> None:
-        super().__init__()
-        self.net, self.room, self.batches = net, room, []
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if len(x) > self.room:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        self.batches.append(len(x))
-        return self.net(x)
 
 
 def copying(images):

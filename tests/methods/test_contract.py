@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from fewer import FEWER
 from nets import MEAN, NETS, STD, FailsLater, GapLinear, make_images, make_net, randomise
 
 import bench
@@ -19,12 +20,7 @@ from bench.methods import METHODS
 from bench.methods.base import why_varies
 
 SIDE = 32
-SMALL = {
-    "rise": "rise[masks=40]",
-    "lime": "lime[cells=3,samples=30]",
-    "kernel_shap": "kernel_shap[cells=3,samples=30]",
-    "extremal_perturbation": "extremal_perturbation[areas=0.1,iterations=3]",
-}
+SMALL = {**FEWER, "extremal_perturbation": "extremal_perturbation[areas=0.1,iterations=3]"}
 """Methods whose defaults take too many forwards for this file, with fewer."""
 NAMES = [SMALL.get(name, name) for name in METHODS.names]
 TARGETS = torch.tensor([1, 3])

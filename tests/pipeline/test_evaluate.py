@@ -26,11 +26,6 @@ SETTINGS = {"calibration": 0, "shard_size": 2}
 
 
 @pytest.fixture
-def model() -> bench.Explainee:
-    return bench.Explainee(seeded(resnet_scenes, 0), size=96, name="small")
-
-
-@pytest.fixture
 def subset() -> bench.Subset:
     return bench.load_subset("scenes-val", limit=4)
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from interrupts import interruptible
 from nets import GapLinear, randomise
 
 import bench
@@ -441,15 +442,8 @@ def test_ctrl_c_at_the_terminal_leaves_nothing_behind(tmp_path):
     words = ["run", "--models", "resnet-scenes", "--methods", "grad_cam,random", "--metrics", "deletion"]
     words += ["--limit", "200", "--calibration", "0", "--executor", "ray", "--workers", "2", "--out", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "CAMBENCH_TAG": tag}
-    with subprocess.Popen(
-        [sys.executable, "-m", "bench", *words],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
-    ) as process:
+    command = [sys.executable, "-m", "bench", *words]
+    with interruptible(command, environment, start_new_session=True) as process:
         deadline = time.monotonic() + 240
         while not Store(tmp_path).parts and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from interrupts import interruptible
 from nets import GapLinear, randomise
 
 import bench
@@ -282,14 +282,7 @@ bench.evaluate(subset, model, ["random"], ["complexity"], out=sys.argv[1], calib
 def test_ctrl_c_while_a_file_system_hangs_ends_the_process(tmp_path):
     command = [sys.executable, "-c", HANGS, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
-    ) as process:
+    with interruptible(command, environment) as process:
         assert process.stdout.readline() == "hangs\n"
         while not Store(tmp_path).parts and process.poll() is None:
             time.sleep(0.05)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fewer import FEWER
 from nets import MEAN, STD, make_net
 
 import bench
@@ -35,12 +36,7 @@ from bench.types import Sample
 
 ROOT = Path(__file__).parents[2]
 SIDE, CLASSES = 32, 5
-SMALL = {
-    "rise": "rise[masks=40]",
-    "lime": "lime[cells=3,samples=30]",
-    "kernel_shap": "kernel_shap[cells=3,samples=30]",
-    "extremal_perturbation": "extremal_perturbation[areas=0.1+0.2,iterations=20]",
-}
+SMALL = {**FEWER, "extremal_perturbation": "extremal_perturbation[areas=0.1+0.2,iterations=20]"}
 """Methods whose defaults take too many forwards for this file, with fewer; of 20 iterations only two are tried out."""
 NAMES = [SMALL.get(name, name) for name in METHODS.names]
 NETS = {"attention_branch": "abn", "sa_cam_trained": "attentive", "cam": "gap", "tft(grad_cam)": "gap"}

@@ -11,22 +11,10 @@ import bench
 from bench.data.geometry import Geometry
 from bench.errors import BenchError
 from bench.metrics import METRICS
-from bench.models.architectures import resnet_scenes, seeded
 from bench.pipeline.cost import counted
 from bench.pipeline.evaluate import Progress
 from bench.pipeline.plan import common_geometry, make_plan
 from bench.protocol import PROTOCOLS, get_protocol
-
-
-@pytest.fixture
-def model() -> bench.Explainee:
-    return bench.Explainee(seeded(resnet_scenes, 0), size=96, name="small")
-
-
-@pytest.fixture
-def subset() -> bench.Subset:
-    return bench.load_subset("scenes-val", limit=3)
-
 
 SHORT = [name if name != "quantus" else "quantus[step_features=1536]" for name in PROTOCOLS]
 

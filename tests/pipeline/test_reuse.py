@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from nets import Cramped
 
 import bench
 from bench.engine.prober import Prober
@@ -21,16 +22,6 @@ from bench.pipeline.plan import make_plan
 
 METRICS = ["deletion", "insertion", "average_drop", "threshold_quality", "pointing_game", "infidelity", "road"]
 CHOSEN = ["grad_cam", "xgrad_cam", "tft(grad_cam)", "layer_cam", "random", "a_fmi"]
-
-
-@pytest.fixture
-def model() -> bench.Explainee:
-    return bench.Explainee(seeded(resnet_scenes, 0), size=96, name="small")
-
-
-@pytest.fixture
-def subset() -> bench.Subset:
-    return bench.load_subset("scenes-val", limit=3)
 
 
 def ran(subset, model, methods, metrics, **options):
@@ -105,19 +96,6 @@ def test_a_run_that_goes_on_adds_to_its_ledger(subset, model, tmp_path):
     third = bench.evaluate(subset, model, ["random"], ["deletion"], calibration=0, out=tmp_path)
     assert third.provenance["forwards"] == second.provenance["forwards"]
     assert added(None, None) == {"asked": 0, "run": 0, "equal_maps": 0, "equal_probes": 0}
-
-
-class Cramped(torch.nn.Module):
-    """A network on a device with memory for `room` images at once."""
-
-    def __init__(self, net: torch.nn.Module, room: int) -> None:
-        super().__init__()
-        self.net, self.room = net, room
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if len(x) > self.room:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return self.net(x)
 
 
 def test_a_task_that_memory_is_too_short_for_is_run_in_parts(subset):

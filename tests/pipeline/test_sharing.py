@@ -15,14 +15,8 @@ from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS
 from bench.metrics import METRICS
-from bench.models.architectures import resnet_scenes, seeded
 from bench.models.explainee import untouched
 from bench.pipeline.records import Store, check_own, equal_methods, free_name
-
-
-@pytest.fixture
-def model() -> bench.Explainee:
-    return bench.Explainee(seeded(resnet_scenes, 0), size=96, name="small")
 
 
 @pytest.fixture
