@@ -359,7 +359,7 @@ def replaced_in_place(
     size: tuple[int, int],
 ) -> Fill:
     """Return `replace_ranked` for a CPU: each image is a copy of the one before it, with what lies between their cuts
-    replaced; ten times faster than choosing every pixel of every image anew, and the same bytes.
+    replaced: only what changes is written, and the same bytes.
     """
     by_channel = order.shape[1] > size[0] * size[1]
 
