@@ -39,7 +39,7 @@ from bench.pipeline.commands import (
     chosen_executor,
 )
 from bench.pipeline.plan_command import register as register_plan
-from bench.terminal import EX_USAGE, command_line, console, errors, looking, say, stoppable
+from bench.terminal import EX_USAGE, command_line, console, errors, loading_modules, looking, say, stoppable
 from bench.version import __version__
 
 if TYPE_CHECKING:
@@ -184,28 +184,29 @@ def run(
 
     Started again with the same --out, only what is missing or has changed is computed.
     """
-    from bench.pipeline.precision import check_precision
+    with loading_modules():
+        from bench.pipeline.precision import check_precision
 
-    check_precision(precision, compiled)
-    where = chosen_executor(executor, address, workers, threads_per_worker)
-    plugged = _plugins(plugin)
-    plans = _plans(
-        subset=subset,
-        models=models,
-        methods=methods,
-        metrics=metrics,
-        protocol=protocol,
-        limit=limit,
-        device=device,
-        seed=seed,
-        data_root=data_root,
-        weights=weights,
-        batch_size=batch_size,
-        calibration=calibration,
-        compiled=compiled,
-        precision=precision,
-        shard=shard,
-    )
+        check_precision(precision, compiled)
+        where = chosen_executor(executor, address, workers, threads_per_worker)
+        plugged = _plugins(plugin)
+        plans = _plans(
+            subset=subset,
+            models=models,
+            methods=methods,
+            metrics=metrics,
+            protocol=protocol,
+            limit=limit,
+            device=device,
+            seed=seed,
+            data_root=data_root,
+            weights=weights,
+            batch_size=batch_size,
+            calibration=calibration,
+            compiled=compiled,
+            precision=precision,
+            shard=shard,
+        )
     number, count = plans[0].shard
     dealt = f"-shard-{number}-of-{count}" if count > 1 else ""
     folder = out or Path("runs") / (file_name(plans[0].subset.name, "-") + dealt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from interrupts import interruptible
 from PIL import Image
 
 from bench.protocol import get_protocol
+from bench.terminal import loading_modules
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--models", "resnet-scenes", "--metrics", "deletion,pointing_game", "--limit", "2", "--calibration", "0"]
@@ -163,6 +165,22 @@ def test_list_shows_what_there_is(what):
     }[what]
     for word in expected:
         assert word in done.stdout
+
+
+def test_the_collector_rests_only_while_modules_are_loaded():
+    with pytest.raises(ImportError), loading_modules():
+        raise ImportError
+    assert gc.isenabled()
+    with loading_modules():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with loading_modules():
+            pass
+        assert not gc.isenabled()  # as it was
+    finally:
+        gc.enable()
 
 
 def test_help_has_examples():

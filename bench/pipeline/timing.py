@@ -19,6 +19,9 @@ from bench.pipeline.plan import Plan, Task
 REPEATS, PATIENCE = 3, 0.3
 """A call is timed so often, but no more when it has taken so many seconds: a run waits for this before it starts."""
 
+CPU_IMAGES = 16
+"""A CPU is measured on so many images at most: there a larger batch is not faster, and a run waits for this."""
+
 GRADIENT_IMAGES = 4
 """Images of the batch that backwards are timed on, which keep all their layers' outputs."""
 
@@ -54,7 +57,8 @@ def measured_rates(model: Explainee, side: int, batch_size: int) -> Rates:
 
     Where memory is too short for the batch, on one that it is enough for, as in the run.
     """
-    return fitting(lambda size: _rates(model, side, size), batch_size, model.device)
+    count = min(batch_size, CPU_IMAGES) if model.device.type == "cpu" else batch_size
+    return fitting(lambda size: _rates(model, side, size), count, model.device)
 
 
 def _rates(model: Explainee, side: int, batch_size: int) -> Rates:

@@ -25,7 +25,7 @@ from bench.models.explainee import untouched
 
 PAIRS = 7
 LEVEL = 0.95
-FASTER, SLOWER = "times as fast", "times the time"
+FASTER, SLOWER, SECONDS = "times as fast", "times the time", "seconds"
 
 
 @dataclass(frozen=True)
