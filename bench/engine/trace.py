@@ -23,6 +23,10 @@ from bench.types import Truth
 
 T = TypeVar("T")
 
+REPLAYED, REPLAYED_BYTES = 128, 2**24
+"""How many replays of the head run at once: a head is small beside its network, so more than whole forwards. So many at
+most, and not more activations than so many bytes, so that what a small head reads stays in the cache."""
+
 LARGE = 2**24
 """Bytes above which a shared part is not kept on a trace that is only one of many (an attacked image's)."""
 
@@ -242,6 +246,30 @@ class Trace:
         values = self.model.ungrid(activations, self.captured.values_at(rows))
         self.prober.counts.head_forwards += len(values)
         return self.model.split.head(values, self.captured, rows)
+
+    @torch.inference_mode()
+    def without_channels(self, instead: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the targets' logits with each channel in turn replaced, [B,K]; K replays of the head per image.
+
+        instead: what replaces the channels, [B,K,h,w]; None replaces them by 0.
+        """
+        images, channels = self.activations.shape[:2]
+        count = min(channels, self._replays())
+        logits = torch.empty(images, channels, device=self.activations.device)
+        for image, own in enumerate(self.activations):
+            # Only the channels that are replaced are written, and put back: no copy per replay.
+            held = own.expand(count, -1, -1, -1).clone()
+            for index in torch.split(torch.arange(channels), count):
+                place, rows = torch.arange(len(index)), torch.full((len(index),), image)
+                held[place, index] = 0 if instead is None else instead[image, index]
+                logits[image, index] = self.head(held[: len(index)], rows)[:, self.targets[image]]
+                held[place, index] = own[index]
+        return logits
+
+    def _replays(self) -> int:
+        """Return how many replays of the head run at once: whole batches, and more where activations are small."""
+        one = self.activations[:1].numel() * self.activations.element_size()
+        return max(self.prober.batch_size, min(REPLAYED, REPLAYED_BYTES // max(one, 1)))
 
     def head_gradients(self, score: Callable[[torch.Tensor], torch.Tensor], along: bool = False) -> torch.Tensor:
         """Return d score / dA [B,K,h,w] of another score of the head's logits [B,C] than the target's logit.

@@ -32,24 +32,12 @@ def ablation_cam(trace: Trace) -> torch.Tensor:
     return trace.upsample(weighted(channel_drops(trace), trace.activations).relu())
 
 
-@torch.inference_mode()
 def channel_drops(trace: Trace, instead: torch.Tensor | None = None) -> torch.Tensor:
     """Return S_c(A) - S_c(A with channel k replaced) for every channel, [B,K]; K head replays per image.
 
     instead: what replaces the channels, [B,K,h,w]; None replaces them by 0.
     """
-    images, channels = trace.activations.shape[:2]
-    drops = torch.zeros(images, channels)
-    size = trace.prober.batch_size
-    for image in range(images):
-        own = trace.activations[image]
-        for start in range(0, channels, size):
-            index = torch.arange(start, min(start + size, channels))
-            without = own.expand(len(index), -1, -1, -1).clone()
-            without[torch.arange(len(index)), index] = 0 if instead is None else instead[image, index]
-            logits = trace.head(without, torch.full((len(index),), image))
-            drops[image, index] = (trace.target_logits[image] - logits[:, trace.targets[image]]).cpu()
-    return drops.to(trace.activations.device)
+    return trace.target_logits[:, None] - trace.without_channels(instead)
 
 
 @register_method(

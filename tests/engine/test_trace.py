@@ -95,6 +95,43 @@ def test_head_gradients_are_counted():
     assert (trace.prober.counts - start).tuple == (0, 0, 2, 2)
 
 
+@pytest.mark.parametrize("at_once", [1, 3, 128])
+@pytest.mark.parametrize("layer", ["features", "features.4"])  # behind the second an activation works in place
+@pytest.mark.parametrize("replaced", [False, True])
+def test_logits_without_each_channel_are_replays_one_by_one(layer, replaced, at_once, monkeypatch):
+    monkeypatch.setattr("bench.engine.trace.REPLAYED", at_once)
+    trace = trace_of("norm", layer)
+    trace.prober.batch_size = 1
+    before = trace.activations.clone()
+    instead = make_images(1, 2, 1)[:, :1] * torch.rand_like(before) if replaced else None
+    counts = trace.prober.counts.copy()
+    found = trace.without_channels(instead)
+    channels = before.shape[1]
+    assert (trace.prober.counts - counts).head_forwards == 2 * channels
+    for image in range(2):
+        for k in range(channels):
+            without = before[image : image + 1].clone()
+            without[0, k] = 0 if instead is None else instead[image, k]
+            with torch.no_grad():
+                logits = trace.head(without, torch.tensor([image]))
+            torch.testing.assert_close(found[image, k], logits[0, TARGETS[image]], atol=1e-5, rtol=1e-5)
+    assert torch.equal(trace.activations, before)
+
+
+def test_more_replays_run_at_once_where_activations_are_small(monkeypatch):
+    trace = trace_of()
+    one = trace.activations[0].numel() * 4
+    trace.prober.batch_size = 4
+    for room, expected in [(one, 4), (9 * one, 9), (10**9, 128)]:
+        monkeypatch.setattr("bench.engine.trace.REPLAYED_BYTES", room)
+        sizes = []
+        monkeypatch.setattr(
+            trace, "head", lambda values, rows, sizes=sizes: sizes.append(len(values)) or torch.zeros(len(rows), 4)
+        )
+        trace.without_channels()
+        assert max(sizes) == min(expected, trace.activations.shape[1])
+
+
 def test_a_layer_that_no_logit_reads_is_refused_by_every_gradient():
     class Idle(torch.nn.Module):
         def __init__(self) -> None:
