@@ -9,12 +9,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
+from bench.engine.folding import folds_of
 from bench.engine.imputation import impute
 from bench.engine.memory import keep_memory, memory_of, out_of_memory, release_memory
 from bench.errors import BenchError
@@ -154,7 +155,7 @@ class Prober:
         """
         read = _own_logits if raw else _log_odds
         parts: list[torch.Tensor] = []
-        with self._in_precision(precision):
+        with self._in_precision(precision), self._folded(jobs):
             for pieces in self._batches(jobs):
                 parts += self._values([Piece(jobs[number], index) for number, index in pieces], size, read)
         return Started([len(job) for job in jobs], parts)
@@ -167,6 +168,10 @@ class Prober:
             yield
         finally:
             self._precision = FLOAT32
+
+    def _folded(self, jobs: Sequence[Job]) -> AbstractContextManager[None]:
+        """Inside, the network's normalisations are folded; a compiler folds by itself."""
+        return nullcontext() if self._wants_compiled or not any(map(len, jobs)) else folds_of(self.model).applied()
 
     def _values(self, pieces: list[Piece], size: tuple[int, int], read: Read) -> list[torch.Tensor]:
         """Return the values of one batch, on the device; a batch that memory is too short for is run in halves."""

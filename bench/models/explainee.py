@@ -26,6 +26,9 @@ from bench.randomness import generator
 DEFAULT_CROP = 0.875
 """Share of the resized short side that the centre crop keeps, where the model does not say (224 of 256)."""
 
+State = tuple[tuple[int, int | None], ...]
+"""Where a network's tensors lie, and how often each was written."""
+
 
 class Explainee:
     """A classifier to be explained.
@@ -63,7 +66,7 @@ class Explainee:
         self.geometry = geometry or Geometry(self.size, "short", round(self.size / DEFAULT_CROP), "bicubic")
         self._layer = layer
         self._layouts: dict[tuple[int, ...], Layout | None] = {}
-        self._fingerprint: tuple[tuple[tuple[int, int], ...], str] | None = None
+        self._fingerprint: tuple[State, str] | None = None
         self._elsewhere: dict[str, Explainee] = {}
         if any(p.is_floating_point() and p.dtype != torch.float32 for p in net.parameters()):
             raise BenchError(f"The network {self.name} is not in float32; give net.float().")
@@ -227,7 +230,7 @@ class Explainee:
     def fingerprint(self) -> str:
         """Return the sha256 (hex) of the weights: names, shapes, dtypes and bytes of parameters and buffers."""
         # Computed anew when a tensor was written or replaced: a fine-tuned network is another model.
-        key = tuple((t.data_ptr(), t._version) for t in (*self.net.parameters(), *self.net.buffers()))
+        key = state_of(self.net)
         if self._fingerprint is None or self._fingerprint[0] != key:
             self._fingerprint = key, self._hash_weights()
         return self._fingerprint[1]
@@ -266,6 +269,16 @@ class Explainee:
         }
 
 
+def state_of(net: nn.Module) -> State:
+    """Return what is another when a parameter or buffer is written or replaced; what is in them is not read."""
+    return tuple((t.data_ptr(), _version(t)) for t in (*net.parameters(), *net.buffers()))
+
+
+def _version(tensor: torch.Tensor) -> int | None:
+    """Return how often a tensor was written; one that was made under `torch.inference_mode` does not count that."""
+    return None if tensor.is_inference() else tensor._version
+
+
 def read_image(path: str | Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Read an image file as uint8 RGB [H,W,3]."""
     if not Path(path).is_file():
@@ -283,7 +296,7 @@ def untouched(net: nn.Module) -> Iterator[None]:
     modules = list(net.modules())
     modes = [module.training for module in modules]
     tensors = [*net.parameters(), *net.buffers()]
-    versions = [None if t.is_inference() else t._version for t in tensors]
+    versions = [_version(t) for t in tensors]
     flags = [(p, p.requires_grad, p.grad) for p in net.parameters()]
     hooks = [_hook_keys(module) for module in modules]
     for module in modules:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
+from bench.engine.folding import folds_of
 from bench.engine.memory import fitting, out_of_memory
 from bench.engine.prober import Prober
 from bench.engine.trace import wait_for
@@ -424,7 +425,7 @@ def speed_ratio(model: Explainee, side: int, batch_size: int) -> float:
         wait_for(model.device)
         return time.perf_counter() - start
 
-    with untouched(model.net):
+    with untouched(model.net), folds_of(model).applied():
         ratios: list[float] = []
         start = time.perf_counter()
         for precision in (FLOAT32, BFLOAT16):  # warm-up: one image where bfloat16 is emulated, which is slow

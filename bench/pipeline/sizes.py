@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from bench.engine.folding import folds_of
 from bench.models.explainee import Explainee, untouched
 from bench.pipeline.evaluate import PIXEL_BYTES, WAVE_BYTES
 from bench.pipeline.plan import Plan
@@ -59,7 +60,9 @@ def gallery_bytes(plan: Plan, images: int) -> float:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of a network: its weights, and of one image the largest two outputs in a row, and all of them together."""
+    """Bytes of a network: its weights, folded ones beside its own, and of one image the largest two outputs in a row,
+    and all of them together.
+    """
 
     weights: int
     widest: int
@@ -84,6 +87,7 @@ def footprint(model: Explainee) -> Footprint:
             for handle in handles:
                 handle.remove()
     weights = sum(t.numel() * t.element_size() for t in (*model.net.parameters(), *model.net.buffers()))
+    weights += folds_of(model).nbytes
     sizes = sizes or [0]
     pairs = [a + b for a, b in zip(sizes, [*sizes[1:], 0], strict=True)]
     return Footprint(weights, max(pairs), sum(sizes))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 
+from bench.engine.folding import folds_of
 from bench.engine.memory import fitting
 from bench.engine.prober import Counts, Prober
 from bench.engine.trace import wait_for
@@ -69,8 +70,9 @@ def _rates(model: Explainee, side: int, batch_size: int) -> Rates:
         with torch.inference_mode():
             captured = model.capture(images)
             rows = torch.arange(len(images))
-            prober.logits(images)  # the warm-up
-            forward = _seconds(model, lambda: prober.logits(images)) / len(images)
+            with folds_of(model).applied():  # as perturbed images run
+                prober.logits(images)  # the warm-up
+                forward = _seconds(model, lambda: prober.logits(images)) / len(images)
             head = _seconds(model, lambda: model.split.head(captured.values, captured, rows)) / len(images)
 
         def both() -> None:

@@ -19,6 +19,7 @@ from nets import MEAN, STD, make_net
 import bench
 from bench.data import Geometry, Manifest, Subset
 from bench.engine.memory import fitting
+from bench.engine.folding import folds_of
 from bench.engine.prober import Counts
 from bench.engine.trace import LARGE, Trace
 from bench.errors import BenchError
@@ -378,7 +379,8 @@ def test_a_sample_runs_some_images_and_knows_the_bytes_of_their_records(tmp_path
 def test_memory_holds_weights_and_grows_with_batches_and_tasks():
     plan = small()
     found = footprint(plan.models[0])
-    assert found.weights == sum(t.numel() * t.element_size() for t in plan.models[0].net.state_dict().values())
+    own = sum(t.nbytes for t in plan.models[0].net.state_dict().values())
+    assert found.weights == own + folds_of(plan.models[0]).nbytes > own
     assert 0 < found.widest <= found.kept
 
     def bytes_of(batch_size: int, items: int, backwards: bool = False) -> float:
