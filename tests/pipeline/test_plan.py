@@ -18,8 +18,8 @@ from nets import MEAN, STD, make_net
 
 import bench
 from bench.data import Geometry, Manifest, Subset
-from bench.engine.memory import fitting
 from bench.engine.folding import folds_of
+from bench.engine.memory import fitting
 from bench.engine.prober import Counts
 from bench.engine.trace import LARGE, Trace
 from bench.errors import BenchError
