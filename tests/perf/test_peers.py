@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import bench
+from bench.engine.folding import folds_of
 from bench.randomness import generator
 
 # What other libraries warn of is theirs.
@@ -43,7 +44,7 @@ class Subject:
         self.net: nn.Module = randomise(timm.create_model(name), 0)
         self.stem: nn.Module = next(m for m in self.net.modules() if isinstance(m, nn.Conv2d))
         self.model = bench.Explainee(self.net, layer=layer)
-        _ = self.model.probe_shape  # found once per model, not per call
+        _ = self.model.probe_shape, folds_of(self.model)  # found once per model, not per call
         self.images = make_images(1, images, SIDE)
         with torch.no_grad():
             self.logits = self.net(self.images)
