@@ -53,15 +53,19 @@ class Folds:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the network runs folded; outside it is as it was, also when the block raises."""
-        before = [dict(fold.conv._parameters) for fold in self._folds]
+        """Inside, the network runs folded; outside it is as it was, also when the block raises.
+
+        A layer that somebody has come to look at since (a plug-in's hook) shows what it always showed.
+        """
+        folds = [fold for fold in self._folds if not (_is_special(fold.conv) or _is_special(fold.norm))]
+        before = [dict(fold.conv._parameters) for fold in folds]
         try:
-            for fold in self._folds:
+            for fold in folds:
                 fold.conv._parameters.update(weight=fold.weight, bias=fold.bias)
                 vars(fold.norm)["forward"] = _rest_of(fold.norm)
             yield
         finally:
-            for fold, parameters in zip(self._folds, before, strict=True):
+            for fold, parameters in zip(folds, before, strict=True):
                 fold.conv._parameters.update(parameters)
                 vars(fold.norm).pop("forward", None)
 

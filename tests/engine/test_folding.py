@@ -90,6 +90,27 @@ def test_nothing_is_left_behind_by_what_raises():
     assert torch.equal(run(model), before)
 
 
+@pytest.mark.parametrize("watched", [0, 1])
+def test_what_a_hook_sees_is_not_folded(watched):
+    model, seen = explainee(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), []
+    before = run(model, folded=True)
+    with model.net[watched].register_forward_hook(lambda _module, _args, output: seen.append(output.clone())):
+        plain = run(model)
+        assert torch.equal(run(model, folded=True), plain)
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(run(model, folded=True), before)
+
+
+def test_inside_itself_nothing_changes():
+    model = explainee(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    before, folds = run(model), folds_of(model)
+    with folds.applied():
+        with folds.applied():
+            pass
+        assert "forward" in vars(model.net[1])
+    assert torch.equal(run(model), before)
+
+
 class ReadTwice(nn.Module):
     """A convolution whose output goes into a normalisation and past it."""
 
