@@ -72,6 +72,9 @@ class Board:
     flags: list[str] = field(default_factory=list)
     resamples: int = RESAMPLES
     seed: int = 0
+    _selected: dict[tuple[tuple[str, str], ...], pd.DataFrame] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -97,13 +100,17 @@ class Board:
 
     def select(self, **wanted: str | None) -> pd.DataFrame:
         """Return the rows with these columns, ordered by subset, model, metric and rank, unranked last."""
+        key = tuple(sorted((column, value) for column, value in wanted.items() if value is not None))
+        if key not in self._selected:  # every table and plot of a scope asks for the same
+            self._selected[key] = self._narrowed(dict(key))
+        return self._selected[key].copy()
+
+    def _narrowed(self, wanted: dict[str, str]) -> pd.DataFrame:
         frame = self.frame
         for column, value in wanted.items():
-            if value is None:
-                continue
-            if value not in set(self.frame[column]):
-                raise BenchError(f"No {column} {value!r} on this board.{suggestions(value, set(self.frame[column]))}")
             frame = frame[frame[column] == value]
+            if frame.empty and value not in (known := set(self.frame[column])):
+                raise BenchError(f"No {column} {value!r} on this board.{suggestions(value, known)}")
         return frame.sort_values(["subset", "model", "metric", "rank", "method"], kind="stable")
 
     def ranked_metrics(self, subset: str, model: str, *, correct: bool = False) -> list[tuple[str, str]]:
