@@ -394,8 +394,12 @@ class Case:
         wanted: Sequence[tuple[int, Hashable, S]],
         fill: Callable[[torch.Tensor, list[S]], Fill],
         raw: bool,
+        folded: bool = True,
     ) -> torch.Tensor:
-        """Return log-odds or raw logits [n] of the wanted probes: (image's row, what it follows from, step)."""
+        """Return log-odds or raw logits [n] of the wanted probes: (image's row, what it follows from, step).
+
+        folded: see `Prober.start`; all probes of a recipe are folded, or none.
+        """
         targets = self.trace.targets.tolist()
         keys = [(recipe, raw, self.precision, row, targets[row], source, step) for row, source, step in wanted]
 
@@ -403,7 +407,7 @@ class Case:
             rows = torch.tensor([wanted[place][0] for place in places])
             return Job(self.trace.targets[rows], fill(rows, [wanted[place][2] for place in places]))
 
-        values = self.probes.values(keys, job, raw, self.precision)
+        values = self.probes.values(keys, job, raw, self.precision, folded)
         self.asked += len(wanted)
         self.probed += len(wanted)
         if self.probes is not self.background.probes:
@@ -428,7 +432,10 @@ class Case:
             for row, (unit, order) in enumerate(zip(self._digested("unit"), orders, strict=True))
             for cut in removed
         ]
-        odds = self._probed(("masked", colour), wanted, lambda *places: self._masked(colour, *places), raw=False)
+        # Not folded: average increase and gain ask whether a mask leaves more than the clean image has.
+        odds = self._probed(
+            ("masked", colour), wanted, lambda *places: self._masked(colour, *places), raw=False, folded=False
+        )
         return odds.view(len(self), len(removed))
 
     def _masked(self, colour: Colour | str, rows: torch.Tensor, kept: list[int]) -> Fill:

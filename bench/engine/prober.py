@@ -147,15 +147,24 @@ class Prober:
         return self.start(jobs, size, raw=True).values()
 
     @torch.inference_mode()
-    def start(self, jobs: Sequence[Job], size: tuple[int, int], raw: bool = False, precision: str = FLOAT32) -> Started:
+    def start(
+        self,
+        jobs: Sequence[Job],
+        size: tuple[int, int],
+        raw: bool = False,
+        precision: str = FLOAT32,
+        folded: bool = True,
+    ) -> Started:
         """Run jobs and return what holds their log-odds (or, raw, their target logits).
 
         A GPU is only told what to do: it works on until `values` is read, while the CPU does other things.
         precision: of the network's layers (torch.autocast); images are made, and logits read, as in float32.
+        folded: run normalisations inside convolutions, which is faster. Not what is asked whether it is above or below
+        the clean image's value: of two networks that differ by rounding, rounding could decide.
         """
         read = _own_logits if raw else _log_odds
         parts: list[torch.Tensor] = []
-        with self._in_precision(precision), self._folded(jobs):
+        with self._in_precision(precision), self._folding(folded and any(map(len, jobs))):
             for pieces in self._batches(jobs):
                 parts += self._values([Piece(jobs[number], index) for number, index in pieces], size, read)
         return Started([len(job) for job in jobs], parts)
@@ -169,9 +178,9 @@ class Prober:
         finally:
             self._precision = FLOAT32
 
-    def _folded(self, jobs: Sequence[Job]) -> AbstractContextManager[None]:
-        """Inside, the network's normalisations are folded; a compiler folds by itself."""
-        return nullcontext() if self._wants_compiled or not any(map(len, jobs)) else folds_of(self.model).applied()
+    def _folding(self, wanted: bool) -> AbstractContextManager[None]:
+        """Inside, the network's normalisations are folded if that is wanted; a compiler folds by itself."""
+        return folds_of(self.model).applied() if wanted and not self._wants_compiled else nullcontext()
 
     def _values(self, pieces: list[Piece], size: tuple[int, int], read: Read) -> list[torch.Tensor]:
         """Return the values of one batch, on the device; a batch that memory is too short for is run in halves."""

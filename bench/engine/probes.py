@@ -8,6 +8,7 @@ do a method that searches thresholds and the metrics that measure them.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,8 +20,8 @@ from bench.protocol import BFLOAT16, FLOAT32
 
 Key = tuple[Hashable, ...]
 
-MODES = tuple((raw, precision) for precision in (FLOAT32, BFLOAT16) for raw in (False, True))
-"""What cannot share a batch: log-odds or logits, in one precision or the other."""
+MODES = tuple(itertools.product((False, True), (FLOAT32, BFLOAT16), (False, True)))
+"""What cannot share a batch: log-odds or logits, in one precision or the other, of the network as it is or folded."""
 
 
 class Pending(Exception):  # noqa: N818 - nothing went wrong
@@ -50,12 +51,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A job, the names of its images, whether logits are wanted, and in which precision."""
+    """A job, the names of its images, and how it is run: logits or log-odds, in which precision, folded or not."""
 
     keys: Sequence[Key]
     job: Job
     raw: bool
     precision: str
+    folded: bool
 
 
 @dataclass(eq=False)
@@ -92,12 +94,17 @@ class Probes:
             self._defers = False
 
     def values(
-        self, keys: Sequence[Key], job: Callable[[list[int]], Job], raw: bool, precision: str = FLOAT32
+        self,
+        keys: Sequence[Key],
+        job: Callable[[list[int]], Job],
+        raw: bool,
+        precision: str = FLOAT32,
+        folded: bool = True,
     ) -> list[float]:
         """Return the value of each probe, after running those that are not known.
 
-        job: makes the job of the probes at these places of `keys`.  raw: logits instead of log-odds.  precision: of
-        the network; keys must tell it apart, too.
+        job: makes the job of the probes at these places of `keys`.  raw: logits instead of log-odds.  precision,
+        folded: of the network (`Prober.start`); keys must tell them apart, too.
         """
         if not self._defers and not self._queued.isdisjoint(keys):
             self._settle()  # somebody who does not wait wants what others have asked for
@@ -105,7 +112,7 @@ class Probes:
         if missing:
             wanted = [key for key in missing if key not in self._queued]
             if wanted:
-                self._ask(_Waiting(wanted, job([missing[key] for key in wanted]), raw, precision))
+                self._ask(_Waiting(wanted, job([missing[key] for key in wanted]), raw, precision, folded))
             if self._defers:
                 raise Pending
         return [self.known[key] for key in keys]
@@ -120,7 +127,7 @@ class Probes:
     def start(self) -> Callable[[], None]:
         """Give all that waits to the device, packed together; return what waits for it and takes its values."""
         waiting, self._waiting = self._waiting, []
-        kinds = [[one for one in waiting if (one.raw, one.precision) == mode] for mode in MODES]
+        kinds = [[one for one in waiting if (one.raw, one.precision, one.folded) == mode] for mode in MODES]
         started = [
             self.prober.start([one.job for one in kind], self.size, *mode)
             for kind, mode in zip(kinds, MODES, strict=True)

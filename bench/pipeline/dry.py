@@ -102,7 +102,14 @@ class DryProber(Prober):
         other.counts, other.colours, other.limit = self.counts, self.colours, self.limit
         return other
 
-    def start(self, jobs: Sequence[Job], size: tuple[int, int], raw: bool = False, precision: str = FLOAT32) -> Started:
+    def start(
+        self,
+        jobs: Sequence[Job],
+        size: tuple[int, int],
+        raw: bool = False,
+        precision: str = FLOAT32,
+        folded: bool = True,
+    ) -> Started:
         """Count jobs and answer them at random."""
         lengths = [len(job) for job in jobs]
         self._count(sum(lengths))
@@ -141,9 +148,14 @@ class SeenProbes(Probes):
     seen: set[Key] = field(default_factory=set)
 
     def values(
-        self, keys: Sequence[Key], job: Callable[[list[int]], Job], raw: bool, precision: str = FLOAT32
+        self,
+        keys: Sequence[Key],
+        job: Callable[[list[int]], Job],
+        raw: bool,
+        precision: str = FLOAT32,
+        folded: bool = True,
     ) -> list[float]:
-        """Return the value of each probe, and remember it; whatever the precision, the count is the same."""
+        """Return the value of each probe, and remember it; however it is run, the count is the same."""
         self.seen.update(keys)
         return super().values(keys, job, raw)
 

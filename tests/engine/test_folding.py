@@ -80,6 +80,27 @@ def test_probes_are_those_of_the_network():
     assert prober.counts.forwards == 5  # the check of the folds is no probe
 
 
+def test_probes_can_be_of_the_network_as_it_is():
+    model = bench.Explainee(randomise(timm.create_model("mobilenetv2_100"), seed=0), size=64)
+    shown, targets = images(model), torch.arange(5)
+    with untouched(model.net):
+        job = Job(targets, unchanged(shown, torch.arange(5)))
+        (found,) = Prober(model).start([job], (64, 64), folded=False).values()
+    assert torch.equal(found, target_log_odds(run(model), targets))
+
+
+@pytest.mark.parametrize(
+    ("metric", "folded"), [("deletion", True), ("average_drop", False), ("threshold_quality", False)]
+)
+def test_what_is_compared_with_the_clean_image_is_not_folded(metric, folded, monkeypatch):
+    """A mask that changes next to nothing must not be above or below by rounding."""
+    asked = []
+    monkeypatch.setattr("bench.engine.prober.folds_of", lambda model: asked.append(model) or folds_of(model))
+    model = bench.Explainee(randomise(timm.create_model("resnet18"), seed=0), size=64)
+    bench.score(model, images(model), [1] * 5, torch.rand(5, 64, 64), metric)
+    assert bool(asked) == folded
+
+
 def test_nothing_is_left_behind_by_what_raises():
     model = explainee(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
     before = run(model)
