@@ -13,6 +13,7 @@ from bench.engine.prober import (
     Counts,
     Fill,
     Job,
+    Mode,
     Prober,
     gaussian_blur,
     kernel_blur,
@@ -334,6 +335,11 @@ class Case:
         """Return the precision of what the metric at hand probes; passes, gradients and ends of curves are float32."""
         return str(self.protocol.get("precision", FLOAT32))
 
+    @property
+    def mode(self) -> Mode:
+        """Return how the metric at hand probes."""
+        return Mode(self.raw, self.precision)
+
     def evidence(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the targets' log-odds [B], or logits under score = "logit", of logits [B,C] (or [C] for all)."""
         self.asked += len(self)
@@ -343,7 +349,7 @@ class Case:
     def run(self, job: Job) -> torch.Tensor:
         """Run a job now; return the targets' log-odds [n], or logits under score = "logit"."""
         self.asked += len(job)
-        (values,) = self.prober.start([job], self.trace.size, self.raw, self.precision).values()
+        (values,) = self.prober.start([job], self.trace.size, self.mode).values()
         return values
 
     def scored(self, evidence: torch.Tensor) -> torch.Tensor:
@@ -379,7 +385,7 @@ class Case:
         """
         rankings = self._digested("order", channels)
         wanted = [(row, ranking, step) for row, ranking in enumerate(rankings) for step in steps]
-        return self._probed((*recipe, channels), wanted, fill, self.raw).view(len(self), len(steps))
+        return self._probed((*recipe, channels), wanted, fill, self.mode).view(len(self), len(steps))
 
     def _digested(self, what: str, channels: int = 1) -> list[bytes]:
         """Return a digest of each image's order ("order") or of its unit(L) ("unit")."""
@@ -393,21 +399,17 @@ class Case:
         recipe: Key,
         wanted: Sequence[tuple[int, Hashable, S]],
         fill: Callable[[torch.Tensor, list[S]], Fill],
-        raw: bool,
-        folded: bool = True,
+        mode: Mode,
     ) -> torch.Tensor:
-        """Return log-odds or raw logits [n] of the wanted probes: (image's row, what it follows from, step).
-
-        folded: see `Prober.start`; all probes of a recipe are folded, or none.
-        """
+        """Return log-odds or raw logits [n] of the wanted probes: (image's row, what it follows from, step)."""
         targets = self.trace.targets.tolist()
-        keys = [(recipe, raw, self.precision, row, targets[row], source, step) for row, source, step in wanted]
+        keys = [(recipe, mode, row, targets[row], source, step) for row, source, step in wanted]
 
         def job(places: list[int]) -> Job:
             rows = torch.tensor([wanted[place][0] for place in places])
             return Job(self.trace.targets[rows], fill(rows, [wanted[place][2] for place in places]))
 
-        values = self.probes.values(keys, job, raw, self.precision, folded)
+        values = self.probes.values(keys, job, mode)
         self.asked += len(wanted)
         self.probed += len(wanted)
         if self.probes is not self.background.probes:
@@ -433,9 +435,8 @@ class Case:
             for cut in removed
         ]
         # Not folded: average increase and gain ask whether a mask leaves more than the clean image has.
-        odds = self._probed(
-            ("masked", colour), wanted, lambda *places: self._masked(colour, *places), raw=False, folded=False
-        )
+        mode = Mode(precision=self.precision, folded=False)
+        odds = self._probed(("masked", colour), wanted, lambda *places: self._masked(colour, *places), mode)
         return odds.view(len(self), len(removed))
 
     def _masked(self, colour: Colour | str, rows: torch.Tensor, kept: list[int]) -> Fill:

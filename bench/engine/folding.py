@@ -86,13 +86,12 @@ def _checked(model: Explainee) -> Folds:
         return Folds([])
     noise = torch.randn(1, 3, model.size, model.size, generator=generator(0, "folding"))
     image = noise.to(model.device).contiguous(memory_format=torch.channels_last)
-    with untouched(model.net):
-        pairs, logits = _pairs(model.net, image)
-        folds = Folds([_fold(conv, norm) for conv, norm in pairs])
-        if not len(folds):
-            return folds
-        with folds.applied():
-            folded = model.net(image)
+    pairs, logits = _pairs(model.net, image)
+    folds = Folds([_fold(conv, norm) for conv, norm in pairs])
+    if not len(folds):
+        return folds
+    with untouched(model.net), folds.applied():
+        folded = model.net(image)
     agrees = (folded - logits).abs().amax() <= AGREEMENT * logits.abs().amax()
     return folds if bool(agrees) else Folds([])
 
@@ -115,17 +114,13 @@ def _pairs(net: nn.Module, image: torch.Tensor) -> tuple[list[tuple[nn.Conv2d, n
         if args and last[1] is args[0]:
             found.append((last[0], norm))  # type: ignore[arg-type]
 
-    handles = []
-    try:
+    with untouched(net):  # which takes the hooks away
         for module in net.modules():
             if isinstance(module, nn.Conv2d) and not _is_special(module):
-                handles.append(module.register_forward_hook(after_conv))
+                module.register_forward_hook(after_conv)
             elif isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and not _is_special(module):
-                handles.append(module.register_forward_pre_hook(before_norm))
+                module.register_forward_pre_hook(before_norm)
         logits = net(image)
-    finally:
-        for handle in handles:
-            handle.remove()
     return [(conv, norm) for conv, norm in found if runs[conv] == runs[norm] == 1], logits
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +67,23 @@ class Job:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+
+class Mode(NamedTuple):
+    """How jobs are run; only those of one mode can share a batch.
+
+    raw: the target's logit is wanted instead of its log-odds.  precision: of the network's layers (torch.autocast);
+    images are made, and logits read, as in float32.  folded: normalisations run inside convolutions, which is faster.
+    Not for what is asked whether it is above or below the clean image's value: of two networks that differ by rounding,
+    rounding could decide.
+    """
+
+    raw: bool = False
+    precision: str = FLOAT32
+    folded: bool = True
+
+
+USUAL = Mode()
 
 
 @dataclass(frozen=True)
@@ -144,27 +162,17 @@ class Prober:
 
     def target_logits(self, jobs: Sequence[Job], size: tuple[int, int]) -> list[torch.Tensor]:
         """Return the target's logit S_c of every image of every job, each [n] float64 on the CPU."""
-        return self.start(jobs, size, raw=True).values()
+        return self.start(jobs, size, Mode(raw=True)).values()
 
     @torch.inference_mode()
-    def start(
-        self,
-        jobs: Sequence[Job],
-        size: tuple[int, int],
-        raw: bool = False,
-        precision: str = FLOAT32,
-        folded: bool = True,
-    ) -> Started:
+    def start(self, jobs: Sequence[Job], size: tuple[int, int], mode: Mode = USUAL) -> Started:
         """Run jobs and return what holds their log-odds (or, raw, their target logits).
 
         A GPU is only told what to do: it works on until `values` is read, while the CPU does other things.
-        precision: of the network's layers (torch.autocast); images are made, and logits read, as in float32.
-        folded: run normalisations inside convolutions, which is faster. Not what is asked whether it is above or below
-        the clean image's value: of two networks that differ by rounding, rounding could decide.
         """
-        read = _own_logits if raw else _log_odds
+        read = _own_logits if mode.raw else _log_odds
         parts: list[torch.Tensor] = []
-        with self._in_precision(precision), self._folding(folded and any(map(len, jobs))):
+        with self._in_precision(mode.precision), self._folding(mode.folded):
             for pieces in self._batches(jobs):
                 parts += self._values([Piece(jobs[number], index) for number, index in pieces], size, read)
         return Started([len(job) for job in jobs], parts)

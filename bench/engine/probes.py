@@ -8,20 +8,15 @@ do a method that searches thresholds and the metrics that measure them.
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 
-from bench.engine.prober import Job, Prober, Started
-from bench.protocol import BFLOAT16, FLOAT32
+from bench.engine.prober import Job, Mode, Prober, Started
 
 Key = tuple[Hashable, ...]
-
-MODES = tuple(itertools.product((False, True), (FLOAT32, BFLOAT16), (False, True)))
-"""What cannot share a batch: log-odds or logits, in one precision or the other, of the network as it is or folded."""
 
 
 class Pending(Exception):  # noqa: N818 - nothing went wrong
@@ -51,18 +46,16 @@ class Asked:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A job, the names of its images, and how it is run: logits or log-odds, in which precision, folded or not."""
+    """A job, the names of its images, and how it is run."""
 
     keys: Sequence[Key]
     job: Job
-    raw: bool
-    precision: str
-    folded: bool
+    mode: Mode
 
 
 @dataclass(eq=False)
 class _Running:
-    """What the device has been given at once: by kind, what waits for it and what holds its values."""
+    """What the device has been given at once: by mode, what waits for it and what holds its values."""
 
     kinds: list[tuple[list[_Waiting], Started]]
 
@@ -93,18 +86,10 @@ class Probes:
         finally:
             self._defers = False
 
-    def values(
-        self,
-        keys: Sequence[Key],
-        job: Callable[[list[int]], Job],
-        raw: bool,
-        precision: str = FLOAT32,
-        folded: bool = True,
-    ) -> list[float]:
+    def values(self, keys: Sequence[Key], job: Callable[[list[int]], Job], mode: Mode) -> list[float]:
         """Return the value of each probe, after running those that are not known.
 
-        job: makes the job of the probes at these places of `keys`.  raw: logits instead of log-odds.  precision,
-        folded: of the network (`Prober.start`); keys must tell them apart, too.
+        job: makes the job of the probes at these places of `keys`.  mode: how they are run; keys must tell it, too.
         """
         if not self._defers and not self._queued.isdisjoint(keys):
             self._settle()  # somebody who does not wait wants what others have asked for
@@ -112,7 +97,7 @@ class Probes:
         if missing:
             wanted = [key for key in missing if key not in self._queued]
             if wanted:
-                self._ask(_Waiting(wanted, job([missing[key] for key in wanted]), raw, precision, folded))
+                self._ask(_Waiting(wanted, job([missing[key] for key in wanted]), mode))
             if self._defers:
                 raise Pending
         return [self.known[key] for key in keys]
@@ -127,13 +112,12 @@ class Probes:
     def start(self) -> Callable[[], None]:
         """Give all that waits to the device, packed together; return what waits for it and takes its values."""
         waiting, self._waiting = self._waiting, []
-        kinds = [[one for one in waiting if (one.raw, one.precision, one.folded) == mode] for mode in MODES]
-        started = [
-            self.prober.start([one.job for one in kind], self.size, *mode)
-            for kind, mode in zip(kinds, MODES, strict=True)
-        ]
-
-        running = _Running([*zip(kinds, started, strict=True)])
+        kinds: dict[Mode, list[_Waiting]] = {}
+        for one in waiting:
+            kinds.setdefault(one.mode, []).append(one)
+        running = _Running(
+            [(kind, self.prober.start([one.job for one in kind], self.size, mode)) for mode, kind in kinds.items()]
+        )
         self._running.append(running)
         return lambda: self._take(running)
 

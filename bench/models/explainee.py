@@ -295,29 +295,30 @@ def untouched(net: nn.Module) -> Iterator[None]:
     buffers must not be written; if they were, that is an error, since it cannot be undone.
     """
     modules = list(net.modules())
-    modes = [module for module in modules if module.training]
+    modes = [module.training for module in modules]
     parameters, buffers = _own_tensors(modules)
     tensors = [*parameters, *buffers]
     versions = [_version(t) for t in tensors]
-    flags = [p for p in parameters if p.requires_grad]
-    grads = [p.grad for p in parameters]
+    flags = [(p, p.requires_grad, p.grad) for p in parameters]
     hooks = [_hook_keys(module) for module in modules]
-    for module in modes:
-        module.training = False
-    for p in flags:
-        p.requires_grad_(False)
+    # Only what differs is written: writing an attribute of a module or tensor is slow, and mostly nothing does.
+    for module in modules:
+        if module.training:
+            module.training = False
+    for p, flag, _ in flags:
+        if flag:
+            p.requires_grad_(False)
     try:
         with _full_float32():
             yield
     finally:
-        asked, trained = set(map(id, flags)), set(map(id, modes))
-        for module, keys in zip(modules, hooks, strict=True):
-            if module.training != (id(module) in trained):
-                module.training = not module.training
+        for module, mode, keys in zip(modules, modes, hooks, strict=True):
+            if module.training != mode:
+                module.training = mode
             _drop_new_hooks(module, keys)
-        for p, grad in zip(parameters, grads, strict=True):
-            if p.requires_grad != (id(p) in asked):
-                p.requires_grad_(id(p) in asked)
+        for p, flag, grad in flags:
+            if p.requires_grad != flag:
+                p.requires_grad_(flag)
             if p.grad is not grad:
                 p.grad = grad
     if any(v is not None and t._version != v for t, v in zip(tensors, versions, strict=True)):

@@ -18,12 +18,11 @@ from torch import nn
 from torch.overrides import _get_current_function_mode_stack
 
 from bench.engine.case import Background
-from bench.engine.prober import Counts, Job, Prober, Started
+from bench.engine.prober import USUAL, Counts, Job, Mode, Prober, Started
 from bench.engine.probes import Key, Probes
 from bench.engine.trace import Trace
 from bench.models.explainee import Explainee
 from bench.models.split import Captured
-from bench.protocol import FLOAT32
 from bench.randomness import generator
 
 T = TypeVar("T")
@@ -102,14 +101,7 @@ class DryProber(Prober):
         other.counts, other.colours, other.limit = self.counts, self.colours, self.limit
         return other
 
-    def start(
-        self,
-        jobs: Sequence[Job],
-        size: tuple[int, int],
-        raw: bool = False,
-        precision: str = FLOAT32,
-        folded: bool = True,
-    ) -> Started:
+    def start(self, jobs: Sequence[Job], size: tuple[int, int], mode: Mode = USUAL) -> Started:
         """Count jobs and answer them at random."""
         lengths = [len(job) for job in jobs]
         self._count(sum(lengths))
@@ -147,17 +139,10 @@ class SeenProbes(Probes):
 
     seen: set[Key] = field(default_factory=set)
 
-    def values(
-        self,
-        keys: Sequence[Key],
-        job: Callable[[list[int]], Job],
-        raw: bool,
-        precision: str = FLOAT32,
-        folded: bool = True,
-    ) -> list[float]:
-        """Return the value of each probe, and remember it; however it is run, the count is the same."""
+    def values(self, keys: Sequence[Key], job: Callable[[list[int]], Job], mode: Mode) -> list[float]:
+        """Return the value of each probe, and remember it."""
         self.seen.update(keys)
-        return super().values(keys, job, raw)
+        return super().values(keys, job, mode)
 
 
 CLEAN: Hashable = "clean"

@@ -79,15 +79,11 @@ def footprint(model: Explainee) -> Footprint:
 
     leaves = [module for module in model.net.modules() if not any(True for _ in module.children())]
     image = torch.zeros(1, 3, model.size, model.size, device=model.device)
-    with untouched(model.net), torch.no_grad():
-        handles = [module.register_forward_hook(note) for module in leaves]
-        try:
-            model.net(image)
-        finally:
-            for handle in handles:
-                handle.remove()
-    weights = sum(t.numel() * t.element_size() for t in (*model.net.parameters(), *model.net.buffers()))
-    weights += folds_of(model).nbytes
+    with untouched(model.net), torch.no_grad():  # which takes the hooks away
+        for module in leaves:
+            module.register_forward_hook(note)
+        model.net(image)
+    weights = sum(t.nbytes for t in (*model.net.parameters(), *model.net.buffers())) + folds_of(model).nbytes
     sizes = sizes or [0]
     pairs = [a + b for a, b in zip(sizes, [*sizes[1:], 0], strict=True)]
     return Footprint(weights, max(pairs), sum(sizes))

@@ -13,7 +13,7 @@ from torch import nn
 import bench
 from bench.engine import folding
 from bench.engine.folding import folds_of
-from bench.engine.prober import Job, Prober, target_log_odds, unchanged
+from bench.engine.prober import Job, Mode, Prober, target_log_odds, unchanged
 from bench.models.explainee import untouched
 
 
@@ -85,7 +85,7 @@ def test_probes_can_be_of_the_network_as_it_is():
     shown, targets = images(model), torch.arange(5)
     with untouched(model.net):
         job = Job(targets, unchanged(shown, torch.arange(5)))
-        (found,) = Prober(model).start([job], (64, 64), folded=False).values()
+        (found,) = Prober(model).start([job], (64, 64), Mode(folded=False)).values()
     assert torch.equal(found, target_log_odds(run(model), targets))
 
 

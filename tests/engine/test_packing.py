@@ -12,6 +12,7 @@ import bench
 from bench.engine.memory import memory_of, out_of_memory
 from bench.engine.prober import (
     Job,
+    Mode,
     Piece,
     Prober,
     default_batch_size,
@@ -141,7 +142,7 @@ def test_jobs_started_are_values_when_they_are_read():
     images = make_images(0, 5, 32)
     job = Job(torch.arange(5), copying(images))
     assert prober.start([], (32, 32)).values() == []
-    (raw,) = prober.start([job], (32, 32), raw=True).values()
+    (raw,) = prober.start([job], (32, 32), Mode(raw=True)).values()
     with torch.no_grad():
         logits = prober.model.net(images.contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(raw, logits.diagonal().double(), rtol=0, atol=1e-5)

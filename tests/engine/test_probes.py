@@ -8,7 +8,7 @@ from nets import make_images, make_net
 
 import bench
 from bench.engine.case import Background, Case
-from bench.engine.prober import Job, Prober
+from bench.engine.prober import Job, Mode, Prober
 from bench.engine.probes import Pending, Probes
 from bench.engine.trace import Trace
 from bench.methods import METHODS
@@ -154,7 +154,7 @@ def test_what_waits_is_run_once_and_packed(trace):
     for wanted in (keys[:2], keys[1:], keys[:2]):
         places = [keys.index(key) for key in wanted]
         with pytest.raises(Pending), probes.deferred():
-            probes.values(wanted, lambda found, places=places: job([places[i] for i in found]), raw=True)
+            probes.values(wanted, lambda found, places=places: job([places[i] for i in found]), Mode(raw=True))
     forwards = trace.prober.counts.forwards
     finish = probes.start()
     finish()
@@ -162,5 +162,5 @@ def test_what_waits_is_run_once_and_packed(trace):
     assert seen == [2, 1]  # two jobs in one batch, the probe that both wanted once
     with torch.no_grad():
         expected = trace.model.net(images)[:, 0].double()
-    found = probes.values(keys, job, raw=True)
+    found = probes.values(keys, job, Mode(raw=True))
     torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), expected, rtol=0, atol=1e-5)
