@@ -137,7 +137,7 @@ def protocols(
 
 
 def _plugins(files: list[Path] | None) -> None:
-    from bench.registry import load_entry_points, load_plugin
+    from bench.plugins import load_entry_points, load_plugin
 
     for failure in load_entry_points():
         errors.print(f"! {failure}", style="yellow", highlight=False, soft_wrap=True)
