@@ -24,7 +24,7 @@ NOT_YET = (
     "file names",
     "class names",
 )
-"""Laws that the package breaks today. A law that holds has to leave this tuple, which ends empty."""
+"""Laws that the package breaks today. A law that holds leaves this tuple, which ends empty."""
 
 LONG_SIGNATURE = "def add(\n" + "    n,\n" * 40 + "):\n    x()\n"
 LONG_FUNCTION = "def add() -> int:\n    n = 0\n" + "    n += 1\n" * 38 + "    return n\n"
