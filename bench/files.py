@@ -40,10 +40,11 @@ def replaced_file(path: Path) -> Iterator[Path]:
 
 
 def lock_folder(folder: Path, refusal: str) -> BaseFileLock:
-    """Lock a folder for one process, through its file `.lock`; the lock ends with the process, also a killed one.
+    """Lock a folder for one process through its file `.lock`; a killed process loses the lock.
 
     Returns: the lock, which any thread may release.
-    Raises: BenchError with `refusal`, at once, where the folder is locked; OSError where it cannot be written to.
+    Raises: BenchError with `refusal`, at once, where the folder is locked; OSError where it cannot
+    be written to.
     """
     from filelock import FileLock, Timeout  # a tenth of a second, and most commands write no folder
 

@@ -371,8 +371,8 @@ def _hold(folder: Path) -> BaseFileLock:
         (folder / HISTORY).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder / HISTORY):
             pass
-        refusal = f"The folder {folder} is open in another editor; go on there, close it, or choose another --out."
-        return lock_folder(folder, refusal)
+        advice = "go on there, close it, or choose another --out."
+        return lock_folder(folder, f"The folder {folder} is open in another editor; {advice}")
     except OSError as error:
         raise BenchError(f"Maps cannot be saved in {folder} ({error.strerror}); choose another --out.") from None
 

@@ -315,18 +315,23 @@ def load_weights(net: nn.Module, path: Path, name: str, sha256: str | None = Non
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
     """Return the state dict of a file, without the prefixes of DataParallel, DDP and torch.compile.
 
-    timm cleans it. timm's reader is not used: with old versions of timm and torch it unpickles without weights_only.
+    timm cleans it. timm's reader is not used: old versions of timm and torch together unpickle
+    without weights_only where a file raises TypeError.
     """
     from safetensors.torch import load_file
     from timm.models import clean_state_dict
 
     state: Any
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, pickle and zip errors alike
         raise BenchError(f"The weights file {path} cannot be read ({_first_line(error)}).") from error
     if isinstance(state, dict):
-        state = next((state[key] for key in ("state_dict", "model") if isinstance(state.get(key), dict)), state)
+        nested = [state[key] for key in ("state_dict", "model") if isinstance(state.get(key), dict)]
+        state = nested[0] if nested else state
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state.items()
     ):

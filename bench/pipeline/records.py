@@ -264,8 +264,8 @@ class Store:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             check_own(self.folder)
-            refusal = f"Another run is writing to {self.folder}; wait for it or choose another --out."
-            lock = lock_folder(self.folder, refusal)
+            advice = "wait for it or choose another --out."
+            lock = lock_folder(self.folder, f"Another run is writing to {self.folder}; {advice}")
         except OSError as error:
             raise BenchError(f"Cannot write to {self.folder} ({error.strerror}); choose another --out.") from None
         try:

@@ -211,7 +211,10 @@ def test_checkpoints_of_wrapped_networks_are_loaded(tmp_path, prefix, key):
         torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"a": 3}, {1: torch.zeros(1)}, {"state_dict": {"a": 3}}])
+@pytest.mark.parametrize(
+    "content",
+    [[1, 2], {"a": 3}, {1: torch.zeros(1)}, {"state_dict": {"a": 3}}],
+)
 def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "net.pth")
     with pytest.raises(BenchError, match="holds no state dict"):
