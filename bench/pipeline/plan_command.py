@@ -239,7 +239,7 @@ def _print_model(model: ModelCost) -> None:
         if method.reason:
             continue
         shares = f"shares {', '.join(method.shares)}" if method.shares else ""
-        varies = f"about, since {method.varies}" if method.varies else ""
+        varies = f"at most, since {method.varies}" if method.varies else ""
         table.add_row(escape(method.name), *_numbers(method.each), escape("; ".join(filter(None, (varies, shares)))))
     for metric in model.metrics:
         if not metric.repeats and not any(dataclasses.astuple(metric.each)):

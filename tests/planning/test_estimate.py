@@ -137,6 +137,21 @@ def test_the_plan_of_a_metric_is_what_is_run(metric, method):
     assert cost.asked == seen.asked.everything
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet-scenes", "vgg-scenes", "abn-scenes"])
+def test_the_plan_of_a_bundled_model_is_what_is_run(name):
+    subset = bench.load_subset("scenes-val", limit=2)
+    metrics = ["deletion", "insertion", "average_drop", "complexity", "max_sensitivity"]
+    plan = make_plan(
+        subset, [bench.load_model(name)], ["fast", "-tft*"], metrics, bench.Protocol(sensitivity_draws=2), calibration=0
+    )
+    cost, seen = counted(plan), run(plan)
+    assert cost.asked == seen.asked.everything
+    assert cost.run.tuple[1:] == seen.counts.tuple[1:]
+    # What a run spares beside equal masks and rankings: probes of maps that were scored before.
+    assert 0 <= (cost.run - spared(cost, seen)).forwards <= seen.asked.equal_maps
+
+
 @pytest.mark.parametrize("metric", METRICS.names)
 def test_a_metric_declares_the_lengths_of_its_values(metric):
     model = net()
@@ -144,9 +159,6 @@ def test_a_metric_declares_the_lengths_of_its_values(metric):
     frame = run_plan(plan, None).frame
     vectors = frame.groupby("metric")["vector"].first()
     lengths = {name: 0 if vector is None else len(vector) for name, vector in vectors.items()}
- rows["vector"].iloc[0] is None else len(rows["vector"].iloc[0])
-        for name, rows in frame.groupby("metric")
-    }
     found = METRICS.get(metric)
     said = found.lengths(plan.protocol, SIDE * SIDE)
     assert set(said) <= set(found.values)
@@ -305,7 +317,8 @@ def test_a_method_that_does_not_fit_costs_what_finding_out_takes():
 def test_counting_runs_no_perturbed_image_of_metrics_or_costly_methods_and_leaves_the_model_alone():
     model = net()
     sizes: list[int] = []
-    plan = planned(model, pictures(model), ["lime[samples=50]", "rise[masks=40]", "ablation_cam"], ["deletion", "insertion"])
+    methods = ["lime[samples=50]", "rise[masks=40]", "kernel_shap[samples=50]"]
+    plan = planned(model, pictures(model), methods, ["deletion", "insertion"])
     before = model.weights_id
     handle = model.net.features.register_forward_hook(lambda _m, args, _o: sizes.append(len(args[0])))
     try:
