@@ -1,4 +1,4 @@
-"""Parts that several methods or metrics read and that a run computes once: their names and what they cost."""
+"""Parts that several methods or metrics read and that a run computes once: names and work."""
 
 from __future__ import annotations
 

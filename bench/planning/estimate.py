@@ -262,9 +262,6 @@ class _ModelEstimate:
         self._sample()
         wrong, wrong_from = self._wrong()
         self.seconds = {kind: self._kind_seconds(kind, wrong) for kind in self.kinds}
-        groups = [(self.totals[kind][count], count) for found in self.tasks.values() for kind, count in found.items()]
-        once = {name: counts for total, _ in groups for name, counts in total.once.items()}
-        known = [self.seconds[kind] for kind in self.kinds]
         images: Counter[str] = Counter()
         for (_, part, _), count in self.kinds.items():
             images[part] += count
@@ -272,11 +269,11 @@ class _ModelEstimate:
         return ModelCost(
             name=self.model.name,
             images=dict(images),
-            run=sum((total.run.times(count) for total, count in groups), sum(once.values(), Counts())),
-            asked=sum(total.asked * count for total, count in groups),
-            masks=sum(total.masks * count for total, count in groups),
+            run=self._run(),
+            asked=sum(total.asked * count for total, count in self._groups()),
+            masks=sum(total.masks * count for total, count in self._groups()),
             second=max((Each.of(self._usual(kind).second) for kind in self.kinds), key=astuple, default=Each()),
-            extra=sum((Each.of(total.second, wrong * count) for total, count in groups), Each()),
+            extra=sum((Each.of(total.second, wrong * count) for total, count in self._groups()), Each()),
             wrong=wrong,
             wrong_from=wrong_from,
             methods=tuple(self._method_line(method) for method in self.plan.methods),
@@ -284,16 +281,26 @@ class _ModelEstimate:
             shared=Each.of(self._usual(next(iter(self.kinds))).shared + Counts(1)) if self.kinds else Each(),
             not_applicable={name: reason for name, reason in refused.items() if reason},
             rates=self.rates,
-            seconds=None
-            if any(s is None for s in known)
-            else sum((s or 0.0) * self.kinds[kind] for kind, s in self.seconds.items()),
+            seconds=self._total_seconds(),
             timed="none" if self.rates is None else "sample" if self.samples else "rates",
             sample_images=sum(sample.images for sample in self.samples.values()),
             record_bytes=sum(self._record_bytes(kind) for kind in self.kinds),
             memory_bytes=self._memory() if self.kinds else 0.0,
         )
 
+    def _groups(self) -> list[tuple[TotalWork, int]]:
+        """Return (work per image, images) of every kind in every task."""
+        return [(self.totals[kind][count], count) for found in self.tasks.values() for kind, count in found.items()]
+
+    def _run(self) -> Counts:
+        once = {name: counts for total, _ in self._groups() for name, counts in total.once.items()}
+        return sum((total.run.times(count) for total, count in self._groups()), sum(once.values(), Counts()))
+
     # --- time
+
+    def _total_seconds(self) -> float | None:
+        known = [(seconds, self.kinds[kind]) for kind, seconds in self.seconds.items()]
+        return None if any(s is None for s, _ in known) else sum((s or 0.0) * count for s, count in known)
 
     def _network_seconds(self, kind: Kind) -> float:
         """Return what the networks alone take for an image whose label is predicted."""

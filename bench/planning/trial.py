@@ -1,4 +1,4 @@
-"""A trial of a plan's cheap methods on a few images: which of them fit the model, and what undeclared ones cost."""
+"""A trial of a plan's cheap methods on a few images: which ones fit the model, and what they ran."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.methods import Method
 from bench.models.explainee import Explainee, untouched
 from bench.pipeline.external import ExternalMethod
 from bench.pipeline.plan import Plan
-from bench.run.declared import DeclaredCounts, MethodWork
+from bench.run.declared import FLOAT_BYTES, DeclaredCounts, MethodWork
 
 CHEAP = 32
 """A method is tried up to this declared work per image; what may refuse a model lies below."""
@@ -23,8 +23,9 @@ CHEAP = 32
 class Trial:
     """What was found out on a few images.
 
-    images: how many.  right: whose label is predicted.  found: {method id: work} of methods that do not fit the model,
-    with what it took to find that out, and of methods that ran more than they declare.
+    images: how many were run.  right: how many of them have the label that is predicted.
+    found: {method id: work} of methods that do not fit the model, with what it took to find that
+    out, and of methods that ran more than they declare.
     """
 
     images: int = 0
@@ -64,7 +65,8 @@ def _run(method: Method, trace: Trace) -> MethodWork:
     parts = []
     for name, part in trace.parts.items():
         own -= part.counts
-        parts.append(SharedPart(name, _each(part.counts, len(trace)), trace.sizes.get(name, 0) // (4 * len(trace))))
+        numbers = trace.sizes.get(name, 0) // (FLOAT_BYTES * len(trace))
+        parts.append(SharedPart(name, _each(part.counts, len(trace)), numbers))
     return MethodWork(_each(own, len(trace)), tuple(parts), reason=reason)
 
 

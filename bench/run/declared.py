@@ -1,7 +1,8 @@
 """The work that methods and metrics declare, summed for a choice of them as a run shares it.
 
-All counts are per image. They are what a run computes when no two maps, rankings or masks are equal: which of them are
-equal is unknown beforehand. Where the data decide, a declaration is the most that an image can ask for.
+All counts are per image. A run computes that much when no two maps, rankings or masks are equal;
+which of them are equal is unknown beforehand. Where the data decide, a declaration is the most that
+an image can ask for.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class MethodWork:
 class TotalWork:
     """The work per image of a choice of methods and metrics.
 
-    maps: the pass, the methods and their parts.  shared: what metrics share.  scores: everything per map.
+    maps: the pass, the methods and their parts.  shared: the shared parts of metrics.
+    scores: everything per map.
     asked: forwards as the run's ledger counts them: what every map and metric would need alone.
     masks: masks that two metrics of a map both ask for, which run once.
     second: the additional work for an image whose label is not predicted.  once: per model, not per image.
@@ -98,7 +100,7 @@ class DeclaredCounts:
 
     def repeats(self, metric: Metric, method: Method) -> list[tuple[Hashable, MethodWork]]:
         """Return (trace, work) for each time that a metric runs the method again; None is the map's own trace."""
-        if isinstance(method, ExternalMethod):
+        if isinstance(method, ExternalMethod) or not self.applies(metric, method):
             return []
         places = [(metric.name, number) for number in range(metric.repeats(self.plan.protocol))]
         own = method.all_parameters.get(metric.parameter)
@@ -108,7 +110,7 @@ class DeclaredCounts:
         ]
 
     def _variant(self, method: Method, parameter: str, value: object) -> MethodWork:
-        """Return the work of a method with another parameter; none where it does not take that value."""
+        """Return the work of a method with another parameter; none where it refuses that value."""
         key = (method.id, parameter, value)
         if key not in self._variants:
             try:
@@ -124,12 +126,15 @@ class DeclaredCounts:
         return not metric.parameter or metric.parameter in method.all_parameters
 
     def total(self, chosen: Mapping[str, Collection[str]], items: int) -> TotalWork:
-        """Return the work of {method id: metric ids}; items: images of a task, which decide what their traces keep."""
+        """Return the work of {method id: metric ids}.
+
+        items: images of a task; with many of them, traces drop large shared parts.
+        """
         return _Sum(self, chosen, items).total()
 
 
 class _Sum:
-    """Adds up methods and metrics: the shared parts of each trace once, as long as the trace keeps them."""
+    """Adds up methods and metrics: each trace pays for a shared part once, while it keeps it."""
 
     def __init__(self, declared: DeclaredCounts, chosen: Mapping[str, Collection[str]], items: int) -> None:
         self.declared, self.plan = declared, declared.plan
@@ -179,7 +184,10 @@ class _Sum:
         return sum(sum(found) - max(found) for found in counts.values())
 
     def _visit(self, trace: Hashable, work: MethodWork, kept: float = math.inf) -> Counts:
-        """Return what a method costs on a trace, and note its parts; parts of more than `kept` numbers are dropped."""
+        """Return what a method costs on a trace, and note its parts.
+
+        kept: the trace drops parts of more numbers.
+        """
         counts = work.own
         for part in work.parts:
             if (trace, part.name) not in self.there:

@@ -141,7 +141,7 @@ def test_the_plan_of_a_metric_is_what_is_run(metric, method):
 @pytest.mark.parametrize("name", ["resnet-scenes", "vgg-scenes", "abn-scenes"])
 def test_the_plan_of_a_bundled_model_is_what_is_run(name):
     subset = bench.load_subset("scenes-val", limit=2)
-    metrics = ["deletion", "insertion", "average_drop", "complexity", "max_sensitivity"]
+    metrics = ["deletion", "average_drop", "max_sensitivity"]
     plan = make_plan(
         subset, [bench.load_model(name)], ["fast", "-tft*"], metrics, bench.Protocol(sensitivity_draws=2), calibration=0
     )
