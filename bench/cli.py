@@ -46,11 +46,11 @@ if TYPE_CHECKING:
     from bench.board import Board
     from bench.methods import Method
     from bench.models import Explainee
-    from bench.pipeline.cost import Cost
     from bench.pipeline.executors import Executor
     from bench.pipeline.external import ExternalMethod
     from bench.pipeline.plan import Plan
     from bench.pipeline.records import Records
+    from bench.planning.estimate import Cost
 
 app = typer.Typer(
     name="cambench",
@@ -569,8 +569,8 @@ def _check_device(device: str) -> None:
 
 def _announce(plan: Plan, folder: Path, out: Path | None) -> Cost:
     """Say what a run will do, of what is missing in `out`: images, methods, forwards, minutes."""
-    from bench.pipeline.cost import estimate
     from bench.pipeline.plan_command import told
+    from bench.planning.estimate import estimate
 
     with errors.status("Counting what is asked"):
         cost = estimate(plan, "rates", out=out)

@@ -45,6 +45,10 @@ class Counts:
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(a + b for a, b in zip(self.tuple, other.tuple, strict=True)))
 
+    def times(self, images: int) -> Counts:
+        """Return the counts of so many equal images."""
+        return Counts(*(images * count for count in self.tuple))
+
     def copy(self) -> Counts:
         """Return the counts as they stand now."""
         return Counts(*self.tuple)

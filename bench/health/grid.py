@@ -122,7 +122,11 @@ def blurred(method: Method, sigma_224: float) -> Method:
         parameters=settings,
         inner=method,
         inner_models=None,
-        shares="",
+        forwards=0,
+        backwards=0,
+        heads=0,
+        head_backwards=0,
+        parts=(),
     )
 
 

@@ -14,6 +14,7 @@ import torch
 
 from bench.engine.case import Spent
 from bench.engine.prober import Counts
+from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Part, Trace, wait_for
 from bench.errors import BenchError, NotApplicable
 from bench.identity import digest, is_built_in, method_source
@@ -24,6 +25,7 @@ from bench.source_walk import note_source
 
 MethodFunction = Callable[..., torch.Tensor]
 PerModel = int | Callable[[Explainee, Mapping[str, Any]], int]
+Parts = Sequence[SharedPart] | Callable[[Explainee, Mapping[str, Any]], Sequence[SharedPart]]
 PerVariant = str | Callable[[Mapping[str, Any]], str]
 
 FIDELITY = ("official", "paper", "reconstruction", "control", "external", "unstated")
@@ -41,9 +43,10 @@ class Method:
     group: "cam", "gradient", "control", ...  more_groups: others that it can be listed by ("seed").
     fidelity: one of `FIDELITY`.  citation: for a reader.
     needs: "truth" where ground truth is read.  fast: a few forwards.  class_agnostic: the map ignores the target.
-    forwards, backwards, heads: whole forwards and backwards and head replays per image beyond the shared pass: a
-    number, or a function of the model and the parameters (for plans; the true count is measured).
-    shares: name of the shared part that this work is for; methods of a run that share it pay once.
+    forwards, backwards, heads, head_backwards: the method's own work per image, beyond the shared pass and its parts:
+    whole forwards and backwards, replays and backwards of the head. Each is a number, or a function of the model and
+    the parameters (for plans; the true count is measured).
+    parts: the shared parts that it reads, with their work; methods of a run that read the same part pay once.
     parameters: those that differ from the function's defaults.  inner: the method that a wrapper wraps.
     inner_models: where a wrapper runs it, for plans (default: once, on the model itself).
     version: raised by hand when a built-in method's numbers change; part of its id.
@@ -63,9 +66,10 @@ class Method:
     forwards: PerModel = 0
     backwards: PerModel = 0
     heads: PerModel = 0
+    head_backwards: PerModel = 0
     parameters: Mapping[str, Any] = field(default_factory=dict)
     more_groups: tuple[str, ...] = ()
-    shares: str = ""
+    parts: Parts = ()
     inner: Method | None = None
     inner_models: Callable[[Explainee, Mapping[str, Any]], Sequence[Explainee]] | None = None
     version: int = 1
@@ -145,17 +149,23 @@ class Method:
         paid: shared parts that other methods of the plan pay for; this method's is added.
         """
         paid = set() if paid is None else paid
+        own, parts = self.declared_work(model)
+        unpaid = [part for part in parts if part.name not in paid]
+        paid |= {part.name for part in unpaid}
+        return sum((part.counts for part in unpaid), own)
+
+    def declared_work(self, model: Explainee) -> tuple[Counts, tuple[SharedPart, ...]]:
+        """Return the method's own work per image beyond the pass, and the shared parts that it reads."""
         given = self.all_parameters
-        inner = Counts()
+        declared = (self.forwards, self.backwards, self.heads, self.head_backwards)
+        own = Counts(*(count(model, given) if callable(count) else count for count in declared))
+        parts = {part.name: part for part in (self.parts(model, given) if callable(self.parts) else self.parts)}
         if self.inner is not None and self.inner_models is None:
-            inner = self.inner.planned(model, paid)
+            work, read = self.inner.declared_work(model)
+            own, parts = own + work, parts | {part.name: part for part in read}
         elif self.inner is not None and self.inner_models is not None:  # elsewhere, where nothing is shared
-            inner = sum((self.inner.planned(place) for place in self.inner_models(model, given)), inner)
-        if self.shares in paid:
-            return inner
-        paid |= {self.shares} - {""}
-        counts = (c(model, given) if callable(c) else c for c in (self.forwards, self.backwards, self.heads))
-        return Counts(*counts) + inner
+            own = sum((self.inner.planned(place) for place in self.inner_models(model, given)), own)
+        return own, tuple(parts.values())
 
     def facts(self) -> dict[str, Any]:
         """Return what run.json and `cambench list` say of the method."""
@@ -295,8 +305,9 @@ def register_method(
     forwards: PerModel = 0,
     backwards: PerModel = 0,
     heads: PerModel = 0,
+    head_backwards: PerModel = 0,
     more_groups: tuple[str, ...] = (),
-    shares: str = "",
+    parts: Parts = (),
     varies: str = "",
     wraps: str = "",
     inner_models: Callable[[Explainee, Mapping[str, Any]], Sequence[Explainee]] | None = None,
@@ -339,9 +350,10 @@ def register_method(
             forwards=forwards,
             backwards=backwards,
             heads=heads,
+            head_backwards=head_backwards,
             more_groups=more_groups,
             inner_models=inner_models,
-            shares=shares,
+            parts=parts,
             version=version,
             varies=varies,
             reference=reference,

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from bench.engine.shared_parts import GRADIENTS
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
 from bench.methods.base import register_method
@@ -29,6 +30,7 @@ def weighted(weights: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
     fidelity="official",
     citation="Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, eq. 2",
     heads=3,
+    parts=(GRADIENTS,),
 )
 def cam(trace: Trace) -> torch.Tensor:
     """sum_k w_ck A_k with the weights of the linear layer after global average pooling; signed, no ReLU. [B,H,W].
@@ -59,6 +61,7 @@ def _linear(trace: Trace) -> bool:
     group="cam",
     fidelity="official",
     citation="Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks, ICCV 2017, eq. 1-2",
+    parts=(GRADIENTS,),
 )
 def grad_cam(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = mean_ij G_k. [B,H,W], >= 0."""
@@ -75,6 +78,7 @@ def grad_cam_weights(trace: Trace) -> torch.Tensor:
     group="cam",
     fidelity="official",
     citation="Chattopadhay et al., Grad-CAM++, WACV 2018, eq. 10-19",
+    parts=(GRADIENTS,),
 )
 def grad_cam_pp(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = sum_ij alpha_ij ReLU(G_ij), alpha = G^2 / (2 G^2 + sum_ab A_ab G^3). [B,H,W], >= 0.
@@ -104,6 +108,7 @@ def _pp_weights(a: torch.Tensor, first: torch.Tensor, second: torch.Tensor, thir
     citation="Omeiza et al., Smooth Grad-CAM++, arXiv:1908.01224, eq. 3-5, defaults of torchcam",
     forwards=lambda _, p: p["samples"],
     heads=lambda _, p: p["samples"],
+    head_backwards=lambda _, p: p["samples"],
 )
 def smooth_grad_cam_pp(trace: Trace, *, samples: int = 4, std: float = 0.3) -> torch.Tensor:
     """Grad-CAM++ of A with G, G^2 and G^3 averaged over images x + std*N(0,1), in normalised space. [B,H,W], >= 0.
@@ -127,6 +132,7 @@ def smooth_grad_cam_pp(trace: Trace, *, samples: int = 4, std: float = 0.3) -> t
     group="cam",
     fidelity="official",
     citation="Fu et al., Axiom-based Grad-CAM, BMVC 2020, eq. 8",
+    parts=(GRADIENTS,),
 )
 def xgrad_cam(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = sum_ij A_ij G_ij / sum_ij A_ij. [B,H,W], >= 0; a silent channel has weight 0."""
@@ -143,6 +149,8 @@ def xgrad_cam(trace: Trace) -> torch.Tensor:
     fidelity="official",
     citation="Cai, CAMs as Shapley Value-based Explainers, arXiv:2501.06261, and the author's code in pytorch-grad-cam",
     heads=1,
+    head_backwards=2,
+    parts=(GRADIENTS,),
 )
 def shapley_cam(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = mean_ij(G - (H A)/2), H the Hessian of the logit S_c in A. [B,H,W], >= 0.
@@ -161,6 +169,7 @@ def shapley_cam(trace: Trace) -> torch.Tensor:
     fidelity="official",
     citation="Zhang et al., Finer-CAM, CVPR 2025, arXiv:2501.11309, and the authors' code",
     heads=1,
+    head_backwards=1,
 )
 def finer_cam(
     trace: Trace, *, gamma: float = 0.6, classes: int = 3, weights: Literal["mean", "softmax"] = "mean"
@@ -195,6 +204,7 @@ def similar_classes(trace: Trace, count: int) -> torch.Tensor:
     group="cam",
     fidelity="official",
     citation="Draelos and Carin, HiResCAM, arXiv:2011.08891, eq. 4",
+    parts=(GRADIENTS,),
 )
 def hires_cam(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k G_k * A_k), element by element. [B,H,W], >= 0."""
@@ -206,6 +216,7 @@ def hires_cam(trace: Trace) -> torch.Tensor:
     group="cam",
     fidelity="official",
     citation="Jiang et al., LayerCAM, IEEE TIP 2021, eq. 5-7",
+    parts=(GRADIENTS,),
 )
 def layer_cam(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k ReLU(G_k) * A_k), element by element, of the one explained layer. [B,H,W], >= 0."""
@@ -232,6 +243,7 @@ def eigen_cam(trace: Trace) -> torch.Tensor:
     group="cam",
     fidelity="reconstruction",
     citation="after pytorch-grad-cam's EigenGradCAM (no paper), which centres and fixes no sign",
+    parts=(GRADIENTS,),
 )
 def eigen_grad_cam(trace: Trace) -> torch.Tensor:
     """As eigen_cam, of G * A. [B,H,W]."""

@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 
+from bench.engine.prober import Counts
+from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
 from bench.methods.base import register_method
 from bench.methods.references import NAMES, Reference, chosen_reference, reference_images
 from bench.methods.rules import ELEMENTWISE, Operation, Rules, alive, on_first, run
 from bench.methods.variants import write_value
+from bench.models.explainee import Explainee
 
 SUMS = ("add", "iadd", "radd", "sub", "isub", "rsub", "cat", "concat", "stack")
 NOT_LINEAR = ("softmax", "log_softmax", "layer_norm", "group_norm", "instance_norm", "normalize", "norm", "var", "std")
@@ -98,14 +101,18 @@ class RescaleRules(Rules):
         return function(*args, **kwargs)
 
 
+def _against(model: Explainee, name: Reference) -> SharedPart:
+    """Return the declared part of `rescaled`: images and references in one batch."""
+    return SharedPart(f"deep_lift {write_value(name)}", Counts(forwards=2, backwards=2), model.size**2)
+
+
 @register_method(
     "deep_lift",
     group="gradient",
     fidelity="paper",
     citation="Shrikumar et al., Learning Important Features Through Propagating Activation Differences, ICML 2017, "
     "rescale rule (as Captum, whose max pooling loses windows that overlap)",
-    forwards=2,
-    backwards=2,
+    parts=lambda model, p: [_against(model, p["reference"])],
     reference=chosen_reference,
 )
 def deep_lift(trace: Trace, *, reference: Reference = "baseline") -> torch.Tensor:
@@ -122,8 +129,7 @@ def deep_lift(trace: Trace, *, reference: Reference = "baseline") -> torch.Tenso
     group="gradient",
     fidelity="paper",
     citation="Lundberg and Lee, A Unified Approach to Interpreting Model Predictions, NeurIPS 2017 (Deep SHAP)",
-    forwards=2 * len(NAMES),
-    backwards=2 * len(NAMES),
+    parts=lambda model, _: [_against(model, name) for name in NAMES],
 )
 def deep_lift_shap(trace: Trace) -> torch.Tensor:
     """The mean of deep_lift over the references: baseline, black, white, blur, noise. [B,H,W], signed."""

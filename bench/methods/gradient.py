@@ -5,12 +5,18 @@ Points of all images are packed into full batches; integrated gradients is Captu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
+from bench.engine.prober import Counts
+from bench.engine.shared_parts import INPUT_GRADIENTS, SharedPart
 from bench.engine.trace import Trace
 from bench.methods.base import register_method
 from bench.methods.references import NAMES, Reference, chosen_reference, reference_images
 from bench.methods.sampling import at_least, enumerate_by_image, gradients_at, normal, per_image, spread
+from bench.models.explainee import Explainee
 
 
 @register_method(
@@ -18,8 +24,7 @@ from bench.methods.sampling import at_least, enumerate_by_image, gradients_at, n
     group="gradient",
     fidelity="official",
     citation="Simonyan et al., Deep Inside Convolutional Networks, arXiv:1312.6034, section 3.1",
-    forwards=1,
-    backwards=1,
+    parts=(INPUT_GRADIENTS,),
 )
 def saliency(trace: Trace) -> torch.Tensor:
     """max over colour channels of |dS_c/dx|. [B,H,W], >= 0."""
@@ -31,8 +36,7 @@ def saliency(trace: Trace) -> torch.Tensor:
     group="gradient",
     fidelity="paper",
     citation="Shrikumar et al., Not Just a Black Box, arXiv:1605.01713",
-    forwards=1,
-    backwards=1,
+    parts=(INPUT_GRADIENTS,),
     reference="zero",  # the difference to an input of zeros, after normalisation
 )
 def input_x_gradient(trace: Trace) -> torch.Tensor:
@@ -111,14 +115,20 @@ def idgi(trace: Trace, *, reference: Reference = "baseline", steps: int = 50) ->
     return maps
 
 
+def _noisy(model: Explainee, p: Mapping[str, Any]) -> list[SharedPart]:
+    """Return the declared part of `noisy_gradients`."""
+    samples = p["samples"]
+    counts = Counts(forwards=samples, backwards=samples)
+    return [SharedPart(f"noisy gradients {samples} {p['std']!r}", counts, 2 * 3 * model.size**2)]
+
+
 @register_method(
     "smooth_grad",
     group="gradient",
     fidelity="official",
     citation="Smilkov et al., SmoothGrad, arXiv:1706.03825, and the authors' code",
     fast=False,
-    forwards=lambda _, p: p["samples"],
-    backwards=lambda _, p: p["samples"],
+    parts=_noisy,
 )
 def smooth_grad(trace: Trace, *, samples: int = 25, std: float = 0.15) -> torch.Tensor:
     """sum over colour channels of |mean of dS_c/dx at x + noise|. [B,H,W], >= 0.
@@ -137,8 +147,7 @@ def smooth_grad(trace: Trace, *, samples: int = 25, std: float = 0.15) -> torch.
     citation="Adebayo et al., Local Explanation Methods for Deep Neural Networks Lack Sensitivity to Parameter "
     "Values, ICLR workshop 2018",
     fast=False,
-    forwards=lambda _, p: p["samples"],
-    backwards=lambda _, p: p["samples"],
+    parts=_noisy,
 )
 def var_grad(trace: Trace, *, samples: int = 25, std: float = 0.15) -> torch.Tensor:
     """sum over colour channels of the variance of dS_c/dx over the noisy images of smooth_grad. [B,H,W], >= 0."""

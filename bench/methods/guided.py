@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 
+from bench.engine.prober import Counts
+from bench.engine.shared_parts import GRADIENTS, SharedPart
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
 from bench.methods.base import register_method
 from bench.methods.cam import grad_cam
 from bench.methods.rules import ACTIVATIONS, GATES, Operation, Rules, on_first, run
+from bench.models.explainee import Explainee
 
 
 class Rectified(torch.autograd.Function):
@@ -80,13 +83,17 @@ def positive_only(trace: Trace, method: str, gate: bool) -> torch.Tensor:
     return trace.shared(f"{method} gradient", make)
 
 
+def _changed_gradient(model: Explainee, method: str) -> SharedPart:
+    """Return the declared part of `positive_only`."""
+    return SharedPart(f"{method} gradient", Counts(forwards=1, backwards=1), 3 * model.size**2)
+
+
 @register_method(
     "guided_backprop",
     group="gradient",
     fidelity="official",
     citation="Springenberg et al., Striving for Simplicity, ICLR workshop 2015, section 3.4 (as Captum)",
-    forwards=1,
-    backwards=1,
+    parts=lambda model, _: [_changed_gradient(model, "guided_backprop")],
 )
 def guided_backprop(trace: Trace) -> torch.Tensor:
     """sum over colour channels of dS_c/dx where every ReLU sends back max(g,0) * 1[input > 0]. [B,H,W], signed.
@@ -101,8 +108,7 @@ def guided_backprop(trace: Trace) -> torch.Tensor:
     group="gradient",
     fidelity="official",
     citation="Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014 (as Captum)",
-    forwards=1,
-    backwards=1,
+    parts=lambda model, _: [_changed_gradient(model, "deconvnet")],
 )
 def deconvnet(trace: Trace) -> torch.Tensor:
     """sum over colour channels of dS_c/dx where every ReLU sends back max(g,0), open or not. [B,H,W], signed."""
@@ -114,8 +120,7 @@ def deconvnet(trace: Trace) -> torch.Tensor:
     group="gradient",
     fidelity="paper",
     citation="Selvaraju et al., Grad-CAM, ICCV 2017, section 3.2",
-    forwards=1,
-    backwards=1,
+    parts=lambda model, _: [GRADIENTS, _changed_gradient(model, "guided_backprop")],
 )
 def guided_grad_cam(trace: Trace) -> torch.Tensor:
     """guided_backprop * grad_cam, element by element (Grad-CAM upsampled bilinearly, as in the paper). [B,H,W]."""

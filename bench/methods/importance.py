@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 
-from bench.engine.prober import Job, blend, probability
+from bench.engine.prober import Counts, Job, blend, probability
+from bench.engine.shared_parts import GRADIENTS, SharedPart
 from bench.engine.trace import Trace
 from bench.methods.base import register_method
 from bench.methods.cam import weighted
 from bench.methods.references import MASK_COLOUR, Reference, chosen_reference, reference_images
 from bench.methods.variants import write_value
+from bench.models.explainee import Explainee
 
 CONSTANT = "constant channels are skipped"
 
@@ -40,14 +43,25 @@ def channel_drops(trace: Trace, instead: torch.Tensor | None = None) -> torch.Te
     return trace.target_logits[:, None] - trace.without_channels(instead)
 
 
+def _fmi_parts(model: Explainee, p: Mapping[str, Any]) -> list[SharedPart]:
+    """Return the declared parts of `a_fmi`: the reference's pass, and the drops of all channels."""
+    name, replace = write_value(p["reference"]), p["replace"]
+    _, channels, height, width = model.probe_shape
+    return [
+        SharedPart(f"reference {name}", Counts(forwards=1), 3 * model.size**2 + channels * height * width),
+        SharedPart(
+            f"a_fmi {replace} {name if replace == 'reference' else ''}", Counts(head_forwards=channels), channels
+        ),
+    ]
+
+
 @register_method(
     "a_fmi",
     group="cam",
     more_groups=("seed",),
     fidelity="reconstruction",
     citation="after Zhang et al., A-FMI: feature map importance, arXiv:2104.05527; formulas reconstructed",
-    forwards=1,
-    heads=lambda model, _: model.probe_shape[1],
+    parts=_fmi_parts,
     reference=lambda p: chosen_reference(p) if p["replace"] == "reference" else "",
 )
 def a_fmi(
@@ -95,14 +109,19 @@ def _reciprocal_sums(difference: torch.Tensor) -> torch.Tensor:
     return torch.where(usable, 1 / torch.where(usable, sums, 1.0), 0.0)
 
 
+def score_cam_part(model: Explainee) -> SharedPart:
+    """Return the declared part of `score_cam_weights`: at most one forward per channel."""
+    channels = model.probe_shape[1]
+    return SharedPart("score_cam weights", Counts(forwards=channels), channels, varies=CONSTANT)
+
+
 @register_method(
     "score_cam",
     group="cam",
     fidelity="official",
     citation="Wang et al., Score-CAM, CVPRW 2020, eq. 5-7, and the authors' code",
     fast=False,
-    forwards=lambda model, _: model.probe_shape[1],
-    shares="score_cam weights",
+    parts=lambda model, _: [score_cam_part(model)],
     varies=CONSTANT,
     reference="baseline",
 )
@@ -142,6 +161,7 @@ def masked_probabilities(trace: Trace, channels: torch.Tensor) -> torch.Tensor:
     more_groups=("seed",),
     fidelity="paper",
     citation="Zeng et al., Abs-CAM, arXiv:2207.03648, phase 1",
+    parts=(GRADIENTS,),
 )
 def abs_cam_init(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = mean_ij |G_k|: Abs-CAM's first phase. [B,H,W], >= 0.
@@ -163,8 +183,7 @@ def absolute_weights(trace: Trace) -> torch.Tensor:
     fidelity="reconstruction",
     citation="after Zeng et al., Abs-CAM, arXiv:2207.03648; phase 2 reconstructed",
     fast=False,
-    forwards=lambda model, _: model.probe_shape[1],
-    shares="score_cam weights",
+    parts=lambda model, p: [score_cam_part(model), *([GRADIENTS] if p["form"] == "activations" else [])],
     varies=CONSTANT,
     reference="baseline",
 )
@@ -197,6 +216,7 @@ def sum_of_masks(trace: Trace, weights: torch.Tensor) -> torch.Tensor:
     citation="after Zeng et al., Abs-CAM, arXiv:2207.03648; element-wise reading of phase 2",
     fast=False,
     forwards=lambda model, _: model.probe_shape[1],
+    parts=(GRADIENTS,),
     varies=CONSTANT,
     reference="baseline",
 )

@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from bench.engine.prober import Prober
+from bench.engine.prober import Counts, Prober
+from bench.engine.shared_parts import INPUT_GRADIENTS, SharedPart
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
 from bench.methods.base import Method, register_method
@@ -27,8 +28,7 @@ DEEP = 2
     group="cam",
     fidelity="reconstruction",
     citation="Jiang et al., LayerCAM, IEEE TIP 2021, eq. 9 as torchcam quotes it; the authors' code has no fusion",
-    forwards=1,
-    backwards=1,
+    parts=lambda model, p: [SharedPart(f"taps {' '.join(model.layers(p['layers']))}", Counts(forwards=1, backwards=1))],
 )
 def layer_cam_fused(trace: Trace, *, layers: str = "auto") -> torch.Tensor:
     """max over layers of Up(N_l), N_l = L_l / max L_l, L_l = ReLU(sum_k ReLU(G_k) * A_k) at layer l. [B,H,W] in [0,1].
@@ -69,7 +69,6 @@ def _places(model: Explainee, layers: str) -> list[Explainee]:
     fidelity="reconstruction",
     citation="the mean over layers of pytorch-grad-cam, and the maximum of LayerCAM, around any method",
     forwards=lambda model, p: len(_places(model, p["layers"])),
-    heads=lambda model, p: len(_places(model, p["layers"])),
     inner_models=lambda model, p: _places(model, p["layers"]),
 )
 def fused(
@@ -93,8 +92,9 @@ def fused(
     group="cam",
     fidelity="official",
     citation="Srinivas and Fleuret, Full-Gradient Representation, NeurIPS 2019, eq. 5, and the authors' code",
-    forwards=2,
-    backwards=2,
+    forwards=1,
+    backwards=1,
+    parts=(INPUT_GRADIENTS,),
     reference="zero",  # its input term
 )
 def full_grad(trace: Trace) -> torch.Tensor:

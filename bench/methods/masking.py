@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from bench.engine.prober import Job, blend, gaussian_blur, probability, target_log_odds
+from bench.engine.shared_parts import GRADIENTS
 from bench.engine.trace import Trace
 from bench.methods.base import register_method
 from bench.methods.cam import grad_cam_weights, weighted
@@ -43,6 +44,7 @@ def _group_forwards(model: Explainee, groups: int) -> int:
     citation="Zhang et al., Group-CAM, arXiv:2103.13859, and the authors' code as first released",
     fast=False,
     forwards=lambda model, p: _group_forwards(model, p["groups"]),
+    parts=(GRADIENTS,),
     varies="groups without positive part are dropped",
     reference="blur",
 )

@@ -6,11 +6,12 @@ from typing import Literal
 
 import torch
 
+from bench.engine.shared_parts import GRADIENTS
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
 from bench.methods.base import register_method
 from bench.methods.cam import grad_cam_pp_weights, grad_cam_weights, weighted
-from bench.methods.importance import min_max, score_cam_weights
+from bench.methods.importance import min_max, score_cam_part, score_cam_weights
 from bench.models.affinity import refined
 from bench.models.explainee import untouched
 
@@ -24,7 +25,7 @@ WEIGHTS = {"grad_cam": grad_cam_weights, "grad_cam_pp": grad_cam_pp_weights, "sc
     more_groups=("seed",),
     fidelity="reconstruction",
     citation="after Liang, Li and Jiang, SA-CAM, Neurocomputing 490, 2022; formulas reconstructed",
-    forwards=lambda model, p: model.probe_shape[1] if p["base"] == "score_cam" else 0,
+    parts=lambda model, p: [score_cam_part(model) if p["base"] == "score_cam" else GRADIENTS],
     reference=lambda p: "baseline" if p["base"] == "score_cam" else "",
 )
 def sa_cam(
@@ -59,6 +60,7 @@ def attention(activations: torch.Tensor, tau: float) -> torch.Tensor:
     group="cam",
     fidelity="reconstruction",
     citation="after Liang, Li and Jiang, SA-CAM, Neurocomputing 490, 2022; training and formulas reconstructed",
+    parts=(GRADIENTS,),
 )
 def sa_cam_trained(trace: Trace, *, lambda_: float = 1.0) -> torch.Tensor:
     """SA-CAM with trained queries and keys: ReLU(sum_k w_k (A_k + lambda * P a_k)). [B,H,W], >= 0.

@@ -13,8 +13,14 @@ from typing import Literal
 import torch
 
 from bench.engine.attention import Attention, attention, attention_gradients, block_gradients
+from bench.engine.prober import Counts
+from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
 from bench.methods.base import register_method
+
+ATTENTION = SharedPart("attention", Counts(forwards=1))
+ATTENTION_GRADIENTS = SharedPart("attention gradients", Counts(backwards=1))
+"""What `attention` and `attention_gradients` cost; traces keep both, whatever their size."""
 
 
 @register_method(
@@ -23,7 +29,7 @@ from bench.methods.base import register_method
     fidelity="paper",
     citation="Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL 2020 (their baseline, raw attention)",
     class_agnostic=True,
-    forwards=1,
+    parts=(ATTENTION,),
 )
 def raw_attention(trace: Trace) -> torch.Tensor:
     """The row of the last attention before the head, mean over heads. [B,H,W], >= 0.
@@ -41,7 +47,7 @@ def raw_attention(trace: Trace) -> torch.Tensor:
     fidelity="official",
     citation="Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL 2020, section 3 (attention_flow)",
     class_agnostic=True,
-    forwards=1,
+    parts=(ATTENTION,),
 )
 def attention_rollout(trace: Trace) -> torch.Tensor:
     """The row of prod_l (0.5 I + 0.5 mean_heads A^l), the last layer leftmost. [B,H,W], >= 0.
@@ -57,8 +63,7 @@ def attention_rollout(trace: Trace) -> torch.Tensor:
     group="attention",
     fidelity="paper",
     citation="Chefer, Gur and Wolf, Generic Attention-model Explainability, ICCV 2021, eq. 5-6",
-    forwards=1,
-    backwards=1,
+    parts=(ATTENTION, ATTENTION_GRADIENTS),
 )
 def gradient_rollout(trace: Trace) -> torch.Tensor:
     """The row of R - I: R = I, then for each layer R <- R + mean_heads((dS_c/dA * A)+) R. [B,H,W], >= 0.
@@ -84,8 +89,8 @@ def gradient_rollout(trace: Trace) -> torch.Tensor:
     fidelity="official",
     citation="Bousselham et al., LeGrad: An Explainability Method for Vision Transformers via Feature Formation "
     "Sensitivity, ICCV 2025, arXiv:2404.03214 (WalBouss/LeGrad)",
-    forwards=1,
     backwards=1,
+    parts=(ATTENTION,),
 )
 def legrad(trace: Trace, *, layers: int = 0, token: Literal["mean", "model"] = "mean") -> torch.Tensor:
     """mean over layers l, heads and query tokens of ReLU(d s^l / dA^l). [B,H,W], >= 0.

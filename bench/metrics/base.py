@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench.engine.prober import Counts
+from bench.engine.shared_parts import SharedPart
 from bench.errors import BenchError, suggestions
 from bench.identity import digest, is_built_in
 from bench.protocol import Protocol
@@ -89,10 +89,16 @@ class Metric:
     calibrates: bool = False  # also run on the calibration part, where the board chooses thresholds
     # forwards per image, given the protocol and the pixels; an upper bound, since equal images are run once
     forwards: Callable[[Protocol, int], int] = lambda *_: 0
-    # how many times the method is run again, per image
+    # of these, cuts 0, 1, ... of unit(L) that mask the image, which metrics of one map share
+    masks: Callable[[Protocol], int] = lambda _: 0
+    # how many times the method is run again, per image: each time on a trace of its own, which all methods share
     repeats: Callable[[Protocol], int] = lambda _: 0
-    # what all methods share: made once per image, whatever their number
-    shared: Callable[[Protocol], Counts] = lambda _: Counts()
+    # or on the clean image, with these values of `parameter`, but for the method's own
+    settings: Callable[[Protocol], tuple[Any, ...]] = lambda _: ()
+    # what is made once per image, whatever the number of methods; not the gradients that methods read there
+    shared: Callable[[Protocol], Sequence[SharedPart]] = lambda _: ()
+    # lengths of the values that are vectors, given the protocol and the pixels
+    lengths: Callable[[Protocol, int], Mapping[str, int]] = lambda *_: {}
     standard: bool = True
     parameter: str = ""
     paints: str = ""
@@ -160,8 +166,11 @@ def register_metric(
     calibrates: bool = False,
     scale_free: bool | None = None,
     forwards: Callable[[Protocol, int], int] | Callable[[Protocol], int] | int = 0,
+    masks: Callable[[Protocol], int] = lambda _: 0,
     repeats: Callable[[Protocol], int] | int = 0,
-    shared: Callable[[Protocol], Counts] = lambda _: Counts(),
+    settings: Callable[[Protocol], tuple[Any, ...]] = lambda _: (),
+    shared: Callable[[Protocol], Sequence[SharedPart]] = lambda _: (),
+    lengths: Callable[[Protocol, int], Mapping[str, int]] = lambda *_: {},
     standard: bool = True,
     parameter: str = "",
     paints: str = "",
@@ -205,8 +214,11 @@ def register_metric(
                 version=version,
                 calibrates=calibrates,
                 forwards=_per_frame(forwards),
+                masks=masks,
                 repeats=_counted(repeats),
+                settings=settings,
                 shared=shared,
+                lengths=lengths,
                 standard=standard,
                 parameter=parameter,
                 paints=paints,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from bench.engine.case import Case
-from bench.engine.prober import Counts
 from bench.metrics import agreement
 from bench.metrics.base import Scores, Value, register_metric
 
@@ -38,7 +37,6 @@ def discriminability(case: Case) -> Scores:
     family="localization",
     needs=("masks", "others", "method"),
     repeats=1,
-    shared=lambda _: Counts(0, 0, 1, 1),
     standard=False,
     values={"map_contrast": Value("Rank correlation of the two classes' maps", better="lower", lower=-1, upper=1)},
 )

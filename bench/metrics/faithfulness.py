@@ -8,6 +8,7 @@ import torch
 
 from bench.engine.case import Case
 from bench.engine.prober import Counts, probability, target_log_odds
+from bench.engine.shared_parts import PASS, SharedPart
 from bench.errors import BenchError
 from bench.metrics.base import Scores, Value, register_metric
 from bench.protocol import Fields, Protocol
@@ -44,6 +45,23 @@ def between(p: Protocol, pixels: int) -> int:
     return len(cuts(features_of(p, pixels), p)) - 2
 
 
+def _lengths(name: str, p: Protocol, pixels: int) -> dict[str, int]:
+    """Return the declared length of a curve: its points, less the ends that the protocol leaves out."""
+    return {f"{name}_curve": between(p, pixels) + {"both": 2, "last": 1, "none": 0}[p.curve_ends]}
+
+
+def _empty_image(p: Protocol) -> SharedPart:
+    """Return the declared part of `Background.empty_logits`: one colour per model, or one per image."""
+    return SharedPart("empty image", Counts(forwards=1), once=p.removed != "minimum")
+
+
+def _insertion_start(p: Protocol) -> SharedPart:
+    """Return the declared part of `_start`."""
+    if p.insertion_start == "baseline":
+        return _empty_image(p)
+    return SharedPart(f"start of insertion: {p.insertion_start}", Counts(forwards=1))
+
+
 def area_under(
     curve: torch.Tensor, taken: list[int], rule: str = "fraction", everything: int | None = None
 ) -> torch.Tensor:
@@ -75,7 +93,8 @@ INSERTION_START = "Insertion start"
     family="faithfulness",
     reads=("score", "baseline", "tie_rule", "steps", *CURVE_FIELDS[:6]),
     forwards=between,
-    shared=lambda p: Counts(1) if p.removed == "minimum" else Counts(),
+    shared=lambda p: (PASS, _empty_image(p)),
+    lengths=lambda p, pixels: _lengths("deletion", p, pixels),
     under=_unbounded,
     paints="removed",
     values={
@@ -105,6 +124,8 @@ def deletion(case: Case) -> Scores:
         *CURVE_FIELDS,
     ),
     forwards=between,
+    shared=lambda p: (PASS, _insertion_start(p)),
+    lengths=lambda p, pixels: _lengths("insertion", p, pixels),
     under=_unbounded,
     paints="insertion_start",
     values={
@@ -157,6 +178,7 @@ def curve_scores(
     family="faithfulness",
     reads=("score", "baseline", "thresholds", "removed"),
     forwards=1,
+    masks=lambda _: 1,
     paints="removed",
     values={
         "average_drop": Value("Average drop", better="lower", lower=0, upper=1),

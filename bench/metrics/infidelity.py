@@ -6,6 +6,7 @@ import torch
 
 from bench.engine.case import Case
 from bench.engine.prober import Counts, Job, minus
+from bench.engine.shared_parts import SharedPart
 from bench.metrics.base import Scores, Value, register_metric
 
 
@@ -13,7 +14,7 @@ from bench.metrics.base import Scores, Value, register_metric
     "infidelity",
     family="faithfulness",
     reads=("infidelity_sigma", "infidelity_draws"),
-    shared=lambda p: Counts(p.infidelity_draws),
+    shared=lambda p: [SharedPart("infidelity", Counts(forwards=p.infidelity_draws))],
     standard=False,
     values={"infidelity": Value("Infidelity", better="lower", lower=0)},
 )

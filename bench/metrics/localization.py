@@ -93,6 +93,7 @@ def energy_pointing_game(case: Case) -> Scores:
         *("box_shapes", "box_choice", "box_edges", "box_tau_from"),
     ),
     calibrates=True,
+    lengths=lambda p, _: {"box_iou": p.box_taus},
     values={
         "box_iou": Value(
             "Best box IoU by tau", better="higher", reduce="box_accuracy", lower=0, upper=1, derived="box_accuracy"
@@ -222,6 +223,7 @@ def box_iou(first: Array, second: Array, end: int = 0) -> Array:
     family="localization",
     needs=("masks",),
     reads=("tie_rule", "pixel_bins", "localization_map"),
+    lengths=lambda p, _: {"pixel_histogram": 2 * p.pixel_bins},
     values={
         "pixel_ap": Value("Pixel average precision", better="higher", ranked=True, lower=0, upper=1),
         "pixel_histogram": Value(

@@ -16,6 +16,7 @@ from bench.metrics.base import Scores, Value, register_metric
     family="faithfulness",
     reads=("score", "tie_rule", "road_fractions", "road_noise"),
     forwards=lambda p: 2 * len(p.road_fractions),
+    lengths=lambda p, _: dict.fromkeys(("road_morf_curve", "road_lerf_curve"), len(p.road_fractions)),
     standard=False,
     under=lambda p, value: dataclasses.replace(value, lower=None, upper=None) if p.score == "logit" else value,
     values={

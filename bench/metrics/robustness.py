@@ -12,6 +12,7 @@ import torch
 from bench.engine.attacks import fgsm, loss_gradient, pgd, pixels_of, uniform_noise
 from bench.engine.case import Case
 from bench.engine.prober import Counts
+from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
 from bench.metrics import agreement
 from bench.metrics.base import OUTSIDE, Scores, Value, register_metric
@@ -38,12 +39,16 @@ def _values() -> dict[str, Value]:
     return values
 
 
-def _attack_work(p: Protocol) -> Counts:
+def _attack_work(p: Protocol) -> list[SharedPart]:
     """Return what making the attacked images and their traces takes, whatever the number of methods."""
     sizes = len(p.attack_eps_255)
     gradients = 1 + sizes * (p.pgd_steps - 1)
-    traces = len(ATTACKS) * sizes
-    return Counts(gradients + traces, gradients, traces, traces)
+    passes = len(ATTACKS) * sizes
+    return [SharedPart("attacked images", Counts(forwards=gradients + passes, backwards=gradients))]
+
+
+def _curve_lengths(p: Protocol, _: int) -> dict[str, int]:
+    return {name: len(p.attack_eps_255) for name, value in _values().items() if value.reduce == "curve"}
 
 
 @register_metric(
@@ -53,6 +58,7 @@ def _attack_work(p: Protocol) -> Counts:
     reads=("tie_rule", "ssim_window", "ssim_sigma", "top_share", "attack_eps_255", "pgd_steps", "pgd_step"),
     repeats=lambda p: len(ATTACKS) * len(p.attack_eps_255),
     shared=_attack_work,
+    lengths=_curve_lengths,
     standard=False,
     values=_values(),
 )
@@ -120,7 +126,7 @@ def _attacked(case: Case, attack: str, eps: float) -> Trace:
     needs=("method",),
     reads=("sensitivity_radius", "sensitivity_draws"),
     repeats=lambda p: p.sensitivity_draws,
-    shared=lambda p: Counts(p.sensitivity_draws, 0, p.sensitivity_draws, p.sensitivity_draws),
+    shared=lambda p: [SharedPart("shaken images", Counts(forwards=p.sensitivity_draws))],
     standard=False,
     values={"max_sensitivity": Value("Max-sensitivity", better="lower", lower=0)},
 )

@@ -12,6 +12,7 @@ import torch
 from bench.engine.case import Case
 from bench.engine.prober import Counts
 from bench.engine.randomised import randomised
+from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
 from bench.metrics import agreement
 from bench.metrics.base import Scores, Value, register_metric
@@ -29,7 +30,8 @@ def _networks(p: Protocol) -> int:
     needs=("method",),
     reads=("ssim_window", "ssim_sigma", "sanity_stages", "sanity_seeds"),
     repeats=lambda p: _networks(p) + 1,
-    shared=lambda p: Counts(_networks(p), 0, _networks(p) + 1, _networks(p) + 1),
+    shared=lambda p: [SharedPart("randomised networks", Counts(forwards=_networks(p)))],
+    lengths=lambda p, _: dict.fromkeys(("sanity_ssim_curve", "sanity_spearman_curve"), p.sanity_stages),
     standard=False,
     values={
         "sanity_ssim": Value("SSIM after randomising", better="lower", lower=-1, upper=1),
@@ -101,7 +103,7 @@ def _other_class(trace: Trace) -> Trace | None:
     needs=("method",),
     parameter="reference",
     reads=("ssim_window", "ssim_sigma", "references"),
-    repeats=lambda p: len(p.references) - 1,
+    settings=lambda p: p.references,
     standard=False,
     values={
         "reference_spearman": Value("Rank correlation between references", better="higher", lower=-1, upper=1),

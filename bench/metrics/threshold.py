@@ -17,6 +17,8 @@ from bench.metrics.localization import thresholds
     family="threshold",
     reads=("score", "baseline", "tie_rule", "thresholds", "removed"),
     forwards=lambda p: p.thresholds,
+    masks=lambda p: p.thresholds,
+    lengths=lambda p, _: dict.fromkeys(("threshold_p", "threshold_area", "threshold_log_odds"), p.thresholds),
     paints="removed",
     values={
         "tft_q": Value("Best gain q by a threshold", lower=0, upper=1),

@@ -1,4 +1,4 @@
-"""The plan of a run: what is computed, and in which tasks; what that costs says `cost`."""
+"""The plan of a run: what is computed, and in which tasks; `bench.planning` estimates its cost."""
 
 from __future__ import annotations
 

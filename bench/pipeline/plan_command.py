@@ -17,8 +17,8 @@ from bench.errors import BenchError
 from bench.terminal import console, errors, said_bytes, say
 
 if TYPE_CHECKING:
-    from bench.pipeline.cost import Cost, Each, Measure, ModelCost
     from bench.pipeline.plan import Plan
+    from bench.planning.estimate import Cost, Each, Measure, ModelCost
 
 Command = Callable[..., None]
 Plans = Callable[..., list["Plan"]]
@@ -96,9 +96,9 @@ def show(
     as_json: bool,
 ) -> None:
     """Estimate and print."""
-    from bench.pipeline.cost import estimate
     from bench.pipeline.precision import decided, remembered
     from bench.pipeline.records import Store
+    from bench.planning.estimate import estimate
 
     if no_measure and rates_only:
         raise BenchError("--no-measure and --rates-only say two things about how time is found; give one.")
@@ -134,8 +134,8 @@ def show(
 
 def _imagenet(given: dict[str, Any], defaults: dict[str, Any]) -> list[Plan]:
     """Return the plan of the ImageNet run, with what was asked for instead of its own choices."""
-    from bench.pipeline.imagined import MODELS, imagined_models, imagined_subset
     from bench.pipeline.plan import make_plan, read_shard
+    from bench.planning.imagenet_plan import MODELS, imagined_models, imagined_subset
     from bench.protocol import get_protocol
 
     for name in ("subset", "data_root", "weights", "out", "precision", "seed"):
@@ -239,7 +239,7 @@ def _print_model(model: ModelCost) -> None:
         if method.reason:
             continue
         shares = f"shares {', '.join(method.shares)}" if method.shares else ""
-        varies = f"about, since {method.varies}" if method.varies else ""
+        varies = f"at most, since {method.varies}" if method.varies else ""
         table.add_row(escape(method.name), *_numbers(method.each), escape("; ".join(filter(None, (varies, shares)))))
     for metric in model.metrics:
         if not metric.repeats and not any(dataclasses.astuple(metric.each)):

@@ -13,7 +13,7 @@ from fewer import FEWER
 from nets import MEAN, NETS, STD, FailsLater, GapLinear, make_images, make_net, randomise
 
 import bench
-from bench.engine.prober import Prober
+from bench.engine.prober import Counts, Prober
 from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS
@@ -310,18 +310,31 @@ def test_a_map_of_a_class_token_net_is_never_empty(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_plan_counts_what_a_method_runs(name):
-    # Beyond the pass and the gradients at the layer, which are shared; backwards of the head alone are not planned.
+    # Beyond the pass, which all methods share.
     method, model = METHODS.get(name), explainee(make_net(kind_for(name)))
     trace = Trace(Prober(model), make_images(0, 2, SIDE), TARGETS, ids=["a", "b"], truth=make_truth())
-    counts = method.measured(trace)[1].counts
-    for part in {"pass", "gradients"} & (trace.read | {"pass"}):
-        counts -= trace.parts[part].counts
-    planned = method.planned(model)
-    measured = (counts.forwards / 2, counts.backwards / 2, counts.head_forwards / 2)
+    counts = method.measured(trace)[1].counts - trace.parts["pass"].counts
+    planned = Counts(*(2 * count for count in method.planned(model).tuple))
     if method.why_varies:
-        assert all(m <= p for m, p in zip(measured, planned.tuple, strict=False)), method.why_varies
+        assert all(m <= p for m, p in zip(counts.tuple, planned.tuple, strict=True)), method.why_varies
+        assert any(counts.tuple)
     else:
-        assert measured == planned.tuple[:3]
+        assert counts == planned
+
+
+@pytest.mark.parametrize("name", [*NAMES, "sa_cam[base=score_cam]", "abs_cam[form=normalised]", "a_fmi[replace=zero]"])
+def test_a_method_declares_the_shared_parts_that_it_reads(name):
+    method, model = METHODS.get(name), explainee(make_net(kind_for(name)))
+    trace = Trace(Prober(model), make_images(0, 2, SIDE), TARGETS, ids=["a", "b"], truth=make_truth())
+    method.measured(trace)
+    made = {part: work.counts for part, work in trace.parts.items() if any(work.counts.tuple) and part != "pass"}
+    _, declared = method.declared_work(model)
+    assert {part.name for part in declared} == set(made)
+    for part in declared:
+        assert (
+            method.why_varies or part.varies or Counts(*(2 * count for count in part.counts.tuple)) == made[part.name]
+        )
+        assert trace.sizes.get(part.name, 0) <= 2 * 4 * part.numbers or part.name.startswith("taps")
 
 
 def test_an_unknown_method_is_an_error_with_suggestions():

@@ -13,9 +13,9 @@ from ratios import Row, pairs_wanted, report, seconds
 
 import bench
 from bench.engine.prober import Counts
-from bench.pipeline.cost import estimate
 from bench.pipeline.evaluate import Progress, run_plan
 from bench.pipeline.plan import make_plan
+from bench.planning.estimate import estimate
 
 IMAGES = int(os.environ.get("CAMBENCH_PERF_IMAGES", "25"))
 CAMS = ["cam/*", "-score_cam", "-abs_cam*", "-group_cam", "-smooth_grad_cam_pp"]

@@ -13,10 +13,10 @@ import bench
 from bench.errors import BenchError
 from bench.metrics import METRICS
 from bench.models.architectures import resnet_scenes, seeded
-from bench.pipeline.cost import counted
 from bench.pipeline.evaluate import Progress
 from bench.pipeline.plan import make_plan
 from bench.pipeline.records import KEY
+from bench.planning.estimate import counted
 
 ROOT = Path(__file__).parents[2]
 COSTLY = {

@@ -28,7 +28,6 @@ from bench.gate.comparable import check_comparable
 from bench.metrics import METRICS, Value
 from bench.models import MODELS
 from bench.pipeline import precision
-from bench.pipeline.cost import estimate
 from bench.pipeline.evaluate import run_plan
 from bench.pipeline.executors import LocalExecutor, RayExecutor
 from bench.pipeline.merge import merge_runs
@@ -47,6 +46,7 @@ from bench.pipeline.precision import (
 )
 from bench.pipeline.records import KEY, Records, Store
 from bench.pipeline.single import apply
+from bench.planning.estimate import estimate
 from bench.protocol import BFLOAT16, FLOAT32, Protocol, get_protocol
 
 ROOT = Path(__file__).parents[2]

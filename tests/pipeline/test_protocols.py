@@ -11,9 +11,9 @@ import bench
 from bench.data.geometry import Geometry
 from bench.errors import BenchError
 from bench.metrics import METRICS
-from bench.pipeline.cost import counted
 from bench.pipeline.evaluate import Progress
 from bench.pipeline.plan import common_geometry, make_plan
+from bench.planning.estimate import counted
 from bench.protocol import PROTOCOLS, get_protocol
 
 SHORT = [name if name != "quantus" else "quantus[step_features=1536]" for name in PROTOCOLS]

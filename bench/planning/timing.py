@@ -96,7 +96,7 @@ def _seconds(model: Explainee, call: Callable[[], object]) -> float:
 
 
 @dataclass(frozen=True)
-class Sample:
+class TimedSample:
     """What a few images of a run took, and what they left: seconds per image, rows, and images rightly classified."""
 
     seconds: float
@@ -105,9 +105,9 @@ class Sample:
     right: int
 
 
-def sampled(
+def run_sample(
     plan: Plan, model: str, part: str, cells: Collection[Cell], positions: Sequence[int], prober: Prober, warm: bool
-) -> Sample:
+) -> TimedSample:
     """Run the same cells of a few items as the run will, and keep nothing.
 
     warm: run the first of them before the clock starts.
@@ -122,4 +122,4 @@ def sampled(
     seconds = (time.perf_counter() - start) / len(positions)
     rows = pd.DataFrame(outcome.rows)
     right = int(rows.drop_duplicates("item")["correct"].sum()) if len(rows) else 0
-    return Sample(seconds, rows, len(positions), right)
+    return TimedSample(seconds, rows, len(positions), right)

@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Literal
 
 from bench.engine.prober import Counts, Prober
+from bench.engine.shared_parts import PASS
 from bench.errors import BenchError
+from bench.methods import Method
+from bench.metrics import Metric
 from bench.models.explainee import Explainee
-from bench.pipeline.counting import EXAMINED, Examined, Total, chosen_of
 from bench.pipeline.evaluate import Cell, waiting_groups
 from bench.pipeline.plan import Plan, Task
-from bench.pipeline.sizes import PART_BYTES, footprint, gallery_bytes, memory_bytes, row_bytes, written_bytes
-from bench.pipeline.timing import Rates, Sample, measured_rates, sampled
+from bench.planning.storage import PART_BYTES, footprint, gallery_bytes, memory_bytes, row_bytes, written_bytes
+from bench.planning.timing import Rates, TimedSample, measured_rates, run_sample
+from bench.planning.trial import Trial, tried
+from bench.run.declared import DeclaredCounts, TotalWork, chosen_of
 
 Measure = Literal["sample", "rates", "none"]
 
@@ -30,10 +34,13 @@ the longest is left out, and the rates of single forwards stand for it."""
 GALLERY = 6
 """Images that a run keeps for its boards."""
 
+EXAMINED = 2
+"""Images that cheap methods are tried on."""
+
 
 @dataclass(frozen=True)
 class Each:
-    """Counts per image, as fractions: some methods ask more of one image than of another."""
+    """Counts per image; fractions where they hold for a share of the images."""
 
     forwards: float = 0.0
     backwards: float = 0.0
@@ -41,14 +48,12 @@ class Each:
     head_backwards: float = 0.0
 
     @classmethod
-    def of(cls, counts: Counts, images: int) -> Each:
-        """Return the counts of so many images per image."""
-        return cls(*(count / images for count in counts.tuple))
+    def of(cls, counts: Counts, times: float = 1) -> Each:
+        """Return so many times the counts of an image."""
+        return cls(*(times * count for count in counts.tuple))
 
-    def plus(self, other: Each, times: float = 1.0) -> Each:
-        """Return this and so many of another."""
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        return Each(*(a + times * b for a, b in pairs))
+    def __add__(self, other: Each) -> Each:
+        return Each(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -179,7 +184,8 @@ def estimate(
 
     measure: time "sample"s of the real run, or only the "rates" of forwards, backwards and head replays, or "none".
     out: a run folder; what is there already costs nothing.  forwards_per_second: a rate to assume for every model
-    instead of one measured here.  examined: images that counts are found out on.  report: told what is being done.
+    instead of one measured here.  examined: images on which cheap methods are tried.
+    report: is called with a line on what happens.
     """
     if forwards_per_second is not None and not forwards_per_second > 0:
         raise BenchError(f"{forwards_per_second:g} forwards per second is no rate; give a number above 0.")
@@ -233,10 +239,11 @@ class _ModelEstimate:
         self.plan, self.model, self.kinds = plan, model, kinds
         self.measure = measure if kinds else "none"
         self.tasks = {task: found for task, found in tasks.items() if task.model == model.name}
-        self.examined = Examined(plan, model, examined)
+        self.trial = tried(plan, model, examined) if kinds else Trial()
+        self.declared = DeclaredCounts(plan, model, self.trial.found)
         self.rates = self._rates(forwards_per_second)
         self.totals = {kind: self._totals(kind) for kind in kinds}
-        self.samples: dict[Kind, Sample] = {}
+        self.samples: dict[Kind, TimedSample] = {}
         self.seconds: dict[Kind, float | None] = {}
 
     def _rates(self, forwards_per_second: float | None) -> Rates | None:
@@ -245,65 +252,62 @@ class _ModelEstimate:
         found = measured_rates(self.model, self.plan.geometry.size, self.plan.batch_size)
         return found if forwards_per_second is None else found.at(forwards_per_second)
 
-    def _totals(self, kind: Kind) -> dict[int, Total]:
+    def _totals(self, kind: Kind) -> dict[int, TotalWork]:
         """Return {images that a task has of a kind: their work}: how many there are decides what a task keeps."""
         sizes = sorted({found[kind] for found in self.tasks.values() if kind in found})
-        return {size: self.examined.together(chosen_of(kind[2]), size) for size in sizes}
+        return {size: self.declared.total(chosen_of(kind[2]), size) for size in sizes}
 
     def cost(self) -> ModelCost:
         """Return everything about this model."""
         self._sample()
         wrong, wrong_from = self._wrong()
         self.seconds = {kind: self._kind_seconds(kind, wrong) for kind in self.kinds}
-        run, asked, masks, extra = Counts(), 0, 0, Each()
-        colours: set[tuple[float, ...]] = set()
-        for found in self.tasks.values():
-            for kind, count in found.items():
-                total, per_item = self.totals[kind][count], self.examined.per_item
-                run += per_item(total.run, count)
-                asked += per_item(Counts(total.asked), count).forwards
-                masks += per_item(Counts(total.masks), count).forwards
-                extra = extra.plus(Each.of(total.second, self.examined.count), wrong * count)
-                colours |= total.colours
-        run += Counts(len(colours))
-        known = [self.seconds[kind] for kind in self.kinds]
         images: Counter[str] = Counter()
         for (_, part, _), count in self.kinds.items():
             images[part] += count
+        refused = {method.name: self.declared.method(method).reason for method in self.plan.methods}
         return ModelCost(
             name=self.model.name,
             images=dict(images),
-            run=run,
-            asked=asked,
-            masks=masks,
-            second=self._second(),
-            extra=extra,
+            run=self._run(),
+            asked=sum(total.asked * count for total, count in self._groups()),
+            masks=sum(total.masks * count for total, count in self._groups()),
+            second=max((Each.of(self._usual(kind).second) for kind in self.kinds), key=astuple, default=Each()),
+            extra=sum((Each.of(total.second, wrong * count) for total, count in self._groups()), Each()),
             wrong=wrong,
             wrong_from=wrong_from,
-            methods=self._method_lines(),
-            metrics=self._metric_lines(),
-            shared=self._shared(),
-            not_applicable={
-                m.name: self.examined.method(m).reason for m in self.plan.methods if self.examined.method(m).reason
-            },
+            methods=tuple(self._method_line(method) for method in self.plan.methods),
+            metrics=tuple(self._metric_line(metric) for metric in self.plan.metrics),
+            shared=Each.of(self._usual(next(iter(self.kinds))).shared + Counts(1)) if self.kinds else Each(),
+            not_applicable={name: reason for name, reason in refused.items() if reason},
             rates=self.rates,
-            seconds=None
-            if any(s is None for s in known)
-            else sum((s or 0.0) * self.kinds[kind] for kind, s in self.seconds.items()),
+            seconds=self._total_seconds(),
             timed="none" if self.rates is None else "sample" if self.samples else "rates",
             sample_images=sum(sample.images for sample in self.samples.values()),
             record_bytes=sum(self._record_bytes(kind) for kind in self.kinds),
             memory_bytes=self._memory() if self.kinds else 0.0,
         )
 
+    def _groups(self) -> list[tuple[TotalWork, int]]:
+        """Return (work per image, images) of every kind in every task."""
+        return [(self.totals[kind][count], count) for found in self.tasks.values() for kind, count in found.items()]
+
+    def _run(self) -> Counts:
+        once = {name: counts for total, _ in self._groups() for name, counts in total.once.items()}
+        return sum((total.run.times(count) for total, count in self._groups()), sum(once.values(), Counts()))
+
     # --- time
+
+    def _total_seconds(self) -> float | None:
+        known = [(seconds, self.kinds[kind]) for kind, seconds in self.seconds.items()]
+        return None if any(s is None for s, _ in known) else sum((s or 0.0) * count for s, count in known)
 
     def _network_seconds(self, kind: Kind) -> float:
         """Return what the networks alone take for an image whose label is predicted."""
         assert self.rates is not None
-        return self.rates.seconds(self._usual(kind).run) / self.examined.count
+        return self.rates.seconds(self._usual(kind).run)
 
-    def _usual(self, kind: Kind) -> Total:
+    def _usual(self, kind: Kind) -> TotalWork:
         """Return the work of a kind in the largest task."""
         return self.totals[kind][max(self.totals[kind])]
 
@@ -318,7 +322,7 @@ class _ModelEstimate:
             size = min(count, self.plan.shard_size, max(1, int(budget / each)))
             if each <= LONGEST_SAMPLE:
                 positions = self._positions(kind)[: min(size, int(LONGEST_SAMPLE / each))]
-                self.samples[kind] = sampled(self.plan, *kind, positions, prober, warm=each <= budget / 4)
+                self.samples[kind] = run_sample(self.plan, *kind, positions, prober, warm=each <= budget / 4)
 
     def _positions(self, kind: Kind) -> list[int]:
         """Return the first items of a kind; where tasks have several kinds, those at their starts stand for them."""
@@ -330,17 +334,16 @@ class _ModelEstimate:
             return self.samples[kind].seconds
         if self.rates is None:
             return None
-        second = self.rates.seconds(self._usual(kind).second) / self.examined.count
-        return self._network_seconds(kind) + wrong * second
+        return self._network_seconds(kind) + wrong * self.rates.seconds(self._usual(kind).second)
 
     def _wrong(self) -> tuple[float, str]:
         """Return the share of images whose label is not predicted, and where that is known from."""
         if "top1" in self.model.card:
             return 1 - float(self.model.card["top1"]) / 100, "the model's card"
         images = sum(sample.images for sample in self.samples.values())
-        if images > self.examined.count:
+        if images > self.trial.images:
             return 1 - sum(sample.right for sample in self.samples.values()) / images, f"a sample of {images}"
-        return 1 - self.examined.right / self.examined.count, f"{self.examined.count} images"
+        return 1 - self.trial.right / max(self.trial.images, 1), f"{self.trial.images} images"
 
     # --- bytes
 
@@ -357,14 +360,14 @@ class _ModelEstimate:
 
     def _image_bytes(self, part: str, chosen: Mapping[str, Collection[str]]) -> float:
         """Return the bytes of one image's records."""
-        return sum(
-            row_bytes(length, metric.values[name].reduce == "curve")
-            for method in self.plan.methods
-            if not self.examined.method(method).reason
-            for metric in self.plan.metrics_of(part)
-            if self.plan.metric_id(self.model.name, metric) in chosen.get(method.id, ())
-            for name, length in self.examined.metric(metric, method).lengths.items()
-        )
+        fitting = [method for method in self.plan.methods if not self.declared.method(method).reason]
+        total = 0.0
+        for metric in self.plan.metrics_of(part):
+            identity = self.plan.metric_id(self.model.name, metric)
+            lengths = metric.lengths(self.plan.protocol, self.plan.geometry.size**2)
+            each = sum(row_bytes(lengths.get(name, 0), v.reduce == "curve") for name, v in metric.values.items())
+            total += each * sum(identity in chosen.get(method.id, ()) for method in fitting)
+        return total
 
     def _memory(self) -> float:
         items = max((sum(found.values()) for found in self.tasks.values()), default=1)
@@ -373,35 +376,16 @@ class _ModelEstimate:
 
     # --- what each method and metric asks
 
-    def _method_lines(self) -> tuple[MethodLine, ...]:
-        lines = []
-        for method in self.plan.methods:
-            work = self.examined.method(method)
-            shares = tuple(name for name, cost in work.parts.items() if any(cost.tuple))
-            each = Each.of(work.alone, self.examined.count)
-            lines.append(MethodLine(method.name, each, shares, method.why_varies, work.reason))
-        return tuple(lines)
+    def _method_line(self, method: Method) -> MethodLine:
+        work = self.declared.method(method)
+        shares = tuple(part.name for part in work.parts if any(part.counts.tuple))
+        return MethodLine(method.name, Each.of(work.alone), shares, work.varies, work.reason)
 
-    def _metric_lines(self) -> tuple[MetricLine, ...]:
-        lines, count = [], self.examined.count
-        for metric in self.plan.metrics:
-            found = [self.examined.metric(metric, method) for method in self.plan.methods]
-            most = max(found, key=lambda one: (len(one.probes) + one.own.forwards, len(one.repeats)))
-            shared = sum((self.examined.background.costs[key] for key in most.shared), Counts())
-            own = Counts(len(most.probes)) + most.own
-            lines.append(MetricLine(metric.name, Each.of(own, count), len(most.repeats), Each.of(shared, count)))
-        return tuple(lines)
-
-    def _shared(self) -> Each:
-        """Return what is run once per image, whatever the number of maps: the pass, and what metrics share."""
-        if not self.kinds:
-            return Each()
-        return Each.of(self._usual(next(iter(self.kinds))).shared + Counts(self.examined.count), self.examined.count)
-
-    def _second(self) -> Each:
-        """Return what is run beside for an image whose label is not predicted."""
-        found = [Each.of(self._usual(kind).second, self.examined.count) for kind in self.kinds]
-        return max(found, key=astuple, default=Each())
+    def _metric_line(self, metric: Metric) -> MetricLine:
+        read = [part.counts for part in metric.shared(self.plan.protocol) if not part.once and part.name != PASS.name]
+        repeats = max(len(self.declared.repeats(metric, method)) for method in self.plan.methods)
+        own = Each(self.declared.forwards(metric))
+        return MetricLine(metric.name, own, repeats, Each.of(sum(read, Counts())))
 
 
 def counted(plan: Plan, out: Path | None = None, examined: int = EXAMINED) -> Cost:

@@ -1,0 +1,1 @@
+"""Plan and compute a run: a choice of models, methods and metrics becomes records."""
