@@ -130,7 +130,30 @@ class Metric:
         return "localization_target" if self.family == "localization" else "faithfulness_target"
 
 
-METRICS: Registry[Metric] = Registry("metric")
+def board_names(name: str, value: Value) -> tuple[str, ...]:
+    """Return what boards call a value of a metric: its own name, or the names of what they derive from it."""
+    if value.reduce == "box_accuracy":
+        return ("box_accuracy" if name == "box_iou" else f"{name}_accuracy", name)
+    if value.reduce == "pooled_precision":
+        return ("pixel_ap_pooled" if name == "pixel_histogram" else f"{name}_pooled", name)
+    return (name,)
+
+
+class MetricRegistry(Registry[Metric]):
+    """Metrics by name, and by the names that their values have on boards."""
+
+    def other_names(self) -> dict[str, str]:
+        """Return {name of a value on boards: name of its metric}."""
+        return {
+            shown: metric.name
+            for metric in self
+            for name, value in metric.values.items()
+            for shown in board_names(name, value)
+            if shown not in self
+        }
+
+
+METRICS = MetricRegistry("metric")
 
 
 def register_metric(
