@@ -56,7 +56,7 @@ def show_steps(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def show_share(total: float, console: Console) -> Iterator[Callable[[str, float], None]]:
-    """Show a share of the whole work and the time left; gives report(what, work done since the last report)."""
+    """Show the share of work that is done and the time left; gives report(what, new work)."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

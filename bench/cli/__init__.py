@@ -1,6 +1,7 @@
 """The command `cambench`: each command is a thin call of a public function.
 
-Bad input is one sentence on standard error and exit code 2; Ctrl-C keeps what is finished and exits with 130.
+Bad input is one sentence on standard error and exit code 2; Ctrl-C keeps what is finished and
+exits with 130.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 import sys
 from typing import Annotated, NoReturn
 
-# Before torch starts its threads: waiting threads that spin make two busy processes many times slower.
+# Before torch starts its threads: waiting threads that spin make busy processes much slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer

@@ -26,7 +26,8 @@ EPILOG = """**Examples**
 def cache(clear: Annotated[bool, typer.Option("--clear", help="Drop every entry.")] = False) -> None:
     """Show the decoded images that are kept between runs, or drop them.
 
-    They are kept as the models see them, found by the image's content and its preprocessing, so none is ever out of
+    They are kept as the models see them, found by the image's content and its preprocessing, so
+    none is ever out of
     date; what was not used for longest is dropped where the bound is reached.
     """
     from bench.data.cache import BOUND_VARIABLE, FrameCache, cache_bound, decoded_folder

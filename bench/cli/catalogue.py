@@ -30,7 +30,8 @@ ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 class Catalogue:
     """How one kind of entry is listed.
 
-    columns: headings; the first is the name.  select: patterns -> names.  facts: a name -> everything about it.
+    columns: headings; the first is the name.  select: patterns -> names.  facts: a name ->
+    everything about it.
     row: a name -> its cells.  notes: what a terminal shows below the list.
     """
 
@@ -177,7 +178,7 @@ def metric_row(name: str) -> tuple[str, ...]:
 
 
 def select_models(pattern: str) -> list[str]:
-    """Return the bundled and registered models of a pattern; one name may also be any that a run accepts."""
+    """Return the registered models of a pattern; a single name may be any that a run accepts."""
     names = []
     for part in (p.strip() for p in split_list(pattern)):
         accepted = part in MODELS.known_names() or part.startswith("-") or set(part) & set("*?[/")

@@ -21,9 +21,11 @@ JUDGED, RULES = "What is judged", "How it is judged"
 
 EPILOG = """**Examples**
 
-- `cambench check runs/scenes-val --against baseline.parquet --junit gate.xml --summary "$GITHUB_STEP_SUMMARY"`
+- `cambench check runs/scenes-val --against baseline.parquet --junit gate.xml --summary
+  "$GITHUB_STEP_SUMMARY"`
 
-- `cambench check runs/tuned --against leaderboards/scenes --as resnet-mine=resnet-scenes --margin 0.1`
+- `cambench check runs/tuned --against leaderboards/scenes --as resnet-mine=resnet-scenes --margin
+  0.1`
 """
 
 

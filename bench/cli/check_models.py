@@ -10,7 +10,7 @@ from bench.progress import show_steps
 
 
 def check_models(pattern: str, out: Path | None, limit: float) -> None:
-    """Check timm architectures; print each one as it is done: what it is, or why it does not work."""
+    """Check timm architectures; print each one when it is done, with the reason if it fails."""
     names = select(pattern)
     rows: list[Row] = []
     kept = f"; {out} keeps what is done, and the same command goes on" if out else ""

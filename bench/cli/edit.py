@@ -17,7 +17,8 @@ EPILOG = """**Examples**
 
 - `cambench edit --model abn-scenes --subset scenes-val --limit 100`
 
-- `cambench finetune guided --model abn-scenes --maps runs/attention-maps/abn-scenes--scenes-val` - to train from them
+- `cambench finetune guided --model abn-scenes --maps runs/attention-maps/abn-scenes--scenes-val` -
+  to train from them
 """
 
 
@@ -40,7 +41,8 @@ def edit(
 ) -> None:
     """Draw attention maps by hand: a page on this machine, where each saved map is a file that training reads.
 
-    The queue holds the images that are right in class and wrong in place. Started again, it goes on at the first image
+    The queue holds the images that are right in class and wrong in place. Started again, it goes
+    on at the first image
     without a map. Ctrl-C ends it.
     """
     import bench

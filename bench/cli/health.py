@@ -41,7 +41,8 @@ def health(
 ) -> None:
     """Check the metrics themselves: does each one tell apart what is known to differ, on each model?
 
-    Writes RUN/health.json, from which boards mark the metrics that fail, and RUN/health/. Started again, it goes on.
+    Writes RUN/health.json, from which boards mark the metrics that fail, and RUN/health/. Started
+    again, it goes on.
     """
     load_plugins(plugin)
     from bench.health import examine

@@ -24,9 +24,11 @@ EPILOG = """**Examples**
 
 - `cambench list metrics deletion` - everything about one of them
 
-- `cambench list models --check "vit_tiny*,resnet18"` - build them with random weights and see what works
+- `cambench list models --check "vit_tiny*,resnet18"` - build them with random weights and see what
+  works
 
-- `cambench list models --check --out leaderboards/timm-coverage.csv` - all of timm; hours, goes on where it stopped
+- `cambench list models --check --out leaderboards/timm-coverage.csv` - all of timm; hours, goes on
+  where it stopped
 """
 
 
@@ -73,7 +75,7 @@ def list_entries(
 
 
 def show_entries(what: Listing, pattern: str | None, *, as_json: bool) -> None:
-    """Print the entries that a pattern selects: as JSON, in full where it names one, else one per line."""
+    """Print the entries that a pattern selects: as JSON, in full (one), or one per line."""
     from bench.cli.catalogue import CATALOGUES, describe
 
     catalogue = CATALOGUES[what.value]
@@ -92,9 +94,9 @@ def show_entries(what: Listing, pattern: str | None, *, as_json: bool) -> None:
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print one line per row, columns two spaces apart; only a terminal gets a header, so that a pipe is names alone.
+    """Print one line per row, columns two spaces apart; an empty cell is "-".
 
-    An empty cell is "-", so that every row has as many columns.
+    Only a terminal gets a header, so that a pipe holds entries alone.
     """
     if not rows:
         return

@@ -14,9 +14,11 @@ from bench.cli.running import show_board
 
 EPILOG = """**Examples**
 
-- `cambench merge runs/shard-* --out runs/all` - the shards of `cambench run --shard I/N --out runs/shard-I`
+- `cambench merge runs/shard-* --out runs/all` - the shards of `cambench run --shard I/N --out
+  runs/shard-I`
 
-- `cambench merge runs/resnet runs/vit --out runs/both` - runs of other models under the same protocol
+- `cambench merge runs/resnet runs/vit --out runs/both` - runs of other models under the same
+  protocol
 """
 
 
@@ -27,7 +29,8 @@ def merge(
 ) -> None:
     """Merge runs into one, and make its board: shards of one run, or runs of other models, methods or metrics.
 
-    They must agree in protocol, images, weights, methods and metrics; rows that are in several are kept once.
+    They must agree in protocol, images, weights, methods and metrics; rows that are in several are
+    kept once.
     """
     from bench.pipeline.merge import merge_runs, missing_shards
 

@@ -1,4 +1,4 @@
-"""The options that several commands share: each is declared once, and groups of them are passed as one value."""
+"""The options that several commands share: declared once, and passed on as one value."""
 
 from __future__ import annotations
 

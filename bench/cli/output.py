@@ -61,7 +61,8 @@ def format_time(seconds: float) -> str:
 def loading_modules() -> Iterator[None]:
     """Hold the garbage collector while modules are loaded, and spare it what they made.
 
-    They make very many objects that stay, and looking for garbage among these takes a fifth of the time.
+    They make very many objects that stay, and looking for garbage among these takes a fifth of the
+    time.
     """
     enabled = gc.isenabled()
     gc.disable()

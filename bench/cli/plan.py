@@ -27,11 +27,13 @@ EPILOG = """**Examples**
 
 - `cambench plan` - what `cambench run` would cost here
 
-- `cambench plan --models resnet-scenes --methods fast --limit 200 --no-measure` - counts alone, in a few seconds
+- `cambench plan --models resnet-scenes --methods fast --limit 200 --no-measure` - counts alone, in
+  a few seconds
 
 - `cambench plan --out runs/scenes-val` - what is left of a run that was stopped
 
-- `cambench plan --imagenet --gpus 8 --forwards-per-second 3000` - the whole ImageNet validation set, of a GPU's rate
+- `cambench plan --imagenet --gpus 8 --forwards-per-second 3000` - the whole ImageNet validation
+  set, of a GPU's rate
 """
 
 
@@ -104,7 +106,7 @@ def estimate_costs(options: RunOptions, estimation: EstimateOptions) -> Iterator
     measure = estimation.measure
     with errors.status("Reading images and models") as status:
         for asked in imagine_plans(options) if estimation.imagenet else make_plans(options):
-            # Without a sample nothing is run, so the guard is not asked; what it found before holds all the same.
+            # Without a sample nothing is run, so the guard does not run either; its stored result holds.
             status.update("Comparing float32 and bfloat16")
             one = (decided if measure == "sample" else remembered)(asked, Store(options.out))
             cost = estimate(

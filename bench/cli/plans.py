@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bench.protocol import Protocol
 
 FINETUNED = "finetuned"
-"""The group of the fine-tuned models, and the list of the methods that the default run scores on them."""
+"""The group of the fine-tuned models, and the list of methods that a default run scores there."""
 
 
 def load_plugins(files: list[Path] | None) -> list[str]:
@@ -46,7 +46,7 @@ def check_device(device: str) -> None:
 
 
 def split_run(options: RunOptions) -> list[RunOptions]:
-    """Return the parts of a run: the default run scores the fine-tuned models too, with fewer methods."""
+    """Return the parts of a run: a default run also scores fine-tuned models, with fewer methods."""
     if options.models == options.methods == DEFAULT:
         return [options, dataclasses.replace(options, models=FINETUNED, methods=FINETUNED)]
     return [options]

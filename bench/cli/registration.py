@@ -1,4 +1,4 @@
-"""How a command is registered: one decorator, which also expands option groups into the command's signature."""
+"""How a command is registered: one decorator, which also expands groups of options."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ import typer
 class Command:
     """A function that is a command.
 
-    function: takes options one by one, or option groups (frozen dataclasses whose fields are options).
-    panel: the heading under which `--help` lists the command.  epilog: the examples below its own `--help`.
+    function: takes options one by one, or option groups (frozen dataclasses whose fields are
+    options).
+    panel: the heading under which `--help` lists the command.  epilog: the examples below its own
+    `--help`.
     """
 
     function: Callable[..., None]
@@ -43,9 +45,10 @@ def command(
 
 
 def expand_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Return the function with its option groups replaced by their fields, which is what typer can read.
+    """Return the function with its option groups replaced by their fields, as typer needs them.
 
-    A parameter whose annotation is a dataclass is an option group. The returned function fills the dataclass from the
+    A parameter whose annotation is a dataclass is an option group. The returned function fills the
+    dataclass from the
     fields' values and passes it on as one value.
     """
     parameters = inspect.signature(function, eval_str=True).parameters

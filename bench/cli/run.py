@@ -18,7 +18,8 @@ EPILOG = """**Examples**
 
 - `cambench run` - the embedded default: generated scenes, bundled models, a few minutes
 
-- `cambench run --models resnet-scenes --methods "cam/*,control/*" --metrics deletion,insertion --limit 200`
+- `cambench run --models resnet-scenes --methods "cam/*,control/*" --metrics deletion,insertion
+  --limit 200`
 
 - `cambench run --methods "seed/*,tft(layer_cam),sa_cam[lambda=0.5,base=grad_cam_pp],control/*"`
 
@@ -26,7 +27,8 @@ EPILOG = """**Examples**
 
 - `cambench run --protocol "quantus[step_features=768]" --metrics deletion --out runs/quantus`
 
-- `cambench run --subset imagenet-val-500 --data-root /data/imagenet --models resnet50.a1_in1k --weights pretrained`
+- `cambench run --subset imagenet-val-500 --data-root /data/imagenet --models resnet50.a1_in1k
+  --weights pretrained`
 """
 
 

@@ -1,4 +1,4 @@
-"""What `run`, `score`, `board` and `merge` share: announce a plan, run it, make and print its board."""
+"""What `run`, `score`, `board` and `merge` share: announce and run a plan, print its board."""
 
 from __future__ import annotations
 

@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 
 EPILOG = """**Examples**
 
-- `cambench score theirs.npz --model resnet-scenes --subset scenes-val` - {item id: [h,w]}, or ids [N] and maps [N,h,w]
+- `cambench score theirs.npz --model resnet-scenes --subset scenes-val` - {item id: [h,w]}, or ids
+  [N] and maps [N,h,w]
 
-- `cambench score maps/ --model resnet-scenes --subset scenes-val --limit 200 --target label` - a folder of ID.npy
+- `cambench score maps/ --model resnet-scenes --subset scenes-val --limit 200 --target label` - a
+  folder of ID.npy
 
-- `cambench score a.npz --model M --subset S --out runs/both` and the same with `b.npz`: both on one board
+- `cambench score a.npz --model M --subset S --out runs/both` and the same with `b.npz`: both on
+  one board
 """
 
 
@@ -76,7 +79,8 @@ def score(
 ) -> None:
     """Score maps that were made elsewhere, beside the controls and under one protocol.
 
-    Maps of another size than the frame are resized bilinearly. Items without a map are counted and leave the maps
+    Maps of another size than the frame are resized bilinearly. Items without a map are counted and
+    leave the maps
     unranked; what cannot be read off a finished map (cost, robustness) is n/a.
     """
     from bench.pipeline.external import said_targets

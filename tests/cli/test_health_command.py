@@ -1,4 +1,4 @@
-"""`cambench health` and `cambench protocols` on the command line: what they write, print and refuse."""
+"""`cambench health` and `cambench protocols`: what they write, print and refuse."""
 
 from __future__ import annotations
 

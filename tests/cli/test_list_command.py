@@ -1,4 +1,4 @@
-"""`cambench list`: one entry per line, its name first; one entry in full; JSON; names that boards use."""
+"""`cambench list`: one entry per line, one entry in full, JSON, and the names of boards."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_list_shows_what_there_is(what):
 
 
 def test_a_narrow_terminal_folds_no_line_of_a_pipe():
-    """One line per metric, without colours, in a pipe of a terminal of 40 columns that asks for colours."""
+    """One line per metric, without colours, in a pipe of a terminal of 40 columns."""
     script = f"COLUMNS=40 CLICOLOR_FORCE=1 {sys.executable} -m bench list metrics | cat"
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""`cambench run`, `board` and `explain`: what they print, what they refuse (one sentence, exit code 2), plug-ins."""
+"""`cambench run`, `board` and `explain`: what they print and refuse, and plug-ins."""
 
 from __future__ import annotations
 

@@ -33,9 +33,11 @@ EPILOG = """**Examples**
 
 - `cambench finetune aft --model resnet-scenes --subset scenes-train --validation scenes-val`
 
-- `cambench finetune aft --model mobilenetv2_100 --weights FILE --subset "ilsvrc-sample-1k[:500]" --lambda 3`
+- `cambench finetune aft --model mobilenetv2_100 --weights FILE --subset "ilsvrc-sample-1k[:500]"
+  --lambda 3`
 
-- `cambench finetune aft --model resnet-scenes --subset scenes-train --control shuffled` - what masks of others do
+- `cambench finetune aft --model resnet-scenes --subset scenes-train --control shuffled` - what
+  masks of others do
 """
 
 
@@ -108,7 +110,8 @@ class TunerOptions(TrainingOptions):
 def aft(model: ModelOption, subset: SubsetOption, options: TunerOptions) -> None:
     """Activation fine-tuning: a tuner learns the activations that a search for a threshold (TFT) would leave.
 
-    The masks are made once by the original model, on the images that it classifies correctly, and kept on disk.
+    The masks are made once by the original model, on the images that it classifies correctly, and
+    kept on disk.
     """
     from bench.finetune.aft import train_aft
     from bench.models import load_model

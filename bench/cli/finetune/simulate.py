@@ -34,7 +34,8 @@ def simulate(
 ) -> None:
     """Write simulated attention maps, from boxes or masks with soft edges, where no person draws any.
 
-    Guided fine-tuning reads them as it reads maps drawn with `cambench edit`; each one is marked as simulated.
+    Guided fine-tuning reads them as it reads maps drawn with `cambench edit`; each one is marked
+    as simulated.
     """
     import bench
     from bench.finetune.simulate import KINDS, simulate_maps
