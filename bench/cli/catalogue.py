@@ -18,7 +18,7 @@ from bench.methods.variants import write_value
 from bench.metrics import METRICS, Value
 from bench.metrics.base import board_names
 from bench.models import MODELS
-from bench.models.zoo import load_model, read_card
+from bench.models.zoo import expand_models, load_model, read_card
 from bench.protocol import PROTOCOLS, Protocol, get_protocol, write_fields
 from bench.registry import Registry, split_list
 
@@ -178,12 +178,8 @@ def metric_row(name: str) -> tuple[str, ...]:
 
 
 def select_models(pattern: str) -> list[str]:
-    """Return the registered models of a pattern; a single name may be any that a run accepts."""
-    names = []
-    for part in (p.strip() for p in split_list(pattern)):
-        accepted = part in MODELS.known_names() or part.startswith("-") or set(part) & set("*?[/")
-        names += MODELS.select(part) if accepted else [part]
-    return names
+    """Return the models of a pattern, as `--models` takes it."""
+    return expand_models([part.strip() for part in split_list(pattern) if part.strip()])
 
 
 def model_facts(name: str) -> Facts:

@@ -82,6 +82,7 @@ def test_what_cannot_be_listed_is_one_sentence():
     refused(cambench("list", "methods", "--check"), "--check is for models")
     refused(cambench("list", "models", "--out", "x.csv"), "--out goes with --check only")
     refused(cambench("list", "protocols", "rize"), "rize", "rise")
+    refused(cambench("list", "models", "orignals"), "orignals", "originals")
 
 
 def test_names_of_values_stand_for_their_metrics():
