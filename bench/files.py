@@ -8,8 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 CACHE_VARIABLE = "CAMBENCH_CACHE"
 """The environment variable that names the folder of what is kept between runs; else ~/.cache/cambench."""
@@ -33,6 +37,23 @@ def replaced_file(path: Path) -> Iterator[Path]:
         raise BenchError(f"Cannot write {path} ({error.strerror}); free some space or choose another --out.") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def lock_folder(folder: Path, refusal: str) -> BaseFileLock:
+    """Lock a folder for one process through its file `.lock`; a killed process loses the lock.
+
+    Returns: the lock, which any thread may release.
+    Raises: BenchError with `refusal`, at once, where the folder is locked; OSError where it cannot
+    be written to.
+    """
+    from filelock import FileLock, Timeout  # a tenth of a second, and most commands write no folder
+
+    lock = FileLock(str(folder / ".lock"), timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BenchError(refusal) from None
+    return lock
 
 
 def write_json(path: Path, value: object) -> None:

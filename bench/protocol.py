@@ -11,14 +11,13 @@ Other libraries' definitions are values of the same fields (`PROTOCOLS`), and an
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from bench.errors import BenchError, suggestions
+from bench.identity import digest
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 
@@ -251,12 +250,6 @@ class ProtocolView:
 
 Fields = Protocol | ProtocolView
 """What a function can read a protocol's fields from."""
-
-
-def digest(value: object) -> str:
-    """Return 12 hex digits of the sha256 of a value's canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 PROTOCOLS: dict[str, Protocol] = {

@@ -1,4 +1,4 @@
-"""The registry: names, wildcards, groups, suggestions, plug-ins, and digests that follow the source."""
+"""The registry: names, wildcards, groups, suggestions, and installed plug-ins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.metadata
 import pytest
 
 import bench
-from bench import registry
+from bench import plugins, registry
 from bench.errors import BenchError
 from bench.methods import METHODS
 from bench.metrics import METRICS, Value
@@ -64,36 +64,6 @@ def test_fidelity_is_one_of_the_words():
         bench.register_method("x", fidelity="exact")
 
 
-def typed(code: str):
-    """Return the function f of a piece of code that no file holds, as in a notebook."""
-    space = {"__name__": "__main__"}
-    exec(code, space)
-    return space["f"]
-
-
-def test_a_typed_function_has_a_digest_that_follows_its_code():
-    one = registry.source_digest(typed("def f(trace):\n    return trace.gradients.mean((2, 3))"))
-    same = registry.source_digest(typed("def f(trace):\n    return trace.gradients.mean((2, 3))"))
-    other = registry.source_digest(typed("def f(trace):\n    return trace.activations.amax((2, 3))"))
-    assert one == same != other
-
-
-def reached(name: str) -> list[str]:
-    return registry._reachable(METHODS.get(name).function)
-
-
-def test_built_in_digests_follow_helpers_and_constants_but_not_words():
-    eigen, score, ig = reached("eigen_cam"), reached("score_cam"), reached("integrated_gradients")
-    assert any("def _first_component" in text for text in eigen)
-    assert not any("def grad_cam_pp" in text for text in eigen)
-    assert any(text.startswith("bench.methods.cam.weighted=") for text in score)  # a helper of another file
-    assert any(text.startswith("bench.methods.importance:MASK_COLOUR=(0.485,") for text in score)
-    assert any(text.startswith("bench.methods.gradient.Counted=") for text in ig)
-    for text in eigen + score + ig:
-        assert "citation" not in text
-        assert '"""' not in text
-
-
 def test_lists_are_split_outside_brackets():
     assert registry.split_list("a, b[x=1,y=2](z),c(d[e=1,f=2])") == ["a", " b[x=1,y=2](z)", "c(d[e=1,f=2])"]
 
@@ -106,8 +76,8 @@ def test_a_broken_installed_plugin_stops_nothing(monkeypatch):
             raise ImportError("no such thing")
 
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [Point()])
-    registry.load_entry_points.cache_clear()
+    plugins.load_entry_points.cache_clear()
     try:
-        assert "broken.module failed at import" in registry.load_entry_points()[0]
+        assert "broken.module failed at import" in plugins.load_entry_points()[0]
     finally:
-        registry.load_entry_points.cache_clear()
+        plugins.load_entry_points.cache_clear()

@@ -21,6 +21,7 @@ from bench.board.comparison import Comparison, compare
 from bench.board.coupling import is_coupled
 from bench.board.flags import find_flags
 from bench.board.measures import CORRECT, Cube, Measure, cube, measures, sample
+from bench.board.older_versions import mark_older
 from bench.board.statistics import RESAMPLES, Sampled, ranks
 from bench.board.text import OVERALL, interval, short_fidelity
 from bench.errors import BenchError, suggestions
@@ -221,6 +222,7 @@ def leaderboard(records: Records, *, resamples: int = RESAMPLES, seed: int = 0) 
     resamples, seed: of the bootstrap.  Raises BenchError where the records are empty or mix what cannot be compared.
     """
     check(records)
+    records = mark_older(records)
     provenance = records.provenance
     found = {str(s): list(measures(rows, provenance)) for s, rows in records.frame.groupby("subset", sort=True)}
     reduced = {

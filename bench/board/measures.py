@@ -18,6 +18,8 @@ import pandas as pd
 from bench.board import statistics
 from bench.board.statistics import Floats, Labels, Sampled
 from bench.errors import BenchError
+from bench.identity import plain_name
+from bench.metrics import find_owner
 from bench.pipeline.records import MIN_CALIBRATION
 
 CORRECT = "@correct"
@@ -170,22 +172,32 @@ def measures(frame: pd.DataFrame, provenance: dict[str, Any]) -> Iterator[Measur
         yield from relative(frame, provenance["metrics"])
 
 
-CLEAN_END = {"deletion": 0, "insertion": -1}
-"""Where a curve is the clean image's probability."""
-
-
 def relative(frame: pd.DataFrame, metrics: dict[str, Any]) -> Iterator[Measure]:
-    """Yield deletion and insertion over p_c(x), for comparing models of different confidence; reported, not ranked."""
+    """Yield areas over p_c(x), for comparing models of different confidence; reported, not ranked."""
     scored = frame[frame["part"] == "eval"]
     key = ["item", "model", "method"]
-    for name, end in CLEAN_END.items():
-        areas, curves = (scored[scored["metric"] == metric] for metric in (name, f"{name}_curve"))
-        if areas.empty or curves.empty:
+    for name, facts in sorted(metrics.items()):
+        curve, end = declared(name, facts, "curve"), declared(name, facts, "clean_end")
+        areas, curves = (scored[scored["metric"] == metric] for metric in (name, like(name, curve)))
+        if not curve or areas.empty or curves.empty:
             continue
         clean = curves.set_index(key)["vector"].map(lambda v, end=end: float(v[end]) if v is not None else np.nan)
         rows = areas.assign(value=areas["value"].to_numpy() / clean.reindex(areas.set_index(key).index).to_numpy())
-        facts = {**metrics[name], "title": f"{name} over p(x)", "ranked": False, "upper": None}
-        yield Measure(f"{name}_relative", facts, rows)
+        shown = {**facts, "title": f"{plain_name(name)} over p(x)", "ranked": False, "upper": None}
+        yield Measure(like(name, f"{plain_name(name)}_relative"), shown, rows)
+
+
+def declared(name: str, facts: dict[str, Any], what: str) -> Any:
+    """Return what a metric declares of a value: as run.json has it, else as the registry of today."""
+    if what in facts:
+        return facts[what]
+    owner = find_owner(plain_name(name))
+    return "" if owner is None else getattr(owner.values[plain_name(name)], what)
+
+
+def like(name: str, derived: str) -> str:
+    """Return a derived value's name, marked as of the same older version as the value that it is made of."""
+    return derived + name.removeprefix(plain_name(name)) if derived else ""
 
 
 def expand(
@@ -195,17 +207,18 @@ def expand(
     if rows.empty:
         return
     if facts["reduce"] == "box_accuracy":
-        yield from boxes(box_name(name), facts, rows, calibration, ious)
+        yield from boxes(derived_name(name, facts), facts, rows, calibration, ious)
     elif facts["reduce"] == "pooled_precision":
-        pooled = "pixel_ap_pooled" if name == "pixel_histogram" else f"{name}_pooled"
-        yield Measure(pooled, {**facts, "title": "pooled pixel average precision", **HIGHER}, rows)
+        pooled = {**facts, "title": "pooled pixel average precision", **HIGHER}
+        yield Measure(derived_name(name, facts), pooled, rows)
     else:
         yield Measure(name, facts, rows)
 
 
-def box_name(name: str) -> str:
-    """Return the name of the box accuracy of a value."""
-    return "box_accuracy" if name == "box_iou" else f"{name}_accuracy"
+def derived_name(name: str, facts: dict[str, Any]) -> str:
+    """Return the name of what the board makes of a value's vectors: the declared one, else the value's with an end."""
+    ending = "accuracy" if facts["reduce"] == "box_accuracy" else "pooled"
+    return like(name, declared(name, facts, "derived") or f"{plain_name(name)}_{ending}")
 
 
 def box_ious(provenance: dict[str, Any]) -> tuple[float, ...]:
@@ -234,10 +247,14 @@ def boxes(
     yield Measure(name, mean_facts, frame.assign(value=hit.mean(1)))
     reported = {**mean_facts, "ranked": False}
     if calibration is not None:
-        yield Measure(f"{name}_oracle", {**reported, "title": f"{title}, oracle tau"}, frame.assign(value=best.mean(1)))
+        yield Measure(
+            like(name, f"{plain_name(name)}_oracle"),
+            {**reported, "title": f"{title}, oracle tau"},
+            frame.assign(value=best.mean(1)),
+        )
     for column, iou in enumerate(ious):
         one = {**reported, "title": f"{title} at IoU {iou:g}"}
-        yield Measure(f"{name}_{round(100 * iou)}", one, frame.assign(value=hit[:, column]))
+        yield Measure(like(name, f"{plain_name(name)}_{round(100 * iou)}"), one, frame.assign(value=hit[:, column]))
 
 
 def pairs(rows: pd.DataFrame, calibration: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:

@@ -13,7 +13,6 @@ from typing import Any
 from bench.data import SUBSETS, Manifest, manifest_folder
 from bench.errors import BenchError, suggestions
 from bench.methods import METHODS
-from bench.methods.base import declared, why_varies
 from bench.methods.variants import write_value
 from bench.metrics import METRICS, Value
 from bench.metrics.base import board_names
@@ -108,13 +107,12 @@ def method_facts(name: str) -> Facts:
     return {
         "name": method.name,
         **method.facts(),
-        **declared(method),
         "groups": [*method.groups, *name_lists(METHODS, method.name)],
         "wraps": method.inner.name if method.inner else "",
         "needs": list(method.needs),
         "per_image": {kind: "as the model and the parameters say" if callable(n) else n for kind, n in work.items()},
         "shares": method.shares,
-        "varies": why_varies(method),
+        "varies": method.why_varies,
         "about": read_docstring(method.function),
     }
 

@@ -24,7 +24,7 @@ FINETUNED = "finetuned"
 def load_plugins(files: list[Path] | None) -> list[str]:
     """Load entry points and files; return the names of the methods that the files brought."""
     from bench.methods import METHODS
-    from bench.registry import load_entry_points, load_plugin
+    from bench.plugins import load_entry_points, load_plugin
 
     for failure in load_entry_points():
         warn(failure)

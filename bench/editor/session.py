@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 
 from bench.data.subset import Subset, id_hash
 from bench.errors import BenchError
-from bench.files import write_json
+from bench.files import lock_folder, write_json
 from bench.finetune.attention_maps import (
     DRAWN,
     EditedMap,
@@ -40,12 +40,10 @@ from bench.models.explainee import Explainee, untouched
 from bench.types import Batch
 from bench.version import __version__
 
-try:
-    import fcntl
-except ImportError:  # not on Windows: there, one editor per folder is up to the user
-    fcntl = None  # type: ignore[assignment]
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
-HISTORY, SEEN, LOCK = "history", "placements.json", ".lock"
+HISTORY, SEEN = "history", "placements.json"
 SEEN_FORMAT = 1
 TOP = 5
 KEPT = 64
@@ -148,7 +146,7 @@ class Session:
 
     def close(self) -> None:
         """Give the folder free for another editor."""
-        self._held.close()
+        self._held.release()
 
     # --- the queue
 
@@ -367,24 +365,16 @@ class Session:
         return {one.item: one.facts for one in maps}
 
 
-def _hold(folder: Path) -> IO[bytes]:
+def _hold(folder: Path) -> BaseFileLock:
     """Make the folder and its history, see that both can be written to, and take the folder for this editor."""
     try:
         (folder / HISTORY).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder / HISTORY):
             pass
-        held = (folder / LOCK).open("ab")
+        advice = "go on there, close it, or choose another --out."
+        return lock_folder(folder, f"The folder {folder} is open in another editor; {advice}")
     except OSError as error:
         raise BenchError(f"Maps cannot be saved in {folder} ({error.strerror}); choose another --out.") from None
-    if fcntl is not None:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            held.close()
-            raise BenchError(
-                f"The folder {folder} is open in another editor; go on there, close it, or choose another --out."
-            ) from None
-    return held
 
 
 def _rounded(value: float | None) -> float | None:

@@ -27,12 +27,13 @@ from bench.engine.trace import Trace
 from bench.errors import BenchError, suggestions
 from bench.files import cache_folder, replaced_file
 from bench.finetune.data import Pictures, in_order
+from bench.identity import digest
 from bench.methods import METHODS, Method
 from bench.methods.references import MASK_COLOUR
 from bench.methods.thresholding import THRESHOLDS
 from bench.metrics.threshold import first_argmax
 from bench.models.explainee import Explainee, untouched
-from bench.protocol import Protocol, digest
+from bench.protocol import Protocol
 from bench.randomness import generator, smooth_field
 
 FORMAT = 1

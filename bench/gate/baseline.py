@@ -19,13 +19,14 @@ import pyarrow.parquet as pq
 
 from bench.board.aggregate import check as check_records
 from bench.board.measures import CORRECT, Measure, box_ious, measures
+from bench.board.older_versions import mark_older, mark_older_rows, older_methods
 from bench.board.page import public
 from bench.errors import BenchError, suggestions
 from bench.files import replaced_file
 from bench.gate import thresholds
 from bench.gate.thresholds import Taus
+from bench.identity import digest
 from bench.pipeline.records import Records
-from bench.protocol import digest
 from bench.registry import split_list
 
 FORMAT = 1
@@ -131,7 +132,16 @@ def load_baseline(path: str | Path) -> Baseline:
         raise BenchError(
             f"The baseline {path} is of format {facts['format']}, and this cambench reads {FORMAT}; make it again."
         )
-    return Baseline(table.to_pandas()[COLUMNS], facts)
+    return Baseline(*_with_versions(table.to_pandas()[COLUMNS], facts))
+
+
+def _with_versions(frame: pd.DataFrame, facts: dict[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return a baseline's rows and facts with older methods and metrics renamed (`bench.board.older_versions`)."""
+    frame, marked = mark_older_rows(frame, {**facts, "metrics": facts["values"]})
+    new = older_methods(facts["methods"])
+    taus = [{**one, "method": new.get(one["method"], one["method"])} for one in facts["thresholds"]]
+    values = marked.pop("metrics")
+    return frame, {**marked, "values": values, "thresholds": taus}
 
 
 def save_baseline(baseline: Baseline, path: str | Path) -> None:
@@ -167,6 +177,7 @@ def from_records(records: Records, taus: Taus | None = None) -> Baseline:
     thresholds to keep where the run's own are not better.
     """
     check_records(records)
+    records = mark_older(records)
     provenance = records.provenance
     boxes = thresholds.box_values(records)
     calibrated = {provenance["metrics"][name]["id"] for name in boxes}
@@ -187,7 +198,7 @@ def from_records(records: Records, taus: Taus | None = None) -> Baseline:
 
 def value_facts(measure: Measure) -> dict[str, Any]:
     """Return what the gate must know of a value; those on right predictions only (`@correct`) are not ranked twice."""
-    known = {key: measure.facts.get(key) for key in ("id", "metric", "better", "title", "family")}
+    known = {key: measure.facts.get(key) for key in ("id", "metric", "version", "better", "title", "family")}
     return {**known, "ranked": bool(measure.facts["ranked"]) and not measure.name.endswith(CORRECT)}
 
 

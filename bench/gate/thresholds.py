@@ -14,14 +14,27 @@ from typing import Any
 
 import pandas as pd
 
-from bench.board.measures import CORRECT, Measure, best_taus, box_ious, box_name, hits_at, is_scored, pairs, stack
+from bench.board.measures import (
+    CORRECT,
+    Measure,
+    best_taus,
+    box_ious,
+    derived_name,
+    hits_at,
+    is_scored,
+    like,
+    pairs,
+    stack,
+)
 from bench.gate.statistics import mean_over_images
+from bench.identity import plain_name
 from bench.pipeline.records import Records
 
 Key = tuple[str, str, str, str]
 """subset, model, value that vectors of best IoU per tau are stored under, method."""
 
 Taus = dict[Key, list[int]]
+Facts = dict[str, dict[str, Any]]
 
 
 def chosen(records: Records) -> dict[Key, tuple[list[int], pd.DataFrame]]:
@@ -44,9 +57,9 @@ def chosen(records: Records) -> dict[Key, tuple[list[int], pd.DataFrame]]:
     return found
 
 
-def box_values(records: Records) -> list[str]:
-    """Return the names of the values that box accuracies are made of."""
-    return [name for name, facts in records.provenance["metrics"].items() if facts["reduce"] == "box_accuracy"]
+def box_values(records: Records) -> Facts:
+    """Return {name: facts} of the values that box accuracies are made of."""
+    return {name: facts for name, facts in records.provenance["metrics"].items() if facts["reduce"] == "box_accuracy"}
 
 
 def kept(records: Records, baseline: Taus) -> Taus:
@@ -71,9 +84,13 @@ def keep(choosing: pd.DataFrame, own: list[int], old: list[int], ious: tuple[flo
     return [a if won else b for a, b, won in zip(own, old, better, strict=True)]
 
 
-def at_taus(measure: Measure, taus: Taus, subset: str, values: list[str], ious: tuple[float, ...]) -> Measure:
+def at_taus(measure: Measure, taus: Taus, subset: str, values: Facts, ious: tuple[float, ...]) -> Measure:
     """Return a box accuracy at these taus; any other measure as it is."""
-    column = {f"{box_name(name)}{end}": (name, at) for name in values for end, at in endings(ious)}
+    column = {
+        like(name, plain_name(derived_name(name, facts)) + end): (name, at)
+        for name, facts in values.items()
+        for end, at in endings(ious)
+    }
     found = column.get(measure.name.removesuffix(CORRECT))
     if found is None:
         return measure

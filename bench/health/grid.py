@@ -20,6 +20,7 @@ from bench.engine.prober import Prober, gaussian_blur
 from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.files import file_name
+from bench.identity import digest
 from bench.methods import METHODS, Method
 from bench.methods.variants import write_address
 from bench.metrics import METRICS, Metric
@@ -29,7 +30,7 @@ from bench.pipeline.evaluate import Kept, known_unfit, missing_cells, run_task, 
 from bench.pipeline.plan import Plan, Task
 from bench.pipeline.provenance import describe, merged
 from bench.pipeline.records import Records, Store, empty_frame
-from bench.protocol import Protocol, digest
+from bench.protocol import Protocol
 
 Report = Callable[[int, int], None]
 """Told (tasks done, tasks in all)."""

@@ -10,13 +10,14 @@ from typing import Any
 
 from bench.data import Subset, load_subset
 from bench.errors import BenchError
+from bench.identity import digest
 from bench.methods import METHODS, Method
 from bench.metrics import METRICS, Metric
 from bench.models.explainee import Explainee
 from bench.models.zoo import load_model
 from bench.pipeline.plan import Plan, common_geometry, make_plan
 from bench.pipeline.records import Records
-from bench.protocol import Protocol, digest
+from bench.protocol import Protocol
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,15 @@ from bench.engine.case import Spent
 from bench.engine.prober import Counts
 from bench.engine.trace import Part, Trace, wait_for
 from bench.errors import BenchError, NotApplicable
+from bench.identity import digest, is_built_in, method_source
 from bench.methods import variants
 from bench.models.explainee import Explainee, untouched
-from bench.protocol import digest
-from bench.registry import Registry, source_digest
+from bench.registry import Registry
+from bench.source_walk import note_source
 
 MethodFunction = Callable[..., torch.Tensor]
 PerModel = int | Callable[[Explainee, Mapping[str, Any]], int]
+PerVariant = str | Callable[[Mapping[str, Any]], str]
 
 FIDELITY = ("official", "paper", "reconstruction", "control", "external", "unstated")
 """official: read in the authors' code.  paper: stated in the paper.  reconstruction: our most faithful reading where
@@ -44,6 +46,10 @@ class Method:
     shares: name of the shared part that this work is for; methods of a run that share it pay once.
     parameters: those that differ from the function's defaults.  inner: the method that a wrapper wraps.
     inner_models: where a wrapper runs it, for plans (default: once, on the model itself).
+    version: raised by hand when a built-in method's numbers change; part of its id.
+    varies: why the count of forwards depends on the image, or "".
+    reference: what the map compares an image with (one of `REFERENCE_WORDS`), or "": a word, or a function of the
+    parameters.
     """
 
     name: str
@@ -62,6 +68,9 @@ class Method:
     shares: str = ""
     inner: Method | None = None
     inner_models: Callable[[Explainee, Mapping[str, Any]], Sequence[Explainee]] | None = None
+    version: int = 1
+    varies: str = ""
+    reference: PerVariant = ""
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -106,12 +115,29 @@ class Method:
 
     @cached_property
     def id(self) -> str:
-        """Return name@hash of source and parameters; an edited plug-in has another id."""
+        """Return name@hash of version (of a plug-in: source) and parameters; an edited plug-in has another id."""
         given = {key: variants.identity(value) for key, value in self.parameters.items()}
-        parts: dict[str, Any] = {"source": source_digest(self.function), "parameters": given}
+        source = method_source(self.base, self.version, self.function)
+        parts: dict[str, Any] = {"source": source, "parameters": given}
         if self.inner is not None:
             parts["inner"] = self.inner.id
         return f"{self.name}@{digest(parts)}"
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """Return {base name: version} of this method and of those that it wraps."""
+        return {self.base: self.version} | ({} if self.inner is None else self.inner.versions)
+
+    @property
+    def why_varies(self) -> str:
+        """Return why the count depends on the image, of this method or of the one that it wraps, or ""."""
+        return self.varies or ("" if self.inner is None else self.inner.why_varies)
+
+    @property
+    def compared_with(self) -> str:
+        """Return what the map compares an image with: this method's reference, else that of the one that it wraps."""
+        own = self.reference(self.all_parameters) if callable(self.reference) else self.reference
+        return own or ("" if self.inner is None else self.inner.compared_with)
 
     def planned(self, model: Explainee, paid: set[str] | None = None) -> Counts:
         """Return the work per image that a plan counts with, beyond the shared pass.
@@ -134,8 +160,10 @@ class Method:
     def facts(self) -> dict[str, Any]:
         """Return what run.json and `cambench list` say of the method."""
         given = self.all_parameters
+        compared = {"reference": self.compared_with} if self.compared_with else {}
         return {
             "id": self.id,
+            "versions": self.versions,
             "group": self.group,
             "fidelity": self.fidelity,
             "citation": self.citation,
@@ -145,6 +173,7 @@ class Method:
             "parameters": {
                 k: v if isinstance(v, (bool, int, float)) else variants.write_value(v) for k, v in given.items()
             },
+            **compared,
         }
 
     def __call__(self, trace: Trace) -> torch.Tensor:
@@ -253,23 +282,6 @@ METHODS = MethodRegistry()
 REFERENCE_WORDS = ("zero", "baseline", "black", "white", "blur")
 """What a method can declare that it compares an image with."""
 
-COMPARED_WITH: dict[str, str] = {}
-"""What plug-ins say that they compare an image with, by base name (see `register_method`)."""
-
-
-def declared(method: Method) -> dict[str, str]:
-    """Return what run.json says of a method beside its facts: its declared reference, where it has one."""
-    return {"reference": COMPARED_WITH[method.base]} if method.base in COMPARED_WITH else {}
-
-
-VARYING: dict[str, str] = {}
-"""Why the count of forwards depends on the image, by base name; not a field: wrappers' ids cover the class above."""
-
-
-def why_varies(method: Method) -> str:
-    """Return why the count depends on the image, of the method or of the one that it wraps, or ""."""
-    return VARYING.get(method.base) or ("" if method.inner is None else why_varies(method.inner))
-
 
 def register_method(
     name: str | None = None,
@@ -288,7 +300,8 @@ def register_method(
     varies: str = "",
     wraps: str = "",
     inner_models: Callable[[Explainee, Mapping[str, Any]], Sequence[Explainee]] | None = None,
-    reference: str = "",
+    reference: PerVariant = "",
+    version: int = 1,
 ) -> Callable[[MethodFunction], MethodFunction]:
     """Register a method: a function from a `Trace` to maps [B,H,W], higher = more evidence for the target.
 
@@ -296,7 +309,8 @@ def register_method(
     (trace, inner) and refines another method's maps; this is the one that it wraps where none is named.
     varies: why the count of forwards depends on the image, where it does; `forwards` is then the most that it can be.
     reference: what the map compares an image with, if anything: "zero" (of the normalised image), "baseline" (the
-    baseline colour), "black", "white" or "blur"; boards mark the values that paint with the same.
+    baseline colour), "black", "white" or "blur", or a function of the parameters that returns one; boards mark the
+    values that paint with the same.  version: of a built-in method, raised when its numbers change.
 
     >>> @register_method("doc_sum", citation="nobody, never")
     ... def doc_sum(trace, *, power=1.0):
@@ -309,7 +323,7 @@ def register_method(
         return register_method()(name)  # type: ignore[unreachable]
     if fidelity not in FIDELITY:
         raise BenchError(f"fidelity {fidelity!r} of method {name!r} is not one of {', '.join(FIDELITY)}.")
-    if reference not in ("", *REFERENCE_WORDS):
+    if not callable(reference) and reference not in ("", *REFERENCE_WORDS):
         raise BenchError(f"reference {reference!r} of method {name!r} is not one of {', '.join(REFERENCE_WORDS)}.")
 
     def register(function: MethodFunction) -> MethodFunction:
@@ -328,15 +342,16 @@ def register_method(
             more_groups=more_groups,
             inner_models=inner_models,
             shares=shares,
+            version=version,
+            varies=varies,
+            reference=reference,
         )
+        if not is_built_in(function):
+            note_source(function)
         if wraps:
             METHODS.add_wrapper(entry, wraps)
         else:
             METHODS.add(entry)
-        if reference:
-            COMPARED_WITH[entry.name] = reference
-        if varies:
-            VARYING[entry.name] = varies
         return function
 
     return register

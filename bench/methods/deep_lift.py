@@ -10,7 +10,7 @@ import torch
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
 from bench.methods.base import register_method
-from bench.methods.references import NAMES, Reference, reference_images
+from bench.methods.references import NAMES, Reference, chosen_reference, reference_images
 from bench.methods.rules import ELEMENTWISE, Operation, Rules, alive, on_first, run
 from bench.methods.variants import write_value
 
@@ -106,6 +106,7 @@ class RescaleRules(Rules):
     "rescale rule (as Captum, whose max pooling loses windows that overlap)",
     forwards=2,
     backwards=2,
+    reference=chosen_reference,
 )
 def deep_lift(trace: Trace, *, reference: Reference = "baseline") -> torch.Tensor:
     """sum over colour channels of (x - r) * multiplier from S_c to x, by the rescale rule. [B,H,W], signed.

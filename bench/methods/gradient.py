@@ -9,7 +9,7 @@ import torch
 
 from bench.engine.trace import Trace
 from bench.methods.base import register_method
-from bench.methods.references import NAMES, Reference, reference_images
+from bench.methods.references import NAMES, Reference, chosen_reference, reference_images
 from bench.methods.sampling import at_least, enumerate_by_image, gradients_at, normal, per_image, spread
 
 
@@ -33,6 +33,7 @@ def saliency(trace: Trace) -> torch.Tensor:
     citation="Shrikumar et al., Not Just a Black Box, arXiv:1605.01713",
     forwards=1,
     backwards=1,
+    reference="zero",  # the difference to an input of zeros, after normalisation
 )
 def input_x_gradient(trace: Trace) -> torch.Tensor:
     """sum over colour channels of x * dS_c/dx, x normalised. [B,H,W], signed.
@@ -51,6 +52,7 @@ def input_x_gradient(trace: Trace) -> torch.Tensor:
     fast=False,
     forwards=lambda _, p: p["steps"],
     backwards=lambda _, p: p["steps"],
+    reference=chosen_reference,
 )
 def integrated_gradients(trace: Trace, *, reference: Reference = "baseline", steps: int = 50) -> torch.Tensor:
     """sum over colour channels of (x - r) * integral of dS_c/dx from the reference r to x. [B,H,W], signed.
@@ -80,6 +82,7 @@ def integrated_gradients(trace: Trace, *, reference: Reference = "baseline", ste
     fast=False,
     forwards=lambda _, p: p["steps"],
     backwards=lambda _, p: p["steps"],
+    reference=chosen_reference,
 )
 def idgi(trace: Trace, *, reference: Reference = "baseline", steps: int = 50) -> torch.Tensor:
     """sum over channels and steps of g_j^2 d_j / |g_j|^2, g_j = dS_c/dx and d_j = S_c(x_j+1) - S_c(x_j). [B,H,W].

@@ -10,7 +10,7 @@ from bench.engine.prober import Job, blend, probability
 from bench.engine.trace import Trace
 from bench.methods.base import register_method
 from bench.methods.cam import weighted
-from bench.methods.references import MASK_COLOUR, Reference, reference_images
+from bench.methods.references import MASK_COLOUR, Reference, chosen_reference, reference_images
 from bench.methods.variants import write_value
 
 CONSTANT = "constant channels are skipped"
@@ -48,6 +48,7 @@ def channel_drops(trace: Trace, instead: torch.Tensor | None = None) -> torch.Te
     citation="after Zhang et al., A-FMI: feature map importance, arXiv:2104.05527; formulas reconstructed",
     forwards=1,
     heads=lambda model, _: model.probe_shape[1],
+    reference=lambda p: chosen_reference(p) if p["replace"] == "reference" else "",
 )
 def a_fmi(
     trace: Trace,
@@ -103,6 +104,7 @@ def _reciprocal_sums(difference: torch.Tensor) -> torch.Tensor:
     forwards=lambda model, _: model.probe_shape[1],
     shares="score_cam weights",
     varies=CONSTANT,
+    reference="baseline",
 )
 def score_cam(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = p_c(H_k masking x), H_k = mm(Up A_k); one forward per channel. [B,H,W], >= 0.
@@ -164,6 +166,7 @@ def absolute_weights(trace: Trace) -> torch.Tensor:
     forwards=lambda model, _: model.probe_shape[1],
     shares="score_cam weights",
     varies=CONSTANT,
+    reference="baseline",
 )
 def abs_cam(trace: Trace, *, form: Literal["activations", "normalised"] = "activations") -> torch.Tensor:
     """ReLU(sum_k w_k S_k Up(A_k)), w_k = mean_ij |G_k|, S_k = p_c(mm(Up A_k) masking x). [B,H,W], >= 0.
@@ -195,6 +198,7 @@ def sum_of_masks(trace: Trace, weights: torch.Tensor) -> torch.Tensor:
     fast=False,
     forwards=lambda model, _: model.probe_shape[1],
     varies=CONSTANT,
+    reference="baseline",
 )
 def abs_cam_elementwise(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k S_k Up(E_k)), E_k = |G_k| * A_k element by element, S_k = p_c(mm(Up E_k) masking x). [B,H,W], >= 0."""

@@ -95,6 +95,7 @@ def fused(
     citation="Srinivas and Fleuret, Full-Gradient Representation, NeurIPS 2019, eq. 5, and the authors' code",
     forwards=2,
     backwards=2,
+    reference="zero",  # its input term
 )
 def full_grad(trace: Trace) -> torch.Tensor:
     """psi(x * dS/dx) + sum over convolutions and batch norms of psi(b * dS/d output), b their bias. [B,H,W], >= 0.

@@ -44,6 +44,7 @@ def _group_forwards(model: Explainee, groups: int) -> int:
     fast=False,
     forwards=lambda model, p: _group_forwards(model, p["groups"]),
     varies="groups without positive part are dropped",
+    reference="blur",
 )
 def group_cam(trace: Trace, *, groups: int = 32) -> torch.Tensor:
     """sum_g ReLU(p_c(x_g) - p_c(blur x)) M_g, M_g = ReLU(sum_{k in g} w_k A_k), w_k = mean_ij G_k. [B,H,W], >= 0.

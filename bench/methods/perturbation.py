@@ -59,6 +59,7 @@ def starts(length: int, side: int, window: float, stride: float) -> tuple[int, l
     citation="Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014, section 4.2",
     fast=False,
     forwards=lambda model, p: len(starts(model.size, model.size, p["window"], p["stride"])[1]) ** 2,
+    reference="baseline",
 )
 def occlusion(trace: Trace, *, window: float = 0.2, stride: float = 0.1) -> torch.Tensor:
     """mean over the windows covering a pixel of p_c(x) - p_c(x with the window in the baseline colour). [B,H,W].
@@ -122,6 +123,7 @@ def rise_masks(
     citation="Petsiuk et al., RISE, BMVC 2018, eq. 6, and the authors' code",
     fast=False,
     forwards=lambda _, p: p["masks"],
+    reference="baseline",
 )
 def rise(trace: Trace, *, masks: int = 4000, cells: int = 7, p: float = 0.5) -> torch.Tensor:
     """sum_i p_c(M_i masking x) M_i / (N p) over N random masks, the same for all images of a run. [B,H,W], >= 0.
@@ -164,6 +166,7 @@ def coalition_probabilities(trace: Trace, shown: torch.Tensor, cells: int) -> to
     citation="Ribeiro et al., Why Should I Trust You?, KDD 2016; regression as in the authors' code, square segments",
     fast=False,
     forwards=lambda _, p: p["samples"] - 1,
+    reference="baseline",
 )
 def lime(trace: Trace, *, samples: int = 1000, cells: int = 7) -> torch.Tensor:
     """The weight of a pixel's segment in a linear model of p_c over shown and hidden segments. [B,H,W], signed.
@@ -202,6 +205,7 @@ def ridge(z: torch.Tensor, y: torch.Tensor, weights: torch.Tensor, strength: flo
     "sampled as Captum does, on square segments",
     fast=False,
     forwards=lambda _, p: p["samples"] - 1,
+    reference="baseline",
 )
 def kernel_shap(trace: Trace, *, samples: int = 1000, cells: int = 7) -> torch.Tensor:
     """Estimated Shapley value of a pixel's segment for p_c, hidden segments in the baseline colour. [B,H,W], signed.

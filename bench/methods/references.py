@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 
 from bench.engine.prober import gaussian_blur
 from bench.engine.trace import Trace
 from bench.errors import BenchError
+from bench.methods.variants import write_value
 from bench.protocol import Protocol
 
 NAMES = ("baseline", "black", "white", "blur", "noise")
@@ -31,6 +33,11 @@ MASK_COLOUR = Protocol().baseline
 """The colour behind a masked image: the protocol's baseline colour, zero for ImageNet-normalised models."""
 BLUR_SIGMA_224 = Protocol().blur_sigma_224
 BLUR_RADIUS_SIGMAS = Protocol().blur_radius_sigmas
+
+
+def chosen_reference(parameters: Mapping[str, Any]) -> str:
+    """Return what a method with a parameter `reference` compares an image with, for `register_method(reference=)`."""
+    return write_value(parameters["reference"])
 
 
 def reference_images(trace: Trace, reference: Reference) -> torch.Tensor:

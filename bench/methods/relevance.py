@@ -171,6 +171,7 @@ def convolution(args: Sequence[Any], kwargs: dict[str, Any]) -> Convolution:
     "in Kohlbrenner et al., Towards Best Practice in Explaining Neural Network Decisions with LRP, IJCNN 2020",
     forwards=1,
     backwards=1,
+    reference="zero",  # the difference to an input of zeros, after normalisation
 )
 def lrp(trace: Trace, *, rule: Rule = "epsilon_plus", epsilon: float = 1e-6) -> torch.Tensor:
     """sum over colour channels of the relevance of each pixel, S_c at the start. [B,H,W], signed.

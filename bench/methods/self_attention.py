@@ -25,6 +25,7 @@ WEIGHTS = {"grad_cam": grad_cam_weights, "grad_cam_pp": grad_cam_pp_weights, "sc
     fidelity="reconstruction",
     citation="after Liang, Li and Jiang, SA-CAM, Neurocomputing 490, 2022; formulas reconstructed",
     forwards=lambda model, p: model.probe_shape[1] if p["base"] == "score_cam" else 0,
+    reference=lambda p: "baseline" if p["base"] == "score_cam" else "",
 )
 def sa_cam(
     trace: Trace,

@@ -24,6 +24,7 @@ THRESHOLDS = 10
     citation="Han, Lee and Lee, Threshold fine-tuning, Applied Sciences 12(24):12961, 2022, and the authors' code",
     forwards=lambda _, p: THRESHOLDS - (not p["include_zero"]),
     varies="cut-offs that leave equal masks are run once",
+    reference="baseline",
 )
 def tft(trace: Trace, inner: Method, *, include_zero: bool = False) -> torch.Tensor:
     """M_{t*} of another method's map: the cut-off that serves the class best. [B,H,W] in [0,1].

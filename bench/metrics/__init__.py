@@ -11,7 +11,7 @@ from bench.metrics import (
     sanity,
     threshold,
 )
-from bench.metrics.base import METRICS, OUTSIDE, Metric, Value, register_metric
+from bench.metrics.base import METRICS, OUTSIDE, Metric, Value, find_owner, register_metric
 
 __all__ = [
     "METRICS",
@@ -21,6 +21,7 @@ __all__ = [
     "complexity",
     "discriminability",
     "faithfulness",
+    "find_owner",
     "infidelity",
     "localization",
     "register_metric",

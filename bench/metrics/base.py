@@ -16,8 +16,10 @@ import torch
 
 from bench.engine.prober import Counts
 from bench.errors import BenchError, suggestions
-from bench.protocol import Protocol, digest
-from bench.registry import Registry, source_digest
+from bench.identity import digest, is_built_in
+from bench.protocol import Protocol
+from bench.registry import Registry
+from bench.source_walk import note_source, source_digest
 
 if TYPE_CHECKING:
     from bench.engine.case import Case
@@ -30,6 +32,8 @@ ENGINE_VERSION = 1
 
 BETTER = ("lower", "higher", "none")
 NEEDS = ("boxes", "masks", "truth", "others", "method")
+PAINTS = ("removed", "insertion_start")
+"""What a metric can put in place of pixels: what the protocol's `removed` or `insertion_start` says."""
 REDUCE = ("mean", "std", "curve", "box_accuracy", "pooled_precision")
 
 
@@ -40,6 +44,8 @@ class Value:
     better: "lower", "higher" or "none".  ranked: whether boards rank by it.  reduce: how the board gets from images to
     one number: "mean" and "std" of scalars; "curve" (drawn, not tabled); "box_accuracy" (vectors of best IoU per tau)
     and "pooled_precision" (histograms).  title: for a reader.  lower, upper: the range.
+    derived: the name of what the board makes of vectors (of "box_accuracy" and "pooled_precision").
+    curve: the value that holds the curve of this area, and clean_end the place on it of the clean image, 0 or -1.
     """
 
     title: str
@@ -48,6 +54,9 @@ class Value:
     reduce: str = "mean"
     lower: float | None = None
     upper: float | None = None
+    derived: str = ""
+    curve: str = ""
+    clean_end: int = 0
 
     def __post_init__(self) -> None:
         if self.better not in BETTER or self.reduce not in REDUCE:
@@ -86,6 +95,7 @@ class Metric:
     shared: Callable[[Protocol], Counts] = lambda _: Counts()
     standard: bool = True
     parameter: str = ""
+    paints: str = ""
     builtin: bool = True
     # a positive factor on the map changes nothing, so equal maps may share one probe
     scale_free: bool = False
@@ -131,12 +141,11 @@ class Metric:
 
 
 def board_names(name: str, value: Value) -> tuple[str, ...]:
-    """Return what boards call a value of a metric: its own name, or the names of what they derive from it."""
-    if value.reduce == "box_accuracy":
-        return ("box_accuracy" if name == "box_iou" else f"{name}_accuracy", name)
-    if value.reduce == "pooled_precision":
-        return ("pixel_ap_pooled" if name == "pixel_histogram" else f"{name}_pooled", name)
-    return (name,)
+    """Return what boards call a value of a metric: what they derive from it first, then its own name."""
+    endings = {"box_accuracy": "accuracy", "pooled_precision": "pooled"}
+    if value.reduce in endings:
+        return (value.derived or f"{name}_{endings[value.reduce]}", name)
+    return (name, f"{name}_relative") if value.curve else (name,)
 
 
 class MetricRegistry(Registry[Metric]):
@@ -156,6 +165,11 @@ class MetricRegistry(Registry[Metric]):
 METRICS = MetricRegistry("metric")
 
 
+def find_owner(value: str) -> Metric | None:
+    """Return the metric that a value belongs to, or None; a value's name belongs to one metric."""
+    return next((metric for metric in METRICS if value in metric.values), None)
+
+
 def register_metric(
     name: str | None = None,
     *,
@@ -172,6 +186,7 @@ def register_metric(
     shared: Callable[[Protocol], Counts] = lambda _: Counts(),
     standard: bool = True,
     parameter: str = "",
+    paints: str = "",
     under: Callable[[Protocol, Value], Value] = lambda _, value: value,
 ) -> Callable[[MetricFunction], MetricFunction]:
     """Register a metric: a function from a `Case` to {value name: [B] or [B,n]}.
@@ -179,7 +194,8 @@ def register_metric(
     Without `values` the metric has one value of its own name, ranked in the direction `better`.  scale_free: a positive
     factor on the map changes nothing; built-in metrics are, but for the cost and for those that need the method (equal
     maps need not be equal on other images).  forwards: per image and map: a number, or a function of the protocol, or
-    of the protocol and the image's pixels.
+    of the protocol and the image's pixels.  paints: what the metric puts in place of pixels, one of `PAINTS`; boards
+    mark methods that compare an image with the same.
 
     >>> @register_metric("doc_peak", better="higher")
     ... def doc_peak(case):
@@ -189,12 +205,16 @@ def register_metric(
 
     if callable(name):  # @register_metric without brackets
         return register_metric()(name)  # type: ignore[unreachable]
+    if paints not in ("", *PAINTS):
+        raise BenchError(f"paints {paints!r} of metric {name!r} is not one of {', '.join(PAINTS)}.")
 
     def register(function: MetricFunction) -> MetricFunction:
         chosen = name or function.__name__
         facts = values or {chosen: Value(chosen.replace("_", " "), better=better, ranked=better != "none")}
         independent = family != "cost" and "method" not in needs
-        builtin = function.__module__.startswith("bench.")
+        builtin = is_built_in(function)
+        if not builtin:
+            note_source(function)
         _check_metric(chosen, facts, needs, reads)
         METRICS.add(
             Metric(
@@ -211,6 +231,7 @@ def register_metric(
                 shared=shared,
                 standard=standard,
                 parameter=parameter,
+                paints=paints,
                 builtin=builtin,
                 under=under,
                 scale_free=scale_free if scale_free is not None else builtin and independent,

@@ -77,8 +77,11 @@ INSERTION_START = "Insertion start"
     forwards=between,
     shared=lambda p: Counts(1) if p.removed == "minimum" else Counts(),
     under=_unbounded,
+    paints="removed",
     values={
-        "deletion": Value("Deletion", better="lower", ranked=True, lower=0, upper=1),
+        "deletion": Value(
+            "Deletion", better="lower", ranked=True, lower=0, upper=1, curve="deletion_curve", clean_end=0
+        ),
         "deletion_curve": Value("Deletion curve", reduce="curve", lower=0, upper=1),
     },
 )
@@ -103,8 +106,11 @@ def deletion(case: Case) -> Scores:
     ),
     forwards=between,
     under=_unbounded,
+    paints="insertion_start",
     values={
-        "insertion": Value("Insertion", better="higher", ranked=True, lower=0, upper=1),
+        "insertion": Value(
+            "Insertion", better="higher", ranked=True, lower=0, upper=1, curve="insertion_curve", clean_end=-1
+        ),
         "insertion_curve": Value("Insertion curve", reduce="curve", lower=0, upper=1),
         "insertion_start": Value(INSERTION_START, lower=0, upper=1),
     },
@@ -151,6 +157,7 @@ def curve_scores(
     family="faithfulness",
     reads=("score", "baseline", "thresholds", "removed"),
     forwards=1,
+    paints="removed",
     values={
         "average_drop": Value("Average drop", better="lower", lower=0, upper=1),
         "average_increase": Value("Average increase", better="higher", lower=0, upper=1),

@@ -93,7 +93,11 @@ def energy_pointing_game(case: Case) -> Scores:
         *("box_shapes", "box_choice", "box_edges", "box_tau_from"),
     ),
     calibrates=True,
-    values={"box_iou": Value("Best box IoU by tau", better="higher", reduce="box_accuracy", lower=0, upper=1)},
+    values={
+        "box_iou": Value(
+            "Best box IoU by tau", better="higher", reduce="box_accuracy", lower=0, upper=1, derived="box_accuracy"
+        )
+    },
 )
 def box_localization(case: Case) -> Scores:
     """Best IoU, for each tau = 0..1 step 0.01, between a box of the map and a box of the truth. [B,T].
@@ -220,7 +224,9 @@ def box_iou(first: Array, second: Array, end: int = 0) -> Array:
     reads=("tie_rule", "pixel_bins", "localization_map"),
     values={
         "pixel_ap": Value("Pixel average precision", better="higher", ranked=True, lower=0, upper=1),
-        "pixel_histogram": Value("Pooled pixel precision", better="higher", reduce="pooled_precision", lower=0),
+        "pixel_histogram": Value(
+            "Pooled pixel precision", better="higher", reduce="pooled_precision", lower=0, derived="pixel_ap_pooled"
+        ),
         "relevance_mass": Value("Relevance mass accuracy", better="higher", lower=0, upper=1),
         "relevance_rank": Value("Relevance rank accuracy", better="higher", lower=0, upper=1),
     },

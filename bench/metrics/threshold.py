@@ -17,6 +17,7 @@ from bench.metrics.localization import thresholds
     family="threshold",
     reads=("score", "baseline", "tie_rule", "thresholds", "removed"),
     forwards=lambda p: p.thresholds,
+    paints="removed",
     values={
         "tft_q": Value("Best gain q by a threshold", lower=0, upper=1),
         "tft_gain": Value("Remaining threshold gain (log-odds)", better="lower", lower=0),

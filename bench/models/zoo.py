@@ -313,18 +313,31 @@ def load_weights(net: nn.Module, path: Path, name: str, sha256: str | None = Non
 
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Return the state dict of a file, without the prefixes of DataParallel, DDP and torch.compile.
+
+    timm cleans it. timm's reader is not used: old versions of timm and torch together unpickle
+    without weights_only where a file raises TypeError.
+    """
+    from safetensors.torch import load_file
+    from timm.models import clean_state_dict
+
+    state: Any
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, pickle and zip errors alike
         raise BenchError(f"The weights file {path} cannot be read ({_first_line(error)}).") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+    if isinstance(state, dict):
+        nested = [state[key] for key in ("state_dict", "model") if isinstance(state.get(key), dict)]
+        state = nested[0] if nested else state
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state.items()
+    ):
         raise BenchError(f"The weights file {path} holds no state dict; save model.state_dict().")
-    return state
+    cleaned: dict[str, torch.Tensor] = clean_state_dict(state)
+    return cleaned
 
 
 def file_sha256(path: Path) -> str:

@@ -12,7 +12,6 @@ from typing import Literal
 
 from bench.engine.prober import Counts, Prober
 from bench.errors import BenchError
-from bench.methods.base import why_varies
 from bench.models.explainee import Explainee
 from bench.pipeline.counting import EXAMINED, Examined, Total, chosen_of
 from bench.pipeline.evaluate import Cell, waiting_groups
@@ -380,7 +379,7 @@ class _ModelEstimate:
             work = self.examined.method(method)
             shares = tuple(name for name, cost in work.parts.items() if any(cost.tuple))
             each = Each.of(work.alone, self.examined.count)
-            lines.append(MethodLine(method.name, each, shares, why_varies(method), work.reason))
+            lines.append(MethodLine(method.name, each, shares, method.why_varies, work.reason))
         return tuple(lines)
 
     def _metric_lines(self) -> tuple[MetricLine, ...]:

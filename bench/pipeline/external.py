@@ -27,9 +27,9 @@ from bench.data import Subset, load_subset
 from bench.engine.trace import Trace
 from bench.errors import BenchError, suggestions
 from bench.files import file_name
+from bench.identity import digest
 from bench.methods import METHODS, Method
 from bench.pipeline.records import MIN_CALIBRATION
-from bench.protocol import digest
 
 Map = npt.NDArray[np.float32]
 Read = Callable[[], npt.NDArray[Any]]

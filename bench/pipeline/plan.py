@@ -11,13 +11,14 @@ from bench.data import Geometry, Subset
 from bench.engine.memory import memory_of
 from bench.engine.prober import default_batch_size
 from bench.errors import BenchError, NotApplicable
+from bench.identity import digest
 from bench.methods import METHODS, Method
 from bench.metrics import METRICS, Metric
 from bench.models.explainee import Explainee
 from bench.pipeline.external import ExternalMethod
 from bench.pipeline.precision import Verdict, check_precision
 from bench.pipeline.records import MIN_CALIBRATION
-from bench.protocol import FLOAT32, Protocol, digest, unlowered
+from bench.protocol import FLOAT32, Protocol, unlowered
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from bench.errors import BenchError
-from bench.methods.base import declared
 from bench.pipeline.plan import Plan
 from bench.pipeline.precision import joined, taken_back
 from bench.version import __version__
@@ -90,12 +89,13 @@ def describe(plan: Plan, command: str = "") -> dict[str, Any]:
             }
         },
         "models": {model.name: model.facts() for model in plan.models},
-        "methods": {method.name: method.facts() | declared(method) for method in plan.methods},
+        "methods": {method.name: method.facts() for method in plan.methods},
         "metrics": {
             name: {
                 "metric": metric.name,
                 "family": metric.family,
                 "id": metric.id(plan.protocol),
+                "version": metric.version,
                 "target": getattr(plan.protocol, metric.target_field),
                 **dataclasses.asdict(value),
             }

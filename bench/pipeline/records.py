@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.errors import BenchError
-from bench.files import replaced_file, write_json
+from bench.files import lock_folder, replaced_file, write_json
 from bench.protocol import get_protocol
 
 SCHEMA = pa.schema(
@@ -264,15 +264,17 @@ class Store:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             check_own(self.folder)
-            lock = (self.folder / ".lock").open("w")
+            advice = "wait for it or choose another --out."
+            lock = lock_folder(self.folder, f"Another run is writing to {self.folder}; {advice}")
         except OSError as error:
             raise BenchError(f"Cannot write to {self.folder} ({error.strerror}); choose another --out.") from None
-        with lock:
-            _lock(lock, self.folder)
+        try:
             for place in (self.folder, *(self.folder / name for name in OWN_FOLDERS)):
                 for leftover in place.glob(".*.tmp"):  # of a process that was killed while it wrote
                     leftover.unlink(missing_ok=True)
             yield
+        finally:
+            lock.release()
 
     @property
     def parts(self) -> list[Path]:
@@ -348,14 +350,3 @@ def last_numbers(folder: Path, suffix: str) -> dict[str, int]:
         if number.isdecimal():
             found[name] = max(int(number), found.get(name, -1))
     return found
-
-
-def _lock(file: IO[str], folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not on Windows; there two runs into one folder are the user's to avoid
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise BenchError(f"Another run is writing to {folder}; wait for it or choose another --out.") from None

@@ -15,7 +15,7 @@ from bench.pipeline.evaluate import Groups, Outcome, run_task
 from bench.pipeline.loading import Reader
 from bench.pipeline.plan import Plan, Task
 from bench.pipeline.provenance import code_version
-from bench.registry import PluginFile, load_plugin_file, plugin_files
+from bench.plugins import PluginFile, load_plugin_file, plugin_files
 
 
 @dataclass(frozen=True)

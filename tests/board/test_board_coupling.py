@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from bench.board.aggregate import leaderboard
-from bench.board.coupling import REFERENCES, is_coupled, metric_reference, reference_of
+from bench.board.coupling import is_coupled, metric_reference, reference_of
 from bench.errors import BenchError
 from bench.methods import METHODS, register_method
-from bench.methods.base import COMPARED_WITH, REFERENCE_WORDS, declared
+from bench.methods.base import REFERENCE_WORDS
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406]}
 HALF = {"mean": [0.5, 0.5, 0.5]}
@@ -40,13 +40,27 @@ def test_what_a_method_compares_with(name: str, expected: str) -> None:
 
 
 def test_declared_references_are_those_of_the_methods() -> None:
-    """Each declared name exists; each method with a parameter `reference` is declared with its default."""
-    known = {METHODS.get(name).base for name in METHODS.names}
-    assert set(REFERENCES) <= known
-    chosen = {m.base: m.all_parameters["reference"] for m in METHODS if "reference" in m.all_parameters}
-    assert chosen
-    assert {base: REFERENCES[base] for base in chosen} == chosen
-    assert set(REFERENCES.values()) <= set(REFERENCE_WORDS)
+    """A method with a parameter `reference` compares with what that says; every word is one that boards know."""
+    chosen = {m.name: m for m in METHODS if "reference" in m.all_parameters}
+    assert {name: m.compared_with for name, m in chosen.items()} == dict.fromkeys(chosen, "baseline")
+    assert {m.variant(reference="white").compared_with for m in chosen.values()} == {"white"}
+    assert {m.compared_with for m in METHODS} <= {"", *REFERENCE_WORDS}
+    compared = {m.base for m in METHODS if m.compared_with}
+    assert compared == {
+        *("input_x_gradient", "lrp", "full_grad", "group_cam", "tft", "a_fmi", "deep_lift", "idgi"),
+        *("integrated_gradients", "score_cam", "abs_cam", "abs_cam_elementwise", "occlusion", "rise", "lime"),
+        "kernel_shap",
+    }
+
+
+def test_run_json_says_what_a_method_compares_with_and_an_older_one_need_not() -> None:
+    method = METHODS.get("a_fmi[reference=black]")
+    assert method.facts()["reference"] == "black"
+    assert "reference" not in METHODS.get("grad_cam").facts()
+    assert reference_of("gone", {"versions": {"gone": 1}, "reference": "blur"}) == "blur"
+    assert reference_of("score_cam", {"versions": {"score_cam": 1}}) == ""  # that version did not
+    assert reference_of("gone", {}) == ""
+    assert reference_of("score_cam (v1)", {}) == "baseline"
 
 
 @pytest.mark.parametrize(
@@ -109,11 +123,11 @@ def test_a_plug_in_declares_its_reference() -> None:
         def doc_black(trace):  # pragma: no cover - never called
             return trace
 
-        assert declared(METHODS.get("doc_black")) == {"reference": "black"}
-        assert reference_of("doc_black", declared(METHODS.get("doc_black"))) == "black"
+        facts = METHODS.get("doc_black").facts()
+        assert facts["reference"] == "black"
+        assert reference_of("doc_black", facts) == "black"
+        assert METHODS.get("fused(doc_black)").compared_with == "black"
     finally:
         METHODS.remove("doc_black")
-        COMPARED_WITH.pop("doc_black", None)
-    assert declared(METHODS.get("grad_cam")) == {}
     with pytest.raises(BenchError, match="reference 'grey' of method 'doc_grey' is not one of zero, baseline"):
         register_method("doc_grey", reference="grey")

@@ -17,7 +17,6 @@ from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS
-from bench.methods.base import why_varies
 
 SIDE = 32
 SMALL = {**FEWER, "extremal_perturbation": "extremal_perturbation[areas=0.1,iterations=3]"}
@@ -319,8 +318,8 @@ def test_a_plan_counts_what_a_method_runs(name):
         counts -= trace.parts[part].counts
     planned = method.planned(model)
     measured = (counts.forwards / 2, counts.backwards / 2, counts.head_forwards / 2)
-    if why_varies(method):
-        assert all(m <= p for m, p in zip(measured, planned.tuple, strict=False)), why_varies(method)
+    if method.why_varies:
+        assert all(m <= p for m, p in zip(measured, planned.tuple, strict=False)), method.why_varies
     else:
         assert measured == planned.tuple[:3]
 

@@ -196,6 +196,31 @@ def test_pth_is_loaded_with_weights_only(tmp_path):
         load_weights(target, tmp_path / "evil.pth", "net")
 
 
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("key", [None, "state_dict", "model"])
+def test_checkpoints_of_wrapped_networks_are_loaded(tmp_path, prefix, key):
+    source, target = seeded(resnet_scenes, 5), seeded(resnet_scenes, 6)
+    state = {f"{prefix}{name}": tensor.contiguous() for name, tensor in source.state_dict().items()}
+    torch.save(state if key is None else {"epoch": 3, key: state}, tmp_path / "net.pth")
+    load_weights(target, tmp_path / "net.pth", "net")
+    torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
+    if key is None:
+        target = seeded(resnet_scenes, 6)
+        save_file(state, tmp_path / "net.safetensors")
+        load_weights(target, tmp_path / "net.safetensors", "net")
+        torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[1, 2], {"a": 3}, {1: torch.zeros(1)}, {"state_dict": {"a": 3}}],
+)
+def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "net.pth")
+    with pytest.raises(BenchError, match="holds no state dict"):
+        load_weights(resnet_scenes(), tmp_path / "net.pth", "net")
+
+
 def test_cards_build_check_and_refuse(tmp_path):
     save_file({k: v.contiguous() for k, v in seeded(resnet_scenes, 0).state_dict().items()}, tmp_path / "a.safetensors")
     entry = {"file": "a.safetensors", "library": "cambench", "arch": "resnet_scenes", "size": 96}

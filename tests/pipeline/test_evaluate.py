@@ -106,12 +106,12 @@ def test_an_edited_plugin_counts_as_changed(subset, model, tmp_path):
         plugin.write_text(textwrap.dedent(source.format(how=how)))
         import linecache
 
-        from bench import registry
+        from bench import plugins
 
         linecache.checkcache()
-        registry._PLUGINS.clear()
+        plugins._PLUGINS.clear()
         METHODS.remove("mine")
-        registry.load_plugin(plugin)
+        plugins.load_plugin(plugin)
         ids.append(METHODS.get("mine").id)
         records = evaluate(subset, model, tmp_path / "run", methods=("mine",), metrics=("complexity",))
         assert set(records.frame["method_id"]) == {ids[-1]}

@@ -23,7 +23,7 @@ from interrupts import interruptible
 from nets import GapLinear, randomise
 
 import bench
-from bench import registry
+from bench import plugins
 from bench.errors import BenchError
 from bench.methods import METHODS
 from bench.metrics import METRICS
@@ -46,7 +46,7 @@ def tiny(seed: int) -> bench.Explainee:
 @pytest.fixture(autouse=True)
 def _no_other_plugins(monkeypatch) -> None:
     """Plug-ins of other tests of this process would be sent to workers, too."""
-    monkeypatch.setattr(registry, "_PLUGINS", {})
+    monkeypatch.setattr(plugins, "_PLUGINS", {})
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def plugin(subset, tmp_path) -> Iterator[None]:
     (tmp_path / "plug").mkdir()
     file = tmp_path / "plug" / "mine.py"
     file.write_text(PLUGIN.replace("BAD", repr(subset.image_ids[4])).replace("DRIVER", str(os.getpid())))
-    module = registry.load_plugin(file)
+    module = plugins.load_plugin(file)
     yield
     METHODS.remove("mine")
     for name in ("where", "refuses", "kills"):
@@ -162,7 +162,7 @@ def plugin(subset, tmp_path) -> Iterator[None]:
 UNPACK = """
 import pickle, sys
 from pathlib import Path
-from bench.registry import load_plugin_file
+from bench.plugins import load_plugin_file
 from bench.methods import METHODS
 plugins, method = pickle.loads(Path(sys.argv[1]).read_bytes())
 modules = [load_plugin_file(plugin) for plugin in plugins]
@@ -173,7 +173,7 @@ print(dataclasses.replace(pickle.loads(method)).id, METHODS.get("mine").id, modu
 
 def test_a_plugin_is_the_same_where_its_file_is_not(plugin, tmp_path):
     package = tmp_path / "package"
-    (shipped,) = registry.plugin_files()
+    (shipped,) = plugins.plugin_files()
     package.write_bytes(pickle.dumps(([shipped], pickle.dumps(METHODS.get("mine")))))
     expected = f"{METHODS.get('mine').id} {METHODS.get('mine').id} {shipped.module}"
     for _ in ("here", "elsewhere"):
@@ -328,7 +328,7 @@ def test_records_of_a_cluster_are_those_of_this_process(cluster, subset, local, 
 def test_plugins_and_threads_are_those_of_the_run(cluster, subset, plugin, tmp_path):
     given = {"methods": ["mine", "grad_cam"], "metrics": ["where", "deletion"]}
     here = evaluate(subset, **given).frame
-    Path(registry.plugin_files()[-1].path).unlink()
+    Path(plugins.plugin_files()[-1].path).unlink()
     records = evaluate(subset, executor=RayExecutor(cluster.address), **given)
     where = records.frame[records.frame["metric"] == "where"]["value"]
     assert where.nunique() == 2
@@ -362,7 +362,7 @@ def test_a_task_that_kills_its_workers_is_named(cluster, subset, plugin, tmp_pat
 def test_workers_that_cannot_start_are_said_so(cluster, subset, tmp_path):
     file = tmp_path / "deadly.py"
     file.write_text(f"import os\nif os.getpid() != {os.getpid()}:\n    os._exit(1)\n")
-    module = registry.load_plugin(file)
+    module = plugins.load_plugin(file)
     try:
         with pytest.raises(BenchError, match="3 Ray workers in a row were lost while they started"):
             evaluate(subset, executor=RayExecutor(cluster.address, workers=2, attempts=1))

@@ -20,7 +20,6 @@ from bench.engine.prober import Counts
 from bench.engine.trace import LARGE, Trace
 from bench.errors import BenchError
 from bench.methods import METHODS, Method
-from bench.methods.base import why_varies
 from bench.metrics import METRICS
 from bench.pipeline import counting
 from bench.pipeline.cost import Cost, counted, estimate
@@ -422,7 +421,7 @@ def test_the_imagined_run_has_the_size_of_the_real_one():
 
 
 def test_every_method_says_whether_its_count_hangs_on_the_image():
-    said = {method.name for method in METHODS if why_varies(method)}
+    said = {method.name for method in METHODS if method.why_varies}
     assert said == {"group_cam", "score_cam", "abs_cam", "abs_cam_elementwise", "tft(grad_cam)"}
-    assert why_varies(METHODS.get("fused(score_cam)")) == why_varies(METHODS.get("score_cam"))
+    assert METHODS.get("fused(score_cam)").why_varies == METHODS.get("score_cam").why_varies
     assert isinstance(METHODS.get("score_cam"), Method)

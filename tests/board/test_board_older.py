@@ -1,0 +1,67 @@
+"""Rows of an older version stand on boards under a name that says so."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+
+from bench.board import leaderboard
+from bench.board.older_versions import mark_older, older_methods
+from bench.gate.baseline import from_records, load_baseline, save_baseline
+from bench.methods import METHODS
+from bench.metrics import METRICS
+
+
+def raise_version(monkeypatch: pytest.MonkeyPatch, registry: object, name: str, version: int) -> None:
+    entry = dataclasses.replace(registry.get(name), version=version)
+    monkeypatch.setitem(registry._entries, name, entry)
+
+
+def build(toy: SimpleNamespace):
+    rows = toy.scalars("deletion", {"score_cam": [0.1, 0.2], "grad_cam": [0.3, 0.2], "random": [0.5, 0.5]})
+    return toy.build(rows)
+
+
+def test_nothing_is_renamed_where_nothing_is_older(toy):
+    records = build(toy)
+    assert mark_older(records) is records
+
+
+def test_an_older_method_has_its_version_in_its_name(toy, monkeypatch):
+    records = build(toy)
+    raise_version(monkeypatch, METHODS, "score_cam", 2)
+    board = leaderboard(records, resamples=20)
+    assert set(board.frame["method"]) == {"score_cam (v1)", "grad_cam", "random"}
+    assert "score_cam (v1)" in board.provenance["methods"]
+    assert any("score_cam (v1)" in line for line in board.compare("score_cam (v1)", "grad_cam"))
+    assert "score_cam" in records.provenance["methods"]  # the records themselves are what they were
+
+
+def test_a_wrapper_is_as_old_as_what_it_wraps(monkeypatch):
+    raise_version(monkeypatch, METHODS, "score_cam", 3)
+    assert older_methods({"tft(score_cam)": {}, "tft(grad_cam)": {}}) == {"tft(score_cam)": "tft(score_cam) (v1)"}
+    made = {"tft(score_cam)": {"versions": {"tft": 1, "score_cam": 2}}}
+    assert older_methods(made) == {"tft(score_cam)": "tft(score_cam) (v2)"}
+    made["tft(score_cam)"]["versions"]["score_cam"] = 3
+    assert older_methods(made) == {}
+
+
+def test_an_older_metric_has_its_version_in_the_names_of_its_values(toy, monkeypatch):
+    rows = toy.scalars("deletion", {"score_cam": [0.1, 0.2], "grad_cam": [0.3, 0.2]})
+    rows += toy.scalars("deletion_curve", {"score_cam": [[0.5, 0], [0.4, 0]], "grad_cam": [[0.5, 0], [0.4, 0]]})
+    records = toy.build(rows)
+    assert "deletion_relative" in set(leaderboard(records, resamples=20).frame["metric"])
+    raise_version(monkeypatch, METRICS, "deletion", 2)
+    names = set(leaderboard(records, resamples=20).frame["metric"])
+    assert names == {"deletion (v1)", "deletion_relative (v1)"}
+
+
+def test_the_gate_never_judges_an_older_version_under_the_plain_name(toy, monkeypatch, tmp_path):
+    before = from_records(build(toy))
+    save_baseline(before, tmp_path / "baseline.parquet")
+    raise_version(monkeypatch, METHODS, "score_cam", 2)
+    loaded = load_baseline(tmp_path / "baseline.parquet")
+    assert set(loaded.frame["method"]) == {"score_cam (v1)", "grad_cam", "random"}
+    assert set(from_records(build(toy)).frame["method"]) == set(loaded.frame["method"])
