@@ -16,7 +16,7 @@ class NotApplicable(BenchError):  # noqa: N818 - it is an answer ("n/a"), not a 
 
 def suggestions(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean a, b?" for the nearest of `known`, or a list of all of them where none is near."""
-    known = sorted(known)
+    known = sorted(set(known))
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
         return f" Did you mean {', '.join(near)}?"

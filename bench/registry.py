@@ -37,6 +37,7 @@ class Registry(Generic[E]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, E] = {}
+        self._lists: dict[str, str] = {}
 
     def add(self, entry: E) -> E:
         """Add an entry; a second one of the same name is an error."""
@@ -48,6 +49,24 @@ class Registry(Generic[E]):
     def remove(self, name: str) -> None:
         """Remove an entry (for tests and interactive work)."""
         self._entries.pop(name, None)
+
+    def add_list(self, name: str, patterns: str) -> None:
+        """Give a list of names, groups and wildcards a name; `select` keeps the order of the list."""
+        self._lists[name] = patterns
+
+    @property
+    def lists(self) -> dict[str, str]:
+        """Return the named lists: {name: patterns}."""
+        return dict(self._lists)
+
+    def other_names(self) -> dict[str, str]:
+        """Return the names that stand for an entry beside its own: {other name: name of the entry}."""
+        return {}
+
+    def known_names(self) -> list[str]:
+        """Return every name that `select` accepts: entries, their other names, groups and named lists."""
+        groups = (group for entry in self for group in entry.groups)
+        return list(dict.fromkeys((*self._entries, *self.other_names(), *groups, *self._lists, "all")))
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
@@ -67,12 +86,15 @@ class Registry(Generic[E]):
         """Return the entry of this name; an unknown name is an error with suggestions."""
         if name not in self._entries:
             load_entry_points()  # it may be an installed plug-in's, which the command line loads and Python does not
-        if name not in self._entries:
-            raise BenchError(f"Unknown {self.kind} {name!r}.{suggestions(name, self._entries)}")
-        return self._entries[name]
+        if name in self._entries:
+            return self._entries[name]
+        other = self.other_names()
+        if name not in other:
+            raise BenchError(f"Unknown {self.kind} {name!r}.{suggestions(name, [*self._entries, *other])}")
+        return self._entries[other[name]]
 
     def select(self, patterns: str | list[str]) -> list[str]:
-        """Return names for a list of names, groups (`fast`, `all`) and wildcards (`cam/*`, `grad*`), without repeats.
+        """Return names for a list of names, groups (`fast`, `all`, `default`) and wildcards (`cam/*`), without repeats.
 
         A pattern starting with `-` removes what it matches from what stands before it.
         """
@@ -93,12 +115,17 @@ class Registry(Generic[E]):
             return self.names
         if pattern in self._entries:
             return [pattern]
+        if pattern in self._lists:
+            return self.select(self._lists[pattern])
         found = [e.name for e in self if self._fits(e, pattern)]
-        if not found:
-            groups = {g for e in self for g in e.groups}
-            known = [*self._entries, *groups]
-            raise BenchError(f"Unknown {self.kind} {pattern!r}.{suggestions(pattern, known)}")
-        return found
+        if found:
+            return found
+        other = self.other_names()
+        if pattern in other:
+            return [other[pattern]]
+        addresses = [f"{group}/{entry.name}" for entry in self for group in entry.groups]
+        known = addresses if "/" in pattern else self.known_names()
+        raise BenchError(f"Unknown {self.kind} {pattern!r}.{suggestions(pattern, known)}")
 
     @staticmethod
     def _fits(entry: E, pattern: str) -> bool:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import typer
-
 from bench.errors import BenchError, suggestions
 
 TIERS: dict[str, dict[str, Any]] = {
@@ -28,10 +26,8 @@ TIERS: dict[str, dict[str, Any]] = {
 """Presets of `cambench run`."""
 
 
-def preset(context: typer.Context, name: str | None) -> str | None:
-    """Give a run's options the defaults of a tier; what is given on the command line still wins."""
-    if name is not None:
-        if name not in TIERS:
-            raise BenchError(f"Unknown tier {name!r}.{suggestions(name, TIERS)}")
-        context.default_map = {**(context.default_map or {}), **TIERS[name]}
-    return name
+def tier_options(name: str) -> dict[str, Any]:
+    """Return the options of a tier: {name of the option's parameter: value}."""
+    if name not in TIERS:
+        raise BenchError(f"Unknown tier {name!r}.{suggestions(name, TIERS)}")
+    return TIERS[name]

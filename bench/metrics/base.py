@@ -146,7 +146,29 @@ class Metric:
         return "localization_target" if self.family == "localization" else "faithfulness_target"
 
 
-METRICS: Registry[Metric] = Registry("metric")
+def board_names(name: str, value: Value) -> tuple[str, ...]:
+    """Return what boards call a value of a metric: what they derive from it first, then its own name."""
+    endings = {"box_accuracy": "accuracy", "pooled_precision": "pooled"}
+    if value.reduce in endings:
+        return (value.derived or f"{name}_{endings[value.reduce]}", name)
+    return (name, f"{name}_relative") if value.curve else (name,)
+
+
+class MetricRegistry(Registry[Metric]):
+    """Metrics by name, and by the names that their values have on boards."""
+
+    def other_names(self) -> dict[str, str]:
+        """Return {name of a value on boards: name of its metric}."""
+        return {
+            shown: metric.name
+            for metric in self
+            for name, value in metric.values.items()
+            for shown in board_names(name, value)
+            if shown not in self
+        }
+
+
+METRICS = MetricRegistry("metric")
 
 
 def find_owner(value: str) -> Metric | None:

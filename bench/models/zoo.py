@@ -110,7 +110,7 @@ def expand_models(patterns: list[str]) -> list[str]:
         if path.endswith(".json"):
             entries = [entry] if entry else list(read_card(Path(path)))
             names += [f"{path}#{e}" for e in entries]
-        elif any(c in pattern for c in "*?[") or pattern == "all" or any(pattern in e.groups for e in MODELS):
+        elif any(c in pattern for c in "*?[") or pattern in MODELS.known_names():
             names += MODELS.select([pattern])
         else:
             names.append(pattern)
@@ -125,7 +125,7 @@ def from_timm(name: str, weights: str | Path | None, layer: str | None, kwargs: 
     import timm
 
     if not name.startswith("hf-hub:") and not timm.is_model(name.partition(".")[0]):
-        raise BenchError(f"Unknown model {name!r}.{suggestions(name, [*MODELS.names, *timm.list_models()])}")
+        raise BenchError(f"Unknown model {name!r}.{suggestions(name, [*MODELS.known_names(), *timm.list_models()])}")
     pretrained = str(weights) == "pretrained"
     try:
         with torch.random.fork_rng(devices=[]):
@@ -370,3 +370,4 @@ def _register_bundled() -> None:
 
 
 _register_bundled()
+MODELS.add_list("default", ORIGINALS)

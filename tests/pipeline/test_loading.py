@@ -259,7 +259,6 @@ import dataclasses, sys, time
 sys.path.insert(0, "tests")
 import bench
 from bench.models.architectures import resnet_scenes, seeded
-from bench.terminal import stoppable
 
 class Hangs:
     def __init__(self, source):

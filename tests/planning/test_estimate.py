@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -462,73 +458,6 @@ def test_the_imagined_run_has_the_size_of_the_real_one():
 
 
 # ------------------------------------------------------------------------------------------------------- command line
-
-
-def cambench(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "140", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "bench", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
-
-
-SCENES = ["--models", "resnet-scenes", "--methods", "grad_cam,random", "--metrics", "deletion", "--limit", "4"]
-
-
-def test_the_command_says_what_a_run_will_do_and_then_what_is_left(tmp_path):
-    words = [*SCENES, "--calibration", "0", "--out", tmp_path / "run"]
-    done = cambench("plan", *words, "--json")
-    assert done.returncode == 0, done.stderr
-    (facts,) = json.loads(done.stdout)
-    assert facts["run_at_most"]["forwards"] == 4 * (1 + 2 * 27) + 1
-    assert facts["models"]["resnet-scenes"]["methods"]["grad_cam"]["each"]["head_forwards"] == 1
-    assert facts["models"]["resnet-scenes"]["metrics"]["deletion"]["each"]["forwards"] == 27
-    assert facts["seconds"] > 0
-    assert not (tmp_path / "run").exists()
-    ran = cambench("run", *words)
-    assert "At most 221 forwards, 0 backwards and 4 head replays in 1 tasks" in ran.stdout, ran.stderr
-    assert "221 were run" in ran.stdout
-    left = cambench("plan", *words)
-    assert "Nothing is left to do." in left.stdout, left.stderr
-
-
-def test_the_command_prints_a_table():
-    done = cambench("plan", *SCENES, "--no-measure", "--gpus", "2")
-    assert done.returncode == 0, done.stderr
-    for words in ("a map's deletion", "shared by all maps", "shares gradients", "equal maps and rankings spare some"):
-        assert words in done.stdout
-    assert "Time was not asked for" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--methods", "grad_kam"], "grad_cam"),
-        (["--no-measure", "--rates-only"], "--no-measure and --rates-only"),
-        (["--no-measure", "--forwards-per-second", "10"], "--forwards-per-second"),
-        (["--forwards-per-second", "-1"], "is no rate"),
-        (["--imagenet", "--subset", "scenes-pairs"], "leave --subset out"),
-        (["--shard", "3/2"], "A shard is I/N"),
-    ],
-)
-def test_bad_input_is_one_sentence(words, said):
-    done = cambench("plan", *SCENES, *words)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert len([line for line in done.stderr.splitlines() if line.startswith("Error: ")]) == 1
-    assert said in done.stderr
-
-
-def test_the_options_of_a_run_are_those_of_its_plan():
-    import inspect
-
-    from bench import cli
-    from bench.pipeline.plan_command import NOT_OF_A_PLAN, OWN
-
-    command = next(c.callback for c in cli.app.registered_commands if c.callback.__name__ == "plan")
-    given, shared = (inspect.signature(f, eval_str=True).parameters for f in (command, cli.run))
-    assert set(given) == (set(shared) - set(NOT_OF_A_PLAN)) | set(OWN)
-    for name in set(given) & set(shared):
-        assert given[name].default == shared[name].default
-        assert given[name].annotation.__metadata__[0].help == shared[name].annotation.__metadata__[0].help
 
 
 def test_every_method_says_whether_its_count_hangs_on_the_image():

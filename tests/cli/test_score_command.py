@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import cambench, refused
+from command_line import cambench, refused
 
 WORDS = ["--model", "resnet-scenes", "--subset", "scenes-val", "--limit", "2", "--metrics", "deletion,pointing_game"]
 IDS = ["scenes-val-000000", "scenes-val-000001"]

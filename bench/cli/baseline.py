@@ -1,0 +1,31 @@
+"""`cambench baseline`: keep a run's values for `cambench check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.options import JUDGE, RunArgument
+from bench.cli.output import say
+from bench.cli.registration import command
+
+
+@command(panel=JUDGE, epilog="**Example**  \n`cambench baseline runs/scenes-val --out baseline.parquet`")
+def baseline(
+    folder: RunArgument,
+    out: Annotated[Path, typer.Option(help="Baseline file to write (parquet).")],
+    values: Annotated[
+        str, typer.Option("--metrics", help="Values to keep: names, ranked, all, wildcards; -NAME leaves out.")
+    ] = "ranked",
+) -> None:
+    """Keep a run's values in one small file, for `cambench check` to judge later runs by."""
+    from bench.gate.baseline import load_baseline, save_baseline
+
+    made = load_baseline(folder).chosen(values)
+    save_baseline(made, out)
+    cells = len(made.frame.drop_duplicates(["subset", "model", "method", "metric"]))
+    size = out.stat().st_size / 1024
+    items = made.frame["item"].nunique()
+    say(f"{out}: {cells} cells (subset, model, method, value) on {items} items, {size:.0f} KiB.")

@@ -1,0 +1,30 @@
+"""`cambench board`: rebuild the board of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.options import BENCHMARK, RunArgument
+from bench.cli.registration import command
+from bench.cli.running import show_board
+
+
+@command(panel=BENCHMARK)
+def board(
+    folder: RunArgument,
+    publish: Annotated[
+        Path | None, typer.Option(help="Write a board to commit: one records file, tables, plots.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="The protocol that the run must be of; any other is an error.")
+    ] = None,
+) -> None:
+    """Rebuild every table and plot from the records of a run; no images or models are needed."""
+    if protocol is not None:
+        from bench.pipeline.records import check_protocol
+
+        check_protocol(folder, protocol)
+    show_board(folder, publish)

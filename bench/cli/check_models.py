@@ -1,0 +1,22 @@
+"""`cambench list models --check`: which timm architectures can be explained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.cli.output import errors, say, stoppable
+from bench.pipeline.coverage import Row, run, select, summary
+from bench.progress import show_steps
+
+
+def check_models(pattern: str, out: Path | None, limit: float) -> None:
+    """Check timm architectures; print each one when it is done, with the reason if it fails."""
+    names = select(pattern)
+    rows: list[Row] = []
+    kept = f"; {out} keeps what is done, and the same command goes on" if out else ""
+    with stoppable(f"Stopped{kept}."), show_steps(errors) as report:
+        for row in run(names, out, limit, lambda done, total, what: report(what, done, total)):
+            rows.append(row)
+            facts = (row.parameters + "M", row.size + "px", row.layer, row.grid, row.in_place, row.seconds + "s")
+            say(f"{row.name}: {row.reason or ' '.join(facts)}")
+    say(summary(rows))

@@ -1,0 +1,76 @@
+"""`cambench finetune abn`: train an Attention Branch Network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from bench.cli.finetune.options import (
+    RECIPE,
+    DecayOption,
+    EpochsOption,
+    RateOption,
+    ShiftOption,
+    SmoothingOption,
+    SubsetOption,
+    TrainingOptions,
+    open_subset,
+    say_card,
+    show_training,
+)
+from bench.cli.registration import command
+from bench.files import file_name
+
+EPILOG = (
+    "**Example**  \n`cambench finetune abn --backbone resnet-scenes --subset scenes-train "
+    "--validation scenes-val --epochs 12`"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BranchOptions(TrainingOptions):
+    """The options of an Attention Branch Network."""
+
+    epochs: EpochsOption = 30
+    lr: RateOption = 2e-3
+    weight_decay: DecayOption = 0.05
+    map_kernel: Annotated[
+        int, typer.Option(help="Side of the convolution that makes the map: 3 or 1.", rich_help_panel=RECIPE)
+    ] = 3
+    shift: ShiftOption = 0.0
+    label_smoothing: SmoothingOption = 0.02
+
+
+@command(epilog=EPILOG)
+def abn(
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="Trained model to start from, or bundled architecture or timm name (random weights).",
+            rich_help_panel=RECIPE,
+        ),
+    ],
+    subset: SubsetOption,
+    options: BranchOptions,
+) -> None:
+    """Train an Attention Branch Network, whose attention map weights what its last stage sees."""
+    from bench.finetune.abn import train_abn
+    from bench.finetune.augment import Augmentation
+
+    name = options.name or f"abn-{file_name(backbone, '-')}"
+    folder = options.choose_folder(name)
+    with show_training(str(folder)) as progress:
+        card = train_abn(
+            backbone,
+            open_subset(subset, options.data_root),
+            folder,
+            name,
+            map_kernel=options.map_kernel,  # type: ignore[arg-type]
+            augmentation=Augmentation(shift=options.shift),
+            label_smoothing=options.label_smoothing,
+            device=options.device,
+            **options.common_arguments(progress),
+        )
+    say_card(card)

@@ -1,0 +1,149 @@
+"""`cambench finetune aft`: activation fine-tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli.finetune.options import (
+    DATA,
+    RECIPE,
+    TRAINING,
+    DecayOption,
+    EpochsOption,
+    ModelOption,
+    RateOption,
+    SubsetOption,
+    TrainingOptions,
+    open_subset,
+    say_card,
+    show_training,
+)
+from bench.cli.output import say, warn
+from bench.cli.registration import command
+from bench.files import file_name
+
+if TYPE_CHECKING:
+    from bench.finetune.aft import AftRecipe
+
+EPILOG = """**Examples**
+
+- `cambench finetune aft --model resnet-scenes --subset scenes-train --validation scenes-val`
+
+- `cambench finetune aft --model mobilenetv2_100 --weights FILE --subset "ilsvrc-sample-1k[:500]"
+  --lambda 3`
+
+- `cambench finetune aft --model resnet-scenes --subset scenes-train --control shuffled` - what
+  masks of others do
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunerOptions(TrainingOptions):
+    """The options of activation fine-tuning."""
+
+    epochs: EpochsOption = 6
+    lr: RateOption = 5e-3
+    weight_decay: DecayOption = 0.05
+    method: Annotated[str, typer.Option(help="Method whose maps TFT cuts.", rich_help_panel=RECIPE)] = "grad_cam"
+    scope: Annotated[
+        str,
+        typer.Option(help="tuner: the network is frozen; full: it is trained too, slowly.", rich_help_panel=RECIPE),
+    ] = "tuner"
+    weight: Annotated[
+        float, typer.Option("--lambda", help="Weight of the mask term.", min=0, rich_help_panel=RECIPE)
+    ] = 1.0
+    select: Annotated[str, typer.Option(help="How t* is chosen: official, logodds, auto.", rich_help_panel=RECIPE)] = (
+        "auto"
+    )
+    control: Annotated[
+        str,
+        typer.Option(
+            help="In the masks' place: none, lambda0, random, shuffled, fixed (t = 5).", rich_help_panel=RECIPE
+        ),
+    ] = "none"
+    mu: Annotated[
+        float,
+        typer.Option(help="Weight of the divergence from the original's predictions.", min=0, rich_help_panel=RECIPE),
+    ] = 0.0
+    target: Annotated[
+        str,
+        typer.Option(help="What the mask term compares: activations, rescaled, channel_mean.", rich_help_panel=RECIPE),
+    ] = "activations"
+    extra_masked: Annotated[
+        bool,
+        typer.Option("--extra-masked", help="Masked images are further examples.", rich_help_panel=RECIPE),
+    ] = False
+    reduction: Annotated[
+        int, typer.Option(help="Channels per channel inside the tuner.", min=1, rich_help_panel=RECIPE)
+    ] = 8
+    backbone_rate: Annotated[
+        float, typer.Option(help="Of --lr, for the network under full.", min=0, rich_help_panel=TRAINING)
+    ] = 0.03
+    weights: Annotated[
+        str | None, typer.Option(help="Weights of the model: a file, or 'pretrained'.", rich_help_panel=RECIPE)
+    ] = None
+    limit: Annotated[int, typer.Option(help="Training images; 0 for all.", min=0, rich_help_panel=DATA)] = 0
+
+    def make_recipe(self) -> AftRecipe:
+        """Return the recipe of these options."""
+        from bench.finetune.aft import AftRecipe
+
+        return AftRecipe(
+            method=self.method,
+            scope=self.scope,
+            weight=self.weight,
+            select=self.select,
+            control=self.control,
+            mu=self.mu,
+            target=self.target,
+            extra_masked=self.extra_masked,
+            backbone_rate=self.backbone_rate,
+            reduction=self.reduction,
+        )
+
+
+@command(epilog=EPILOG)
+def aft(model: ModelOption, subset: SubsetOption, options: TunerOptions) -> None:
+    """Activation fine-tuning: a tuner learns the activations that a search for a threshold (TFT) would leave.
+
+    The masks are made once by the original model, on the images that it classifies correctly, and
+    kept on disk.
+    """
+    from bench.finetune.aft import train_aft
+    from bench.models import load_model
+
+    chosen = load_model(model, weights=options.weights)
+    name = options.name or f"{file_name(chosen.name, '-')}-aft"
+    folder = options.choose_folder(name)
+    images = open_subset(subset, options.data_root)
+    recipe = options.make_recipe()
+    with show_training(str(folder)) as progress:
+        card = train_aft(
+            chosen,
+            images.limit(options.limit) if options.limit else images,
+            folder,
+            name,
+            recipe=recipe,
+            device=options.device,
+            searching=lambda done, total: progress.step(done, total, "TFT masks"),
+            warn=warn,
+            **options.common_arguments(progress),
+        )
+    say_masks(card)
+    say_card(card)
+
+
+def say_masks(card: Path) -> None:
+    """Print how many images carried a mask, and at how many of them TFT cuts nothing."""
+    from bench.models.zoo import read_card
+
+    facts = next(iter(read_card(card).values())).get("masks")
+    if facts:
+        say(
+            f"Masks: {facts['with_mask']} of {facts['images']} images, t* by {facts['select']}; t* = 0 on "
+            f"{facts['share_t0_official']:.1%} of them by official, {facts['share_t0_logodds']:.1%} by logodds"
+        )

@@ -1,0 +1,63 @@
+"""`cambench finetune sa`: train SA-CAM's attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from bench.cli.finetune.options import (
+    RECIPE,
+    DecayOption,
+    EpochsOption,
+    ModelOption,
+    PatienceOption,
+    RateOption,
+    SubsetOption,
+    TrainingOptions,
+    open_subset,
+    say_card,
+    show_training,
+)
+from bench.cli.registration import command
+
+EPILOG = "**Example**  \n`cambench finetune sa --model resnet-scenes --subset scenes-train --epochs 2`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionOptions(TrainingOptions):
+    """The options of SA-CAM's attention."""
+
+    epochs: EpochsOption = 10
+    lr: RateOption = 1e-3
+    weight_decay: DecayOption = 0.0
+    patience: PatienceOption = 3
+    strength: Annotated[
+        float, typer.Option("--lambda", help="How much the attention adds.", min=0, rich_help_panel=RECIPE)
+    ] = 1.0
+    width: Annotated[
+        int | None, typer.Option(help="Channels of queries and keys [default: K/8].", min=1, rich_help_panel=RECIPE)
+    ] = None
+
+
+@command(epilog=EPILOG)
+def sa(model: ModelOption, subset: SubsetOption, options: AttentionOptions) -> None:
+    """Train the queries and keys of SA-CAM's attention; the classifier stays as it is."""
+    import bench
+    from bench.finetune.self_attention import train_self_attention
+
+    parent = bench.load_model(model).to(options.device)
+    name = options.name or f"{parent.name}-sa"
+    folder = options.choose_folder(name)
+    with show_training(str(folder)) as progress:
+        card = train_self_attention(
+            parent,
+            open_subset(subset, options.data_root),
+            folder,
+            name,
+            strength=options.strength,
+            width=options.width,
+            **options.common_arguments(progress),
+        )
+    say_card(card)

@@ -1,0 +1,81 @@
+"""`cambench health`: check the metrics themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli.options import JUDGE, DataRootOption, DeviceOption, PluginOption, RunArgument
+from bench.cli.output import command_line, errors, say, stoppable
+from bench.cli.plans import load_plugins
+from bench.cli.registration import command
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.health.report import Health
+
+EPILOG = """**Examples**
+
+- `cambench health runs/scenes-val` - about two minutes on the default run
+
+- `cambench health leaderboards/scenes --stored` - from stored records alone, in seconds
+
+- `cambench health runs/mine --limit 50 --methods grad_cam,layer_cam,random --plugin mine.py`
+"""
+
+
+@command(panel=JUDGE, epilog=EPILOG)
+def health(
+    folder: RunArgument,
+    limit: Annotated[
+        int, typer.Option(help="Images of the sample for new forwards; 0 for all of the run.", min=0)
+    ] = 12,
+    methods: Annotated[
+        str | None, typer.Option(help="Methods of the sample [default: eight quick ones of the run, and random].")
+    ] = None,
+    stored: Annotated[bool, typer.Option("--stored", help="Check stored records only: no image, no model.")] = False,
+    data_root: DataRootOption = None,
+    device: DeviceOption = "cpu",
+    plugin: PluginOption = None,
+) -> None:
+    """Check the metrics themselves: does each one tell apart what is known to differ, on each model?
+
+    Writes RUN/health.json, from which boards mark the metrics that fail, and RUN/health/. Started
+    again, it goes on.
+    """
+    load_plugins(plugin)
+    from bench.health import examine
+    from bench.methods import METHODS
+    from bench.progress import show_steps
+
+    chosen = None if methods is None else METHODS.select(methods)
+    what = "stored records only" if stored else f"{limit or 'all'} images per model, planted nets and other choices"
+    say(f"{folder}: metric health from {what}. The report goes to {folder / 'health' / 'health.md'}.")
+    words = f"Stopped; finished parts are kept in {folder / 'health'}. Start the same command again to go on."
+    with stoppable(words), show_steps(errors) as report:
+        found = examine(
+            folder,
+            limit,
+            chosen,
+            data_root,
+            forwards=not stored,
+            command=command_line(),
+            device=device,
+            say=report,
+        )
+    print_failures(found)
+    say(f"Report: {folder / 'health' / 'health.md'}; `cambench board {folder}` marks what fails.")
+
+
+def print_failures(found: Health) -> None:
+    """Print what fails, in sentences, and how many metrics pass."""
+    for note in dict.fromkeys(found.notes):
+        say(f"! {note}", style="yellow")
+    judged = [v for v in found.verdicts if v.passes is not None]
+    if not judged:
+        raise BenchError("No metric of this run could be judged; add oracle, random and center_gaussian to the run.")
+    for verdict in found.failing():
+        kind = "" if verdict.ranked else " (reported, not ranked)"
+        say(f"fail: {verdict.subset}, {verdict.model}: {verdict.metric}{kind} {'; '.join(verdict.reasons[:2])}")
+    say(f"{sum(v.passes is True for v in judged)} of {len(judged)} metrics pass, over all models.")

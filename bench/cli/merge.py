@@ -1,0 +1,41 @@
+"""`cambench merge`: make one run of several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.options import BENCHMARK
+from bench.cli.output import say
+from bench.cli.registration import command
+from bench.cli.running import show_board
+
+EPILOG = """**Examples**
+
+- `cambench merge runs/shard-* --out runs/all` - the shards of `cambench run --shard I/N --out
+  runs/shard-I`
+
+- `cambench merge runs/resnet runs/vit --out runs/both` - runs of other models under the same
+  protocol
+"""
+
+
+@command(panel=BENCHMARK, epilog=EPILOG)
+def merge(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
+    out: Annotated[Path, typer.Option(help="Folder of the merged run; a merge that is there already grows.")],
+) -> None:
+    """Merge runs into one, and make its board: shards of one run, or runs of other models, methods or metrics.
+
+    They must agree in protocol, images, weights, methods and metrics; rows that are in several are
+    kept once.
+    """
+    from bench.pipeline.merge import merge_runs, missing_shards
+
+    records = merge_runs(runs, out)
+    missing = missing_shards(records.provenance)
+    if missing:
+        say(f"Shards are missing: {', '.join(missing)}; merge them into {out} when they are finished.", "yellow")
+    show_board(out)

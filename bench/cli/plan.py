@@ -1,0 +1,152 @@
+"""`cambench plan`: what a run costs, before it starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli.options import BENCHMARK, DEFAULT, RunOptions
+from bench.cli.output import console, errors
+from bench.cli.plan_report import plan_facts, print_plan, print_sum
+from bench.cli.plans import load_plugins, make_plans
+from bench.cli.registration import command
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.pipeline.plan import Plan
+    from bench.planning.estimate import Cost, Measure
+
+ESTIMATE = "How the cost is found"
+
+EPILOG = """**Examples**
+
+- `cambench plan` - what `cambench run` would cost here
+
+- `cambench plan --models resnet-scenes --methods fast --limit 200 --no-measure` - counts alone, in
+  a few seconds
+
+- `cambench plan --out runs/scenes-val` - what is left of a run that was stopped
+
+- `cambench plan --imagenet --gpus 8 --forwards-per-second 3000` - the whole ImageNet validation
+  set, of a GPU's rate
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimateOptions:
+    """How the cost of a run is found: the options that `cambench run` does not have."""
+
+    gpus: Annotated[
+        int, typer.Option(help="Machines or GPUs that share the tasks.", min=1, rich_help_panel=ESTIMATE)
+    ] = 1
+    imagenet: Annotated[
+        bool,
+        typer.Option(
+            "--imagenet",
+            help="The whole ImageNet validation set, fast methods, ten models; neither needed.",
+            rich_help_panel=ESTIMATE,
+        ),
+    ] = False
+    forwards_per_second: Annotated[
+        float | None,
+        typer.Option(help="A rate to assume for every model, instead of measuring here.", rich_help_panel=ESTIMATE),
+    ] = None
+    no_measure: Annotated[
+        bool, typer.Option("--no-measure", help="Counts and bytes alone, no time.", rich_help_panel=ESTIMATE)
+    ] = False
+    rates_only: Annotated[
+        bool,
+        typer.Option(
+            "--rates-only", help="Time single forwards, not a small sample of the run.", rich_help_panel=ESTIMATE
+        ),
+    ] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel="Output")] = False
+
+    @property
+    def measure(self) -> Measure:
+        """Return how time is found; options that contradict each other are an error."""
+        if self.no_measure and self.rates_only:
+            raise BenchError("--no-measure and --rates-only cannot be combined; leave one out.")
+        if self.no_measure and self.forwards_per_second is not None:
+            raise BenchError("--no-measure and --forwards-per-second cannot be combined; leave one out.")
+        if self.no_measure:
+            return "none"
+        # Of the imagined run nothing is sampled: one image on a CPU may take minutes.
+        return "rates" if self.rates_only or self.imagenet else "sample"
+
+
+@command(panel=BENCHMARK, epilog=EPILOG)
+def plan(options: RunOptions, estimation: EstimateOptions) -> None:
+    """Say what a run costs, before it starts: forwards by method and metric, time, bytes, memory.
+
+    The options are those of `cambench run`. With --out only what is missing in that folder counts.
+    """
+    load_plugins(options.plugin)
+    costs = list(estimate_costs(options, estimation))
+    if estimation.as_json:
+        console.print_json(json.dumps([plan_facts(one, cost, estimation.gpus) for one, cost in costs]))
+        return
+    for one, cost in costs:
+        print_plan(one, cost, estimation.gpus)
+    if len(costs) > 1:
+        print_sum([cost for _, cost in costs], estimation.gpus)
+
+
+def estimate_costs(options: RunOptions, estimation: EstimateOptions) -> Iterator[tuple[Plan, Cost]]:
+    """Yield each plan of the options with its cost."""
+    from bench.pipeline.precision import decided, remembered
+    from bench.pipeline.records import Store
+    from bench.planning.estimate import estimate
+
+    measure = estimation.measure
+    with errors.status("Reading images and models") as status:
+        for asked in imagine_plans(options) if estimation.imagenet else make_plans(options):
+            # Without a sample nothing is run, so the guard does not run either; its stored result holds.
+            status.update("Comparing float32 and bfloat16")
+            one = (decided if measure == "sample" else remembered)(asked, Store(options.out))
+            cost = estimate(
+                one,
+                measure,
+                out=options.out,
+                forwards_per_second=estimation.forwards_per_second,
+                examined=1 if estimation.imagenet else 2,
+                report=status.update,
+            )
+            yield one, cost
+
+
+def imagine_plans(options: RunOptions) -> list[Plan]:
+    """Return the plan of the ImageNet run, with what was asked for in place of its own choices."""
+    from bench.pipeline.plan import make_plan, read_shard
+    from bench.planning.imagenet_plan import MODELS, imagined_models, imagined_subset
+    from bench.protocol import get_protocol
+
+    usual = RunOptions()
+    for name in ("subset", "data_root", "weights", "out", "precision", "seed"):
+        if getattr(options, name) != getattr(usual, name):
+            option = "--" + name.replace("_", "-")
+            raise BenchError(f"--imagenet plans a run whose images and weights are not here; leave {option} out.")
+
+    def choose(name: str, otherwise: Any) -> Any:
+        given = getattr(options, name)
+        return otherwise if given == getattr(usual, name) else given
+
+    subset = imagined_subset()
+    limit = choose("limit", 0)
+    models = ",".join(MODELS) if options.models == DEFAULT else options.models
+    made = make_plan(
+        subset.limit(limit) if limit else subset,
+        [model.to(options.device) for model in imagined_models([name.strip() for name in models.split(",")])],
+        "fast" if options.methods == DEFAULT else options.methods,
+        options.metrics,
+        get_protocol(options.protocol),
+        options.batch_size,
+        calibration=choose("calibration", 1000),
+        compiled=options.compiled,
+    )
+    return [dataclasses.replace(made, shard=read_shard(options.shard or "1/1"))]

@@ -1,0 +1,108 @@
+"""From options to plans: plug-ins, devices, subsets, models, and the parts of the default run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.cli.options import DEFAULT, RunOptions, ScoringOptions
+from bench.cli.output import warn
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.methods import Method
+    from bench.models import Explainee
+    from bench.pipeline.plan import Plan
+    from bench.protocol import Protocol
+
+FINETUNED = "finetuned"
+"""The group of the fine-tuned models, and the list of methods that a default run scores there."""
+
+
+def load_plugins(files: list[Path] | None) -> list[str]:
+    """Load entry points and files; return the names of the methods that the files brought."""
+    from bench.methods import METHODS
+    from bench.plugins import load_entry_points, load_plugin
+
+    for failure in load_entry_points():
+        warn(failure)
+    before = set(METHODS.names)
+    for file in files or []:
+        load_plugin(file)
+    return [name for name in METHODS.names if name not in before]
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch cannot use here."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise BenchError(f"The device {device!r} cannot be used here ({reason}); choose cpu.") from None
+
+
+def split_run(options: RunOptions) -> list[RunOptions]:
+    """Return the parts of a run: a default run also scores fine-tuned models, with fewer methods."""
+    if options.models == options.methods == DEFAULT:
+        return [options, dataclasses.replace(options, models=FINETUNED, methods=FINETUNED)]
+    return [options]
+
+
+def make_plans(options: RunOptions) -> list[Plan]:
+    """Return the plan of each part of a run."""
+    from bench.pipeline.plan import read_shard
+
+    shard = read_shard(options.shard or "1/1")
+    plans = [make_part(part, compiled=options.compiled, precision=options.precision) for part in split_run(options)]
+    return [dataclasses.replace(plan, shard=shard) for plan in plans]
+
+
+def make_part(
+    options: ScoringOptions, more: Sequence[Method] = (), *, compiled: bool = False, precision: str = "float32"
+) -> Plan:
+    """Return one plan of the options; `more` are methods that no name stands for."""
+    import bench
+    from bench.pipeline.plan import make_plan
+    from bench.registry import split_list
+
+    subset = bench.load_subset(options.subset, limit=options.limit or None, data_root=options.data_root)
+    methods: list[str | Method] = [*split_list(options.methods), *more]
+    return make_plan(
+        subset,
+        load_models(options.models, options.weights, options.device),
+        methods,
+        options.metrics,
+        choose_protocol(options),
+        options.batch_size,
+        calibration=options.calibration,
+        compiled=compiled,
+        precision=precision,
+    )
+
+
+def load_models(names: str, weights: str | None, device: str) -> list[Explainee]:
+    """Return the models of a comma-separated list, on the device; random weights get a warning."""
+    import bench
+    from bench.models.zoo import expand_models
+
+    chosen = expand_models([name.strip() for name in names.split(",") if name.strip()])
+    if weights is not None and len(chosen) != 1:
+        raise BenchError(f"--weights is for one model, and the run has {len(chosen)}; name one with --models.")
+    check_device(device)
+    models = [bench.load_model(name, weights=weights).to(device) for name in chosen]
+    for model in models:
+        if model.card.get("weights") == "random":
+            warn(f"{model.name} has random weights; give --weights FILE or --weights pretrained.")
+    return models
+
+
+def choose_protocol(options: ScoringOptions) -> Protocol:
+    """Return the protocol of the options, with their seed where one is given."""
+    from bench.protocol import get_protocol
+
+    protocol = get_protocol(options.protocol)
+    return protocol if options.seed is None else dataclasses.replace(protocol, seed=options.seed)

@@ -1,0 +1,89 @@
+"""How a command is registered: one decorator, which also expands groups of options."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+import typer
+
+
+@dataclass(frozen=True)
+class Command:
+    """A function that is a command.
+
+    function: takes options one by one, or option groups (frozen dataclasses whose fields are
+    options).
+    panel: the heading under which `--help` lists the command.  epilog: the examples below its own
+    `--help`.
+    """
+
+    function: Callable[..., None]
+    name: str
+    panel: str | None = None
+    epilog: str | None = None
+    hidden: bool = False
+
+    def add_to(self, app: typer.Typer) -> None:
+        """Add the command to a command line."""
+        register = app.command(self.name, epilog=self.epilog, hidden=self.hidden, rich_help_panel=self.panel)
+        register(expand_options(self.function))
+
+
+def command(
+    name: str | None = None, *, panel: str | None = None, epilog: str | None = None, hidden: bool = False
+) -> Callable[[Callable[..., None]], Command]:
+    """Turn a function into a `Command`; without a name it gets the function's."""
+
+    def decorate(function: Callable[..., None]) -> Command:
+        return Command(function, name or function.__name__.replace("_", "-"), panel, epilog, hidden)
+
+    return decorate
+
+
+def expand_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Return the function with its option groups replaced by their fields, as typer needs them.
+
+    A parameter whose annotation is a dataclass is an option group. The returned function fills the
+    dataclass from the
+    fields' values and passes it on as one value.
+    """
+    parameters = inspect.signature(function, eval_str=True).parameters
+    annotations = {name: parameter.annotation for name, parameter in parameters.items()}
+    groups = {n: a for n, a in annotations.items() if isinstance(a, type) and dataclasses.is_dataclass(a)}
+    options: list[inspect.Parameter] = []
+    for name, parameter in parameters.items():
+        if name in groups:
+            options += field_parameters(groups[name])
+        else:
+            options.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    def callback(**given: Any) -> None:
+        filled = {
+            name: group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
+            for name, group in groups.items()
+        }
+        function(**filled, **given)
+
+    callback.__name__ = function.__name__
+    callback.__doc__ = function.__doc__
+    callback.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    callback.__annotations__ = {option.name: option.annotation for option in options}
+    return callback
+
+
+def field_parameters(group: type) -> list[inspect.Parameter]:
+    """Return the fields of an option group as parameters, in their order."""
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in dataclasses.fields(group)
+    ]

@@ -1,0 +1,69 @@
+"""`cambench run`: explain and score images, then make a board."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.options import BENCHMARK, OUTPUT, ExecutorOptions, RunOptions
+from bench.cli.output import loading_modules, say
+from bench.cli.plans import load_plugins, make_plans
+from bench.cli.registration import command
+from bench.cli.running import announce_plan, execute_plan, say_board, say_comparison, write_and_print
+from bench.files import file_name
+
+EPILOG = """**Examples**
+
+- `cambench run` - the embedded default: generated scenes, bundled models, a few minutes
+
+- `cambench run --models resnet-scenes --methods "cam/*,control/*" --metrics deletion,insertion
+  --limit 200`
+
+- `cambench run --methods "seed/*,tft(layer_cam),sa_cam[lambda=0.5,base=grad_cam_pp],control/*"`
+
+- `cambench run --plugin mine.py --methods "mine,grad_cam,control/*" --out runs/mine`
+
+- `cambench run --protocol "quantus[step_features=768]" --metrics deletion --out runs/quantus`
+
+- `cambench run --subset imagenet-val-500 --data-root /data/imagenet --models resnet50.a1_in1k
+  --weights pretrained`
+"""
+
+
+@command(panel=BENCHMARK, epilog=EPILOG)
+def run(
+    options: RunOptions,
+    machines: ExecutorOptions,
+    yes_plan_only: Annotated[
+        bool, typer.Option("--plan", help="Say what would be run, and stop.", rich_help_panel=OUTPUT)
+    ] = False,
+) -> None:
+    """Run a benchmark: explain and score images, then make boards, tables and plots.
+
+    Started again with the same --out, only what is missing or has changed is computed.
+    """
+    with loading_modules():
+        from bench.pipeline.precision import check_precision
+
+        check_precision(options.precision, options.compiled)
+        executor = machines.make_executor()
+        plugged = load_plugins(options.plugin)
+        plans = make_plans(options)
+    number, count = plans[0].shard
+    dealt = f"-shard-{number}-of-{count}" if count > 1 else ""
+    folder = options.out or Path("runs") / (file_name(plans[0].subset.name, "-") + dealt)
+    if yes_plan_only:
+        for plan in plans:
+            announce_plan(plan, folder, None)
+        return
+    for plan in plans:
+        records = execute_plan(plan, folder, executor)
+    if count > 1:
+        say(f"Shard {number} of {count} is finished: {folder}. `cambench merge` makes one run of all shards.")
+        return
+    board = write_and_print(records, folder)
+    for name in plugged:
+        say_comparison(board, name)
+    say_board(folder)
