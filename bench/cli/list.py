@@ -32,6 +32,10 @@ EPILOG = """**Examples**
 """
 
 
+WIDEST = 48
+"""Characters that a column is padded to at most; longer cells are printed whole."""
+
+
 class Listing(StrEnum):
     """What `cambench list` can list."""
 
@@ -102,7 +106,8 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         return
     filled = [[cell or "-" for cell in row] for row in rows]
     shown = [list(columns), *filled] if console.is_terminal else filled
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    # One long cell would push all later columns away.
+    widths = [min(max(map(len, column)), WIDEST) for column in zip(*shown, strict=True)]
     for number, row in enumerate(shown):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         say(line, style="bold" if console.is_terminal and number == 0 else None)
