@@ -82,7 +82,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that `import bench` and `cambench --help` stay quick."""
+    """Import a public name when it is first used, so that `import bench` and `cambench --help` stay
+    quick.
+    """
     if name not in _HOMES:
         raise AttributeError(f"module 'bench' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

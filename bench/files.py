@@ -1,4 +1,6 @@
-"""Files are written to a temporary name beside their place and moved into it: a reader never sees half of one."""
+"""Files are written to a temporary name beside their place and moved into it: a reader never sees
+half of one.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +18,33 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 CACHE_VARIABLE = "CAMBENCH_CACHE"
-"""The environment variable that names the folder of what is kept between runs; else ~/.cache/cambench."""
+"""The environment variable that names the folder of what is kept between runs; else
+~/.cache/cambench.
+"""
 
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block succeeds it is moved into place, else it is removed."""
+    """Give a temporary path beside `path`; when the block succeeds it is moved into place, else it
+    is removed.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         os.close(handle)
     except OSError as error:
-        raise BenchError(f"Cannot write to {path.parent} ({error.strerror}); choose another --out.") from None
+        raise BenchError(
+            f"Cannot write to {path.parent} ({error.strerror}); choose another --out."
+        ) from None
     temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise BenchError(f"Cannot write {path} ({error.strerror}); free some space or choose another --out.") from None
+        raise BenchError(
+            f"Cannot write {path} ({error.strerror}); free some space or choose another --out."
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -63,7 +73,8 @@ def write_json(path: Path, value: object) -> None:
 
 
 def file_name(text: str, other: str = "_") -> str:
-    """Return a text as a file name: letters, digits, `-`, `_` and `.` stay, anything else becomes `other`.
+    """Return a text as a file name: letters, digits, `-`, `_` and `.` stay, anything else becomes
+    `other`.
 
     >>> file_name("a/b.c")
     'a_b.c'

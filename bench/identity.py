@@ -1,7 +1,8 @@
 """Identity: the short digests by which records, boards and run folders know what made a number.
 
-A built-in method or metric is known by its version, which a person raises when its numbers change. A plug-in is known
-by its source: every file of the user's own that its import statements reach, so that any edit is seen.
+A built-in method or metric is known by its version, which a person raises when its numbers change.
+A plug-in is known by its source: every file of the user's own that its import statements reach, so
+that any edit is seen.
 """
 
 from __future__ import annotations
@@ -72,8 +73,9 @@ FIRST_VERSIONS = {
     "gradient_rollout": "46fca1ff3718",
     "legrad": "689a1716ebc5",
 }
-"""What stands for the source of version 1 of a method in its id. The first records hold digests of source text; these
-constants keep those ids. A method that is younger than this table has none and does not need one."""
+"""What stands for the source of version 1 of a method in its id. The first records hold digests of
+source text; these constants keep those ids. A method that is younger than this table has none and
+does not need one."""
 
 
 def digest(value: object) -> str:

@@ -1,4 +1,6 @@
-"""Plug-ins: a Python file (`--plugin mine.py`) or an installed package of the entry point group `cambench.plugins`."""
+"""Plug-ins: a Python file (`--plugin mine.py`) or an installed package of the entry point group
+`cambench.plugins`.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ _PLUGINS: dict[Path, ModuleType] = {}
 def load_plugin(path: str | Path) -> ModuleType:
     """Import a plug-in file once; what it registers is then known by name.
 
-    The file may import modules that lie beside it. A file inside a package (a folder with `__init__.py`) is imported
-    as a module of that package, so that relative imports work.
+    The file may import modules that lie beside it. A file inside a package (a folder with
+    `__init__.py`) is imported as a module of that package, so that relative imports work.
 
     Args:
         path: A Python file.
@@ -40,7 +42,9 @@ def load_plugin(path: str | Path) -> ModuleType:
         raise BenchError(f"The plug-in {path} is not a file; give the path of a Python file.")
     root, name = _place_of(file)
     if str(root) not in sys.path:
-        sys.path.append(str(root))  # last, so that no file beside a plug-in hides an installed module
+        sys.path.append(
+            str(root)
+        )  # last, so that no file beside a plug-in hides an installed module
     _PLUGINS[file] = _imported(file, name, path)
     return _PLUGINS[file]
 
@@ -53,7 +57,8 @@ def _place_of(file: Path) -> tuple[Path, str]:
         root = root.parent
     if len(parts) > 1:
         return root, ".".join(parts)
-    # The path is part of the module's name, so that two plug-ins called mine.py can live side by side.
+    # The path is part of the module's name, so that two plug-ins called mine.py can live side by
+    # side.
     return root, f"cambench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
 
 
@@ -72,9 +77,11 @@ def plugin_files() -> list[PluginFile]:
 
 
 def load_plugin_file(plugin: PluginFile) -> ModuleType:
-    """Import a plug-in that another process has loaded, under the same module name, so that what it pickles is found.
+    """Import a plug-in that another process has loaded, under the same module name, so that what it
+    pickles is found.
 
-    Where its path does not hold the same source here (another machine), a copy of the source is imported.
+    Where its path does not hold the same source here (another machine), a copy of the source is
+    imported.
     """
     if plugin.module in sys.modules:
         return sys.modules[plugin.module]
@@ -92,7 +99,9 @@ _SOURCES: dict[str, str] = {}
 """What was imported, by module: the file may have been edited since."""
 
 _COPIES: list[tempfile.TemporaryDirectory[str]] = []
-"""Folders of copied plug-ins: a method's id is that of its source, which is read when it is wanted."""
+"""Folders of copied plug-ins: a method's id is that of its source, which is read when it is
+wanted.
+"""
 
 
 def _imported(file: Path, name: str, path: str | Path) -> ModuleType:
@@ -109,7 +118,9 @@ def _imported(file: Path, name: str, path: str | Path) -> ModuleType:
     except BenchError:
         raise
     except Exception as error:
-        raise BenchError(f"The plug-in {path} failed at import with {type(error).__name__}: {error}.") from error
+        raise BenchError(
+            f"The plug-in {path} failed at import with {type(error).__name__}: {error}."
+        ) from error
 
 
 def _executed(file: Path, name: str, path: str | Path) -> ModuleType:
@@ -131,14 +142,16 @@ def _check_same(module: ModuleType, file: Path, path: str | Path) -> None:
     loaded = getattr(module, "__file__", None)
     if loaded is None or Path(loaded).resolve() != file.resolve():
         raise BenchError(
-            f"The plug-in {path} is the module {module.__name__}, and Python has loaded another one of that name "
+            f"The plug-in {path} is the module {module.__name__}, and Python has loaded another "
+            "one of that name "
             f"({loaded}); rename the folder or the file."
         )
 
 
 @functools.lru_cache(maxsize=1)
 def load_entry_points(group: str = "cambench.plugins") -> tuple[str, ...]:
-    """Import every installed plug-in package that announces itself under the entry point group, once.
+    """Import every installed plug-in package that announces itself under the entry point group,
+    once.
 
     Returns a sentence for each that failed: one broken package must not stop the others.
     """
@@ -148,6 +161,7 @@ def load_entry_points(group: str = "cambench.plugins") -> tuple[str, ...]:
             point.load()
         except Exception as error:
             failures.append(
-                f"The installed plug-in {point.value} failed at import with {type(error).__name__}: {error}."
+                f"The installed plug-in {point.value} failed at import with "
+                f"{type(error).__name__}: {error}."
             )
     return tuple(failures)

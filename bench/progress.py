@@ -7,14 +7,26 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class TrainingProgress:
     """A bar over all steps of a training, and a line of numbers per epoch."""
 
     def __init__(self, console: Console, print_line: Callable[[str], None]) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+        )
         self.bar = Progress(*columns, TimeRemainingColumn(), console=console, refresh_per_second=2)
         self.shown = self.bar.add_task("training")
         self.print_line = print_line
@@ -32,14 +44,23 @@ class TrainingProgress:
 
     def epoch(self, numbers: dict[str, Any]) -> None:
         """Print an epoch's numbers in one line."""
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items() if name not in ("epoch", "score"))
+        shown = ", ".join(
+            f"{name} {value:.4g}"
+            for name, value in numbers.items()
+            if name not in ("epoch", "score")
+        )
         self.print_line(f"epoch {numbers['epoch']}: {shown}")
 
 
 @contextmanager
 def show_images(what: str, console: Console) -> Iterator[Callable[[int, int], None]]:
     """Show a bar while images are read; gives report(done, total)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, refresh_per_second=4) as bar:
         shown = bar.add_task(f"Looking at {what}", total=None)
         yield lambda done, total: bar.update(shown, completed=done, total=total)
@@ -48,10 +69,17 @@ def show_images(what: str, console: Console) -> Iterator[Callable[[int, int], No
 @contextmanager
 def show_steps(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     """Show the current step and how many are done; gives report(what, done, total)."""
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=console, refresh_per_second=4) as bar:
         shown = bar.add_task("starting", total=None)
-        yield lambda what, done, total: bar.update(shown, description=what, completed=done, total=total)
+        yield lambda what, done, total: bar.update(
+            shown, description=what, completed=done, total=total
+        )
 
 
 @contextmanager

@@ -13,14 +13,19 @@ import torch
 def generator(seed: int, purpose: str, image_id: str = "") -> torch.Generator:
     """Return a CPU `torch.Generator` seeded from the sha256 of (seed, purpose, image id)."""
     digest = hashlib.sha256(f"{seed}\x1f{purpose}\x1f{image_id}".encode()).digest()
-    # torch seeds from 64 bits; the sign bit is dropped because manual_seed wants a non-negative number.
+    # torch seeds from 64 bits; the sign bit is dropped because manual_seed wants a non-negative
+    # number.
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def smooth_field(rng: torch.Generator, height: int, width: int, cells: int = 7) -> torch.Tensor:
-    """Return a smooth random field [H,W] in [0,1): `cells` x `cells` uniform noise, bilinear (align_corners=False)."""
+    """Return a smooth random field [H,W] in [0,1): `cells` x `cells` uniform noise, bilinear
+    (align_corners=False).
+    """
     noise = torch.rand(1, 1, cells, cells, generator=rng)
-    field = torch.nn.functional.interpolate(noise, size=(height, width), mode="bilinear", align_corners=False)
+    field = torch.nn.functional.interpolate(
+        noise, size=(height, width), mode="bilinear", align_corners=False
+    )
     return field[0, 0]
 
 

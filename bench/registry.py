@@ -1,6 +1,7 @@
 """One small registry, used for methods, metrics, models and subsets alike.
 
-A duplicate name is an error, an unknown name is an error with suggestions, and lists may hold wildcards and groups.
+A duplicate name is an error, an unknown name is an error with suggestions, and lists may hold
+wildcards and groups.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ class Registry(Generic[E]):
     def add(self, entry: E) -> E:
         """Add an entry; a second one of the same name is an error."""
         if entry.name in self._entries:
-            raise BenchError(f"There is already a {self.kind} named {entry.name!r}; give the new one another name.")
+            raise BenchError(
+                f"There is already a {self.kind} named {entry.name!r}; give the new one another "
+                "name."
+            )
         self._entries[entry.name] = entry
         return entry
 
@@ -51,7 +55,9 @@ class Registry(Generic[E]):
         self._entries.pop(name, None)
 
     def add_list(self, name: str, patterns: str) -> None:
-        """Give a list of names, groups and wildcards a name; `select` keeps the order of the list."""
+        """Give a list of names, groups and wildcards a name; `select` keeps the order of the
+        list.
+        """
         self._lists[name] = patterns
 
     @property
@@ -60,13 +66,19 @@ class Registry(Generic[E]):
         return dict(self._lists)
 
     def other_names(self) -> dict[str, str]:
-        """Return the names that stand for an entry beside its own: {other name: name of the entry}."""
+        """Return the names that stand for an entry beside its own: {other name: name of the
+        entry}.
+        """
         return {}
 
     def known_names(self) -> list[str]:
-        """Return every name that `select` accepts: entries, their other names, groups and named lists."""
+        """Return every name that `select` accepts: entries, their other names, groups and named
+        lists.
+        """
         groups = (group for entry in self for group in entry.groups)
-        return list(dict.fromkeys((*self._entries, *self.other_names(), *groups, *self._lists, "all")))
+        return list(
+            dict.fromkeys((*self._entries, *self.other_names(), *groups, *self._lists, "all"))
+        )
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
@@ -85,16 +97,20 @@ class Registry(Generic[E]):
     def get(self, name: str) -> E:
         """Return the entry of this name; an unknown name is an error with suggestions."""
         if name not in self._entries:
-            load_entry_points()  # it may be an installed plug-in's, which the command line loads and Python does not
+            # it may be an installed plug-in's, which the command line loads and Python does not
+            load_entry_points()
         if name in self._entries:
             return self._entries[name]
         other = self.other_names()
         if name not in other:
-            raise BenchError(f"Unknown {self.kind} {name!r}.{suggestions(name, [*self._entries, *other])}")
+            raise BenchError(
+                f"Unknown {self.kind} {name!r}.{suggestions(name, [*self._entries, *other])}"
+            )
         return self._entries[other[name]]
 
     def select(self, patterns: str | list[str]) -> list[str]:
-        """Return names for a list of names, groups (`fast`, `all`, `default`) and wildcards (`cam/*`), without repeats.
+        """Return names for a list of names, groups (`fast`, `all`, `default`) and wildcards
+        (`cam/*`), without repeats.
 
         A pattern starting with `-` removes what it matches from what stands before it.
         """

@@ -1,7 +1,8 @@
-"""The source of a plug-in: every file of the user's own that its import statements reach, and what was typed by hand.
+"""The source of a plug-in: every file of the user's own that its import statements reach, and what
+was typed by hand.
 
-Nothing is imported here. A file is the user's own if it lies outside the standard library, site-packages and cambench;
-modules of editable installs are the user's own.
+Nothing is imported here. A file is the user's own if it lies outside the standard library,
+site-packages and cambench; modules of editable installs are the user's own.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ CONSTANTS = (bool, int, float, complex, str, bytes, tuple, type(None))
 def source_digest(function: Callable[..., Any]) -> str:
     """Return 12 hex digits that change when the source of a plug-in's function changes.
 
-    The digest is taken when the function is registered (`note_source`), since files may be edited while Python still
-    runs what it imported. If they differ now, nobody knows which of the two texts runs: both count.
+    The digest is taken when the function is registered (`note_source`), since files may be edited
+    while Python still runs what it imported. If they differ now, nobody knows which of the two
+    texts runs: both count.
 
     Args:
         function: A function outside `bench`, from a file or typed into a session.
@@ -48,7 +50,9 @@ def source_digest(function: Callable[..., Any]) -> str:
 
 
 def note_source(function: Callable[..., Any]) -> None:
-    """Remember the digest of a plug-in's function as it is now, when Python has just imported it."""
+    """Remember the digest of a plug-in's function as it is now, when Python has just imported
+    it.
+    """
     with suppress(TypeError):
         _NOTED[function] = _digest_of(_parts_of(function))
 
@@ -67,7 +71,9 @@ def _hash(text: str) -> str:
 
 
 def _parts_of(function: Callable[..., Any]) -> dict[str, str]:
-    """Return {name: hash} of everything that decides what a function computes; its own file has the name ""."""
+    """Return {name: hash} of everything that decides what a function computes; its own file has the
+    name "".
+    """
     walk = SourceWalk()
     typed = dict[str, str]()
     for layer in _layers(function):
@@ -92,18 +98,24 @@ def _layers(function: Any) -> Iterator[Any]:
 
 
 def _state_of(layer: Any) -> str:
-    """Return what a function carries beside its code: enclosed values, bound arguments, attributes of an object."""
+    """Return what a function carries beside its code: enclosed values, bound arguments, attributes
+    of an object.
+    """
     if isinstance(layer, functools.partial):
         return f"{layer.args!r} {sorted(layer.keywords.items())!r}"
     if not hasattr(layer, "__code__"):
         return f"{type(layer).__qualname__} {sorted(getattr(layer, '__dict__', {}).items())!r}"
-    enclosed = inspect.getclosurevars(layer).nonlocals if getattr(layer, "__closure__", None) else {}
+    enclosed = (
+        inspect.getclosurevars(layer).nonlocals if getattr(layer, "__closure__", None) else {}
+    )
     plain = {name: value for name, value in enclosed.items() if isinstance(value, CONSTANTS)}
     return repr(sorted(plain.items())) if plain else ""
 
 
 def _parts_typed(function: Any) -> dict[str, str]:
-    """Return the parts of a function that was typed into a session: its code, and all that this names."""
+    """Return the parts of a function that was typed into a session: its code, and all that this
+    names.
+    """
     walk, parts = SourceWalk(), dict[str, str]()
     waiting, seen = [("", function)], set[int]()
     while waiting:
@@ -125,7 +137,9 @@ def _parts_typed(function: Any) -> dict[str, str]:
 
 
 def _values_named(function: Any) -> dict[str, Any]:
-    """Return the global and enclosed values that a function's code names, inner functions included."""
+    """Return the global and enclosed values that a function's code names, inner functions
+    included.
+    """
     names = {name for code in _codes(function.__code__) for name in code.co_names}
     known = {name: function.__globals__[name] for name in names if name in function.__globals__}
     return {**known, **inspect.getclosurevars(function).nonlocals}
@@ -148,11 +162,17 @@ def _file_of(value: Any) -> Path | None:
 
 
 def _function_facts(function: Any) -> tuple[Any, ...]:
-    return _code_facts(function.__code__), repr(function.__defaults__), repr(function.__kwdefaults__)
+    return (
+        _code_facts(function.__code__),
+        repr(function.__defaults__),
+        repr(function.__kwdefaults__),
+    )
 
 
 def _code_facts(code: CodeType) -> tuple[Any, ...]:
-    """Return what a function does, without addresses: the same code gives the same facts in every session."""
+    """Return what a function does, without addresses: the same code gives the same facts in every
+    session.
+    """
     constants = tuple(_code_facts(c) if inspect.iscode(c) else repr(c) for c in code.co_consts)
     return code.co_code.hex(), code.co_names, code.co_varnames, constants
 
@@ -170,7 +190,9 @@ def _installed_folders() -> tuple[Path, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def is_own(file: Path) -> bool:
-    """Tell whether a file is the user's own: outside the standard library, site-packages and cambench."""
+    """Tell whether a file is the user's own: outside the standard library, site-packages and
+    cambench.
+    """
     resolved = file.resolve()
     if {"site-packages", "dist-packages"} & {*resolved.parts}:
         return False
@@ -181,8 +203,8 @@ def is_own(file: Path) -> bool:
 class SourceWalk:
     """Collects the user's own files that a module reaches by import statements, at any depth.
 
-    Statements inside functions count, and so do relative ones, `import_module("name")` with a literal name, and the
-    `__init__` files of packages.
+    Statements inside functions count, and so do relative ones, `import_module("name")` with a
+    literal name, and the `__init__` files of packages.
 
     Args:
         parts: {module name: sha256 of its file}.
@@ -192,7 +214,9 @@ class SourceWalk:
     _seen: set[Path] = field(default_factory=set)
 
     def walk(self, module: str, file: Path, key: str = "") -> dict[str, str]:
-        """Return {module name: hash} of a module and of everything that it reaches; the module itself is `key`."""
+        """Return {module name: hash} of a module and of everything that it reaches; the module
+        itself is `key`.
+        """
         if is_own(file):
             self._add(key, module, file)
             self._reach(_package_of(module, file))
@@ -231,7 +255,9 @@ def _package_of(module: str, file: Path) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _read_source(file: Path, _changed: int, _size: int) -> tuple[str, tuple[tuple[int, str], ...]]:
-    """Return a file's hash and (level, name) of all modules that it may import; `from a import b` may mean a.b."""
+    """Return a file's hash and (level, name) of all modules that it may import; `from a import b`
+    may mean a.b.
+    """
     content = file.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if file.suffix != ".py":
@@ -240,7 +266,9 @@ def _read_source(file: Path, _changed: int, _size: int) -> tuple[str, tuple[tupl
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
         return found, ()  # Python cannot import it either
-    return found, tuple(dict.fromkeys(name for node in ast.walk(tree) for name in _imported_by(node)))
+    return found, tuple(
+        dict.fromkeys(name for node in ast.walk(tree) for name in _imported_by(node))
+    )
 
 
 def _imported_by(node: ast.AST) -> Iterator[tuple[int, str]]:
@@ -249,8 +277,16 @@ def _imported_by(node: ast.AST) -> Iterator[tuple[int, str]]:
     elif isinstance(node, ast.ImportFrom):
         base = node.module or ""
         yield node.level, base
-        yield from ((node.level, f"{base}.{alias.name}".strip(".")) for alias in node.names if alias.name != "*")
-    elif isinstance(node, ast.Call) and node.args and _called_name(node) in ("import_module", "__import__"):
+        yield from (
+            (node.level, f"{base}.{alias.name}".strip("."))
+            for alias in node.names
+            if alias.name != "*"
+        )
+    elif (
+        isinstance(node, ast.Call)
+        and node.args
+        and _called_name(node) in ("import_module", "__import__")
+    ):
         first = node.args[0]
         if isinstance(first, ast.Constant) and isinstance(first.value, str):
             name = first.value.lstrip(".")
@@ -272,9 +308,11 @@ def _absolute(level: int, name: str, package: str) -> str:
 
 
 def _find_spec(module: str, beside: Path | None = None) -> importlib.machinery.ModuleSpec | None:
-    """Return a module's spec without importing it: the loaded one, else that of the first finder that knows it.
+    """Return a module's spec without importing it: the loaded one, else that of the first finder
+    that knows it.
 
-    Editable installs bring finders of their own.  beside: the folder of the file that imports, searched last.
+    Editable installs bring finders of their own.  beside: the folder of the file that imports,
+    searched last.
     """
     spec: importlib.machinery.ModuleSpec | None = getattr(sys.modules.get(module), "__spec__", None)
     if spec is not None:
@@ -291,13 +329,21 @@ def _find_spec(module: str, beside: Path | None = None) -> importlib.machinery.M
             continue
         if spec is not None:
             return spec
-    return None if package or beside is None else importlib.machinery.PathFinder.find_spec(module, [str(beside)])
+    return (
+        None
+        if package or beside is None
+        else importlib.machinery.PathFinder.find_spec(module, [str(beside)])
+    )
 
 
 def _distribution_text(module: str, file: Path) -> str:
-    """Return what an installed plug-in is known by: name, version and RECORD of its distribution, and its own file."""
+    """Return what an installed plug-in is known by: name, version and RECORD of its distribution,
+    and its own file.
+    """
     facts = []
-    for name in sorted({*importlib.metadata.packages_distributions().get(module.partition(".")[0], ())}):
+    for name in sorted(
+        {*importlib.metadata.packages_distributions().get(module.partition(".")[0], ())}
+    ):
         found = importlib.metadata.distribution(name)
         facts.append([name, found.version, _hash(found.read_text("RECORD") or "")])
     return json.dumps([facts, hashlib.sha256(file.read_bytes()).hexdigest()])

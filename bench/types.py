@@ -1,10 +1,10 @@
 """The words of the pipeline as types, and the shape glossary.
 
-Shapes: B images, 3 colour channels, H x W pixels of the preprocessed frame, K channels and h x w cells of the
-explained layer, C classes, N = H*W pixels, S steps of a curve.
+Shapes: B images, 3 colour channels, H x W pixels of the preprocessed frame, K channels and h x w
+cells of the explained layer, C classes, N = H*W pixels, S steps of a curve.
 
-Boxes are float32 `xyxy` in pixels of the frame they belong to, as edges: x0 <= x < x1. Pixel j covers [j, j+1).
-Masks are bool `[H,W]`, true on the object.
+Boxes are float32 `xyxy` in pixels of the frame they belong to, as edges: x0 <= x < x1. Pixel j
+covers [j, j+1). Masks are bool `[H,W]`, true on the object.
 """
 
 from __future__ import annotations
@@ -20,20 +20,27 @@ UInt8Image = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Sample:
-    """One image as stored: uint8 [H0,W0,3], its label, and the truth for objects of that label only.
+    """One image as stored: uint8 [H0,W0,3], its label, and the truth for objects of that label
+    only.
 
-    `id` names the item (image and explained class); `image_id` names the image, the unit that is resampled.
-    They differ only where one image is explained for several classes.
+    `id` names the item (image and explained class); `image_id` names the image, the unit that is
+    resampled. They differ only where one image is explained for several classes.
     """
 
     id: str
     image_id: str
     image: UInt8Image
     label: int
-    boxes: npt.NDArray[np.float32] | None = None  # [n,4] xyxy edges, stored pixels; None = the subset has no boxes
-    mask: npt.NDArray[np.bool_] | None = None  # [H0,W0], union of the label's objects; None = no masks
+    boxes: npt.NDArray[np.float32] | None = (
+        None  # [n,4] xyxy edges, stored pixels; None = the subset has no boxes
+    )
+    mask: npt.NDArray[np.bool_] | None = (
+        None  # [H0,W0], union of the label's objects; None = no masks
+    )
     ignore: npt.NDArray[np.bool_] | None = None  # [H0,W0], pixels that pixel precision leaves out
-    others: npt.NDArray[np.bool_] | None = None  # [H0,W0], union of another class's objects; None = not known
+    others: npt.NDArray[np.bool_] | None = (
+        None  # [H0,W0], union of another class's objects; None = not known
+    )
     other_label: int = -1  # that class; -1 = there is none
 
 
@@ -41,9 +48,10 @@ class Sample:
 class Truth:
     """Ground truth of a batch in the preprocessed frame: objects of the label's class only.
 
-    boxes: per image [n,4] float32 xyxy edges (n = 0: nothing of the object is left in the frame, scores are NaN).
-    masks: [B,H,W] bool.  ignore: [B,H,W] bool.  others: [B,H,W] bool, the objects of one other class, and other_labels
-    [B] int64, that class (-1: none), of scenes with two.  Each is None where the subset does not have it.
+    boxes: per image [n,4] float32 xyxy edges (n = 0: nothing of the object is left in the frame,
+    scores are NaN). masks: [B,H,W] bool.  ignore: [B,H,W] bool.  others: [B,H,W] bool, the objects
+    of one other class, and other_labels [B] int64, that class (-1: none), of scenes with two.  Each
+    is None where the subset does not have it.
     """
 
     boxes: tuple[torch.Tensor, ...] | None = None
@@ -63,7 +71,8 @@ class Truth:
         )
 
     def pixels(self, height: int, width: int) -> torch.Tensor | None:
-        """Return the truth as pixels [B,H,W] bool: the masks, else the union of the boxes, else None.
+        """Return the truth as pixels [B,H,W] bool: the masks, else the union of the boxes, else
+        None.
 
         A pixel belongs to a box when its centre does.
         """
@@ -75,7 +84,9 @@ class Truth:
 
 
 def box_pixels(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Return the union of boxes [n,4] as pixels [H,W] bool; a pixel is in when its centre is (half-open edges)."""
+    """Return the union of boxes [n,4] as pixels [H,W] bool; a pixel is in when its centre is
+    (half-open edges).
+    """
     x = torch.arange(width) + 0.5
     y = torch.arange(height) + 0.5
     inside_x = (x >= boxes[:, 0, None]) & (x < boxes[:, 2, None])
@@ -101,12 +112,16 @@ class Batch:
         return len(self.ids)
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the batch with its pixels on `device`; truth stays on the CPU, where metrics read it.
+        """Return the batch with its pixels on `device`; truth stays on the CPU, where metrics read
+        it.
 
-        Pixels in pinned memory are copied while this process goes on; what a GPU computes of them waits for the copy.
+        Pixels in pinned memory are copied while this process goes on; what a GPU computes of them
+        waits for the copy.
         """
         return replace(self, pixels=self.pixels.to(device, non_blocking=self.pixels.is_pinned()))
 
     def pin(self) -> Batch:
-        """Return the batch with its pixels in page-locked memory, from which a CUDA device copies by itself."""
+        """Return the batch with its pixels in page-locked memory, from which a CUDA device copies
+        by itself.
+        """
         return replace(self, pixels=self.pixels.pin_memory())

@@ -24,24 +24,33 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """Return the folder of real images: `CAMBENCH_DATA`, else `../shared/data`; skip where there is neither."""
+    """Return the folder of real images: `CAMBENCH_DATA`, else `../shared/data`; skip where there is
+    neither.
+    """
     named = os.environ.get("CAMBENCH_DATA")
     root = Path(named) if named else ROOT.parent / "shared" / "data"
     if not root.is_dir():
-        pytest.skip(f"no real images: {root} is not a folder (set CAMBENCH_DATA to one that has ilsvrc-sample-1k)")
+        pytest.skip(
+            f"no real images: {root} is not a folder (set CAMBENCH_DATA to one that has "
+            "ilsvrc-sample-1k)"
+        )
     return root
 
 
 @pytest.fixture(scope="session")
 def abn() -> Explainee:
-    """Return a network with an untrained attention branch over resnet-scenes: right in class, wrong in place."""
+    """Return a network with an untrained attention branch over resnet-scenes: right in class, wrong
+    in place.
+    """
     from bench.models import load_model
     from bench.models.abn import AttentionBranchNetwork
 
     parent = load_model("resnet-scenes")
     net = AttentionBranchNetwork(parent.net).eval()
     card = parent.card | {"wrap": {"kind": "abn", "map_kernel": 3}}
-    return Explainee(net, parent.mean, parent.std, parent.size, name="abn", geometry=parent.geometry, card=card)
+    return Explainee(
+        net, parent.mean, parent.std, parent.size, name="abn", geometry=parent.geometry, card=card
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """A run of many scenes in a process of its own, which says how much memory it holds as it goes.
 
-`python tests/growth.py IMAGES FOLDER` prints JSON: [[images done, resident bytes, seconds since the start], ...], one
-per task, and last what it holds when the records are read. grad_cam and a short deletion on a tiny network, so that
-what grows is the run and not the network.
+`python tests/growth.py IMAGES FOLDER` prints JSON: [[images done, resident bytes, seconds since the
+start], ...], one per task, and last what it holds when the records are read. grad_cam and a short
+deletion on a tiny network, so that what grows is the run and not the network.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def main(images: int, folder: Path) -> None:
     import bench
 
     torch.set_num_threads(1)
-    model = bench.Explainee(randomise(GapLinear(classes=10), 0), size=96, layer="features", name="gap")
+    model = bench.Explainee(
+        randomise(GapLinear(classes=10), 0), size=96, layer="features", name="gap"
+    )
     subset = bench.load_subset("scenes-train", limit=images)
     points: list[Point] = []
 
@@ -53,7 +55,9 @@ def main(images: int, folder: Path) -> None:
         points.append((state.task.stop, resident(), time.perf_counter()))
 
     protocol = bench.Protocol(steps=4)
-    bench.evaluate(subset, model, "grad_cam", "deletion", protocol, folder, calibration=0, progress=note)
+    bench.evaluate(
+        subset, model, "grad_cam", "deletion", protocol, folder, calibration=0, progress=note
+    )
     points.append((images, resident(), time.perf_counter()))
     print(json.dumps([(count, size, seconds - points[0][2]) for count, size, seconds in points]))
 

@@ -7,7 +7,9 @@ import subprocess
 from typing import Any
 
 
-def interruptible(command: list[str], environment: dict[str, str], **more: Any) -> subprocess.Popen[str]:
+def interruptible(
+    command: list[str], environment: dict[str, str], **more: Any
+) -> subprocess.Popen[str]:
     """Start a process that SIGINT reaches, with pipes for what it prints.
 
     Tests that a shell started in the background ignore SIGINT, and so would their children.

@@ -1,7 +1,9 @@
-"""Tiny classifiers for tests: analytic ones whose outputs a reader can redo by hand, and random ones.
+"""Tiny classifiers for tests: analytic ones whose outputs a reader can redo by hand, and random
+ones.
 
-Every random weight comes from a `torch.Generator`, so a net is fixed by its seed. Each net has a module called
-`features` whose output is the layer A, and its forward is features, then the head, with nothing between.
+Every random weight comes from a `torch.Generator`, so a net is fixed by its seed. Each net has a
+module called `features` whose output is the layer A, and its forward is features, then the head,
+with nothing between.
 """
 
 from __future__ import annotations
@@ -21,36 +23,48 @@ BASELINE = (0.485, 0.456, 0.406)
 
 
 def randomise(net: nn.Module, seed: int) -> nn.Module:
-    """Fill parameters and batch-norm statistics from the seed, put the net in eval mode and return it."""
+    """Fill parameters and batch-norm statistics from the seed, put the net in eval mode and return
+    it.
+    """
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 fan = module.weight[0].numel()
-                module.weight.copy_(torch.randn(module.weight.shape, generator=rng) * (2.0 / fan) ** 0.5)
+                module.weight.copy_(
+                    torch.randn(module.weight.shape, generator=rng) * (2.0 / fan) ** 0.5
+                )
                 if module.bias is not None:
                     module.bias.copy_(torch.randn(module.bias.shape, generator=rng) * 0.1)
             elif isinstance(module, nn.BatchNorm2d):
                 module.weight.copy_(torch.rand(module.weight.shape, generator=rng) * 0.6 + 0.7)
                 module.bias.copy_(torch.randn(module.bias.shape, generator=rng) * 0.2)
-                module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=rng) * 0.2)
+                module.running_mean.copy_(
+                    torch.randn(module.running_mean.shape, generator=rng) * 0.2
+                )
                 module.running_var.copy_(torch.rand(module.running_var.shape, generator=rng) + 0.5)
     return net.eval()
 
 
 def make_images(seed: int, count: int, side: int) -> torch.Tensor:
-    """Return images [B,3,H,W], normalised with `MEAN`/`STD`: a smooth colour field with fine grain."""
+    """Return images [B,3,H,W], normalised with `MEAN`/`STD`: a smooth colour field with fine
+    grain.
+    """
     rng = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 5, 5, generator=rng)
-    smooth = nn.functional.interpolate(coarse, size=(side, side), mode="bilinear", align_corners=False)
+    smooth = nn.functional.interpolate(
+        coarse, size=(side, side), mode="bilinear", align_corners=False
+    )
     pixels = 0.8 * smooth + 0.2 * torch.rand(count, 3, side, side, generator=rng)
     return (pixels - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
 
 
 class PlantedEvidence(nn.Module):
-    """Two classes; p(class 0) = floor + gain * sum(weight * x): probability itself is linear in the image.
+    """Two classes; p(class 0) = floor + gain * sum(weight * x): probability itself is linear in the
+    image.
 
-    With logits (log u, log(1 - u)) the softmax is (u, 1 - u) exactly. `weight` [3,H,W] says where the evidence is.
+    With logits (log u, log(1 - u)) the softmax is (u, 1 - u) exactly. `weight` [3,H,W] says where
+    the evidence is.
     """
 
     def __init__(self, weight: torch.Tensor, floor: float = 0.1, gain: float = 0.8) -> None:
@@ -58,7 +72,8 @@ class PlantedEvidence(nn.Module):
         self.register_buffer("weight", weight.clone())
         self.floor, self.gain = floor, gain
         self.features = nn.Identity()
-        # A parameter, because some tools ask the first parameter for the device; it multiplies by one.
+        # A parameter, because some tools ask the first parameter for the device; it multiplies by
+        # one.
         self.one = nn.Parameter(torch.ones(()))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -67,8 +82,12 @@ class PlantedEvidence(nn.Module):
         return torch.stack([u.log(), (1 - u).log()], dim=1)
 
 
-def region_mean(side: int, rows: slice, columns: slice, pattern: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the weight [3,side,side] that takes the mean of `pattern * x` over a rectangle and the channels."""
+def region_mean(
+    side: int, rows: slice, columns: slice, pattern: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the weight [3,side,side] that takes the mean of `pattern * x` over a rectangle and the
+    channels.
+    """
     weight = torch.zeros(3, side, side, dtype=torch.float64)
     weight[:, rows, columns] = 1.0
     weight /= weight.sum()
@@ -76,7 +95,9 @@ def region_mean(side: int, rows: slice, columns: slice, pattern: torch.Tensor | 
 
 
 class PooledLinear(nn.Module):
-    """A = average pooling of the image (K = 3 channels), logits = W mean(A): every CAM can be done by hand."""
+    """A = average pooling of the image (K = 3 channels), logits = W mean(A): every CAM can be done
+    by hand.
+    """
 
     def __init__(self, weight: list[list[float]], pool: int = 2) -> None:
         super().__init__()
@@ -101,7 +122,9 @@ class PlainLinear(nn.Module):
 
 
 class GapLinear(nn.Module):
-    """Convolutions, ReLU, global average pooling, linear: where CAM and Grad-CAM agree up to a factor."""
+    """Convolutions, ReLU, global average pooling, linear: where CAM and Grad-CAM agree up to a
+    factor.
+    """
 
     def __init__(self, classes: int = 5, channels: int = 8) -> None:
         super().__init__()
@@ -123,10 +146,16 @@ class FlattenMLP(nn.Module):
     def __init__(self, side: int, classes: int = 5, channels: int = 6) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(3, channels, 5, stride=4, padding=2), nn.ReLU(), nn.Conv2d(channels, channels, 1), nn.ReLU()
+            nn.Conv2d(3, channels, 5, stride=4, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 1),
+            nn.ReLU(),
         )
         self.head = nn.Sequential(
-            nn.Flatten(), nn.Linear(channels * (side // 4) ** 2, 12), nn.ReLU(), nn.Linear(12, classes)
+            nn.Flatten(),
+            nn.Linear(channels * (side // 4) ** 2, 12),
+            nn.ReLU(),
+            nn.Linear(12, classes),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -146,7 +175,9 @@ class NormNet(nn.Module):
             nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
         )
-        self.neck = nn.Sequential(nn.Conv2d(channels, 10, 3, padding=1), nn.BatchNorm2d(10), nn.ReLU(inplace=True))
+        self.neck = nn.Sequential(
+            nn.Conv2d(channels, 10, 3, padding=1), nn.BatchNorm2d(10), nn.ReLU(inplace=True)
+        )
         self.drop = nn.Dropout(0.5)
         self.fc = nn.Linear(10, classes)
 
@@ -155,7 +186,9 @@ class NormNet(nn.Module):
 
 
 class SignedNet(nn.Module):
-    """A is signed (it ends in batch norm), as EfficientNet's is; the head squashes after pooling patches."""
+    """A is signed (it ends in batch norm), as EfficientNet's is; the head squashes after pooling
+    patches.
+    """
 
     def __init__(self, classes: int = 5, channels: int = 6) -> None:
         super().__init__()
@@ -165,14 +198,18 @@ class SignedNet(nn.Module):
             nn.Conv2d(8, channels, 3, stride=2, padding=1),
             nn.BatchNorm2d(channels),
         )
-        self.head = nn.Sequential(nn.SiLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, classes))
+        self.head = nn.Sequential(
+            nn.SiLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, classes)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(x))
 
 
 class SkipNet(nn.Module):
-    """The layer is a residual branch: what by-passes it must still reach the head, and code runs between modules."""
+    """The layer is a residual branch: what by-passes it must still reach the head, and code runs
+    between modules.
+    """
 
     def __init__(self, classes: int = 5, channels: int = 8) -> None:
         super().__init__()
@@ -188,11 +225,15 @@ class SkipNet(nn.Module):
 
 
 class TokenNet(VisionTransformer):
-    """A tiny ViT with a class token; the layer is the tokens before the blocks, so the patches matter behind it."""
+    """A tiny ViT with a class token; the layer is the tokens before the blocks, so the patches
+    matter behind it.
+    """
 
     def __init__(self, side: int, classes: int = 5) -> None:
         with torch.random.fork_rng(devices=[]):
-            super().__init__(side, 8, num_classes=classes, embed_dim=16, depth=2, num_heads=2, mlp_ratio=2)
+            super().__init__(
+                side, 8, num_classes=classes, embed_dim=16, depth=2, num_heads=2, mlp_ratio=2
+            )
         self.features = nn.Identity()
 
     def forward_features(self, x: torch.Tensor, **_: object) -> torch.Tensor:
@@ -210,21 +251,34 @@ def token_net(seed: int, side: int) -> nn.Module:
 
 
 class BranchNet(AttentionBranchNetwork):
-    """A tiny attention branch network; the layer is what its perception branch pools, 4x4 of 32x32."""
+    """A tiny attention branch network; the layer is what its perception branch pools, 4x4 of
+    32x32.
+    """
 
     def __init__(self, classes: int = 5, channels: tuple[int, ...] = (6, 8, 10, 12)) -> None:
         with torch.random.fork_rng(devices=[]):
             super().__init__(
-                ResNet(BasicBlock, [1, 1, 1, 1], num_classes=classes, channels=channels, stem_width=6, output_stride=8)
+                ResNet(
+                    BasicBlock,
+                    [1, 1, 1, 1],
+                    num_classes=classes,
+                    channels=channels,
+                    stem_width=6,
+                    output_stride=8,
+                )
             )
         self.features = nn.Identity()
 
-    def forward_features(self, x: torch.Tensor, attention: torch.Tensor | None = None) -> torch.Tensor:
+    def forward_features(
+        self, x: torch.Tensor, attention: torch.Tensor | None = None
+    ) -> torch.Tensor:
         return self.features(super().forward_features(x, attention))
 
 
 class FailsLater(nn.Module):
-    """Passes `allowed` forwards through, then raises: for tests that a failure leaves nothing behind."""
+    """Passes `allowed` forwards through, then raises: for tests that a failure leaves nothing
+    behind.
+    """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -234,7 +288,9 @@ class FailsLater(nn.Module):
         self.calls = 0
 
     def __getattr__(self, name: str) -> object:
-        """Return what this lacks from the net: some methods look at a network's parts (a transformer's blocks)."""
+        """Return what this lacks from the net: some methods look at a network's parts (a
+        transformer's blocks).
+        """
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -273,7 +329,9 @@ def make_net(kind: str, seed: int = 0, side: int = 32) -> nn.Module:
 
 
 class Cramped(nn.Module):
-    """A network on a device with memory for `room` images at once.  batches: the sizes of those that it has run."""
+    """A network on a device with memory for `room` images at once.  batches: the sizes of those
+    that it has run.
+    """
 
     def __init__(self, net: nn.Module, room: int) -> None:
         super().__init__()

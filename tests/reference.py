@@ -1,11 +1,13 @@
-"""Slow float64 replicas of every method and metric, written from `methods.md` and `protocol.md`, not from `bench/`.
+"""Slow float64 replicas of every method and metric, written from `methods.md` and `protocol.md`,
+not from `bench/`.
 
-They are meant to be read beside the formulas: one image at a time, loops where the formula has a sum, gradients by
-autograd through the *whole* network in float64, channel removal by rewriting the layer's output inside a full
-forward. Nothing is shared with `bench/` except the drawing of random numbers (`bench.randomness`), which is part of
-the specification.
+They are meant to be read beside the formulas: one image at a time, loops where the formula has a
+sum, gradients by autograd through the *whole* network in float64, channel removal by rewriting the
+layer's output inside a full forward. Nothing is shared with `bench/` except the drawing of random
+numbers (`bench.randomness`), which is part of the specification.
 
-Notation: x [3,H,W] normalised, A [K,h,w], G = dS_c/dA [K,h,w], c the class, L a map [H,W], all float64.
+Notation: x [3,H,W] normalised, A [K,h,w], G = dS_c/dA [K,h,w], c the class, L a map [H,W], all
+float64.
 """
 
 from __future__ import annotations
@@ -28,13 +30,15 @@ BASELINE = (0.485, 0.456, 0.406)
 TAUS = np.arange(101) / 100.0
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Pieces
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def up(a: Array, height: int, width: int) -> Array:
-    """Bilinear from [h,w] to [H,W], align_corners=False: pixel centres sit at (i + 1/2) * h/H - 1/2, edges clamped."""
+    """Bilinear from [h,w] to [H,W], align_corners=False: pixel centres sit at (i + 1/2) * h/H -
+    1/2, edges clamped.
+    """
     h, w = a.shape
     out = np.zeros((height, width))
     for i in range(height):
@@ -52,7 +56,9 @@ def up(a: Array, height: int, width: int) -> Array:
 
 
 def up_matrix(n: int, size: int) -> Array:
-    """Return the [size,n] matrix of the same interpolation along one axis, so that Up(a) = M a M^T."""
+    """Return the [size,n] matrix of the same interpolation along one axis, so that Up(a) = M a
+    M^T.
+    """
     return np.stack([up(np.eye(n)[:, [k]], size, 1)[:, 0] for k in range(n)], axis=1)
 
 
@@ -70,7 +76,9 @@ def mirror(i: int, n: int) -> int:
 
 
 def blur(x: Array) -> Array:
-    """Blur x [3,H,W]: sigma = 10*min(H,W)/224, radius ceil(2.5 sigma), reflected at the image border."""
+    """Blur x [3,H,W]: sigma = 10*min(H,W)/224, radius ceil(2.5 sigma), reflected at the image
+    border.
+    """
     _, height, width = x.shape
     sigma = 10.0 * min(height, width) / 224.0
     radius = math.ceil(2.5 * sigma)
@@ -102,7 +110,9 @@ def unit(L: Array) -> Array:
 
 
 def order(L: Array, image_id: str) -> Array:
-    """Return pixel indices, most relevant first: by value, then by the seeded smooth field, then by index."""
+    """Return pixel indices, most relevant first: by value, then by the seeded smooth field, then by
+    index.
+    """
     field = randomness.smooth_field(randomness.generator(SEED, "ties", image_id), *L.shape).numpy()
     flat, tie = L.reshape(-1), field.reshape(-1)
     return np.array(sorted(range(flat.size), key=lambda i: (-flat[i], -tie[i], i)))
@@ -136,13 +146,15 @@ def box_pixels(boxes: Array, height: int, width: int) -> Array:
     return inside
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The network, in float64
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 class Network:
-    """A float64 eval copy of a network; the layer is reached by a hook inside full forwards, never by a split."""
+    """A float64 eval copy of a network; the layer is reached by a hook inside full forwards, never
+    by a split.
+    """
 
     def __init__(
         self,
@@ -153,11 +165,15 @@ class Network:
     ) -> None:
         self.net = copy.deepcopy(net).double().eval().requires_grad_(False)
         self.layer = self.net.get_submodule(layer)
-        self.baseline = np.array([(b - m) / s for b, m, s in zip(BASELINE, mean, std, strict=True)]).reshape(3, 1, 1)
+        self.baseline = np.array(
+            [(b - m) / s for b, m, s in zip(BASELINE, mean, std, strict=True)]
+        ).reshape(3, 1, 1)
 
     def logits(self, x: Array) -> Array:
         with torch.no_grad():
-            return self.net(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))[None])[0].numpy()
+            return self.net(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))[None])[
+                0
+            ].numpy()
 
     def probabilities(self, x: Array) -> Array:
         z = self.logits(x)
@@ -180,7 +196,9 @@ class Network:
         def keep(_: nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
             a = output.detach().clone().requires_grad_()
             kept.append(a)
-            return a * 1.0  # so that an in-place operation behind the layer does not touch what was kept
+            return (
+                a * 1.0
+            )  # so that an in-place operation behind the layer does not touch what was kept
 
         handle = self.layer.register_forward_hook(keep)
         try:
@@ -209,9 +227,9 @@ class Network:
         return m[None] * x + (1 - m[None]) * self.baseline
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Methods: (network, x, c) -> map [H,W]
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def _weighted(w: Array, A: Array) -> Array:
@@ -226,7 +244,9 @@ def _relu_up(a: Array, x: Array) -> Array:
 
 
 def cam(net: Network, x: Array, c: int) -> Array:
-    """CAM (Zhou et al.): sum_k w_ck A_k with the classifier's weight; no ReLU. The classifier is called `fc`."""
+    """CAM (Zhou et al.): sum_k w_ck A_k with the classifier's weight; no ReLU. The classifier is
+    called `fc`.
+    """
     A, _ = net.layer_and_gradient(x, c)
     return up(_weighted(net.net.get_submodule("fc").weight[c].numpy(), A), *x.shape[1:])
 
@@ -238,9 +258,11 @@ def grad_cam(net: Network, x: Array, c: int) -> Array:
 
 
 def grad_cam_pp(net: Network, x: Array, c: int) -> Array:
-    """w_k = sum_ij alpha_kij relu(G_kij), alpha = G^2 / (2 G^2 + sum_ab A_kab G^3), 0 where G = 0; ReLU(sum w A).
+    """w_k = sum_ij alpha_kij relu(G_kij), alpha = G^2 / (2 G^2 + sum_ab A_kab G^3), 0 where G = 0;
+    ReLU(sum w A).
 
-    The paper differentiates Y = exp(S); its common factor exp(S) is left out, as in every public code.
+    The paper differentiates Y = exp(S); its common factor exp(S) is left out, as in every public
+    code.
     """
     A, G = net.layer_and_gradient(x, c)
     w = np.zeros(A.shape[0])
@@ -253,7 +275,9 @@ def grad_cam_pp(net: Network, x: Array, c: int) -> Array:
 
 
 def xgrad_cam(net: Network, x: Array, c: int) -> Array:
-    """w_k = sum_ij A_kij G_kij / sum_ij A_kij (0 for a channel that is zero); ReLU(sum_k w_k A_k)."""
+    """w_k = sum_ij A_kij G_kij / sum_ij A_kij (0 for a channel that is zero); ReLU(sum_k w_k
+    A_k).
+    """
     A, G = net.layer_and_gradient(x, c)
     w = [(A[k] * G[k]).sum() / A[k].sum() if A[k].any() else 0.0 for k in range(A.shape[0])]
     return _relu_up(_weighted(np.array(w), A), x)
@@ -272,7 +296,8 @@ def layer_cam(net: Network, x: Array, c: int) -> Array:
 
 
 def _first_projection(rows: Array, A: Array) -> Array:
-    """Project [K,h,w], as an uncentred matrix [hw,K], on its first right singular vector; sign by sum_k A_k.
+    """Project [K,h,w], as an uncentred matrix [hw,K], on its first right singular vector; sign by
+    sum_k A_k.
 
     The vector is the leading eigenvector of M^T M, so that this shares no routine with an SVD.
     """
@@ -331,7 +356,9 @@ def input_x_gradient(net: Network, x: Array, c: int) -> Array:
 
 
 def legendre(n: int) -> tuple[Array, Array]:
-    """Nodes and weights of Gauss-Legendre on [0,1]: roots of P_n by Newton, weights 2/((1-t^2) P_n'(t)^2)."""
+    """Nodes and weights of Gauss-Legendre on [0,1]: roots of P_n by Newton, weights 2/((1-t^2)
+    P_n'(t)^2).
+    """
     nodes, weights = np.zeros(n), np.zeros(n)
     for i in range(n):
         t = math.cos(math.pi * (i + 0.75) / (n + 0.5))
@@ -349,7 +376,9 @@ def legendre(n: int) -> tuple[Array, Array]:
 
 
 def integrated_gradients(net: Network, x: Array, c: int, steps: int = 50) -> Array:
-    """(x - b) * integral of dS_c/dx along the line from b to x, Gauss-Legendre; summed over channels."""
+    """(x - b) * integral of dS_c/dx along the line from b to x, Gauss-Legendre; summed over
+    channels.
+    """
     start = np.broadcast_to(net.baseline, x.shape)
     total = np.zeros_like(x)
     for alpha, weight in zip(*legendre(steps), strict=True):
@@ -377,9 +406,9 @@ METHODS: dict[str, Callable[[Network, Array, int], Array]] = {
 }
 
 
-# --------------------------------------------------------------------------------------------------------------
-# Metrics. Each takes keyword arguments out of: net, x, c, L, image_id, boxes, truth (pixels), ignore.
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+# Metrics. Each takes keyword arguments out of: net, x, c, L, image_id, boxes, truth, ignore.
+# --------------------------------------------------------------------------------------------------
 
 
 def step_counts(n: int, steps: int = STEPS) -> list[int]:
@@ -407,14 +436,18 @@ def _curve(net: Network, start: Array, end: Array, c: int, ranked: Array) -> Arr
     return np.array(values)
 
 
-def deletion(*, net: Network, x: Array, c: int, L: Array, image_id: str, **_: object) -> dict[str, object]:
+def deletion(
+    *, net: Network, x: Array, c: int, L: Array, image_id: str, **_: object
+) -> dict[str, object]:
     if not np.isfinite(L).all():
         return {"deletion": math.nan, "deletion_curve": np.full(STEPS + 1, math.nan)}
     curve = _curve(net, x, np.broadcast_to(net.baseline, x.shape), c, order(L, image_id))
     return {"deletion": area_under(curve, step_counts(L.size)), "deletion_curve": curve}
 
 
-def insertion(*, net: Network, x: Array, c: int, L: Array, image_id: str, **_: object) -> dict[str, object]:
+def insertion(
+    *, net: Network, x: Array, c: int, L: Array, image_id: str, **_: object
+) -> dict[str, object]:
     if not np.isfinite(L).all():
         empty = np.full(STEPS + 1, math.nan)
         return {"insertion": math.nan, "insertion_curve": empty, "insertion_start": math.nan}
@@ -424,19 +457,27 @@ def insertion(*, net: Network, x: Array, c: int, L: Array, image_id: str, **_: o
 
 
 def average_drop(*, net: Network, x: Array, c: int, L: Array, **_: object) -> dict[str, object]:
-    """O = p_c(unit(L) masking x), Y = p_c(x): drop max(0,Y-O)/Y, increase 1[O>Y], gain max(0,O-Y)/sum of others."""
+    """O = p_c(unit(L) masking x), Y = p_c(x): drop max(0,Y-O)/Y, increase 1[O>Y], gain
+    max(0,O-Y)/sum of others.
+    """
     names = ("average_drop", "average_increase", "average_gain")
     if not has_positive_part(L):
         return dict.fromkeys(names, math.nan)
     before = net.probabilities(x)
     Y, O = before[c], net.p(net.masked(unit(L), x), c)  # noqa: E741 - the protocol's letters
     return dict(
-        zip(names, (max(0.0, Y - O) / Y, float(O > Y), max(0.0, O - Y) / np.delete(before, c).sum()), strict=True)
+        zip(
+            names,
+            (max(0.0, Y - O) / Y, float(O > Y), max(0.0, O - Y) / np.delete(before, c).sum()),
+            strict=True,
+        )
     )
 
 
 def pointing_game(*, L: Array, image_id: str, truth: Array, **_: object) -> dict[str, object]:
-    """Hit: a truth pixel strictly closer than 15/224 of the side to the first maximum; +inf = not in the set."""
+    """Hit: a truth pixel strictly closer than 15/224 of the side to the first maximum; +inf = not
+    in the set.
+    """
     names = ("pointing", "pointing_exact", "pointing_all", "pointing_all_exact")
     if not np.isfinite(L).all() or not truth.any():
         return dict.fromkeys(names, math.nan)
@@ -447,7 +488,13 @@ def pointing_game(*, L: Array, image_id: str, truth: Array, **_: object) -> dict
     hit = float(math.sqrt(nearest) < 15 * min(height, width) / 224)
     exact = float(truth[y, x])
     small = truth.sum() <= 0.25 * truth.size
-    return dict(zip(names, (hit if small else math.inf, exact if small else math.inf, hit, exact), strict=True))
+    return dict(
+        zip(
+            names,
+            (hit if small else math.inf, exact if small else math.inf, hit, exact),
+            strict=True,
+        )
+    )
 
 
 def energy_pointing_game(*, L: Array, truth: Array, **_: object) -> dict[str, object]:
@@ -472,7 +519,9 @@ def box_localization(*, L: Array, boxes: Array, **_: object) -> dict[str, object
 
 
 def average_precision(values: Array, truth: Array) -> float:
-    """Sum over distinct values, from the highest, of precision * increase in recall: equal values are one group."""
+    """Sum over distinct values, from the highest, of precision * increase in recall: equal values
+    are one group.
+    """
     total, before = 0.0, 0.0
     for value in sorted(set(values.tolist()), reverse=True):
         chosen = values >= value
@@ -495,13 +544,19 @@ def pixel_precision(
     top = ranked[: int(inside.sum())]
     return {
         "pixel_ap": average_precision(L[counted], truth[counted]),
-        "relevance_mass": positive[inside].sum() / positive[counted].sum() if positive[counted].any() else math.nan,
+        "relevance_mass": positive[inside].sum() / positive[counted].sum()
+        if positive[counted].any()
+        else math.nan,
         "relevance_rank": float(np.mean([inside.reshape(-1)[i] for i in top])),
     }
 
 
-def threshold_quality(*, net: Network, x: Array, c: int, L: Array, image_id: str, **_: object) -> dict[str, object]:
-    """TFT: M_t = unit(L) with its lowest floor(0.1 t N) pixels at 0; q(t) = max(0, p_c(M_t x) - p_c(x)), t = 1..9."""
+def threshold_quality(
+    *, net: Network, x: Array, c: int, L: Array, image_id: str, **_: object
+) -> dict[str, object]:
+    """TFT: M_t = unit(L) with its lowest floor(0.1 t N) pixels at 0; q(t) = max(0, p_c(M_t x) -
+    p_c(x)), t = 1..9.
+    """
     scalars = ("tft_q", "tft_gain", "tft_t", "api", "apd", "ir", "dr")
     vectors = ("threshold_p", "threshold_area", "threshold_log_odds")
     if not has_positive_part(L):
@@ -546,7 +601,9 @@ def threshold_localization(*, L: Array, truth: Array, **_: object) -> dict[str, 
 
 
 def complexity(*, L: Array, **_: object) -> dict[str, object]:
-    """On v = max(L,0)/sum: entropy / ln N, Gini (half the mean absolute difference over the mean), e^H / N."""
+    """On v = max(L,0)/sum: entropy / ln N, Gini (half the mean absolute difference over the mean),
+    e^H / N.
+    """
     if not has_positive_part(L):
         return dict.fromkeys(("entropy", "gini", "effective_share"), math.nan)
     v = np.maximum(L, 0.0).reshape(-1)

@@ -1,10 +1,13 @@
-"""Slow float64 replicas of the methods beyond `reference.py`: one function per method, written beside the papers.
+"""Slow float64 replicas of the methods beyond `reference.py`: one function per method, written
+beside the papers.
 
-Every function is `(network, x, c, image_id, **parameters) -> map [H,W]`, one image at a time. As in `reference.py`
-gradients run through the whole network and feature maps are changed inside full forwards, never by replaying a head;
-nothing is shared with `bench/` except the drawing of random numbers (`bench.randomness`).
+Every function is `(network, x, c, image_id, **parameters) -> map [H,W]`, one image at a time. As in
+`reference.py` gradients run through the whole network and feature maps are changed inside full
+forwards, never by replaying a head; nothing is shared with `bench/` except the drawing of random
+numbers (`bench.randomness`).
 
-Notation: x [3,H,W] normalised, A [K,h,w], G = dS_c/dA [K,h,w], c the class, p_c its softmax probability, all float64.
+Notation: x [3,H,W] normalised, A [K,h,w], G = dS_c/dA [K,h,w], c the class, p_c its softmax
+probability, all float64.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ from bench import randomness
 
 
 class Network(ref.Network):
-    """The float64 network of `reference.py` with what the methods here also need: colours, layers, more gradients."""
+    """The float64 network of `reference.py` with what the methods here also need: colours, layers,
+    more gradients.
+    """
 
     def __init__(
         self,
@@ -56,11 +61,15 @@ class Network(ref.Network):
 
     def score_at(self, x: Array, c: int, A: Array) -> float:
         """S_c when the layer's output is A [K,h,w]."""
-        return self.score_with(x, c, lambda a: torch.from_numpy(np.ascontiguousarray(A))[None].to(a))
+        return self.score_with(
+            x, c, lambda a: torch.from_numpy(np.ascontiguousarray(A))[None].to(a)
+        )
 
     def logits_at(self, x: Array, A: Array) -> Array:
         """All logits [C] when the layer's output is A [K,h,w]."""
-        handle = self.layer.register_forward_hook(lambda _, __, out: torch.from_numpy(np.ascontiguousarray(A))[None])
+        handle = self.layer.register_forward_hook(
+            lambda _, __, out: torch.from_numpy(np.ascontiguousarray(A))[None]
+        )
         try:
             return self.logits(x)
         finally:
@@ -86,9 +95,9 @@ class Network(ref.Network):
 Method = Callable[..., Array]
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Pieces
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def weighted(w: Array, A: Array) -> Array:
@@ -119,22 +128,34 @@ def cam_weights(net: Network, x: Array, c: int, base: str) -> Array:
         elif base == "score_cam":
             w[k] = masked_probability(net, x, c, mm(up(A[k], *x.shape[1:])))
         elif base == "grad_cam_pp":
-            # alpha = G^2 / (2 G^2 + sum_ab A_ab G^3) of the positive gradients, so one power of G cancels twice.
+            # alpha = G^2 / (2 G^2 + sum_ab A_ab G^3) of the positive gradients, so one power of G
+            # cancels twice.
             w[k] = sum(g / (2 + A[k].sum() * g) for g in G[k].reshape(-1) if g > 0)
         else:
             raise ValueError(base)
     return w
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The five systems
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
-BASES: dict[str, Method] = {name: (lambda net, x, c, image_id, f=f: f(net, x, c)) for name, f in ref.METHODS.items()}
+BASES: dict[str, Method] = {
+    name: (lambda net, x, c, image_id, f=f: f(net, x, c)) for name, f in ref.METHODS.items()
+}
 
 
-def tft(net: Network, x: Array, c: int, image_id: str, inner: str = "grad_cam", include_zero: bool = False) -> Array:
-    """TFT: zero the lowest 10 t % of unit(L); keep the t whose map, as a mask, raises p_c most; L where none does."""
+def tft(
+    net: Network,
+    x: Array,
+    c: int,
+    image_id: str,
+    inner: str = "grad_cam",
+    include_zero: bool = False,
+) -> Array:
+    """TFT: zero the lowest 10 t % of unit(L); keep the t whose map, as a mask, raises p_c most; L
+    where none does.
+    """
     raw = {**BASES, **METHODS}[inner](net, x, c, image_id)
     if not ref.has_positive_part(raw):
         return np.full(raw.shape, math.nan)
@@ -167,8 +188,12 @@ def reference_image(net: Network, x: Array, image_id: str, reference: str) -> Ar
     raise ValueError(reference)
 
 
-def feature_map_importance(net: Network, x: Array, c: int, A_ref: Array, replace: str = "reference") -> Array:
-    """FMI_k = S_c - S_c with channel k taken from the reference (or zero), by one full forward per channel."""
+def feature_map_importance(
+    net: Network, x: Array, c: int, A_ref: Array, replace: str = "reference"
+) -> Array:
+    """FMI_k = S_c - S_c with channel k taken from the reference (or zero), by one full forward per
+    channel.
+    """
     A = net.activations(x)
     whole = net.logits(x)[c]
     importance = np.zeros(len(A))
@@ -189,7 +214,9 @@ def a_fmi(
     positive_only: bool = False,
     replace: str = "reference",
 ) -> Array:
-    """A-FMI: ReLU(sum_k FMI_k D_k), D = A - A'; `absdiff` takes |D_k|; `complete` spreads FMI_k like D_k/sum D_k."""
+    """A-FMI: ReLU(sum_k FMI_k D_k), D = A - A'; `absdiff` takes |D_k|; `complete` spreads FMI_k
+    like D_k/sum D_k.
+    """
     A = net.activations(x)
     A_ref = net.activations(reference_image(net, x, image_id, reference))
     D = A - A_ref
@@ -236,7 +263,9 @@ def sa_cam(
     refined = np.zeros_like(A)
     for k in range(len(A)):
         attended = (P @ A[k].reshape(-1)).reshape(A[k].shape)
-        refined[k] = A[k] + lambda_ * attended if form == "additive" else A[k] * (1 + lambda_ * mm(attended))
+        refined[k] = (
+            A[k] + lambda_ * attended if form == "additive" else A[k] * (1 + lambda_ * mm(attended))
+        )
     return relu_up(weighted(cam_weights(net, x, c, base), refined), x)
 
 
@@ -247,7 +276,9 @@ def abs_cam_init(net: Network, x: Array, c: int, image_id: str) -> Array:
 
 
 def abs_cam(net: Network, x: Array, c: int, image_id: str, form: str = "activations") -> Array:
-    """Abs-CAM: S_k = p_c(H_k masking x), H_k = mm(Up A_k); ReLU(sum_k w_k S_k Up(A_k)), or sum_k S_k H_k."""
+    """Abs-CAM: S_k = p_c(H_k masking x), H_k = mm(Up A_k); ReLU(sum_k w_k S_k Up(A_k)), or sum_k
+    S_k H_k.
+    """
     A, G = net.layer_and_gradient(x, c)
     total = np.zeros(x.shape[1:])
     for k in range(len(A)):
@@ -258,7 +289,9 @@ def abs_cam(net: Network, x: Array, c: int, image_id: str, form: str = "activati
 
 
 def abs_cam_elementwise(net: Network, x: Array, c: int, image_id: str) -> Array:
-    """The same with E_k = mm(Up(|G_k| A_k)) as masks: ReLU(sum_k p_c(E_k masking x) Up(|G_k| A_k))."""
+    """The same with E_k = mm(Up(|G_k| A_k)) as masks: ReLU(sum_k p_c(E_k masking x) Up(|G_k|
+    A_k)).
+    """
     A, G = net.layer_and_gradient(x, c)
     total = np.zeros(x.shape[1:])
     for k in range(len(A)):
@@ -267,13 +300,15 @@ def abs_cam_elementwise(net: Network, x: Array, c: int, image_id: str) -> Array:
     return np.maximum(total, 0.0)
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The CAM family
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def wide_blur(x: Array) -> Array:
-    """Group-CAM's blur of x [3,H,W]: kernel 51 and sigma 50 at 224, both scaled with the side; reflected."""
+    """Group-CAM's blur of x [3,H,W]: kernel 51 and sigma 50 at 224, both scaled with the side;
+    reflected.
+    """
     _, height, width = x.shape
     sigma = 50.0 * min(height, width) / 224.0
     radius = min(math.ceil(sigma / 2), min(height, width) - 1)
@@ -288,13 +323,17 @@ def wide_blur(x: Array) -> Array:
 
 
 def group_cam(net: Network, x: Array, c: int, image_id: str, groups: int = 32) -> Array:
-    """M_g = ReLU(sum_{k in g} w_k A_k); gain_g = ReLU(p_c(x under mm(Up M_g), blur elsewhere) - p_c(blur))."""
+    """M_g = ReLU(sum_{k in g} w_k A_k); gain_g = ReLU(p_c(x under mm(Up M_g), blur elsewhere) -
+    p_c(blur)).
+    """
     A, G = net.layer_and_gradient(x, c)
     away = wide_blur(x)
     size = math.ceil(len(A) / groups)
     total = np.zeros(x.shape[1:])
     for start in range(0, len(A), size):
-        M = np.maximum(sum(G[k].mean() * A[k] for k in range(start, min(start + size, len(A)))), 0.0)
+        M = np.maximum(
+            sum(G[k].mean() * A[k] for k in range(start, min(start + size, len(A)))), 0.0
+        )
         if M.max() == M.min():
             continue
         H = mm(up(M, *x.shape[1:]))
@@ -304,26 +343,41 @@ def group_cam(net: Network, x: Array, c: int, image_id: str, groups: int = 32) -
 
 
 def shapley_cam(net: Network, x: Array, c: int, image_id: str) -> Array:
-    """w_k = mean_ij(G - (H A)/2); the Hessian times A as a central difference of gradients along A."""
+    """w_k = mean_ij(G - (H A)/2); the Hessian times A as a central difference of gradients along
+    A.
+    """
     A, G = net.layer_and_gradient(x, c)
     step = 1e-5
-    product = (net.gradient_at(x, c, (1 + step) * A) - net.gradient_at(x, c, (1 - step) * A)) / (2 * step)
+    product = (net.gradient_at(x, c, (1 + step) * A) - net.gradient_at(x, c, (1 - step) * A)) / (
+        2 * step
+    )
     return relu_up(weighted((G - product / 2).mean(axis=(1, 2)), A), x)
 
 
 def finer_cam(
-    net: Network, x: Array, c: int, image_id: str, gamma: float = 0.6, classes: int = 3, weights: str = "mean"
+    net: Network,
+    x: Array,
+    c: int,
+    image_id: str,
+    gamma: float = 0.6,
+    classes: int = 3,
+    weights: str = "mean",
 ) -> Array:
-    """Grad-CAM of S_c - gamma * (mean of the `classes` nearest logits, or their softmax-weighted sum)."""
+    """Grad-CAM of S_c - gamma * (mean of the `classes` nearest logits, or their softmax-weighted
+    sum).
+    """
     z = net.logits(x)
-    others = sorted((d for d in range(len(z)) if d != c), key=lambda d: (abs(z[d] - z[c]), d))[:classes]
+    others = sorted((d for d in range(len(z)) if d != c), key=lambda d: (abs(z[d] - z[c]), d))[
+        :classes
+    ]
     A, G = net.layer_and_gradient(x, c)
     rival = {d: net.layer_and_gradient(x, d)[1] for d in others}
     q = np.array([math.exp(z[d] - z[others].max()) for d in others])
     q /= q.sum()
     compared = float((q * z[others]).sum())
     for i, d in enumerate(others):
-        # d/dz_d of sum_e q_e z_e is q_d (1 + z_d - sum_e q_e z_e): the softmax is differentiated too.
+        # d/dz_d of sum_e q_e z_e is q_d (1 + z_d - sum_e q_e z_e): the softmax is differentiated
+        # too.
         share = 1 / len(others) if weights == "mean" else q[i] * (1 + z[d] - compared)
         G = G - gamma * share * rival[d]
     return relu_up(weighted(G.mean(axis=(1, 2)), A), x)
@@ -333,7 +387,9 @@ GAUSSIAN = np.array([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16.0
 
 
 def recipro_cam(net: Network, x: Array, c: int, image_id: str, filter_: str = "none") -> Array:
-    """L_ij = p_c with only position ij of A alive, or with its vector spread by a 3x3 Gaussian; raw."""
+    """L_ij = p_c with only position ij of A alive, or with its vector spread by a 3x3 Gaussian;
+    raw.
+    """
     A = net.activations(x)
     _, h, w = A.shape
     L = np.zeros((h, w))
@@ -342,14 +398,20 @@ def recipro_cam(net: Network, x: Array, c: int, image_id: str, filter_: str = "n
             alone = np.zeros_like(A)
             for u in range(-1, 2):
                 for v in range(-1, 2):
-                    share = GAUSSIAN[u + 1, v + 1] if filter_ == "gaussian" else float(u == 0 and v == 0)
+                    share = (
+                        GAUSSIAN[u + 1, v + 1]
+                        if filter_ == "gaussian"
+                        else float(u == 0 and v == 0)
+                    )
                     if 0 <= i + u < h and 0 <= j + v < w:
                         alone[:, i + u, j + v] = A[:, i, j] * share
             L[i, j] = net.p_at(x, c, alone)
     return up(L, *x.shape[1:])
 
 
-def smooth_grad_cam_pp(net: Network, x: Array, c: int, image_id: str, samples: int = 4, std: float = 0.3) -> Array:
+def smooth_grad_cam_pp(
+    net: Network, x: Array, c: int, image_id: str, samples: int = 4, std: float = 0.3
+) -> Array:
     """Grad-CAM++ with G, G^2 and G^3 averaged over noisy images; A is that of the clean image."""
     rng = randomness.generator(SEED, "smooth_grad_cam_pp", image_id)
     A = net.activations(x)
@@ -369,7 +431,9 @@ def smooth_grad_cam_pp(net: Network, x: Array, c: int, image_id: str, samples: i
 
 
 def layer_cam_fused(net: Network, x: Array, c: int, image_id: str, layers: str) -> Array:
-    """LayerCAM per layer over its maximum; tanh(2 .) of all but the last two; elementwise maximum of the upsampled."""
+    """LayerCAM per layer over its maximum; tanh(2 .) of all but the last two; elementwise maximum
+    of the upsampled.
+    """
     names = layers.split("+")
     maps = []
     for depth, name in enumerate(names):
@@ -381,7 +445,13 @@ def layer_cam_fused(net: Network, x: Array, c: int, image_id: str, layers: str) 
 
 
 def fused(
-    net: Network, x: Array, c: int, image_id: str, layers: str, inner: str = "grad_cam", reduce: str = "mean"
+    net: Network,
+    x: Array,
+    c: int,
+    image_id: str,
+    layers: str,
+    inner: str = "grad_cam",
+    reduce: str = "mean",
 ) -> Array:
     """unit(map of a method at each layer), their mean or maximum."""
     method = {**BASES, **METHODS}[inner]
@@ -392,15 +462,23 @@ def fused(
 def random_cam(net: Network, x: Array, c: int, image_id: str) -> Array:
     """w_k uniform in [-1,1]; ReLU(sum_k w_k A_k)."""
     A = net.activations(x)
-    u = torch.rand(len(A), generator=randomness.generator(SEED, "random_cam", image_id)).double().numpy()
+    u = (
+        torch.rand(len(A), generator=randomness.generator(SEED, "random_cam", image_id))
+        .double()
+        .numpy()
+    )
     return relu_up(weighted(2 * u - 1, A), x)
 
 
 def bias_terms(net: Network, x: Array, c: int) -> Iterator[Array]:
-    """Yield b * dS_c/d(out) [c,h,w] of every convolution with a bias and every batch norm (mean and scale folded)."""
+    """Yield b * dS_c/d(out) [c,h,w] of every convolution with a bias and every batch norm (mean and
+    scale folded).
+    """
     for module in net.net.modules():
         if isinstance(module, nn.BatchNorm2d):
-            bias = module.bias - module.running_mean * module.weight / torch.sqrt(module.running_var + module.eps)
+            bias = module.bias - module.running_mean * module.weight / torch.sqrt(
+                module.running_var + module.eps
+            )
         elif isinstance(module, nn.Conv2d) and module.bias is not None:
             bias = module.bias
         else:
@@ -426,7 +504,9 @@ def gradient_at_module(net: Network, module: nn.Module, x: Array, c: int) -> Arr
 
 
 def full_grad(net: Network, x: Array, c: int, image_id: str) -> Array:
-    """psi(x * dS/dx) + sum over biases of psi(b * dS/d(out)); psi = sum over channels of Up(mm(|.|)), mm jointly."""
+    """psi(x * dS/dx) + sum over biases of psi(b * dS/d(out)); psi = sum over channels of
+    Up(mm(|.|)), mm jointly.
+    """
     total = np.zeros(x.shape[1:])
     for part in (x * net.input_gradient(x, c), *bias_terms(net, x, c)):
         for channel in mm(np.abs(part)):
@@ -434,9 +514,9 @@ def full_grad(net: Network, x: Array, c: int, image_id: str) -> Array:
     return total
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The gradient family
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 REFERENCES = ("baseline", "black", "white", "blur", "noise")
 
@@ -444,7 +524,9 @@ REFERENCES = ("baseline", "black", "white", "blur", "noise")
 def integrated_gradients(
     net: Network, x: Array, c: int, image_id: str, reference: str = "baseline", steps: int = 50
 ) -> Array:
-    """(x - x') * integral of dS_c/dx along the line from x', Gauss-Legendre; summed over channels."""
+    """(x - x') * integral of dS_c/dx along the line from x', Gauss-Legendre; summed over
+    channels.
+    """
     start = reference_image(net, x, image_id, reference)
     total = np.zeros_like(x)
     for alpha, weight in zip(*ref.legendre(steps), strict=True):
@@ -452,8 +534,12 @@ def integrated_gradients(
     return ((x - start) * total).sum(axis=0)
 
 
-def idgi(net: Network, x: Array, c: int, image_id: str, reference: str = "baseline", steps: int = 50) -> Array:
-    """Each step's change of S_c is shared out as the squares of the gradient at the step's start; sum over channels."""
+def idgi(
+    net: Network, x: Array, c: int, image_id: str, reference: str = "baseline", steps: int = 50
+) -> Array:
+    """Each step's change of S_c is shared out as the squares of the gradient at the step's start;
+    sum over channels.
+    """
     start = reference_image(net, x, image_id, reference)
     total = np.zeros_like(x)
     for j in range(steps):
@@ -464,7 +550,9 @@ def idgi(net: Network, x: Array, c: int, image_id: str, reference: str = "baseli
     return total.sum(axis=0)
 
 
-def noisy_gradients(net: Network, x: Array, c: int, image_id: str, samples: int, std: float) -> Array:
+def noisy_gradients(
+    net: Network, x: Array, c: int, image_id: str, samples: int, std: float
+) -> Array:
     """dS_c/dx [samples,3,H,W] at x + sigma n, sigma = std * (max x - min x)."""
     rng = randomness.generator(SEED, "noisy gradients", image_id)
     sigma = std * (x.max() - x.min())
@@ -472,19 +560,27 @@ def noisy_gradients(net: Network, x: Array, c: int, image_id: str, samples: int,
     return np.stack([net.input_gradient(x + sigma * n, c) for n in noise])
 
 
-def smooth_grad(net: Network, x: Array, c: int, image_id: str, samples: int = 25, std: float = 0.15) -> Array:
+def smooth_grad(
+    net: Network, x: Array, c: int, image_id: str, samples: int = 25, std: float = 0.15
+) -> Array:
     """sum over channels of |mean of the noisy gradients|."""
     return np.abs(noisy_gradients(net, x, c, image_id, samples, std).mean(axis=0)).sum(axis=0)
 
 
-def var_grad(net: Network, x: Array, c: int, image_id: str, samples: int = 25, std: float = 0.15) -> Array:
+def var_grad(
+    net: Network, x: Array, c: int, image_id: str, samples: int = 25, std: float = 0.15
+) -> Array:
     """sum over channels of the population variance of the noisy gradients."""
     g = noisy_gradients(net, x, c, image_id, samples, std)
     return ((g - g.mean(axis=0)) ** 2).mean(axis=0).sum(axis=0)
 
 
-def gradient_shap(net: Network, x: Array, c: int, image_id: str, samples: int = 50, std: float = 0.0) -> Array:
-    """Mean of (x_s - R_s) * dS_c/dx(R_s + a (x_s - R_s)): a uniform, x_s noisy, R_s the references in turn."""
+def gradient_shap(
+    net: Network, x: Array, c: int, image_id: str, samples: int = 50, std: float = 0.0
+) -> Array:
+    """Mean of (x_s - R_s) * dS_c/dx(R_s + a (x_s - R_s)): a uniform, x_s noisy, R_s the references
+    in turn.
+    """
     rng = randomness.generator(SEED, "gradient_shap", image_id)
     total = np.zeros_like(x)
     for s in range(samples):
@@ -492,7 +588,9 @@ def gradient_shap(net: Network, x: Array, c: int, image_id: str, samples: int = 
         a = torch.rand((), generator=rng).item()
         end = x
         if std > 0:
-            end = x + std * (x.max() - x.min()) * torch.randn(x.shape, generator=rng).double().numpy()
+            end = (
+                x + std * (x.max() - x.min()) * torch.randn(x.shape, generator=rng).double().numpy()
+            )
         total += (end - start) * net.input_gradient(start + a * (end - start), c)
     return (total / samples).sum(axis=0)
 
@@ -533,9 +631,11 @@ class Rescaled(torch.autograd.Function):
 
 
 class RescaledPool(torch.autograd.Function):
-    """Max pooling of a batch (x, r) under DeepLIFT's rule: what a window gains goes to where each maximum stood.
+    """Max pooling of a batch (x, r) under DeepLIFT's rule: what a window gains goes to where each
+    maximum stood.
 
-    g (max(y,y_r) - y_r) goes to the maximum of x and g (y - max(y,y_r)) to that of r, over x - r; plain where x = r.
+    g (max(y,y_r) - y_r) goes to the maximum of x and g (y - max(y,y_r)) to that of r, over x - r;
+    plain where x = r.
     """
 
     @staticmethod
@@ -599,7 +699,9 @@ def rectified_gradient(net: Network, x: Array, c: int, gated: bool) -> Array:
 
 
 def guided_backprop(net: Network, x: Array, c: int, image_id: str) -> Array:
-    """Gradient in which a ReLU passes what is positive on the way back and was open on the way forth."""
+    """Gradient in which a ReLU passes what is positive on the way back and was open on the way
+    forth.
+    """
     return rectified_gradient(net, x, c, gated=True)
 
 
@@ -631,7 +733,9 @@ def deep_lift_shap(net: Network, x: Array, c: int, image_id: str) -> Array:
 
 
 def chain(net: nn.Module) -> list[nn.Module]:
-    """Return the layers of a plain feed-forward net in order, each batch norm folded into the convolution before it."""
+    """Return the layers of a plain feed-forward net in order, each batch norm folded into the
+    convolution before it.
+    """
     layers: list[nn.Module] = []
     flat = False
     for module in net.modules():
@@ -642,8 +746,12 @@ def chain(net: nn.Module) -> list[nn.Module]:
             before = layers.pop()
             folded = copy.deepcopy(before)
             bias = before.bias if before.bias is not None else torch.zeros_like(scale)
-            folded.weight = nn.Parameter(before.weight * scale[:, None, None, None], requires_grad=False)
-            folded.bias = nn.Parameter((bias - module.running_mean) * scale + module.bias, requires_grad=False)
+            folded.weight = nn.Parameter(
+                before.weight * scale[:, None, None, None], requires_grad=False
+            )
+            folded.bias = nn.Parameter(
+                (bias - module.running_mean) * scale + module.bias, requires_grad=False
+            )
             layers.append(folded)
             continue
         if isinstance(module, nn.Linear) and not flat:
@@ -654,9 +762,12 @@ def chain(net: nn.Module) -> list[nn.Module]:
     return layers
 
 
-def lrp(net: Network, x: Array, c: int, image_id: str, rule: str = "epsilon_plus", epsilon: float = 1e-6) -> Array:
-    """LRP through a plain chain of layers; `rule` is that of convolutions, max pooling gives the winner all (Captum's
-    epsilon rule there absorbs a little), all other layers take the epsilon rule.
+def lrp(
+    net: Network, x: Array, c: int, image_id: str, rule: str = "epsilon_plus", epsilon: float = 1e-6
+) -> Array:
+    """LRP through a plain chain of layers; `rule` is that of convolutions, max pooling gives the
+    winner all (Captum's epsilon rule there absorbs a little), all other layers take the epsilon
+    rule.
     """
     inputs = [torch.from_numpy(np.array(x, dtype=np.float64))[None]]
     layers = chain(net.net)
@@ -674,7 +785,10 @@ def lrp(net: Network, x: Array, c: int, image_id: str, rule: str = "epsilon_plus
             R = back(layer, a, R)
         elif isinstance(layer, nn.Conv2d) and rule == "epsilon_plus":
             positive, negative = copy.deepcopy(layer), copy.deepcopy(layer)
-            for half, weight in ((positive, layer.weight.clamp(min=0)), (negative, layer.weight.clamp(max=0))):
+            for half, weight in (
+                (positive, layer.weight.clamp(min=0)),
+                (negative, layer.weight.clamp(max=0)),
+            ):
                 half.weight, half.bias = nn.Parameter(weight, requires_grad=False), None
             z = positive(a.clamp(min=0)) + negative(a.clamp(max=0))
             s = R / (z + epsilon * torch.where(z >= 0, 1.0, -1.0))
@@ -690,13 +804,17 @@ def back(layer: nn.Module, a: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     return torch.autograd.functional.vjp(layer, a, s)[1]
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The perturbation family
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
-def occlusion(net: Network, x: Array, c: int, image_id: str, window: float = 0.2, stride: float = 0.1) -> Array:
-    """Mean, over the windows that cover a pixel, of p_c(x) - p_c(x with the window in the baseline colour)."""
+def occlusion(
+    net: Network, x: Array, c: int, image_id: str, window: float = 0.2, stride: float = 0.1
+) -> Array:
+    """Mean, over the windows that cover a pixel, of p_c(x) - p_c(x with the window in the baseline
+    colour).
+    """
     _, height, width = x.shape
     size = max(1, round(window * min(height, width)))
     step = max(1, round(stride * min(height, width)))
@@ -710,8 +828,12 @@ def occlusion(net: Network, x: Array, c: int, image_id: str, window: float = 0.2
     return total / count
 
 
-def rise(net: Network, x: Array, c: int, image_id: str, masks: int = 4000, cells: int = 7, p: float = 0.5) -> Array:
-    """sum_i p_c(M_i masking x) M_i / (N p): random grids, enlarged linearly by skimage as the authors do, shifted."""
+def rise(
+    net: Network, x: Array, c: int, image_id: str, masks: int = 4000, cells: int = 7, p: float = 0.5
+) -> Array:
+    """sum_i p_c(M_i masking x) M_i / (N p): random grids, enlarged linearly by skimage as the
+    authors do, shifted.
+    """
     _, height, width = x.shape
     rng = randomness.generator(SEED, "rise")  # one set of masks for all images
     grids = (torch.rand(masks, cells, cells, generator=rng) < p).double().numpy()
@@ -729,7 +851,12 @@ def rise(net: Network, x: Array, c: int, image_id: str, masks: int = 4000, cells
 
 def segments(height: int, width: int, cells: int) -> Array:
     """The number [H,W] of each pixel's square."""
-    return np.array([[i * cells // height * cells + j * cells // width for j in range(width)] for i in range(height)])
+    return np.array(
+        [
+            [i * cells // height * cells + j * cells // width for j in range(width)]
+            for i in range(height)
+        ]
+    )
 
 
 def coalition(net: Network, x: Array, c: int, parts: Array, z: Array) -> float:
@@ -737,10 +864,18 @@ def coalition(net: Network, x: Array, c: int, parts: Array, z: Array) -> float:
     return net.p(net.masked(z[parts], x), c)
 
 
-def lime(net: Network, x: Array, c: int, image_id: str, samples: int = 1000, cells: int = 7) -> Array:
-    """Weighted ridge of p_c on random coalitions of squares; the map is each square's coefficient."""
+def lime(
+    net: Network, x: Array, c: int, image_id: str, samples: int = 1000, cells: int = 7
+) -> Array:
+    """Weighted ridge of p_c on random coalitions of squares; the map is each square's
+    coefficient.
+    """
     parts, M = segments(*x.shape[1:], cells), cells**2
-    Z = torch.randint(0, 2, (samples, M), generator=randomness.generator(SEED, "lime", image_id)).double().numpy()
+    Z = (
+        torch.randint(0, 2, (samples, M), generator=randomness.generator(SEED, "lime", image_id))
+        .double()
+        .numpy()
+    )
     Z[0] = 1.0
     y = np.array([coalition(net, x, c, parts, z) for z in Z])
     distance = 1 - np.sqrt(Z.sum(axis=1) / M)
@@ -749,8 +884,12 @@ def lime(net: Network, x: Array, c: int, image_id: str, samples: int = 1000, cel
     return model.coef_[parts]
 
 
-def kernel_shap(net: Network, x: Array, c: int, image_id: str, samples: int = 1000, cells: int = 7) -> Array:
-    """Least squares of p_c on coalitions with sum phi = p_c(x) - p_c(b): by the Lagrange system, not a projection."""
+def kernel_shap(
+    net: Network, x: Array, c: int, image_id: str, samples: int = 1000, cells: int = 7
+) -> Array:
+    """Least squares of p_c on coalitions with sum phi = p_c(x) - p_c(b): by the Lagrange system,
+    not a projection.
+    """
     parts, M = segments(*x.shape[1:], cells), cells**2
     rng = randomness.generator(SEED, "kernel_shap", image_id)
     q = torch.tensor([1.0 / (j * (M - j)) for j in range(1, M)], dtype=torch.float64)
@@ -766,14 +905,19 @@ def kernel_shap(net: Network, x: Array, c: int, image_id: str, samples: int = 10
 
 def smoothed(x: Array, sigma: float) -> Array:
     """Gaussian blur of x [C,H,W] with zeros around it, cut at ceil(4 sigma)."""
-    return np.stack([ndimage.gaussian_filter(p, sigma, mode="constant", radius=math.ceil(4 * sigma)) for p in x])
+    return np.stack(
+        [ndimage.gaussian_filter(p, sigma, mode="constant", radius=math.ceil(4 * sigma)) for p in x]
+    )
 
 
-def smooth_mask(pmask: torch.Tensor, side: tuple[int, int], step: int, sigma: float) -> torch.Tensor:
-    """Extremal perturbations' mask with its margin: a soft maximum (coldness 20) over cells of value times kernel.
+def smooth_mask(
+    pmask: torch.Tensor, side: tuple[int, int], step: int, sigma: float
+) -> torch.Tensor:
+    """Extremal perturbations' mask with its margin: a soft maximum (coldness 20) over cells of
+    value times kernel.
 
-    Cells [h,w] sit `step` pixels apart; the kernel falls from 1 within sigma/2 of a cell as exp(-2 (d/sigma - 1/2)^2).
-    Cells beyond the border are zeros that take part in the soft maximum.
+    Cells [h,w] sit `step` pixels apart; the kernel falls from 1 within sigma/2 of a cell as exp(-2
+    (d/sigma - 1/2)^2). Cells beyond the border are zeros that take part in the soft maximum.
     """
     margin = sigma
     padding, radius = 1 + math.ceil((margin + sigma) / step), 1 + math.ceil(sigma / step)
@@ -785,20 +929,32 @@ def smooth_mask(pmask: torch.Tensor, side: tuple[int, int], step: int, sigma: fl
             i, j = u // step + ky - padding, v // step + kx - padding
             inside = (i >= 0) & (i < pmask.shape[0]) & (j >= 0) & (j < pmask.shape[1])
             cell = pmask[i.clamp(0, pmask.shape[0] - 1), j.clamp(0, pmask.shape[1] - 1)] * inside
-            distance = torch.sqrt((u - margin - step * i).double() ** 2 + (v - margin - step * j).double() ** 2)
+            distance = torch.sqrt(
+                (u - margin - step * i).double() ** 2 + (v - margin - step * j).double() ** 2
+            )
             values.append(cell * torch.exp(-2 * (distance / sigma - 0.5).clamp(min=0) ** 2))
     each = torch.stack(values)
     return (each * torch.softmax(20 * each, dim=0)).sum(dim=0).clamp(0, 1)
 
 
 def extremal_perturbation(
-    net: Network, x: Array, c: int, image_id: str, areas: str = "0.025+0.05+0.1+0.2", iterations: int = 800
+    net: Network,
+    x: Array,
+    c: int,
+    image_id: str,
+    areas: str = "0.025+0.05+0.1+0.2",
+    iterations: int = 800,
 ) -> Array:
-    """The smooth mask of a given area, over a pyramid of blurs, whose image has the largest S_c; sum over areas."""
+    """The smooth mask of a given area, over a pyramid of blurs, whose image has the largest S_c;
+    sum over areas.
+    """
     _, height, width = x.shape
     scale = min(height, width) / 224.0
     step, sigma = max(1, round(7 * scale)), 21 * scale
-    levels = [torch.from_numpy(smoothed(x, 20 * scale * (1 - n / 7)) if n < 7 else x.copy()) for n in range(8)]
+    levels = [
+        torch.from_numpy(smoothed(x, 20 * scale * (1 - n / 7)) if n < 7 else x.copy())
+        for n in range(8)
+    ]
     pyramid, m = torch.stack(levels), round(sigma)
     total = np.zeros((height, width))
     for area in map(float, areas.split("+")):

@@ -1,10 +1,13 @@
-"""Slow float64 replicas of other projects' evaluation code, written from their public sources and not from `bench/`.
+"""Slow float64 replicas of other projects' evaluation code, written from their public sources and
+not from `bench/`.
 
-One image at a time, one forward per step, loops where the original loops. RISE: github.com/eclique/RISE, evaluation.py
-and Evaluation.ipynb. WSOL: github.com/clovaai/wsolevaluation, evaluation.py and inference.py. Quantus 0.6.0
-`PixelFlipping`. Xplique `CausalFidelity`. Where an original sorts with an unstable sort, the replica sorts stably.
+One image at a time, one forward per step, loops where the original loops. RISE:
+github.com/eclique/RISE, evaluation.py and Evaluation.ipynb. WSOL:
+github.com/clovaai/wsolevaluation, evaluation.py and inference.py. Quantus 0.6.0 `PixelFlipping`.
+Xplique `CausalFidelity`. Where an original sorts with an unstable sort, the replica sorts stably.
 
-Notation: p(x) -> [C] the net's answer in float64, x [3,H,W] normalised, L [H,W] the map, c the class.
+Notation: p(x) -> [C] the net's answer in float64, x [3,H,W] normalised, L [H,W] the map, c the
+class.
 """
 
 from __future__ import annotations
@@ -40,7 +43,9 @@ def answers(net: nn.Module, softmax: bool = True) -> Answer:
 
 
 def rise_kernel(side: int = 11, sigma: float = 5.0) -> Array:
-    """A Gaussian-filtered dirac on a canvas of side x side: what leaves the canvas is mirrored back into it."""
+    """A Gaussian-filtered dirac on a canvas of side x side: what leaves the canvas is mirrored back
+    into it.
+    """
     canvas = np.zeros((side, side))
     canvas[side // 2, side // 2] = 1.0
     return gaussian_filter(canvas, sigma)
@@ -60,7 +65,9 @@ def rise_blur(x: Array, side: int = 11, sigma: float = 5.0) -> Array:
 
 
 def rise_game(p: Answer, x: Array, L: Array, mode: str, step: int) -> tuple[float, Array]:
-    """Deletion ("del") or insertion ("ins") of the predicted class: its AUC, and its score at every step."""
+    """Deletion ("del") or insertion ("ins") of the predicted class: its AUC, and its score at every
+    step.
+    """
     c = int(p(x).argmax())
     pixels = L.size
     n_steps = math.ceil(pixels / step)
@@ -105,7 +112,9 @@ def wsol_boxes(L: Array, tau: float, multi_contour: bool) -> list[tuple[int, int
 
 
 def wsol_boxes_by_labels(L: Array, tau: float) -> set[tuple[int, int, int, int]]:
-    """The same boxes without contours: of 8-connected objects, and of their 4-connected holes with one pixel around."""
+    """The same boxes without contours: of 8-connected objects, and of their 4-connected holes with
+    one pixel around.
+    """
     height, width = L.shape
     grey = (wsol_normalised(L) * 255).astype(np.uint8)
     above = np.pad(grey > int(tau * grey.max()), 1)
@@ -119,7 +128,10 @@ def wsol_boxes_by_labels(L: Array, tau: float) -> set[tuple[int, int, int, int]]
         if k != holes[0, 0]:
             ys, xs = np.nonzero(holes == k)
             found.append((xs.min() - 1, ys.min() - 1, xs.max() + 2, ys.max() + 2))
-    boxes = {(int(a) - 1, int(b) - 1, min(int(c) - 1, width - 1), min(int(d) - 1, height - 1)) for a, b, c, d in found}
+    boxes = {
+        (int(a) - 1, int(b) - 1, min(int(c) - 1, width - 1), min(int(d) - 1, height - 1))
+        for a, b, c, d in found
+    }
     return boxes or {(0, 0, 0, 0)}
 
 
@@ -131,8 +143,12 @@ def wsol_iou(a: tuple[int, ...], b: tuple[int, ...]) -> float:
     return w * h / (sum(areas) - w * h)
 
 
-def wsol_best_iou(L: Array, truth: Array, *, multi_contour: bool = True, interval: float = 0.001) -> Array:
-    """The best IoU with any truth box (edges in the frame, cut to whole numbers) at each threshold."""
+def wsol_best_iou(
+    L: Array, truth: Array, *, multi_contour: bool = True, interval: float = 0.001
+) -> Array:
+    """The best IoU with any truth box (edges in the frame, cut to whole numbers) at each
+    threshold.
+    """
     boxes = [tuple(int(edge) for edge in box) for box in truth]
     best = []
     for tau in np.arange(0, 1, interval):
@@ -141,12 +157,18 @@ def wsol_best_iou(L: Array, truth: Array, *, multi_contour: bool = True, interva
 
 
 def wsol_max_box_acc(best: Array, ious: tuple[float, ...] = (0.3, 0.5, 0.7)) -> list[float]:
-    """From best IoUs [n images, T]: the accuracy at each IoU with the threshold that is best there, on these images."""
+    """From best IoUs [n images, T]: the accuracy at each IoU with the threshold that is best there,
+    on these images.
+    """
     return [max(float((best[:, t] >= iou).mean()) for t in range(best.shape[1])) for iou in ious]
 
 
-def wsol_pxap(maps: list[Array], masks: list[Array], ignores: list[Array], interval: float = 0.001) -> float:
-    """Area under the precision-recall curve of all images' pixels together, thresholds 0, .001, ..., 1."""
+def wsol_pxap(
+    maps: list[Array], masks: list[Array], ignores: list[Array], interval: float = 0.001
+) -> float:
+    """Area under the precision-recall curve of all images' pixels together, thresholds 0, .001,
+    ..., 1.
+    """
     edges = np.append(np.arange(0, 1, interval), [1.0, 2.0, 3.0])
     on, off = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
     for L, mask, ignore in zip(maps, masks, ignores, strict=True):
@@ -166,8 +188,12 @@ def wsol_pxap(maps: list[Array], masks: list[Array], ignores: list[Array], inter
 # --- Quantus
 
 
-def quantus_pixel_flipping(p: Answer, x: Array, L: Array, c: int, features_in_step: int = 1) -> tuple[float, Array]:
-    """Flip single channels to the image's least value; the sum of trapezoids, and the curve without step 0."""
+def quantus_pixel_flipping(
+    p: Answer, x: Array, L: Array, c: int, features_in_step: int = 1
+) -> tuple[float, Array]:
+    """Flip single channels to the image's least value; the sum of trapezoids, and the curve without
+    step 0.
+    """
     flat = np.broadcast_to(L, x.shape).ravel()
     order = (-flat).argsort(kind="stable")
     now = x.ravel().copy()
@@ -182,8 +208,12 @@ def quantus_pixel_flipping(p: Answer, x: Array, L: Array, c: int, features_in_st
 # --- Xplique
 
 
-def xplique_game(p: Answer, x: Array, L: Array, c: int, mode: str, steps: int = 10) -> tuple[float, Array]:
-    """Deletion or insertion against zeros; the mean of the trapezoids between points that count as equally spaced."""
+def xplique_game(
+    p: Answer, x: Array, L: Array, c: int, mode: str, steps: int = 10
+) -> tuple[float, Array]:
+    """Deletion or insertion against zeros; the mean of the trapezoids between points that count as
+    equally spaced.
+    """
     pixels = L.size
     order = L.ravel().argsort(kind="stable")[::-1]
     start, end = (x, np.zeros_like(x)) if mode == "deletion" else (np.zeros_like(x), x)

@@ -1,7 +1,8 @@
-"""Slow float64 replicas of the metrics that perturb images, networks or references; as in `reference.py`.
+"""Slow float64 replicas of the metrics that perturb images, networks or references; as in
+`reference.py`.
 
-Written from `protocol.md`, one image at a time: dense linear systems instead of multigrid, loops instead of filters.
-Shared with `bench/` is only the drawing of random numbers.
+Written from `protocol.md`, one image at a time: dense linear systems instead of multigrid, loops
+instead of filters. Shared with `bench/` is only the drawing of random numbers.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def ssim(a: Array, b: Array, size: int = 11, sigma: float = 1.5) -> float:
             mp, mq = (window * p).sum(), (window * q).sum()
             vp, vq = (window * (p - mp) ** 2).sum(), (window * (q - mq) ** 2).sum()
             both = (window * (p - mp) * (q - mq)).sum()
-            values.append((2 * mp * mq + c1) * (2 * both + c2) / ((mp**2 + mq**2 + c1) * (vp + vq + c2)))
+            values.append(
+                (2 * mp * mq + c1) * (2 * both + c2) / ((mp**2 + mq**2 + c1) * (vp + vq + c2))
+            )
     return float(np.mean(values))
 
 
@@ -75,7 +78,11 @@ def top_overlap(a: Array, b: Array, image_id: str) -> float:
 def centre(a: Array) -> Array:
     mass = np.maximum(a, 0)
     y, x = np.mgrid[: a.shape[0], : a.shape[1]] + 0.5
-    return np.array([(mass * y).sum(), (mass * x).sum()]) / mass.sum() if mass.sum() > 0 else np.full(2, np.nan)
+    return (
+        np.array([(mass * y).sum(), (mass * x).sum()]) / mass.sum()
+        if mass.sum() > 0
+        else np.full(2, np.nan)
+    )
 
 
 def alike(a: Array, b: Array, image_id: str) -> dict[str, float]:
@@ -107,14 +114,19 @@ class Pixels:
         """d(-log p_c)/d pixels = sum_j (p_j - [j = c]) dS_j/dx / std."""
         x = self.normalised(pixels)
         p = self.net.probabilities(x)
-        return sum((p[j] - (j == c)) * self.net.input_gradient(x, j) for j in range(len(p))) / self.std
+        return (
+            sum((p[j] - (j == c)) * self.net.input_gradient(x, j) for j in range(len(p))) / self.std
+        )
 
 
 def attacked(view: Pixels, pixels: Array, c: int, attack: str, eps: float, image_id: str) -> Array:
     if attack == "fgsm":
         return np.clip(pixels + eps * np.sign(view.loss_gradient(pixels, c)), 0, 1)
     if attack == "noise":
-        noise = 2 * torch.rand(pixels.shape, generator=draw("attack noise", image_id)).double().numpy() - 1
+        noise = (
+            2 * torch.rand(pixels.shape, generator=draw("attack noise", image_id)).double().numpy()
+            - 1
+        )
         return np.clip(pixels + eps * noise, 0, 1)
     moved = pixels
     for _ in range(10):
@@ -123,7 +135,9 @@ def attacked(view: Pixels, pixels: Array, c: int, attack: str, eps: float, image
     return moved
 
 
-def robustness(view: Pixels, x: Array, c: int, L: Array, image_id: str, explain: Explain) -> dict[str, object]:
+def robustness(
+    view: Pixels, x: Array, c: int, L: Array, image_id: str, explain: Explain
+) -> dict[str, object]:
     pixels, clean = view.of(x), int(view.net.logits(x).argmax())
     out: dict[str, object] = {}
     for attack in ("fgsm", "pgd", "noise"):
@@ -141,10 +155,16 @@ def robustness(view: Pixels, x: Array, c: int, L: Array, image_id: str, explain:
     return out
 
 
-def max_sensitivity(view: Pixels, x: Array, c: int, L: Array, image_id: str, explain: Explain) -> dict[str, object]:
+def max_sensitivity(
+    view: Pixels, x: Array, c: int, L: Array, image_id: str, explain: Explain
+) -> dict[str, object]:
     worst = 0.0
     for k in range(10):
-        noise = 2 * torch.rand(x.shape, generator=draw(f"max-sensitivity {k}", image_id)).double().numpy() - 1
+        noise = (
+            2
+            * torch.rand(x.shape, generator=draw(f"max-sensitivity {k}", image_id)).double().numpy()
+            - 1
+        )
         moved = x + 0.02 * noise / view.std
         worst = max(worst, np.linalg.norm(explain(view.net, moved, c) - L) / np.linalg.norm(L))
     return {"max_sensitivity": worst}
@@ -217,7 +237,9 @@ def randomised(net: nn.Module, stages: int, k: int) -> list[nn.Module]:
         now = copy.deepcopy(now)
         chosen = [classifier]
         if stage > 0:
-            chosen = rest[(stage - 1) * len(rest) // (stages - 1) : stage * len(rest) // (stages - 1)]
+            chosen = rest[
+                (stage - 1) * len(rest) // (stages - 1) : stage * len(rest) // (stages - 1)
+            ]
         state = torch.get_rng_state()
         torch.manual_seed(randomness.generator(SEED, f"sanity {k} {stage}").initial_seed())
         for name in chosen:

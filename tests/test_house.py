@@ -120,7 +120,9 @@ KEPT = {
         "types.py": "import bench.files\n",
     },
     "a function at the limit": {"types.py": LONG_FUNCTION.replace("    n += 1\n", "", 1)},
-    "comments and docstrings": {"types.py": LONG_FUNCTION.replace("    n += 1\n", '    """Add."""\n\n    # one\n', 1)},
+    "comments and docstrings": {
+        "types.py": LONG_FUNCTION.replace("    n += 1\n", '    """Add."""\n\n    # one\n', 1)
+    },
     "the signature of a command": {"cli/plan.py": LONG_SIGNATURE},
     "commands and base files": {"cli/subset.py": "", "data/base.py": "", "engine/base.py": ""},
     "rich where it prints": {"board/console.py": "import rich\n", "progress.py": "import rich\n"},
@@ -189,7 +191,9 @@ def test_the_command_exits_1_where_a_law_is_broken(tmp_path: Path) -> None:
     done = subprocess.run([*command, "--check"], capture_output=True, text=True, check=True)
     assert "holds         0  import cycles, lazy imports included" in done.stdout
     write_house(tmp_path, {"engine/subset.py": ""})
-    done = subprocess.run([*command, "--check", "--list"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--check", "--list"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert "broken        1  file names that occur twice or more" in done.stdout
     assert "subset.py: data/subset.py, engine/subset.py" in done.stdout

@@ -1,4 +1,6 @@
-"""The package: names that exist, imports that are quick, a wheel that works from an empty folder."""
+"""The package: names that exist, imports that are quick, a wheel that works from an empty
+folder.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,16 @@ import bench
 
 ROOT = Path(__file__).parents[1]
 PROMISED = [
-    *("Explainee", "evaluate", "explain", "leaderboard", "load_maps", "load_model", "load_subset", "score"),
+    *(
+        "Explainee",
+        "evaluate",
+        "explain",
+        "leaderboard",
+        "load_maps",
+        "load_model",
+        "load_subset",
+        "score",
+    ),
     *("register_method", "register_metric", "register_model", "register_subset"),
 ]
 
@@ -50,10 +61,19 @@ SLOW_TO_IMPORT = (
 
 
 def loaded(code: str, *names: str) -> set[str]:
-    """Return which of these modules, or of `SLOW_TO_IMPORT`, a new process has loaded after running some code."""
-    told = f"import sys; print('LOADED', *(name for name in {(*names, *SLOW_TO_IMPORT)!r} if name in sys.modules))"
+    """Return which of these modules, or of `SLOW_TO_IMPORT`, a new process has loaded after running
+    some code.
+    """
+    told = (
+        f"import sys; print('LOADED', *(name for name in {(*names, *SLOW_TO_IMPORT)!r} if name "
+        "in sys.modules))"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{told}"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", f"{code}\n{told}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return set(done.stdout.rpartition("LOADED")[2].split())
 
@@ -76,7 +96,8 @@ def test_nothing_is_imported_before_the_first_forward_that_it_does_not_need(tmp_
     plugin.write_text(
         "import sys, torch\n"
         "def first(module, args):\n"
-        f"    print('LOADED', *(name for name in ('torch', *{SLOW_TO_IMPORT!r}) if name in sys.modules), flush=True)\n"
+        f"    print('LOADED', *(name for name in ('torch', *{SLOW_TO_IMPORT!r}) if name in "
+        "sys.modules), flush=True)\n"
         "    raise SystemExit(7)\n"
         "torch.nn.modules.module.register_module_forward_pre_hook(first)\n"
     )
@@ -92,14 +113,19 @@ def test_nothing_is_imported_before_the_first_forward_that_it_does_not_need(tmp_
         str(tmp_path / "run"),
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "bench", *words], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "bench", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 7, done.stderr
     assert done.stdout.rpartition("LOADED")[2].split() == ["torch"]
 
 
 def test_arrows_go_one_way():
-    """types <- data, models <- engine <- methods, metrics <- finetune, pipeline <- board, editor <- health, gate.
+    """types <- data, models <- engine <- methods, metrics <- finetune, pipeline <- board, editor <-
+    health, gate.
 
     Metrics never import methods, and measuring never imports training.
     """
@@ -122,14 +148,25 @@ def test_arrows_go_one_way():
             for line in file.read_text().splitlines():
                 words = line.split()
                 if words[:1] == ["from"] and len(words) > 1 and words[1].startswith("bench."):
-                    assert words[1].split(".")[1] not in above, f"{file.name}: {line} ({typing_only} is no excuse)"
+                    assert words[1].split(".")[1] not in above, (
+                        f"{file.name}: {line} ({typing_only} is no excuse)"
+                    )
 
 
 @pytest.mark.slow
 def test_the_wheel_runs_from_an_empty_folder(tmp_path):
     """Manifests and weights travel in the wheel: nothing of the checkout is on the path."""
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT)],
+        [
+            sys.executable,
+            "-m",
+            "build",
+            "--wheel",
+            "--no-isolation",
+            "--outdir",
+            str(tmp_path / "dist"),
+            str(ROOT),
+        ],
         check=True,
         capture_output=True,
     )
@@ -138,13 +175,28 @@ def test_the_wheel_runs_from_an_empty_folder(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         assert not [n for n in names if n.startswith("tests/")]
-        assert {f"bench/editor/page/{p.name}" for p in (ROOT / "bench" / "editor" / "page").iterdir()} <= {*names}
+        assert {
+            f"bench/editor/page/{p.name}" for p in (ROOT / "bench" / "editor" / "page").iterdir()
+        } <= {*names}
         archive.extractall(site)
     empty = tmp_path / "empty"
     empty.mkdir()
-    words = ["run", "--limit", "4", "--methods", "grad_cam,random,oracle", "--metrics", "deletion,pointing_game"]
+    words = [
+        "run",
+        "--limit",
+        "4",
+        "--methods",
+        "grad_cam,random,oracle",
+        "--metrics",
+        "deletion,pointing_game",
+    ]
     code = f"import sys; sys.path.insert(0, {str(site)!r}); sys.argv = ['cambench', *{words!r}]; "
-    code += f"import bench; assert bench.__file__.startswith({str(site)!r}); from bench.cli import main; main()"
-    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=empty, capture_output=True, text=True, check=False)
+    code += (
+        f"import bench; assert bench.__file__.startswith({str(site)!r}); from bench.cli import "
+        "main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], cwd=empty, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert (empty / "runs" / "scenes-val" / "board.md").is_file()

@@ -1,4 +1,6 @@
-"""The protocol: ids that follow the fields, views that hide what was not declared, rules that exist."""
+"""The protocol: ids that follow the fields, views that hide what was not declared, rules that
+exist.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def test_a_field_that_is_not_declared_cannot_be_read():
 
 
 def test_every_built_in_metric_reads_only_what_it_declares(monkeypatch):
-    """The contract tests run every metric under its view; here: all declared fields exist and are wanted words."""
+    """The contract tests run every metric under its view; here: all declared fields exist and are
+    wanted words.
+    """
     fields = {f.name for f in dataclasses.fields(Protocol)}
     for metric in METRICS:
         assert set(metric.all_reads) <= fields
@@ -39,7 +43,10 @@ def test_every_built_in_metric_reads_only_what_it_declares(monkeypatch):
     ("change", "words"),
     [
         ({"steps": 0}, "steps is 0"),
-        ({"faithfulness_target": "predicte"}, "faithfulness_target is 'predicte'; it can be predicted or label"),
+        (
+            {"faithfulness_target": "predicte"},
+            "faithfulness_target is 'predicte'; it can be predicted or label",
+        ),
         ({"tie_rule": "random"}, "tie_rule"),
         ({"precision": "float16"}, "precision"),
     ],
@@ -85,7 +92,9 @@ def test_a_quiet_field_counts_off_its_default_only():
     assert Protocol(box_shapes="contours").id != Protocol().id
     # A field of before is in the id of every metric that reads it, at its default as well.
     assert "attack_eps_255" in METRICS.get("robustness").reads
-    assert METRICS.get("robustness").id(Protocol(attack_eps_255=(2.0,))) != METRICS.get("robustness").id(Protocol())
+    assert METRICS.get("robustness").id(Protocol(attack_eps_255=(2.0,))) != METRICS.get(
+        "robustness"
+    ).id(Protocol())
 
 
 def test_every_named_protocol_is_another_one():
@@ -102,7 +111,12 @@ def test_a_field_can_be_changed_by_name():
         PROTOCOLS["quantus"], step_features=224, name="quantus[step_features=224]"
     )
     many = get_protocol(" wsol[ box_ious = 0.3:0.5 , box_last_tau=TRUE, kernel_sigma=2.5,seed=3] ")
-    assert (many.box_ious, many.box_last_tau, many.kernel_sigma, many.seed) == ((0.3, 0.5), True, 2.5, 3)
+    assert (many.box_ious, many.box_last_tau, many.kernel_sigma, many.seed) == (
+        (0.3, 0.5),
+        True,
+        2.5,
+        3,
+    )
     assert many.name == "wsol[seed=3,box_ious=0.3:0.5,kernel_sigma=2.5,box_last_tau=true]"
     assert get_protocol(many.name) == many
     assert get_protocol("cambench-1[references=black:white]").references == ("black", "white")

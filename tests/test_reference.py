@@ -1,4 +1,6 @@
-"""The replicas themselves are checked here: against definitions, other libraries and finite differences."""
+"""The replicas themselves are checked here: against definitions, other libraries and finite
+differences.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,18 @@ def network(kind: str, seed: int = 0, side: int = 16) -> tuple[ref.Network, np.n
     return ref.Network(make_net(kind, seed, side), mean=MEAN, std=STD), x
 
 
-@pytest.mark.parametrize(("h", "w", "height", "width"), [(2, 2, 4, 4), (3, 5, 17, 23), (7, 7, 32, 32), (1, 1, 3, 3)])
+@pytest.mark.parametrize(
+    ("h", "w", "height", "width"), [(2, 2, 4, 4), (3, 5, 17, 23), (7, 7, 32, 32), (1, 1, 3, 3)]
+)
 def test_up_is_bilinear_without_aligned_corners(h, w, height, width):
     a = np.random.default_rng(0).normal(size=(h, w))
-    expected = F.interpolate(torch.from_numpy(a)[None, None], (height, width), mode="bilinear", align_corners=False)
+    expected = F.interpolate(
+        torch.from_numpy(a)[None, None], (height, width), mode="bilinear", align_corners=False
+    )
     np.testing.assert_allclose(ref.up(a, height, width), expected[0, 0].numpy(), atol=1e-14)
-    np.testing.assert_allclose(ref.up_matrix(h, height) @ a @ ref.up_matrix(w, width).T, expected[0, 0], atol=1e-14)
+    np.testing.assert_allclose(
+        ref.up_matrix(h, height) @ a @ ref.up_matrix(w, width).T, expected[0, 0], atol=1e-14
+    )
 
 
 def test_up_by_hand():
@@ -38,13 +46,19 @@ def test_blur_is_a_truncated_gaussian_with_mirrored_border(side):
     x = np.random.default_rng(1).normal(size=(3, side, side))
     sigma = 10 * side / 224
     # scipy's "mirror" is torch's and numpy's "reflect": the edge pixel is not repeated.
-    expected = ndimage.gaussian_filter(x, (0, sigma, sigma), mode="mirror", radius=math.ceil(2.5 * sigma))
+    expected = ndimage.gaussian_filter(
+        x, (0, sigma, sigma), mode="mirror", radius=math.ceil(2.5 * sigma)
+    )
     np.testing.assert_allclose(ref.blur(x), expected, atol=1e-12)
 
 
 def test_order_breaks_ties_by_the_field_then_by_index():
     flat = np.zeros((6, 6))
-    field = ref.randomness.smooth_field(ref.randomness.generator(0, "ties", "a"), 6, 6).numpy().reshape(-1)
+    field = (
+        ref.randomness.smooth_field(ref.randomness.generator(0, "ties", "a"), 6, 6)
+        .numpy()
+        .reshape(-1)
+    )
     ranked = ref.order(flat, "a")
     assert sorted(ranked.tolist()) == list(range(36))
     assert (np.diff(field[ranked]) <= 0).all()
@@ -55,7 +69,8 @@ def test_order_breaks_ties_by_the_field_then_by_index():
 
 
 def test_components_are_eight_connected():
-    # Two pixels that touch at a corner are one component; 4-connectivity would see two boxes of one pixel each.
+    # Two pixels that touch at a corner are one component; 4-connectivity would see two boxes of one
+    # pixel each.
     diagonal = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]], dtype=bool)
     assert sorted(ref.components(diagonal)) == [(0, 0, 2, 2), (3, 3, 4, 4)]
     noise = np.random.default_rng(2).random((20, 20)) > 0.7
@@ -65,7 +80,9 @@ def test_components_are_eight_connected():
 def test_average_precision_groups_equal_values_as_sklearn_does():
     rng = np.random.default_rng(3)
     values, truth = rng.integers(0, 6, 200) / 5.0, rng.random(200) > 0.7
-    assert ref.average_precision(values, truth) == pytest.approx(average_precision_score(truth, values), abs=1e-12)
+    assert ref.average_precision(values, truth) == pytest.approx(
+        average_precision_score(truth, values), abs=1e-12
+    )
     # A constant map: one group, so precision is the base rate.
     assert ref.average_precision(np.ones(200), truth) == pytest.approx(truth.mean())
 
@@ -93,7 +110,10 @@ def test_gradients_agree_with_finite_differences(kind):
             a[(0, *place)] += by
             return a
 
-        slope = (net.score_with(x, c, lambda a: nudge(a, h)) - net.score_with(x, c, lambda a: nudge(a, -h))) / (2 * h)
+        slope = (
+            net.score_with(x, c, lambda a: nudge(a, h))
+            - net.score_with(x, c, lambda a: nudge(a, -h))
+        ) / (2 * h)
         assert G[k, i, j] == pytest.approx(slope, abs=1e-6)
         bump = np.zeros_like(x)
         bump[k % 3, i, j] = h
@@ -108,8 +128,8 @@ def test_log_odds_is_the_logarithm_of_the_odds():
 
 
 def test_known_identities_between_methods():
-    # GAP + linear: G_k = w_ck/(hw), so Grad-CAM = HiResCAM = XGrad-CAM = ReLU(CAM)/(hw), and removing channel k
-    # changes the logit by w_ck mean(A_k).
+    # GAP + linear: G_k = w_ck/(hw), so Grad-CAM = HiResCAM = XGrad-CAM = ReLU(CAM)/(hw), and
+    # removing channel k changes the logit by w_ck mean(A_k).
     net, x = network("gap")
     c = 1
     A, _ = net.layer_and_gradient(x, c)
@@ -192,6 +212,10 @@ def test_planted_evidence_is_linear_in_the_region():
 def test_order_matches_a_stable_sort():
     rng = np.random.default_rng(7)
     L = rng.integers(0, 4, (9, 9)).astype(float)
-    field = ref.randomness.smooth_field(ref.randomness.generator(0, "ties", "q"), 9, 9).numpy().reshape(-1)
+    field = (
+        ref.randomness.smooth_field(ref.randomness.generator(0, "ties", "q"), 9, 9)
+        .numpy()
+        .reshape(-1)
+    )
     expected = np.lexsort((np.arange(81), -field, -L.reshape(-1)))
     np.testing.assert_array_equal(ref.order(L, "q"), expected)

@@ -65,7 +65,11 @@ def test_fidelity_is_one_of_the_words():
 
 
 def test_lists_are_split_outside_brackets():
-    assert registry.split_list("a, b[x=1,y=2](z),c(d[e=1,f=2])") == ["a", " b[x=1,y=2](z)", "c(d[e=1,f=2])"]
+    assert registry.split_list("a, b[x=1,y=2](z),c(d[e=1,f=2])") == [
+        "a",
+        " b[x=1,y=2](z)",
+        "c(d[e=1,f=2])",
+    ]
 
 
 def test_a_broken_installed_plugin_stops_nothing(monkeypatch):

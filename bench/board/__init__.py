@@ -5,4 +5,12 @@ from bench.board.gallery import load_gallery, save_gallery_part
 from bench.board.page import publish_board, write_board
 from bench.board.text import OVERALL
 
-__all__ = ["OVERALL", "Board", "leaderboard", "load_gallery", "publish_board", "save_gallery_part", "write_board"]
+__all__ = [
+    "OVERALL",
+    "Board",
+    "leaderboard",
+    "load_gallery",
+    "publish_board",
+    "save_gallery_part",
+    "write_board",
+]

@@ -34,7 +34,20 @@ FAMILIES = {"faithfulness": 0, "localization": 1, "threshold": 2}
 """Which families of values come first in a table."""
 
 COLUMNS = [
-    *("subset", "model", "method", "metric", "n", "expected", "n_nan", "coverage", "mean", "median", "low", "high"),
+    *(
+        "subset",
+        "model",
+        "method",
+        "metric",
+        "n",
+        "expected",
+        "n_nan",
+        "coverage",
+        "mean",
+        "median",
+        "low",
+        "high",
+    ),
     *(
         "rank",
         "rank_best",
@@ -58,12 +71,13 @@ COLUMNS = [
 class Board:
     """Numbers per (subset, model, method, metric), and what a reader must know beside them.
 
-    frame: the columns of `COLUMNS`. "mean" is the reduced number (for reduce "std" a standard deviation, for
-    "pooled_precision" a pooled precision) with its interval [low, high]; rank is NaN where coverage is incomplete or
-    the value is not ranked; [rank_best, rank_worst] are the ranks that the images allow (`bench.board.comparison`);
-    share is the share of the gap from the random control to the oracle (localisation); coupled: the value favours the
-    method by its construction (`bench.board.coupling`).
-    comparisons: {(subset, model, metric): which methods are told apart}, of ranked values.  flags: sentences.
+    frame: the columns of `COLUMNS`. "mean" is the reduced number (for reduce "std" a standard
+    deviation, for "pooled_precision" a pooled precision) with its interval [low, high]; rank is NaN
+    where coverage is incomplete or the value is not ranked; [rank_best, rank_worst] are the ranks
+    that the images allow (`bench.board.comparison`); share is the share of the gap from the random
+    control to the oracle (localisation); coupled: the value favours the method by its construction
+    (`bench.board.coupling`). comparisons: {(subset, model, metric): which methods are told apart},
+    of ranked values.  flags: sentences.
     """
 
     frame: pd.DataFrame
@@ -90,18 +104,26 @@ class Board:
 
     @cached_property
     def tuned(self) -> pd.DataFrame:
-        """Return every difference between a fine-tuned model and its original (see `bench.board.tuned`)."""
+        """Return every difference between a fine-tuned model and its original (see
+        `bench.board.tuned`).
+        """
         from bench.board.tuned import tuned_table
 
         return tuned_table(self)
 
-    def table(self, metric: str, subset: str | None = None, model: str | None = None) -> pd.DataFrame:
+    def table(
+        self, metric: str, subset: str | None = None, model: str | None = None
+    ) -> pd.DataFrame:
         """Return the rows of one metric, best first; subset and model narrow it down."""
         return self.select(metric=metric, subset=subset, model=model).reset_index(drop=True)
 
     def select(self, **wanted: str | None) -> pd.DataFrame:
-        """Return the rows with these columns, ordered by subset, model, metric and rank, unranked last."""
-        key = tuple(sorted((column, value) for column, value in wanted.items() if value is not None))
+        """Return the rows with these columns, ordered by subset, model, metric and rank, unranked
+        last.
+        """
+        key = tuple(
+            sorted((column, value) for column, value in wanted.items() if value is not None)
+        )
         if key not in self._selected:  # every table and plot of a scope asks for the same
             self._selected[key] = self._narrowed(dict(key))
         return self._selected[key].copy()
@@ -114,7 +136,9 @@ class Board:
                 raise BenchError(f"No {column} {value!r} on this board.{suggestions(value, known)}")
         return frame.sort_values(["subset", "model", "metric", "rank", "method"], kind="stable")
 
-    def ranked_metrics(self, subset: str, model: str, *, correct: bool = False) -> list[tuple[str, str]]:
+    def ranked_metrics(
+        self, subset: str, model: str, *, correct: bool = False
+    ) -> list[tuple[str, str]]:
         """Return (name, better direction) of the ranked metrics of a table, faithfulness first."""
         rows = self.select(subset=subset, model=model).drop_duplicates("metric")
         rows = rows[rows["ranked"] & (rows["metric"].str.endswith(CORRECT) == correct)]
@@ -122,32 +146,45 @@ class Board:
         return list(rows[["metric", "better"]].itertuples(index=False, name=None))
 
     def order(self, subset: str, model: str) -> list[str]:
-        """Return a table's methods, best first by its first ranked metric; methods without that rank last, by name."""
+        """Return a table's methods, best first by its first ranked metric; methods without that
+        rank last, by name.
+        """
         rows = self.select(subset=subset, model=model)
         first = next((metric for metric, _ in self.ranked_metrics(subset, model)), "")
-        rank = {row["method"]: row["rank"] for row in as_rows(rows[rows["metric"] == first]) if row["rank"] > 0}
+        rank = {
+            row["method"]: row["rank"]
+            for row in as_rows(rows[rows["metric"] == first])
+            if row["rank"] > 0
+        }
         return sorted(set(rows["method"]), key=lambda method: (rank.get(method, math.inf), method))
 
     def methods(self, subset: str, model: str) -> dict[str, dict[str, Any]]:
-        """Return {method: method, fidelity, control, equal_to} of a table, in the order of `order`."""
+        """Return {method: method, fidelity, control, equal_to} of a table, in the order of
+        `order`.
+        """
         columns = ["method", "fidelity", "control", "equal_to"]
         rows = as_rows(self.select(subset=subset, model=model)[columns].drop_duplicates("method"))
         facts = {row["method"]: row for row in rows}
         return {method: facts[method] for method in self.order(subset, model)}
 
     def wide(self, subset: str, model: str, *, correct: bool = False) -> pd.DataFrame:
-        """Return methods x ranked metrics as text, "mean [low, high]", with each method's fidelity and equal map."""
+        """Return methods x ranked metrics as text, "mean [low, high]", with each method's fidelity
+        and equal map.
+        """
         rows = self.select(subset=subset, model=model)
         methods = self.methods(subset, model)
         facts = [(short_fidelity(row["fidelity"]), row["equal_to"]) for row in methods.values()]
-        table = pd.DataFrame(facts, index=pd.Index(methods, name="method"), columns=["fidelity", "equal_to"])
+        table = pd.DataFrame(
+            facts, index=pd.Index(methods, name="method"), columns=["fidelity", "equal_to"]
+        )
         for metric, _ in self.ranked_metrics(subset, model, correct=correct):
             cells = {row["method"]: cell(row) for row in as_rows(rows[rows["metric"] == metric])}
             table[metric] = [cells.get(method, "n/a") for method in table.index]
         return table
 
     def compare(self, mine: str, reference: str) -> list[str]:
-        """Return one sentence per subset, model and ranked value: the paired difference mine - reference.
+        """Return one sentence per subset, model and ranked value: the paired difference mine -
+        reference.
 
         The interval is a bootstrap over the images that both scored, the same resamples for both.
         """
@@ -160,12 +197,18 @@ class Board:
             ranked.sort(key=lambda m: (FAMILIES.get(m.facts["family"], 9), m.name))
             for model in sorted({model for m in ranked for model in m.models}):
                 where = f" ({subset}, {model})" if several else ""
-                lines += [f"{line}{where}" for m in ranked for line in self._difference(m, model, mine, reference)]
+                lines += [
+                    f"{line}{where}"
+                    for m in ranked
+                    for line in self._difference(m, model, mine, reference)
+                ]
         return lines
 
     def _difference(self, measure: Measure, model: str, mine: str, reference: str) -> Iterator[str]:
         """Yield the sentence of one measure, or nothing where the two share no scored item."""
-        rows = measure.rows[(measure.rows["model"] == model) & measure.rows["method"].isin([mine, reference])]
+        rows = measure.rows[
+            (measure.rows["model"] == model) & measure.rows["method"].isin([mine, reference])
+        ]
         if set(rows["method"]) != {mine, reference}:
             return
         cells = cube(Measure(measure.name, measure.facts, rows), [model])
@@ -173,12 +216,17 @@ class Board:
         if not both.any():
             return
         cells = Cube(
-            cells.methods, cells.items[both], cells.images[both], cells.values[:, both], *[cells.scored[both]] * 2
+            cells.methods,
+            cells.items[both],
+            cells.images[both],
+            cells.values[:, both],
+            *[cells.scored[both]] * 2,
         )
         drawn = sample(measure, cells, self.resamples, self.seed)
         left, right = cells.methods.index(mine), cells.methods.index(reference)
         gap = Sampled(
-            drawn.point[[left]] - drawn.point[[right]], drawn.replicates[:, [left]] - drawn.replicates[:, [right]]
+            drawn.point[[left]] - drawn.point[[right]],
+            drawn.replicates[:, [left]] - drawn.replicates[:, [right]],
         )
         low, high = gap.interval()
         text = interval(gap.point[0], low[0], high[0])
@@ -207,7 +255,11 @@ def as_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def family_order(column: pd.Series) -> pd.Series:
     """Sort key of a column: families by `FAMILIES`, other columns as they are."""
-    return column.map(lambda family: f"{FAMILIES.get(family, 9)}{family}") if column.name == "family" else column
+    return (
+        column.map(lambda family: f"{FAMILIES.get(family, 9)}{family}")
+        if column.name == "family"
+        else column
+    )
 
 
 def cell(row: dict[str, Any]) -> str:
@@ -219,14 +271,20 @@ def cell(row: dict[str, Any]) -> str:
 def leaderboard(records: Records, *, resamples: int = RESAMPLES, seed: int = 0) -> Board:
     """Reduce records to a board: tables per subset and model, and over the models of a subset.
 
-    resamples, seed: of the bootstrap.  Raises BenchError where the records are empty or mix what cannot be compared.
+    resamples, seed: of the bootstrap.  Raises BenchError where the records are empty or mix what
+    cannot be compared.
     """
     check(records)
     records = mark_older(records)
     provenance = records.provenance
-    found = {str(s): list(measures(rows, provenance)) for s, rows in records.frame.groupby("subset", sort=True)}
+    found = {
+        str(s): list(measures(rows, provenance))
+        for s, rows in records.frame.groupby("subset", sort=True)
+    }
     reduced = {
-        (subset, model, measure.name): summary(subset, measure, model, models, provenance, resamples, seed)
+        (subset, model, measure.name): summary(
+            subset, measure, model, models, provenance, resamples, seed
+        )
         for subset, several in found.items()
         for measure in several
         if measure.reduce != "curve"
@@ -234,7 +292,10 @@ def leaderboard(records: Records, *, resamples: int = RESAMPLES, seed: int = 0) 
     }
     tables = [table for table, _ in reduced.values() if not table.empty]
     if not tables:
-        raise BenchError("The records hold no scored item, only calibration rows or curves; run `cambench run` again.")
+        raise BenchError(
+            "The records hold no scored item, only calibration rows or curves; run `cambench run` "
+            "again."
+        )
     frame = pd.concat(tables, ignore_index=True)[COLUMNS]
     comparisons = {key: compared for key, (_, compared) in reduced.items() if compared is not None}
     return Board(frame, records, found, comparisons, find_flags(frame, records), resamples, seed)
@@ -244,37 +305,66 @@ def check(records: Records) -> None:
     """Refuse records that no board can be made of, in one sentence."""
     frame = records.frame
     if frame.empty:
-        reasons = [r for methods in records.provenance.get("not_applicable", {}).values() for r in methods.values()]
+        reasons = [
+            r
+            for methods in records.provenance.get("not_applicable", {}).values()
+            for r in methods.values()
+        ]
         why = f" No method fits: {reasons[0]}" if reasons else ""
-        raise BenchError(f"There are no records to make a board of; let `cambench run` finish at least one task.{why}")
+        raise BenchError(
+            "There are no records to make a board of; let `cambench run` finish at least one "
+            f"task.{why}"
+        )
     frame = as_asked(frame, records.provenance)
     protocols = sorted(set(frame["protocol_id"]))
     if len(protocols) > 1:
         mixed = ", ".join(protocols)
-        raise BenchError(f"The records mix protocols ({mixed}), which cannot stand on one board; keep one of them.")
+        raise BenchError(
+            f"The records mix protocols ({mixed}), which cannot stand on one board; keep one of "
+            "them."
+        )
     described = records.provenance.get("protocol", {}).get("id", protocols[0])
     if described != protocols[0]:
         raise BenchError(
-            f"The records are of protocol {protocols[0]}, and run.json describes {described}; keep those of one run."
+            f"The records are of protocol {protocols[0]}, and run.json describes {described}; keep "
+            "those of one run."
         )
-    owners = {"metric": "metric_id", "method": "method_id", "model": "weights_id", "subset": "manifest_id"}
+    owners = {
+        "metric": "metric_id",
+        "method": "method_id",
+        "model": "weights_id",
+        "subset": "manifest_id",
+    }
     for column, identity in owners.items():
         counts = frame.groupby(column)[identity].nunique()
         mixed = ", ".join(sorted(map(str, counts[counts > 1].index)))
         if mixed:
-            raise BenchError(f"The records hold several {identity}s for {column} {mixed}; run `cambench run` again.")
+            raise BenchError(
+                f"The records hold several {identity}s for {column} {mixed}; run `cambench run` "
+                "again."
+            )
     twice = frame.duplicated(KEY)
     if twice.any():
         first = ", ".join(str(v) for v in frame.loc[twice, KEY].iloc[0])
-        raise BenchError(f"{int(twice.sum())} records are there twice (the first: {first}); delete the extra part.")
+        raise BenchError(
+            f"{int(twice.sum())} records are there twice (the first: {first}); delete the extra "
+            "part."
+        )
     for column, key in (("method", "methods"), ("subset", "subsets"), ("model", "models")):
         missing = sorted(set(frame[column]) - set(records.provenance.get(key, {})))
         if missing:
-            raise BenchError(f"run.json says nothing about {column} {', '.join(missing)}; run `cambench run` again.")
+            raise BenchError(
+                f"run.json says nothing about {column} {', '.join(missing)}; run `cambench run` "
+                "again."
+            )
 
 
-def scopes(measure: Measure, several: Sequence[Measure], provenance: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """Yield the tables a measure is in: each model's, and "overall" where every original of the subset has it."""
+def scopes(
+    measure: Measure, several: Sequence[Measure], provenance: dict[str, Any]
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield the tables a measure is in: each model's, and "overall" where every original of the
+    subset has it.
+    """
     for model in measure.models:
         yield model, [model]
     everywhere = originals({model for m in several for model in m.models}, provenance)
@@ -283,20 +373,32 @@ def scopes(measure: Measure, several: Sequence[Measure], provenance: dict[str, A
 
 
 def originals(models: Iterable[str], provenance: dict[str, Any]) -> list[str]:
-    """Return the models that were not fine-tuned from another one on the board, sorted: those of the overall table."""
+    """Return the models that were not fine-tuned from another one on the board, sorted: those of
+    the overall table.
+    """
     facts = provenance["models"]
     return sorted(model for model in models if facts[model].get("parent") not in facts)
 
 
 def is_ranked(measure: Measure) -> bool:
-    """Tell whether a measure orders methods: values that a trivial map wins are declared as not ranked."""
+    """Tell whether a measure orders methods: values that a trivial map wins are declared as not
+    ranked.
+    """
     return bool(measure.facts["ranked"]) and measure.facts["better"] != "none"
 
 
 def summary(
-    subset: str, measure: Measure, model: str, models: list[str], provenance: dict[str, Any], resamples: int, seed: int
+    subset: str,
+    measure: Measure,
+    model: str,
+    models: list[str],
+    provenance: dict[str, Any],
+    resamples: int,
+    seed: int,
 ) -> tuple[pd.DataFrame, Comparison | None]:
-    """Return the rows of one measure in one table, one per method, and where it is ranked the methods' comparison."""
+    """Return the rows of one measure in one table, one per method, and where it is ranked the
+    methods' comparison.
+    """
     cells = cube(measure, models)
     if not cells.methods or not len(cells.items):
         return pd.DataFrame(), None
@@ -332,11 +434,15 @@ def summary(
         }
     )
     best, worst = rank_range(cells.methods, compared)
-    return table.assign(rank=rank(table), rank_best=best, rank_worst=worst, share=share(table)), compared
+    return table.assign(
+        rank=rank(table), rank_best=best, rank_worst=worst, share=share(table)
+    ), compared
 
 
 def rank_range(methods: list[str], compared: Comparison | None) -> tuple[list[float], list[float]]:
-    """Return the best and the worst rank that the data allow each method; NaN where it has no rank."""
+    """Return the best and the worst rank that the data allow each method; NaN where it has no
+    rank.
+    """
     if compared is None:
         return [math.nan] * len(methods), [math.nan] * len(methods)
     known = dict(zip(compared.methods, zip(*compared.ranges, strict=True), strict=True))
@@ -362,13 +468,16 @@ def equal_to(provenance: dict[str, Any], models: Sequence[str], method: str) -> 
 
 
 def rank(table: pd.DataFrame) -> Any:
-    """Rank the complete rows of a table; methods with the same map share the rank of the first of them."""
+    """Rank the complete rows of a table; methods with the same map share the rank of the first of
+    them.
+    """
     if not table["ranked"].iloc[0]:
         return np.full(len(table), np.nan)
     complete = table["n"] == table["expected"]
     means = dict(zip(table.loc[complete, "method"], table.loc[complete, "mean"], strict=True))
     own = [means.get(method, np.nan) for method in table["method"]]
-    # Forward passes packed in another batch differ in the last digits, so equal maps can differ there as well.
+    # Forward passes packed in another batch differ in the last digits, so equal maps can differ
+    # there as well.
     scores = [
         score if np.isnan(score) else means.get(first, score)
         for score, first in zip(own, table["equal_to"], strict=True)
@@ -377,10 +486,16 @@ def rank(table: pd.DataFrame) -> Any:
 
 
 def share(table: pd.DataFrame) -> Any:
-    """Return the share of the gap from the random control to the oracle, of complete localisation rows; else NaN."""
+    """Return the share of the gap from the random control to the oracle, of complete localisation
+    rows; else NaN.
+    """
     complete = table[table["n"] == table["expected"]].set_index("method")["mean"]
     ends = complete.reindex(["random", "oracle"])
     gap = ends["oracle"] - ends["random"]
-    if table["family"].iloc[0] != "localization" or table["better"].iloc[0] == "none" or not abs(gap) > 0:
+    if (
+        table["family"].iloc[0] != "localization"
+        or table["better"].iloc[0] == "none"
+        or not abs(gap) > 0
+    ):
         return np.full(len(table), np.nan)
     return (complete.reindex(table["method"]).to_numpy() - ends["random"]) / gap

@@ -1,14 +1,16 @@
 """Which methods of a table the images tell apart, and so which ranks they allow.
 
-Two methods are told apart where the difference of their numbers is no accident: the bootstrap's p and, for means,
-Wilcoxon's p are both below .05 after Holm's correction over the pairs of the table, and both point the same way. The
-table ranks by means, so the first is asked; a mean of heavy-tailed values can be made by a few images, so the second is
-asked too, and it needs no variance to exist. Methods with the same map are one method here: they cannot be compared,
-and they do not make the correction harsher.
+Two methods are told apart where the difference of their numbers is no accident: the bootstrap's p
+and, for means, Wilcoxon's p are both below .05 after Holm's correction over the pairs of the table,
+and both point the same way. The table ranks by means, so the first is asked; a mean of heavy-tailed
+values can be made by a few images, so the second is asked too, and it needs no variance to exist.
+Methods with the same map are one method here: they cannot be compared, and they do not make the
+correction harsher.
 
-With every pair tested at a family-wise level of .05, the ranks that the data allow a method are those between the
-methods told to be better and those told to be worse: together these ranges hold all true ranks with 95 % confidence
-(Klein, Wright and Wieczorek, JRSS C 69, 2020; Mogstad et al., Review of Economic Studies 91, 2024).
+With every pair tested at a family-wise level of .05, the ranks that the data allow a method are
+those between the methods told to be better and those told to be worse: together these ranges hold
+all true ranks with 95 % confidence (Klein, Wright and Wieczorek, JRSS C 69, 2020; Mogstad et al.,
+Review of Economic Studies 91, 2024).
 """
 
 from __future__ import annotations
@@ -45,12 +47,12 @@ CHUNK = 8_000_000
 class Comparison:
     """The K completely scored methods of one value of a table, pair by pair.
 
-    methods: K names.  images: how many.  drawn: their numbers [K] and replicates [R,K]; methods with the same map have
-    those of the first of them.  first: [K], the place of that first method.
-    tests: a row per pair of distinct maps: p, p_holm (Wilcoxon, NaN where the number is no mean), p_bootstrap,
-    p_bootstrap_holm, effect, n_needed; row -1 stands for two equal maps.  place: [K,K], the row of each pair.
-    wins: [K,K], whether the row's method is told to be better than the column's.
-    sign: 1 where lower is better, else -1.
+    methods: K names.  images: how many.  drawn: their numbers [K] and replicates [R,K]; methods
+    with the same map have those of the first of them.  first: [K], the place of that first method.
+    tests: a row per pair of distinct maps: p, p_holm (Wilcoxon, NaN where the number is no mean),
+    p_bootstrap, p_bootstrap_holm, effect, n_needed; row -1 stands for two equal maps.  place:
+    [K,K], the row of each pair. wins: [K,K], whether the row's method is told to be better than the
+    column's. sign: 1 where lower is better, else -1.
     """
 
     methods: list[str]
@@ -71,18 +73,23 @@ class Comparison:
     def order(self) -> Places:
         """Return the methods' places from best to worst, those with the same map side by side."""
         # The last digits of a sum say nothing; see `statistics.ranks`.
-        return np.lexsort((np.arange(len(self.first)), self.first, np.round(self.sign * self.drawn.point, NOISE)))
+        return np.lexsort(
+            (np.arange(len(self.first)), self.first, np.round(self.sign * self.drawn.point, NOISE))
+        )
 
     @property
     def ranges(self) -> tuple[Places, Places]:
         """Return the best and the worst rank that the data allow each method, [K] each."""
         best = 1 + self.wins.sum(0)
-        worst = len(self.methods) - self.wins.sum(1) - (self.same_map.sum(1) - 1)  # equal maps share the best of theirs
+        worst = (
+            len(self.methods) - self.wins.sum(1) - (self.same_map.sum(1) - 1)
+        )  # equal maps share the best of theirs
         return best, worst
 
     @property
     def runs(self) -> list[tuple[int, int]]:
-        """Return the longest runs of consecutive places (from 1) without two methods told apart, best first.
+        """Return the longest runs of consecutive places (from 1) without two methods told apart,
+        best first.
 
         A run holds at least two distinct maps, and no run lies inside another.
         """
@@ -99,7 +106,9 @@ class Comparison:
 
     @property
     def images_to_separate(self) -> int:
-        """Return the fewest images on which Wilcoxon's exact test could separate one pair after the correction."""
+        """Return the fewest images on which Wilcoxon's exact test could separate one pair after the
+        correction.
+        """
         distinct = max(len(set(self.first.tolist())), 2)
         return 1 + math.ceil(math.log2(distinct * (distinct - 1) / 2 / ALPHA))
 
@@ -112,7 +121,9 @@ def compare(measure: Measure, cells: Cube, drawn: Sampled, same: Mapping[str, st
     columns = np.flatnonzero(cells.scored.all(0))
     methods = [cells.methods[column] for column in columns]
     known = {name: place for place, name in enumerate(methods)}
-    first = np.array([known.get(same.get(name, ""), place) for name, place in known.items()], dtype=np.int64)
+    first = np.array(
+        [known.get(same.get(name, ""), place) for name, place in known.items()], dtype=np.int64
+    )
     columns = columns[first] if len(columns) else columns
     numbers = Sampled(drawn.point[columns], drawn.replicates[:, columns])
     values = cells.scalars().mean(0)[:, columns] if measure.reduce == "mean" else None
@@ -136,12 +147,19 @@ def test(
 ) -> tuple[pd.DataFrame, Bools]:
     """Return the tests of pairs of methods, and which pairs they tell apart.
 
-    values: [n,K], or None where the number is no mean over items: the bootstrap is then the only test, and the effect
-    size is that of its t.
+    values: [n,K], or None where the number is no mean over items: the bootstrap is then the only
+    test, and the effect size is that of its t.
     """
-    parts = [pair_tests(drawn, values, images, count, *pair) for pair in chunks(drawn, values, left, right)]
+    parts = [
+        pair_tests(drawn, values, images, count, *pair)
+        for pair in chunks(drawn, values, left, right)
+    ]
     blank = {"p": np.nan, "p_bootstrap": np.nan, "side": 0.0, "effect": np.nan}
-    tests = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(blank), dtype=float)
+    tests = (
+        pd.concat(parts, ignore_index=True)
+        if parts
+        else pd.DataFrame(columns=list(blank), dtype=float)
+    )
     for name in ("p", "p_bootstrap"):
         p = tests[name].to_numpy(dtype=np.float64)
         tests[f"{name}_holm"] = p if np.isnan(p).any() else holm(p)
@@ -166,14 +184,18 @@ def pair_tests(
     if values is None:
         scale = error * math.sqrt(count / max(count - 1, 1)) * math.sqrt(count)
         effect = standardised(gap, scale) if count > 1 else np.full(len(gap), np.nan)
-        return pd.DataFrame({"p": np.nan, "p_bootstrap": p_bootstrap, "side": 0.0, "effect": effect})
+        return pd.DataFrame(
+            {"p": np.nan, "p_bootstrap": p_bootstrap, "side": 0.0, "effect": effect}
+        )
     differences = values[:, left] - values[:, right]
     p, side = signed_ranks(per_image(differences, images))
     effect = effect_sizes(differences, images)
     return pd.DataFrame({"p": p, "p_bootstrap": p_bootstrap, "side": side, "effect": effect})
 
 
-def chunks(drawn: Sampled, values: Floats | None, left: Places, right: Places) -> Iterator[tuple[Places, Places]]:
+def chunks(
+    drawn: Sampled, values: Floats | None, left: Places, right: Places
+) -> Iterator[tuple[Places, Places]]:
     """Yield the pairs, as many at a time as `CHUNK` allows."""
     longest = max(len(drawn.replicates), 0 if values is None else len(values), 1)
     step = max(1, CHUNK // longest)

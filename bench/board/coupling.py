@@ -1,12 +1,13 @@
 """Coupled pairs: values that favour a method because both take the same colour for "nothing".
 
-Deletion paints the pixels that a map calls relevant in the baseline colour. A method that measures relevance as the
-difference to that very colour is asked its own question; one that compares with black, or with no colour at all, is
-not. Which colour is which depends on the model: `input_x_gradient` compares with the zero of the normalised image, that
-is with the mean colour of the model's preprocessing.
+Deletion paints the pixels that a map calls relevant in the baseline colour. A method that measures
+relevance as the difference to that very colour is asked its own question; one that compares with
+black, or with no colour at all, is not. Which colour is which depends on the model:
+`input_x_gradient` compares with the zero of the normalised image, that is with the mean colour of
+the model's preprocessing.
 
-Methods and metrics declare this where they are registered (`reference`, `paints`). run.json carries what the method
-declared; for runs of before it did, the registry of today answers.
+Methods and metrics declare this where they are registered (`reference`, `paints`). run.json carries
+what the method declared; for runs of before it did, the registry of today answers.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ def reference_of(name: str, facts: dict[str, Any]) -> str:
         facts: What run.json says of the method.
 
     Example:
-        >>> reference_of("deep_lift[reference=black]", {}), reference_of("sa_cam[base=score_cam]", {})
-        ('black', 'baseline')
+        >>> reference_of("deep_lift[reference=black]", {})
+        'black'
+        >>> reference_of("sa_cam[base=score_cam]", {})
+        'baseline'
     """
     if "versions" in facts:  # a run that says it, also by saying nothing
         return str(facts.get("reference", ""))
@@ -48,9 +51,11 @@ def reference_of(name: str, facts: dict[str, Any]) -> str:
 
 
 def metric_reference(metric: str, protocol: dict[str, Any]) -> str | tuple[float, ...]:
-    """Return what a metric puts in place of pixels: a colour, "zero" or "blur"; "" where it paints nothing fixed.
+    """Return what a metric puts in place of pixels: a colour, "zero" or "blur"; "" where it paints
+    nothing fixed.
 
-    Insertion counts by what it starts from. The minimum of each image and another library's blur are no method's own.
+    Insertion counts by what it starts from. The minimum of each image and another library's blur
+    are no method's own.
     """
     paints = METRICS.get(metric).paints if metric in METRICS else ""
     start = protocol.get("insertion_start", "blur")
@@ -64,8 +69,11 @@ def metric_reference(metric: str, protocol: dict[str, Any]) -> str | tuple[float
     return tuple(float(value) for value in protocol.get("baseline", BASELINE_COLOUR))
 
 
-def is_coupled(provenance: dict[str, Any], models: Sequence[str], method: str, facts: dict[str, Any]) -> bool:
-    """Tell whether a value puts in place of pixels what the method compares with, on any of these models.
+def is_coupled(
+    provenance: dict[str, Any], models: Sequence[str], method: str, facts: dict[str, Any]
+) -> bool:
+    """Tell whether a value puts in place of pixels what the method compares with, on any of these
+    models.
 
     facts: of the value; one without a better direction favours nobody.
     """
@@ -75,15 +83,18 @@ def is_coupled(provenance: dict[str, Any], models: Sequence[str], method: str, f
     own = reference_of(method, provenance["methods"].get(method, {}))
     if not painted or not own:
         return False
-    return any(same_reference(painted, own, provenance["models"].get(model, {})) for model in models)
+    return any(
+        same_reference(painted, own, provenance["models"].get(model, {})) for model in models
+    )
 
 
 def same_reference(painted: str | tuple[float, ...], own: str, model: dict[str, Any]) -> bool:
-    """Tell whether two references are the same on a model: the same word, or colours closer than `NEAR`.
+    """Tell whether two references are the same on a model: the same word, or colours closer than
+    `NEAR`.
 
     >>> imagenet, other = {"mean": [0.485, 0.456, 0.406]}, {"mean": [0.5, 0.5, 0.5]}
-    >>> same_reference(BASELINE_COLOUR, "zero", imagenet), same_reference(BASELINE_COLOUR, "zero", other)
-    (True, False)
+    >>> [same_reference(BASELINE_COLOUR, "zero", model) for model in (imagenet, other)]
+    [True, False]
     """
     if painted == own:
         return True
@@ -92,7 +103,9 @@ def same_reference(painted: str | tuple[float, ...], own: str, model: dict[str, 
 
 
 def colour(reference: str | tuple[float, ...], model: dict[str, Any]) -> tuple[float, ...]:
-    """Return a reference as a pixel-space colour, () where it is none; "zero" is the model's own mean."""
+    """Return a reference as a pixel-space colour, () where it is none; "zero" is the model's own
+    mean.
+    """
     if not isinstance(reference, str):
         return reference
     if reference == "zero":

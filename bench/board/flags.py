@@ -12,7 +12,9 @@ from bench.board.text import COUPLED, FAILED, OVERALL, is_simulated, number
 from bench.pipeline.records import MIN_CALIBRATION, Records
 
 MAX_INSERTION_START = 0.05
-"""Mean probability, over that of chance, at the start of insertion above which its curve begins too high."""
+"""Mean probability, over that of chance, at the start of insertion above which its curve begins too
+high.
+"""
 
 
 def find_flags(frame: pd.DataFrame, records: Records) -> list[str]:
@@ -21,15 +23,27 @@ def find_flags(frame: pd.DataFrame, records: Records) -> list[str]:
     for (subset, model), rows in frame.groupby(["subset", "model"], sort=True):
         # Across models these two would only say again what is said of a model.
         chance = 1 / records.provenance["subsets"].get(subset, {}).get("classes", 1000)
-        once = [] if model == OVERALL else [*trivial(rows), *insertion_start(rows, chance), *coverage(rows)]
+        once = (
+            []
+            if model == OVERALL
+            else [*trivial(rows), *insertion_start(rows, chance), *coverage(rows)]
+        )
         found = [*controls(rows), *once]
         flags += [f"{subset}, {model}: {text}" for text in found]
     beside = [*coupled(frame), *second_evidence(frame, records.provenance.get("protocol", {}))]
-    return [*simulated(records), *health(records), *flags, *beside, *calibration(records), *not_applicable(records)]
+    return [
+        *simulated(records),
+        *health(records),
+        *flags,
+        *beside,
+        *calibration(records),
+        *not_applicable(records),
+    ]
 
 
 def verdicts(provenance: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the verdicts of health.json that are about these records, and those that are about others.
+    """Return the verdicts of health.json that are about these records, and those that are about
+    others.
 
     A verdict is about a metric's id, a model's weights, a subset's manifest and a protocol.
     """
@@ -53,7 +67,9 @@ def verdicts(provenance: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[
 
 
 def failing(provenance: Mapping[str, Any], subset: str, model: str) -> set[str]:
-    """Return the measures that fail their health check in one table; across models: on any of them."""
+    """Return the measures that fail their health check in one table; across models: on any of
+    them.
+    """
     current, _ = verdicts(provenance)
     return {
         v["metric"]
@@ -63,7 +79,9 @@ def failing(provenance: Mapping[str, Any], subset: str, model: str) -> set[str]:
 
 
 def health(records: Records) -> Iterator[str]:
-    """Yield each ranked measure that fails its health check, the others together, and what is too old to be read."""
+    """Yield each ranked measure that fails its health check, the others together, and what is too
+    old to be read.
+    """
     current, stale = verdicts(records.provenance)
     failed = [v for v in current if v["passes"] is False]
     for subset, metric in dict.fromkeys((v["subset"], v["metric"]) for v in failed if v["ranked"]):
@@ -72,12 +90,16 @@ def health(records: Records) -> Iterator[str]:
         yield f"{subset}: {metric}{FAILED} fails its health check, do not read its ranks ({told})."
     for subset in dict.fromkeys(v["subset"] for v in failed if not v["ranked"]):
         names = sorted({v["metric"] for v in failed if v["subset"] == subset and not v["ranked"]})
-        yield f"{subset}: of the values that are only reported, {', '.join(names)} fail their health check{FAILED}."
+        yield (
+            f"{subset}: of the values that are only reported, {', '.join(names)} fail their "
+            f"health check{FAILED}."
+        )
     if stale:
         names = sorted({v["metric"] for v in stale})
         yield (
             f"health.json holds verdicts about other records than these ({', '.join(names[:4])}"
-            f"{', ...' if len(names) > 4 else ''}: another protocol, metric, model or image set), which are left out; "
+            f"{', ...' if len(names) > 4 else ''}: another protocol, metric, model or image set), "
+            "which are left out; "
             "run `cambench health` again."
         )
 
@@ -86,19 +108,28 @@ def simulated(records: Records) -> Iterator[str]:
     """Yield the models that learned from maps that nobody drew."""
     for model, facts in sorted(records.provenance["models"].items()):
         if is_simulated(facts):
-            yield f"{model} was fine-tuned with SIMULATED attention maps, made from boxes or masks and drawn by nobody."
+            yield (
+                f"{model} was fine-tuned with SIMULATED attention maps, made from boxes or masks "
+                "and drawn by nobody."
+            )
 
 
 def controls(rows: pd.DataFrame) -> Iterator[str]:
-    """Yield the localisation values on which the oracle's interval does not lie above the random control's."""
-    chosen = rows[(rows["family"] == "localization") & rows["ranked"] & ~rows["metric"].str.endswith(CORRECT)]
+    """Yield the localisation values on which the oracle's interval does not lie above the random
+    control's.
+    """
+    chosen = rows[
+        (rows["family"] == "localization") & rows["ranked"] & ~rows["metric"].str.endswith(CORRECT)
+    ]
     for metric, table in chosen.groupby("metric", sort=True):
         by_method = {row["method"]: row for row in table[table["n"] > 0].to_dict("records")}
         if not {"oracle", "random"} <= set(by_method):
             continue
         oracle, random = by_method["oracle"], by_method["random"]
         sign = -1 if oracle["better"] == "lower" else 1
-        worst, best = (oracle["low"], random["high"]) if sign == 1 else (oracle["high"], random["low"])
+        worst, best = (
+            (oracle["low"], random["high"]) if sign == 1 else (oracle["high"], random["low"])
+        )
         if not sign * worst > sign * best:
             yield (
                 f"{metric} does not separate the oracle ({number(oracle['mean'])}) from random "
@@ -107,24 +138,32 @@ def controls(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def trivial(rows: pd.DataFrame) -> Iterator[str]:
-    """Yield the ranked values that a control wins which is not the ground truth: they do not say what they should.
+    """Yield the ranked values that a control wins which is not the ground truth: they do not say
+    what they should.
 
-    Values that are known to do so (average drop and its kin, won by fake_cam) are declared as not ranked.
+    Values that are known to do so (average drop and its kin, won by fake_cam) are declared as not
+    ranked.
     """
-    ranked = rows[rows["rank"].notna() & ~rows["metric"].str.endswith(CORRECT) & (rows["method"] != "oracle")]
+    ranked = rows[
+        rows["rank"].notna() & ~rows["metric"].str.endswith(CORRECT) & (rows["method"] != "oracle")
+    ]
     for metric, table in ranked.groupby("metric", sort=True):
         best = table.sort_values(["rank", "control", "method"]).iloc[0]
         others = table[~table["control"]].sort_values(["rank", "method"])
         if best["control"] and len(others):
             second = others.iloc[0]
             yield (
-                f"{metric} is won by a control, {best['method']} ({number(best['mean'])}; best method: "
-                f"{second['method']} {number(second['mean'])}): a map that knows nothing of the model does best."
+                f"{metric} is won by a control, {best['method']} ({number(best['mean'])}; best "
+                "method: "
+                f"{second['method']} {number(second['mean'])}): a map that knows nothing of the "
+                "model does best."
             )
 
 
 def coupled(frame: pd.DataFrame) -> Iterator[str]:
-    """Yield the ranked values that favour methods by their construction (see `bench.board.coupling`)."""
+    """Yield the ranked values that favour methods by their construction (see
+    `bench.board.coupling`).
+    """
     rows = frame[frame["ranked"] & frame["coupled"] & (frame["model"] != OVERALL)]
     rows = rows[~rows["metric"].str.endswith(CORRECT)]
     groups: dict[tuple[str, str, str], list[str]] = {}
@@ -132,7 +171,11 @@ def coupled(frame: pd.DataFrame) -> Iterator[str]:
         subset, metric, model = map(str, key)
         groups.setdefault((subset, metric, ", ".join(sorted(table["method"]))), []).append(model)
     for (subset, metric, methods), models in groups.items():
-        what = "starts from the very reference" if metric == "insertion" else "paints with the very reference"
+        what = (
+            "starts from the very reference"
+            if metric == "insertion"
+            else "paints with the very reference"
+        )
         yield (
             f"{subset}, {', '.join(models)}: {metric} {what} that is built into {methods}, "
             f"which favours what is marked {COUPLED}."
@@ -143,13 +186,16 @@ def second_evidence(frame: pd.DataFrame, protocol: dict[str, Any]) -> Iterator[s
     """Yield a flag where insertion starts from the baseline colour."""
     if protocol.get("insertion_start") == "baseline" and "insertion" in set(frame["metric"]):
         yield (
-            "insertion starts from the baseline colour, so it is deletion of the least relevant pixels first: "
+            "insertion starts from the baseline colour, so it is deletion of the least relevant "
+            "pixels first: "
             "no second evidence beside deletion."
         )
 
 
 def insertion_start(rows: pd.DataFrame, chance: float) -> Iterator[str]:
-    """Yield a flag where insertion starts from an image that the model still recognises better than chance."""
+    """Yield a flag where insertion starts from an image that the model still recognises better than
+    chance.
+    """
     starts = rows.loc[rows["metric"] == "insertion_start", "mean"]
     if starts.max() > chance + MAX_INSERTION_START:
         yield (
@@ -169,7 +215,9 @@ def coverage(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def not_applicable(records: Records) -> Iterator[str]:
-    """Yield the methods that do not fit a model: they have no rows, and no number stands for them."""
+    """Yield the methods that do not fit a model: they have no rows, and no number stands for
+    them.
+    """
     for model, methods in sorted(records.provenance.get("not_applicable", {}).items()):
         for method, reason in sorted(methods.items()):
             yield f"{method} is n/a on {model}: {reason}"
@@ -190,6 +238,7 @@ def calibration(records: Records) -> Iterator[str]:
         if len(few):
             who = "every method" if len(few) == len(images) else ", ".join(few.index)
             yield (
-                f"{subset}, {model}: {int(few.min())} calibration images for {who} (fewer than {MIN_CALIBRATION}), "
+                f"{subset}, {model}: {int(few.min())} calibration images for {who} (fewer than "
+                f"{MIN_CALIBRATION}), "
                 "so box_accuracy is missing and only box_accuracy_oracle is shown."
             )

@@ -1,7 +1,8 @@
-"""The gallery: a few images of a run under every method, kept as small arrays and drawn as one picture per model.
+"""The gallery: a few images of a run under every method, kept as small arrays and drawn as one
+picture per model.
 
-A part is `gallery/<model>-<shard>.npz` (characters of the model's name other than letters, digits, `.`, `-` and `_` are
-`_`) with the keys `<item>|image` (uint8 [H,W,3]), `<item>|title` (text) and
+A part is `gallery/<model>-<shard>.npz` (characters of the model's name other than letters, digits,
+`.`, `-` and `_` are `_`) with the keys `<item>|image` (uint8 [H,W,3]), `<item>|title` (text) and
 `<item>|<method>` (float16 map [h,w]).
 """
 
@@ -24,14 +25,18 @@ FOLDER = "gallery"
 TILE = 80
 """Pixels of the longer side of a drawn picture; a published gallery keeps no more than this."""
 MAP_SIDE = 40
-"""Pixels of the longer side of a kept map: CAM grids are coarser, pixel maps lose detail that a tile cannot show."""
+"""Pixels of the longer side of a kept map: CAM grids are coarser, pixel maps lose detail that a
+tile cannot show.
+"""
 ITEMS = 5
 """Images in a drawn and in a published gallery."""
 
 
 @dataclass
 class Picture:
-    """One image with its maps.  image: uint8 [H,W,3].  maps: {method: float32 [h,w]}, signed, any scale."""
+    """One image with its maps.  image: uint8 [H,W,3].  maps: {method: float32 [h,w]}, signed, any
+    scale.
+    """
 
     image: npt.NDArray[np.uint8]
     title: str = ""
@@ -57,7 +62,9 @@ def save_gallery_part(
         arrays[f"{item}|image"] = np.asarray(image, np.uint8)
         arrays[f"{item}|title"] = np.asarray((titles or {}).get(item, ""))
         for method, values in sorted(maps.get(item, {}).items()):
-            arrays[f"{item}|{method}"] = np.clip(np.asarray(values, np.float32), -6e4, 6e4).astype(np.float16)
+            arrays[f"{item}|{method}"] = np.clip(np.asarray(values, np.float32), -6e4, 6e4).astype(
+                np.float16
+            )
     with replaced_file(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
@@ -65,7 +72,8 @@ def save_gallery_part(
 def load_gallery(folder: str | Path, models: list[str] | None = None) -> Gallery:
     """Read every part under `folder/gallery`; an absent folder is an empty gallery.
 
-    models: the names that file names start with (the longest that fits); default: the file name up to its last "-".
+    models: the names that file names start with (the longest that fits); default: the file name up
+    to its last "-".
     """
     gallery: Gallery = {}
     for path in sorted((Path(folder) / FOLDER).glob("*.npz")):
@@ -74,7 +82,9 @@ def load_gallery(folder: str | Path, models: list[str] | None = None) -> Gallery
             with np.load(path, allow_pickle=False) as arrays:
                 add_part(pictures, {key: arrays[key] for key in arrays.files})
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise BenchError(f"The gallery file {path} cannot be read ({error}); delete it and run again.") from None
+            raise BenchError(
+                f"The gallery file {path} cannot be read ({error}); delete it and run again."
+            ) from None
     return gallery
 
 
@@ -85,7 +95,9 @@ def model_of(stem: str, models: list[str]) -> str:
 
 
 def add_part(pictures: dict[str, Picture], arrays: dict[str, npt.NDArray[Any]]) -> None:
-    """Add the arrays of a part to the pictures of its model; a map without its image is left out."""
+    """Add the arrays of a part to the pictures of its model; a map without its image is left
+    out.
+    """
     for key, array in arrays.items():
         item, _, kind = key.rpartition("|")
         if kind == "image" and item not in pictures:
@@ -101,7 +113,9 @@ def add_part(pictures: dict[str, Picture], arrays: dict[str, npt.NDArray[Any]]) 
 
 
 def small(gallery: Gallery) -> Gallery:
-    """Return the part of a gallery that is drawn: the first `ITEMS` items, reduced to the size of a tile."""
+    """Return the part of a gallery that is drawn: the first `ITEMS` items, reduced to the size of a
+    tile.
+    """
     return {
         model: {
             item: Picture(
@@ -119,14 +133,18 @@ def shrink_image(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint
     """Reduce [H,W,3] to a longer side of at most `side`; smaller images stay as they are."""
     if max(image.shape[:2]) <= side:
         return image
-    return np.asarray(Image.fromarray(image).resize(fitted(image.shape, side), Image.Resampling.BOX))
+    return np.asarray(
+        Image.fromarray(image).resize(fitted(image.shape, side), Image.Resampling.BOX)
+    )
 
 
 def shrink_map(values: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
     """Reduce [h,w] likewise, by area."""
     if max(values.shape) <= side:
         return values
-    return np.asarray(Image.fromarray(values).resize(fitted(values.shape, side), Image.Resampling.BOX))
+    return np.asarray(
+        Image.fromarray(values).resize(fitted(values.shape, side), Image.Resampling.BOX)
+    )
 
 
 def fitted(shape: tuple[int, ...], side: int) -> tuple[int, int]:
@@ -145,15 +163,21 @@ def overlay(picture: Picture, method: str | None, side: int = TILE) -> npt.NDArr
     tile = np.full((side, side, 3), 255, np.uint8)
     if method is not None and method not in picture.maps:
         return tile
-    image = Image.fromarray(picture.image).resize(fitted(picture.image.shape, side), Image.Resampling.BILINEAR)
+    image = Image.fromarray(picture.image).resize(
+        fitted(picture.image.shape, side), Image.Resampling.BILINEAR
+    )
     drawn = np.asarray(image, np.float32) / 255
     if method is not None:
         values = np.maximum(np.nan_to_num(picture.maps[method], nan=0.0, posinf=0.0, neginf=0.0), 0)
-        resized = Image.fromarray(values.astype(np.float32)).resize(image.size, Image.Resampling.BILINEAR)
+        resized = Image.fromarray(values.astype(np.float32)).resize(
+            image.size, Image.Resampling.BILINEAR
+        )
         heat = np.asarray(resized)
         heat = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
         grey = np.repeat(drawn.mean(2, keepdims=True), 3, axis=2)
         drawn = 0.45 * grey + 0.55 * mpl.colormaps["turbo"](heat)[..., :3]
     top, left = (side - drawn.shape[0]) // 2, (side - drawn.shape[1]) // 2
-    tile[top : top + drawn.shape[0], left : left + drawn.shape[1]] = np.round(255 * drawn).astype(np.uint8)
+    tile[top : top + drawn.shape[0], left : left + drawn.shape[1]] = np.round(255 * drawn).astype(
+        np.uint8
+    )
     return tile

@@ -1,8 +1,8 @@
 """From records to measures: named sets of rows that a board reduces to one number per method.
 
-Most measures are a value of a metric as it is. Some are derived: box accuracies from vectors of best IoU per tau, the
-pooled pixel precision from histograms, and for localisation the same on the items where the prediction is the label
-(`@correct`).
+Most measures are a value of a metric as it is. Some are derived: box accuracies from vectors of
+best IoU per tau, the pooled pixel precision from histograms, and for localisation the same on the
+items where the prediction is the label (`@correct`).
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ class Measure:
 class Cube:
     """A measure's values on the items that a table is about.
 
-    methods: K names.  items, images: [n].  values: [models,n,K], float64 with NaN = not scored, or vectors (None = not
-    scored).  present: [n,K], whether every model has a row.  scored: [n,K], whether every model has a number.
+    methods: K names.  items, images: [n].  values: [models,n,K], float64 with NaN = not scored, or
+    vectors (None = not scored).  present: [n,K], whether every model has a row.  scored: [n,K],
+    whether every model has a number.
     """
 
     methods: list[str]
@@ -69,8 +70,13 @@ class Cube:
     scored: npt.NDArray[np.bool_]
 
     def vectors(self, model: int, method: int) -> Floats:
-        """Return one method's vectors, [n,V]; rows of NaN where the cell is not scored in every model."""
-        cells = [v if s else None for v, s in zip(self.values[model, :, method], self.scored[:, method], strict=True)]
+        """Return one method's vectors, [n,V]; rows of NaN where the cell is not scored in every
+        model.
+        """
+        cells = [
+            v if s else None
+            for v, s in zip(self.values[model, :, method], self.scored[:, method], strict=True)
+        ]
         return stack(cells)
 
     def scalars(self) -> Floats:
@@ -79,7 +85,9 @@ class Cube:
 
 
 def stack(cells: Sequence[Any]) -> Floats:
-    """Stack vectors [V] into [n,V]; None, a vector with NaN or another length becomes a row of NaN."""
+    """Stack vectors [V] into [n,V]; None, a vector with NaN or another length becomes a row of
+    NaN.
+    """
     width = max((len(v) for v in cells if v is not None), default=1)
     result = np.full((len(cells), width), np.nan)
     for row, vector in zip(result, cells, strict=True):
@@ -94,7 +102,9 @@ def is_scored(cell: Any) -> bool:
 
 
 def cube(measure: Measure, models: Sequence[str]) -> Cube:
-    """Arrange a measure's rows for these models: items that all of them have, methods that all of them have."""
+    """Arrange a measure's rows for these models: items that all of them have, methods that all of
+    them have.
+    """
     rows = measure.rows[measure.rows["model"].isin(models)]
     methods = sorted(shared(rows, models, "method"))
     items = np.array(sorted(shared(rows, models, "item")), dtype=object)
@@ -111,7 +121,12 @@ def cube(measure: Measure, models: Sequence[str]) -> Cube:
     column = rows["vector" if vector else "value"].to_numpy(dtype=object if vector else np.float64)
     values[where], present[where] = column, True
     scored[where] = [is_scored(cell) for cell in column] if vector else np.isfinite(column)
-    images = rows.drop_duplicates("item").set_index("item")["image"].reindex(items).to_numpy(dtype=object)
+    images = (
+        rows.drop_duplicates("item")
+        .set_index("item")["image"]
+        .reindex(items)
+        .to_numpy(dtype=object)
+    )
     everywhere = [np.asarray(mask.all(axis=0)) for mask in (present, scored)]
     return Cube(methods, items, images, values, *everywhere)
 
@@ -122,7 +137,8 @@ def shared(rows: pd.DataFrame, models: Sequence[str], column: str) -> set[str]:
 
 
 def sample(measure: Measure, cells: Cube, resamples: int, seed: int) -> Sampled:
-    """Reduce a cube to one number per method with its bootstrap replicates; several models: their mean.
+    """Reduce a cube to one number per method with its bootstrap replicates; several models: their
+    mean.
 
     Every model meets the same resamples of images.
     """
@@ -142,13 +158,18 @@ def sample_pooled(cells: Cube, resamples: int, seed: int) -> Sampled:
             statistics.sample_pooled(cells.vectors(model, method), cells.images, resamples, seed)
             for method in range(len(cells.methods))
         ]
-        results.append(Sampled(np.array([p for p, _ in columns]), np.stack([r for _, r in columns], axis=1)))
+        results.append(
+            Sampled(np.array([p for p, _ in columns]), np.stack([r for _, r in columns], axis=1))
+        )
     return over_models(results)
 
 
 def over_models(results: list[Sampled]) -> Sampled:
     """Return the mean over models of points and replicates."""
-    return Sampled(np.mean([r.point for r in results], axis=0), np.mean([r.replicates for r in results], axis=0))
+    return Sampled(
+        np.mean([r.point for r in results], axis=0),
+        np.mean([r.replicates for r in results], axis=0),
+    )
 
 
 def measures(frame: pd.DataFrame, provenance: dict[str, Any]) -> Iterator[Measure]:
@@ -159,7 +180,10 @@ def measures(frame: pd.DataFrame, provenance: dict[str, Any]) -> Iterator[Measur
     for name, rows in frame.groupby("metric", sort=True):
         facts = provenance["metrics"].get(name)
         if facts is None:
-            raise BenchError(f"The records hold {name!r}, of which run.json says nothing; run `cambench run` again.")
+            raise BenchError(
+                f"The records hold {name!r}, of which run.json says nothing; run `cambench run` "
+                "again."
+            )
         scored = rows[rows["part"] == "eval"]
         calibration = None if on_scored else rows[rows["part"] == "calibration"]
         yield from expand(str(name), facts, scored, calibration, ious)
@@ -168,12 +192,17 @@ def measures(frame: pd.DataFrame, provenance: dict[str, Any]) -> Iterator[Measur
             for measure in expand(str(name), facts, correct, calibration, ious):
                 yield Measure(measure.name + CORRECT, measure.facts, measure.rows)
     # Other curves do not hold the clean probability.
-    if protocol.get("curve_ends", "both") == "both" and protocol.get("score", "softmax") == "softmax":
+    if (
+        protocol.get("curve_ends", "both") == "both"
+        and protocol.get("score", "softmax") == "softmax"
+    ):
         yield from relative(frame, provenance["metrics"])
 
 
 def relative(frame: pd.DataFrame, metrics: dict[str, Any]) -> Iterator[Measure]:
-    """Yield areas over p_c(x), for comparing models of different confidence; reported, not ranked."""
+    """Yield areas over p_c(x), for comparing models of different confidence; reported, not
+    ranked.
+    """
     scored = frame[frame["part"] == "eval"]
     key = ["item", "model", "method"]
     for name, facts in sorted(metrics.items()):
@@ -181,14 +210,20 @@ def relative(frame: pd.DataFrame, metrics: dict[str, Any]) -> Iterator[Measure]:
         areas, curves = (scored[scored["metric"] == metric] for metric in (name, like(name, curve)))
         if not curve or areas.empty or curves.empty:
             continue
-        clean = curves.set_index(key)["vector"].map(lambda v, end=end: float(v[end]) if v is not None else np.nan)
-        rows = areas.assign(value=areas["value"].to_numpy() / clean.reindex(areas.set_index(key).index).to_numpy())
+        clean = curves.set_index(key)["vector"].map(
+            lambda v, end=end: float(v[end]) if v is not None else np.nan
+        )
+        rows = areas.assign(
+            value=areas["value"].to_numpy() / clean.reindex(areas.set_index(key).index).to_numpy()
+        )
         shown = {**facts, "title": f"{plain_name(name)} over p(x)", "ranked": False, "upper": None}
         yield Measure(like(name, f"{plain_name(name)}_relative"), shown, rows)
 
 
 def declared(name: str, facts: dict[str, Any], what: str) -> Any:
-    """Return what a metric declares of a value: as run.json has it, else as the registry of today."""
+    """Return what a metric declares of a value: as run.json has it, else as the registry of
+    today.
+    """
     if what in facts:
         return facts[what]
     owner = find_owner(plain_name(name))
@@ -196,14 +231,22 @@ def declared(name: str, facts: dict[str, Any], what: str) -> Any:
 
 
 def like(name: str, derived: str) -> str:
-    """Return a derived value's name, marked as of the same older version as the value that it is made of."""
+    """Return a derived value's name, marked as of the same older version as the value that it is
+    made of.
+    """
     return derived + name.removeprefix(plain_name(name)) if derived else ""
 
 
 def expand(
-    name: str, facts: dict[str, Any], rows: pd.DataFrame, calibration: pd.DataFrame | None, ious: tuple[float, ...]
+    name: str,
+    facts: dict[str, Any],
+    rows: pd.DataFrame,
+    calibration: pd.DataFrame | None,
+    ious: tuple[float, ...],
 ) -> Iterator[Measure]:
-    """Yield what a board shows for one value of a metric; calibration: None where the scored images choose tau."""
+    """Yield what a board shows for one value of a metric; calibration: None where the scored images
+    choose tau.
+    """
     if rows.empty:
         return
     if facts["reduce"] == "box_accuracy":
@@ -216,7 +259,9 @@ def expand(
 
 
 def derived_name(name: str, facts: dict[str, Any]) -> str:
-    """Return the name of what the board makes of a value's vectors: the declared one, else the value's with an end."""
+    """Return the name of what the board makes of a value's vectors: the declared one, else the
+    value's with an end.
+    """
     ending = "accuracy" if facts["reduce"] == "box_accuracy" else "pooled"
     return like(name, declared(name, facts, "derived") or f"{plain_name(name)}_{ending}")
 
@@ -230,19 +275,28 @@ HIGHER = {"better": "higher", "ranked": True, "lower": 0.0, "upper": 1.0}
 
 
 def boxes(
-    name: str, facts: dict[str, Any], rows: pd.DataFrame, calibration: pd.DataFrame | None, ious: tuple[float, ...]
+    name: str,
+    facts: dict[str, Any],
+    rows: pd.DataFrame,
+    calibration: pd.DataFrame | None,
+    ious: tuple[float, ...],
 ) -> Iterator[Measure]:
-    """Yield box accuracies: at tau chosen on the calibration part (mean over IoUs, ranked, and per IoU) and oracle tau.
+    """Yield box accuracies: at tau chosen on the calibration part (mean over IoUs, ranked, and per
+    IoU) and oracle tau.
 
-    tau is chosen per model, method and IoU. An oracle tau is chosen on the scored images themselves: an upper bound;
-    where the protocol chooses so (calibration None) it is the only one.
+    tau is chosen per model, method and IoU. An oracle tau is chosen on the scored images
+    themselves: an upper bound; where the protocol chooses so (calibration None) it is the only one.
     """
     parts = list(pairs(rows, rows.iloc[:0] if calibration is None else calibration))
     oracle = [hits(scored, scored, ious, least=0) for scored, _ in parts]
     chosen = oracle if calibration is None else [hits(scored, part, ious) for scored, part in parts]
     frame = pd.concat([scored for scored, _ in parts])
     hit, best = np.concatenate(chosen), np.concatenate(oracle)
-    title = "box accuracy" if calibration is not None else "box accuracy, tau chosen on the scored images"
+    title = (
+        "box accuracy"
+        if calibration is not None
+        else "box accuracy, tau chosen on the scored images"
+    )
     mean_facts = {**facts, **HIGHER, "reduce": "mean", "title": title}
     yield Measure(name, mean_facts, frame.assign(value=hit.mean(1)))
     reported = {**mean_facts, "ranked": False}
@@ -254,18 +308,30 @@ def boxes(
         )
     for column, iou in enumerate(ious):
         one = {**reported, "title": f"{title} at IoU {iou:g}"}
-        yield Measure(like(name, f"{plain_name(name)}_{round(100 * iou)}"), one, frame.assign(value=hit[:, column]))
+        yield Measure(
+            like(name, f"{plain_name(name)}_{round(100 * iou)}"),
+            one,
+            frame.assign(value=hit[:, column]),
+        )
 
 
-def pairs(rows: pd.DataFrame, calibration: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+def pairs(
+    rows: pd.DataFrame, calibration: pd.DataFrame
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """Yield the scored rows of each (model, method) with its calibration rows."""
     parts = dict(iter(calibration.groupby(["model", "method"])))
     for key, scored in rows.groupby(["model", "method"], sort=True):
         yield scored, parts.get(key, calibration.iloc[:0])
 
 
-def hits(scored: pd.DataFrame, choosing: pd.DataFrame, ious: tuple[float, ...], least: int = MIN_CALIBRATION) -> Floats:
-    """Return whether each scored item is a hit at each IoU, [n,ious] of 0, 1 and NaN, at the taus chosen on `choosing`.
+def hits(
+    scored: pd.DataFrame,
+    choosing: pd.DataFrame,
+    ious: tuple[float, ...],
+    least: int = MIN_CALIBRATION,
+) -> Floats:
+    """Return whether each scored item is a hit at each IoU, [n,ious] of 0, 1 and NaN, at the taus
+    chosen on `choosing`.
 
     With fewer than `least` images there all is NaN.
     """
@@ -276,8 +342,12 @@ def hits(scored: pd.DataFrame, choosing: pd.DataFrame, ious: tuple[float, ...], 
     return hits_at(vectors, taus, ious)
 
 
-def best_taus(choosing: pd.DataFrame, ious: tuple[float, ...], least: int = MIN_CALIBRATION) -> list[int] | None:
-    """Return, per IoU, the index of the first tau that gives most hits; None with fewer than `least` images."""
+def best_taus(
+    choosing: pd.DataFrame, ious: tuple[float, ...], least: int = MIN_CALIBRATION
+) -> list[int] | None:
+    """Return, per IoU, the index of the first tau that gives most hits; None with fewer than
+    `least` images.
+    """
     choosing = choosing[choosing["vector"].map(is_scored).astype(bool)]  # others choose nothing
     if choosing.empty or choosing["image"].nunique() < least:
         return None
@@ -286,10 +356,11 @@ def best_taus(choosing: pd.DataFrame, ious: tuple[float, ...], least: int = MIN_
 
 
 def hits_at(vectors: Floats, taus: Sequence[int], ious: tuple[float, ...]) -> Floats:
-    """Return whether vectors [n,V] of best IoU per tau hit each IoU at its tau, [n,ious] of 0, 1 and NaN.
+    """Return whether vectors [n,V] of best IoU per tau hit each IoU at its tau, [n,ious] of 0, 1
+    and NaN.
 
-    A hit is IoU >= threshold, in float32 since that is how the IoUs are stored (0.7 would miss its own threshold in
-    float64).
+    A hit is IoU >= threshold, in float32 since that is how the IoUs are stored (0.7 would miss its
+    own threshold in float64).
     """
     columns = []
     for iou, tau in zip(ious, taus, strict=True):

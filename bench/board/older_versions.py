@@ -1,7 +1,8 @@
 """Records of older versions: a board shows them as `score_cam (v1)`, never under the plain name.
 
-A built-in method or metric has a version, which is raised when its numbers change. Records hold the numbers of the
-version that made them. This module renames what is older than the version that is registered today.
+A built-in method or metric has a version, which is raised when its numbers change. Records hold the
+numbers of the version that made them. This module renames what is older than the version that is
+registered today.
 """
 
 from __future__ import annotations
@@ -28,11 +29,19 @@ def mark_older(records: Records) -> Records:
         The same records where nothing is older, else renamed copies of rows and provenance.
     """
     frame, provenance = mark_older_rows(records.frame, records.provenance)
-    return records if frame is records.frame else dataclasses.replace(records, frame=frame, provenance=provenance)
+    return (
+        records
+        if frame is records.frame
+        else dataclasses.replace(records, frame=frame, provenance=provenance)
+    )
 
 
-def mark_older_rows(frame: pd.DataFrame, provenance: dict[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return rows and their run.json with older methods and metrics renamed; the same objects where none is older."""
+def mark_older_rows(
+    frame: pd.DataFrame, provenance: dict[str, Any]
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return rows and their run.json with older methods and metrics renamed; the same objects where
+    none is older.
+    """
     names = {
         "method": older_methods(provenance.get("methods", {})),
         "metric": older_values(provenance.get("metrics", {})),
@@ -49,7 +58,9 @@ def mark_older_rows(frame: pd.DataFrame, provenance: dict[str, Any]) -> tuple[pd
     for kind in ("not_applicable", "equal"):
         if kind in provenance:
             renamed[kind] = {
-                model: {methods.get(name, name): methods.get(text, text) for name, text in found.items()}
+                model: {
+                    methods.get(name, name): methods.get(text, text) for name, text in found.items()
+                }
                 for model, found in provenance[kind].items()
             }
     return frame, renamed
@@ -64,14 +75,18 @@ def older_methods(methods: dict[str, dict[str, Any]]) -> dict[str, str]:
     found = {}
     for name, facts in methods.items():
         made = facts.get("versions", {})
-        behind = [made.get(base, 1) for base, now in _versions_of(name).items() if made.get(base, 1) < now]
+        behind = [
+            made.get(base, 1) for base, now in _versions_of(name).items() if made.get(base, 1) < now
+        ]
         if behind and plain_name(name) == name:
             found[name] = older_name(name, min(behind))
     return found
 
 
 def _versions_of(name: str) -> dict[str, int]:
-    """Return {base name: version} of a method as it is today; {} where this cambench has none of that name."""
+    """Return {base name: version} of a method as it is today; {} where this cambench has none of
+    that name.
+    """
     try:
         return METHODS.get(name).versions
     except BenchError:  # a plug-in's method, or a parameter that is no more

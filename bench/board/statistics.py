@@ -1,8 +1,9 @@
 """Intervals and ranks: a bootstrap over images, shared by every method of a table.
 
-An image is the unit that is resampled: all items of one image (two classes of one picture, say) are drawn together.
-A resample is a vector of counts over images, so a resampled mean is a ratio of two matrix products, and methods that
-were scored on the same images meet the same resamples, which makes their differences paired.
+An image is the unit that is resampled: all items of one image (two classes of one picture, say) are
+drawn together. A resample is a vector of counts over images, so a resampled mean is a ratio of two
+matrix products, and methods that were scored on the same images meet the same resamples, which
+makes their differences paired.
 
 Intervals are percentile intervals (Efron & Tibshirani 1993, chapter 13).
 """
@@ -24,13 +25,17 @@ RESAMPLES = 10_000
 """Resamples behind the interval of a mean or a standard deviation."""
 
 POOLED_RESAMPLES = 1_000
-"""Resamples behind the interval of a pooled precision and the band of a curve, whose rows are vectors."""
+"""Resamples behind the interval of a pooled precision and the band of a curve, whose rows are
+vectors.
+"""
 
 LEVEL = 0.95
 """Coverage that the intervals aim at."""
 
 CHUNK = 2_000_000
-"""Counts drawn at once: bounds the memory for large subsets; part of the random stream, so it is a constant."""
+"""Counts drawn at once: bounds the memory for large subsets; part of the random stream, so it is a
+constant.
+"""
 
 
 @dataclass(frozen=True)
@@ -44,16 +49,21 @@ class Sampled:
     replicates: Floats
 
     def interval(self) -> tuple[Floats, Floats]:
-        """Return the lower and upper end of the percentile interval, [M] each; NaN where nothing was scored."""
+        """Return the lower and upper end of the percentile interval, [M] each; NaN where nothing
+        was scored.
+        """
         low, high = percentiles(self.replicates, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
         missing = np.isnan(self.point)
         return np.where(missing, np.nan, low), np.where(missing, np.nan, high)
 
 
 def percentiles(replicates: Floats, q: list[float]) -> Floats:
-    """Return percentiles per column, [R,M] -> [len(q),M], leaving out NaN replicates; NaN where all are NaN."""
+    """Return percentiles per column, [R,M] -> [len(q),M], leaving out NaN replicates; NaN where all
+    are NaN.
+    """
     result = np.full((len(q), replicates.shape[1]), np.nan)
-    # A resample can miss all the scored images of a sparsely scored method; it says nothing about that method.
+    # A resample can miss all the scored images of a sparsely scored method; it says nothing about
+    # that method.
     valid = ~np.isnan(replicates)
     full = valid.all(0)
     result[:, full] = np.percentile(replicates[:, full], q, axis=0)
@@ -80,7 +90,9 @@ def _counts(n: int, rows: int, index: int, seed: int) -> Floats:
 
 def resampled_sums(table: Floats, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
     """Return the column sums of each resample: [n,C] -> [R,C]."""
-    return np.concatenate([counts @ table for counts in resample_counts(len(table), resamples, seed)])
+    return np.concatenate(
+        [counts @ table for counts in resample_counts(len(table), resamples, seed)]
+    )
 
 
 def per_image(values: Floats, images: Labels) -> Floats:
@@ -91,11 +103,13 @@ def per_image(values: Floats, images: Labels) -> Floats:
     return np.add.reduceat(values[order], starts, axis=0)
 
 
-def sample_mean(values: Floats, images: Labels, resamples: int = RESAMPLES, seed: int = 0) -> Sampled:
+def sample_mean(
+    values: Floats, images: Labels, resamples: int = RESAMPLES, seed: int = 0
+) -> Sampled:
     """Bootstrap the mean over items of each column.
 
-    values: [N,M], NaN = not scored (left out of that column; the caller shows how many).  images: [N], the image of
-    each item.
+    values: [N,M], NaN = not scored (left out of that column; the caller shows how many).  images:
+    [N], the image of each item.
     """
     scored = ~np.isnan(values)
     table = np.hstack([np.where(scored, values, 0.0), scored])
@@ -104,13 +118,19 @@ def sample_mean(values: Floats, images: Labels, resamples: int = RESAMPLES, seed
     return Sampled(point, alone(scored, images, divide(total, count)))
 
 
-def sample_std(values: Floats, images: Labels, resamples: int = RESAMPLES, seed: int = 0) -> Sampled:
-    """Bootstrap the standard deviation over items (n - 1 in the denominator) of each column; as `sample_mean`."""
+def sample_std(
+    values: Floats, images: Labels, resamples: int = RESAMPLES, seed: int = 0
+) -> Sampled:
+    """Bootstrap the standard deviation over items (n - 1 in the denominator) of each column; as
+    `sample_mean`.
+    """
     scored = ~np.isnan(values)
     centre = divide(np.where(scored, values, 0.0).sum(0), scored.sum(0))
     shifted = np.where(scored, values - centre, 0.0)  # sums of squares lose digits far from zero
     table = np.hstack([shifted, shifted**2, scored])
-    replicates = deviation(*np.split(resampled_sums(per_image(table, images), resamples, seed), 3, axis=1))
+    replicates = deviation(
+        *np.split(resampled_sums(per_image(table, images), resamples, seed), 3, axis=1)
+    )
     point = deviation(*np.split(table.sum(0), 3))
     return Sampled(point, alone(scored, images, replicates))
 
@@ -120,8 +140,8 @@ def sample_pooled(
 ) -> tuple[float, Floats]:
     """Bootstrap the pooled average precision of one method.
 
-    histograms: [N,2*bins], pixels of the object per bin and then the other pixels; all-NaN rows are left out.
-    Returns the statistic and its replicates [R].
+    histograms: [N,2*bins], pixels of the object per bin and then the other pixels; all-NaN rows are
+    left out. Returns the statistic and its replicates [R].
     """
     scored = np.asarray(~np.isnan(histograms).any(axis=1))
     counts = np.where(scored[:, None], histograms, 0.0)
@@ -133,12 +153,16 @@ def sample_pooled(
 def sample_difference(
     mine: Floats, reference: Floats, images: Labels, resamples: int = RESAMPLES, seed: int = 0
 ) -> Sampled:
-    """Bootstrap the mean paired difference mine - reference over the items that both scored; [N] each, one column."""
+    """Bootstrap the mean paired difference mine - reference over the items that both scored; [N]
+    each, one column.
+    """
     return sample_mean((mine - reference)[:, None], images, resamples, seed)
 
 
 def alone(scored: npt.NDArray[np.bool_], images: Labels, replicates: Floats) -> Floats:
-    """Blank the replicates of columns scored on fewer than two images: one image has no interval."""
+    """Blank the replicates of columns scored on fewer than two images: one image has no
+    interval.
+    """
     few = np.array([len(set(images[column])) < 2 for column in scored.T], dtype=bool)
     return np.where(few, np.nan, replicates)
 
@@ -151,7 +175,9 @@ def divide(total: Floats, count: npt.NDArray[np.generic]) -> Floats:
 
 
 def deviation(total: Floats, squares: Floats, count: Floats) -> Floats:
-    """Return the standard deviation from a sum, a sum of squares and a count; NaN below two items."""
+    """Return the standard deviation from a sum, a sum of squares and a count; NaN below two
+    items.
+    """
     spread = np.maximum(squares - divide(total**2, count), 0.0)
     return np.asarray(np.sqrt(divide(spread, count - 1)))
 
@@ -159,8 +185,8 @@ def deviation(total: Floats, squares: Floats, count: Floats) -> Floats:
 def pooled_precision(histograms: Floats) -> Floats:
     """Return the area under precision and recall of pooled histograms, [R,2*bins] -> [R].
 
-    From the highest bin down, area = sum_k (R_k - R_{k-1}) P_k; the pixels of one bin are one group (PxAP, Choe et al.
-    2020). NaN where there is no object pixel.
+    From the highest bin down, area = sum_k (R_k - R_{k-1}) P_k; the pixels of one bin are one group
+    (PxAP, Choe et al. 2020). NaN where there is no object pixel.
     """
     positive, negative = np.split(histograms, 2, axis=1)
     hits = np.cumsum(positive[:, ::-1], axis=1)
@@ -171,7 +197,8 @@ def pooled_precision(histograms: Floats) -> Floats:
 
 
 def ranks(scores: Floats, better: str) -> Floats:
-    """Rank scores [M] from 1 (best); equal scores share the smallest rank, NaN stays NaN, better "none" ranks nothing.
+    """Rank scores [M] from 1 (best); equal scores share the smallest rank, NaN stays NaN, better
+    "none" ranks nothing.
 
     >>> ranks(np.array([0.3, 0.1, np.nan, 0.1]), "lower").tolist()
     [3.0, 1.0, nan, 1.0]

@@ -37,12 +37,16 @@ DIGITS = 6
 """Decimals in CSV and JSON: more of them would depend on the order in which a machine sums."""
 
 
-HEALTH_WORDS = f" {text.FAILED}: fails its health check on a model of this table (`cambench health`)."
+HEALTH_WORDS = (
+    f" {text.FAILED}: fails its health check on a model of this table (`cambench health`)."
+)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number as text: mean, interval ("" where there is none), note (rank or n), whether it is the best, mark."""
+    """One number as text: mean, interval ("" where there is none), note (rank or n), whether it is
+    the best, mark.
+    """
 
     mean: str
     interval: str = ""
@@ -68,7 +72,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Section:
-    """A table for readers: some values of one (subset, model), and what must be known of their order."""
+    """A table for readers: some values of one (subset, model), and what must be known of their
+    order.
+    """
 
     title: str
     headers: list[str]
@@ -77,17 +83,37 @@ class Section:
 
 
 def sections(board: Board, subset: str, model: str) -> list[Section]:
-    """Return the tables of one (subset, model): ranked values, `@correct`, shares of the gap, the rest."""
+    """Return the tables of one (subset, model): ranked values, `@correct`, shares of the gap, the
+    rest.
+    """
     ranked = board.ranked_metrics(subset, model)
     correct = board.ranked_metrics(subset, model, correct=True)
     rows = board.select(subset=subset, model=model).drop_duplicates("metric")
     listed = list(rows[["metric", "better"]].itertuples(index=False, name=None))
     rest = [pair for pair in listed if pair not in ranked and pair not in correct]
-    shares = [(m, "higher") for m in rows.loc[rows["family"] == "localization", "metric"] if (m, "higher") in ranked]
+    shares = [
+        (m, "higher")
+        for m in rows.loc[rows["family"] == "localization", "metric"]
+        if (m, "higher") in ranked
+    ]
     return [
         *split(board, subset, model, "Ranked values", ranked, number_cell),
-        *split(board, subset, model, "Ranked values where the prediction is the label", correct, number_cell),
-        *split(board, subset, model, "Share of the gap from the random control to the oracle", shares, share_cell),
+        *split(
+            board,
+            subset,
+            model,
+            "Ranked values where the prediction is the label",
+            correct,
+            number_cell,
+        ),
+        *split(
+            board,
+            subset,
+            model,
+            "Share of the gap from the random control to the oracle",
+            shares,
+            share_cell,
+        ),
         *split(board, subset, model, "Reported values, not ranked", rest, number_cell),
     ]
 
@@ -100,7 +126,9 @@ def split(
     failed = failing(board.provenance, subset, model)
     parts = [metrics[i : i + COLUMNS_PER_TABLE] for i in range(0, len(metrics), COLUMNS_PER_TABLE)]
     for index, part in enumerate(parts, 1):
-        tables = [rows[rows["metric"] == metric].set_index("method", drop=False) for metric, _ in part]
+        tables = [
+            rows[rows["metric"] == metric].set_index("method", drop=False) for metric, _ in part
+        ]
         best = [best_rank(table) for table in tables]
         lines = [
             Line(
@@ -108,15 +136,23 @@ def split(
                 text.short_fidelity(facts["fidelity"]),
                 facts["control"],
                 [
-                    write(table.loc[facts["method"]], top) if facts["method"] in table.index else Cell("n/a")
+                    write(table.loc[facts["method"]], top)
+                    if facts["method"] in table.index
+                    else Cell("n/a")
                     for table, top in zip(tables, best, strict=True)
                 ],
             )
             for facts in board.methods(subset, model).values()
         ]
         headers = [marked(metric, better, failed) for metric, better in part]
-        notes = tie_notes(board, subset, model, [metric for metric, _ in part]) if write is number_cell else []
-        yield Section(f"{title} ({index} of {len(parts)})" if len(parts) > 1 else title, headers, lines, notes)
+        notes = (
+            tie_notes(board, subset, model, [metric for metric, _ in part])
+            if write is number_cell
+            else []
+        )
+        yield Section(
+            f"{title} ({index} of {len(parts)})" if len(parts) > 1 else title, headers, lines, notes
+        )
 
 
 def marked(metric: str, better: str, failed: set[str]) -> str:
@@ -144,19 +180,27 @@ def beside(board: Board) -> list[Beside]:
         subset, model = map(str, key)
         facts, top1 = board.provenance["models"][model], rows[rows["metric"] == TOP1].iloc[0]
         values = shown_values(rows)
-        parts = [values[i : i + COLUMNS_PER_TABLE] for i in range(0, len(values), COLUMNS_PER_TABLE)]
+        parts = [
+            values[i : i + COLUMNS_PER_TABLE] for i in range(0, len(values), COLUMNS_PER_TABLE)
+        ]
         compared = list(dict.fromkeys(zip(rows["method"], rows["against"], strict=True)))
         order = {name: place for place, name in enumerate(board.methods(subset, model))}
-        compared = sorted((pair for pair in compared if pair[0]), key=lambda pair: (order[pair[0]], pair[0] != pair[1]))
+        compared = sorted(
+            (pair for pair in compared if pair[0]),
+            key=lambda pair: (order[pair[0]], pair[0] != pair[1]),
+        )
         lines = [[beside_line(board, rows, pair, part) for pair in compared] for part in parts]
         headers = [[text.metric_label(metric, better) for metric, better in part] for part in parts]
-        accuracy = text.interval(*(100 * top1[["difference", "low", "high"]].astype(float)), sign=True)
+        accuracy = text.interval(
+            *(100 * top1[["difference", "low", "high"]].astype(float)), sign=True
+        )
         found.append(
             Beside(
                 subset,
                 model,
                 str(rows["parent"].iloc[0]),
-                f"{100 * top1['before']:.1f} % before, {100 * top1['after']:.1f} % after, {accuracy} points",
+                f"{100 * top1['before']:.1f} % before, {100 * top1['after']:.1f} % after, "
+                f"{accuracy} points",
                 [Section("", *pair) for pair in zip(headers, lines, strict=True)],
                 text.is_simulated(facts),
             )
@@ -164,8 +208,12 @@ def beside(board: Board) -> list[Beside]:
     return found
 
 
-def beside_line(board: Board, rows: pd.DataFrame, compared: tuple[str, str], metrics: list[tuple[str, str]]) -> Line:
-    """Return the differences of one method; bold where the interval leaves out 0 on the better side."""
+def beside_line(
+    board: Board, rows: pd.DataFrame, compared: tuple[str, str], metrics: list[tuple[str, str]]
+) -> Line:
+    """Return the differences of one method; bold where the interval leaves out 0 on the better
+    side.
+    """
     method, against = compared
     facts = board.provenance["methods"][method]
     rows = rows[(rows["method"] == method) & (rows["against"] == against)].set_index("metric")
@@ -174,11 +222,28 @@ def beside_line(board: Board, rows: pd.DataFrame, compared: tuple[str, str], met
         if metric not in rows.index:
             cells.append(Cell("n/a"))
             continue
-        gap, low, high = rows.loc[[metric], ["difference", "low", "high"]].to_numpy(dtype=float)[0].tolist()
-        between = "" if math.isnan(low) else f"[{text.number(low, sign=True)}, {text.number(high, sign=True)}]"
-        cells.append(Cell(text.number(gap, sign=True), between, best=low > 0 if better == "higher" else high < 0))
+        gap, low, high = (
+            rows.loc[[metric], ["difference", "low", "high"]].to_numpy(dtype=float)[0].tolist()
+        )
+        between = (
+            ""
+            if math.isnan(low)
+            else f"[{text.number(low, sign=True)}, {text.number(high, sign=True)}]"
+        )
+        cells.append(
+            Cell(
+                text.number(gap, sign=True),
+                between,
+                best=low > 0 if better == "higher" else high < 0,
+            )
+        )
     label = method if method == against else f"{method} against {against}"
-    return Line(label, text.short_fidelity(facts.get("fidelity", "")), bool(facts.get("control", False)), cells)
+    return Line(
+        label,
+        text.short_fidelity(facts.get("fidelity", "")),
+        bool(facts.get("control", False)),
+        cells,
+    )
 
 
 def best_rank(table: pd.DataFrame) -> float:
@@ -191,12 +256,18 @@ def number_cell(row: pd.Series, best: float) -> Cell:
     if row["n"] == 0:
         return Cell("n/a", note=f"n=0/{row['expected']}")
     low, high = row["low"], row["high"]
-    note = "" if math.isnan(row["rank"]) else f"({text.rank_range(row['rank'], row['rank_best'], row['rank_worst'])})"
+    note = (
+        ""
+        if math.isnan(row["rank"])
+        else f"({text.rank_range(row['rank'], row['rank_best'], row['rank_worst'])})"
+    )
     if row["n"] < row["expected"]:
         note = f"n={row['n']}/{row['expected']}"
     between = "" if math.isnan(low) else f"[{text.number(low)}, {text.number(high)}]"
     best_here = bool(row["rank"] == best) and not row["control"]
-    return Cell(text.number(row["mean"]), between, note, best_here, text.COUPLED if row["coupled"] else "")
+    return Cell(
+        text.number(row["mean"]), between, note, best_here, text.COUPLED if row["coupled"] else ""
+    )
 
 
 def share_cell(row: pd.Series, best: float) -> Cell:
@@ -214,7 +285,8 @@ def caption(board: Board, subset: str, model: str) -> str:
         over = f"mean over the {models} of the items that all of them share"
     return (
         f"{subset}, {over}; n = {rows['expected'].max()} items unless a cell says otherwise; "
-        f"protocol {text.protocol_words(board.provenance, model)}. Cells: {interval_words(board)}, then {text.RANKS}. "
+        f"protocol {text.protocol_words(board.provenance, model)}. Cells: {interval_words(board)}, "
+        f"then {text.RANKS}. "
         f"{coupling}"
         "Arrows: the better direction. Bold: best that is no control. "
         "Incomplete coverage is shown with its n and unranked. "
@@ -230,7 +302,9 @@ def interval_words(board: Board) -> str:
 
 
 def write_tables(board: Board, folder: Path) -> list[Path]:
-    """Write CSV, JSON, Markdown and LaTeX of every (subset, model), and its pairs as CSV; return the files."""
+    """Write CSV, JSON, Markdown and LaTeX of every (subset, model), and its pairs as CSV; return
+    the files.
+    """
     files = []
     for subset, model in board.scopes:
         stem = folder / text.slug(subset, model)
@@ -239,7 +313,15 @@ def write_tables(board: Board, folder: Path) -> list[Path]:
         page = {**facts, "sections": sections(board, subset, model)}
         paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("csv", "json", "md", "tex")]
         write_csv(paths[0], rows)
-        write_json(paths[1], {**facts, "flags": board.flags, "ties": ties(board, subset, model), "rows": plain(rows)})
+        write_json(
+            paths[1],
+            {
+                **facts,
+                "flags": board.flags,
+                "ties": ties(board, subset, model),
+                "rows": plain(rows),
+            },
+        )
         write_text(paths[2], render("table.md.j2", **page))
         write_text(paths[3], render("table.tex.j2", **page))
         paths.append(stem.with_name(f"{stem.name}--pairs.csv"))
@@ -258,7 +340,9 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 def plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Return rows as JSON values; missing is null, since JSON has no NaN."""
-    result: list[dict[str, Any]] = json.loads(rows.to_json(orient="records", double_precision=DIGITS))
+    result: list[dict[str, Any]] = json.loads(
+        rows.to_json(orient="records", double_precision=DIGITS)
+    )
     return result
 
 
@@ -274,7 +358,8 @@ def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
             "caption": caption(board, subset, model),
             "sections": sections(board, subset, model)[:1],
             "agreement": ", ".join(
-                f"{metric} {text.number(alpha)}" for metric, alpha in agreements(board, subset, model).items()
+                f"{metric} {text.number(alpha)}"
+                for metric, alpha in agreements(board, subset, model).items()
             ),
             "pictures": [p for p in pictures if p.stem.endswith(f"--{text.slug(subset, model)}")],
         }

@@ -18,7 +18,8 @@ from bench.board.text import COUPLING, FIDELITY, RANKS
 
 
 def print_board(board: Board, console: Console | None = None) -> None:
-    """Print the ranked values of every (subset, model), or all where none is ranked; then flags and the legend.
+    """Print the ranked values of every (subset, model), or all where none is ranked; then flags and
+    the legend.
 
     Intervals are shown where the terminal is wide enough for them.
     """
@@ -26,7 +27,9 @@ def print_board(board: Board, console: Console | None = None) -> None:
     full = True
     for subset, model in board.scopes:
         everything = sections(board, subset, model)
-        ranked = [s for s in everything if s.title.startswith("Ranked values") and "label" not in s.title]
+        ranked = [
+            s for s in everything if s.title.startswith("Ranked values") and "label" not in s.title
+        ]
         for section in ranked or everything:  # a board of values that are only reported shows those
             wide = build(section, f"{subset}, {model}", full=True)
             whole = fits(wide, console)
@@ -47,7 +50,10 @@ def print_board(board: Board, console: Console | None = None) -> None:
 
 def fits(table: Table, console: Console) -> bool:
     """Tell whether a table can be printed without cutting a cell."""
-    return console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width
+    return (
+        console.measure(table, options=console.options.update(width=10_000)).maximum
+        <= console.width
+    )
 
 
 def narrow(section: Section, title: str, console: Console) -> Iterator[Table]:
@@ -59,16 +65,22 @@ def narrow(section: Section, title: str, console: Console) -> Iterator[Table]:
     half = math.ceil(len(section.headers) / 2)
     for part in (slice(0, half), slice(half, None)):
         lines = [replace(line, cells=line.cells[part]) for line in section.lines]
-        yield from narrow(replace(section, headers=section.headers[part], lines=lines), title, console)
+        yield from narrow(
+            replace(section, headers=section.headers[part], lines=lines), title, console
+        )
 
 
 def build(section: Section, title: str, *, full: bool) -> Table:
-    """Lay out one section; `full` shows intervals and ranks, else headers break at their underscores to save width."""
+    """Lay out one section; `full` shows intervals and ranks, else headers break at their
+    underscores to save width.
+    """
     table = Table(title=title, title_justify="left", padding=(0, 1), box=box.SIMPLE_HEAD)
     table.add_column("method", no_wrap=True)
     table.add_column("F", no_wrap=True)
     for header in section.headers:
-        table.add_column(header if full else header.replace("_", "_\n"), justify="right", no_wrap=full)
+        table.add_column(
+            header if full else header.replace("_", "_\n"), justify="right", no_wrap=full
+        )
     for line in section.lines:
         cells = [show(cell, full=full) for cell in line.cells]
         table.add_row(Text(line.method), line.fidelity, *cells, style="dim" if line.control else "")

@@ -1,4 +1,6 @@
-"""How numbers, methods and directions are written, in one place for tables, plots and the terminal."""
+"""How numbers, methods and directions are written, in one place for tables, plots and the
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ LETTER = {"official": "o", "paper": "p", "reconstruction": "r", "external": "e",
 """A method's fidelity beside its name in a plot."""
 
 FIDELITY = (
-    "fidelity: off. = as in the authors' code; paper = as in the paper; recon. = parts had to be reconstructed by us; "
+    "fidelity: off. = as in the authors' code; paper = as in the paper; recon. = parts had to be "
+    "reconstructed by us; "
     "ext. = maps made elsewhere, read from files; ? = not stated; – = a control"
 )
 """What the short forms mean."""
@@ -42,23 +45,34 @@ INTERVAL = (
 """What a cell holds."""
 
 
-RANKS = "(rank), or (best-worst), the ranks that the images allow where some methods cannot be told apart"
+RANKS = (
+    "(rank), or (best-worst), the ranks that the images allow where some methods cannot be "
+    "told apart"
+)
 """What stands behind the numbers of a cell."""
 
 COUPLED = "‡"
 """Mark of a value that favours a method by its construction."""
 
-COUPLING = f"{COUPLED}: the value puts in place of pixels what the method itself compares with, which favours it."
+COUPLING = (
+    f"{COUPLED}: the value puts in place of pixels what the method itself compares with, "
+    "which favours it."
+)
 """What the mark means."""
 
 
 def protocol_words(provenance: Mapping[str, Any], model: str = OVERALL) -> str:
-    """Write the protocol of a table, and what of it was probed in another precision than float32 (and on what)."""
+    """Write the protocol of a table, and what of it was probed in another precision than float32
+    (and on what).
+    """
     lowered: dict[str, list[str]] = {}
     for name, verdict in sorted(provenance.get("precision", {}).items()):
         if verdict["metrics"] and model in (name, OVERALL):
             lowered.setdefault(", ".join(sorted(verdict["metrics"])), []).append(name)
-    where = {metrics: f" on {', '.join(names)}" if model == OVERALL else "" for metrics, names in lowered.items()}
+    where = {
+        metrics: f" on {', '.join(names)}" if model == OVERALL else ""
+        for metrics, names in lowered.items()
+    }
     words = "; ".join(f"{metrics} in bfloat16{on}" for metrics, on in where.items())
     return str(provenance["protocol"]["id"]) + (f" ({words})" if words else "")
 
@@ -121,7 +135,9 @@ def model_label(models: Mapping[str, Any], model: str) -> str:
 
 
 def plot_label(row: Mapping[str, Any]) -> str:
-    """Return a method's name with the letter of its fidelity, for a plot; controls have none and are grey."""
+    """Return a method's name with the letter of its fidelity, for a plot; controls have none and
+    are grey.
+    """
     letter = LETTER.get(str(row["fidelity"]), "")
     return f"{row['method']} ·{letter}" if letter else str(row["method"])
 

@@ -1,4 +1,6 @@
-"""What a table's order is worth, in words: runs that cannot be told apart, equal maps, and how many images it takes."""
+"""What a table's order is worth, in words: runs that cannot be told apart, equal maps, and how many
+images it takes.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +15,38 @@ from bench.board.text import number
 def ties(board: Board, subset: str, model: str) -> dict[str, dict[str, Any]]:
     """Return {ranked value: what its order is worth} of a table.
 
-    images: how many.  runs: [first, last] places that cannot be told apart, longest runs, best first.  same_maps: names
-    with one map.  first_two: the best two that are no controls, a and b, with effect (d_z), n_needed and apart; missing
-    where there are not two.
+    images: how many.  runs: [first, last] places that cannot be told apart, longest runs, best
+    first.  same_maps: names with one map.  first_two: the best two that are no controls, a and b,
+    with effect (d_z), n_needed and apart; missing where there are not two.
     """
     found = {key[2]: one for key, one in board.comparisons.items() if key[:2] == (subset, model)}
     controls = {name for name, facts in board.methods(subset, model).items() if facts["control"]}
-    return {metric: describe(one, controls) for metric, one in found.items() if len(one.methods) > 1}
+    return {
+        metric: describe(one, controls) for metric, one in found.items() if len(one.methods) > 1
+    }
 
 
 def describe(one: Comparison, controls: set[str]) -> dict[str, Any]:
     """Return the entry of one value."""
     names = {
-        place: [m for m, first in zip(one.methods, one.first, strict=True) if first == place] for place in one.first
+        place: [m for m, first in zip(one.methods, one.first, strict=True) if first == place]
+        for place in one.first
     }
-    known = {"methods": len(one.methods), "images": one.images, "images_to_separate": one.images_to_separate}
+    known = {
+        "methods": len(one.methods),
+        "images": one.images,
+        "images_to_separate": one.images_to_separate,
+    }
     found: dict[str, Any] = {
         **known,
         "runs": [list(run) for run in one.runs],
         "same_maps": [group for group in names.values() if len(group) > 1],
     }
-    rest = [place for place in one.order if one.methods[place] not in controls and one.first[place] == place]
+    rest = [
+        place
+        for place in one.order
+        if one.methods[place] not in controls and one.first[place] == place
+    ]
     if len(rest) > 1:
         a, b = rest[:2]
         test = one.tests.loc[one.place[a, b]]
@@ -55,7 +68,8 @@ def finite(value: float) -> float | None:
 def sentence(metric: str, facts: dict[str, Any]) -> str:
     """Return what a reader must know of one value's order.
 
-    >>> sentence("deletion", {"methods": 4, "images": 200, "images_to_separate": 8, "runs": [[1, 3]], "same_maps": []})
+    >>> facts = {"methods": 4, "images": 200, "images_to_separate": 8}
+    >>> sentence("deletion", {**facts, "runs": [[1, 3]], "same_maps": []})
     'deletion: 1-3 cannot be told apart at n=200.'
     """
     runs, n = facts["runs"], facts["images"]
@@ -66,7 +80,11 @@ def sentence(metric: str, facts: dict[str, Any]) -> str:
     else:
         maps = facts["methods"] - sum(len(group) - 1 for group in facts["same_maps"])
         what = "places" if maps == facts["methods"] else "different maps"
-        text = f"{metric}: all {maps} {what} can be told apart at n={n}" if maps > 1 else f"{metric}: one map, n={n}"
+        text = (
+            f"{metric}: all {maps} {what} can be told apart at n={n}"
+            if maps > 1
+            else f"{metric}: one map, n={n}"
+        )
     parts = [text, *(f"{' = '.join(group)}: the same map" for group in facts["same_maps"])]
     if "first_two" in facts:
         parts.append(needed(facts["first_two"]))
@@ -83,7 +101,9 @@ def needed(pair: dict[str, Any]) -> str:
     size = "" if pair["effect"] is None else f" (d_z {number(pair['effect'])})"
     if pair["n_needed"] is None:
         return f"{who}: no n would{size}" if pair["effect"] == 0 else f"{who}: unknown at this n"
-    return f"{who}: {pair['n_needed']:,.0f}{size}" + (", and they are told apart here" if pair["apart"] else "")
+    return f"{who}: {pair['n_needed']:,.0f}{size}" + (
+        ", and they are told apart here" if pair["apart"] else ""
+    )
 
 
 def tie_notes(board: Board, subset: str, model: str, metrics: list[str]) -> list[str]:

@@ -1,10 +1,10 @@
 """Fine-tuned models beside their originals: paired differences on the same images.
 
-A model whose card names a parent that stands on the board too is compared with it, method by method, and its plain map
-with the original's map after a search for a threshold (`tft(METHOD)`), which activation fine-tuning wants to save. Each
-difference is tuned - original on the items that both scored, with its bootstrap interval over images; means also have
-Wilcoxon's signed-rank test with Holm's correction over the rows of a value. Faithfulness explains each model's own
-prediction.
+A model whose card names a parent that stands on the board too is compared with it, method by
+method, and its plain map with the original's map after a search for a threshold (`tft(METHOD)`),
+which activation fine-tuning wants to save. Each difference is tuned - original on the items that
+both scored, with its bootstrap interval over images; means also have Wilcoxon's signed-rank test
+with Holm's correction over the rows of a value. Faithfulness explains each model's own prediction.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ TOP1 = "top1"
 """Accuracy on the board's own images, a row of its own without a method."""
 
 SHOWN = ("tft_gain", "api", "apd", "ir", "dr")
-"""Values that are not ranked and that fine-tuning is judged by; shown for readers beside the ranked ones."""
+"""Values that are not ranked and that fine-tuning is judged by; shown for readers beside the ranked
+ones.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,21 +51,31 @@ def find_pairs(board: Board) -> list[Pair]:
     for subset, rows in board.records.frame.groupby("subset", sort=True):
         models = set(rows["model"])
         parents = {m: str(facts[m].get("parent") or "") for m in sorted(models)}
-        found += [Pair(str(subset), model, parent) for model, parent in parents.items() if parent in models]
+        found += [
+            Pair(str(subset), model, parent)
+            for model, parent in parents.items()
+            if parent in models
+        ]
     return found
 
 
 def tuned_table(board: Board) -> pd.DataFrame:
-    """Return every difference between a fine-tuned model and its original, one row per method and value."""
+    """Return every difference between a fine-tuned model and its original, one row per method and
+    value.
+    """
     tables = [table for pair in find_pairs(board) for table in _tables(board, pair)]
-    return pd.concat(tables, ignore_index=True)[COLUMNS] if tables else pd.DataFrame(columns=COLUMNS)
+    return (
+        pd.concat(tables, ignore_index=True)[COLUMNS] if tables else pd.DataFrame(columns=COLUMNS)
+    )
 
 
 def _tables(board: Board, pair: Pair) -> Iterator[pd.DataFrame]:
     facts = {"subset": pair.subset, "model": pair.model, "parent": pair.parent}
     yield _accuracy(board, pair).assign(**facts)
     wanted = [
-        m for m in board.measures[pair.subset] if m.reduce != "curve" and {pair.model, pair.parent} <= {*m.models}
+        m
+        for m in board.measures[pair.subset]
+        if m.reduce != "curve" and {pair.model, pair.parent} <= {*m.models}
     ]
     wanted.sort(key=lambda m: (not m.facts["ranked"], FAMILIES.get(m.facts["family"], 9), m.name))
     for measure in wanted:
@@ -78,15 +90,22 @@ def _differences(board: Board, measure: Measure, pair: Pair) -> pd.DataFrame:
     own, other = _compared(cells)
     if not len(cells.items) or not len(own):
         return pd.DataFrame(columns=COLUMNS)
-    before, after = (sample(measure, _of(cells, row), board.resamples, board.seed) for row in (0, 1))
-    gap = Sampled(after.point[own] - before.point[other], after.replicates[:, own] - before.replicates[:, other])
+    before, after = (
+        sample(measure, _of(cells, row), board.resamples, board.seed) for row in (0, 1)
+    )
+    gap = Sampled(
+        after.point[own] - before.point[other],
+        after.replicates[:, own] - before.replicates[:, other],
+    )
     low, high = gap.interval()
     names = np.array(cells.methods, dtype=object)
     p = np.full(len(own), np.nan)
     if measure.reduce == "mean":
         values, both = cells.scalars(), cells.scored[:, own]
         gaps = values[1][:, own] - values[0][:, other]
-        p = np.array([signed_rank(gaps[rows, n], cells.images[rows]) for n, rows in enumerate(both.T)])
+        p = np.array(
+            [signed_rank(gaps[rows, n], cells.images[rows]) for n, rows in enumerate(both.T)]
+        )
     facts = {
         "metric": measure.name,
         "better": measure.facts["better"],
@@ -101,29 +120,48 @@ def _differences(board: Board, measure: Measure, pair: Pair) -> pd.DataFrame:
         "high": high,
     }
     adjusted = p if np.isnan(p).all() else holm(p)
-    return pd.DataFrame({"method": names[own], "against": names[other], **facts, **numbers, "p": p, "p_holm": adjusted})
+    return pd.DataFrame(
+        {
+            "method": names[own],
+            "against": names[other],
+            **facts,
+            **numbers,
+            "p": p,
+            "p_holm": adjusted,
+        }
+    )
 
 
 def _compared(cells: Cube) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return (tuned, original) numbers of the methods to compare: each with itself, then with its own search."""
+    """Return (tuned, original) numbers of the methods to compare: each with itself, then with its
+    own search.
+    """
     place = {name: n for n, name in enumerate(cells.methods)}
     pairs = [(n, n) for n in place.values()]
     pairs += [(n, place[f"tft({name})"]) for name, n in place.items() if f"tft({name})" in place]
-    kept = [(a, b) for a, b in pairs if cells.scored[:, a].any() and (cells.scored[:, a] == cells.scored[:, b]).all()]
+    kept = [
+        (a, b)
+        for a, b in pairs
+        if cells.scored[:, a].any() and (cells.scored[:, a] == cells.scored[:, b]).all()
+    ]
     own, other = np.array(kept, dtype=np.int64).reshape(-1, 2).T
     return own, other
 
 
 def _of(cells: Cube, row: int) -> Cube:
     """Return one model of a cube of two, on the cells that both scored."""
-    return Cube(cells.methods, cells.items, cells.images, cells.values[[row]], cells.present, cells.scored)
+    return Cube(
+        cells.methods, cells.items, cells.images, cells.values[[row]], cells.present, cells.scored
+    )
 
 
 def _accuracy(board: Board, pair: Pair) -> pd.DataFrame:
     """Return the row of top-1 on the scored images, in [0,1]."""
     rows = board.records.frame
     rows = rows[
-        (rows["subset"] == pair.subset) & (rows["part"] == "eval") & rows["model"].isin([pair.model, pair.parent])
+        (rows["subset"] == pair.subset)
+        & (rows["part"] == "eval")
+        & rows["model"].isin([pair.model, pair.parent])
     ]
     right = rows.drop_duplicates(["model", "item"]).pivot_table(
         index=["item", "image"], columns="model", values="correct", aggfunc="first"
@@ -143,11 +181,23 @@ def _accuracy(board: Board, pair: Pair) -> pd.DataFrame:
         "ranked": False,
         "n": len(right),
     }
-    row |= {"before": before, "after": after, "difference": drawn.point[0], "low": low[0], "high": high[0]}
+    row |= {
+        "before": before,
+        "after": after,
+        "difference": drawn.point[0],
+        "low": low[0],
+        "high": high[0],
+    }
     return pd.DataFrame([row | {"p": signed_rank(gap, images), "p_holm": np.nan}])
 
 
 def shown_values(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return (name, better direction) of what readers see of one pair: ranked values, and those of `SHOWN`."""
-    rows = table[(table["ranked"] & ~table["metric"].str.endswith(CORRECT)) | table["metric"].isin(SHOWN)]
-    return list(rows.drop_duplicates("metric")[["metric", "better"]].itertuples(index=False, name=None))
+    """Return (name, better direction) of what readers see of one pair: ranked values, and those of
+    `SHOWN`.
+    """
+    rows = table[
+        (table["ranked"] & ~table["metric"].str.endswith(CORRECT)) | table["metric"].isin(SHOWN)
+    ]
+    return list(
+        rows.drop_duplicates("metric")[["metric", "better"]].itertuples(index=False, name=None)
+    )

@@ -46,7 +46,8 @@ COMMANDS = (
 
 app = typer.Typer(
     name="cambench",
-    help="The benchmark for image attribution: methods and models in, leaderboards with intervals out.",
+    help="The benchmark for image attribution: methods and models in, leaderboards with intervals "
+    "out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",

@@ -12,12 +12,17 @@ from bench.cli.output import say
 from bench.cli.registration import command
 
 
-@command(panel=JUDGE, epilog="**Example**  \n`cambench baseline runs/scenes-val --out baseline.parquet`")
+@command(
+    panel=JUDGE, epilog="**Example**  \n`cambench baseline runs/scenes-val --out baseline.parquet`"
+)
 def baseline(
     folder: RunArgument,
     out: Annotated[Path, typer.Option(help="Baseline file to write (parquet).")],
     values: Annotated[
-        str, typer.Option("--metrics", help="Values to keep: names, ranked, all, wildcards; -NAME leaves out.")
+        str,
+        typer.Option(
+            "--metrics", help="Values to keep: names, ranked, all, wildcards; -NAME leaves out."
+        ),
     ] = "ranked",
 ) -> None:
     """Keep a run's values in one small file, for `cambench check` to judge later runs by."""

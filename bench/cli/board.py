@@ -19,7 +19,8 @@ def board(
         Path | None, typer.Option(help="Write a board to commit: one records file, tables, plots.")
     ] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="The protocol that the run must be of; any other is an error.")
+        str | None,
+        typer.Option(help="The protocol that the run must be of; any other is an error."),
     ] = None,
 ) -> None:
     """Rebuild every table and plot from the records of a run; no images or models are needed."""

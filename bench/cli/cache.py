@@ -23,7 +23,9 @@ EPILOG = """**Examples**
 
 
 @command(panel=HOUSE, epilog=EPILOG)
-def cache(clear: Annotated[bool, typer.Option("--clear", help="Drop every entry.")] = False) -> None:
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Drop every entry.")] = False,
+) -> None:
     """Show the decoded images that are kept between runs, or drop them.
 
     They are kept as the models see them, found by the image's content and its preprocessing, so
@@ -36,8 +38,12 @@ def cache(clear: Annotated[bool, typer.Option("--clear", help="Drop every entry.
     kept = FrameCache(decoded_folder(), bound)
     if clear:
         dropped = kept.clear()
-        say(f"Dropped {dropped.entries:,} images, {format_bytes(dropped.size)}, from {kept.folder}.")
+        say(
+            f"Dropped {dropped.entries:,} images, {format_bytes(dropped.size)}, from {kept.folder}."
+        )
         return
     usage = kept.usage()
-    allowed = f"of at most {format_bytes(bound)}" if bound else f"and turned off ({BOUND_VARIABLE} is 0)"
+    allowed = (
+        f"of at most {format_bytes(bound)}" if bound else f"and turned off ({BOUND_VARIABLE} is 0)"
+    )
     say(f"{kept.folder}: {usage.entries:,} decoded images, {format_bytes(usage.size)} {allowed}.")

@@ -43,7 +43,11 @@ class Catalogue:
 
 def describe(facts: Facts) -> Iterator[str]:
     """Yield the lines that show one entry in full: its name, its facts, and its docstring."""
-    rest = {key: value for key, value in facts.items() if key not in ("name", "about") and value not in ("", (), {})}
+    rest = {
+        key: value
+        for key, value in facts.items()
+        if key not in ("name", "about") and value not in ("", (), {})
+    }
     yield facts["name"]
     width = max(map(len, rest))
     for key, value in rest.items():
@@ -78,8 +82,13 @@ def write_value_facts(facts: Mapping[str, Any]) -> str:
     better = "no direction" if facts["better"] == "none" else f"{facts['better']} is better"
     low, high = ("open" if facts[end] is None else f"{facts[end]:g}" for end in ("lower", "upper"))
     ranked = "ranked" if facts["ranked"] else "not ranked"
-    reduced = f"{facts['reduce']} over images" if facts["reduce"] in ("mean", "std") else facts["reduce"]
-    return f"{facts['title']}: {better}, {ranked}, {low} to {high}, {reduced}; on boards {facts['board']}"
+    reduced = (
+        f"{facts['reduce']} over images" if facts["reduce"] in ("mean", "std") else facts["reduce"]
+    )
+    return (
+        f"{facts['title']}: {better}, {ranked}, {low} to {high}, {reduced}; on boards "
+        f"{facts['board']}"
+    )
 
 
 def read_docstring(function: Any) -> str:
@@ -103,14 +112,21 @@ def name_lists(registry: Registry[Any], name: str) -> list[str]:
 def method_facts(name: str) -> Facts:
     """Return everything about a method."""
     method = METHODS.get(name)
-    work = {"forwards": method.forwards, "backwards": method.backwards, "head replays": method.heads}
+    work = {
+        "forwards": method.forwards,
+        "backwards": method.backwards,
+        "head replays": method.heads,
+    }
     return {
         "name": method.name,
         **method.facts(),
         "groups": [*method.groups, *name_lists(METHODS, method.name)],
         "wraps": method.inner.name if method.inner else "",
         "needs": list(method.needs),
-        "per_image": {kind: "as the model and the parameters say" if callable(n) else n for kind, n in work.items()},
+        "per_image": {
+            kind: "as the model and the parameters say" if callable(n) else n
+            for kind, n in work.items()
+        },
         "shares": "as the model and the parameters say"
         if callable(method.parts)
         else [part.name for part in method.parts],
@@ -122,7 +138,9 @@ def method_facts(name: str) -> Facts:
 def method_row(name: str) -> tuple[str, ...]:
     """Return a method's cells; without its id, which would read the method's source."""
     method = METHODS.get(name)
-    parameters = ",".join(f"{key}={write_value(value)}" for key, value in method.all_parameters.items())
+    parameters = ",".join(
+        f"{key}={write_value(value)}" for key, value in method.all_parameters.items()
+    )
     groups = " ".join([*method.groups[1:], *name_lists(METHODS, name)])
     source = method.citation or first_line(read_docstring(method.function))
     return method.name, method.fidelity, method.group, groups, parameters, source
@@ -171,7 +189,14 @@ def metric_row(name: str) -> tuple[str, ...]:
         for value in facts["values"].values()
     ]
     needs = " ".join(facts["needs"])
-    return facts["name"], facts["family"], facts["groups"][1], " ".join(values), needs, first_line(facts["about"])
+    return (
+        facts["name"],
+        facts["family"],
+        facts["groups"][1],
+        " ".join(values),
+        needs,
+        first_line(facts["about"]),
+    )
 
 
 # --- models
@@ -187,8 +212,18 @@ def model_facts(name: str) -> Facts:
     if name not in MODELS:
         model = load_model(name)
         size = sum(parameter.numel() for parameter in model.net.parameters())
-        built = {"layer": model.layer, "size": model.size, "parameters": size, "classes": model.num_classes}
-        return {"name": model.name, "groups": [], **{k: v for k, v in model.card.items() if k != "weights"}, **built}
+        built = {
+            "layer": model.layer,
+            "size": model.size,
+            "parameters": size,
+            "classes": model.num_classes,
+        }
+        return {
+            "name": model.name,
+            "groups": [],
+            **{k: v for k, v in model.card.items() if k != "weights"},
+            **built,
+        }
     entry = MODELS.get(name)
     card = read_card(Path(entry.card))[entry.name] if entry.card else {}
     groups = [*entry.groups, *name_lists(MODELS, name)]
@@ -214,7 +249,12 @@ def subset_facts(name: str) -> Facts:
     if not file.is_file():
         return {"name": entry.name, "title": "registered", "groups": list(entry.groups)}
     manifest = Manifest.read(file)
-    return {**dataclasses.asdict(manifest), "name": entry.name, "id": manifest.id, "groups": list(entry.groups)}
+    return {
+        **dataclasses.asdict(manifest),
+        "name": entry.name,
+        "id": manifest.id,
+        "groups": list(entry.groups),
+    }
 
 
 def subset_row(name: str) -> tuple[str, ...]:
@@ -241,7 +281,12 @@ def protocol_facts(name: str) -> Facts:
     """Return everything about a protocol: `changes` is what differs from cambench-1."""
     protocol = get_protocol(name)
     fields = {key: value for key, value in dataclasses.asdict(protocol).items() if key != "name"}
-    return {"name": protocol.name, "id": protocol.id, "changes": protocol.changes(), "fields": fields}
+    return {
+        "name": protocol.name,
+        "id": protocol.id,
+        "changes": protocol.changes(),
+        "fields": fields,
+    }
 
 
 def protocol_row(name: str) -> tuple[str, ...]:
@@ -252,7 +297,10 @@ def protocol_row(name: str) -> tuple[str, ...]:
 
 CATALOGUES = {
     "methods": Catalogue(
-        ("name", "fidelity", "group", "groups", "parameters", "source"), METHODS.select, method_facts, method_row
+        ("name", "fidelity", "group", "groups", "parameters", "source"),
+        METHODS.select,
+        method_facts,
+        method_row,
     ),
     "metrics": Catalogue(
         ("name", "family", "group", "values (↓ ↑ better, * ranked)", "needs", "what it is"),
@@ -270,7 +318,9 @@ CATALOGUES = {
             "Also FILE.json#NAME, an entry of a card file: library, arch, weights file, mean, std.",
         ),
     ),
-    "subsets": Catalogue(("name", "what it is", "licence"), SUBSETS.select, subset_facts, subset_row),
+    "subsets": Catalogue(
+        ("name", "what it is", "licence"), SUBSETS.select, subset_facts, subset_row
+    ),
     "protocols": Catalogue(
         ("name", "id", "fields; of the others what differs from cambench-1"),
         select_protocols,

@@ -44,13 +44,15 @@ class JudgedOptions:
     models: Annotated[
         str,
         typer.Option(
-            help="The baseline's models to judge: names, wildcards; -NAME leaves out.", rich_help_panel=JUDGED
+            help="The baseline's models to judge: names, wildcards; -NAME leaves out.",
+            rich_help_panel=JUDGED,
         ),
     ] = "*"
     methods: Annotated[
         str,
         typer.Option(
-            help="The baseline's methods to judge: names, wildcards; -NAME leaves out.", rich_help_panel=JUDGED
+            help="The baseline's methods to judge: names, wildcards; -NAME leaves out.",
+            rich_help_panel=JUDGED,
         ),
     ] = "*"
     stands_for: Annotated[
@@ -70,18 +72,28 @@ class RuleOptions:
 
     margin: Annotated[
         float,
-        typer.Option(help="Share of the baseline's distance from random that may be lost.", rich_help_panel=RULES),
+        typer.Option(
+            help="Share of the baseline's distance from random that may be lost.",
+            rich_help_panel=RULES,
+        ),
     ] = 0.05
     alpha: Annotated[
-        float, typer.Option(help="Chance of any false regression, over all cells.", rich_help_panel=RULES)
+        float,
+        typer.Option(help="Chance of any false regression, over all cells.", rich_help_panel=RULES),
     ] = 0.01
     miss: Annotated[
         float,
-        typer.Option(help="Probability of missing a regression exactly at the margin.", rich_help_panel=RULES),
+        typer.Option(
+            help="Probability of missing a regression exactly at the margin.", rich_help_panel=RULES
+        ),
     ] = 0.05
     other_seed: Annotated[
         bool,
-        typer.Option("--other-seed", help="Let the run have another seed than the baseline.", rich_help_panel=RULES),
+        typer.Option(
+            "--other-seed",
+            help="Let the run have another seed than the baseline.",
+            rich_help_panel=RULES,
+        ),
     ] = False
 
 
@@ -89,12 +101,18 @@ class RuleOptions:
 class ReportOptions:
     """Where the verdicts go beside the terminal."""
 
-    junit: Annotated[Path | None, typer.Option(help="JUnit XML to write.", rich_help_panel=OUTPUT)] = None
+    junit: Annotated[
+        Path | None, typer.Option(help="JUnit XML to write.", rich_help_panel=OUTPUT)
+    ] = None
     summary: Annotated[
-        Path | None, typer.Option(help="Markdown file to append a summary to.", rich_help_panel=OUTPUT)
+        Path | None,
+        typer.Option(help="Markdown file to append a summary to.", rich_help_panel=OUTPUT),
     ] = None
     everything: Annotated[
-        bool, typer.Option("--all", help="Show the cells that are the same, too.", rich_help_panel=OUTPUT)
+        bool,
+        typer.Option(
+            "--all", help="Show the cells that are the same, too.", rich_help_panel=OUTPUT
+        ),
     ] = False
 
 
@@ -103,7 +121,10 @@ def check(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run to judge.")],
     against: Annotated[
         Path,
-        typer.Option(help="File of `cambench baseline`, or a committed board's folder.", rich_help_panel=JUDGED),
+        typer.Option(
+            help="File of `cambench baseline`, or a committed board's folder.",
+            rich_help_panel=JUDGED,
+        ),
     ],
     judged: JudgedOptions,
     strictness: RuleOptions,
@@ -137,5 +158,7 @@ def read_pairs(given: list[str] | None) -> dict[str, str]:
     pairs = [pair.partition("=") for pair in given or []]
     for new, sign, old in pairs:
         if not (new and sign and old):
-            raise BenchError(f"--as is {new + sign + old!r}; write NEW=OLD, the run's model and the baseline's.")
+            raise BenchError(
+                f"--as is {new + sign + old!r}; write NEW=OLD, the run's model and the baseline's."
+            )
     return {new: old for new, _, old in pairs}

@@ -17,6 +17,13 @@ def check_models(pattern: str, out: Path | None, limit: float) -> None:
     with stoppable(f"Stopped{kept}."), show_steps(errors) as report:
         for row in run(names, out, limit, lambda done, total, what: report(what, done, total)):
             rows.append(row)
-            facts = (row.parameters + "M", row.size + "px", row.layer, row.grid, row.in_place, row.seconds + "s")
+            facts = (
+                row.parameters + "M",
+                row.size + "px",
+                row.layer,
+                row.grid,
+                row.in_place,
+                row.seconds + "s",
+            )
             say(f"{row.name}: {row.reason or ' '.join(facts)}")
     say(summary(rows))

@@ -24,22 +24,33 @@ EPILOG = """**Examples**
 
 @command(panel=TRAIN, epilog=EPILOG)
 def edit(
-    model: Annotated[str, typer.Option(help="Model with an attention branch: bundled name or card file.")],
+    model: Annotated[
+        str, typer.Option(help="Model with an attention branch: bundled name or card file.")
+    ],
     subset: SubsetOption,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the maps [default: runs/attention-maps/MODEL--SUBSET].")
+        Path | None,
+        typer.Option(help="Folder for the maps [default: runs/attention-maps/MODEL--SUBSET]."),
     ] = None,
-    port: Annotated[int, typer.Option(help="Port on this machine; 0: any that is free.", min=0, max=65535)] = 8765,
-    limit: Annotated[int, typer.Option(help="Images of the subset to look at; 0 for all.", min=0)] = 0,
+    port: Annotated[
+        int, typer.Option(help="Port on this machine; 0: any that is free.", min=0, max=65535)
+    ] = 8765,
+    limit: Annotated[
+        int, typer.Option(help="Images of the subset to look at; 0 for all.", min=0)
+    ] = 0,
     everything: Annotated[
-        bool, typer.Option("--all", help="Edit every image, not only those right in class and wrong in place.")
+        bool,
+        typer.Option(
+            "--all", help="Edit every image, not only those right in class and wrong in place."
+        ),
     ] = False,
     browser: Annotated[bool, typer.Option(help="Open the page, where there is a screen.")] = True,
     device: DeviceOption = "cpu",
     plugin: PluginOption = None,
     data_root: DataRootOption = None,
 ) -> None:
-    """Draw attention maps by hand: a page on this machine, where each saved map is a file that training reads.
+    """Draw attention maps by hand: a page on this machine, where each saved map is a file that
+    training reads.
 
     The queue holds the images that are right in class and wrong in place. Started again, it goes
     on at the first image
@@ -53,12 +64,20 @@ def edit(
     check_device(device)
     loaded = bench.load_model(model).to(device)
     images = bench.load_subset(subset, limit=limit or None, data_root=data_root)
-    folder = out or Path("runs") / "attention-maps" / file_name(f"{loaded.name}--{images.name}", "-")
+    folder = out or Path("runs") / "attention-maps" / file_name(
+        f"{loaded.name}--{images.name}", "-"
+    )
     with stoppable("Stopped before the page was open."), listen(port) as listening:
         with show_images(f"{images.name} under {loaded.name}", errors) as report:
             session = Session(loaded, images, folder, everything, report)
         with session:
-            say(f"{len(session)} images to edit, of {len(session.seen)} looked at; maps are saved in {folder}.")
-            say(f"Open {address_of(listening)} in a browser of this machine; Ctrl-C ends the editor.")
+            say(
+                f"{len(session)} images to edit, of {len(session.seen)} looked at; maps are saved "
+                f"in {folder}."
+            )
+            say(
+                f"Open {address_of(listening)} in a browser of this machine; Ctrl-C ends the "
+                "editor."
+            )
             serve(session, listening, browser)
     say(f"Closed; the maps are in {folder}.")

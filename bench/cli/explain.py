@@ -18,17 +18,30 @@ from bench.errors import BenchError, NotApplicable
 if TYPE_CHECKING:
     from bench.models import Explainee
 
-EPILOG = "**Example**  \n`cambench explain dog.jpg --model resnet50.a1_in1k --weights pretrained --methods 'cam/*'`"
+EPILOG = (
+    "**Example**  \n`cambench explain dog.jpg --model resnet50.a1_in1k --weights pretrained "
+    "--methods 'cam/*'`"
+)
 
 
 @command(panel=LOOK, epilog=EPILOG)
 def explain(
     image: Annotated[Path, typer.Argument(help="Image file.")],
-    model: Annotated[str, typer.Option(help="Model name, timm name or card file.")] = "resnet-scenes",
-    methods: Annotated[str, typer.Option(help="Names, groups, wildcards.")] = "grad_cam,layer_cam,score_cam",
-    target: Annotated[int | None, typer.Option(help="Class to explain [default: the predicted one].")] = None,
-    out: Annotated[Path | None, typer.Option(help="Picture to write [default: IMAGE.explained.png].")] = None,
-    layer: Annotated[str | None, typer.Option(help="Layer to explain [default: the last with a grid].")] = None,
+    model: Annotated[
+        str, typer.Option(help="Model name, timm name or card file.")
+    ] = "resnet-scenes",
+    methods: Annotated[
+        str, typer.Option(help="Names, groups, wildcards.")
+    ] = "grad_cam,layer_cam,score_cam",
+    target: Annotated[
+        int | None, typer.Option(help="Class to explain [default: the predicted one].")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Picture to write [default: IMAGE.explained.png].")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Layer to explain [default: the last with a grid].")
+    ] = None,
     weights: Annotated[str | None, typer.Option(help="Weights file, or 'pretrained'.")] = None,
     plugin: PluginOption = None,
 ) -> None:
@@ -43,9 +56,13 @@ def explain(
     names, maps = METHODS.select(methods), {}
     for name in names:
         with say_not_applicable():
-            maps[name] = bench.explain(chosen, images, None if target is None else [target], name)[0]
+            maps[name] = bench.explain(chosen, images, None if target is None else [target], name)[
+                0
+            ]
     if not maps:
-        raise BenchError("None of the methods fits this model and image; see `cambench list methods`.")
+        raise BenchError(
+            "None of the methods fits this model and image; see `cambench list methods`."
+        )
     path = out or image.with_name(f"{image.stem}.explained.png")
     shown = target if target is not None else predict_class(chosen, images)
     draw_overlays(chosen.denormalise(images)[0], maps, f"{chosen.name}, class {shown}", path)

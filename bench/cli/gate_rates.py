@@ -14,13 +14,17 @@ from bench.cli.registration import command
 @command(hidden=True)
 def gate_rates(
     out: Annotated[Path, typer.Option(help="Folder for error-rates.md and error-rates.csv.")],
-    work: Annotated[Path, typer.Option(help="Folder for the runs; goes on where it stopped.")] = Path(
-        "runs/gate-rates"
-    ),
-    limit: Annotated[int | None, typer.Option(help="Images of each run [default: the tier's].", min=20)] = None,
+    work: Annotated[
+        Path, typer.Option(help="Folder for the runs; goes on where it stopped.")
+    ] = Path("runs/gate-rates"),
+    limit: Annotated[
+        int | None, typer.Option(help="Images of each run [default: the tier's].", min=20)
+    ] = None,
     resamples: Annotated[int, typer.Option(help="Resamples of each null.", min=1)] = 2000,
 ) -> None:
-    """Measure the gate's error rates: resampled nulls, healthy re-runs, planted defects. About an hour on two cores."""
+    """Measure the gate's error rates: resampled nulls, healthy re-runs, planted defects. About an
+    hour on two cores.
+    """
     from bench.gate.rates import Study, measure, write_rates
     from bench.progress import show_steps
 

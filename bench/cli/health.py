@@ -29,17 +29,24 @@ EPILOG = """**Examples**
 def health(
     folder: RunArgument,
     limit: Annotated[
-        int, typer.Option(help="Images of the sample for new forwards; 0 for all of the run.", min=0)
+        int,
+        typer.Option(help="Images of the sample for new forwards; 0 for all of the run.", min=0),
     ] = 12,
     methods: Annotated[
-        str | None, typer.Option(help="Methods of the sample [default: eight quick ones of the run, and random].")
+        str | None,
+        typer.Option(
+            help="Methods of the sample [default: eight quick ones of the run, and random]."
+        ),
     ] = None,
-    stored: Annotated[bool, typer.Option("--stored", help="Check stored records only: no image, no model.")] = False,
+    stored: Annotated[
+        bool, typer.Option("--stored", help="Check stored records only: no image, no model.")
+    ] = False,
     data_root: DataRootOption = None,
     device: DeviceOption = "cpu",
     plugin: PluginOption = None,
 ) -> None:
-    """Check the metrics themselves: does each one tell apart what is known to differ, on each model?
+    """Check the metrics themselves: does each one tell apart what is known to differ, on each
+    model?
 
     Writes RUN/health.json, from which boards mark the metrics that fail, and RUN/health/. Started
     again, it goes on.
@@ -50,9 +57,19 @@ def health(
     from bench.progress import show_steps
 
     chosen = None if methods is None else METHODS.select(methods)
-    what = "stored records only" if stored else f"{limit or 'all'} images per model, planted nets and other choices"
-    say(f"{folder}: metric health from {what}. The report goes to {folder / 'health' / 'health.md'}.")
-    words = f"Stopped; finished parts are kept in {folder / 'health'}. Start the same command again to go on."
+    what = (
+        "stored records only"
+        if stored
+        else f"{limit or 'all'} images per model, planted nets and other choices"
+    )
+    say(
+        f"{folder}: metric health from {what}. The report goes to "
+        f"{folder / 'health' / 'health.md'}."
+    )
+    words = (
+        f"Stopped; finished parts are kept in {folder / 'health'}. Start the same command "
+        "again to go on."
+    )
     with stoppable(words), show_steps(errors) as report:
         found = examine(
             folder,
@@ -74,8 +91,14 @@ def print_failures(found: Health) -> None:
         say(f"! {note}", style="yellow")
     judged = [v for v in found.verdicts if v.passes is not None]
     if not judged:
-        raise BenchError("No metric of this run could be judged; add oracle, random and center_gaussian to the run.")
+        raise BenchError(
+            "No metric of this run could be judged; add oracle, random and center_gaussian to the "
+            "run."
+        )
     for verdict in found.failing():
         kind = "" if verdict.ranked else " (reported, not ranked)"
-        say(f"fail: {verdict.subset}, {verdict.model}: {verdict.metric}{kind} {'; '.join(verdict.reasons[:2])}")
+        say(
+            f"fail: {verdict.subset}, {verdict.model}: {verdict.metric}{kind} "
+            f"{'; '.join(verdict.reasons[:2])}"
+        )
     say(f"{sum(v.passes is True for v in judged)} of {len(judged)} metrics pass, over all models.")

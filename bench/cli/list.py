@@ -52,16 +52,24 @@ def list_entries(
     pattern: Annotated[
         str | None,
         typer.Argument(
-            help="Names, groups, wildcards; one name shows everything about it. With --check: timm names and wildcards "
+            help="Names, groups, wildcards; one name shows everything about it. With --check: timm "
+            "names and wildcards "
             "[default: all]."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Build timm architectures, explain noise, check layer and grid.")
+        bool,
+        typer.Option(
+            "--check", help="Build timm architectures, explain noise, check layer and grid."
+        ),
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="With --check: CSV to write; its rows are not done again.")] = None,
-    limit: Annotated[float, typer.Option(help="With --check: most parameters, in millions.", min=0)] = 500,
+    out: Annotated[
+        Path | None, typer.Option(help="With --check: CSV to write; its rows are not done again.")
+    ] = None,
+    limit: Annotated[
+        float, typer.Option(help="With --check: most parameters, in millions.", min=0)
+    ] = 500,
     plugin: PluginOption = None,
 ) -> None:
     """List what a run can be made of: one entry per line, its name first."""
@@ -86,7 +94,9 @@ def show_entries(what: Listing, pattern: str | None, *, as_json: bool) -> None:
     names = catalogue.select(pattern or "all")
     named = pattern is not None and not set(pattern) & set("*?,")
     if as_json:
-        typer.echo(json.dumps([catalogue.facts(name) for name in names], indent=2, ensure_ascii=False))
+        typer.echo(
+            json.dumps([catalogue.facts(name) for name in names], indent=2, ensure_ascii=False)
+        )
     elif named and len(names) == 1:
         for line in describe(catalogue.facts(names[0])):
             say(line)
@@ -109,5 +119,7 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     # One long cell would push all later columns away.
     widths = [min(max(map(len, column)), WIDEST) for column in zip(*shown, strict=True)]
     for number, row in enumerate(shown):
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        line = "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
         say(line, style="bold" if console.is_terminal and number == 0 else None)

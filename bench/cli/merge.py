@@ -25,9 +25,12 @@ EPILOG = """**Examples**
 @command(panel=BENCHMARK, epilog=EPILOG)
 def merge(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
-    out: Annotated[Path, typer.Option(help="Folder of the merged run; a merge that is there already grows.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the merged run; a merge that is there already grows.")
+    ],
 ) -> None:
-    """Merge runs into one, and make its board: shards of one run, or runs of other models, methods or metrics.
+    """Merge runs into one, and make its board: shards of one run, or runs of other models, methods
+    or metrics.
 
     They must agree in protocol, images, weights, methods and metrics; rows that are in several are
     kept once.
@@ -37,5 +40,9 @@ def merge(
     records = merge_runs(runs, out)
     missing = missing_shards(records.provenance)
     if missing:
-        say(f"Shards are missing: {', '.join(missing)}; merge them into {out} when they are finished.", "yellow")
+        say(
+            f"Shards are missing: {', '.join(missing)}; merge them into {out} when they are "
+            "finished.",
+            "yellow",
+        )
     show_board(out)

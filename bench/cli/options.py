@@ -50,41 +50,54 @@ def switch_cache_off(given: bool) -> bool:
 PluginOption = Annotated[
     list[Path] | None,
     typer.Option(
-        "--plugin", help="Python file that registers methods, metrics, ... (repeatable).", rich_help_panel=WHAT
+        "--plugin",
+        help="Python file that registers methods, metrics, ... (repeatable).",
+        rich_help_panel=WHAT,
     ),
 ]
 SubsetOption = Annotated[
     str,
-    typer.Option(help="Subset name, manifest, folder with annotations.csv, or parquet.", rich_help_panel=WHAT),
+    typer.Option(
+        help="Subset name, manifest, folder with annotations.csv, or parquet.", rich_help_panel=WHAT
+    ),
 ]
 ModelsOption = Annotated[
     str,
     typer.Option(
-        help="Names, groups, timm names or card files, comma separated; NAME@LAYER: at another layer.",
+        help="Names, groups, timm names or card files, comma separated; NAME@LAYER: at another "
+        "layer.",
         rich_help_panel=WHAT,
     ),
 ]
 MethodsOption = Annotated[
     str,
-    typer.Option(help="Names, groups (default, fast, all), wildcards (cam/*); -NAME leaves out.", rich_help_panel=WHAT),
+    typer.Option(
+        help="Names, groups (default, fast, all), wildcards (cam/*); -NAME leaves out.",
+        rich_help_panel=WHAT,
+    ),
 ]
 MetricsOption = Annotated[
     str,
     typer.Option(
-        help="Names, groups (standard, costly, all, a family), wildcards; -NAME leaves out.", rich_help_panel=WHAT
+        help="Names, groups (standard, costly, all, a family), wildcards; -NAME leaves out.",
+        rich_help_panel=WHAT,
     ),
 ]
-LimitOption = Annotated[int, typer.Option(help="Images to score; 0 for all.", min=0, rich_help_panel=WHAT)]
+LimitOption = Annotated[
+    int, typer.Option(help="Images to score; 0 for all.", min=0, rich_help_panel=WHAT)
+]
 DataRootOption = Annotated[
     Path | None, typer.Option(help="Where named subsets find their files.", rich_help_panel=WHAT)
 ]
 WeightsOption = Annotated[
-    str | None, typer.Option(help="Weights of the one model: a file, or 'pretrained'.", rich_help_panel=WHAT)
+    str | None,
+    typer.Option(help="Weights of the one model: a file, or 'pretrained'.", rich_help_panel=WHAT),
 ]
 ProtocolOption = Annotated[
     str,
     typer.Option(
-        help="Named protocol; NAME[field=value,...] changes fields (`cambench list protocols`).", rich_help_panel=HOW
+        help="Named protocol; NAME[field=value,...] changes fields (`cambench list protocols`).",
+        rich_help_panel=HOW,
     ),
 ]
 SeedOption = Annotated[
@@ -98,27 +111,37 @@ SeedOption = Annotated[
 CalibrationOption = Annotated[
     int | None,
     typer.Option(
-        help="Images that choose box thresholds [default: half of --limit, at least 50].", min=0, rich_help_panel=HOW
+        help="Images that choose box thresholds [default: half of --limit, at least 50].",
+        min=0,
+        rich_help_panel=HOW,
     ),
 ]
 PrecisionOption = Annotated[
     str,
     typer.Option(
-        help="Precision of the forward passes that metrics run: float32, auto or bfloat16. A lower one is used only "
+        help="Precision of the forward passes that metrics run: float32, auto or bfloat16. A lower "
+        "one is used only "
         "if scores stay the same.",
         rich_help_panel=HOW,
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=WHERE)]
 BatchSizeOption = Annotated[
-    int | None, typer.Option(help="Images per forward [default: by image size].", min=1, rich_help_panel=WHERE)
+    int | None,
+    typer.Option(help="Images per forward [default: by image size].", min=1, rich_help_panel=WHERE),
 ]
 CompileOption = Annotated[
-    bool, typer.Option("--compile", help="Fuse the networks' layers with torch.compile.", rich_help_panel=WHERE)
+    bool,
+    typer.Option(
+        "--compile", help="Fuse the networks' layers with torch.compile.", rich_help_panel=WHERE
+    ),
 ]
 ShardOption = Annotated[
     str | None,
-    typer.Option(help="I/N: the I-th of N runs that share the tasks; see `cambench merge`.", rich_help_panel=WHERE),
+    typer.Option(
+        help="I/N: the I-th of N runs that share the tasks; see `cambench merge`.",
+        rich_help_panel=WHERE,
+    ),
 ]
 NoCacheOption = Annotated[
     bool,
@@ -131,7 +154,9 @@ NoCacheOption = Annotated[
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option(help="Run folder [default: runs/SUBSET]; goes on where it stopped.", rich_help_panel=OUTPUT),
+    typer.Option(
+        help="Run folder [default: runs/SUBSET]; goes on where it stopped.", rich_help_panel=OUTPUT
+    ),
 ]
 TierOption = Annotated[
     str | None,
@@ -142,7 +167,9 @@ TierOption = Annotated[
         rich_help_panel=WHAT,
     ),
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or of a committed board.")]
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder of a run, or of a committed board.")
+]
 
 
 # --- groups of options
@@ -195,24 +222,36 @@ class ExecutorOptions:
     """Which processes compute a run."""
 
     executor: Annotated[
-        Where, typer.Option("--executor", help="Compute in this process, or on a Ray cluster.", rich_help_panel=WHERE)
+        Where,
+        typer.Option(
+            "--executor",
+            help="Compute in this process, or on a Ray cluster.",
+            rich_help_panel=WHERE,
+        ),
     ] = Where.local
     address: Annotated[
         str | None,
         typer.Option(
-            help="With ray: HOST:PORT of the head node, or auto [default: a cluster of this machine].",
+            help="With ray: HOST:PORT of the head node, or auto [default: a cluster of this "
+            "machine].",
             rich_help_panel=WHERE,
         ),
     ] = None
     workers: Annotated[
         int | None,
         typer.Option(
-            help="With ray: workers [default: one per GPU or core group of the cluster].", min=1, rich_help_panel=WHERE
+            help="With ray: workers [default: one per GPU or core group of the cluster].",
+            min=1,
+            rich_help_panel=WHERE,
         ),
     ] = None
     threads_per_worker: Annotated[
         int | None,
-        typer.Option(help="With ray: cores per worker [default: 1; with a GPU up to 8].", min=1, rich_help_panel=WHERE),
+        typer.Option(
+            help="With ray: cores per worker [default: 1; with a GPU up to 8].",
+            min=1,
+            rich_help_panel=WHERE,
+        ),
     ] = None
 
     def make_executor(self) -> Executor | None:
@@ -225,7 +264,9 @@ class ExecutorOptions:
             }
             unused = [name for name, value in given.items() if value is not None]
             if unused:
-                raise BenchError(f"{unused[0]} is for --executor ray; add that, or leave {unused[0]} out.")
+                raise BenchError(
+                    f"{unused[0]} is for --executor ray; add that, or leave {unused[0]} out."
+                )
             return None
         from bench.pipeline.executors import RayExecutor
 

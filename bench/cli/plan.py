@@ -42,7 +42,10 @@ class EstimateOptions:
     """How the cost of a run is found: the options that `cambench run` does not have."""
 
     gpus: Annotated[
-        int, typer.Option(help="Machines or GPUs that share the tasks.", min=1, rich_help_panel=ESTIMATE)
+        int,
+        typer.Option(
+            help="Machines or GPUs that share the tasks.", min=1, rich_help_panel=ESTIMATE
+        ),
     ] = 1
     imagenet: Annotated[
         bool,
@@ -54,18 +57,28 @@ class EstimateOptions:
     ] = False
     forwards_per_second: Annotated[
         float | None,
-        typer.Option(help="A rate to assume for every model, instead of measuring here.", rich_help_panel=ESTIMATE),
+        typer.Option(
+            help="A rate to assume for every model, instead of measuring here.",
+            rich_help_panel=ESTIMATE,
+        ),
     ] = None
     no_measure: Annotated[
-        bool, typer.Option("--no-measure", help="Counts and bytes alone, no time.", rich_help_panel=ESTIMATE)
+        bool,
+        typer.Option(
+            "--no-measure", help="Counts and bytes alone, no time.", rich_help_panel=ESTIMATE
+        ),
     ] = False
     rates_only: Annotated[
         bool,
         typer.Option(
-            "--rates-only", help="Time single forwards, not a small sample of the run.", rich_help_panel=ESTIMATE
+            "--rates-only",
+            help="Time single forwards, not a small sample of the run.",
+            rich_help_panel=ESTIMATE,
         ),
     ] = False
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel="Output")] = False
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON.", rich_help_panel="Output")
+    ] = False
 
     @property
     def measure(self) -> Measure:
@@ -73,7 +86,9 @@ class EstimateOptions:
         if self.no_measure and self.rates_only:
             raise BenchError("--no-measure and --rates-only cannot be combined; leave one out.")
         if self.no_measure and self.forwards_per_second is not None:
-            raise BenchError("--no-measure and --forwards-per-second cannot be combined; leave one out.")
+            raise BenchError(
+                "--no-measure and --forwards-per-second cannot be combined; leave one out."
+            )
         if self.no_measure:
             return "none"
         # Of the imagined run nothing is sampled: one image on a CPU may take minutes.
@@ -89,7 +104,9 @@ def plan(options: RunOptions, estimation: EstimateOptions) -> None:
     load_plugins(options.plugin)
     costs = list(estimate_costs(options, estimation))
     if estimation.as_json:
-        console.print_json(json.dumps([plan_facts(one, cost, estimation.gpus) for one, cost in costs]))
+        console.print_json(
+            json.dumps([plan_facts(one, cost, estimation.gpus) for one, cost in costs])
+        )
         return
     for one, cost in costs:
         print_plan(one, cost, estimation.gpus)
@@ -106,7 +123,8 @@ def estimate_costs(options: RunOptions, estimation: EstimateOptions) -> Iterator
     measure = estimation.measure
     with errors.status("Reading images and models") as status:
         for asked in imagine_plans(options) if estimation.imagenet else make_plans(options):
-            # Without a sample nothing is run, so the guard does not run either; its stored result holds.
+            # Without a sample nothing is run, so the guard does not run either; its stored result
+            # holds.
             status.update("Comparing float32 and bfloat16")
             one = (decided if measure == "sample" else remembered)(asked, Store(options.out))
             cost = estimate(
@@ -130,7 +148,9 @@ def imagine_plans(options: RunOptions) -> list[Plan]:
     for name in ("subset", "data_root", "weights", "out", "precision", "seed"):
         if getattr(options, name) != getattr(usual, name):
             option = "--" + name.replace("_", "-")
-            raise BenchError(f"--imagenet plans a run whose images and weights are not here; leave {option} out.")
+            raise BenchError(
+                f"--imagenet plans a run whose images and weights are not here; leave {option} out."
+            )
 
     def choose(name: str, otherwise: Any) -> Any:
         given = getattr(options, name)
@@ -141,7 +161,10 @@ def imagine_plans(options: RunOptions) -> list[Plan]:
     models = ",".join(MODELS) if options.models == DEFAULT else options.models
     made = make_plan(
         subset.limit(limit) if limit else subset,
-        [model.to(options.device) for model in imagined_models([name.strip() for name in models.split(",")])],
+        [
+            model.to(options.device)
+            for model in imagined_models([name.strip() for name in models.split(",")])
+        ],
         "fast" if options.methods == DEFAULT else options.methods,
         options.metrics,
         get_protocol(options.protocol),

@@ -24,7 +24,8 @@ def describe_cost(plan: Plan, cost: Cost) -> list[str]:
     return [
         f"{plan.subset.name}: {len(plan.subset)} images{calibration}, {len(plan.models)} models, "
         f"{len(plan.methods)} methods, {len(plan.metrics)} metrics, {plan.protocol.id}",
-        f"At most {run.forwards:,} forwards, {run.backwards:,} backwards and {run.head_forwards:,} head replays"
+        f"At most {run.forwards:,} forwards, {run.backwards:,} backwards and {run.head_forwards:,} "
+        "head replays"
         f"{left}; equal maps and rankings spare some{describe_second_maps(cost)}.",
     ]
 
@@ -36,7 +37,8 @@ def describe_second_maps(cost: Cost) -> str:
     if not forwards and not heads:
         return ""
     return (
-        f". Misclassified images need a second map, for the label: about {forwards:,.0f} more forwards and "
+        f". Misclassified images need a second map, for the label: about {forwards:,.0f} more "
+        "forwards and "
         f"{heads:,.0f} more head replays"
     )
 
@@ -56,8 +58,10 @@ def print_plan(plan: Plan, cost: Cost, gpus: int) -> None:
     say("")
     print_time([cost], gpus)
     say(
-        f"About {format_bytes(cost.disk_bytes)} of records and pictures, and {format_bytes(cost.memory_bytes)} of "
-        "memory beside what Python and torch take; a batch or task that finds less is run in halves."
+        f"About {format_bytes(cost.disk_bytes)} of records and pictures, and "
+        f"{format_bytes(cost.memory_bytes)} of "
+        "memory beside what Python and torch take; a batch or task that finds less is run in "
+        "halves."
     )
 
 
@@ -65,9 +69,14 @@ def print_model(model: ModelCost) -> None:
     """Print what a model costs, and a table of each method and metric."""
     images = " + ".join(f"{count:,} {part}" for part, count in model.images.items())
     say(
-        f"{model.name}: {images} images, at most {model.run.forwards:,} forwards, {model.run.backwards:,} backwards, "
+        f"{model.name}: {images} images, at most {model.run.forwards:,} forwards, "
+        f"{model.run.backwards:,} backwards, "
         f"{model.run.head_forwards:,} head replays"
-        + ("" if model.seconds is None else f", {describe_source(model)} {format_time(model.seconds)}")
+        + (
+            ""
+            if model.seconds is None
+            else f", {describe_source(model)} {format_time(model.seconds)}"
+        )
     )
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("per image", no_wrap=True)
@@ -89,14 +98,22 @@ def model_rows(model: ModelCost) -> list[tuple[str, ...]]:
             continue
         shares = f"shares {', '.join(method.shares)}" if method.shares else ""
         varies = f"at most, since {method.varies}" if method.varies else ""
-        rows.append((method.name, *format_counts(method.each), "; ".join(filter(None, (varies, shares)))))
+        rows.append(
+            (method.name, *format_counts(method.each), "; ".join(filter(None, (varies, shares))))
+        )
     for metric in model.metrics:
         if not metric.repeats and not any(dataclasses.astuple(metric.each)):
             continue
         again = f"and the map made {metric.repeats} times again" if metric.repeats else ""
         rows.append((f"a map's {metric.name}", *format_counts(metric.each), again))
     wrong = f"about {100 * model.wrong:.0f} % of the images, by {model.wrong_from}"
-    rows.append(("shared by all maps", *format_counts(model.shared), "the pass, starts of curves, attacked images"))
+    rows.append(
+        (
+            "shared by all maps",
+            *format_counts(model.shared),
+            "the pass, starts of curves, attacked images",
+        )
+    )
     rows.append(("a label not predicted", *format_counts(model.second), wrong))
     return rows
 
@@ -106,12 +123,19 @@ def describe_source(model: ModelCost) -> str:
     if model.timed == "sample":
         return f"from a sample of {model.sample_images} images about"
     known = model.rates is not None and model.rates.measured
-    return "networks alone, at the rate measured here, about" if known else "networks alone, at the rate given, about"
+    return (
+        "networks alone, at the rate measured here, about"
+        if known
+        else "networks alone, at the rate given, about"
+    )
 
 
 def format_counts(each: Each) -> list[str]:
     """Return forwards, backwards and head replays; "" for none."""
-    return [f"{count:,.1f}".removesuffix(".0") if count else "" for count in dataclasses.astuple(each)[:3]]
+    return [
+        f"{count:,.1f}".removesuffix(".0") if count else ""
+        for count in dataclasses.astuple(each)[:3]
+    ]
 
 
 def print_time(costs: Sequence[Cost], gpus: int) -> None:
@@ -121,11 +145,18 @@ def print_time(costs: Sequence[Cost], gpus: int) -> None:
         say("Time was not asked for; leave --no-measure out.")
         return
     one = sum(s for s in seconds if s is not None)
-    where = "here" if all(m.rates is None or m.rates.measured for c in costs for m in c.models) else "at that rate"
+    where = (
+        "here"
+        if all(m.rates is None or m.rates.measured for c in costs for m in c.models)
+        else "at that rate"
+    )
     say(f"Time: about {format_time(one)} {where}, one task after the other.")
     if gpus > 1:
         shared = sum(cost.wall_seconds(gpus) or 0.0 for cost in costs)
-        say(f"On {gpus} GPUs or machines like this that share the tasks: about {format_time(shared)}.")
+        say(
+            f"On {gpus} GPUs or machines like this that share the tasks: about "
+            f"{format_time(shared)}."
+        )
 
 
 def print_sum(costs: Sequence[Cost], gpus: int) -> None:

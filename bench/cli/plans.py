@@ -42,11 +42,15 @@ def check_device(device: str) -> None:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise BenchError(f"The device {device!r} cannot be used here ({reason}); choose cpu.") from None
+        raise BenchError(
+            f"The device {device!r} cannot be used here ({reason}); choose cpu."
+        ) from None
 
 
 def split_run(options: RunOptions) -> list[RunOptions]:
-    """Return the parts of a run: a default run also scores fine-tuned models, with fewer methods."""
+    """Return the parts of a run: a default run also scores fine-tuned models, with fewer
+    methods.
+    """
     if options.models == options.methods == DEFAULT:
         return [options, dataclasses.replace(options, models=FINETUNED, methods=FINETUNED)]
     return [options]
@@ -57,19 +61,28 @@ def make_plans(options: RunOptions) -> list[Plan]:
     from bench.pipeline.plan import read_shard
 
     shard = read_shard(options.shard or "1/1")
-    plans = [make_part(part, compiled=options.compiled, precision=options.precision) for part in split_run(options)]
+    plans = [
+        make_part(part, compiled=options.compiled, precision=options.precision)
+        for part in split_run(options)
+    ]
     return [dataclasses.replace(plan, shard=shard) for plan in plans]
 
 
 def make_part(
-    options: ScoringOptions, more: Sequence[Method] = (), *, compiled: bool = False, precision: str = "float32"
+    options: ScoringOptions,
+    more: Sequence[Method] = (),
+    *,
+    compiled: bool = False,
+    precision: str = "float32",
 ) -> Plan:
     """Return one plan of the options; `more` are methods that no name stands for."""
     import bench
     from bench.pipeline.plan import make_plan
     from bench.registry import split_list
 
-    subset = bench.load_subset(options.subset, limit=options.limit or None, data_root=options.data_root)
+    subset = bench.load_subset(
+        options.subset, limit=options.limit or None, data_root=options.data_root
+    )
     methods: list[str | Method] = [*split_list(options.methods), *more]
     return make_plan(
         subset,
@@ -91,7 +104,9 @@ def load_models(names: str, weights: str | None, device: str) -> list[Explainee]
 
     chosen = expand_models([name.strip() for name in names.split(",") if name.strip()])
     if weights is not None and len(chosen) != 1:
-        raise BenchError(f"--weights is for one model, and the run has {len(chosen)}; name one with --models.")
+        raise BenchError(
+            f"--weights is for one model, and the run has {len(chosen)}; name one with --models."
+        )
     check_device(device)
     models = [bench.load_model(name, weights=weights).to(device) for name in chosen]
     for model in models:

@@ -23,7 +23,8 @@ from bench.cli.plans import load_plugins
 from bench.cli.registration import command
 
 EPILOG = (
-    "**Example**  \n`cambench protocols --subset scenes-val --models resnet-scenes --protocols cambench-1,"
+    "**Example**  \n`cambench protocols --subset scenes-val --models resnet-scenes --protocols "
+    "cambench-1,"
     "rise,wsol --limit 50 --out leaderboards/protocols`"
 )
 
@@ -36,14 +37,14 @@ def protocols(
         "grad_cam,grad_cam_pp,layer_cam,eigen_cam,ablation_cam,saliency,input_x_gradient,integrated_gradients,"
         "random,center_gaussian,oracle"
     ),
-    protocols: Annotated[str, typer.Option(help="Named protocols, comma separated; the first is compared with.")] = (
-        "cambench-1"
-    ),
+    protocols: Annotated[
+        str, typer.Option(help="Named protocols, comma separated; the first is compared with.")
+    ] = ("cambench-1"),
     metrics: MetricsOption = "deletion,insertion,pointing_game,box_localization,pixel_precision",
     limit: LimitOption = 36,
-    out: Annotated[Path, typer.Option(help="Folder for the tables; goes on where it stopped.")] = Path(
-        "runs/protocols"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder for the tables; goes on where it stopped.")
+    ] = Path("runs/protocols"),
     device: DeviceOption = "cpu",
     data_root: DataRootOption = None,
     plugin: PluginOption = None,
@@ -60,7 +61,10 @@ def protocols(
     names = expand_models([name.strip() for name in models.split(",") if name.strip()])
     loaded = [bench.load_model(name).to(device) for name in names]
     rules = [name.strip() for name in split_list(protocols) if name.strip()]
-    say(f"{chosen.name}: {len(chosen)} images, {len(loaded)} models, {len(rules)} protocols. Tables go to {out}.")
+    say(
+        f"{chosen.name}: {len(chosen)} images, {len(loaded)} models, {len(rules)} protocols. "
+        f"Tables go to {out}."
+    )
     words = f"Stopped; finished parts are kept in {out}. Start the same command again to go on."
     with stoppable(words), show_steps(errors) as report:
         made = compare_protocols(

@@ -29,12 +29,18 @@ class Command:
 
     def add_to(self, app: typer.Typer) -> None:
         """Add the command to a command line."""
-        register = app.command(self.name, epilog=self.epilog, hidden=self.hidden, rich_help_panel=self.panel)
+        register = app.command(
+            self.name, epilog=self.epilog, hidden=self.hidden, rich_help_panel=self.panel
+        )
         register(expand_options(self.function))
 
 
 def command(
-    name: str | None = None, *, panel: str | None = None, epilog: str | None = None, hidden: bool = False
+    name: str | None = None,
+    *,
+    panel: str | None = None,
+    epilog: str | None = None,
+    hidden: bool = False,
 ) -> Callable[[Callable[..., None]], Command]:
     """Turn a function into a `Command`; without a name it gets the function's."""
 
@@ -53,7 +59,9 @@ def expand_options(function: Callable[..., None]) -> Callable[..., None]:
     """
     parameters = inspect.signature(function, eval_str=True).parameters
     annotations = {name: parameter.annotation for name, parameter in parameters.items()}
-    groups = {n: a for n, a in annotations.items() if isinstance(a, type) and dataclasses.is_dataclass(a)}
+    groups = {
+        n: a for n, a in annotations.items() if isinstance(a, type) and dataclasses.is_dataclass(a)
+    }
     options: list[inspect.Parameter] = []
     for name, parameter in parameters.items():
         if name in groups:
@@ -63,7 +71,9 @@ def expand_options(function: Callable[..., None]) -> Callable[..., None]:
 
     def callback(**given: Any) -> None:
         filled = {
-            name: group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
+            name: group(
+                **{field.name: given.pop(field.name) for field in dataclasses.fields(group)}
+            )
             for name, group in groups.items()
         }
         function(**filled, **given)
@@ -82,7 +92,9 @@ def field_parameters(group: type) -> list[inspect.Parameter]:
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default,
+            default=inspect.Parameter.empty
+            if field.default is dataclasses.MISSING
+            else field.default,
             annotation=hints[field.name],
         )
         for field in dataclasses.fields(group)

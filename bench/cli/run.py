@@ -11,7 +11,13 @@ from bench.cli.options import BENCHMARK, OUTPUT, ExecutorOptions, RunOptions
 from bench.cli.output import loading_modules, say
 from bench.cli.plans import load_plugins, make_plans
 from bench.cli.registration import command
-from bench.cli.running import announce_plan, execute_plan, say_board, say_comparison, write_and_print
+from bench.cli.running import (
+    announce_plan,
+    execute_plan,
+    say_board,
+    say_comparison,
+    write_and_print,
+)
 from bench.files import file_name
 
 EPILOG = """**Examples**
@@ -37,7 +43,8 @@ def run(
     options: RunOptions,
     machines: ExecutorOptions,
     yes_plan_only: Annotated[
-        bool, typer.Option("--plan", help="Say what would be run, and stop.", rich_help_panel=OUTPUT)
+        bool,
+        typer.Option("--plan", help="Say what would be run, and stop.", rich_help_panel=OUTPUT),
     ] = False,
 ) -> None:
     """Run a benchmark: explain and score images, then make boards, tables and plots.
@@ -61,7 +68,10 @@ def run(
     for plan in plans:
         records = execute_plan(plan, folder, executor)
     if count > 1:
-        say(f"Shard {number} of {count} is finished: {folder}. `cambench merge` makes one run of all shards.")
+        say(
+            f"Shard {number} of {count} is finished: {folder}. `cambench merge` makes one run of "
+            "all shards."
+        )
         return
     board = write_and_print(records, folder)
     for name in plugged:

@@ -30,7 +30,8 @@ def announce_plan(plan: Plan, folder: Path, out: Path | None) -> Cost:
         say(line)
     minutes = max(cost.seconds or 0.0, 1) / 60
     say(
-        f"The networks alone take about {minutes:.1f} minutes here (`cambench plan` says more). Records go to {folder}."
+        f"The networks alone take about {minutes:.1f} minutes here (`cambench plan` says more). "
+        f"Records go to {folder}."
     )
     return cost
 
@@ -51,7 +52,10 @@ def execute_plan(plan: Plan, folder: Path, executor: Executor | None = None) -> 
         def report(state: Progress) -> None:
             last[:] = [state]
             task = state.task
-            show(f"{task.model} {task.part} {task.stop}/{len(plan.part(task.part))}", cost.task_seconds(task))
+            show(
+                f"{task.model} {task.part} {task.stop}/{len(plan.part(task.part))}",
+                cost.task_seconds(task),
+            )
 
         records = run_plan(plan, folder, command=command_line(), progress=report, executor=executor)
     if last:
@@ -66,7 +70,10 @@ def decide_precision(plan: Plan, folder: Path) -> Plan:
     from bench.pipeline.precision import decided
     from bench.pipeline.records import Store
 
-    with stoppable("Stopped before the first task."), errors.status("Comparing float32 and bfloat16 ..."):
+    with (
+        stoppable("Stopped before the first task."),
+        errors.status("Comparing float32 and bfloat16 ..."),
+    ):
         return decided(plan, Store(folder))
 
 

@@ -56,25 +56,35 @@ class ScoreOptions(ScoringOptions):
     subset: SubsetOption
     methods: Annotated[
         str,
-        typer.Option(help="Scored beside the maps: names, groups, wildcards; '' for none.", rich_help_panel=WHAT),
+        typer.Option(
+            help="Scored beside the maps: names, groups, wildcards; '' for none.",
+            rich_help_panel=WHAT,
+        ),
     ] = "control/*,grad_cam"
     limit: LimitOption = 0
     out: Annotated[
         Path | None,
-        typer.Option(help="Run folder [default: runs/NAME--SUBSET]; goes on where it stopped.", rich_help_panel=OUTPUT),
+        typer.Option(
+            help="Run folder [default: runs/NAME--SUBSET]; goes on where it stopped.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None
-    target: Annotated[Target, typer.Option(help="The class that the maps explain.", rich_help_panel=WHAT)] = (
-        Target.predicted
-    )
+    target: Annotated[
+        Target, typer.Option(help="The class that the maps explain.", rich_help_panel=WHAT)
+    ] = Target.predicted
     name: Annotated[
         str | None,
-        typer.Option(help="What boards call the maps [default: the file's name].", rich_help_panel=OUTPUT),
+        typer.Option(
+            help="What boards call the maps [default: the file's name].", rich_help_panel=OUTPUT
+        ),
     ] = None
 
 
 @command(panel=BENCHMARK, epilog=EPILOG)
 def score(
-    maps: Annotated[Path, typer.Argument(help="An .npz, a folder of ID.npy files, or one .npy [N,h,w].")],
+    maps: Annotated[
+        Path, typer.Argument(help="An .npz, a folder of ID.npy files, or one .npy [N,h,w].")
+    ],
     options: ScoreOptions,
 ) -> None:
     """Score maps that were made elsewhere, beside the controls and under one protocol.
@@ -89,7 +99,9 @@ def score(
     given = read_maps(maps, options)
     plan = make_part(options, [given])
     if len(plan.models) != 1:
-        raise BenchError(f"--model {options.models} stands for {len(plan.models)} models; maps explain one.")
+        raise BenchError(
+            f"--model {options.models} stands for {len(plan.models)} models; maps explain one."
+        )
     announce_maps(given, plan)
     folder = options.out or Path("runs") / file_name(f"{given.name}--{plan.subset.name}", "-")
     records = execute_plan(plan, folder)
@@ -104,7 +116,9 @@ def read_maps(maps: Path, options: ScoreOptions) -> ExternalMethod:
     import bench
     from bench.progress import show_images
 
-    subset = bench.load_subset(options.subset, limit=options.limit or None, data_root=options.data_root)
+    subset = bench.load_subset(
+        options.subset, limit=options.limit or None, data_root=options.data_root
+    )
     with show_images(f"maps in {maps}", errors) as report:
         return bench.load_maps(maps, subset, options.target.value, options.name, report)
 
@@ -112,7 +126,11 @@ def read_maps(maps: Path, options: ScoreOptions) -> ExternalMethod:
 def announce_maps(given: ExternalMethod, plan: Plan) -> None:
     """Print what was read, and what about it was not as expected."""
     side = plan.geometry.size
-    resized = "" if set(given.sizes) == {(side, side)} else f", resized bilinearly to the {side}x{side} frame"
+    resized = (
+        ""
+        if set(given.sizes) == {(side, side)}
+        else f", resized bilinearly to the {side}x{side} frame"
+    )
     say(f"{given.name}: {sum(given.sizes.values())} maps of {given.said_sizes}{resized}.")
     for note in (*given.notes, *given.gaps(plan.subset, plan.calibration)):
         warn(note)

@@ -16,7 +16,9 @@ app = typer.Typer(help="Train the bundled models anew.", no_args_is_help=True)
 @command()
 def train(
     name: Annotated[str, typer.Argument(help="Bundled model to train, or 'all'.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for weights and card [default: the package's own].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for weights and card [default: the package's own].")
+    ] = None,
 ) -> None:
     """Train a bundled model on the generated scenes by its recipe; writes weights and card."""
     from bench.finetune.scenes import BUNDLED, train_bundled
@@ -24,7 +26,9 @@ def train(
 
     for one in BUNDLED if name == "all" else [name]:
         with show_training("runs/zoo") as progress:
-            card = train_bundled(one, out or WEIGHTS_FOLDER, report=progress.epoch, tick=progress.step)
+            card = train_bundled(
+                one, out or WEIGHTS_FOLDER, report=progress.epoch, tick=progress.step
+            )
         say_card(card)
 
 

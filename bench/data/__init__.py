@@ -1,4 +1,6 @@
-"""Subsets: fixed lists of labelled images with ground truth, generated (`scenes-*`) or read from files."""
+"""Subsets: fixed lists of labelled images with ground truth, generated (`scenes-*`) or read from
+files.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ _PART = re.compile(r"(?P<name>.+)\[(?P<start>\d*):(?P<stop>\d*)\]")
 SUBSETS: Registry[SubsetEntry] = Registry("subset")
 
 
-def register_subset(name: str, groups: tuple[str, ...] = ()) -> Callable[[Callable[[], Subset]], Callable[[], Subset]]:
+def register_subset(
+    name: str, groups: tuple[str, ...] = ()
+) -> Callable[[Callable[[], Subset]], Callable[[], Subset]]:
     """Register a function that returns a `Subset` under a name.
 
     >>> @register_subset("mine")
@@ -61,7 +65,9 @@ def register_subset(name: str, groups: tuple[str, ...] = ()) -> Callable[[Callab
         def make(_data_root: Path | None) -> Subset:
             subset = function()
             if not isinstance(subset, Subset):
-                raise BenchError(f"The registered subset {name} returned {type(subset).__name__}, not a Subset.")
+                raise BenchError(
+                    f"The registered subset {name} returned {type(subset).__name__}, not a Subset."
+                )
             return subset
 
         SUBSETS.add(SubsetEntry(name, make, groups))
@@ -70,13 +76,15 @@ def register_subset(name: str, groups: tuple[str, ...] = ()) -> Callable[[Callab
     return decorate
 
 
-def load_subset(name_or_path: str | Path, limit: int | None = None, data_root: str | Path | None = None) -> Subset:
+def load_subset(
+    name_or_path: str | Path, limit: int | None = None, data_root: str | Path | None = None
+) -> Subset:
     """Return a subset by name or path.
 
-    name_or_path: a registered name; or the path of a manifest (.toml), of a folder with annotations.csv or parquet
-    files (its own manifest.toml is used where there is one), or of a .parquet file.
-    NAME[start:stop] is a part of its fixed order: `ilsvrc-sample-1k[:300]` and `ilsvrc-sample-1k[300:]` share no image.
-    limit: only the first so many items of its fixed order.
+    name_or_path: a registered name; or the path of a manifest (.toml), of a folder with
+    annotations.csv or parquet files (its own manifest.toml is used where there is one), or of a
+    .parquet file. NAME[start:stop] is a part of its fixed order: `ilsvrc-sample-1k[:300]` and
+    `ilsvrc-sample-1k[300:]` share no image. limit: only the first so many items of its fixed order.
     data_root: where named subsets find their files; else the environment variable CAMBENCH_DATA.
     Raises BenchError, one sentence, where something is missing or wrong.
     """
@@ -128,8 +136,13 @@ def _open_manifest(file: Path, data_root: Path | None) -> Subset:
 
 def _register_manifests() -> None:
     for file in sorted(manifest_folder().glob("*.toml")):
-        # Only names are read here: an import of bench.data stays fast, and one bad manifest breaks only itself.
-        SUBSETS.add(SubsetEntry(file.stem, partial(_open_manifest, file), groups=(file.stem.partition("-")[0],)))
+        # Only names are read here: an import of bench.data stays fast, and one bad manifest breaks
+        # only itself.
+        SUBSETS.add(
+            SubsetEntry(
+                file.stem, partial(_open_manifest, file), groups=(file.stem.partition("-")[0],)
+            )
+        )
 
 
 _register_manifests()

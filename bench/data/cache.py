@@ -1,13 +1,16 @@
-"""Frames kept between runs: decoded, resized and cropped pixels of image files, on disk, bounded in size.
+"""Frames kept between runs: decoded, resized and cropped pixels of image files, on disk, bounded in
+size.
 
-An entry is found by what decides its pixels and by nothing else: the sha256 of the encoded bytes, the geometry, and the
-versions of the code that decodes and resizes. A file that changes is therefore another entry, whatever its name, size
-or date say; subsets that share images share entries.
+An entry is found by what decides its pixels and by nothing else: the sha256 of the encoded bytes,
+the geometry, and the versions of the code that decodes and resizes. A file that changes is
+therefore another entry, whatever its name, size or date say; subsets that share images share
+entries.
 
-One file per entry: a header (magic, height and width of the stored image, side of the frame, crc32 of everything
-else), the key, and the raw pixels. Raw, since reading 224x224 pixels and checking them takes a tenth of a millisecond
-and decoding them from any compressed form a multiple of it; one file each, since entries come, go and are used one by
-one, by several processes at once. What was used last is told by the files' modification times.
+One file per entry: a header (magic, height and width of the stored image, side of the frame, crc32
+of everything else), the key, and the raw pixels. Raw, since reading 224x224 pixels and checking
+them takes a tenth of a millisecond and decoding them from any compressed form a multiple of it; one
+file each, since entries come, go and are used one by one, by several processes at once. What was
+used last is told by the files' modification times.
 """
 
 from __future__ import annotations
@@ -42,9 +45,13 @@ DEFAULT_GIB = 4.0
 
 SUFFIX = ".frame"
 _MAGIC = b"camframe"
-_HEADER = struct.Struct("<8sIIII")  # magic, stored height and width, side of the frame, crc32 of all but magic and crc
+_HEADER = struct.Struct(
+    "<8sIIII"
+)  # magic, stored height and width, side of the frame, crc32 of all but magic and crc
 _KEY_BYTES = 32
-_LOOK_AGAIN = 32  # a process looks at the folder anew when it has itself written this part of the bound
+_LOOK_AGAIN = (
+    32  # a process looks at the folder anew when it has itself written this part of the bound
+)
 _LEAVE = 0.9  # of the bound; what is over is dropped in one go, so that this is rare
 _ABANDONED_SECONDS = 3600.0  # a temporary file this old belongs to a process that was killed
 
@@ -67,8 +74,9 @@ class Usage:
 class FrameCache:
     """A folder of frames, at most `bound` bytes of them; what was not used for longest is dropped.
 
-    The bound holds for one process at any time; each further one that writes at the same time may exceed it by 1/32.
-    A cache never fails a run: where it cannot be written, frames are made as without it.
+    The bound holds for one process at any time; each further one that writes at the same time may
+    exceed it by 1/32. A cache never fails a run: where it cannot be written, frames are made as
+    without it.
     """
 
     def __init__(self, folder: Path, bound: int) -> None:
@@ -78,9 +86,11 @@ class FrameCache:
         self._writable = True
 
     def frame(self, content: bytes, geometry: Geometry, decode: Callable[[], UInt8Image]) -> Frame:
-        """Return the frame of an encoded image: the one that is kept, else a new one, which is kept.
+        """Return the frame of an encoded image: the one that is kept, else a new one, which is
+        kept.
 
-        decode: gives the image uint8 [H0,W0,3] of `content`; what it raises is passed on, and nothing is kept.
+        decode: gives the image uint8 [H0,W0,3] of `content`; what it raises is passed on, and
+        nothing is kept.
         """
         key = frame_key(content, geometry)
         found = self._read(key, geometry.size)
@@ -136,8 +146,14 @@ class FrameCache:
             self._writable = False
 
     def _make_room(self, size: int) -> None:
-        """Drop the entries that were not used for longest, where `size` bytes more would exceed the bound."""
-        if self._known is None or self._added > self.bound // _LOOK_AGAIN or self._known + size > self.bound:
+        """Drop the entries that were not used for longest, where `size` bytes more would exceed the
+        bound.
+        """
+        if (
+            self._known is None
+            or self._added > self.bound // _LOOK_AGAIN
+            or self._known + size > self.bound
+        ):
             entries = sorted(self._entries(), key=lambda entry: entry[2], reverse=True)
             total = sum(size for _, size, _ in entries)
             if total + size > self.bound:
@@ -151,7 +167,9 @@ class FrameCache:
         self._added += size
 
     def _entries(self) -> Iterator[tuple[Path, int, float]]:
-        """Yield (path, bytes, time of last use) of each entry; leftovers of killed processes are removed."""
+        """Yield (path, bytes, time of last use) of each entry; leftovers of killed processes are
+        removed.
+        """
         for shard in self._shards():
             with contextlib.suppress(OSError), os.scandir(shard) as files:
                 for file in files:
@@ -159,7 +177,10 @@ class FrameCache:
                         facts = file.stat()
                         if file.name.endswith(SUFFIX):
                             yield Path(file.path), facts.st_size, facts.st_mtime
-                        elif file.name.endswith(".tmp") and time.time() - facts.st_mtime > _ABANDONED_SECONDS:
+                        elif (
+                            file.name.endswith(".tmp")
+                            and time.time() - facts.st_mtime > _ABANDONED_SECONDS
+                        ):
                             _dropped(Path(file.path))
 
     def _shards(self) -> list[Path]:
@@ -193,7 +214,10 @@ def cache_bound() -> int:
     except ValueError:
         gib = math.nan
     if not (0 <= gib < math.inf):
-        raise BenchError(f"{BOUND_VARIABLE} is {text!r}; give the cache's bound in GiB, such as 4, or 0 for no cache.")
+        raise BenchError(
+            f"{BOUND_VARIABLE} is {text!r}; give the cache's bound in GiB, such as 4, or 0 for no "
+            "cache."
+        )
     return int(gib * 2**30)
 
 
@@ -204,17 +228,26 @@ def turn_off() -> None:
 
 def frame_key(content: bytes, geometry: Geometry) -> bytes:
     """Return the key (32 bytes) of the frame of an encoded image."""
-    return hashlib.sha256(hashlib.sha256(content).digest() + f"{geometry.id} {pixels_version()}".encode()).digest()
+    return hashlib.sha256(
+        hashlib.sha256(content).digest() + f"{geometry.id} {pixels_version()}".encode()
+    ).digest()
 
 
 @functools.cache
 def pixels_version() -> str:
-    """Return what decides the pixels of a frame beside image and geometry: codecs, Pillow, and our own code."""
+    """Return what decides the pixels of a frame beside image and geometry: codecs, Pillow, and our
+    own code.
+    """
     from bench.data.images import decode  # it imports this module
 
-    codecs = [f"{name}={features.version(name)}" for name in ("jpg", "libjpeg_turbo", "webp", "jpg_2000", "avif")]
+    codecs = [
+        f"{name}={features.version(name)}"
+        for name in ("jpg", "libjpeg_turbo", "webp", "jpg_2000", "avif")
+    ]
     try:
-        own = hashlib.sha256((inspect.getsource(decode) + inspect.getsource(Geometry)).encode()).hexdigest()
+        own = hashlib.sha256(
+            (inspect.getsource(decode) + inspect.getsource(Geometry)).encode()
+        ).hexdigest()
     except OSError:  # installed without its source
         from bench.version import __version__
 
@@ -234,7 +267,12 @@ def _unpacked(content: bytes, key: bytes, side: int) -> Frame | None:
         return None
     magic, *numbers, checksum = _HEADER.unpack_from(content)
     body = memoryview(content)[_HEADER.size :]
-    if magic != _MAGIC or body[:_KEY_BYTES] != key or numbers[2] != side or checksum != _checksum(numbers, body):
+    if (
+        magic != _MAGIC
+        or body[:_KEY_BYTES] != key
+        or numbers[2] != side
+        or checksum != _checksum(numbers, body)
+    ):
         return None
     pixels = np.frombuffer(body, dtype=np.uint8, offset=_KEY_BYTES).reshape(side, side, 3)
     return Frame(pixels, (numbers[0], numbers[1]))

@@ -1,9 +1,10 @@
 """Subsets from files: a folder of images with annotations.csv, and parquet.
 
-annotations.csv has the columns `file,label` and may have `x0,y0,x1,y1`, `image_id`, and `author`, `landing_url` (or
-`landing_page`), `licence`; one row per box, files relative to the folder. Parquet has the columns `image` (as Hugging
-Face `datasets` stores it) and `label`, and may have `boxes` (or `bbox`) or `x0,y0,x1,y1`, and `image_id` (or `id`).
-Boxes are xyxy edges in stored pixels. Labels are numbers, or names.
+annotations.csv has the columns `file,label` and may have `x0,y0,x1,y1`, `image_id`, and `author`,
+`landing_url` (or `landing_page`), `licence`; one row per box, files relative to the folder. Parquet
+has the columns `image` (as Hugging Face `datasets` stores it) and `label`, and may have `boxes` (or
+`bbox`) or `x0,y0,x1,y1`, and `image_id` (or `id`). Boxes are xyxy edges in stored pixels. Labels
+are numbers, or names.
 """
 
 from __future__ import annotations
@@ -37,27 +38,38 @@ Classes = tuple[str, ...] | str
 
 
 def open_folder(manifest: Manifest, data_root: Path | None) -> Subset:
-    """Return the subset of a manifest of kind "folder" or "parquet"; files lie at `path` under the data root."""
+    """Return the subset of a manifest of kind "folder" or "parquet"; files lie at `path` under the
+    data root.
+    """
     place = _locate(manifest, data_root)
     files = _files(manifest.kind, place)
     if manifest.sha256 and files_digest(files) != manifest.sha256:
         raise BenchError(
-            f"The files of the subset {manifest.name} at {place} are not those of its manifest (another sha256 of"
+            f"The files of the subset {manifest.name} at {place} are not those of its manifest "
+            "(another sha256 of"
             f" {files[0].name}); fetch them again, or give your own data a manifest of its own."
         )
     return _open(manifest, place, files, data_root)
 
 
 def open_plain(place: Path) -> Subset:
-    """Return the subset of a folder or a parquet file that has no manifest; a fifth is set aside to calibrate."""
+    """Return the subset of a folder or a parquet file that has no manifest; a fifth is set aside to
+    calibrate.
+    """
     kind = "folder" if (place / ANNOTATIONS).is_file() else "parquet"
     if kind == "parquet" and place.is_dir() and not list(place.glob("*.parquet")):
-        raise BenchError(f"The folder {place} has neither {ANNOTATIONS} nor parquet files; add one of them.")
+        raise BenchError(
+            f"The folder {place} has neither {ANNOTATIONS} nor parquet files; add one of them."
+        )
     if place.is_file() and place.suffix != ".parquet":
-        raise BenchError(f"The file {place} is no subset; give a manifest (.toml), a .parquet file or a folder.")
+        raise BenchError(
+            f"The file {place} is no subset; give a manifest (.toml), a .parquet file or a folder."
+        )
     files = _files(kind, place)
     name = place.resolve().name if place.is_dir() else place.stem
-    manifest = Manifest(name=name, kind=kind, title=name, calibration=HASH, sha256=files_digest(files))
+    manifest = Manifest(
+        name=name, kind=kind, title=name, calibration=HASH, sha256=files_digest(files)
+    )
     return _open(manifest, place, files, None)
 
 
@@ -72,10 +84,13 @@ def _open(manifest: Manifest, place: Path, files: list[Path], data_root: Path | 
 
 
 def _locate(manifest: Manifest, data_root: Path | None) -> Path:
-    """Return where a manifest's files are: `path` under the data root; or the data root, where that is the folder."""
+    """Return where a manifest's files are: `path` under the data root; or the data root, where that
+    is the folder.
+    """
     if data_root is None:
         raise BenchError(
-            f"The subset {manifest.name} needs its files: give the folder that holds {manifest.path!r} as the data root"
+            f"The subset {manifest.name} needs its files: give the folder that holds "
+            f"{manifest.path!r} as the data root"
             " (--data-root, or the environment variable CAMBENCH_DATA)."
         )
     place = data_root / manifest.path
@@ -84,7 +99,8 @@ def _locate(manifest: Manifest, data_root: Path | None) -> Path:
         place = data_root.joinpath(*rest)
     if not place.exists():
         raise BenchError(
-            f"The subset {manifest.name} is not at {place}; give the folder that holds {manifest.path!r} as the data"
+            f"The subset {manifest.name} is not at {place}; give the folder that holds "
+            f"{manifest.path!r} as the data"
             " root (--data-root, or the environment variable CAMBENCH_DATA)."
         )
     return place
@@ -95,7 +111,8 @@ def _files(kind: str, place: Path) -> list[Path]:
     if kind == "folder":
         if not (place / ANNOTATIONS).is_file():
             raise BenchError(
-                f"The folder {place} has no {ANNOTATIONS}; it lists the images as file,label[,x0,y0,x1,y1]."
+                f"The folder {place} has no {ANNOTATIONS}; it lists the images as "
+                "file,label[,x0,y0,x1,y1]."
             )
         return [place / ANNOTATIONS]
     files = sorted(place.glob("*.parquet")) if place.is_dir() else [place]
@@ -104,8 +121,11 @@ def _files(kind: str, place: Path) -> list[Path]:
     return files
 
 
-# --- annotations.csv --------------------------------------------------------------------------------------------------
-def _read_folder(manifest: Manifest, files: list[Path], classes: Classes) -> tuple[Any, Items, Classes]:
+# --- annotations.csv
+# --------------------------------------------------------------------------------------------------
+def _read_folder(
+    manifest: Manifest, files: list[Path], classes: Classes
+) -> tuple[Any, Items, Classes]:
     table = _read_csv(files[0])
     folder = files[0].parent
     labels, classes = _labels(list(table["label"]), classes, str(files[0]))
@@ -116,7 +136,8 @@ def _read_folder(manifest: Manifest, files: list[Path], classes: Classes) -> tup
     missing = [path for path in paths if not (folder / path).is_file()]
     if missing:
         raise BenchError(
-            f"The image {folder / missing[0]} is missing ({len(missing)} of {len(paths)} that {ANNOTATIONS} lists are);"
+            f"The image {folder / missing[0]} is missing ({len(missing)} of {len(paths)} that "
+            f"{ANNOTATIONS} lists are);"
             " fetch it, or take its rows out."
         )
     dataset = files_dataset([folder / path for path in paths])
@@ -135,7 +156,9 @@ def _read_csv(file: Path) -> Any:
     missing = [c for c in needed if c not in table]
     if missing:
         have = ", ".join(table.columns)
-        raise BenchError(f"The table {file} lacks the column {', '.join(missing)}; its columns are {have}.")
+        raise BenchError(
+            f"The table {file} lacks the column {', '.join(missing)}; its columns are {have}."
+        )
     if table.empty:
         raise BenchError(f"The table {file} has no rows; the subset is empty.")
     for column in ("file", "label", *(["image_id"] if "image_id" in table else [])):
@@ -189,33 +212,52 @@ def _credit(row: dict[str, Any]) -> str | None:
 def _labels(values: list[Any], classes: Classes, where: str) -> tuple[list[int], Classes]:
     """Return labels as numbers, and the classes: those given, or as many as the data has.
 
-    Labels are all whole numbers, or all names: of the classes given, else the sorted names are the classes.
+    Labels are all whole numbers, or all names: of the classes given, else the sorted names are the
+    classes.
     """
     texts = [str(value) for value in values]
     numbers = [text.isascii() and text.removeprefix("-").isdigit() for text in texts]
     if all(numbers):
         found = [int(text) for text in texts]
         if max(found) >= _MOST_CLASSES:
-            raise BenchError(f"The label {max(found)} in {where} is no class number; they count from 0 to classes - 1.")
+            raise BenchError(
+                f"The label {max(found)} in {where} is no class number; they count from 0 to "
+                "classes - 1."
+            )
         return found, classes or tuple(str(label) for label in range(max(found) + 1))
-    known = classes if isinstance(classes, tuple) and classes else () if any(numbers) else tuple(sorted(set(texts)))
+    known = (
+        classes
+        if isinstance(classes, tuple) and classes
+        else ()
+        if any(numbers)
+        else tuple(sorted(set(texts)))
+    )
     index = {name: i for i, name in enumerate(known)}
     bad = [text for text in texts if text not in index]
     if bad:
-        raise BenchError(f"The label {bad[0]!r} in {where} is neither a whole number nor the name of a class.")
+        raise BenchError(
+            f"The label {bad[0]!r} in {where} is neither a whole number nor the name of a class."
+        )
     return [index[text] for text in texts], known
 
 
-# --- parquet ----------------------------------------------------------------------------------------------------------
-def _read_parquet(manifest: Manifest, files: list[Path], classes: Classes) -> tuple[Any, Items, Classes]:
+# --- parquet
+# --------------------------------------------------------------------------------------------------
+def _read_parquet(
+    manifest: Manifest, files: list[Path], classes: Classes
+) -> tuple[Any, Items, Classes]:
     name = manifest.name
     dataset = parquet_dataset(files, name)
     if "label" not in dataset.column_names:
         have = ", ".join(dataset.column_names)
-        raise BenchError(f"The parquet of the subset {name} has no column 'label'; its columns are {have}.")
+        raise BenchError(
+            f"The parquet of the subset {name} has no column 'label'; its columns are {have}."
+        )
     if len(dataset) == 0:
         raise BenchError(f"The parquet of the subset {name} has no rows; the subset is empty.")
-    labels, classes = _labels(list(dataset["label"]), classes or _feature_names(dataset), str(files[0]))
+    labels, classes = _labels(
+        list(dataset["label"]), classes or _feature_names(dataset), str(files[0])
+    )
     ids = _parquet_ids(dataset)
     items = Items(
         ids=ids,
@@ -244,7 +286,9 @@ def _parquet_ids(dataset: Any) -> tuple[str, ...]:
 
 
 def _parquet_boxes(dataset: Any, ids: tuple[str, ...], inclusive: bool) -> tuple[Boxes, ...] | None:
-    """Return each row's boxes: from a column of lists of boxes (or of one box), or from four columns of corners."""
+    """Return each row's boxes: from a column of lists of boxes (or of one box), or from four
+    columns of corners.
+    """
     values: list[Any]
     columns = [column for column in _BOX_COLUMNS if column in dataset.column_names]
     if columns:
@@ -253,4 +297,6 @@ def _parquet_boxes(dataset: Any, ids: tuple[str, ...], inclusive: bool) -> tuple
         values = [list(box) for box in zip(*(dataset[corner] for corner in _CORNERS), strict=True)]
     else:
         return None
-    return tuple(read_boxes(value, item, inclusive) for value, item in zip(values, ids, strict=True))
+    return tuple(
+        read_boxes(value, item, inclusive) for value, item in zip(values, ids, strict=True)
+    )

@@ -1,7 +1,9 @@
-"""From the stored image to the frame that a model sees, with boxes and masks that follow exactly the pixels.
+"""From the stored image to the frame that a model sees, with boxes and masks that follow exactly
+the pixels.
 
-Conventions: pixel j covers [j, j+1); a box is its edges. Resizing maps the whole stored extent onto the whole new
-extent. The centre crop starts at floor((r - size) / 2), r being the side after resizing.
+Conventions: pixel j covers [j, j+1); a box is its edges. Resizing maps the whole stored extent onto
+the whole new extent. The centre crop starts at floor((r - size) / 2), r being the side after
+resizing.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ BoolArray = npt.NDArray[np.bool_]
 class Framed(NamedTuple):
     """One sample in the preprocessed frame.
 
-    pixels: uint8 [size,size,3].  boxes: float32 [m,4] or None.  mask, ignore, others: bool [size,size] or None.
+    pixels: uint8 [size,size,3].  boxes: float32 [m,4] or None.  mask, ignore, others: bool
+    [size,size] or None.
     """
 
     pixels: UInt8Image
@@ -45,9 +48,10 @@ class Framed(NamedTuple):
 class Geometry:
     """Resize, then centre crop to `size` x `size`.
 
-    resize: "squash" (the whole image to resize_size x resize_size), "short" (the short side to resize_size, the long
-    side to int(resize_size * long / short), as torchvision does) or "none" (stored pixels; resize_size is not used).
-    interpolation: of the image only, antialiased; masks are always nearest.
+    resize: "squash" (the whole image to resize_size x resize_size), "short" (the short side to
+    resize_size, the long side to int(resize_size * long / short), as torchvision does) or "none"
+    (stored pixels; resize_size is not used). interpolation: of the image only, antialiased; masks
+    are always nearest.
     """
 
     size: int
@@ -89,12 +93,14 @@ class Geometry:
     def offset(self, height0: int, width0: int) -> tuple[int, int]:
         """Return (top, left) of the centre crop in the resized image: floor((r - size) / 2) each.
 
-        Raises BenchError where the resized image is smaller than the crop: padding would be pixels of nothing.
+        Raises BenchError where the resized image is smaller than the crop: padding would be pixels
+        of nothing.
         """
         height, width = self.resized(height0, width0)
         if height < self.size or width < self.size:
             raise BenchError(
-                f"An image of {width0}x{height0} pixels is smaller than the crop of {self.size} after"
+                f"An image of {width0}x{height0} pixels is smaller than the crop of {self.size} "
+                "after"
                 f" resize={self.resize!r}; use resize='short' or 'squash', or a smaller size."
             )
         return (height - self.size) // 2, (width - self.size) // 2
@@ -109,8 +115,11 @@ class Geometry:
             image = np.asarray(Image.fromarray(image).resize((width, height), resample))
         return np.ascontiguousarray(image[top : top + self.size, left : left + self.size])
 
-    def boxes(self, boxes: FloatArray, height0: int, width0: int, min_visible: float = 0.25) -> torch.Tensor:
-        """Return boxes [n,4] (xyxy edges, stored pixels) in the frame: float32 [m,4], clipped to it.
+    def boxes(
+        self, boxes: FloatArray, height0: int, width0: int, min_visible: float = 0.25
+    ) -> torch.Tensor:
+        """Return boxes [n,4] (xyxy edges, stored pixels) in the frame: float32 [m,4], clipped to
+        it.
 
         A box is dropped where less than `min_visible` of its area lies in the frame, or none of it.
         """
@@ -125,21 +134,28 @@ class Geometry:
         return torch.from_numpy(clipped[keep].astype(np.float32))
 
     def mask(self, mask: BoolArray) -> torch.Tensor:
-        """Return a mask bool [H0,W0] in the frame: bool [size,size], each pixel from where its centre lies."""
+        """Return a mask bool [H0,W0] in the frame: bool [size,size], each pixel from where its
+        centre lies.
+        """
         height0, width0 = mask.shape
         top, left = self.offset(height0, width0)
         height, width = self.resized(height0, width0)
-        # Pixel j's centre is at (j + 1/2) * old / new; in whole numbers, so that no rounding moves an edge.
+        # Pixel j's centre is at (j + 1/2) * old / new; in whole numbers, so that no rounding moves
+        # an edge.
         rows = (2 * (np.arange(self.size) + top) + 1) * height0 // (2 * height)
         columns = (2 * (np.arange(self.size) + left) + 1) * width0 // (2 * width)
         return torch.from_numpy(mask[rows[:, None], columns[None, :]])
 
     def sample(self, sample: Sample, min_visible: float = 0.25) -> Framed:
-        """Return a sample's pixels and truth in the frame; what the sample does not have stays None."""
+        """Return a sample's pixels and truth in the frame; what the sample does not have stays
+        None.
+        """
         height0, width0 = sample.image.shape[:2]
         return Framed(
             pixels=self.frame(sample.image),
-            boxes=None if sample.boxes is None else self.boxes(sample.boxes, height0, width0, min_visible),
+            boxes=None
+            if sample.boxes is None
+            else self.boxes(sample.boxes, height0, width0, min_visible),
             mask=None if sample.mask is None else self.mask(sample.mask),
             ignore=None if sample.ignore is None else self.mask(sample.ignore),
             others=None if sample.others is None else self.mask(sample.others),

@@ -1,4 +1,6 @@
-"""Images in files, read one at a time through Hugging Face `datasets`; shared by folders, parquet and ImageNet."""
+"""Images in files, read one at a time through Hugging Face `datasets`; shared by folders, parquet
+and ImageNet.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,9 @@ BOX_SLACK = 1.0
 class Items:
     """What is known of the items before any image is read; all sequences have one entry per item.
 
-    ids: unique.  images: where the image of each item stands in the dataset.  labels: int64.
-    boxes: float32 [n,4] xyxy edges in stored pixels, or None for the whole subset.  credits: who is to be named.
+    ids: unique.  images: where the image of each item stands in the dataset.  labels: int64. boxes:
+    float32 [n,4] xyxy edges in stored pixels, or None for the whole subset.  credits: who is to be
+    named.
     """
 
     ids: tuple[str, ...]
@@ -46,12 +49,20 @@ class Items:
 class ImagesSource:
     """A source of a `Subset` over a `datasets.Dataset` with an undecoded column `image`; picklable.
 
-    clip_boxes: official boxes are clipped to the image, however far they leave it; others must lie inside.
+    clip_boxes: official boxes are clipped to the image, however far they leave it; others must lie
+    inside.
     """
 
     has_masks = False
 
-    def __init__(self, name: str, dataset: Any, items: Items, classes: tuple[str, ...] | str, clip_boxes: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        dataset: Any,
+        items: Items,
+        classes: tuple[str, ...] | str,
+        clip_boxes: bool,
+    ) -> None:
         self.name = name
         self.ids, self.image_ids, self.labels = items.ids, items.image_ids, items.labels
         self.has_boxes = items.boxes is not None
@@ -70,14 +81,21 @@ class ImagesSource:
         return imagenet_names() if isinstance(self._classes, str) else self._classes
 
     def read(self, position: int) -> Sample:
-        """Return the sample at a position; an image that cannot be read is a BenchError naming its file."""
+        """Return the sample at a position; an image that cannot be read is a BenchError naming its
+        file.
+        """
         record, where = self._record(position)
         image = decode(record, where)
         boxes = self._boxes(position, image.shape[:2], where)
-        return Sample(self.ids[position], self.image_ids[position], image, int(self.labels[position]), boxes)
+        return Sample(
+            self.ids[position], self.image_ids[position], image, int(self.labels[position]), boxes
+        )
 
-    def framed(self, position: int, geometry: Geometry, min_visible: float, cache: FrameCache) -> Framed | None:
-        """Return what `Geometry.sample` makes of the sample at a position, its pixels from a cache where they are kept.
+    def framed(
+        self, position: int, geometry: Geometry, min_visible: float, cache: FrameCache
+    ) -> Framed | None:
+        """Return what `Geometry.sample` makes of the sample at a position, its pixels from a cache
+        where they are kept.
 
         None where the image cannot be read: then `read` says why.
         """
@@ -97,7 +115,11 @@ class ImagesSource:
         return record, str(record.get("path") or self.ids[position])
 
     def _boxes(self, position: int, stored: tuple[int, ...], where: str) -> Boxes | None:
-        return None if self._items.boxes is None else self._inside(self._items.boxes[position], stored, where)
+        return (
+            None
+            if self._items.boxes is None
+            else self._inside(self._items.boxes[position], stored, where)
+        )
 
     def attribution(self, position: int) -> str | None:
         """Return who is to be named where the picture is shown, or None."""
@@ -112,7 +134,8 @@ class ImagesSource:
             if outside.any():
                 box = _said(boxes[outside][0])
                 raise BenchError(
-                    f"The box {box} of {where} lies outside its image of {width}x{height} pixels; mend it."
+                    f"The box {box} of {where} lies outside its image of {width}x{height} pixels; "
+                    "mend it."
                 )
         clipped = boxes.clip(0, limit).astype(np.float32)
         return clipped[(clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])]
@@ -129,8 +152,8 @@ def _encoded(record: dict[str, Any]) -> bytes:
 def decode(record: dict[str, Any], where: str) -> UInt8Image:
     """Return the image uint8 [H,W,3] of a record {"bytes", "path"}.
 
-    `datasets` would also turn images by their EXIF orientation; boxes and trained models know the stored pixels, so
-    this does not.
+    `datasets` would also turn images by their EXIF orientation; boxes and trained models know the
+    stored pixels, so this does not.
     """
     content = record.get("bytes")
     if content is None and not record.get("path"):
@@ -139,37 +162,50 @@ def decode(record: dict[str, Any], where: str) -> UInt8Image:
         with Image.open(io.BytesIO(content) if content is not None else record["path"]) as image:
             return np.asarray(image.convert("RGB"))
     except FileNotFoundError as error:
-        raise BenchError(f"The image {where} is missing; it was there when the subset was opened.") from error
+        raise BenchError(
+            f"The image {where} is missing; it was there when the subset was opened."
+        ) from error
     except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
         raise BenchError(f"The image {where} cannot be read ({error}); fetch it again.") from error
 
 
 def read_boxes(values: Any, where: str, inclusive: bool = False) -> Boxes:
-    """Return boxes [n,4] float32 from a list of boxes, one box or None; `where` names them in errors.
+    """Return boxes [n,4] float32 from a list of boxes, one box or None; `where` names them in
+    errors.
 
-    inclusive: x1, y1 are the last pixel of the object, not the edge after it.
-    Raises BenchError for a box that is not four finite numbers or is reversed (x0 >= x1 or y0 >= y1).
+    inclusive: x1, y1 are the last pixel of the object, not the edge after it. Raises BenchError for
+    a box that is not four finite numbers or is reversed (x0 >= x1 or y0 >= y1).
     """
     try:
-        boxes = np.array([] if values is None else [list(b) if np.ndim(b) else b for b in values], dtype=np.float32)
+        boxes = np.array(
+            [] if values is None else [list(b) if np.ndim(b) else b for b in values],
+            dtype=np.float32,
+        )
     except (TypeError, ValueError) as error:
-        raise BenchError(f"The boxes of {where} are not lists of four numbers (x0, y0, x1, y1).") from error
+        raise BenchError(
+            f"The boxes of {where} are not lists of four numbers (x0, y0, x1, y1)."
+        ) from error
     boxes = boxes.reshape(0, 4) if boxes.size == 0 else np.atleast_2d(boxes)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
-        raise BenchError(f"The boxes of {where} are not lists of four finite numbers (x0, y0, x1, y1).")
+        raise BenchError(
+            f"The boxes of {where} are not lists of four finite numbers (x0, y0, x1, y1)."
+        )
     if inclusive:
         boxes = boxes + np.array([0, 0, 1, 1], dtype=np.float32)
     reversed_ = (boxes[:, 0] >= boxes[:, 2]) | (boxes[:, 1] >= boxes[:, 3])
     if reversed_.any():
         box = _said(boxes[reversed_][0])
         raise BenchError(
-            f"The box {box} of {where} is reversed or empty; boxes are x0, y0, x1, y1 with x0 < x1, y0 < y1."
+            f"The box {box} of {where} is reversed or empty; boxes are x0, y0, x1, y1 with x0 < "
+            "x1, y0 < y1."
         )
     return boxes
 
 
 def files_dataset(files: Sequence[Path]) -> Any:
-    """Return a `datasets.Dataset` whose column `image` holds the paths of image files, undecoded."""
+    """Return a `datasets.Dataset` whose column `image` holds the paths of image files,
+    undecoded.
+    """
     from datasets import Dataset, Features
     from datasets import Image as ImageFeature
 
@@ -187,13 +223,19 @@ def parquet_dataset(files: Sequence[Path], name: str) -> Any:
 
     try:
         with _quiet_datasets():
-            dataset = load_dataset("parquet", data_files=[str(file) for file in files], split="train")
+            dataset = load_dataset(
+                "parquet", data_files=[str(file) for file in files], split="train"
+            )
     except Exception as error:  # datasets wraps what went wrong in errors of its own
         cause = error.__cause__ or error
-        raise BenchError(f"The parquet of the subset {name} cannot be read ({cause}): {files[0]}.") from error
+        raise BenchError(
+            f"The parquet of the subset {name} cannot be read ({cause}): {files[0]}."
+        ) from error
     if "image" not in dataset.column_names:
         have = ", ".join(dataset.column_names)
-        raise BenchError(f"The parquet of the subset {name} has no column 'image'; its columns are {have}.")
+        raise BenchError(
+            f"The parquet of the subset {name} has no column 'image'; its columns are {have}."
+        )
     return dataset.cast_column("image", ImageFeature(decode=False))
 
 
@@ -217,13 +259,16 @@ def _quiet_datasets() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-# --- ImageNet's classes -----------------------------------------------------------------------------------------------
+# --- ImageNet's classes
+# -----------------------------------------------------------------------------------------------
 IMAGENET_COUNT = 1000
 
 
 @functools.cache
 def imagenet_wnids() -> tuple[str, ...]:
-    """Return the 1000 wnids in label order, which is their sorted order (from timm, which ships the list)."""
+    """Return the 1000 wnids in label order, which is their sorted order (from timm, which ships the
+    list).
+    """
     from timm.data import ImageNetInfo
 
     return tuple(ImageNetInfo("imagenet-1k").label_names())
@@ -239,22 +284,32 @@ def imagenet_names() -> tuple[str, ...]:
 
 
 def class_list(classes: tuple[str, ...] | str, folder: Path, name: str) -> tuple[str, ...] | str:
-    """Return a manifest's classes with a text file read: names, or "imagenet-1k", or () for "from the data"."""
+    """Return a manifest's classes with a text file read: names, or "imagenet-1k", or () for "from
+    the data".
+    """
     if not isinstance(classes, str) or classes == IMAGENET_CLASSES:
         return classes
     file = folder / classes
     if not file.is_file():
-        raise BenchError(f"The subset {name} takes its class names from {file}, which is not there.")
-    return tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+        raise BenchError(
+            f"The subset {name} takes its class names from {file}, which is not there."
+        )
+    return tuple(
+        line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()
+    )
 
 
 def files_digest(files: Sequence[Path]) -> str:
-    """Return the sha256 of a file, or of the sha256 texts of several in their order (64 hex digits)."""
+    """Return the sha256 of a file, or of the sha256 texts of several in their order (64 hex
+    digits).
+    """
     digests = []
     for file in files:
         with file.open("rb") as stream:
             digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
 
 
 def _check_ids(name: str, ids: tuple[str, ...]) -> None:
@@ -268,7 +323,8 @@ def _check_labels(name: str, items: Items, num_classes: int) -> None:
     if bad.size:
         first = int(bad[0])
         raise BenchError(
-            f"The label {int(items.labels[first])} of {items.ids[first]} in the subset {name} is not one of its"
+            f"The label {int(items.labels[first])} of {items.ids[first]} in the subset {name} is "
+            "not one of its"
             f" {num_classes} classes (0..{num_classes - 1})."
         )
 

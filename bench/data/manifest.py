@@ -48,17 +48,18 @@ _TYPES: dict[str, tuple[type, ...]] = {
 class Manifest:
     """A subset's definition.
 
-    name: the subset's name, and the stem of its file.  kind: "scenes" (generated), "imagenet" (the ILSVRC2012
-    validation set), "folder" (annotations.csv) or "parquet".  title, licence: for a reader.
-    pictures: whether boards may publish its pictures.  classes: names by label; or "imagenet-1k"; or a text file with
-    one name per line, beside the data; empty: taken from the data.  geometry: fixes the preprocessing for every model.
-    calibration: another subset's name, "hash", "last-1000" (imagenet) or "none".
-    explain: "label" makes every metric explain the label.
-    boxes: "edges" where x1, y1 are edges; "pixels" where they are the last pixels inside (folder, parquet).
-    path: file or folder under the data root.  root: a data root of its own, relative to the manifest's folder.
-    sha256: of the generated content (scenes), annotations.csv (folder) or the file (parquet); sha256_head: of the
-    first items (scenes).  seed, size, pairs: of scenes; size also: how many images of imagenet are scored.
-    ids: official image ids to use instead of the whole validation set (imagenet).
+    name: the subset's name, and the stem of its file.  kind: "scenes" (generated), "imagenet" (the
+    ILSVRC2012 validation set), "folder" (annotations.csv) or "parquet".  title, licence: for a
+    reader. pictures: whether boards may publish its pictures.  classes: names by label; or
+    "imagenet-1k"; or a text file with one name per line, beside the data; empty: taken from the
+    data.  geometry: fixes the preprocessing for every model. calibration: another subset's name,
+    "hash", "last-1000" (imagenet) or "none". explain: "label" makes every metric explain the label.
+    boxes: "edges" where x1, y1 are edges; "pixels" where they are the last pixels inside (folder,
+    parquet). path: file or folder under the data root.  root: a data root of its own, relative to
+    the manifest's folder. sha256: of the generated content (scenes), annotations.csv (folder) or
+    the file (parquet); sha256_head: of the first items (scenes).  seed, size, pairs: of scenes;
+    size also: how many images of imagenet are scored. ids: official image ids to use instead of the
+    whole validation set (imagenet).
     """
 
     name: str
@@ -82,14 +83,18 @@ class Manifest:
 
     @property
     def id(self) -> str:
-        """Return the first 12 hex digits of the sha256 of the canonical JSON of everything but `root`."""
+        """Return the first 12 hex digits of the sha256 of the canonical JSON of everything but
+        `root`.
+        """
         content = {k: v for k, v in dataclasses.asdict(self).items() if k not in _NOT_CONTENT}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:_ID_LENGTH]
 
     @staticmethod
     def read(file: Path) -> Manifest:
-        """Read a manifest; a missing file, bad TOML, an unknown key or a bad value is a BenchError."""
+        """Read a manifest; a missing file, bad TOML, an unknown key or a bad value is a
+        BenchError.
+        """
         try:
             content = tomllib.loads(file.read_text(encoding="utf-8"))
         except OSError as error:
@@ -116,7 +121,9 @@ class Manifest:
 
 
 def manifest_folder() -> Path:
-    """Return the folder of the manifests that come with cambench: inside the package (wheel) or beside it (clone)."""
+    """Return the folder of the manifests that come with cambench: inside the package (wheel) or
+    beside it (clone).
+    """
     package = Path(__file__).resolve().parent.parent
     installed = package / "data_manifests"
     return installed if installed.is_dir() else package.parent / "data_manifests"
@@ -125,7 +132,9 @@ def manifest_folder() -> Path:
 def _check_keys(content: dict[str, Any], where: str) -> None:
     for key, value in content.items():
         if key not in _TYPES:
-            raise BenchError(f"The manifest {where} has the unknown key {key!r}.{suggestions(key, _TYPES)}")
+            raise BenchError(
+                f"The manifest {where} has the unknown key {key!r}.{suggestions(key, _TYPES)}"
+            )
         wanted = _TYPES[key]
         if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
             names = " or ".join(t.__name__ for t in wanted)
@@ -134,26 +143,38 @@ def _check_keys(content: dict[str, Any], where: str) -> None:
             raise BenchError(f"In the manifest {where}, {key} must be a list of strings.")
     for key in ("name", "kind"):
         if not content.get(key):
-            raise BenchError(f'The manifest {where} has no {key}; add a line such as {key} = "...".')
+            raise BenchError(
+                f'The manifest {where} has no {key}; add a line such as {key} = "...".'
+            )
 
 
 def _check_values(manifest: Manifest, where: str) -> None:
     if manifest.kind not in KINDS:
         raise BenchError(
-            f"The manifest {where} has the unknown kind {manifest.kind!r}.{suggestions(manifest.kind, KINDS)}"
+            f"The manifest {where} has the unknown kind "
+            f"{manifest.kind!r}.{suggestions(manifest.kind, KINDS)}"
         )
     if manifest.explain not in EXPLAIN:
         known = suggestions(manifest.explain, EXPLAIN)
-        raise BenchError(f"The manifest {where} has the unknown explain {manifest.explain!r}.{known}")
+        raise BenchError(
+            f"The manifest {where} has the unknown explain {manifest.explain!r}.{known}"
+        )
     if manifest.boxes not in BOXES:
         known = suggestions(manifest.boxes, BOXES)
         raise BenchError(f"The manifest {where} has the unknown boxes {manifest.boxes!r}.{known}")
     if manifest.kind == "scenes" and manifest.size < 1:
-        raise BenchError(f"The manifest {where} asks for {manifest.size} scenes; size must be at least 1.")
+        raise BenchError(
+            f"The manifest {where} asks for {manifest.size} scenes; size must be at least 1."
+        )
     if manifest.size < 0 or manifest.seed < 0:
-        raise BenchError(f"The manifest {where} has a negative size or seed; both must be 0 or more.")
+        raise BenchError(
+            f"The manifest {where} has a negative size or seed; both must be 0 or more."
+        )
     if manifest.calibration == manifest.name:
-        raise BenchError(f"The manifest {where} names itself as its calibration part; what is scored cannot calibrate.")
+        raise BenchError(
+            f"The manifest {where} names itself as its calibration part; what is scored cannot "
+            "calibrate."
+        )
 
 
 def _geometry(table: dict[str, Any], where: str) -> Geometry:
@@ -161,13 +182,17 @@ def _geometry(table: dict[str, Any], where: str) -> Geometry:
     for key, value in table.items():
         if key not in types:
             raise BenchError(
-                f"The geometry of the manifest {where} has the unknown key {key!r}.{suggestions(key, types)}"
+                f"The geometry of the manifest {where} has the unknown key "
+                f"{key!r}.{suggestions(key, types)}"
             )
         if type(value) is not types[key]:
             raise BenchError(
-                f"The geometry of the manifest {where} has {key} = {value!r}; it must be a {types[key].__name__}."
+                f"The geometry of the manifest {where} has {key} = {value!r}; it must be a "
+                f"{types[key].__name__}."
             )
     missing = [key for key in ("size", "resize") if key not in table]
     if missing:
-        raise BenchError(f"The geometry of the manifest {where} has no {' and no '.join(missing)}; add it.")
+        raise BenchError(
+            f"The geometry of the manifest {where} has no {' and no '.join(missing)}; add it."
+        )
     return Geometry(**{"resize_size": table["size"], **table})

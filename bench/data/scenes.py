@@ -1,11 +1,13 @@
 """Scenes: generated images with exact masks and boxes, the same bytes on any machine.
 
-An image shows one object (sometimes two of the same class; in `scenes-pairs` two of two classes) among distractors, on
-a cluttered background. A class is a shape AND a texture: each of the 5 shapes comes with two of the 5 textures, each
-texture on two shapes, so neither alone tells the class. Distractors are the same shapes with other textures, or plain.
+An image shows one object (sometimes two of the same class; in `scenes-pairs` two of two classes)
+among distractors, on a cluttered background. A class is a shape AND a texture: each of the 5 shapes
+comes with two of the 5 textures, each texture on two shapes, so neither alone tells the class.
+Distractors are the same shapes with other textures, or plain.
 
-Drawing uses only whole numbers: raw PCG64 bits, fixed-point coordinates and a hard-coded cosine table. No float takes
-part in it, so that no library version, compiler or processor can move a pixel.
+Drawing uses only whole numbers: raw PCG64 bits, fixed-point coordinates and a hard-coded cosine
+table. No float takes part in it, so that no library version, compiler or processor can move a
+pixel.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ SHAPES = ("disc", "square", "triangle", "star", "cross")
 TEXTURES = ("striped", "checked", "dotted", "ringed", "rayed")
 PLAIN = len(TEXTURES)
 # Class 2s is shape s with texture s; class 2s+1 is shape s with texture s+1 (mod 5).
-CLASSES = tuple((shape, (shape + step) % len(TEXTURES)) for shape in range(len(SHAPES)) for step in (0, 1))
+CLASSES = tuple(
+    (shape, (shape + step) % len(TEXTURES)) for shape in range(len(SHAPES)) for step in (0, 1)
+)
 CLASS_NAMES = tuple(f"{TEXTURES[texture]} {SHAPES[shape]}" for shape, texture in CLASSES)
 # What distractors are: every shape with each texture that makes it no class, or plain.
 NO_CLASS = tuple(
@@ -48,9 +52,11 @@ Bools = npt.NDArray[np.bool_]
 Colour = tuple[int, int, int]
 T = TypeVar("T")
 
-# --- fixed point ------------------------------------------------------------------------------------------------------
+# --- fixed point
+# --------------------------------------------------------------------------------------------------
 TURN = 64  # angles are whole 64ths of a turn
-# round(1024 * cos(2 pi k / 64)), k = 0..16: the first quarter, from which the others follow by sign.
+# round(1024 * cos(2 pi k / 64)), k = 0..16: the first quarter, from which the others follow by
+# sign.
 _QUARTER = (1024, 1019, 1004, 980, 946, 903, 851, 792, 724, 650, 569, 483, 392, 297, 200, 100, 0)
 # 1024 * (sin, -cos) of 72 degrees * k: outward normals of the five lines of a pentagram.
 _STAR = ((0, -1024), (974, -316), (602, 828), (-602, 828), (-974, -316))
@@ -59,22 +65,30 @@ _TRIANGLE = ((0, 1024), (887, -512), (-887, -512))
 PIXEL = 128  # fixed-point steps per pixel
 SAMPLES = 2  # samples per pixel side; a pixel is the mean of SAMPLES^2 samples
 FULL = SAMPLES * SAMPLES
-# 1000 * area / radius^2 of each shape, to give all shapes the same range of areas (radius: see _inside).
+# 1000 * area / radius^2 of each shape, to give all shapes the same range of areas (radius: see
+# _inside).
 _AREA = (3142, 4000, 1299, 1123, 2362)
 # How far each shape reaches, in 1/1024 of its radius: the square's corners stick out.
 _REACH = (1024, 1448, 1024, 1024, 1093)
 
-# --- the composition: areas in pixels of 96 * 96 = 9216 ---------------------------------------------------------------
+# --- the composition: areas in pixels of 96 * 96 = 9216
+# ---------------------------------------------------------------
 _ALONE = (370, 1850)  # 4 to 20 % of the image
 _LARGE = (1850, 2800)  # a few: one in _LARGE_ONE_IN
 _LARGE_ONE_IN = 16
 _SHARED = (370, 1200)  # where an image has two objects
 _OTHER = (200, 900)  # a distractor
 _OTHERS = (1, 3)  # how many distractors
-_VISIBLE = (7, 10)  # at least 7/10 of an object is seen: not under a distractor, not outside the image
-_TRIES = 16  # layouts tried before distractors go below the objects, and again before they go altogether
+_VISIBLE = (
+    7,
+    10,
+)  # at least 7/10 of an object is seen: not under a distractor, not outside the image
+_TRIES = (
+    16  # layouts tried before distractors go below the objects, and again before they go altogether
+)
 
-# --- the look ---------------------------------------------------------------------------------------------------------
+# --- the look
+# --------------------------------------------------------------------------------------------------
 _PERIOD = (3 * PIXEL, 5 * PIXEL)  # width of a stripe, check, ring, or half the distance of dots
 _DOT = (45, 100)  # a dot's radius^2 over that of the cell's inscribed circle
 _JITTER = 14  # of colours, in 255ths
@@ -123,7 +137,8 @@ _GROUND: tuple[Colour, ...] = (
 class Scene:
     """A drawn scene.
 
-    image: uint8 [96,96,3].  labels: the class of each object.  masks: the visible pixels of each object, bool [96,96].
+    image: uint8 [96,96,3].  labels: the class of each object.  masks: the visible pixels of each
+    object, bool [96,96].
     """
 
     image: UInt8Image
@@ -131,17 +146,28 @@ class Scene:
     masks: tuple[Bools, ...]
 
     def truth(self, label: int) -> tuple[npt.NDArray[np.float32], Bools]:
-        """Return the tight boxes [n,4] (xyxy edges) of this class's objects and the union of their masks [96,96]."""
+        """Return the tight boxes [n,4] (xyxy edges) of this class's objects and the union of their
+        masks [96,96].
+        """
         masks = [mask for mask, own in zip(self.masks, self.labels, strict=True) if own == label]
-        return np.array([_tight_box(mask) for mask in masks], dtype=np.float32), np.logical_or.reduce(masks)
+        return np.array(
+            [_tight_box(mask) for mask in masks], dtype=np.float32
+        ), np.logical_or.reduce(masks)
 
 
 def draw_scene(seed: int, index: int, labels: tuple[int, ...]) -> Scene:
-    """Return the scene of (seed, index) with one object for each of `labels`; equal arguments give equal bytes."""
+    """Return the scene of (seed, index) with one object for each of `labels`; equal arguments give
+    equal bytes.
+    """
     bits = _Bits(seed, index)
     canvas = _ground(bits)
-    objects = [_draw_object(bits, CLASSES[label], _object_area(bits, len(labels))) for label in labels]
-    others = [_draw_object(bits, bits.choose(NO_CLASS), bits.between(*_OTHER)) for _ in range(bits.between(*_OTHERS))]
+    objects = [
+        _draw_object(bits, CLASSES[label], _object_area(bits, len(labels))) for label in labels
+    ]
+    others = [
+        _draw_object(bits, bits.choose(NO_CLASS), bits.between(*_OTHER))
+        for _ in range(bits.between(*_OTHERS))
+    ]
     patches = objects + others
     places, order, owner = _arrange(bits, patches, len(objects))
     for k in order:
@@ -151,7 +177,8 @@ def draw_scene(seed: int, index: int, labels: tuple[int, ...]) -> Scene:
 
 
 def object_labels(seed: int, index: int, pairs: bool) -> tuple[int, ...]:
-    """Return the classes of a scene's objects: one, in every eighth scene or so two of the same; pairs: two classes.
+    """Return the classes of a scene's objects: one, in every eighth scene or so two of the same;
+    pairs: two classes.
 
     Classes go round by index, so every stretch of a subset is balanced.
     """
@@ -201,7 +228,9 @@ class ScenesSource:
         label = int(self.labels[position])
         scene = draw_scene(self.seed, index, object_labels(self.seed, index, self.pairs))
         boxes, mask = scene.truth(label)
-        sample = Sample(self.ids[position], self.image_ids[position], scene.image, label, boxes, mask)
+        sample = Sample(
+            self.ids[position], self.image_ids[position], scene.image, label, boxes, mask
+        )
         if not self.pairs:
             return sample
         (other,) = set(scene.labels) - {label}
@@ -219,20 +248,25 @@ def open_scenes(manifest: Manifest, data_root: Path | None = None) -> Subset:
     """
     source = ScenesSource(manifest.name, manifest.seed, manifest.size, manifest.pairs)
     calibrating = None if manifest.calibration == NONE else manifest.calibration
-    subset = Subset(manifest.name, manifest, source, tuple(range(len(source.ids))), calibrating, data_root)
+    subset = Subset(
+        manifest.name, manifest, source, tuple(range(len(source.ids))), calibrating, data_root
+    )
     if manifest.sha256_head:
         found = scenes_digest(subset.limit(HEAD))
         if found != manifest.sha256_head:
             raise BenchError(
                 f"The generated images of the subset {manifest.name} are not those of its manifest"
-                f" (sha256 {found[:12]} instead of {manifest.sha256_head[:12]}): this cambench or this numpy draws"
+                f" (sha256 {found[:12]} instead of {manifest.sha256_head[:12]}): this cambench or "
+                "this numpy draws"
                 " differently, so its numbers could not be compared."
             )
     return subset
 
 
 def scenes_digest(samples: Iterable[Sample]) -> str:
-    """Return the sha256 (64 hex digits) over image, mask and label of the samples, in their order."""
+    """Return the sha256 (64 hex digits) over image, mask and label of the samples, in their
+    order.
+    """
     total = hashlib.sha256()
     for sample in samples:
         total.update(sample.image.tobytes())
@@ -242,9 +276,12 @@ def scenes_digest(samples: Iterable[Sample]) -> str:
     return total.hexdigest()
 
 
-# --- random whole numbers ---------------------------------------------------------------------------------------------
+# --- random whole numbers
+# ---------------------------------------------------------------------------------------------
 class _Bits:
-    """Whole numbers from the raw PCG64 stream of (seed, index, purpose); numpy keeps this stream fixed for ever."""
+    """Whole numbers from the raw PCG64 stream of (seed, index, purpose); numpy keeps this stream
+    fixed for ever.
+    """
 
     def __init__(self, seed: int, index: int, purpose: int = 0) -> None:
         self._source = np.random.PCG64([seed, index, purpose])
@@ -269,17 +306,20 @@ class _Bits:
     def octets(self, *shape: int) -> Shorts:
         """Return random bytes 0..255 of this shape, as int16."""
         count = math.prod(shape)
-        raw = np.asarray(self._source.random_raw(-(-count // 8)), dtype="<u8")  # the same bytes on any processor
+        raw = np.asarray(
+            self._source.random_raw(-(-count // 8)), dtype="<u8"
+        )  # the same bytes on any processor
         return raw.view(np.uint8)[:count].reshape(shape).astype(np.int16)
 
 
-# --- drawing ----------------------------------------------------------------------------------------------------------
+# --- drawing
+# --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class _Patch:
     """A drawn object before it has a place.
 
-    cover: samples covered per pixel, 0..FULL, int16 [n,n].  ink: sum of the covered samples' colours, int16 [n,n,3].
-    solid: pixels covered by half or more, bool [n,n].
+    cover: samples covered per pixel, 0..FULL, int16 [n,n].  ink: sum of the covered samples'
+    colours, int16 [n,n,3]. solid: pixels covered by half or more, bool [n,n].
     """
 
     cover: Shorts
@@ -291,7 +331,9 @@ Place = tuple[int, int]  # (top, left) of a patch in the image; may be negative
 
 
 def _object_area(bits: _Bits, count: int) -> int:
-    """Return an object's area in pixels; the smaller of two draws, so that small objects are more frequent."""
+    """Return an object's area in pixels; the smaller of two draws, so that small objects are more
+    frequent.
+    """
     if count > 1:
         return bits.between(*_SHARED)
     if bits.below(_LARGE_ONE_IN) == 0:
@@ -300,7 +342,9 @@ def _object_area(bits: _Bits, count: int) -> int:
 
 
 def _draw_object(bits: _Bits, kind: tuple[int, int], area: int) -> _Patch:
-    """Return an object of a kind (shape, texture) and area (pixels) in random colours and at random angles."""
+    """Return an object of a kind (shape, texture) and area (pixels) in random colours and at random
+    angles.
+    """
     shape, texture = kind
     radius = math.isqrt(area * 1000 * PIXEL * PIXEL // _AREA[shape])
     half = radius * _REACH[shape] // (1024 * PIXEL) + 1
@@ -317,7 +361,9 @@ def _draw_object(bits: _Bits, kind: tuple[int, int], area: int) -> _Patch:
 
 
 def _rotated(steps: Ints, angle: int) -> tuple[Ints, Ints]:
-    """Return the coordinates (u, v) [n,n] of all samples in a frame turned by `angle` 64ths of a turn."""
+    """Return the coordinates (u, v) [n,n] of all samples in a frame turned by `angle` 64ths of a
+    turn.
+    """
     cosine, sine = _cosine(angle), _cosine(angle - TURN // 4)
     along, across = steps * cosine, steps * sine
     u = (along[None, :] + across[:, None]) >> 10
@@ -335,7 +381,8 @@ def _cosine(angle: int) -> int:
 def _inside(shape: int, u: Ints, v: Ints, radius: int) -> Bools:
     """Return which samples (u, v) [n,n] lie in a shape.
 
-    radius: of the disc; the square's half side; the circumradius of triangle and star; the cross's half length.
+    radius: of the disc; the square's half side; the circumradius of triangle and star; the cross's
+    half length.
     """
     name = SHAPES[shape]
     if name == "disc":
@@ -349,7 +396,8 @@ def _inside(shape: int, u: Ints, v: Ints, radius: int) -> Bools:
             inside &= a * u + b * v <= reach
         return inside
     if name == "star":
-        # A pentagram is where at least four of its five half-planes meet; cos(72 degrees) = 316/1024.
+        # A pentagram is where at least four of its five half-planes meet; cos(72 degrees) =
+        # 316/1024.
         reach = radius * 316
         held = np.zeros(u.shape, dtype=np.int8)
         for a, b in _STAR:
@@ -361,7 +409,9 @@ def _inside(shape: int, u: Ints, v: Ints, radius: int) -> Bools:
 
 
 def _texture(bits: _Bits, texture: int, steps: Ints) -> Bools:
-    """Return where a texture has its first colour, bool [n,n], at a random angle, scale and phase."""
+    """Return where a texture has its first colour, bool [n,n], at a random angle, scale and
+    phase.
+    """
     angle, period = bits.below(TURN), bits.between(*_PERIOD)
     shift_u, shift_v = bits.below(2 * period), bits.below(2 * period)
     if texture == PLAIN:
@@ -395,9 +445,13 @@ def _jittered(bits: _Bits, colour: Colour) -> Shorts:
     return np.array(moved, dtype=np.int16)
 
 
-# --- composition ------------------------------------------------------------------------------------------------------
-def _arrange(bits: _Bits, patches: list[_Patch], objects: int) -> tuple[list[Place], list[int], Shorts]:
-    """Return places, drawing order and owner [96,96] (index of the patch seen at a pixel, -1: ground).
+# --- composition
+# --------------------------------------------------------------------------------------------------
+def _arrange(
+    bits: _Bits, patches: list[_Patch], objects: int
+) -> tuple[list[Place], list[int], Shorts]:
+    """Return places, drawing order and owner [96,96] (index of the patch seen at a pixel, -1:
+    ground).
 
     The first `objects` patches are objects: layouts are drawn until enough of each is seen.
     """
@@ -425,22 +479,29 @@ def _is_seen(visible: Bools, patch: _Patch) -> bool:
 
 
 def _place(bits: _Bits, patch: _Patch) -> Place:
-    """Return a random place for a patch: its centre anywhere, but no closer to the border than a quarter of its span.
+    """Return a random place for a patch: its centre anywhere, but no closer to the border than a
+    quarter of its span.
 
-    Uniform places would favour the middle, where every large object reaches, and with it maps that know nothing but
-    the middle; so in 3 of 4 draws the outer of two places is taken.
+    Uniform places would favour the middle, where every large object reaches, and with it maps that
+    know nothing but the middle; so in 3 of 4 draws the outer of two places is taken.
     """
     n = patch.solid.shape[0]
     margin = n // 4
-    spots = [(bits.between(margin, SIDE - margin), bits.between(margin, SIDE - margin)) for _ in range(2)]
+    spots = [
+        (bits.between(margin, SIDE - margin), bits.between(margin, SIDE - margin)) for _ in range(2)
+    ]
     if bits.below(4):
-        spots.sort(key=lambda spot: max(abs(2 * spot[0] - SIDE), abs(2 * spot[1] - SIDE)), reverse=True)
+        spots.sort(
+            key=lambda spot: max(abs(2 * spot[0] - SIDE), abs(2 * spot[1] - SIDE)), reverse=True
+        )
     y, x = spots[0]
     return y - n // 2, x - n // 2
 
 
 def _windows(n: int, place: Place) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return the window of the image that an n x n patch covers, and the patch's own window of the same size."""
+    """Return the window of the image that an n x n patch covers, and the patch's own window of the
+    same size.
+    """
     starts = [max(0, start) for start in place]
     ends = [min(SIDE, start + n) for start in place]
     here = [slice(a, b) for a, b in zip(starts, ends, strict=True)]
@@ -450,7 +511,9 @@ def _windows(n: int, place: Place) -> tuple[tuple[slice, slice], tuple[slice, sl
 
 def _paint(canvas: Shorts, patch: _Patch, place: Place) -> None:
     here, there = _windows(patch.solid.shape[0], place)
-    canvas[here] = (canvas[here] * (FULL - patch.cover[there])[:, :, None] + patch.ink[there]) // FULL
+    canvas[here] = (
+        canvas[here] * (FULL - patch.cover[there])[:, :, None] + patch.ink[there]
+    ) // FULL
 
 
 def _tight_box(mask: Bools) -> tuple[int, int, int, int]:
@@ -459,9 +522,12 @@ def _tight_box(mask: Bools) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-# --- ground and light -------------------------------------------------------------------------------------------------
+# --- ground and light
+# -------------------------------------------------------------------------------------------------
 def _noise(bits: _Bits, cells: int) -> Shorts:
-    """Return smooth noise 0..255, int16 [96,96]: random bytes on a lattice of `cells` cells, linear between."""
+    """Return smooth noise 0..255, int16 [96,96]: random bytes on a lattice of `cells` cells, linear
+    between.
+    """
     lattice = bits.octets(cells + 1, cells + 1)
     size = SIDE // cells
     start = np.arange(SIDE) // size
@@ -504,4 +570,8 @@ def _light(bits: _Bits, canvas: Shorts) -> UInt8Image:
     brightness = bits.between(*_BRIGHTNESS)
     gains = np.array([brightness + bits.between(-_TINT, _TINT) for _ in range(3)], dtype=np.int16)
     grain = bits.octets(SIDE, SIDE) * bits.between(*_GRAIN) >> 8
-    return ((canvas * gains >> 6) + (grain - (int(grain.max()) >> 1))[:, :, None]).clip(0, 255).astype(np.uint8)
+    return (
+        ((canvas * gains >> 6) + (grain - (int(grain.max()) >> 1))[:, :, None])
+        .clip(0, 255)
+        .astype(np.uint8)
+    )

@@ -1,4 +1,6 @@
-"""A subset: a fixed, ordered list of labelled images with ground truth, and the part kept aside for calibration."""
+"""A subset: a fixed, ordered list of labelled images with ground truth, and the part kept aside for
+calibration.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ CALIBRATION_SHARE = 5  # rule "hash": one id in five calibrates
 
 
 class Source(Protocol):
-    """Where samples come from: everything about them by position, and reading one. Must be picklable."""
+    """Where samples come from: everything about them by position, and reading one. Must be
+    picklable.
+    """
 
     @property
     def ids(self) -> tuple[str, ...]: ...
@@ -50,8 +54,9 @@ class Source(Protocol):
 class Subset:
     """Labelled images in a fixed order.
 
-    positions: which of the source's samples are scored, in order.  calibrating: those that calibrate; or the name of
-    the subset that does; or None.  data_root: where a named calibration subset finds its files.
+    positions: which of the source's samples are scored, in order.  calibrating: those that
+    calibrate; or the name of the subset that does; or None.  data_root: where a named calibration
+    subset finds its files.
     """
 
     name: str
@@ -65,13 +70,17 @@ class Subset:
         if not self.positions:
             raise BenchError(f"The subset {self.name} is empty; nothing can be scored on it.")
         if isinstance(self.calibrating, tuple) and set(self.calibrating) & set(self.positions):
-            raise BenchError(f"The calibration part of the subset {self.name} overlaps its scored part.")
+            raise BenchError(
+                f"The calibration part of the subset {self.name} overlaps its scored part."
+            )
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, i: int) -> Sample:
-        """Return sample i of the subset's order (IndexError outside); a file that cannot be read is a BenchError."""
+        """Return sample i of the subset's order (IndexError outside); a file that cannot be read is
+        a BenchError.
+        """
         return self.source.read(self.positions[i])
 
     def __iter__(self) -> Iterator[Sample]:
@@ -142,13 +151,19 @@ class Subset:
         return self.source.attribution(self.positions[i])
 
     def limit(self, n: int) -> Subset:
-        """Return the first n items in the subset's fixed order (all, where there are fewer); limits are nested."""
+        """Return the first n items in the subset's fixed order (all, where there are fewer); limits
+        are nested.
+        """
         if n < 1:
-            raise BenchError(f"A limit of {n} leaves nothing of the subset {self.name}; it must be at least 1.")
+            raise BenchError(
+                f"A limit of {n} leaves nothing of the subset {self.name}; it must be at least 1."
+            )
         return dataclasses.replace(self, positions=self.positions[:n])
 
     def part(self, start: int | None, stop: int | None) -> Subset:
-        """Return items start..stop-1 of the fixed order, as in a slice; it is called NAME[start:stop]."""
+        """Return items start..stop-1 of the fixed order, as in a slice; it is called
+        NAME[start:stop].
+        """
         positions = self.positions[start:stop]
         name = f"{self.name}[{'' if start is None else start}:{'' if stop is None else stop}]"
         if not positions:
@@ -156,7 +171,9 @@ class Subset:
         return dataclasses.replace(self, name=name, positions=positions)
 
     def calibration(self) -> Subset | None:
-        """Return the part that thresholds are chosen on, never scored, or None; a limit does not shorten it."""
+        """Return the part that thresholds are chosen on, never scored, or None; a limit does not
+        shorten it.
+        """
         if not self.calibrating:
             return None
         if isinstance(self.calibrating, str):
@@ -169,8 +186,9 @@ class Subset:
     def batch(self, indices: Iterable[int], geometry: Geometry, min_visible: float = 0.25) -> Batch:
         """Return the samples at `indices` in the frame of `geometry`, pixels float32 in [0,1].
 
-        min_visible: boxes of which less is left in the frame are dropped (protocol: `box_min_visible`).
-        Images of files come from the cache of frames where they are kept (see `frame_cache`), with the same pixels.
+        min_visible: boxes of which less is left in the frame are dropped (protocol:
+        `box_min_visible`). Images of files come from the cache of frames where they are kept (see
+        `frame_cache`), with the same pixels.
         """
         cache = frame_cache()
         items = [self._item(i, geometry, min_visible, cache) for i in indices]
@@ -187,17 +205,29 @@ class Subset:
                 masks=_stacked([one.mask for one in framed]),
                 ignore=_stacked([one.ignore for one in framed]),
                 others=_stacked([one.others for one in framed]) if self.has_others else None,
-                other_labels=torch.tensor([item.other_label for item in items]) if self.has_others else None,
+                other_labels=torch.tensor([item.other_label for item in items])
+                if self.has_others
+                else None,
             ),
         )
 
-    def _item(self, i: int, geometry: Geometry, min_visible: float, cache: FrameCache | None) -> _Item:
+    def _item(
+        self, i: int, geometry: Geometry, min_visible: float, cache: FrameCache | None
+    ) -> _Item:
         source = self.source
-        if cache is not None and type(source) is ImagesSource:  # one that is derived or wrapped may change the image
+        if (
+            cache is not None and type(source) is ImagesSource
+        ):  # one that is derived or wrapped may change the image
             position = self.positions[i]
             framed = source.framed(position, geometry, min_visible, cache)
             if framed is not None:
-                return _Item(source.ids[position], source.image_ids[position], int(source.labels[position]), -1, framed)
+                return _Item(
+                    source.ids[position],
+                    source.image_ids[position],
+                    int(source.labels[position]),
+                    -1,
+                    framed,
+                )
         sample = self[i]
         try:
             framed = geometry.sample(sample, min_visible)
@@ -221,20 +251,26 @@ def id_hash(item: str) -> str:
     return hashlib.sha256(item.encode()).hexdigest()
 
 
-def split(manifest: Manifest, source: Source) -> tuple[tuple[int, ...], tuple[int, ...] | str | None]:
+def split(
+    manifest: Manifest, source: Source
+) -> tuple[tuple[int, ...], tuple[int, ...] | str | None]:
     """Return (scored, calibrating) positions of a folder or parquet source.
 
-    The order is that of sha256(image id), then id: every limit is an unbiased sample, and limits are nested.
-    Under the rule "hash" the images with sha256(image id) mod 5 == 0 calibrate and are never scored.
+    The order is that of sha256(image id), then id: every limit is an unbiased sample, and limits
+    are nested. Under the rule "hash" the images with sha256(image id) mod 5 == 0 calibrate and are
+    never scored.
     """
     hashes = {image: id_hash(image) for image in source.image_ids}
-    order = sorted(range(len(source.ids)), key=lambda p: (hashes[source.image_ids[p]], source.ids[p]))
+    order = sorted(
+        range(len(source.ids)), key=lambda p: (hashes[source.image_ids[p]], source.ids[p])
+    )
     if manifest.calibration != HASH:
         return tuple(order), None if manifest.calibration == NONE else manifest.calibration
     aside = {p for p in order if int(hashes[source.image_ids[p]], 16) % CALIBRATION_SHARE == 0}
     if len(aside) == len(order):
         raise BenchError(
-            f"All {len(order)} images of the subset {manifest.name} fall into its calibration part; give it a"
+            f"All {len(order)} images of the subset {manifest.name} fall into its calibration "
+            "part; give it a"
             ' manifest.toml with calibration = "none".'
         )
     return tuple(p for p in order if p not in aside), tuple(p for p in order if p in aside)

@@ -1,4 +1,6 @@
-"""The editor's web server, for this machine only: pages and JSON around a `Session`, which does the work."""
+"""The editor's web server, for this machine only: pages and JSON around a `Session`, which does the
+work.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ HEADERS = {
 
 
 def listen(port: int) -> socket.socket:
-    """Return a socket that listens on this machine only; a port that cannot be had is a BenchError."""
+    """Return a socket that listens on this machine only; a port that cannot be had is a
+    BenchError.
+    """
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     if sys.platform != "win32":  # there, it would share a port that is taken
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -60,20 +64,28 @@ def listen(port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listening.close()
         reason = getattr(error, "strerror", None) or str(error)
-        raise BenchError(f"The port {port} cannot be used ({reason}); choose another with --port.") from None
+        raise BenchError(
+            f"The port {port} cannot be used ({reason}); choose another with --port."
+        ) from None
     return listening
 
 
 def serve(session: Session, listening: socket.socket, browser: bool = True) -> None:
     """Serve the editor until Ctrl-C; requests that run then have two seconds to end.
 
-    browser: open the page, where there is a screen: on a server `webbrowser` would start a text browser.
+    browser: open the page, where there is a screen: on a server `webbrowser` would start a text
+    browser.
     """
     if browser and graphical():
         webbrowser.open(address_of(listening))
     app = make_app(session)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=2
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=2,
     )
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn closes in order, then raises it again
         uvicorn.Server(config).run(sockets=[listening])
@@ -86,7 +98,9 @@ def address_of(listening: socket.socket) -> str:
 
 def graphical() -> bool:
     """Return whether there is a screen."""
-    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return sys.platform in ("darwin", "win32") or bool(
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
 
 
 def make_app(session: Session) -> ASGIApp:
@@ -104,7 +118,9 @@ def make_app(session: Session) -> ASGIApp:
 
 
 class Api:
-    """JSON about a session. Maps go over the wire as their bytes: raw in requests, base64 in answers."""
+    """JSON about a session. Maps go over the wire as their bytes: raw in requests, base64 in
+    answers.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -130,7 +146,9 @@ class Api:
     def image(self, request: Request) -> Response:
         """Return one image: its map, truth, state, and what the network makes of it."""
         view = self._session.view(self._position(request))
-        return JSONResponse(view | {key: _packed(view[key]) for key in ("own", "map", "mask")} | _outcome(view))
+        return JSONResponse(
+            view | {key: _packed(view[key]) for key in ("own", "map", "mask")} | _outcome(view)
+        )
 
     def frame(self, request: Request) -> Response:
         """Return one image as PNG."""
@@ -141,26 +159,36 @@ class Api:
     async def infer(self, request: Request) -> Response:
         """Return what the network makes of an image with the map in the request's body."""
         k, grey = self._position(request), await self._grey(request)
-        return JSONResponse(_outcome({"outcome": await run_in_threadpool(self._session.infer, k, grey)})["outcome"])
+        return JSONResponse(
+            _outcome({"outcome": await run_in_threadpool(self._session.infer, k, grey)})["outcome"]
+        )
 
     async def save(self, request: Request) -> Response:
-        """Save the map in the body, begun from revision ?base=n; 409 where a newer one has been saved meanwhile."""
+        """Save the map in the body, begun from revision ?base=n; 409 where a newer one has been
+        saved meanwhile.
+        """
         k, grey = self._position(request), await self._grey(request)
         base = request.query_params.get("base", "")
         if not base.isdigit():
-            return JSONResponse({"error": "A map is saved with ?base=, the revision it was begun from."}, 400)
+            return JSONResponse(
+                {"error": "A map is saved with ?base=, the revision it was begun from."}, 400
+            )
         try:
             saved = await run_in_threadpool(self._session.save, k, grey, int(base))
         except ConflictError as conflict:
             theirs = self._session.state(k) | {"map": _packed(conflict.current.grey)}
             kept = str(conflict.kept.relative_to(self._session.folder))
             return JSONResponse({"current": theirs, "kept": kept}, 409)
-        return JSONResponse({key: saved.facts[key] for key in ("item", "revision", "when", "source")})
+        return JSONResponse(
+            {key: saved.facts[key] for key in ("item", "revision", "when", "source")}
+        )
 
     def _position(self, request: Request) -> int:
         k = int(request.path_params["k"])
         if k >= len(self._session):
-            raise BenchError(f"There is no image {k + 1} in a queue of {len(self._session)}; reload the page.")
+            raise BenchError(
+                f"There is no image {k + 1} in a queue of {len(self._session)}; reload the page."
+            )
         return k
 
     async def _grey(self, request: Request) -> Grey:
@@ -176,10 +204,11 @@ class Api:
 
 
 class OnlyOwnPages:
-    """Middleware: answers this machine's own page only, so that no web site can read or save through the browser.
+    """Middleware: answers this machine's own page only, so that no web site can read or save
+    through the browser.
 
-    A site that names itself to 127.0.0.1 (DNS rebinding) shows in the Host header; a form or script of another origin
-    shows in Origin, which browsers send with every POST.
+    A site that names itself to 127.0.0.1 (DNS rebinding) shows in the Host header; a form or script
+    of another origin shows in Origin, which browsers send with every POST.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -197,8 +226,14 @@ class OnlyOwnPages:
                 message["headers"] = [*message["headers"], *HEADERS.items()]
             await send(message)
 
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        app = self._app if _own(scope["method"], headers) else PlainTextResponse("Not this machine's own page.\n", 403)
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        app = (
+            self._app
+            if _own(scope["method"], headers)
+            else PlainTextResponse("Not this machine's own page.\n", 403)
+        )
         return await app(scope, receive, send_with_headers)
 
 
@@ -238,4 +273,6 @@ def colours(name: str) -> Grey:
     """Return a colour map as uint8 [256,3]."""
     from matplotlib import colormaps
 
-    return np.asarray(colormaps[name](np.linspace(*COLOUR_MAPS[name], 256), bytes=True)[:, :3], dtype=np.uint8)
+    return np.asarray(
+        colormaps[name](np.linspace(*COLOUR_MAPS[name], 256), bytes=True)[:, :3], dtype=np.uint8
+    )

@@ -1,4 +1,6 @@
-"""What the editor knows and does, without the web: the queue, the maps on disk, and the network under an edited map."""
+"""What the editor knows and does, without the web: the queue, the maps on disk, and the network
+under an edited map.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,14 @@ from bench.finetune.attention_maps import (
     utc_now,
     write_map,
 )
-from bench.finetune.placement import Placement, attention_net, check_classes, energy_inside, frame_of, placements
+from bench.finetune.placement import (
+    Placement,
+    attention_net,
+    check_classes,
+    energy_inside,
+    frame_of,
+    placements,
+)
 from bench.models.abn import to_grid
 from bench.models.explainee import Explainee, untouched
 from bench.types import Batch
@@ -53,7 +62,9 @@ Report = Callable[[int, int], None]
 
 
 class ConflictError(Exception):
-    """A map was saved over a newer one: `current` is that one; the refused map is kept at `kept`."""
+    """A map was saved over a newer one: `current` is that one; the refused map is kept at
+    `kept`.
+    """
 
     def __init__(self, current: EditedMap, kept: Path) -> None:
         super().__init__(f"revision {current.facts['revision']} is newer")
@@ -65,8 +76,8 @@ class ConflictError(Exception):
 class Outcome:
     """A network under one map.
 
-    probabilities: [C] of the perception branch.  energy: share of the map, as the network uses it, inside the truth;
-    None where there is none.  attention: that map, uint8 [h,w].
+    probabilities: [C] of the perception branch.  energy: share of the map, as the network uses it,
+    inside the truth; None where there is none.  attention: that map, uint8 [h,w].
     """
 
     probabilities: torch.Tensor
@@ -84,16 +95,23 @@ class Outcome:
         return self.probabilities.topk(min(TOP, len(self.probabilities))).indices.tolist()
 
     def facts(self, label: int) -> dict[str, Any]:
-        """Return what is stored with a map: predicted class, the label's probability, energy inside the truth."""
+        """Return what is stored with a map: predicted class, the label's probability, energy inside
+        the truth.
+        """
         probability = float(self.probabilities[label])
-        return {"predicted": self.predicted, "probability": round(probability, 6), "energy": _rounded(self.energy)}
+        return {
+            "predicted": self.predicted,
+            "probability": round(probability, 6),
+            "energy": _rounded(self.energy),
+        }
 
 
 @dataclass(frozen=True)
 class Looked:
     """One image as the network sees it by itself.
 
-    batch: of one.  own: its map over the image, uint8 [size,size], which pools back to the network's.  before: Outcome.
+    batch: of one.  own: its map over the image, uint8 [size,size], which pools back to the
+    network's.  before: Outcome.
     """
 
     batch: Batch
@@ -103,15 +121,17 @@ class Looked:
 
 
 class Session:
-    """One editor: a queue of images of a subset, and a folder that its maps are saved in, one file per image.
+    """One editor: a queue of images of a subset, and a folder that its maps are saved in, one file
+    per image.
 
-    model: has an attention branch.  folder: is made; one editor at a time has it (a second is a BenchError).
-    everything: the queue holds every image; else those right in class and wrong in place (less than half of the
-    attention inside the truth), or without truth all that are right in class.
-    report(done, total): called while the images are looked at, which happens once per folder.
+    model: has an attention branch.  folder: is made; one editor at a time has it (a second is a
+    BenchError). everything: the queue holds every image; else those right in class and wrong in
+    place (less than half of the attention inside the truth), or without truth all that are right in
+    class. report(done, total): called while the images are looked at, which happens once per
+    folder.
 
-    Raises BenchError where the model has no attention branch, the queue is empty, the folder cannot be written to, or
-    holds maps of another model or subset.
+    Raises BenchError where the model has no attention branch, the queue is empty, the folder cannot
+    be written to, or holds maps of another model or subset.
     """
 
     def __init__(
@@ -141,7 +161,9 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, _kind: type | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+    def __exit__(
+        self, _kind: type | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -155,7 +177,9 @@ class Session:
 
     @property
     def first(self) -> int:
-        """Return the position of the first image that no person has drawn on yet; 0 where all are done."""
+        """Return the position of the first image that no person has drawn on yet; 0 where all are
+        done.
+        """
         return next((k for k in range(len(self)) if not self.drawn(k)), 0)
 
     def drawn(self, k: int) -> bool:
@@ -164,7 +188,9 @@ class Session:
         return facts is not None and facts["source"] == DRAWN
 
     def state(self, k: int) -> dict[str, Any]:
-        """Return how far the image at position k is: its saved revision (0: none), when and by whom."""
+        """Return how far the image at position k is: its saved revision (0: none), when and by
+        whom.
+        """
         facts = self._saved.get(self.queue[k].item, {})
         return {
             "item": self.queue[k].item,
@@ -179,18 +205,25 @@ class Session:
             return self.seen
         if any(p.energy is not None for p in self.seen):
             chosen = [p for p in right if p.misplaced]
-            lacking = f"of the {len(right)} right in class none has less than half of its attention on the object"
+            lacking = (
+                f"of the {len(right)} right in class none has less than half of its "
+                "attention on the object"
+            )
         else:
             chosen, lacking = right, "none is right in class"
         if not chosen:
             raise BenchError(
-                f"The queue is empty: of {len(self.seen)} images of {self.subset.name} under {self.model.name}, "
-                f"{lacking if right else 'none is right in class'}; use --all to edit every image, or another subset."
+                f"The queue is empty: of {len(self.seen)} images of {self.subset.name} under "
+                f"{self.model.name}, "
+                f"{lacking if right else 'none is right in class'}; use --all to edit every image, "
+                "or another subset."
             )
         return chosen
 
     def _see(self, report: Report | None) -> list[Placement]:
-        """Return the placements of the subset's images; kept in a file, since a restart should not take minutes."""
+        """Return the placements of the subset's images; kept in a file, since a restart should not
+        take minutes.
+        """
         file = self.folder / SEEN
         stamp = {
             "format": SEEN_FORMAT,
@@ -214,7 +247,8 @@ class Session:
     def view(self, k: int) -> dict[str, Any]:
         """Return what the page shows of position k; maps are uint8 [size,size] arrays.
 
-        "own": the network's map; "map": the saved one, else "own"; "truth": boxes and mask in the frame, or None.
+        "own": the network's map; "map": the saved one, else "own"; "truth": boxes and mask in the
+        frame, or None.
         """
         looked, placement = self._look(k), self.queue[k]
         with self._files:
@@ -237,7 +271,9 @@ class Session:
         return self._geometry.frame(self.subset[self.queue[k].index].image)
 
     def infer(self, k: int, grey: Grey) -> dict[str, Any]:
-        """Return top classes and energy with the network's own map and with a map uint8 [size,size] in its place."""
+        """Return top classes and energy with the network's own map and with a map uint8 [size,size]
+        in its place.
+        """
         looked = self._look(k)
         return self._compare(k, looked.before, self._outcome(looked, grey))
 
@@ -268,12 +304,18 @@ class Session:
         maps = torch.from_numpy(grey.astype(np.float32) / np.float32(255))[None]
         attention = to_grid(maps, height, width).clamp(0, 1).to(self.model.device)
         with self._forward, untouched(self.model.net), torch.inference_mode():
-            return self._judged(looked.batch, self._net(looked.images, attention=attention), attention)
+            return self._judged(
+                looked.batch, self._net(looked.images, attention=attention), attention
+            )
 
     def _judged(self, batch: Batch, logits: torch.Tensor, attention: torch.Tensor) -> Outcome:
         attention = attention.cpu()
         truth = batch.truth.pixels(self.model.size, self.model.size)
-        energy = None if truth is None else energy_inside(upsampled(attention, self.model.size), truth)[0]
+        energy = (
+            None
+            if truth is None
+            else energy_inside(upsampled(attention, self.model.size), truth)[0]
+        )
         return Outcome(logits.cpu().softmax(1)[0], energy, grey_of(attention[0, 0].numpy()))
 
     def _compare(self, k: int, before: Outcome, after: Outcome) -> dict[str, Any]:
@@ -297,10 +339,12 @@ class Session:
     # --- saving
 
     def save(self, k: int, grey: Grey, base: int) -> EditedMap:
-        """Save a map uint8 [size,size] for position k, begun from revision `base` (0: none), and return what is saved.
+        """Save a map uint8 [size,size] for position k, begun from revision `base` (0: none), and
+        return what is saved.
 
-        The version before goes to the history. A newer revision than `base` raises `ConflictError`, and the map that
-        was refused goes to the history too, so that nothing is lost whatever is decided then.
+        The version before goes to the history. A newer revision than `base` raises `ConflictError`,
+        and the map that was refused goes to the history too, so that nothing is lost whatever is
+        decided then.
         """
         looked, item = self._look(k), self.queue[k].item
         after = self._outcome(looked, grey)
@@ -366,7 +410,9 @@ class Session:
 
 
 def _hold(folder: Path) -> BaseFileLock:
-    """Make the folder and its history, see that both can be written to, and take the folder for this editor."""
+    """Make the folder and its history, see that both can be written to, and take the folder for
+    this editor.
+    """
     try:
         (folder / HISTORY).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder / HISTORY):
@@ -374,7 +420,9 @@ def _hold(folder: Path) -> BaseFileLock:
         advice = "go on there, close it, or choose another --out."
         return lock_folder(folder, f"The folder {folder} is open in another editor; {advice}")
     except OSError as error:
-        raise BenchError(f"Maps cannot be saved in {folder} ({error.strerror}); choose another --out.") from None
+        raise BenchError(
+            f"Maps cannot be saved in {folder} ({error.strerror}); choose another --out."
+        ) from None
 
 
 def _rounded(value: float | None) -> float | None:

@@ -1,4 +1,6 @@
-"""Attacked images: a small change in pixel space that lowers the explained class most, and noise of the same size."""
+"""Attacked images: a small change in pixel space that lowers the explained class most, and noise of
+the same size.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,12 @@ from bench.models.explainee import untouched
 
 
 def loss_gradient(trace: Trace, pixels: torch.Tensor) -> torch.Tensor:
-    """Return the direction [B,3,H,W] in which the cross-entropy on the trace's classes grows, at `pixels` [B,3,H,W].
+    """Return the direction [B,3,H,W] in which the cross-entropy on the trace's classes grows, at
+    `pixels` [B,3,H,W].
 
-    It is the gradient of -log(p_c / (1 - p_c)): that of the cross-entropy -log p_c over 1 - p_c, a positive factor that
-    underflows where the network is sure, and with it the attack. One counted forward and backward. Zeros where there
-    is one class, whose cross-entropy is constant.
+    It is the gradient of -log(p_c / (1 - p_c)): that of the cross-entropy -log p_c over 1 - p_c, a
+    positive factor that underflows where the network is sure, and with it the attack. One counted
+    forward and backward. Zeros where there is one class, whose cross-entropy is constant.
     """
     leaf = pixels.detach().clone().requires_grad_()
     with untouched(trace.model.net), torch.enable_grad():
@@ -32,15 +35,17 @@ def pixels_of(trace: Trace) -> torch.Tensor:
 
 
 def fgsm(pixels: torch.Tensor, gradient: torch.Tensor, eps: float) -> torch.Tensor:
-    """Return clip(x + eps * sign(gradient)) (Goodfellow et al., ICLR 2015); gradient: `loss_gradient` at x."""
+    """Return clip(x + eps * sign(gradient)) (Goodfellow et al., ICLR 2015); gradient:
+    `loss_gradient` at x.
+    """
     return (pixels + eps * gradient.sign()).clamp(0, 1)
 
 
 def pgd(
     trace: Trace, pixels: torch.Tensor, gradient: torch.Tensor, eps: float, steps: int, step: float
 ) -> torch.Tensor:
-    """Return the end of `steps` steps of size step*eps along the gradient's sign, each projected to |change| <= eps
-    and clipped to [0,1]; no random start (Madry et al., ICLR 2018).
+    """Return the end of `steps` steps of size step*eps along the gradient's sign, each projected to
+    |change| <= eps and clipped to [0,1]; no random start (Madry et al., ICLR 2018).
 
     gradient: `loss_gradient` at x, the first step's, which attacks share.
     """
@@ -54,5 +59,7 @@ def pgd(
 
 def uniform_noise(trace: Trace, purpose: str) -> torch.Tensor:
     """Return noise [B,3,H,W], uniform in [-1,1], drawn per image."""
-    draws = [2 * torch.rand(trace.images.shape[1:], generator=g) - 1 for g in trace.generators(purpose)]
+    draws = [
+        2 * torch.rand(trace.images.shape[1:], generator=g) - 1 for g in trace.generators(purpose)
+    ]
     return torch.stack(draws).to(trace.images.device)

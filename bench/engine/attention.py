@@ -1,9 +1,11 @@
-"""Attention maps of a transformer's blocks and gradients through them, from one forward that is kept for backwards.
+"""Attention maps of a transformer's blocks and gradients through them, from one forward that is
+kept for backwards.
 
-Nothing of the network is changed for it: while the pass runs, a torch function mode answers the fused attention
-(`scaled_dot_product_attention`) by the same attention written out, and keeps every softmax that runs inside a block. So
-`fused_attn` flags, prefix tokens, query-key norms, rotary embeddings and relative position biases are all as they are,
-and there is nothing to put back when the pass raises. That the logits are still the network's own is checked.
+Nothing of the network is changed for it: while the pass runs, a torch function mode answers the
+fused attention (`scaled_dot_product_attention`) by the same attention written out, and keeps every
+softmax that runs inside a block. So `fused_attn` flags, prefix tokens, query-key norms, rotary
+embeddings and relative position biases are all as they are, and there is nothing to put back when
+the pass raises. That the logits are still the network's own is checked.
 """
 
 from __future__ import annotations
@@ -25,21 +27,26 @@ from bench.errors import NotApplicable
 from bench.models.explainee import Explainee, untouched
 
 TOLERANCE = 1e-4
-"""How far the logits of the written-out pass may be from the network's own, absolute and relative."""
+"""How far the logits of the written-out pass may be from the network's own, absolute and
+relative.
+"""
 
 _SOFTMAX = (torch.Tensor.softmax, torch.softmax, F.softmax)
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Attention of all layers, seen as square matrices over S tokens: prefix tokens first, then P = side^2 patches.
+    """Attention of all layers, seen as square matrices over S tokens: prefix tokens first, then P =
+    side^2 patches.
 
-    layers: per block, in order, probabilities [B,heads,S,S], rows sum to 1. Class-attention blocks (CaiT) update the
-    class token alone: there the other rows are the identity, and in the blocks before, which have no class token yet,
-    its row is. pool: those of the pooling query of an attention pooling head [B,heads,Q,S]; its row is 0 at tokens that
-    it does not see; None otherwise. queries [S]: the share of each token in what the head reads: 1 at the class token
-    (halves at the two of a distilled DeiT), 1/P at each patch for average pooling; uniform for attention pooling.
-    Only `attention` below makes one; gradients come from `attention_gradients` and `block_gradients`.
+    layers: per block, in order, probabilities [B,heads,S,S], rows sum to 1. Class-attention blocks
+    (CaiT) update the class token alone: there the other rows are the identity, and in the blocks
+    before, which have no class token yet, its row is. pool: those of the pooling query of an
+    attention pooling head [B,heads,Q,S]; its row is 0 at tokens that it does not see; None
+    otherwise. queries [S]: the share of each token in what the head reads: 1 at the class token
+    (halves at the two of a distilled DeiT), 1/P at each patch for average pooling; uniform for
+    attention pooling. Only `attention` below makes one; gradients come from `attention_gradients`
+    and `block_gradients`.
     """
 
     layers: list[torch.Tensor]
@@ -48,7 +55,9 @@ class Attention:
     side: int
     prefix: int
     logits: torch.Tensor  # [B,C], with the graph behind it
-    kept: list[torch.Tensor]  # the maps as the pass made them, where gradients arrive: blocks, class blocks, pool
+    kept: list[
+        torch.Tensor
+    ]  # the maps as the pass made them, where gradients arrive: blocks, class blocks, pool
     outputs: list[torch.Tensor]  # tokens after each block [B,T,D], with the graph
     class_blocks: int
 
@@ -58,12 +67,15 @@ class Attention:
 
 
 def attention(trace: Trace) -> Attention:
-    """Return the attention of all layers of the trace's pass: one forward, shared by all that read it."""
+    """Return the attention of all layers of the trace's pass: one forward, shared by all that read
+    it.
+    """
     return trace.shared("attention", lambda: _capture(trace))
 
 
 def attention_gradients(trace: Trace) -> Attention:
-    """Return the gradient of the target's logit by every attention probability, in the layout of `attention`.
+    """Return the gradient of the target's logit by every attention probability, in the layout of
+    `attention`.
 
     Rows that no attention made (the identity's) have gradient 0. One backward.
     """
@@ -74,17 +86,20 @@ def attention_gradients(trace: Trace) -> Attention:
 def block_gradients(
     trace: Trace, count: int, mean_token: bool, reduce: Callable[[torch.Tensor], torch.Tensor]
 ) -> list[torch.Tensor]:
-    """Return reduce(d s^l / d A^l) of the last `count` blocks (0: all), s^l the target's logit of block l's own tokens.
+    """Return reduce(d s^l / d A^l) of the last `count` blocks (0: all), s^l the target's logit of
+    block l's own tokens.
 
-    s^l is what the network's norm and head say of the tokens Z^l [B,T,D] after block l; mean_token: of their mean over
-    all tokens, prefix tokens too. A^l [B,heads,S,S] is the attention inside block l, or [B,heads,Q,S] that of the
-    pooling query over Z^l where the head pools by attention (Z^l itself is pooled there). Every score reaches its own
-    block alone, so all of them together are counted as one backward.
+    s^l is what the network's norm and head say of the tokens Z^l [B,T,D] after block l; mean_token:
+    of their mean over all tokens, prefix tokens too. A^l [B,heads,S,S] is the attention inside
+    block l, or [B,heads,Q,S] that of the pooling query over Z^l where the head pools by attention
+    (Z^l itself is pooled there). Every score reaches its own block alone, so all of them together
+    are counted as one backward.
     """
     found = attention(trace)
     if found.class_blocks:
         raise NotApplicable(
-            f"{trace.model.name} scores no block by itself: its class token is made by class-attention blocks after "
+            f"{trace.model.name} scores no block by itself: its class token is made by "
+            "class-attention blocks after "
             "all patches; use gradient_rollout instead."
         )
     with untouched(trace.model.net), torch.enable_grad():
@@ -107,12 +122,16 @@ def _capture(trace: Trace) -> Attention:
     places = [*blocks, *class_blocks, *(["attn_pool"] if net.global_pool == "map" else [])]
     if {name: len(found) for name, found in watch.maps.items()} != dict.fromkeys(places, 1):
         raise _no_maps(model)
-    maps, tokens = [watch.maps[name][0] for name in places], [watch.outputs[name] for name in blocks]
+    maps, tokens = (
+        [watch.maps[name][0] for name in places],
+        [watch.outputs[name] for name in blocks],
+    )
     if not all(isinstance(t, torch.Tensor) and t.ndim == 3 for t in tokens):
         raise _no_maps(model)
     if not torch.allclose(logits, trace.logits, rtol=TOLERANCE, atol=TOLERANCE):
         raise NotApplicable(
-            f"{model.name} gives other logits when its attention is written out, so its attention maps cannot be "
+            f"{model.name} gives other logits when its attention is written out, so its attention "
+            "maps cannot be "
             "trusted; use grad_cam instead."
         )
     found = Attention([], None, torch.empty(0), 0, 0, logits, maps, tokens, len(class_blocks))
@@ -120,7 +139,9 @@ def _capture(trace: Trace) -> Attention:
 
 
 def _blocks(model: Explainee) -> tuple[list[str], list[str]]:
-    """Return the names of the blocks and of the class-attention blocks; a network without such is not applicable."""
+    """Return the names of the blocks and of the class-attention blocks; a network without such is
+    not applicable.
+    """
     net: Any = model.net
     blocks, later = getattr(net, "blocks", None), getattr(net, "blocks_token_only", None)
     if not isinstance(blocks, (nn.Sequential, nn.ModuleList)) or not len(blocks):
@@ -129,18 +150,23 @@ def _blocks(model: Explainee) -> tuple[list[str], list[str]]:
     ending = isinstance(getattr(net, "norm", None), nn.Module) and hasattr(net, "forward_head")
     if not ending or getattr(net, "global_pool", None) not in pooling:
         raise _no_maps(model)
-    return [f"blocks.{i}" for i in range(len(blocks))], [f"blocks_token_only.{i}" for i in range(len(later or ()))]
+    return [f"blocks.{i}" for i in range(len(blocks))], [
+        f"blocks_token_only.{i}" for i in range(len(later or ()))
+    ]
 
 
 def _no_maps(model: Explainee) -> NotApplicable:
     return NotApplicable(
-        f"{model.name} has no attention over all tokens in every block, as ViT, DeiT, BEiT, EVA and CaiT have; "
+        f"{model.name} has no attention over all tokens in every block, as ViT, DeiT, BEiT, EVA "
+        "and CaiT have; "
         "use grad_cam instead."
     )
 
 
 def _with_tokens(found: Attention, model: Explainee) -> Attention:
-    """Add what the tokens are: how many prefix tokens, how many patches, and which of them the head reads."""
+    """Add what the tokens are: how many prefix tokens, how many patches, and which of them the head
+    reads.
+    """
     net: Any = model.net
     size = found.outputs[0].shape[1] + bool(found.class_blocks)
     prefix = int(getattr(net, "num_prefix_tokens", 0))
@@ -160,7 +186,9 @@ def _with_tokens(found: Attention, model: Explainee) -> Attention:
     return replace(found, queries=queries / queries.sum(), side=side, prefix=prefix)
 
 
-def _laid_out(found: Attention, maps: list[torch.Tensor], model: Explainee, identity: bool) -> Attention:
+def _laid_out(
+    found: Attention, maps: list[torch.Tensor], model: Explainee, identity: bool
+) -> Attention:
     """Put maps, or gradients by them, into square matrices over all tokens."""
     blocks = len(found.outputs)
     size, trunk = len(found.queries), found.outputs[0].shape[1]
@@ -172,11 +200,15 @@ def _laid_out(found: Attention, maps: list[torch.Tensor], model: Explainee, iden
         if pool.shape[-1] not in (size, size - found.prefix):
             raise _no_maps(model)
         pool = F.pad(pool, (size - pool.shape[-1], 0))
-    return replace(found, layers=[_square(m, size, identity) for m in maps[: len(shapes)]], pool=pool)
+    return replace(
+        found, layers=[_square(m, size, identity) for m in maps[: len(shapes)]], pool=pool
+    )
 
 
 def _square(values: torch.Tensor, size: int, identity: bool) -> torch.Tensor:
-    """Return values [B,heads,r,c] in a matrix [B,heads,S,S]: a class token's row on top, patches at the end."""
+    """Return values [B,heads,r,c] in a matrix [B,heads,S,S]: a class token's row on top, patches at
+    the end.
+    """
     rows, columns = values.shape[-2:]
     if rows == columns == size:
         return values
@@ -198,12 +230,15 @@ def _differentiate(trace: Trace, found: Attention) -> Attention:
 
 
 def _gradients(trace: Trace, logits: torch.Tensor, maps: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Return the gradients of the targets' logits; the graph stays, since another method may need it."""
+    """Return the gradients of the targets' logits; the graph stays, since another method may need
+    it.
+    """
     score = trace.of_targets(logits).sum()
     found = torch.autograd.grad(score, maps, retain_graph=True, allow_unused=True)
     if any(g is None for g in found):
         raise NotApplicable(
-            f"The attention of {trace.model.name} has no gradient from the logits; switch gradient checkpointing off."
+            f"The attention of {trace.model.name} has no gradient from the logits; switch gradient "
+            "checkpointing off."
         )
     return [g.detach() for g in found]
 
@@ -215,7 +250,8 @@ def _check_ending(trace: Trace, found: Attention) -> None:
         logits = net.forward_head(net.norm(found.outputs[-1]))
     if not torch.allclose(logits, found.logits, rtol=TOLERANCE, atol=TOLERANCE):
         raise NotApplicable(
-            f"{trace.model.name} has more than a norm and a head behind its last block, so its blocks cannot be scored "
+            f"{trace.model.name} has more than a norm and a head behind its last block, so its "
+            "blocks cannot be scored "
             "one by one; use gradient_rollout instead."
         )
 
@@ -229,7 +265,8 @@ def _own_gradient(trace: Trace, found: Attention, number: int, mean_token: bool)
         (gradient,) = _gradients(trace, logits, watch.maps["attn_pool"])
         return F.pad(gradient, (tokens.shape[1] - gradient.shape[-1], 0))
     if mean_token:
-        # One patch and the prefix, all of them the mean: whichever of them the head reads, it reads the mean.
+        # One patch and the prefix, all of them the mean: whichever of them the head reads, it reads
+        # the mean.
         tokens = tokens.mean(1, keepdim=True).expand(-1, found.prefix + 1, -1)
     (gradient,) = _gradients(trace, net.forward_head(net.norm(tokens)), [found.kept[number]])
     return gradient
@@ -239,7 +276,9 @@ def _own_gradient(trace: Trace, found: Attention, number: int, mean_token: bool)
 
 
 class _Watch(TorchFunctionMode):
-    """Keeps the softmax [B,heads,rows,columns] of each attention by the name of the block that it runs in."""
+    """Keeps the softmax [B,heads,rows,columns] of each attention by the name of the block that it
+    runs in.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -265,9 +304,15 @@ class _Watch(TorchFunctionMode):
         **others: Any,
     ) -> torch.Tensor:
         """softmax(scale * Q K^T + mask) V; the network is in eval mode, so nothing is dropped."""
-        if is_causal or any(others.values()):  # no image classifier's; without a map it is not applicable
-            return F.scaled_dot_product_attention(query, key, value, attn_mask, 0.0, is_causal, scale=scale, **others)
-        scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
+        if is_causal or any(
+            others.values()
+        ):  # no image classifier's; without a map it is not applicable
+            return F.scaled_dot_product_attention(
+                query, key, value, attn_mask, 0.0, is_causal, scale=scale, **others
+            )
+        scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(
+            -2, -1
+        )
         if attn_mask is not None and attn_mask.dtype == torch.bool:
             scores = scores.masked_fill(~attn_mask, -torch.inf)
         elif attn_mask is not None:
@@ -275,7 +320,9 @@ class _Watch(TorchFunctionMode):
         return self._keep(scores.softmax(-1)) @ value
 
     def _keep(self, probabilities: torch.Tensor) -> torch.Tensor:
-        if not probabilities.requires_grad:  # the first of the pass: the graph starts here, not at the image
+        if (
+            not probabilities.requires_grad
+        ):  # the first of the pass: the graph starts here, not at the image
             probabilities.requires_grad_()
         self.maps[self.inside].append(probabilities)
         return probabilities
@@ -283,7 +330,9 @@ class _Watch(TorchFunctionMode):
 
 @contextmanager
 def _watching(net: nn.Module, names: Iterable[str]) -> Iterator[_Watch]:
-    """Run a block under a watch that knows where the pass is: inside which of the blocks named, or the pooling."""
+    """Run a block under a watch that knows where the pass is: inside which of the blocks named, or
+    the pooling.
+    """
     watch = _Watch()
     pooling = ["attn_pool"] if isinstance(getattr(net, "attn_pool", None), nn.Module) else []
 
@@ -303,7 +352,10 @@ def _watching(net: nn.Module, names: Iterable[str]) -> Iterator[_Watch]:
     try:
         for name in (*names, *pooling):
             module = net.get_submodule(name)
-            handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave(name))]
+            handles += [
+                module.register_forward_pre_hook(enter(name)),
+                module.register_forward_hook(leave(name)),
+            ]
         with watch:
             yield watch
     finally:

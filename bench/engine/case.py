@@ -1,4 +1,6 @@
-"""A case: one method's maps on one batch, with everything that metrics share, each computed once when first read."""
+"""A case: one method's maps on one batch, with everything that metrics share, each computed once
+when first read.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ from bench.types import Truth
 
 @dataclass(frozen=True)
 class Spent:
-    """What making the maps cost alone: network use in images, wall seconds, and the process's peak memory in MiB."""
+    """What making the maps cost alone: network use in images, wall seconds, and the process's peak
+    memory in MiB.
+    """
 
     counts: Counts
     seconds: float
@@ -42,7 +46,9 @@ class Spent:
 
 
 class Rerun(Protocol):
-    """The method behind a case's maps, as metrics see it: something to run again, with other parameters or not."""
+    """The method behind a case's maps, as metrics see it: something to run again, with other
+    parameters or not.
+    """
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -67,8 +73,9 @@ MINIMUM = "minimum"
 
 
 class Background:
-    """What all methods' cases on one batch share: blurred images and their logits, the tie-break order of pixels, and
-    whatever else metrics make once per batch (attacked images, randomised networks, and their traces).
+    """What all methods' cases on one batch share: blurred images and their logits, the tie-break
+    order of pixels, and whatever else metrics make once per batch (attacked images, randomised
+    networks, and their traces).
 
     probes: the perturbed images that have been run.
     """
@@ -94,22 +101,31 @@ class Background:
         return self._shared[key]
 
     def name_of(self, images: torch.Tensor) -> Hashable:
-        """Return what images [B,3,H,W] (or a colour) of this background are called, or None for any others."""
+        """Return what images [B,3,H,W] (or a colour) of this background are called, or None for any
+        others.
+        """
         kept = {**{key: pair[0] for key, pair in self._blurred.items()}, **self._empty}
         return next((key for key, known in kept.items() if known is images), None)
 
     def blurred(self, sigma_224: float, radius_sigmas: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return blurred images [B,3,H,W] and their logits [B,C]; sigma = sigma_224 * min(H,W)/224 pixels."""
+        """Return blurred images [B,3,H,W] and their logits [B,C]; sigma = sigma_224 * min(H,W)/224
+        pixels.
+        """
         sigma = sigma_224 * min(self.trace.size) / 224
         key = (sigma_224, radius_sigmas)
         return self._run_once(key, lambda: gaussian_blur(self.trace.images, sigma, radius_sigmas))
 
-    def kernel_blurred(self, side: int, sigma: float, border: str, padding: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images [B,3,H,W] blurred with a fixed kernel, and their logits [B,C] (see `kernel_blur`)."""
+    def kernel_blurred(
+        self, side: int, sigma: float, border: str, padding: str
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images [B,3,H,W] blurred with a fixed kernel, and their logits [B,C] (see
+        `kernel_blur`).
+        """
         fold = border == "fold"
         if padding == "reflect" and side // 2 >= min(self.trace.size):
             raise BenchError(
-                f"A kernel of {side} pixels reflects beyond images of {min(self.trace.size)}; make kernel_side smaller."
+                f"A kernel of {side} pixels reflects beyond images of {min(self.trace.size)}; make "
+                "kernel_side smaller."
             )
         return self._run_once(
             (side, sigma, fold, padding),
@@ -117,7 +133,9 @@ class Background:
         )
 
     def empty(self, colour: Colour | str) -> torch.Tensor:
-        """Return what is left where every pixel is removed: [1,3,1,1], or [B,3,1,1] for `MINIMUM`."""
+        """Return what is left where every pixel is removed: [1,3,1,1], or [B,3,1,1] for
+        `MINIMUM`.
+        """
         key = ("empty", colour)
         if key not in self._empty:
             images = self.trace.images
@@ -129,12 +147,16 @@ class Background:
         return self._empty[key]
 
     def empty_logits(self, colour: Colour | str) -> torch.Tensor:
-        """Return the logits of the empty image: [C], run once per model, or [B,C] for `MINIMUM`, once per image."""
+        """Return the logits of the empty image: [C], run once per model, or [B,C] for `MINIMUM`,
+        once per image.
+        """
         if not isinstance(colour, str):
             return self.trace.prober.colour_logits(colour, self.trace.size)
         return self._run_once(colour, lambda: self.empty(colour).expand_as(self.trace.images))[1]
 
-    def _run_once(self, key: Hashable, make: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _run_once(
+        self, key: Hashable, make: Callable[[], torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if key not in self._blurred:
             with torch.inference_mode():
                 images = make().contiguous(memory_format=torch.channels_last)
@@ -142,15 +164,22 @@ class Background:
         return self._blurred[key]
 
     def tie_order(self, seed: int) -> torch.Tensor:
-        """Return pixel indices [B,N] by falling smooth field, then by index: the order of equal values."""
+        """Return pixel indices [B,N] by falling smooth field, then by index: the order of equal
+        values.
+        """
         if seed not in self._ties:
-            fields = [smooth_field(generator(seed, "ties", i), *self.trace.size).flatten() for i in self.trace.ids]
+            fields = [
+                smooth_field(generator(seed, "ties", i), *self.trace.size).flatten()
+                for i in self.trace.ids
+            ]
             self._ties[seed] = torch.stack(fields).argsort(dim=1, descending=True, stable=True)
         return self._ties[seed]
 
 
 def unit(maps: torch.Tensor) -> torch.Tensor:
-    """Return unit(L) = mm(max(L,0)) of each map of [B,H,W], in [0,1]; a constant one becomes zeros."""
+    """Return unit(L) = mm(max(L,0)) of each map of [B,H,W], in [0,1]; a constant one becomes
+    zeros.
+    """
     return min_max(maps.clamp(min=0))
 
 
@@ -164,12 +193,13 @@ def min_max(maps: torch.Tensor) -> torch.Tensor:
 class Case:
     """One method's maps [B,H,W] on one batch, as a metric sees them.
 
-    A metric reads: maps, trace (images, targets, logits, ids), truth, protocol (its declared fields), prober, and the
-    shared quantities below. Maps with a non-finite value are zeros here; their scores become NaN afterwards.
+    A metric reads: maps, trace (images, targets, logits, ids), truth, protocol (its declared
+    fields), prober, and the shared quantities below. Maps with a non-finite value are zeros here;
+    their scores become NaN afterwards.
 
-    reuses: take probes that other cases of the background have run. A method's own case does not, so that what it
-    costs does not depend on who came before.  asked, probed: forwards that the metric at hand has asked for, and those
-    of them that are probes.
+    reuses: take probes that other cases of the background have run. A method's own case does not,
+    so that what it costs does not depend on who came before.  asked, probed: forwards that the
+    metric at hand has asked for, and those of them that are probes.
     """
 
     def __init__(
@@ -195,12 +225,16 @@ class Case:
         self.asked = self.probed = 0
         self.probes = self.background.probes if reuses else Probes(trace.prober, trace.size)
         self._digests: dict[Hashable, list[bytes]] = {}
-        self._shown: dict[Colour | str, torch.Tensor] = {}  # the images under unit(L), by what is behind them
+        self._shown: dict[
+            Colour | str, torch.Tensor
+        ] = {}  # the images under unit(L), by what is behind them
         self._orders: dict[tuple[str, int], torch.Tensor] = {}
         self._ranks: dict[tuple[str, int], torch.Tensor] = {}
 
     def under(self, protocol: ProtocolView) -> Case:
-        """Put this case under another metric's view of the protocol and return it; what is computed stays shared."""
+        """Put this case under another metric's view of the protocol and return it; what is computed
+        stays shared.
+        """
         self.protocol = protocol
         self.asked = self.probed = 0
         return self
@@ -226,8 +260,8 @@ class Case:
     # --- the method again
 
     def again(self, trace: Trace, **parameters: Any) -> torch.Tensor:
-        """Run the method again and return its maps [B,H,W]: of other images, another network or class (see `Trace`), or
-        with other parameters.
+        """Run the method again and return its maps [B,H,W]: of other images, another network or
+        class (see `Trace`), or with other parameters.
 
         Counted like everything else. A map with a non-finite value is NaN everywhere.
         """
@@ -242,7 +276,9 @@ class Case:
         return torch.where(finite[:, None, None], maps, torch.nan)
 
     def shared(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what all methods' cases of this batch and these classes share, made once (see `Background`)."""
+        """Return what all methods' cases of this batch and these classes share, made once (see
+        `Background`).
+        """
         asked = self.asked
         made, forwards = self.background.shared((key, tuple(self.trace.targets.tolist())), make)
         self.asked = asked + forwards  # those of making it are in there
@@ -257,12 +293,16 @@ class Case:
 
     @cached_property
     def unit(self) -> torch.Tensor:
-        """Return unit(L) = mm(max(L,0)) per map, [B,H,W] in [0,1]; zeros where there is no positive part."""
+        """Return unit(L) = mm(max(L,0)) per map, [B,H,W] in [0,1]; zeros where there is no positive
+        part.
+        """
         return unit(self.positive)
 
     @cached_property
     def has_positive(self) -> torch.Tensor:
-        """Return [B] bool: whether the map is above zero anywhere (of a constant one unit(L) is zeros all the same)."""
+        """Return [B] bool: whether the map is above zero anywhere (of a constant one unit(L) is
+        zeros all the same).
+        """
         return self.maps.flatten(1).amax(1) > 0
 
     @cached_property
@@ -272,12 +312,16 @@ class Case:
 
     @property
     def tie_rule(self) -> str:
-        """Return the protocol's tie rule; for a metric that does not declare it, the smooth field."""
+        """Return the protocol's tie rule; for a metric that does not declare it, the smooth
+        field.
+        """
         return str(self.protocol.get("tie_rule", SMOOTH))
 
     @property
     def order(self) -> torch.Tensor:
-        """Return pixel indices [B,N], most relevant first; equal values by the tie rule (protocol.md)."""
+        """Return pixel indices [B,N], most relevant first; equal values by the tie rule
+        (protocol.md).
+        """
         return self.ordered(1)
 
     @property
@@ -286,10 +330,11 @@ class Case:
         return self.ranked(1)
 
     def ordered(self, channels: int) -> torch.Tensor:
-        """Return the order [B,channels*N] of a pixel's channels by themselves, all of the pixel's value.
+        """Return the order [B,channels*N] of a pixel's channels by themselves, all of the pixel's
+        value.
 
-        Index channel*N + pixel. The smooth field keeps a pixel's channels together; the index rules go through the
-        whole flattened image.
+        Index channel*N + pixel. The smooth field keeps a pixel's channels together; the index rules
+        go through the whole flattened image.
         """
         key = (self.tie_rule, channels)
         if key not in self._orders:
@@ -309,7 +354,9 @@ class Case:
         return (index if rule == "first_index" else index.flip(0)).expand(size, -1)
 
     def ranked(self, channels: int) -> torch.Tensor:
-        """Return the rank [B,channels*N] int32 of every channel of every pixel, 0 = most relevant; see `ordered`."""
+        """Return the rank [B,channels*N] int32 of every channel of every pixel, 0 = most relevant;
+        see `ordered`.
+        """
         key = (self.tie_rule, channels)
         if key not in self._ranks:
             self._ranks[key] = ranks_of(self.ordered(channels))
@@ -319,10 +366,14 @@ class Case:
 
     @property
     def removed(self) -> Colour | str:
-        """Return what the protocol puts in place of removed pixels: a pixel-space colour, or `MINIMUM`."""
+        """Return what the protocol puts in place of removed pixels: a pixel-space colour, or
+        `MINIMUM`.
+        """
         if self.protocol.removed == "minimum":
             return MINIMUM
-        red, green, blue = self.trace.model.mean if self.protocol.removed == "zero" else self.protocol.baseline
+        red, green, blue = (
+            self.trace.model.mean if self.protocol.removed == "zero" else self.protocol.baseline
+        )
         return red, green, blue
 
     @property
@@ -332,7 +383,9 @@ class Case:
 
     @property
     def precision(self) -> str:
-        """Return the precision of what the metric at hand probes; passes, gradients and ends of curves are float32."""
+        """Return the precision of what the metric at hand probes; passes, gradients and ends of
+        curves are float32.
+        """
         return str(self.protocol.get("precision", FLOAT32))
 
     @property
@@ -341,7 +394,9 @@ class Case:
         return Mode(self.raw, self.precision)
 
     def evidence(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the targets' log-odds [B], or logits under score = "logit", of logits [B,C] (or [C] for all)."""
+        """Return the targets' log-odds [B], or logits under score = "logit", of logits [B,C] (or
+        [C] for all).
+        """
         self.asked += len(self)
         read = target_logits if self.raw else target_log_odds
         return read(logits.expand(len(self), -1), self.trace.targets)
@@ -356,10 +411,14 @@ class Case:
         """Return the protocol's score of log-odds (the probability) or logits (themselves)."""
         return evidence if self.raw else probability(evidence)
 
-    def curve(self, first: torch.Tensor, second: torch.Tensor, cuts: list[int], channels: int = 1) -> torch.Tensor:
-        """Return log-odds [B, len(cuts)] with the cuts[i] most relevant pixels from `first`, the rest from `second`.
+    def curve(
+        self, first: torch.Tensor, second: torch.Tensor, cuts: list[int], channels: int = 1
+    ) -> torch.Tensor:
+        """Return log-odds [B, len(cuts)] with the cuts[i] most relevant pixels from `first`, the
+        rest from `second`.
 
-        Logits under score = "logit".  channels: 3 where a pixel's channels are features of their own.
+        Logits under score = "logit".  channels: 3 where a pixel's channels are features of their
+        own.
         """
 
         def fill(rows: torch.Tensor, steps: list[int]) -> Fill:
@@ -376,16 +435,24 @@ class Case:
         return "images" if images is self.trace.images else self.background.name_of(images)
 
     def by_rank(
-        self, recipe: Key, steps: list[S], fill: Callable[[torch.Tensor, list[S]], Fill], channels: int = 1
+        self,
+        recipe: Key,
+        steps: list[S],
+        fill: Callable[[torch.Tensor, list[S]], Fill],
+        channels: int = 1,
     ) -> torch.Tensor:
-        """Return log-odds [B, len(steps)], or logits under score = "logit", of images that follow from the ranking.
+        """Return log-odds [B, len(steps)], or logits under score = "logit", of images that follow
+        from the ranking.
 
-        recipe, steps: say, with the ranking of each image's pixels, what its images are; who asks for the same gets
-        the same forward.  fill: writes the images of these rows [n] at these steps, n of them.
+        recipe, steps: say, with the ranking of each image's pixels, what its images are; who asks
+        for the same gets the same forward.  fill: writes the images of these rows [n] at these
+        steps, n of them.
         """
         rankings = self._digested("order", channels)
         wanted = [(row, ranking, step) for row, ranking in enumerate(rankings) for step in steps]
-        return self._probed((*recipe, channels), wanted, fill, self.mode).view(len(self), len(steps))
+        return self._probed((*recipe, channels), wanted, fill, self.mode).view(
+            len(self), len(steps)
+        )
 
     def _digested(self, what: str, channels: int = 1) -> list[bytes]:
         """Return a digest of each image's order ("order") or of its unit(L) ("unit")."""
@@ -401,7 +468,9 @@ class Case:
         fill: Callable[[torch.Tensor, list[S]], Fill],
         mode: Mode,
     ) -> torch.Tensor:
-        """Return log-odds or raw logits [n] of the wanted probes: (image's row, what it follows from, step)."""
+        """Return log-odds or raw logits [n] of the wanted probes: (image's row, what it follows
+        from, step).
+        """
         targets = self.trace.targets.tolist()
         keys = [(recipe, mode, row, targets[row], source, step) for row, source, step in wanted]
 
@@ -416,17 +485,20 @@ class Case:
             self.background.probes.publish(dict(zip(keys, values, strict=True)))
         return torch.tensor(values, dtype=torch.float64)
 
-    def masked_log_odds(self, colour: Colour | str, steps: Iterable[int], thresholds: int) -> torch.Tensor:
+    def masked_log_odds(
+        self, colour: Colour | str, steps: Iterable[int], thresholds: int
+    ) -> torch.Tensor:
         """Return log-odds [B,T] of unit(L), cut at each step t, masking the image: m*x + (1-m)*b.
 
-        At t the lowest floor(t*N/thresholds) pixels are set to 0 and the rest keeps its soft value. Cuts that only
-        reach pixels that are 0 already change nothing, so they share the forward of t = 0.
+        At t the lowest floor(t*N/thresholds) pixels are set to 0 and the rest keeps its soft value.
+        Cuts that only reach pixels that are 0 already change nothing, so they share the forward of
+        t = 0.
         """
         pixels = self.unit[0].numel()
         removed = [t * pixels // thresholds for t in steps]
         zeros = (self.unit == 0).flatten(1).sum(1).tolist()
-        # Nothing is cut at t = 0, whatever the order: metrics that read it and others share that mask, and one that
-        # reads no other (average drop) need not sort the pixels.
+        # Nothing is cut at t = 0, whatever the order: metrics that read it and others share that
+        # mask, and one that reads no other (average drop) need not sort the pixels.
         cuts = any(cut > none for cut in removed for none in zeros)
         orders = self._digested("order") if cuts else [b""] * len(self)
         wanted: list[tuple[int, Hashable, int]] = [
@@ -434,25 +506,34 @@ class Case:
             for row, (unit, order) in enumerate(zip(self._digested("unit"), orders, strict=True))
             for cut in removed
         ]
-        # Not folded: average increase and gain ask whether a mask leaves more than the clean image has.
+        # Not folded: average increase and gain ask whether a mask leaves more than the clean image
+        # has.
         mode = Mode(precision=self.precision, folded=False)
-        odds = self._probed(("masked", colour), wanted, lambda *places: self._masked(colour, *places), mode)
+        odds = self._probed(
+            ("masked", colour), wanted, lambda *places: self._masked(colour, *places), mode
+        )
         return odds.view(len(self), len(removed))
 
     def _masked(self, colour: Colour | str, rows: torch.Tensor, kept: list[int]) -> Fill:
-        """Write the images at `rows` [n] under unit(L), of which the first `kept` pixels are kept and the rest is 0."""
+        """Write the images at `rows` [n] under unit(L), of which the first `kept` pixels are kept
+        and the rest is 0.
+        """
         behind = self.background.empty(colour)
         if colour not in self._shown:
             images = self.trace.images.contiguous(memory_format=torch.channels_last)
             mask = self.unit.to(images.device)[:, None]
-            self._shown[colour] = torch.lerp(behind.expand_as(images), images, mask.expand_as(images))
+            self._shown[colour] = torch.lerp(
+                behind.expand_as(images), images, mask.expand_as(images)
+            )
         if min(kept) == self.unit[0].numel():
             return unchanged(self._shown[colour], rows)
         return replace_ranked(self._shown[colour], behind, self.order, rows, torch.tensor(kept))
 
-    def cut(self, steps: torch.Tensor, thresholds: int, rows: torch.Tensor | None = None) -> torch.Tensor:
-        """Return unit(L) of the images at `rows` [n] (default: all) with its lowest floor(t*N/thresholds) pixels set
-        to 0, t = steps [n]: [n,H,W] in [0,1].
+    def cut(
+        self, steps: torch.Tensor, thresholds: int, rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return unit(L) of the images at `rows` [n] (default: all) with its lowest
+        floor(t*N/thresholds) pixels set to 0, t = steps [n]: [n,H,W] in [0,1].
         """
         rows = torch.arange(len(self)) if rows is None else rows
         pixels = self.unit[0].numel()

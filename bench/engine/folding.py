@@ -1,8 +1,9 @@
 """Batch normalisation folded into the convolution before it, while perturbed images run.
 
-In eval mode a batch normalisation multiplies and shifts every channel by constants, which the convolution's own weights
-can do: conv(x) * s + t = conv'(x) with weights s * w. A whole pass over each layer's output is spared, a third of a
-MobileNetV2's time. Only the prober folds; what is explained and differentiated is the network as it is.
+In eval mode a batch normalisation multiplies and shifts every channel by constants, which the
+convolution's own weights can do: conv(x) * s + t = conv'(x) with weights s * w. A whole pass over
+each layer's output is spared, a third of a MobileNetV2's time. Only the prober folds; what is
+explained and differentiated is the network as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from bench.models.explainee import Explainee, State, state_of, untouched
 from bench.randomness import generator
 
 AGREEMENT = 1e-4
-"""Largest difference of a logit, over the largest logit, with which a folded network is the same network."""
+"""Largest difference of a logit, over the largest logit, with which a folded network is the same
+network.
+"""
 
 _known: WeakKeyDictionary[nn.Module, tuple[State, Folds]] = WeakKeyDictionary()
 
@@ -55,9 +58,12 @@ class Folds:
     def applied(self) -> Iterator[None]:
         """Inside, the network runs folded; outside it is as it was, also when the block raises.
 
-        A layer that somebody has come to look at since (a plug-in's hook) shows what it always showed.
+        A layer that somebody has come to look at since (a plug-in's hook) shows what it always
+        showed.
         """
-        folds = [fold for fold in self._folds if not (_is_special(fold.conv) or _is_special(fold.norm))]
+        folds = [
+            fold for fold in self._folds if not (_is_special(fold.conv) or _is_special(fold.norm))
+        ]
         before = [dict(fold.conv._parameters) for fold in folds]
         try:
             for fold in folds:
@@ -71,7 +77,9 @@ class Folds:
 
 
 def folds_of(model: Explainee) -> Folds:
-    """Return a network's folds: made once, and anew when its weights have changed; none where they are not exact."""
+    """Return a network's folds: made once, and anew when its weights have changed; none where they
+    are not exact.
+    """
     state = state_of(model.net)
     known = _known.get(model.net)
     if known is None or known[0] != state:
@@ -96,10 +104,14 @@ def _checked(model: Explainee) -> Folds:
     return folds if bool(agrees) else Folds([])
 
 
-def _pairs(net: nn.Module, image: torch.Tensor) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], torch.Tensor]:
-    """Return the convolutions whose output goes straight into a normalisation, with it, and the image's logits.
+def _pairs(
+    net: nn.Module, image: torch.Tensor
+) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], torch.Tensor]:
+    """Return the convolutions whose output goes straight into a normalisation, with it, and the
+    image's logits.
 
-    Both run once. Only the last convolution's output is held on to, so that memory is that of a usual forward.
+    Both run once. Only the last convolution's output is held on to, so that memory is that of a
+    usual forward.
     """
     runs: Counter[nn.Module] = Counter()
     last: list[Any] = [None, None]
@@ -118,14 +130,20 @@ def _pairs(net: nn.Module, image: torch.Tensor) -> tuple[list[tuple[nn.Conv2d, n
         for module in net.modules():
             if isinstance(module, nn.Conv2d) and not _is_special(module):
                 module.register_forward_hook(after_conv)
-            elif isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and not _is_special(module):
+            elif (
+                isinstance(module, nn.BatchNorm2d)
+                and module.running_mean is not None
+                and not _is_special(module)
+            ):
                 module.register_forward_pre_hook(before_norm)
         logits = net(image)
     return [(conv, norm) for conv, norm in found if runs[conv] == runs[norm] == 1], logits
 
 
 def _is_special(module: nn.Module) -> bool:
-    """Return whether somebody looks at a module's output, has replaced its forward, or makes its weights on the fly."""
+    """Return whether somebody looks at a module's output, has replaced its forward, or makes its
+    weights on the fly.
+    """
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -135,10 +153,14 @@ def _is_special(module: nn.Module) -> bool:
 
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Fold:
-    """Return a convolution's weight and bias with the normalisation in them, worked out in float64."""
+    """Return a convolution's weight and bias with the normalisation in them, worked out in
+    float64.
+    """
 
     def wide(tensor: torch.Tensor | None) -> Any:
-        return None if tensor is None else tensor.detach().cpu().double()  # Apple's GPUs have no float64
+        return (
+            None if tensor is None else tensor.detach().cpu().double()
+        )  # Apple's GPUs have no float64
 
     weight, bias = fuse_conv_bn_weights(
         wide(conv.weight),
@@ -150,7 +172,11 @@ def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Fold:
         wide(norm.bias),
     )
     narrow = weight.float().contiguous(memory_format=torch.channels_last), bias.float()
-    return Fold(conv, norm, *(nn.Parameter(part.to(conv.weight.device), requires_grad=False) for part in narrow))
+    return Fold(
+        conv,
+        norm,
+        *(nn.Parameter(part.to(conv.weight.device), requires_grad=False) for part in narrow),
+    )
 
 
 def _rest_of(norm: nn.BatchNorm2d) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -1,15 +1,20 @@
-"""Linear imputation (ROAD): each missing pixel is the weighted mean of its eight neighbours, all of them at once.
+"""Linear imputation (ROAD): each missing pixel is the weighted mean of its eight neighbours, all of
+them at once.
 
-    x_i = sum_j w_ij x_j / sum_j w_ij over the neighbours j inside the image, w = 1/6 direct and 1/12 diagonal
+    x_i = sum_j w_ij x_j / sum_j w_ij over the neighbours j inside the image, w = 1/6 direct and
+    1/12 diagonal
 
-for every missing pixel i; known pixels keep their values (Rong et al., ICML 2022, section 4; authors' code). That is a
-sparse symmetric positive definite system per image with as many unknowns as missing pixels, up to 45,000 at 224x224.
-It is solved by conjugate gradients with a multigrid V-cycle as preconditioner: bilinear interpolation, Galerkin coarse
-operators, one Jacobi sweep before and after. The error falls about tenfold per iteration whatever the mask, so five or
-six iterations give 1e-4; only element-wise operations are used, so many systems run side by side on any device.
+for every missing pixel i; known pixels keep their values (Rong et al., ICML 2022, section 4;
+authors' code). That is a sparse symmetric positive definite system per image with as many unknowns
+as missing pixels, up to 45,000 at 224x224. It is solved by conjugate gradients with a multigrid
+V-cycle as preconditioner: bilinear interpolation, Galerkin coarse operators, one Jacobi sweep
+before and after. The error falls about tenfold per iteration whatever the mask, so five or six
+iterations give 1e-4; only element-wise operations are used, so many systems run side by side on any
+device.
 
-Layout: grids are stored flat with a ring of one pixel around them, [M,C,(h+2)*(w+2)], M systems with C right-hand
-sides each, so that a neighbour is an offset. The ring counts as known and holds zeros.
+Layout: grids are stored flat with a ring of one pixel around them, [M,C,(h+2)*(w+2)], M systems
+with C right-hand sides each, so that a neighbour is an offset. The ring counts as known and holds
+zeros.
 """
 
 from __future__ import annotations
@@ -18,7 +23,9 @@ import torch
 import torch.nn.functional as F
 
 TOLERANCE = 1e-4
-"""The solver stops when the estimated error is below this, and then still removes that estimate once."""
+"""The solver stops when the estimated error is below this, and then still removes that estimate
+once.
+"""
 
 MAX_ITERATIONS = 60
 """Never reached in tests, where every mask took at most ten."""
@@ -27,7 +34,9 @@ COARSEST = 8
 """Side at which the system is solved directly."""
 
 SIDE_BY_SIDE = 4 * 224**2
-"""Pixels solved together on a CPU: more of them leave the cache, fewer let the overhead of each operation show."""
+"""Pixels solved together on a CPU: more of them leave the cache, fewer let the overhead of each
+operation show.
+"""
 
 # Offsets of four neighbours; the other four follow by symmetry.
 _OFFSETS = ((0, 1), (1, -1), (1, 0), (1, 1))
@@ -35,9 +44,15 @@ _OFFSETS = ((0, 1), (1, -1), (1, 0), (1, 1))
 
 @torch.inference_mode()
 def impute(images: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
-    """Return images [M,3,H,W] whose missing pixels [M,H,W] (bool) are imputed linearly; at least one must be known."""
-    step = max(1, SIDE_BY_SIDE // missing[0].numel()) if images.device.type == "cpu" else len(images)
-    return torch.cat([_impute(images[i : i + step], missing[i : i + step]) for i in range(0, len(images), step)])
+    """Return images [M,3,H,W] whose missing pixels [M,H,W] (bool) are imputed linearly; at least
+    one must be known.
+    """
+    step = (
+        max(1, SIDE_BY_SIDE // missing[0].numel()) if images.device.type == "cpu" else len(images)
+    )
+    return torch.cat(
+        [_impute(images[i : i + step], missing[i : i + step]) for i in range(0, len(images), step)]
+    )
 
 
 def _impute(images: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
@@ -47,7 +62,8 @@ def _impute(images: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
     while max(levels[-1].height, levels[-1].width) > COARSEST:
         levels.append(levels[-1].coarser())
     inverse = levels[-1].inverse()
-    # Less the mean of what is known, so that rounding is relative to the contrast and not to the level.
+    # Less the mean of what is known, so that rounding is relative to the contrast and not to the
+    # level.
     known = images * (1 - unknown)
     mean = known.sum((2, 3), keepdim=True) / (1 - unknown).sum((2, 3), keepdim=True)
     b = finest.known_to_unknown(finest.flat((images - mean) * (1 - unknown)))
@@ -62,7 +78,8 @@ def _solve(levels: list[_Level], inverse: torch.Tensor, b: torch.Tensor) -> torc
     z = _cycle(levels, inverse, r)
     p, rz = z.clone(), _dot(r, z)
     for _ in range(MAX_ITERATIONS):
-        # z is nearly the error, since a cycle is nearly the inverse: this is what the tolerance is about.
+        # z is nearly the error, since a cycle is nearly the inverse: this is what the tolerance is
+        # about.
         if float(z.abs().max()) < TOLERANCE:
             break
         q = finest.residual(torch.zeros_like(p), p).neg_()
@@ -92,24 +109,33 @@ def _cycle(levels: list[_Level], inverse: torch.Tensor, b: torch.Tensor) -> torc
 
 
 def _spread(x: torch.Tensor, row: int) -> torch.Tensor:
-    """Return x [...,n] filtered by [1,2,1] x [1,2,1], without the first and last row + 1 entries."""
+    """Return x [...,n] filtered by [1,2,1] x [1,2,1], without the first and last row + 1
+    entries.
+    """
     for offset in (1, 1, row, row):
         x = x[..., :-offset] + x[..., offset:]
     return x
 
 
 class _Level:
-    """A symmetric system on a grid: (A x)_i = diagonal_i x_i - sum_j edge_ij x_j, over the eight neighbours.
+    """A symmetric system on a grid: (A x)_i = diagonal_i x_i - sum_j edge_ij x_j, over the eight
+    neighbours.
 
-    unknown, diagonal: [M,1,h,w].  edges: the weight to the neighbour at each of `_OFFSETS`, 0 unless both are unknown.
+    unknown, diagonal: [M,1,h,w].  edges: the weight to the neighbour at each of `_OFFSETS`, 0
+    unless both are unknown.
     """
 
-    def __init__(self, unknown: torch.Tensor, diagonal: torch.Tensor, edges: list[torch.Tensor]) -> None:
+    def __init__(
+        self, unknown: torch.Tensor, diagonal: torch.Tensor, edges: list[torch.Tensor]
+    ) -> None:
         self.height, self.width = unknown.shape[2:]
         self.row = self.width + 2
         self.unknown, self.diagonal = self.flat(unknown), self.flat(diagonal, 1.0)
         self.jacobi = self.unknown / self.diagonal
-        self.edges = [(self.flat(edge), y * self.row + x) for edge, (y, x) in zip(edges, _OFFSETS, strict=True)]
+        self.edges = [
+            (self.flat(edge), y * self.row + x)
+            for edge, (y, x) in zip(edges, _OFFSETS, strict=True)
+        ]
 
     def flat(self, grid: torch.Tensor, ring: float = 0.0) -> torch.Tensor:
         """Put a ring around grids [M,C,h,w] and flatten them."""
@@ -141,7 +167,9 @@ class _Level:
         return below.flat(rows[..., ::2, : self.width : 2] / 4) * below.unknown
 
     def add_prolonged(self, x: torch.Tensor, x_below: torch.Tensor, below: _Level) -> None:
-        """Add P x_below to x: bilinear; beyond the last coarse row and column they continue as they are."""
+        """Add P x_below to x: bilinear; beyond the last coarse row and column they continue as they
+        are.
+        """
         inner = slice(self.row + 1, -self.row - 1)
         spread = _spread(self._scattered(below.grid(x_below)), self.row)
         x[..., inner].addcmul_(self.unknown[..., inner], spread, value=0.25)
@@ -159,8 +187,9 @@ class _Level:
     def coarser(self) -> _Level:
         """Return the Galerkin operator P^T A P on the coarser grid.
 
-        A coarse basis function reaches only its eight neighbours, so those of points three apart never meet, and nine
-        products A P v with v = 1 on every third point of every third row hold all entries.
+        A coarse basis function reaches only its eight neighbours, so those of points three apart
+        never meet, and nine products A P v with v = 1 on every third point of every third row hold
+        all entries.
         """
         unknown = self.grid(self.unknown)[..., ::2, ::2]
         height, width = unknown.shape[2:]
@@ -181,10 +210,16 @@ class _Level:
         return _Level(unknown, entry(0, 0) + (1 - unknown), [-entry(dy, dx) for dy, dx in _OFFSETS])
 
     def inverse(self) -> torch.Tensor:
-        """Return the inverse matrix [M,n,n] (n with the ring), for the coarsest grid; zero outside the unknown."""
-        unit = torch.eye(self.unknown.shape[-1], device=self.unknown.device, dtype=self.unknown.dtype)
+        """Return the inverse matrix [M,n,n] (n with the ring), for the coarsest grid; zero outside
+        the unknown.
+        """
+        unit = torch.eye(
+            self.unknown.shape[-1], device=self.unknown.device, dtype=self.unknown.dtype
+        )
         columns = unit * self.unknown
-        matrix = self.residual(torch.zeros_like(columns), columns).neg_() + unit * (1 - self.unknown)
+        matrix = self.residual(torch.zeros_like(columns), columns).neg_() + unit * (
+            1 - self.unknown
+        )
         inverse: torch.Tensor = torch.linalg.inv(matrix.double()).to(self.unknown.dtype)
         return inverse * self.unknown * self.unknown.transpose(1, 2)
 
@@ -200,7 +235,8 @@ class _Shell(_Level):
 class _Finest(_Level):
     """The system itself, times 12: weights 2 and 1 are exact, as sixths and twelfths are not.
 
-    Twelve times the weights, and 4 in the centre, are [1,2,1] x [1,2,1], so no stencil has to be stored.
+    Twelve times the weights, and 4 in the centre, are [1,2,1] x [1,2,1], so no stencil has to be
+    stored.
     """
 
     def __init__(self, unknown: torch.Tensor) -> None:
@@ -211,7 +247,9 @@ class _Finest(_Level):
         inside = self.flat(torch.ones_like(unknown[:1]))
         weights = torch.zeros_like(inside)
         weights[..., self._inner] = _spread(inside, self.row)
-        self.centre = torch.where(self.unknown > 0, weights, 1.0)  # what the neighbours weigh together, plus 4
+        self.centre = torch.where(
+            self.unknown > 0, weights, 1.0
+        )  # what the neighbours weigh together, plus 4
         self.diagonal = torch.where(self.unknown > 0, self.centre - 4, 1.0)
         self.jacobi = self.unknown / self.diagonal
 

@@ -1,10 +1,11 @@
 """Memory: what freed blocks become, and how a shortage is told from other errors.
 
-Freed memory is kept in the process: a forward's layers then reuse each other's pages instead of asking for new ones.
+Freed memory is kept in the process: a forward's layers then reuse each other's pages instead of
+asking for new ones.
 
-glibc gives large blocks back to the system when they are freed, and every layer's output is one. Fetching and clearing
-new pages for each cost a MobileNetV2 half of its speed at 32 images of 224 pixels on two cores. No
-arithmetic changes; freed memory stays with the process.
+glibc gives large blocks back to the system when they are freed, and every layer's output is one.
+Fetching and clearing new pages for each cost a MobileNetV2 half of its speed at 32 images of 224
+pixels on two cores. No arithmetic changes; freed memory stays with the process.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ _TOP_PAD = 64 * 2**20
 
 @functools.cache
 def keep_memory() -> bool:
-    """Tell glibc's malloc to keep large blocks; return whether it took it (other systems: False). Once per process."""
+    """Tell glibc's malloc to keep large blocks; return whether it took it (other systems: False).
+    Once per process.
+    """
     if not sys.platform.startswith("linux"):
         return False
     try:
@@ -41,7 +44,9 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     said = str(error).lower()  # the CPU's allocator and Apple's GPUs raise plain RuntimeErrors
-    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in said or "can't allocate memory" in said
+    )
 
 
 def release_memory(device: torch.device) -> None:
@@ -51,7 +56,9 @@ def release_memory(device: torch.device) -> None:
 
 
 def fitting(call: Callable[[int], T], batch_size: int, device: torch.device) -> T:
-    """Return what a call with a batch size gives; with half of it where memory is short, down to one image."""
+    """Return what a call with a batch size gives; with half of it where memory is short, down to
+    one image.
+    """
     while True:
         try:
             return call(batch_size)
@@ -64,5 +71,9 @@ def fitting(call: Callable[[int], T], batch_size: int, device: torch.device) -> 
 
 
 def memory_of(device: torch.device) -> int:
-    """Return the bytes of memory that a GPU has in all; 0 where that is not known or not its own (CPU, Apple)."""
-    return int(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else 0
+    """Return the bytes of memory that a GPU has in all; 0 where that is not known or not its own
+    (CPU, Apple).
+    """
+    return (
+        int(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else 0
+    )

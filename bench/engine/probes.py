@@ -1,8 +1,10 @@
-"""Probes: which perturbed images of a batch have been run, which wait to be run together, and what was asked for.
+"""Probes: which perturbed images of a batch have been run, which wait to be run together, and what
+was asked for.
 
-A probe is named by what its image is made of: the recipe (which images, which colour), the image's row, the class that
-is looked at, a digest of the ranking (or map), and the step. Two maps that rank pixels alike therefore share it, and so
-do a method that searches thresholds and the metrics that measure them.
+A probe is named by what its image is made of: the recipe (which images, which colour), the image's
+row, the class that is looked at, a digest of the ranking (or map), and the step. Two maps that rank
+pixels alike therefore share it, and so do a method that searches thresholds and the metrics that
+measure them.
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ class Pending(Exception):  # noqa: N818 - nothing went wrong
 class Asked:
     """Forwards, in images, that were asked for, and those of them that did not have to be run.
 
-    everything: what all maps and metrics would have needed alone.  equal_maps: of maps that were scored before, up to a
-    factor.  equal_probes: of equal rankings, and of masks that a method's search and metrics share. What else was not
-    run is shared: passes, gradients, ends of curves, attacked images.
+    everything: what all maps and metrics would have needed alone.  equal_maps: of maps that were
+    scored before, up to a factor.  equal_probes: of equal rankings, and of masks that a method's
+    search and metrics share. What else was not run is shared: passes, gradients, ends of curves,
+    attacked images.
     """
 
     everything: int = 0
@@ -55,7 +58,9 @@ class _Waiting:
 
 @dataclass(eq=False)
 class _Running:
-    """What the device has been given at once: by mode, what waits for it and what holds its values."""
+    """What the device has been given at once: by mode, what waits for it and what holds its
+    values.
+    """
 
     kinds: list[tuple[list[_Waiting], Started]]
 
@@ -64,8 +69,8 @@ class _Running:
 class Probes:
     """The probes of one batch.
 
-    prober, size: what runs them, and (H, W).  known: the values of those that have been run.  run: how many of them
-    metrics had to run.
+    prober, size: what runs them, and (H, W).  known: the values of those that have been run.  run:
+    how many of them metrics had to run.
     """
 
     prober: Prober
@@ -79,17 +84,22 @@ class Probes:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, what is asked for is put on a list and `Pending` is raised; `start` runs the list."""
+        """Inside, what is asked for is put on a list and `Pending` is raised; `start` runs the
+        list.
+        """
         self._defers = True
         try:
             yield
         finally:
             self._defers = False
 
-    def values(self, keys: Sequence[Key], job: Callable[[list[int]], Job], mode: Mode) -> list[float]:
+    def values(
+        self, keys: Sequence[Key], job: Callable[[list[int]], Job], mode: Mode
+    ) -> list[float]:
         """Return the value of each probe, after running those that are not known.
 
-        job: makes the job of the probes at these places of `keys`.  mode: how they are run; keys must tell it, too.
+        job: makes the job of the probes at these places of `keys`.  mode: how they are run; keys
+        must tell it, too.
         """
         if not self._defers and not self._queued.isdisjoint(keys):
             self._settle()  # somebody who does not wait wants what others have asked for
@@ -110,13 +120,18 @@ class Probes:
             self.start()()
 
     def start(self) -> Callable[[], None]:
-        """Give all that waits to the device, packed together; return what waits for it and takes its values."""
+        """Give all that waits to the device, packed together; return what waits for it and takes
+        its values.
+        """
         waiting, self._waiting = self._waiting, []
         kinds: dict[Mode, list[_Waiting]] = {}
         for one in waiting:
             kinds.setdefault(one.mode, []).append(one)
         running = _Running(
-            [(kind, self.prober.start([one.job for one in kind], self.size, mode)) for mode, kind in kinds.items()]
+            [
+                (kind, self.prober.start([one.job for one in kind], self.size, mode))
+                for mode, kind in kinds.items()
+            ]
         )
         self._running.append(running)
         return lambda: self._take(running)

@@ -24,11 +24,14 @@ from bench.types import Truth
 T = TypeVar("T")
 
 REPLAYED, REPLAYED_BYTES = 128, 2**24
-"""How many replays of the head run at once: a head is small beside its network, so more than whole forwards. So many at
-most, and not more activations than so many bytes, so that what a small head reads stays in the cache."""
+"""How many replays of the head run at once: a head is small beside its network, so more than whole
+forwards. So many at most, and not more activations than so many bytes, so that what a small head
+reads stays in the cache."""
 
 LARGE = 2**24
-"""Bytes above which a shared part is not kept on a trace that is only one of many (an attacked image's)."""
+"""Bytes above which a shared part is not kept on a trace that is only one of many (an attacked
+image's).
+"""
 
 
 def wait_for(device: torch.device) -> None:
@@ -59,10 +62,10 @@ def _bytes(value: Any) -> int:
 class Trace:
     """One pass over a batch, seen from one class per image.
 
-    images: [B,3,H,W] float32, normalised.  targets: [B] int64.  logits: [B,C].  activations A: [B,K,h,w].
-    gradients G = dS_c/dA: [B,K,h,w], computed through the head alone, once, when first read.
-    input_gradients dS_c/dx: [B,3,H,W], one forward and backward, once, when first read.
-    ids: image ids, the source of every draw.  truth: ground truth of the label's objects.
+    images: [B,3,H,W] float32, normalised.  targets: [B] int64.  logits: [B,C].  activations A:
+    [B,K,h,w]. gradients G = dS_c/dA: [B,K,h,w], computed through the head alone, once, when first
+    read. input_gradients dS_c/dx: [B,3,H,W], one forward and backward, once, when first read. ids:
+    image ids, the source of every draw.  truth: ground truth of the label's objects.
     """
 
     def __init__(
@@ -82,10 +85,14 @@ class Trace:
         self.seed = seed
         self._ids = None if ids is None else tuple(ids)
         if self._ids is not None and len(self._ids) != len(images):
-            raise BenchError(f"ids has {len(self._ids)} entries for {len(images)} images; give one each.")
+            raise BenchError(
+                f"ids has {len(self._ids)} entries for {len(images)} images; give one each."
+            )
         self.parts: dict[str, Part] = {}  # what the shared parts cost when they were computed
         self.read: set[str] = set()  # which of them were read since a method started
-        self._shared: dict[str, tuple[Any, frozenset[str]]] = {}  # made parts, and the parts that making them read
+        self._shared: dict[
+            str, tuple[Any, frozenset[str]]
+        ] = {}  # made parts, and the parts that making them read
         if captured is None:
             with self._part("pass"):
                 captured = self._run()
@@ -111,9 +118,11 @@ class Trace:
         self.parts[name] = Part(counts, seconds)
 
     def shared(self, name: str, make: Callable[[], T]) -> T:
-        """Return what several methods read, made once by the first of them; its cost counts for every reader.
+        """Return what several methods read, made once by the first of them; its cost counts for
+        every reader.
 
-        name: says what it is and with which parameters.  make: computes it, and may read other shared parts.
+        name: says what it is and with which parameters.  make: computes it, and may read other
+        shared parts.
         """
         outside, self.read = self.read, set()
         if name not in self._shared:
@@ -126,7 +135,9 @@ class Trace:
 
     def drop_large(self, limit: int = LARGE) -> None:
         """Forget shared parts of more than `limit` bytes; who reads one again makes it anew."""
-        self._shared = {name: part for name, part in self._shared.items() if _bytes(part[0]) <= limit}
+        self._shared = {
+            name: part for name, part in self._shared.items() if _bytes(part[0]) <= limit
+        }
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -139,11 +150,15 @@ class Trace:
         targets = torch.as_tensor(targets, dtype=torch.int64).cpu()
         classes = self.logits.shape[1]
         if targets.shape != (len(self.images),):
-            raise BenchError(f"targets has shape {tuple(targets.shape)} for {len(self.images)} images; give one each.")
-        if len(targets) and not (int(targets.min()) >= 0 and int(targets.max()) < classes):
             raise BenchError(
-                f"Target class {int(targets.max()) if targets.max() >= classes else int(targets.min())} is out of "
-                f"range: {self.model.name} has classes 0..{classes - 1}."
+                f"targets has shape {tuple(targets.shape)} for {len(self.images)} images; give one "
+                "each."
+            )
+        if len(targets) and not (int(targets.min()) >= 0 and int(targets.max()) < classes):
+            wrong = int(targets.max()) if targets.max() >= classes else int(targets.min())
+            raise BenchError(
+                f"Target class {wrong} is out of range: {self.model.name} has classes "
+                f"0..{classes - 1}."
             )
         return targets
 
@@ -165,7 +180,11 @@ class Trace:
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """Return the image ids; images without one are named by a hash of their bytes."""
-        return self._ids if self._ids is not None else tuple(image_id_of(image) for image in self.images)
+        return (
+            self._ids
+            if self._ids is not None
+            else tuple(image_id_of(image) for image in self.images)
+        )
 
     @property
     def logits(self) -> torch.Tensor:
@@ -208,21 +227,27 @@ class Trace:
             return self.head_gradients(self.of_targets)
 
     def _reaching(self, gradients: torch.Tensor) -> torch.Tensor:
-        """Return gradients [B,K,h,w]; all zero because the layer's grid does not reach the logits is an error."""
+        """Return gradients [B,K,h,w]; all zero because the layer's grid does not reach the logits
+        is an error.
+        """
         if len(self) and not bool(gradients.any()) and not self._layer_matters():
             raise NotApplicable(
-                f"No position of layer {self.model.layer!r} of {self.model.name} reaches the logits; "
+                f"No position of layer {self.model.layer!r} of {self.model.name} reaches the "
+                "logits; "
                 "choose an earlier layer."
             )
         return gradients
 
     def _layer_matters(self) -> bool:
-        """Return whether any logit depends on the layer's grid; behind a class token that pools alone none does.
+        """Return whether any logit depends on the layer's grid; behind a class token that pools
+        alone none does.
 
         One dead target logit says nothing: another activation and all logits are looked at.
         """
         rows = torch.arange(len(self))
-        noise = torch.rand(self.activations.shape, generator=generator(self.seed, "layer")).to(self.activations.device)
+        noise = torch.rand(self.activations.shape, generator=generator(self.seed, "layer")).to(
+            self.activations.device
+        )
         with untouched(self.model.net), torch.no_grad():
             return not torch.equal(self.head(noise, rows), self.head(2 * noise, rows))
 
@@ -242,14 +267,17 @@ class Trace:
         return gradients
 
     def head(self, activations: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Return logits [n,C] of the head alone; activations [n,K,h,w] replace those of the images at `rows` [n]."""
+        """Return logits [n,C] of the head alone; activations [n,K,h,w] replace those of the images
+        at `rows` [n].
+        """
         values = self.model.ungrid(activations, self.captured.values_at(rows))
         self.prober.counts.head_forwards += len(values)
         return self.model.split.head(values, self.captured, rows)
 
     @torch.inference_mode()
     def without_channels(self, instead: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the targets' logits with each channel in turn replaced, [B,K]; K replays of the head per image.
+        """Return the targets' logits with each channel in turn replaced, [B,K]; K replays of the
+        head per image.
 
         instead: what replaces the channels, [B,K,h,w]; None replaces them by 0.
         """
@@ -267,15 +295,20 @@ class Trace:
         return logits
 
     def _replays(self) -> int:
-        """Return how many replays of the head run at once: whole batches, and more where activations are small."""
+        """Return how many replays of the head run at once: whole batches, and more where
+        activations are small.
+        """
         one = self.activations[:1].numel() * self.activations.element_size()
         return max(self.prober.batch_size, min(REPLAYED, REPLAYED_BYTES // max(one, 1)))
 
-    def head_gradients(self, score: Callable[[torch.Tensor], torch.Tensor], along: bool = False) -> torch.Tensor:
-        """Return d score / dA [B,K,h,w] of another score of the head's logits [B,C] than the target's logit.
+    def head_gradients(
+        self, score: Callable[[torch.Tensor], torch.Tensor], along: bool = False
+    ) -> torch.Tensor:
+        """Return d score / dA [B,K,h,w] of another score of the head's logits [B,C] than the
+        target's logit.
 
-        score: logits [B,C] -> one number per image [B].  along: return the gradient's derivative in the direction of
-        A instead, H A with H the Hessian of the score, by differentiating twice.
+        score: logits [B,C] -> one number per image [B].  along: return the gradient's derivative in
+        the direction of A instead, H A with H the Hessian of the score, by differentiating twice.
         """
         # Attention's fast kernels cannot be differentiated twice.
         kernel = sdpa_kernel(SDPBackend.MATH) if along else nullcontext()
@@ -290,15 +323,18 @@ class Trace:
                 inner = (gradients * grid.detach()).sum()
                 # A head that is linear has no graph behind its gradient: its Hessian is zero.
                 linear = not inner.requires_grad
-                gradients = torch.zeros_like(grid) if linear else torch.autograd.grad(inner, grid)[0]
+                gradients = (
+                    torch.zeros_like(grid) if linear else torch.autograd.grad(inner, grid)[0]
+                )
                 self.prober.counts.head_backwards += len(self)
         return gradients.detach() if along else self._reaching(gradients.detach())
 
     def taps(self, layers: Sequence[str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """Return {layer: (output, dS_c / d output)} of several modules, from one whole forward and backward.
+        """Return {layer: (output, dS_c / d output)} of several modules, from one whole forward and
+        backward.
 
-        Outputs are in the network's own layout. A module that runs several times, that returns no single tensor, or
-        that does not reach the target's logit, is left out.
+        Outputs are in the network's own layout. A module that runs several times, that returns no
+        single tensor, or that does not reach the target's logit, is left out.
         """
 
         def make() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -314,10 +350,11 @@ class Trace:
         keep: Callable[[str, torch.Tensor], T],
         outputs: dict[str, torch.Tensor] | None = None,
     ) -> dict[str, T]:
-        """Return {layer: keep(layer, dS_c / d output)}, from one whole forward and backward; as `taps` leaves out.
+        """Return {layer: keep(layer, dS_c / d output)}, from one whole forward and backward; as
+        `taps` leaves out.
 
-        keep: called as each gradient arrives, so that many layers' gradients need not be held at once.
-        outputs: is given a copy of each output.
+        keep: called as each gradient arrives, so that many layers' gradients need not be held at
+        once. outputs: is given a copy of each output.
         """
         modules = dict(self.model.net.named_modules())
         runs: Counter[str] = Counter()
@@ -362,26 +399,46 @@ class Trace:
     # --- other views of the same pass
 
     def of(self, images: torch.Tensor) -> Trace:
-        """Return a trace of other images [B,3,H,W] in the place of these, seen from the same classes; one more pass."""
-        return Trace(self.prober, images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed)
+        """Return a trace of other images [B,3,H,W] in the place of these, seen from the same
+        classes; one more pass.
+        """
+        return Trace(
+            self.prober, images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed
+        )
 
     def through(self, prober: Prober) -> Trace:
-        """Return a trace of the same images and classes through another prober's network; one more pass."""
-        return Trace(prober, self.images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed)
+        """Return a trace of the same images and classes through another prober's network; one more
+        pass.
+        """
+        return Trace(
+            prober, self.images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed
+        )
 
     def at(self, layer: str) -> Trace:
         """Return a trace of the same images at another layer of the same network; one more pass.
 
-        It draws and counts as this one does. It is not kept: every method that asks for it pays for it.
+        It draws and counts as this one does. It is not kept: every method that asks for it pays for
+        it.
         """
-        return Trace(self.prober.at(layer), self.images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed)
+        return Trace(
+            self.prober.at(layer),
+            self.images,
+            self.targets,
+            ids=self.ids,
+            truth=self.truth,
+            seed=self.seed,
+        )
 
     def retarget(self, targets: torch.Tensor) -> Trace:
-        """Return the same pass seen from other classes [B]; only the head's gradient is computed anew."""
+        """Return the same pass seen from other classes [B]; only the head's gradient is computed
+        anew.
+        """
         return self.select(torch.arange(len(self)), targets)
 
     def select(self, rows: torch.Tensor, targets: torch.Tensor | None = None) -> Trace:
-        """Return the pass of the images at `rows` [n], seen from `targets` [n] (default: the same classes)."""
+        """Return the pass of the images at `rows` [n], seen from `targets` [n] (default: the same
+        classes).
+        """
         return Trace(
             self.prober,
             self.images[rows],

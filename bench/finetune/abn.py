@@ -1,7 +1,9 @@
-"""Attention Branch Networks trained: both heads learn the labels, and the attention map comes with them.
+"""Attention Branch Networks trained: both heads learn the labels, and the attention map comes with
+them.
 
-Loss, with equal weights as the authors': cross-entropy of the attention branch + cross-entropy of the perception branch
-(Fukui et al., CVPR 2019). All parameters are trained, those of the extractor too.
+Loss, with equal weights as the authors': cross-entropy of the attention branch + cross-entropy of
+the perception branch (Fukui et al., CVPR 2019). All parameters are trained, those of the extractor
+too.
 """
 
 from __future__ import annotations
@@ -25,18 +27,27 @@ from bench.models.explainee import Explainee, untouched
 
 
 class BranchTask(ClassifierTask):
-    """All weights of an attention branch network; the score is the perception branch's top-1 in percent."""
+    """All weights of an attention branch network; the score is the perception branch's top-1 in
+    percent.
+    """
 
     net: AttentionBranchNetwork
 
-    def loss(self, rows: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(
+        self, rows: torch.Tensor, rng: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the sum of both branches' cross-entropies, and the accuracy of both."""
         pixels = augmented(self.train.pixels(rows), self.augmentation, rng)
         labels = self.train.labels[rows].to(self.model.device)
         out = self.net.branches(network_input(self.model, pixels))
         heads = {"accuracy": out.logits.float(), "attention_accuracy": out.attention_logits.float()}
-        losses = [F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing) for logits in heads.values()]
-        return losses[0] + losses[1], {name: share_right(logits, labels) for name, logits in heads.items()}
+        losses = [
+            F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            for logits in heads.values()
+        ]
+        return losses[0] + losses[1], {
+            name: share_right(logits, labels) for name, logits in heads.items()
+        }
 
     def validate(self) -> dict[str, float]:
         """Return top-1 of both heads."""
@@ -46,7 +57,9 @@ class BranchTask(ClassifierTask):
 
 @torch.no_grad()
 def both_top1(model: Explainee, pictures: Pictures) -> dict[str, float]:
-    """Return top-1 in percent of the perception branch ("top1") and of the attention branch ("attention_top1")."""
+    """Return top-1 in percent of the perception branch ("top1") and of the attention branch
+    ("attention_top1").
+    """
     net, hits = attention_net(model), torch.zeros(2, dtype=torch.int64)
     with untouched(net):
         for rows in in_order(len(pictures)):
@@ -58,10 +71,14 @@ def both_top1(model: Explainee, pictures: Pictures) -> dict[str, float]:
 
 
 def around(base: Explainee, map_kernel: Literal[1, 3] = 3, seed: int = 0) -> Explainee:
-    """Return an untrained attention branch network around a copy of a model's network; the model is left alone."""
+    """Return an untrained attention branch network around a copy of a model's network; the model is
+    left alone.
+    """
     net = AttentionBranchNetwork(base.net, map_kernel, seed)
     card = {**build_facts(base), "wrap": {"kind": "abn", "map_kernel": map_kernel}}
-    return Explainee(net, base.mean, base.std, base.size, name=base.name, geometry=base.geometry, card=card)
+    return Explainee(
+        net, base.mean, base.std, base.size, name=base.name, geometry=base.geometry, card=card
+    )
 
 
 def train_abn(
@@ -81,14 +98,16 @@ def train_abn(
     report: Report | None = None,
     tick: Tick | None = None,
 ) -> Path:
-    """Train an attention branch network, write NAME.safetensors and its card NAME.json, return the card's path.
+    """Train an attention branch network, write NAME.safetensors and its card NAME.json, return the
+    card's path.
 
-    backbone: a bundled architecture or a timm name (random weights), or a trained model of the subset's classes, which
-    is then the parent: both branches and the extractor start from its weights.  validation: held-out images that choose
-    the best epoch; else a tenth of the subset.  map_kernel: of the convolution that makes the map, 3 or 1.
-    facts: further keys of the card.
+    backbone: a bundled architecture or a timm name (random weights), or a trained model of the
+    subset's classes, which is then the parent: both branches and the extractor start from its
+    weights.  validation: held-out images that choose the best epoch; else a tenth of the subset.
+    map_kernel: of the convolution that makes the map, 3 or 1. facts: further keys of the card.
 
-    Raises BenchError where the backbone cannot be split, or fits neither the subset's classes nor its images.
+    Raises BenchError where the backbone cannot be split, or fits neither the subset's classes nor
+    its images.
     """
     settings, how = settings or Settings(), augmentation or Augmentation()
     train, check = (subset, validation) if validation is not None else held_out(subset)
@@ -97,10 +116,17 @@ def train_abn(
     model = around(base, map_kernel, settings.seed).to(device)
     model.net.to(memory_format=torch.channels_last)
     task = BranchTask(model, for_model(train, model), for_model(check, model), how, label_smoothing)
-    recipe = {"kind": "abn", "backbone": backbone, "map_kernel": map_kernel, "label_smoothing": label_smoothing}
+    recipe = {
+        "kind": "abn",
+        "backbone": backbone,
+        "map_kernel": map_kernel,
+        "label_smoothing": label_smoothing,
+    }
     recipe |= {"augmentation": asdict(how)} | asdict(settings)
     stamp = {"what": "abn", "recipe": recipe, "data": [description(train), description(check)]}
-    history = fit(task, settings, out, stamp | {"parent": parent.fingerprint if parent else ""}, report, tick)
+    history = fit(
+        task, settings, out, stamp | {"parent": parent.fingerprint if parent else ""}, report, tick
+    )
     card = {
         "recipe": recipe,
         "command": command,

@@ -1,9 +1,11 @@
-"""Activation fine-tuning (AFT): a tuner learns to give the activations that a search for a threshold would leave.
+"""Activation fine-tuning (AFT): a tuner learns to give the activations that a search for a
+threshold would leave.
 
-After Han, Lee and Lee, Threshold fine-tuning, Applied Sciences 12(24):12961, 2022: the idea is the paper's ("a tuner
-network attached to the original CNN", retrained with masks by TFT), the loss and the tuner are a reconstruction.
-Loss: CE(logits, y) + lambda * mean((A^ - m * A0)^2) / mean(A0^2) [+ mu * KL(original || tuned)], A0 the original
-network's activations, A^ the tuned ones, m the image's TFT mask on the layer's grid.
+After Han, Lee and Lee, Threshold fine-tuning, Applied Sciences 12(24):12961, 2022: the idea is the
+paper's ("a tuner network attached to the original CNN", retrained with masks by TFT), the loss and
+the tuner are a reconstruction. Loss: CE(logits, y) + lambda * mean((A^ - m * A0)^2) / mean(A0^2) [+
+mu * KL(original || tuned)], A0 the original network's activations, A^ the tuned ones, m the image's
+TFT mask on the layer's grid.
 """
 
 from __future__ import annotations
@@ -35,12 +37,15 @@ from bench.models.explainee import Explainee, untouched
 from bench.models.tuner import REDUCTION, find_tuner, tuned_net, tuned_place
 
 SCOPES = ("tuner", "full")
-"""What is trained.  tuner: the tuner alone.  full: the network too, at a smaller rate; its batch statistics stay."""
+"""What is trained.  tuner: the tuner alone.  full: the network too, at a smaller rate; its batch
+statistics stay.
+"""
 TARGETS = ("activations", "rescaled", "channel_mean")
-"""What the mask term compares.  activations: A^ with m * A0.  rescaled: A^ with s * m * A0, where s gives each image's
-activations the mean size back that the mask takes: damped activations alone make a network less sure, which lowers
-log-odds gains and insertion without a better map.  channel_mean: the mean of A^ over channels, scaled to [0,1] per
-image, with M_{t*} itself, averaged to the grid."""
+"""What the mask term compares.  activations: A^ with m * A0.  rescaled: A^ with s * m * A0, where s
+gives each image's activations the mean size back that the mask takes: damped activations alone make
+a network less sure, which lowers log-odds gains and insertion without a better map.  channel_mean:
+the mean of A^ over channels, scaled to [0,1] per image, with M_{t*} itself, averaged to the grid.
+"""
 
 PARTS = ("ce", "mask", "kl")
 MOST = 2.0
@@ -51,10 +56,11 @@ MOST = 2.0
 class AftRecipe:
     """What decides an activation fine-tuning beside the loop's settings.
 
-    method: whose maps TFT cuts.  scope: of `SCOPES`.  weight: lambda.  select, control: see `masks`.  mu: weight of the
-    divergence from the original's predictions.  target: of `TARGETS`.  extra_masked: masked images (m*x + (1-m)*b) are
-    further labelled examples.  backbone_rate: of the learning rate, for the network under "full".  reduction: of the
-    tuner.  flip: share of images mirrored with their masks.  gain, erase: of the augmentation, which masks do not see.
+    method: whose maps TFT cuts.  scope: of `SCOPES`.  weight: lambda.  select, control: see
+    `masks`.  mu: weight of the divergence from the original's predictions.  target: of `TARGETS`.
+    extra_masked: masked images (m*x + (1-m)*b) are further labelled examples.  backbone_rate: of
+    the learning rate, for the network under "full".  reduction: of the tuner.  flip: share of
+    images mirrored with their masks.  gain, erase: of the augmentation, which masks do not see.
     """
 
     method: str = "grad_cam"
@@ -73,10 +79,18 @@ class AftRecipe:
 
     def __post_init__(self) -> None:
         METHODS.get(self.method)  # a name that is none is better said before anything runs
-        for name, allowed in (("scope", SCOPES), ("select", SELECTS), ("control", CONTROLS), ("target", TARGETS)):
+        for name, allowed in (
+            ("scope", SCOPES),
+            ("select", SELECTS),
+            ("control", CONTROLS),
+            ("target", TARGETS),
+        ):
             value = getattr(self, name)
             if value not in allowed:
-                raise BenchError(f"{name} is {value!r}; it can be {', '.join(allowed)}.{suggestions(value, allowed)}")
+                raise BenchError(
+                    f"{name} is {value!r}; it can be "
+                    f"{', '.join(allowed)}.{suggestions(value, allowed)}"
+                )
         for name, shown in (("weight", "lambda"), ("mu", "mu"), ("backbone_rate", "backbone_rate")):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
@@ -104,7 +118,9 @@ def mask_loss(tuned: torch.Tensor, original: torch.Tensor, mask: torch.Tensor) -
 
 
 def rescaled(mask: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
-    """Return s * m [B,h,w] of m [B,h,w] and A0 [B,K,h,w], s = mean|A0| / mean|m * A0| per image, at most `MOST`."""
+    """Return s * m [B,h,w] of m [B,h,w] and A0 [B,K,h,w], s = mean|A0| / mean|m * A0| per image, at
+    most `MOST`.
+    """
     size = original.abs().mean(1)
     kept = (mask * size).mean((1, 2))
     s = size.mean((1, 2)) / kept.clamp(min=torch.finfo(kept.dtype).tiny)
@@ -112,7 +128,9 @@ def rescaled(mask: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
 
 
 def channel_mean_loss(tuned: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
-    """Return mean((mm(mean_k A^) - M)^2) of A^ [B,K,h,w] and M [B,h,w] in [0,1]; mm scales each map to [0,1]."""
+    """Return mean((mm(mean_k A^) - M)^2) of A^ [B,K,h,w] and M [B,h,w] in [0,1]; mm scales each map
+    to [0,1].
+    """
     mean = tuned.mean(1)
     low, high = (reduced(mean.flatten(1), 1)[:, None, None] for reduced in (torch.amin, torch.amax))
     spread = high - low
@@ -122,7 +140,9 @@ def channel_mean_loss(tuned: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
 
 def divergence(logits: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
     """Return KL(original || new) of the softmax of logits [B,C], the mean over images."""
-    return F.kl_div(logits.log_softmax(1), original.log_softmax(1), log_target=True, reduction="batchmean")
+    return F.kl_div(
+        logits.log_softmax(1), original.log_softmax(1), log_target=True, reduction="batchmean"
+    )
 
 
 @dataclass
@@ -151,8 +171,8 @@ def watched(net: nn.Module) -> Iterator[Seen]:
 
 @dataclass
 class Terms:
-    """The parts of the loss on one batch: sums weighted by lambda and mu are `total`; masked: images under the mask
-    term.
+    """The parts of the loss on one batch: sums weighted by lambda and mu are `total`; masked:
+    images under the mask term.
     """
 
     ce: torch.Tensor
@@ -170,8 +190,8 @@ class Terms:
 class AftTask(Task):
     """The tuner, and under "full" the network; the score is the loss on held-out images, negative.
 
-    model: the tuned network, not trained yet.  train, validation: pictures with their masks (None: not needed).
-    rate: the loop's learning rate.
+    model: the tuned network, not trained yet.  train, validation: pictures with their masks (None:
+    not needed). rate: the loop's learning rate.
     """
 
     def __init__(
@@ -199,21 +219,33 @@ class AftTask(Task):
         for p in rest:
             p.requires_grad_(full)
         groups: list[dict[str, Any]] = [{"params": list(self.tuner.parameters())}]
-        return [*groups, {"params": rest, "lr": self.rate * self.recipe.backbone_rate}] if full else groups
+        return (
+            [*groups, {"params": rest, "lr": self.rate * self.recipe.backbone_rate}]
+            if full
+            else groups
+        )
 
     def train_mode(self) -> None:
         """Train the tuner; the network's batch statistics and dropout stay as they are in use."""
         self.net.eval()
         self.tuner.train()
 
-    def loss(self, rows: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(
+        self, rows: torch.Tensor, rng: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss of a batch, its parts and the accuracy."""
         terms = self.terms(self.train, rows, rng)
         return terms.total, {"accuracy": terms.accuracy} | self._own(terms.numbers())
 
     def validate(self) -> dict[str, float]:
-        """Return top-1 and the parts of the loss on held-out images, neither mirrored nor erased."""
-        count, sums, weights = len(self.validation[0]), dict.fromkeys(PARTS, 0.0), dict.fromkeys(PARTS, 0)
+        """Return top-1 and the parts of the loss on held-out images, neither mirrored nor
+        erased.
+        """
+        count, sums, weights = (
+            len(self.validation[0]),
+            dict.fromkeys(PARTS, 0.0),
+            dict.fromkeys(PARTS, 0),
+        )
         for rows in in_order(count):
             terms = self.terms(self.validation, rows)
             for part, value in terms.numbers().items():
@@ -231,32 +263,55 @@ class AftTask(Task):
         return {part: value for part, value in parts.items() if weights[part] > 0}
 
     def terms(
-        self, given: tuple[Pictures, Masks | None], rows: torch.Tensor, rng: torch.Generator | None = None
+        self,
+        given: tuple[Pictures, Masks | None],
+        rows: torch.Tensor,
+        rng: torch.Generator | None = None,
     ) -> Terms:
-        """Return the loss on pictures `rows` [B]; rng: varies them, and adds the masked examples, as in training."""
+        """Return the loss on pictures `rows` [B]; rng: varies them, and adds the masked examples,
+        as in training.
+        """
         (pictures, masks), recipe, count = given, self.recipe, len(rows)
-        flip = torch.rand(count, generator=rng) < recipe.flip if rng else torch.zeros(count, dtype=torch.bool)
+        flip = (
+            torch.rand(count, generator=rng) < recipe.flip
+            if rng
+            else torch.zeros(count, dtype=torch.bool)
+        )
         (pixels,) = flipped(flip, pictures.pixels(rows))
         if rng:
-            pixels = augmented(pixels, Augmentation(flip=0.0, gain=recipe.gain, erase=recipe.erase), rng)
+            pixels = augmented(
+                pixels, Augmentation(flip=0.0, gain=recipe.gain, erase=recipe.erase), rng
+            )
         x, labels = network_input(self.model, pixels), pictures.labels[rows].to(self.model.device)
         images, classes = x, labels
         if rng and recipe.extra_masked and masks is not None:
-            cut = masks.carries[rows] & (masks.t[rows] > 0)  # an image that is kept whole is there already
+            cut = masks.carries[rows] & (
+                masks.t[rows] > 0
+            )  # an image that is kept whole is there already
             (kept,) = flipped(flip, masks.binary(rows))
-            images = torch.cat([x, torch.where(kept[cut].to(x.device)[:, None], x[cut], self.colour)])
+            images = torch.cat(
+                [x, torch.where(kept[cut].to(x.device)[:, None], x[cut], self.colour)]
+            )
             classes = torch.cat([labels, labels[cut]])
         with watched(self.net) as tuned:
             logits = self.net(images).float()
         before, original_logits = self._original(x, tuned.before[:count].detach())
         ce = F.cross_entropy(logits, classes)
         mask, masked = self._mask_term(masks, rows, flip, tuned.after[:count], before)
-        kl = ce.new_zeros(()) if original_logits is None else divergence(logits[:count], original_logits)
+        kl = (
+            ce.new_zeros(())
+            if original_logits is None
+            else divergence(logits[:count], original_logits)
+        )
         total = ce + recipe.mask_weight * mask + recipe.mu * kl
         return Terms(ce, mask, kl, total, share_right(logits[:count], labels), masked)
 
-    def _original(self, x: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the original's A0 and, where mu asks for them, its logits; a frozen network's A0 is `before`."""
+    def _original(
+        self, x: torch.Tensor, before: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the original's A0 and, where mu asks for them, its logits; a frozen network's A0
+        is `before`.
+        """
         if self.original is None:
             return before, None
         with torch.no_grad(), watched(self.original) as seen:
@@ -264,10 +319,19 @@ class AftTask(Task):
         return seen.before, logits if self.recipe.mu > 0 else None
 
     def _mask_term(
-        self, masks: Masks | None, rows: torch.Tensor, flip: torch.Tensor, after: torch.Tensor, before: torch.Tensor
+        self,
+        masks: Masks | None,
+        rows: torch.Tensor,
+        flip: torch.Tensor,
+        after: torch.Tensor,
+        before: torch.Tensor,
     ) -> tuple[torch.Tensor, int]:
         """Return the mask term over the images that carry one, and their number."""
-        carries = torch.zeros(0, dtype=torch.int64) if masks is None else masks.carries[rows].nonzero()[:, 0]
+        carries = (
+            torch.zeros(0, dtype=torch.int64)
+            if masks is None
+            else masks.carries[rows].nonzero()[:, 0]
+        )
         if masks is None or not len(carries) or not self.recipe.mask_weight:
             return after.new_zeros(()), 0
         on, soft = carries.to(after.device), self.recipe.target == "channel_mean"
@@ -275,7 +339,9 @@ class AftTask(Task):
         mask, after, before = mask[carries].to(after.device), after[on], before[on]
         if soft:
             return channel_mean_loss(after, mask), len(on)
-        return mask_loss(after, before, rescaled(mask, before) if self.recipe.target == "rescaled" else mask), len(on)
+        return mask_loss(
+            after, before, rescaled(mask, before) if self.recipe.target == "rescaled" else mask
+        ), len(on)
 
 
 # --- the recipe
@@ -299,10 +365,12 @@ def train_aft(
     searching: Progress | None = None,
     warn: Callable[[str], None] = warnings.warn,
 ) -> Path:
-    """Fine-tune a model's activations, write NAME.safetensors and the card NAME.json into `out`; return the card.
+    """Fine-tune a model's activations, write NAME.safetensors and the card NAME.json into `out`;
+    return the card.
 
-    validation: held-out images that choose the best epoch; else a tenth of the subset.  cache, searching, warn: of the
-    search for masks (see `tft_search`).  facts: further keys of the card.  The model given is not changed.
+    validation: held-out images that choose the best epoch; else a tenth of the subset.  cache,
+    searching, warn: of the search for masks (see `tft_search`).  facts: further keys of the card.
+    The model given is not changed.
     """
     recipe, settings = recipe or AftRecipe(), settings or Settings(epochs=6, lr=5e-3)
     train, check = (subset, validation) if validation is not None else held_out(subset)
@@ -344,16 +412,23 @@ def train_aft(
     return write_model(out, name, tuned, card, parent=model)
 
 
-def tuned_model(model: Explainee, name: str, reduction: int = REDUCTION, seed: int = 0) -> Explainee:
-    """Return a copy of a model with an untrained tuner at the explained layer: the same logits and maps."""
+def tuned_model(
+    model: Explainee, name: str, reduction: int = REDUCTION, seed: int = 0
+) -> Explainee:
+    """Return a copy of a model with an untrained tuner at the explained layer: the same logits and
+    maps.
+    """
     built = build_facts(model)
     if "wrap" in built:
         raise BenchError(
-            f"{model.name} has a trained part of its own ({built['wrap'].get('kind')}); fine-tune the plain network "
+            f"{model.name} has a trained part of its own ({built['wrap'].get('kind')}); fine-tune "
+            "the plain network "
             "that it was made from."
         )
     place = tuned_place(model)
-    net = tuned_net(copy.deepcopy(model.net), **place, reduction=reduction, seed=seed).to(model.device)
+    net = tuned_net(copy.deepcopy(model.net), **place, reduction=reduction, seed=seed).to(
+        model.device
+    )
     wrap = {"kind": "tuner", **place, "reduction": reduction}
     return Explainee(
         net.eval(), model.mean, model.std, model.size, place["layer"], name=name, parent=model.name,

@@ -1,4 +1,6 @@
-"""How well an attention branch network's maps agree with edited maps and with objects, and how well it classifies."""
+"""How well an attention branch network's maps agree with edited maps and with objects, and how well
+it classifies.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,14 @@ from bench.models.abn import to_grid
 from bench.models.explainee import Explainee, untouched
 
 IOU_CUT = 0.5
-MEASURES = {"top1": ".1f", "attention_top1": ".1f", "mse": ".4f", "pearson": ".3f", "iou": ".3f", "energy": ".3f"}
+MEASURES = {
+    "top1": ".1f",
+    "attention_top1": ".1f",
+    "mse": ".4f",
+    "pearson": ".3f",
+    "iou": ".3f",
+    "energy": ".3f",
+}
 """What is measured, and how it is written."""
 
 Numbers = dict[str, float | int | None]
@@ -27,7 +36,8 @@ Numbers = dict[str, float | int | None]
 class Group:
     """Pictures to measure on: `rows` [n] of them, and what their maps should be.
 
-    targets: [n,1,h,w] on M's grid, edited maps; None: the objects themselves, as their share of each cell.
+    targets: [n,1,h,w] on M's grid, edited maps; None: the objects themselves, as their share of
+    each cell.
     """
 
     pictures: Pictures
@@ -36,7 +46,9 @@ class Group:
 
     @cached_property
     def truth(self) -> torch.Tensor | None:
-        """Return the objects' pixels [n,H,W] bool (masks, else boxes), read once; None where the subset has none."""
+        """Return the objects' pixels [n,H,W] bool (masks, else boxes), read once; None where the
+        subset has none.
+        """
         pieces = [self.pictures.truth(rows) for rows in torch.split(self.rows, EVALUATION_BATCH)]
         side = self.pictures.geometry.size
         pixels = [piece.pixels(side, side) for piece in pieces]
@@ -46,12 +58,13 @@ class Group:
 
 @torch.no_grad()
 def agreement(model: Explainee, group: Group) -> Numbers:
-    """Return what a network makes of a group, as means over its images; None: there is nothing to measure it by.
+    """Return what a network makes of a group, as means over its images; None: there is nothing to
+    measure it by.
 
-    top1, attention_top1: percent, of the perception and of the attention branch.  mse, pearson, iou: of M and the
-    target on the grid; IoU of where their unit maps are at least .5.  energy: share of M, at image size, inside the
-    object.  Images without an object in the frame are left out of what needs one, and of the IoU those where neither
-    map has any contrast.
+    top1, attention_top1: percent, of the perception and of the attention branch.  mse, pearson,
+    iou: of M and the target on the grid; IoU of where their unit maps are at least .5.  energy:
+    share of M, at image size, inside the object.  Images without an object in the frame are left
+    out of what needs one, and of the IoU those where neither map has any contrast.
     """
     columns: dict[str, list[torch.Tensor]] = {name: [] for name in MEASURES}
     net = attention_net(model)
@@ -64,17 +77,26 @@ def agreement(model: Explainee, group: Group) -> Numbers:
                 columns[name].append(100.0 * (logits.argmax(1).cpu() == labels).double())
             for name, values in _placed(own, group, index).items():
                 columns[name].append(values)
-    means = {name: torch.cat(parts).nanmean().item() if parts else torch.nan for name, parts in columns.items()}
-    return {"images": len(group.rows)} | {name: None if mean != mean else mean for name, mean in means.items()}
+    means = {
+        name: torch.cat(parts).nanmean().item() if parts else torch.nan
+        for name, parts in columns.items()
+    }
+    return {"images": len(group.rows)} | {
+        name: None if mean != mean else mean for name, mean in means.items()
+    }
 
 
 def _placed(own: torch.Tensor, group: Group, index: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return energy, MSE, Pearson and IoU [B] of maps [B,1,h,w] of the group's images `index` [B]."""
+    """Return energy, MSE, Pearson and IoU [B] of maps [B,1,h,w] of the group's images `index`
+    [B].
+    """
     values: dict[str, torch.Tensor] = {}
     if group.truth is not None:
         truth = group.truth[index]
         inside = energy_inside(upsampled(own, truth.shape[-1]), truth)
-        values["energy"] = torch.tensor([torch.nan if one is None else one for one in inside], dtype=torch.float64)
+        values["energy"] = torch.tensor(
+            [torch.nan if one is None else one for one in inside], dtype=torch.float64
+        )
         if group.targets is None:
             seen = truth.flatten(1).any(1)
             alike = _alike(own[:, 0], to_grid(truth.float(), *own.shape[2:])[:, 0])

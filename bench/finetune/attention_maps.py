@@ -1,7 +1,9 @@
-"""Edited attention maps on disk: one PNG each, which carries what it is about, so that one atomic file is all.
+"""Edited attention maps on disk: one PNG each, which carries what it is about, so that one atomic
+file is all.
 
-8-bit grey, as large as the model's input; grey / 255 is the attention M in [0,1]. The PNG's text chunk "cambench" holds
-the facts as JSON (`KEYS`). Only `DIR/*.png` are maps: older versions lie in `DIR/history`.
+8-bit grey, as large as the model's input; grey / 255 is the attention M in [0,1]. The PNG's text
+chunk "cambench" holds the facts as JSON (`KEYS`). Only `DIR/*.png` are maps: older versions lie in
+`DIR/history`.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ KEYS: dict[str, type] = {
     "source": str,  # "editor", "simulated:boxes" or "simulated:masks"
     "revision": int,  # 1 for the first save of an item
 }
-"""What every map says of itself; more may stand beside it ("before", "after": energy inside the truth, ...)."""
+"""What every map says of itself; more may stand beside it ("before", "after": energy inside the
+truth, ...).
+"""
 
 DRAWN, SIMULATED = "editor", "simulated:"
 LONGEST_NAME = 120
@@ -54,7 +58,9 @@ Grey = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class EditedMap:
-    """An attention map for one item: values [H,W] float32 in [0,1], and the facts (`KEYS`) that are stored with it."""
+    """An attention map for one item: values [H,W] float32 in [0,1], and the facts (`KEYS`) that are
+    stored with it.
+    """
 
     values: npt.NDArray[np.float32]
     facts: dict[str, Any]
@@ -81,7 +87,9 @@ def grey_of(values: npt.NDArray[np.floating[Any]]) -> Grey:
 
 
 def edited_map(grey: Grey, facts: dict[str, Any]) -> EditedMap:
-    """Return the map of stored values uint8 [H,W] with its facts; `format` and `size` are filled in."""
+    """Return the map of stored values uint8 [H,W] with its facts; `format` and `size` are filled
+    in.
+    """
     values = grey.astype(np.float32) / np.float32(255)
     return EditedMap(values, {"format": FORMAT, "size": int(grey.shape[0]), **facts})
 
@@ -95,7 +103,9 @@ def utc_now() -> str:
 
 
 def map_path(folder: Path, item: str) -> Path:
-    """Return the file of an item's map: its id where that can be a file name, else with a hash that keeps ids apart."""
+    """Return the file of an item's map: its id where that can be a file name, else with a hash that
+    keeps ids apart.
+    """
     name = file_name(item).lstrip(".")  # hidden files are no maps
     if name != item or len(name) > LONGEST_NAME:
         name = f"{name[:LONGEST_NAME]}-{hashlib.sha256(item.encode()).hexdigest()[:8]}"
@@ -105,7 +115,8 @@ def map_path(folder: Path, item: str) -> Path:
 def save_map(folder: str | Path, edited: EditedMap) -> Path:
     """Write a map into a folder, atomically, over an older one of the same item; return its path.
 
-    Raises BenchError where the values or the facts are not those of a map, or the folder cannot be written to.
+    Raises BenchError where the values or the facts are not those of a map, or the folder cannot be
+    written to.
     """
     path = map_path(Path(folder), edited.item)
     write_map(path, edited)
@@ -118,7 +129,9 @@ def write_map(path: Path, edited: EditedMap) -> None:
     _check_facts(edited.facts, where)
     values, size = edited.values, edited.facts["size"]
     if values.shape != (size, size):
-        raise BenchError(f"The values of {where} are {values.shape}; its size says {size} x {size}.")
+        raise BenchError(
+            f"The values of {where} are {values.shape}; its size says {size} x {size}."
+        )
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
         raise BenchError(f"The values of {where} are not all between 0 and 1; attention is.")
     text = PngImagePlugin.PngInfo()
@@ -129,7 +142,9 @@ def write_map(path: Path, edited: EditedMap) -> None:
 
 
 def load_map(path: str | Path) -> EditedMap:
-    """Return the map in a file; one that is missing, broken or not an edited map is a BenchError."""
+    """Return the map in a file; one that is missing, broken or not an edited map is a
+    BenchError.
+    """
     path = Path(path)
     try:
         with Image.open(path) as image:
@@ -138,35 +153,51 @@ def load_map(path: str | Path) -> EditedMap:
     except FileNotFoundError:
         raise BenchError(f"There is no attention map {path}; check the path.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BenchError(f"The attention map {path} cannot be read ({error}); save it again or remove it.") from None
+        raise BenchError(
+            f"The attention map {path} cannot be read ({error}); save it again or remove it."
+        ) from None
     if text is None or mode != "L":
-        raise BenchError(f"{path} is not an attention map saved by cambench; move it out of the folder.")
+        raise BenchError(
+            f"{path} is not an attention map saved by cambench; move it out of the folder."
+        )
     try:
         facts = json.loads(text)
     except ValueError:
-        raise BenchError(f"The facts inside {path} are not valid JSON; save the map again or remove it.") from None
+        raise BenchError(
+            f"The facts inside {path} are not valid JSON; save the map again or remove it."
+        ) from None
     _check_facts(facts, str(path))
     if grey.shape != (facts["size"], facts["size"]):
-        raise BenchError(f"{path} has {grey.shape[1]} x {grey.shape[0]} pixels, not {facts['size']}; save it again.")
+        raise BenchError(
+            f"{path} has {grey.shape[1]} x {grey.shape[0]} pixels, not {facts['size']}; save it "
+            "again."
+        )
     return edited_map(grey, facts)
 
 
 def load_maps(folder: str | Path) -> list[EditedMap]:
     """Return the maps of a folder, by item; they are of one model, one subset and one size.
 
-    Raises BenchError, one sentence: no folder, no maps, a broken file, maps of mixed models, subsets or sizes.
+    Raises BenchError, one sentence: no folder, no maps, a broken file, maps of mixed models,
+    subsets or sizes.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise BenchError(f"There is no folder {folder} of attention maps; make one with `cambench edit`.")
+        raise BenchError(
+            f"There is no folder {folder} of attention maps; make one with `cambench edit`."
+        )
     maps = [load_map(path) for path in map_files(folder)]
     if not maps:
-        raise BenchError(f"The folder {folder} has no attention maps (*.png); make them with `cambench edit`.")
+        raise BenchError(
+            f"The folder {folder} has no attention maps (*.png); make them with `cambench edit`."
+        )
     for key, what in (("weights_id", "models"), ("manifest_id", "subsets"), ("size", "sizes")):
         found = Counter(str(one.facts[key]) for one in maps)
         if len(found) > 1:
             counts = ", ".join(f"{n} of {value}" for value, n in found.most_common(3))
-            raise BenchError(f"The folder {folder} mixes maps of {len(found)} {what} ({counts}); keep one.")
+            raise BenchError(
+                f"The folder {folder} mixes maps of {len(found)} {what} ({counts}); keep one."
+            )
     twice = [item for item, n in Counter(one.item for one in maps).items() if n > 1]
     if twice:
         raise BenchError(f"The folder {folder} has two maps of {twice[0]}; remove one.")
@@ -183,51 +214,68 @@ def _check_facts(facts: Any, where: str) -> None:
         raise BenchError(f"The facts of {where} are not an object; save the map again.")
     for key, kind in KEYS.items():
         if not isinstance(facts.get(key), kind) or isinstance(facts.get(key), bool):
-            raise BenchError(f"The facts of {where} have {key} = {facts.get(key)!r}; it must be {kind.__name__}.")
+            raise BenchError(
+                f"The facts of {where} have {key} = {facts.get(key)!r}; it must be {kind.__name__}."
+            )
     if facts["format"] != FORMAT:
-        raise BenchError(f"{where} has format {facts['format']}; this cambench reads format {FORMAT}.")
+        raise BenchError(
+            f"{where} has format {facts['format']}; this cambench reads format {FORMAT}."
+        )
 
 
 # --- what maps are of
 
 
 def check_maps(maps: Sequence[EditedMap], model: Explainee, subset: Subset) -> None:
-    """Raise BenchError for maps of another model (weights), another subset or another size, and for unknown items."""
+    """Raise BenchError for maps of another model (weights), another subset or another size, and for
+    unknown items.
+    """
     check_origin(maps, model, subset)
     labels = dict(zip(subset.ids, subset.labels.tolist(), strict=True))
     for one in maps:
         if one.item not in labels:
-            raise BenchError(f"There is a map of {one.item}, which is not in the subset {subset.name}; remove it.")
+            raise BenchError(
+                f"There is a map of {one.item}, which is not in the subset {subset.name}; remove "
+                "it."
+            )
         if one.facts["label"] != labels[one.item]:
             raise BenchError(
-                f"The map of {one.item} was made for class {one.facts['label']}, but the subset {subset.name} "
+                f"The map of {one.item} was made for class {one.facts['label']}, but the subset "
+                f"{subset.name} "
                 f"says {labels[one.item]}; make it again."
             )
 
 
 def check_origin(maps: Sequence[EditedMap], model: Explainee, subset: Subset) -> None:
-    """Raise BenchError for maps of another model, subset or size; items outside a limited subset are no error."""
+    """Raise BenchError for maps of another model, subset or size; items outside a limited subset
+    are no error.
+    """
     for one in maps:
         facts = one.facts
         if facts["weights_id"] != model.weights_id:
             raise BenchError(
-                f"The map of {one.item} is of the model {facts['model']} ({facts['weights_id']}), not of {model.name} "
+                f"The map of {one.item} is of the model {facts['model']} ({facts['weights_id']}), "
+                f"not of {model.name} "
                 f"({model.weights_id}); use that model or another folder of maps."
             )
         if facts["manifest_id"] != subset.manifest_id:
             raise BenchError(
-                f"The map of {one.item} is of the subset {facts['subset']} ({facts['manifest_id']}), not of "
+                f"The map of {one.item} is of the subset {facts['subset']} "
+                f"({facts['manifest_id']}), not of "
                 f"{subset.name} ({subset.manifest_id}); use that subset or another folder of maps."
             )
         if facts["size"] != model.size:
             raise BenchError(
-                f"The map of {one.item} is {facts['size']} pixels wide and the input of {model.name} {model.size}; "
+                f"The map of {one.item} is {facts['size']} pixels wide and the input of "
+                f"{model.name} {model.size}; "
                 "use maps made for this model."
             )
 
 
 def map_facts(maps: Sequence[EditedMap]) -> dict[str, Any]:
-    """Return what a card or stamp says of maps: how many, their sources, whether any is simulated, and their sha256."""
+    """Return what a card or stamp says of maps: how many, their sources, whether any is simulated,
+    and their sha256.
+    """
     digest = hashlib.sha256()
     for one in sorted(maps, key=lambda one: one.item):
         digest.update(f"{one.item}\x1f{one.facts['label']}\x1f{one.facts['source']}\x1f".encode())
@@ -244,15 +292,19 @@ def map_facts(maps: Sequence[EditedMap]) -> dict[str, Any]:
 
 
 def upsampled(attention: torch.Tensor, size: int) -> torch.Tensor:
-    """Return attention [B,1,h,w] over the image, [B,size,size]: bilinear, as the method `attention_branch` shows it."""
+    """Return attention [B,1,h,w] over the image, [B,size,size]: bilinear, as the method
+    `attention_branch` shows it.
+    """
     return F.interpolate(attention, size=(size, size), mode="bilinear", align_corners=False)[:, 0]
 
 
 def expanded(attention: torch.Tensor, size: int) -> torch.Tensor:
-    """Return maps [B,size,size] in [0,1], smooth, which `to_grid` takes back to the attention [B,1,h,w].
+    """Return maps [B,size,size] in [0,1], smooth, which `to_grid` takes back to the attention
+    [B,1,h,w].
 
-    A bilinear map pools to a blur of what it came from (cells move by up to .4): a map that nobody has painted on would
-    change the network. So what pooling loses is added again, smoothly at first, at last evenly within each cell.
+    A bilinear map pools to a blur of what it came from (cells move by up to .4): a map that nobody
+    has painted on would change the network. So what pooling loses is added again, smoothly at
+    first, at last evenly within each cell.
     """
     height, width = attention.shape[-2:]
     maps = upsampled(attention, size)
@@ -260,5 +312,7 @@ def expanded(attention: torch.Tensor, size: int) -> torch.Tensor:
         maps = (maps + upsampled(attention - to_grid(maps, height, width), size)).clamp(0, 1)
     for _ in range(EVEN_ROUNDS):
         lost = attention - to_grid(maps, height, width)
-        maps = (maps + F.interpolate(lost, size=(size, size), mode="nearest-exact")[:, 0]).clamp(0, 1)
+        maps = (maps + F.interpolate(lost, size=(size, size), mode="nearest-exact")[:, 0]).clamp(
+            0, 1
+        )
     return maps

@@ -14,10 +14,10 @@ from bench.protocol import Protocol
 class Augmentation:
     """How training pictures are varied.
 
-    flip, upside: share mirrored left to right, and top to bottom.  gain: brightness is multiplied by 1 +- gain.
-    erase: share that loses a random rectangle to the baseline colour; it teaches the network that this colour is no
-    evidence, so that deletion stays near its data.  shift: pictures move by up to this share of the side, wrapping the
-    mirrored picture in.
+    flip, upside: share mirrored left to right, and top to bottom.  gain: brightness is multiplied
+    by 1 +- gain. erase: share that loses a random rectangle to the baseline colour; it teaches the
+    network that this colour is no evidence, so that deletion stays near its data.  shift: pictures
+    move by up to this share of the side, wrapping the mirrored picture in.
     """
 
     flip: float = 0.5
@@ -42,7 +42,9 @@ def augmented(pixels: torch.Tensor, how: Augmentation, rng: torch.Generator) -> 
 
 
 def _shifted(pixels: torch.Tensor, share: float, rng: torch.Generator) -> torch.Tensor:
-    """Move each picture by its own whole number of pixels; what comes in is the picture mirrored at its border."""
+    """Move each picture by its own whole number of pixels; what comes in is the picture mirrored at
+    its border.
+    """
     most = round(share * pixels.shape[-1])
     padded = torch.nn.functional.pad(pixels, (most,) * 4, mode="reflect")
     side = torch.arange(pixels.shape[-1])

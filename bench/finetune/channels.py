@@ -1,8 +1,10 @@
-"""Channel importance of an attention branch: which classes' channels make its map, before and after fine-tuning.
+"""Channel importance of an attention branch: which classes' channels make its map, before and after
+fine-tuning.
 
-The map head is one convolution over the C class channels and a batch norm. A channel's importance is its weights summed
-over the kernel, signed and absolute (the same for 1x1 up to the sign), times gamma / sqrt(var + eps) of that batch
-norm, whose sign matters. Importance is compared before and after, and tested: the map without its strongest channels.
+The map head is one convolution over the C class channels and a batch norm. A channel's importance
+is its weights summed over the kernel, signed and absolute (the same for 1x1 up to the sign), times
+gamma / sqrt(var + eps) of that batch norm, whose sign matters. Importance is compared before and
+after, and tested: the map without its strongest channels.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Importance:
-    """Importance of each class channel for the attention map: signed and absolute, [C] float64 each."""
+    """Importance of each class channel for the attention map: signed and absolute, [C] float64
+    each.
+    """
 
     signed: torch.Tensor
     absolute: torch.Tensor
@@ -46,7 +50,8 @@ class Importance:
 
 
 def importance(net: AttentionBranchNetwork) -> Importance:
-    """Return sum(w_kuv) and sum(|w_kuv|) of the map head [1,C,k,k], times gamma / sqrt(var + eps) of its batch norm.
+    """Return sum(w_kuv) and sum(|w_kuv|) of the map head [1,C,k,k], times gamma / sqrt(var + eps)
+    of its batch norm.
 
     The absolute sum is multiplied by the factor's absolute value.
     """
@@ -62,8 +67,8 @@ class Comparison:
     """Importance before and after.
 
     table: channel, name, before, after, delta (signed importance), absolute_before, absolute_after.
-    correlation: Spearman between before and after, signed; absolute_correlation: of the absolute importance.
-    ablation: see `ablate`, of both models; empty without a subset.
+    correlation: Spearman between before and after, signed; absolute_correlation: of the absolute
+    importance. ablation: see `ablate`, of both models; empty without a subset.
     """
 
     before: str
@@ -77,7 +82,8 @@ class Comparison:
     def __str__(self) -> str:
         maps = " (simulated maps)" if self.simulated else ""
         return (
-            f"{self.before} against {self.after}{maps}: rank correlation of the {len(self.table)} channels "
+            f"{self.before} against {self.after}{maps}: rank correlation of the {len(self.table)} "
+            "channels "
             f"{self.correlation:.3f} signed, {self.absolute_correlation:.3f} absolute"
         )
 
@@ -85,18 +91,25 @@ class Comparison:
 def compare_channels(
     before: Explainee, after: Explainee, subset: Subset | None = None, tops: Sequence[int] = TOPS
 ) -> Comparison:
-    """Return how the importance of the class channels changed from one attention branch network to another.
+    """Return how the importance of the class channels changed from one attention branch network to
+    another.
 
-    subset: images on which each network's strongest channels are taken away; also gives the classes' names.
+    subset: images on which each network's strongest channels are taken away; also gives the
+    classes' names.
     """
     one, other = (importance(attention_net(model)) for model in (before, after))
     if len(one.signed) != len(other.signed):
         raise BenchError(
-            f"{before.name} has {len(one.signed)} class channels and {after.name} {len(other.signed)}; compare a model "
+            f"{before.name} has {len(one.signed)} class channels and {after.name} "
+            f"{len(other.signed)}; compare a model "
             "with what was fine-tuned from it."
         )
     count = len(one.signed)
-    names = subset.class_names if subset is not None and subset.num_classes == count else [str(n) for n in range(count)]
+    names = (
+        subset.class_names
+        if subset is not None and subset.num_classes == count
+        else [str(n) for n in range(count)]
+    )
     table = pd.DataFrame(
         {
             "channel": range(count),
@@ -136,10 +149,11 @@ def without(model: Explainee, channels: Sequence[int]) -> Explainee:
 
 
 def ablate(model: Explainee, subset: Subset, tops: Sequence[int] = TOPS) -> pd.DataFrame:
-    """Take the n strongest channels of the map head away, for each n of `tops` (and 0), and say what follows.
+    """Take the n strongest channels of the map head away, for each n of `tops` (and 0), and say
+    what follows.
 
-    Columns: model, removed, channels, top1 (%), energy (mean share of the map inside the truth, NaN without truth),
-    change (mean absolute difference of the map from the whole one, in [0,1]).
+    Columns: model, removed, channels, top1 (%), energy (mean share of the map inside the truth, NaN
+    without truth), change (mean absolute difference of the map from the whole one, in [0,1]).
     """
     order = importance(attention_net(model)).order
     rows, whole = [], torch.empty(0)
@@ -172,20 +186,31 @@ def _measured(model: Explainee, subset: Subset) -> tuple[float, float, torch.Ten
         right += int((given.logits.argmax(1).cpu() == batch.labels).sum())
         truth = batch.truth.pixels(model.size, model.size)
         if truth is not None:
-            energies += [e for e in energy_inside(upsampled(own[:, None], model.size), truth) if e is not None]
-    return right / len(subset), float(np.mean(energies)) if energies else float("nan"), torch.cat(maps)
+            energies += [
+                e
+                for e in energy_inside(upsampled(own[:, None], model.size), truth)
+                if e is not None
+            ]
+    return (
+        right / len(subset),
+        float(np.mean(energies)) if energies else float("nan"),
+        torch.cat(maps),
+    )
 
 
 # --- files
 
 
 def write_channels(found: Comparison, folder: Path) -> list[Path]:
-    """Write channels.csv, ablation.csv, channels.json (correlations) and the chart channels.png; return the files."""
+    """Write channels.csv, ablation.csv, channels.json (correlations) and the chart channels.png;
+    return the files.
+    """
     files = [folder / "channels.csv", folder / "channels.json", folder / "channels.png"]
     with replaced_file(files[0]) as temporary:
         found.table.to_csv(temporary, index=False, float_format="%.6g")
     facts = {
-        name: getattr(found, name) for name in ("before", "after", "correlation", "absolute_correlation", "simulated")
+        name: getattr(found, name)
+        for name in ("before", "after", "correlation", "absolute_correlation", "simulated")
     }
     write_json(files[1], facts)
     draw_channels(found, files[2])
@@ -206,17 +231,29 @@ def draw_channels(found: Comparison, path: Path) -> None:
     if len(shown) > MOST_BARS:
         changed = shown["delta"].abs().sort_values(ascending=False, kind="stable").index[:MOST_BARS]
         shown = shown.loc[sorted(changed)]
-    long = shown.melt(id_vars=["name"], value_vars=["before", "after"], var_name="model", value_name="importance")
-    long["model"] = long["model"].map({"before": f"{found.before} (before)", "after": f"{found.after} (after)"})
+    long = shown.melt(
+        id_vars=["name"], value_vars=["before", "after"], var_name="model", value_name="importance"
+    )
+    long["model"] = long["model"].map(
+        {"before": f"{found.before} (before)", "after": f"{found.after} (after)"}
+    )
     figure = Figure(figsize=(max(6, 0.42 * len(shown) + 2), 6), layout="constrained")
     FigureCanvasAgg(figure)  # needs no display and leaves the caller's backend alone
     with sns.axes_style("whitegrid"):
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-        sns.barplot(long, x="name", y="importance", hue="model", palette=["#8c96a3", "#2f6db3"], ax=upper)
+        sns.barplot(
+            long, x="name", y="importance", hue="model", palette=["#8c96a3", "#2f6db3"], ax=upper
+        )
         sns.barplot(shown, x="name", y="delta", color="#c7742f", ax=lower)
     maps = ", simulated maps" if found.simulated else ""
-    most = f", the {len(shown)} that changed most of {len(found.table)}" if len(shown) < len(found.table) else ""
-    upper.set_title(f"Class channels of the attention map{most}{maps}; rank correlation {found.correlation:.2f}")
+    most = (
+        f", the {len(shown)} that changed most of {len(found.table)}"
+        if len(shown) < len(found.table)
+        else ""
+    )
+    upper.set_title(
+        f"Class channels of the attention map{most}{maps}; rank correlation {found.correlation:.2f}"
+    )
     upper.set(xlabel="", ylabel="importance")
     upper.legend(title="")
     lower.set(xlabel="class channel", ylabel="after - before")

@@ -1,4 +1,6 @@
-"""Plain classifiers: an architecture, or a model that is trained on, fitted to the labels of a subset."""
+"""Plain classifiers: an architecture, or a model that is trained on, fitted to the labels of a
+subset.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ class ClassifierTask(Task):
         """Train everything."""
         self.net.train()
 
-    def loss(self, rows: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(
+        self, rows: torch.Tensor, rng: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the cross-entropy and the accuracy of a batch."""
         pixels = augmented(self.train.pixels(rows), self.augmentation, rng)
         labels = self.train.labels[rows].to(self.model.device)
@@ -58,7 +62,9 @@ class ClassifierTask(Task):
 
 
 def network_input(model: Explainee, pixels: torch.Tensor) -> torch.Tensor:
-    """Return pixels [B,3,H,W] in [0,1] as the network wants them: normalised, on its device, channels last."""
+    """Return pixels [B,3,H,W] in [0,1] as the network wants them: normalised, on its device,
+    channels last.
+    """
     return model.normalise(pixels.to(model.device)).contiguous(memory_format=torch.channels_last)
 
 
@@ -93,19 +99,30 @@ def train_classifier(
     report: Report | None = None,
     tick: Tick | None = None,
 ) -> Path:
-    """Train a classifier, write NAME.safetensors and its card NAME.json into `out` and return the card's path.
+    """Train a classifier, write NAME.safetensors and its card NAME.json into `out` and return the
+    card's path.
 
-    backbone: a bundled architecture (`resnet_scenes`), a timm name (random weights), or any model of the subset's
-    classes to go on from.  validation: held-out images that choose the best epoch; else a tenth of the subset.
-    facts: further keys of the card.
+    backbone: a bundled architecture (`resnet_scenes`), a timm name (random weights), or any model
+    of the subset's classes to go on from.  validation: held-out images that choose the best epoch;
+    else a tenth of the subset. facts: further keys of the card.
     """
     settings, how = settings or Settings(), augmentation or Augmentation()
     train, check = (subset, validation) if validation is not None else held_out(subset)
     model = new_model(backbone, train, settings.seed).to(device)
     model.net.to(memory_format=torch.channels_last)
-    task = ClassifierTask(model, for_model(train, model), for_model(check, model), how, label_smoothing)
-    recipe = {"backbone": backbone, "label_smoothing": label_smoothing, "augmentation": asdict(how)} | asdict(settings)
-    stamp = {"what": "classifier", "recipe": recipe, "data": [description(train), description(check)]}
+    task = ClassifierTask(
+        model, for_model(train, model), for_model(check, model), how, label_smoothing
+    )
+    recipe = {
+        "backbone": backbone,
+        "label_smoothing": label_smoothing,
+        "augmentation": asdict(how),
+    } | asdict(settings)
+    stamp = {
+        "what": "classifier",
+        "recipe": recipe,
+        "data": [description(train), description(check)],
+    }
     history = fit(task, settings, out, stamp, report, tick)
     card = {
         "recipe": recipe,
@@ -124,10 +141,15 @@ def new_model(backbone: str, subset: Subset, seed: int) -> Explainee:
     if backbone not in ARCHITECTURES:
         return _loaded(backbone, subset)
     if subset.geometry is None:
-        raise BenchError(f"The subset {subset.name} fixes no image size, which {backbone} needs; take a timm name.")
+        raise BenchError(
+            f"The subset {subset.name} fixes no image size, which {backbone} needs; take a timm "
+            "name."
+        )
     net = seeded(ARCHITECTURES[backbone], seed, num_classes=subset.num_classes)
     facts = {"library": "cambench", "arch": backbone, "kwargs": {"num_classes": subset.num_classes}}
-    return Explainee(net, size=subset.geometry.size, geometry=subset.geometry, name=backbone, card=facts)
+    return Explainee(
+        net, size=subset.geometry.size, geometry=subset.geometry, name=backbone, card=facts
+    )
 
 
 def _loaded(backbone: str, subset: Subset) -> Explainee:
@@ -143,7 +165,12 @@ def _loaded(backbone: str, subset: Subset) -> Explainee:
         model = load_model(backbone, num_classes=subset.num_classes)
     if subset.geometry is not None:
         model = Explainee(
-            model.net, model.mean, model.std, subset.geometry.size, name=model.name, geometry=subset.geometry,
+            model.net,
+            model.mean,
+            model.std,
+            subset.geometry.size,
+            name=model.name,
+            geometry=subset.geometry,
             card=model.card,
-        )  # fmt: skip
+        )
     return model

@@ -1,4 +1,6 @@
-"""The pictures of a subset as a training set: pixels by rows, labels, truth, and the flips that fine-tuning uses."""
+"""The pictures of a subset as a training set: pixels by rows, labels, truth, and the flips that
+fine-tuning uses.
+"""
 
 from __future__ import annotations
 
@@ -70,31 +72,40 @@ def in_order(count: int, size: int = EVALUATION_BATCH) -> tuple[torch.Tensor, ..
 
 
 def for_model(subset: Subset, model: Explainee) -> Pictures:
-    """Return a subset's pictures as a model sees them; other classes than the model's are an error."""
+    """Return a subset's pictures as a model sees them; other classes than the model's are an
+    error.
+    """
     if subset.num_classes != model.num_classes:
         raise BenchError(
-            f"The subset {subset.name} has {subset.num_classes} classes and {model.name} {model.num_classes}; "
+            f"The subset {subset.name} has {subset.num_classes} classes and {model.name} "
+            f"{model.num_classes}; "
             "choose a subset of the model's own classes."
         )
     pictures = Pictures(subset, model.geometry)
     if pictures.geometry.size != model.size:
         raise BenchError(
-            f"The subset {subset.name} comes in frames of {pictures.geometry.size} pixels and {model.name} takes "
+            f"The subset {subset.name} comes in frames of {pictures.geometry.size} pixels and "
+            f"{model.name} takes "
             f"{model.size}; choose a model of that size."
         )
     return pictures
 
 
 def held_out(subset: Subset) -> tuple[Subset, Subset]:
-    """Return (training, validation) parts of a subset: the first tenth of its fixed order validates."""
+    """Return (training, validation) parts of a subset: the first tenth of its fixed order
+    validates.
+    """
     aside = len(subset) // HELD_OUT
     if not aside:
         raise BenchError(
-            f"The subset {subset.name} has {len(subset)} images, too few to hold some out; name a --validation subset."
+            f"The subset {subset.name} has {len(subset)} images, too few to hold some out; name a "
+            "--validation subset."
         )
     return subset.part(aside, None), subset.part(None, aside)
 
 
 def flipped(flip: torch.Tensor, *images: torch.Tensor) -> list[torch.Tensor]:
-    """Return tensors [n,...,H,W] mirrored left to right where `flip` [n] is true: pictures and their masks alike."""
+    """Return tensors [n,...,H,W] mirrored left to right where `flip` [n] is true: pictures and
+    their masks alike.
+    """
     return [torch.where(flip.view(-1, *[1] * (one.ndim - 1)), one.flip(-1), one) for one in images]

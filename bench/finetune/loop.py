@@ -1,8 +1,9 @@
 """The training loop: seeded, resumable, best weights kept, early stop.
 
-A recipe is a `Task`: it says what is trained, the loss of a batch, and how good the network is now. All that decides
-the weights is in the task and in `Settings`, and every draw comes from (seed, epoch): a training that was stopped and
-started again ends with the same bytes as one that ran through.
+A recipe is a `Task`: it says what is trained, the loss of a batch, and how good the network is now.
+All that decides the weights is in the task and in `Settings`, and every draw comes from (seed,
+epoch): a training that was stopped and started again ends with the same bytes as one that ran
+through.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ SCORE = "score"
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 Report = Callable[[dict[str, Any]], None]
-"""Called after each epoch with its numbers: epoch, loss, seconds, what the task reports, what validation gave."""
+"""Called after each epoch with its numbers: epoch, loss, seconds, what the task reports, what
+validation gave.
+"""
 Tick = Callable[[int, int], None]
 """Called after each step with (steps done, steps in all)."""
 
@@ -41,11 +44,12 @@ Tick = Callable[[int, int], None]
 class Settings:
     """How a network is trained, whatever the task.
 
-    epochs: passes over the examples.  batch_size: examples per step; the last incomplete batch of an epoch is left out.
-    lr, weight_decay: of AdamW.  schedule: one cycle with `warmup` as the share of rising steps, or constant.
-    patience: stop after so many epochs without a better score; 0 never stops early.  keep: the weights of the epoch
-    with the best score, or the last ones.  precision: of the forward pass; auto = bfloat16 where the device computes it
-    fast, weights and evaluation are float32 always.
+    epochs: passes over the examples.  batch_size: examples per step; the last incomplete batch of
+    an epoch is left out. lr, weight_decay: of AdamW.  schedule: one cycle with `warmup` as the
+    share of rising steps, or constant. patience: stop after so many epochs without a better score;
+    0 never stops early.  keep: the weights of the epoch with the best score, or the last ones.
+    precision: of the forward pass; auto = bfloat16 where the device computes it fast, weights and
+    evaluation are float32 always.
     """
 
     epochs: int = 10
@@ -65,35 +69,49 @@ class Settings:
                 raise BenchError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         for name in ("lr", "weight_decay"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise BenchError(f"{name} is {getattr(self, name)}; it must be a number of at least 0.")
+                raise BenchError(
+                    f"{name} is {getattr(self, name)}; it must be a number of at least 0."
+                )
 
 
 class Task(ABC):
-    """What is trained. `net` is the whole network, whose state dict is kept; `size` the number of examples."""
+    """What is trained. `net` is the whole network, whose state dict is kept; `size` the number of
+    examples.
+    """
 
     net: nn.Module
     size: int
 
     @abstractmethod
     def parameters(self) -> list[dict[str, Any]]:
-        """Return optimiser groups: {"params": [...]} and perhaps "lr", "weight_decay"; nothing else is changed."""
+        """Return optimiser groups: {"params": [...]} and perhaps "lr", "weight_decay"; nothing else
+        is changed.
+        """
 
     @abstractmethod
     def train_mode(self) -> None:
         """Set each module to train or eval: frozen parts, with their batch statistics, to eval."""
 
     @abstractmethod
-    def loss(self, rows: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        """Return the loss of the examples `rows` [n] int64, and numbers to report; rng: of the augmentation."""
+    def loss(
+        self, rows: torch.Tensor, rng: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the loss of the examples `rows` [n] int64, and numbers to report; rng: of the
+        augmentation.
+        """
 
     @abstractmethod
     def validate(self) -> dict[str, float]:
-        """Return numbers on held-out data, the network in eval mode; "score", higher = better, chooses the best."""
+        """Return numbers on held-out data, the network in eval mode; "score", higher = better,
+        chooses the best.
+        """
 
 
 @dataclass
 class History:
-    """What a training was: a row of numbers per epoch, the best epoch (counted from 1), whether it stopped early."""
+    """What a training was: a row of numbers per epoch, the best epoch (counted from 1), whether it
+    stopped early.
+    """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
@@ -114,16 +132,19 @@ def fit(
     report: Report | None = None,
     tick: Tick | None = None,
 ) -> History:
-    """Train the task's network in place and return the history; the network ends with the kept weights, in eval mode.
+    """Train the task's network in place and return the history; the network ends with the kept
+    weights, in eval mode.
 
-    folder: gets checkpoint.pt and history.csv after every epoch.  stamp: what else decides the weights (data, parent,
-    the recipe's own settings); a checkpoint of another stamp or of other settings is an error, one of the same is gone
-    on from.
+    folder: gets checkpoint.pt and history.csv after every epoch.  stamp: what else decides the
+    weights (data, parent, the recipe's own settings); a checkpoint of another stamp or of other
+    settings is an error, one of the same is gone on from.
     """
     if task.size < 1:
         raise BenchError("There is nothing to train on: the training set is empty.")
     keep_memory()
-    state = _State(task, settings, folder, json.dumps([stamp, vars(settings)], sort_keys=True, default=str))
+    state = _State(
+        task, settings, folder, json.dumps([stamp, vars(settings)], sort_keys=True, default=str)
+    )
     state.resume()
     while not state.finished:
         row = _epoch(task, settings, state, tick)
@@ -139,7 +160,11 @@ def fit(
 
 def _epoch(task: Task, settings: Settings, state: _State, tick: Tick | None) -> dict[str, float]:
     """Train one epoch and return its mean numbers."""
-    started, sums, epoch = time.perf_counter(), defaultdict[str, float](float), len(state.history.epochs)
+    started, sums, epoch = (
+        time.perf_counter(),
+        defaultdict[str, float](float),
+        len(state.history.epochs),
+    )
     task.train_mode()
     steps = steps_per_epoch(task.size, settings)
     device = next(task.net.parameters()).device
@@ -153,7 +178,8 @@ def _epoch(task: Task, settings: Settings, state: _State, tick: Tick | None) -> 
         value = loss.item()
         if not math.isfinite(value):
             raise BenchError(
-                f"The loss became {value} in epoch {epoch + 1}, step {step + 1}; take a smaller learning rate, or "
+                f"The loss became {value} in epoch {epoch + 1}, step {step + 1}; take a smaller "
+                "learning rate, or "
                 "precision float32."
             )
         for name, number in ({"loss": value} | numbers).items():
@@ -169,8 +195,12 @@ def steps_per_epoch(size: int, settings: Settings) -> int:
     return max(size // settings.batch_size, 1)
 
 
-def batches(size: int, settings: Settings, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Generator]]:
-    """Yield the rows of each full batch of an epoch and the generator of its augmentation, from the seed."""
+def batches(
+    size: int, settings: Settings, epoch: int
+) -> Iterator[tuple[torch.Tensor, torch.Generator]]:
+    """Yield the rows of each full batch of an epoch and the generator of its augmentation, from the
+    seed.
+    """
     rng = generator(settings.seed, "epoch", str(epoch))
     order = torch.randperm(size, generator=rng)
     for start in range(0, max(size - settings.batch_size, 0) + 1, settings.batch_size):
@@ -179,7 +209,9 @@ def batches(size: int, settings: Settings, epoch: int) -> Iterator[tuple[torch.T
 
 def autocast(settings: Settings, device: torch.device) -> AbstractContextManager[Any]:
     """Return the context of the forward pass: bfloat16 where it is asked for, or helps."""
-    lower = settings.precision == "bfloat16" or (settings.precision == "auto" and fast_bfloat16(device))
+    lower = settings.precision == "bfloat16" or (
+        settings.precision == "auto" and fast_bfloat16(device)
+    )
     return torch.autocast(device.type, torch.bfloat16) if lower else nullcontext()
 
 
@@ -197,7 +229,9 @@ class _State:
         self.task, self.settings, self.folder, self.stamp = task, settings, folder, stamp
         groups = task.parameters()
         rates = [group.get("lr", settings.lr) for group in groups]
-        self.optimiser = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+        self.optimiser = torch.optim.AdamW(
+            groups, lr=settings.lr, weight_decay=settings.weight_decay
+        )
         self.schedule = _schedule(self.optimiser, rates, settings, task.size)
         self.history = History()
         self.best: dict[str, torch.Tensor] = {}
@@ -208,7 +242,9 @@ class _State:
         return self.history.stopped_early or len(self.history.epochs) >= self.settings.epochs
 
     def keep(self, row: dict[str, float]) -> None:
-        """Take an epoch's numbers into the history, keep the weights if they are the best, write the checkpoint."""
+        """Take an epoch's numbers into the history, keep the weights if they are the best, write
+        the checkpoint.
+        """
         history, score = self.history, -math.inf if math.isnan(row[SCORE]) else row[SCORE]
         history.epochs.append(row)
         # The first weights are kept whatever their score is.
@@ -231,7 +267,10 @@ class _State:
         with replaced_file(self.folder / CHECKPOINT) as temporary:
             torch.save(content, temporary)
         names = list(dict.fromkeys(name for row in self.history.epochs for name in row))
-        with replaced_file(self.folder / HISTORY) as temporary, temporary.open("w", newline="") as file:
+        with (
+            replaced_file(self.folder / HISTORY) as temporary,
+            temporary.open("w", newline="") as file,
+        ):
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(self.history.epochs)
@@ -245,10 +284,13 @@ class _State:
         try:
             content = torch.load(path, map_location=device, weights_only=True)
         except Exception as error:  # pickle, zip and the file system each raise their own
-            raise BenchError(f"The checkpoint {path} cannot be read ({error}); remove it to start anew.") from error
+            raise BenchError(
+                f"The checkpoint {path} cannot be read ({error}); remove it to start anew."
+            ) from error
         if content["stamp"] != self.stamp:
             raise BenchError(
-                f"The folder {self.folder} holds a training of other settings, data or parent; choose another --out, "
+                f"The folder {self.folder} holds a training of other settings, data or parent; "
+                "choose another --out, "
                 f"or remove {path}."
             )
         self.task.net.load_state_dict(content["net"])
@@ -269,4 +311,6 @@ def _schedule(
     if settings.schedule == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
     steps = settings.epochs * steps_per_epoch(size, settings)
-    return torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=rates, total_steps=steps, pct_start=settings.warmup)
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, max_lr=rates, total_steps=steps, pct_start=settings.warmup
+    )

@@ -1,8 +1,10 @@
-"""Masks by threshold fine-tuning (TFT): what activation fine-tuning (AFT) teaches a network to do without a search.
+"""Masks by threshold fine-tuning (TFT): what activation fine-tuning (AFT) teaches a network to do
+without a search.
 
-`tft_search` asks the original network once, for every image that it classifies correctly: the map of any method, cut at
-t = 0..9, and the log-odds of the image under each cut. That is kept on disk and reused. `choose` takes one cut per
-image from it (t*), or one of the controls, without running anything.
+`tft_search` asks the original network once, for every image that it classifies correctly: the map
+of any method, cut at t = 0..9, and the log-odds of the image under each cut. That is kept on disk
+and reused. `choose` takes one cut per image from it (t*), or one of the controls, without running
+anything.
 """
 
 from __future__ import annotations
@@ -39,13 +41,15 @@ from bench.randomness import generator, smooth_field
 FORMAT = 1
 
 SELECTS = ("auto", "official", "logodds")
-"""How t* is chosen.  official: the first argmax of q(t) = max(0, p_c(M_t x) - p_c(x)) over t = 1..9, 0 where every q
-is 0.  logodds: the first argmax of the log-odds of M_t x over t = 0..9.  auto: official, and logodds where over half of
-the images have t* = 0 by official (on confident images q vanishes)."""
+"""How t* is chosen.  official: the first argmax of q(t) = max(0, p_c(M_t x) - p_c(x)) over t =
+1..9, 0 where every q is 0.  logodds: the first argmax of the log-odds of M_t x over t = 0..9.
+auto: official, and logodds where over half of the images have t* = 0 by official (on confident
+images q vanishes)."""
 
 CONTROLS = ("none", "lambda0", "random", "shuffled", "fixed")
-"""What is put in the place of an image's own mask.  none: nothing.  lambda0: its own, and the loss does not read it.
-random: a smooth random region of the same area.  shuffled: another image's mask.  fixed: its own map cut at t = 5."""
+"""What is put in the place of an image's own mask.  none: nothing.  lambda0: its own, and the loss
+does not read it. random: a smooth random region of the same area.  shuffled: another image's mask.
+fixed: its own map cut at t = 5."""
 
 FIXED = 5
 CHUNK = 64
@@ -57,12 +61,13 @@ UInt8s = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Search:
-    """What TFT found on n images of H x W pixels, N = H*W; rows of images that carry no mask are zeros.
+    """What TFT found on n images of H x W pixels, N = H*W; rows of images that carry no mask are
+    zeros.
 
-    levels: uint8 [n, ceil(N/2)], two pixels a byte: at how many of t = 0..9 the pixel is in {M_t > 0}.
-    soft: float16 [n,10,h,w], M_t pooled to the grid of the explained layer.
-    odds: float64 [n,10], log-odds of M_t x.  clean: float64 [n], log-odds of x.
-    correct: bool [n], classified correctly.  carries: bool [n], correct and with a map that has a positive part.
+    levels: uint8 [n, ceil(N/2)], two pixels a byte: at how many of t = 0..9 the pixel is in {M_t >
+    0}. soft: float16 [n,10,h,w], M_t pooled to the grid of the explained layer. odds: float64
+    [n,10], log-odds of M_t x.  clean: float64 [n], log-odds of x. correct: bool [n], classified
+    correctly.  carries: bool [n], correct and with a map that has a positive part.
     """
 
     levels: torch.Tensor
@@ -77,7 +82,9 @@ class Search:
 
     @property
     def side(self) -> int:
-        """Return H = W (isqrt leaves out the pixel that fills up the last byte of an odd number of them)."""
+        """Return H = W (isqrt leaves out the pixel that fills up the last byte of an odd number of
+        them).
+        """
         return math.isqrt(2 * self.levels.shape[1])
 
     def best(self, select: str) -> torch.Tensor:
@@ -96,7 +103,10 @@ class Search:
     def resolved(self, select: str) -> str:
         """Return "official" or "logodds" for a value of `SELECTS`."""
         if select not in SELECTS:
-            raise BenchError(f"select is {select!r}; it can be {', '.join(SELECTS)}.{suggestions(select, SELECTS)}")
+            raise BenchError(
+                f"select is {select!r}; it can be "
+                f"{', '.join(SELECTS)}.{suggestions(select, SELECTS)}"
+            )
         if select != "auto":
             return select
         return "logodds" if self.share_uncut("official") > 0.5 else "official"
@@ -112,9 +122,10 @@ class Search:
 class Masks:
     """One mask per image, as the loss reads it.
 
-    packed: uint8 [n, ceil(N/8)], m at image resolution, a bit per pixel (np.packbits).  pooled: float32 [n,h,w], m
-    averaged to the explained layer's grid.  soft: float32 [n,h,w], M_{t*} itself, averaged.  t: int64 [n].
-    carries: bool [n], whether the image has one.  facts: what was chosen, for the card.
+    packed: uint8 [n, ceil(N/8)], m at image resolution, a bit per pixel (np.packbits).  pooled:
+    float32 [n,h,w], m averaged to the explained layer's grid.  soft: float32 [n,h,w], M_{t*}
+    itself, averaged.  t: int64 [n]. carries: bool [n], whether the image has one.  facts: what was
+    chosen, for the card.
     """
 
     packed: UInt8s
@@ -134,14 +145,19 @@ class Masks:
 # --- choosing
 
 
-def choose(found: Search, ids: Sequence[str], select: str = "auto", control: str = "none", seed: int = 0) -> Masks:
+def choose(
+    found: Search, ids: Sequence[str], select: str = "auto", control: str = "none", seed: int = 0
+) -> Masks:
     """Return one mask per image: m = {M_t* > 0}, all ones where t* = 0; or a control in its place.
 
     ids: of the items, the source of random regions.  select: of `SELECTS`.  control: of `CONTROLS`.
     """
     rule = found.resolved(select)
     if control not in CONTROLS:
-        raise BenchError(f"control is {control!r}; it can be {', '.join(CONTROLS)}.{suggestions(control, CONTROLS)}")
+        raise BenchError(
+            f"control is {control!r}; it can be "
+            f"{', '.join(CONTROLS)}.{suggestions(control, CONTROLS)}"
+        )
     t = torch.where(found.carries, FIXED, 0) if control == "fixed" else found.best(rule)
     of = _derangement(found.carries, seed) if control == "shuffled" else torch.arange(len(found))
     t = t[of]
@@ -165,7 +181,15 @@ def choose(found: Search, ids: Sequence[str], select: str = "auto", control: str
         "share_t0_official": round(found.share_uncut("official"), 4),
         "share_t0_logodds": round(found.share_uncut("logodds"), 4),
     }
-    return Masks(np.concatenate(packed), torch.cat(pooled), torch.cat(soft), t, found.carries, found.side, facts)
+    return Masks(
+        np.concatenate(packed),
+        torch.cat(pooled),
+        torch.cat(soft),
+        t,
+        found.carries,
+        found.side,
+        facts,
+    )
 
 
 def _pooled(maps: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
@@ -182,10 +206,15 @@ def _region(mask: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
 
 
 def _derangement(carries: torch.Tensor, seed: int) -> torch.Tensor:
-    """Return whose mask each image gets, [n]: one cycle through all that carry one, so that nobody keeps its own."""
+    """Return whose mask each image gets, [n]: one cycle through all that carry one, so that nobody
+    keeps its own.
+    """
     rows = carries.nonzero()[:, 0]
     if len(rows) < 2:
-        raise BenchError("The control 'shuffled' needs two images with masks, and there is one; give more images.")
+        raise BenchError(
+            "The control 'shuffled' needs two images with masks, and there is one; give more "
+            "images."
+        )
     cycle = rows[torch.randperm(len(rows), generator=generator(seed, "shuffled masks"))]
     of = torch.arange(len(carries))
     of[cycle] = cycle.roll(1)
@@ -206,11 +235,13 @@ def tft_search(
     progress: Progress | None = None,
     warn: Callable[[str], None] = warnings.warn,
 ) -> Search:
-    """Return TFT's search over pictures, from the cache where it is there and whole, else by running the model.
+    """Return TFT's search over pictures, from the cache where it is there and whole, else by
+    running the model.
 
     method: makes the maps, of the predicted class.  seed: of the method's draws and the tie rule.
-    cache: folder; None is the user's (see `cache_folder`).  warn: told, in a sentence, of a kept file that is broken.
-    Raises BenchError where the model classifies no image correctly, or gives none of these a map.
+    cache: folder; None is the user's (see `cache_folder`).  warn: told, in a sentence, of a kept
+    file that is broken. Raises BenchError where the model classifies no image correctly, or gives
+    none of these a map.
     """
     chosen = METHODS.get(method)
     key = _key(model, pictures, chosen, seed)
@@ -221,15 +252,22 @@ def tft_search(
         _keep(found, file, key, warn)
     if not bool(found.carries.any()):
         raise BenchError(
-            f"{model.name} classifies {int(found.correct.sum())} of {len(found)} images of {pictures.subset.name} "
-            f"correctly, and {method} gives none of them a map with a positive part, so TFT finds no mask; train the "
+            f"{model.name} classifies {int(found.correct.sum())} of {len(found)} images of "
+            f"{pictures.subset.name} "
+            f"correctly, and {method} gives none of them a map with a positive part, so TFT finds "
+            "no mask; train the "
             "model first, or check that the subset's labels are its classes."
         )
     return found
 
 
 def _run(
-    model: Explainee, pictures: Pictures, method: Method, seed: int, batch_size: int | None, progress: Progress | None
+    model: Explainee,
+    pictures: Pictures,
+    method: Method,
+    seed: int,
+    batch_size: int | None,
+    progress: Progress | None,
 ) -> Search:
     prober = Prober(model, batch_size)
     parts = []
@@ -314,11 +352,16 @@ def _keep(found: Search, file: Path, key: dict[str, Any], warn: Callable[[str], 
         with replaced_file(file) as temporary:
             save_file(tensors, temporary, {"key": json.dumps(key, sort_keys=True)})
     except BenchError:
-        warn(f"The TFT masks are not kept for the next time, since {file.parent} cannot be written.")
+        warn(
+            f"The TFT masks are not kept for the next time, since {file.parent} cannot be written."
+        )
 
 
-def _load(file: Path, key: dict[str, Any], like: dict[str, torch.Tensor], warn: Callable[[str], None]) -> Search | None:
-    """Return the search that a file keeps; None where there is none, or, with a warning, where it is broken.
+def _load(
+    file: Path, key: dict[str, Any], like: dict[str, torch.Tensor], warn: Callable[[str], None]
+) -> Search | None:
+    """Return the search that a file keeps; None where there is none, or, with a warning, where it
+    is broken.
 
     like: tensors of the names, shapes and types that it must have.
     """
@@ -333,7 +376,9 @@ def _load(file: Path, key: dict[str, Any], like: dict[str, torch.Tensor], warn: 
     except (SafetensorError, OSError) as error:
         warn(f"The kept TFT masks {file} cannot be read ({error}); they are made anew.")
         return None
-    kinds, wanted = ({name: (t.shape, t.dtype) for name, t in each.items()} for each in (tensors, like))
+    kinds, wanted = (
+        {name: (t.shape, t.dtype) for name, t in each.items()} for each in (tensors, like)
+    )
     if stamp != json.dumps(key, sort_keys=True) or kinds != wanted:
         warn(f"The kept TFT masks {file} are not what their name says; they are made anew.")
         return None

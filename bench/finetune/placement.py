@@ -1,4 +1,6 @@
-"""Where the attention of an Attention Branch Network lies: which images are right in class and wrong in place."""
+"""Where the attention of an Attention Branch Network lies: which images are right in class and
+wrong in place.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ Report = Callable[[int, int], None]
 class Placement:
     """One item under a network: what it predicts, and how much of its attention lies on the object.
 
-    index: in the subset's order.  predicted, probability: of the perception branch.  energy: share of the attention
-    inside the truth, in [0,1]; None where there is no truth in the frame.
+    index: in the subset's order.  predicted, probability: of the perception branch.  energy: share
+    of the attention inside the truth, in [0,1]; None where there is no truth in the frame.
     """
 
     index: int
@@ -43,12 +45,15 @@ class Placement:
 
     @property
     def misplaced(self) -> bool:
-        """Return whether less than half of the attention lies on the object; False where there is no truth."""
+        """Return whether less than half of the attention lies on the object; False where there is
+        no truth.
+        """
         return self.energy is not None and self.energy < MISPLACED
 
 
 def placements(model: Explainee, subset: Subset, report: Report | None = None) -> list[Placement]:
-    """Return one `Placement` per item of a subset, in its order; report(done, total) is called after each batch.
+    """Return one `Placement` per item of a subset, in its order; report(done, total) is called
+    after each batch.
 
     Raises BenchError where the model has no attention branch or other classes than the subset.
     """
@@ -67,7 +72,14 @@ def placements(model: Explainee, subset: Subset, report: Report | None = None) -
             rows += [
                 Placement(start + i, item, label, int(predicted), float(probability), inside)
                 for i, (item, label, probability, predicted, inside) in enumerate(
-                    zip(batch.ids, batch.labels.tolist(), best.values, best.indices, energy, strict=True)
+                    zip(
+                        batch.ids,
+                        batch.labels.tolist(),
+                        best.values,
+                        best.indices,
+                        energy,
+                        strict=True,
+                    )
                 )
             ]
             if report:
@@ -76,7 +88,8 @@ def placements(model: Explainee, subset: Subset, report: Report | None = None) -
 
 
 def energy_inside(maps: torch.Tensor, truth: torch.Tensor) -> list[float | None]:
-    """Return the share of each map [B,H,W] (no value below 0) that lies on the truth [B,H,W] bool; None without either.
+    """Return the share of each map [B,H,W] (no value below 0) that lies on the truth [B,H,W] bool;
+    None without either.
 
     >>> energy_inside(torch.ones(1, 2, 2), torch.tensor([[[True, False], [False, False]]]))
     [0.25]
@@ -88,7 +101,9 @@ def energy_inside(maps: torch.Tensor, truth: torch.Tensor) -> list[float | None]
 
 
 def attention_net(model: Explainee) -> AttentionBranchNetwork:
-    """Return the model's network where it has an attention branch; else a BenchError says how to get one."""
+    """Return the model's network where it has an attention branch; else a BenchError says how to
+    get one.
+    """
     if not isinstance(model.net, AttentionBranchNetwork):
         raise BenchError(
             f"The model {model.name} has no attention branch, so it has no attention map to edit; "
@@ -107,14 +122,16 @@ def check_classes(model: Explainee, subset: Subset) -> None:
 
 
 def frame_of(model: Explainee, subset: Subset) -> Geometry:
-    """Return the preprocessing of a subset's images for a model: the subset's own where it fixes one, else the model's.
+    """Return the preprocessing of a subset's images for a model: the subset's own where it fixes
+    one, else the model's.
 
     Raises BenchError where the subset's frames are not as large as the model's input.
     """
     geometry = subset.geometry or model.geometry
     if geometry.size != model.size:
         raise BenchError(
-            f"The subset {subset.name} fixes images of {geometry.size} pixels and {model.name} wants {model.size}; "
+            f"The subset {subset.name} fixes images of {geometry.size} pixels and {model.name} "
+            f"wants {model.size}; "
             "choose another subset or model."
         )
     return geometry

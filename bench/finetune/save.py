@@ -1,4 +1,6 @@
-"""A trained model as two files that `load_model` reads: weights (.safetensors) and a card (.json)."""
+"""A trained model as two files that `load_model` reads: weights (.safetensors) and a card
+(.json).
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,17 @@ BUILD = ("library", "arch", "kwargs", "wrap")
 
 
 def write_model(
-    folder: Path, name: str, model: Explainee, facts: dict[str, Any], parent: Explainee | None = None
+    folder: Path,
+    name: str,
+    model: Explainee,
+    facts: dict[str, Any],
+    parent: Explainee | None = None,
 ) -> Path:
     """Write NAME.safetensors and the card NAME.json and return the card's path.
 
-    model: the trained network, whose card says how it is built (library, arch, kwargs, wrap).  facts: further keys of
-    the card: recipe, command, data, top1, ...  parent: the model that it was made from; the card carries its name and
-    the sha256 of its weights.
+    model: the trained network, whose card says how it is built (library, arch, kwargs, wrap).
+    facts: further keys of the card: recipe, command, data, top1, ...  parent: the model that it was
+    made from; the card carries its name and the sha256 of its weights.
     """
     from safetensors.torch import save_file
 
@@ -52,16 +58,21 @@ def write_model(
 
 
 def build_facts(model: Explainee) -> dict[str, Any]:
-    """Return the keys of a model's card that build its network; a model without them cannot be written."""
+    """Return the keys of a model's card that build its network; a model without them cannot be
+    written.
+    """
     if "library" not in model.card or "arch" not in model.card:
         raise BenchError(
-            f"The model {model.name} does not say how it is built, so what is trained from it could not be loaded; "
+            f"The model {model.name} does not say how it is built, so what is trained from it "
+            "could not be loaded; "
             "use a timm name or a card file."
         )
     return {key: model.card[key] for key in BUILD if key in model.card}
 
 
 def description(subset: Subset) -> str:
-    """Return NAME@MANIFEST, and a hash of the images' ids: what a model was trained or tested on."""
+    """Return NAME@MANIFEST, and a hash of the images' ids: what a model was trained or tested
+    on.
+    """
     ids = hashlib.sha256("\n".join(subset.ids).encode()).hexdigest()[:8]
     return f"{subset.name}@{subset.manifest_id}, {len(subset)} images {ids}"

@@ -43,18 +43,30 @@ Made = Callable[..., Path]
 
 
 def train_bundled(
-    name: str, folder: Path = WEIGHTS_FOLDER, work: Path = Path("runs/zoo"), report: Report | None = None,
-    tick: Tick | None = None, **changes: Any,
-) -> Path:  # fmt: skip
-    """Train a bundled model by its recipe and write NAME.safetensors and its card NAME.json; return the card's path.
+    name: str,
+    folder: Path = WEIGHTS_FOLDER,
+    work: Path = Path("runs/zoo"),
+    report: Report | None = None,
+    tick: Tick | None = None,
+    **changes: Any,
+) -> Path:
+    """Train a bundled model by its recipe and write NAME.safetensors and its card NAME.json; return
+    the card's path.
 
-    work: where checkpoints go, so that a stopped training goes on.  changes: fields of the recipe's `Settings`.
+    work: where checkpoints go, so that a stopped training goes on.  changes: fields of the recipe's
+    `Settings`.
     """
     if name not in BUNDLED:
         raise BenchError(f"There is no recipe for {name!r}.{suggestions(name, BUNDLED)}")
     command = f"cambench zoo train {name}"
     card = RECIPES[name](
-        name, work / name, changes, command=command, facts={"licence": LICENCE}, report=report, tick=tick
+        name,
+        work / name,
+        changes,
+        command=command,
+        facts={"licence": LICENCE},
+        report=report,
+        tick=tick,
     )
     for made in (card.with_suffix(".safetensors"), card):
         with replaced_file(folder / made.name) as temporary:
@@ -62,7 +74,8 @@ def train_bundled(
     return folder / card.name
 
 
-# Every recipe keeps the last weights and only looks at scenes-val, so that nothing was chosen on what boards score.
+# Every recipe keeps the last weights and only looks at scenes-val, so that nothing was chosen on
+# what boards score.
 
 
 def _from_nothing(train: Made, backbone: str) -> Made:
@@ -77,11 +90,22 @@ def _from_nothing(train: Made, backbone: str) -> Made:
 def _aft(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
     settings = replace(Settings(epochs=6, lr=5e-3, keep="last"), **changes)
     parent, check = load_model(TUNED[name]), load_subset(VALIDATION)
-    return train_aft(parent, load_subset(TRAIN), out, name, validation=check, recipe=AFT, settings=settings, **more)
+    return train_aft(
+        parent,
+        load_subset(TRAIN),
+        out,
+        name,
+        validation=check,
+        recipe=AFT,
+        settings=settings,
+        **more,
+    )
 
 
 def _guided(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
-    """Simulated maps of a tenth of the training images that are right in class, then the attention branch."""
+    """Simulated maps of a tenth of the training images that are right in class, then the attention
+    branch.
+    """
     parent, train = load_model(ABN), load_subset(TRAIN)
     maps = out / "simulated-maps"
     simulate_maps(parent, train, maps)

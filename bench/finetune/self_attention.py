@@ -1,7 +1,7 @@
 """Trained SA-CAM: queries and keys of its self-attention, the CNN frozen.
 
-The text says only that the attention is trained with the CNN as it is; the loss is our reading: the classifier's own
-head has to name the label from the refined activations.
+The text says only that the attention is trained with the CNN as it is; the loss is our reading: the
+classifier's own head has to name the label from the refined activations.
 """
 
 from __future__ import annotations
@@ -30,10 +30,13 @@ GENTLE = Augmentation(erase=0.0)
 class SelfAttentionTask(Task):
     """Cross-entropy of head((A + lambda * P A) / (1 + lambda)); only q and k are trained.
 
-    The division keeps the scale that the head knows; the map does not see it. The score is -loss on held-out images.
+    The division keeps the scale that the head knows; the map does not see it. The score is -loss on
+    held-out images.
     """
 
-    def __init__(self, model: Explainee, train: Pictures, validation: Pictures, strength: float) -> None:
+    def __init__(
+        self, model: Explainee, train: Pictures, validation: Pictures, strength: float
+    ) -> None:
         self.model, self.net, self.size = model, model.net, len(train)
         self.train, self.validation, self.strength = train, validation, strength
         self.net.requires_grad_(False)
@@ -48,15 +51,20 @@ class SelfAttentionTask(Task):
         self.net.eval()
 
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the head's logits [B,C] of the refined activations of pixels [B,3,H,W] in [0,1]."""
+        """Return the head's logits [B,C] of the refined activations of pixels [B,3,H,W] in
+        [0,1].
+        """
         with torch.no_grad():
             captured = self.model.capture(network_input(self.model, pixels))
         activations = self.model.grid(captured.values).float()
-        better = refined(activations, self.net.affinity(activations), self.strength) / (1 + self.strength)  # type: ignore[operator]
+        affinity = self.net.affinity(activations)  # type: ignore[operator]
+        better = refined(activations, affinity, self.strength) / (1 + self.strength)
         values = self.model.ungrid(better, captured.values)
         return self.model.split.head(values, captured, torch.arange(len(pixels))).float()
 
-    def loss(self, rows: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(
+        self, rows: torch.Tensor, rng: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the cross-entropy and the accuracy of a batch."""
         logits = self.logits(augmented(self.train.pixels(rows), GENTLE, rng))
         labels = self.train.labels[rows].to(logits.device)
@@ -70,7 +78,11 @@ class SelfAttentionTask(Task):
             labels = labels.to(logits.device)
             total += float(F.cross_entropy(logits, labels, reduction="sum"))
             hits += share_right(logits, labels) * len(rows)
-        return {"held_out_loss": total / images, "held_out_accuracy": hits / images, SCORE: -total / images}
+        return {
+            "held_out_loss": total / images,
+            "held_out_accuracy": hits / images,
+            SCORE: -total / images,
+        }
 
 
 def train_self_attention(
@@ -88,10 +100,11 @@ def train_self_attention(
     report: Report | None = None,
     tick: Tick | None = None,
 ) -> Path:
-    """Train q and k for a model, write NAME.safetensors and its card into `out` and return the card's path.
+    """Train q and k for a model, write NAME.safetensors and its card into `out` and return the
+    card's path.
 
-    The written model has the parent's logits to the bit, and `sa_cam_trained` explains it with the trained attention.
-    strength: lambda of the refinement.  width: d of queries and keys.
+    The written model has the parent's logits to the bit, and `sa_cam_trained` explains it with the
+    trained attention. strength: lambda of the refinement.  width: d of queries and keys.
     """
     settings = settings or Settings()
     train, check = (subset, validation) if validation is not None else held_out(subset)
@@ -102,7 +115,9 @@ def train_self_attention(
         net.to(model.device), model.mean, model.std, model.size, name=name, geometry=model.geometry,
         card=build | {"wrap": wrap, "layer": layer},
     )  # fmt: skip
-    recipe = {"strength": strength, "width": width, "augmentation": asdict(GENTLE)} | asdict(settings)
+    recipe = {"strength": strength, "width": width, "augmentation": asdict(GENTLE)} | asdict(
+        settings
+    )
     data = [description(train), description(check)]
     stamp = {"what": "sa", "recipe": recipe, "data": data, "parent": model.fingerprint}
     task = SelfAttentionTask(tuned, for_model(train, tuned), pictures, strength)

@@ -1,4 +1,6 @@
-"""Simulated editors: attention maps from boxes or masks, where no person draws them. Every output says so."""
+"""Simulated editors: attention maps from boxes or masks, where no person draws them. Every output
+says so.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from bench.models.explainee import Explainee
 from bench.types import Truth
 
 SOFT_SHARE = 1 / 24
-"""Standard deviation of the soft edge where none is given, as a share of the side: 4 pixels of 96, 9 of 224."""
+"""Standard deviation of the soft edge where none is given, as a share of the side: 4 pixels of 96,
+9 of 224.
+"""
 
 Kind = Literal["boxes", "masks"]
 KINDS: tuple[Kind, ...] = ("masks", "boxes")
@@ -35,7 +39,9 @@ KINDS: tuple[Kind, ...] = ("masks", "boxes")
 
 @dataclass(frozen=True)
 class Simulation:
-    """What was simulated: maps written, of `right` images right in class, among `images` looked at."""
+    """What was simulated: maps written, of `right` images right in class, among `images` looked
+    at.
+    """
 
     folder: Path
     maps: int
@@ -45,16 +51,20 @@ class Simulation:
 
     def __str__(self) -> str:
         return (
-            f"{self.maps} simulated maps ({self.source.removeprefix(SIMULATED)} with soft edges, drawn by nobody) of "
+            f"{self.maps} simulated maps ({self.source.removeprefix(SIMULATED)} with soft edges, "
+            "drawn by nobody) of "
             f"{self.right} images right in class, of {self.images}: {self.folder}"
         )
 
 
-def simulated_map(truth: torch.Tensor, soft: float) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def simulated_map(
+    truth: torch.Tensor, soft: float
+) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """Return an attention map [H,W] float32 in [0,1] for the object's pixels [H,W] bool.
 
-    soft: standard deviation of the Gaussian edge in pixels; 0 gives a hard edge. The map's maximum is 1, so that a
-    small object is no faint one; an object that the frame cuts stays strong at the cut. Without an object: zeros.
+    soft: standard deviation of the Gaussian edge in pixels; 0 gives a hard edge. The map's maximum
+    is 1, so that a small object is no faint one; an object that the frame cuts stays strong at the
+    cut. Without an object: zeros.
     """
     if not soft >= 0:
         raise BenchError(f"A soft edge of {soft} pixels cannot be drawn; give 0 or more.")
@@ -75,19 +85,24 @@ def simulate_maps(
     misplaced: bool = False,
     report: Report | None = None,
 ) -> Simulation:
-    """Write simulated maps for a share of the images that are right in class; simulated maps there before are replaced.
+    """Write simulated maps for a share of the images that are right in class; simulated maps there
+    before are replaced.
 
-    share: of the images right in class, in (0,1]; those with the smallest sha256 of "simulated" and their id, so that a
-    larger share holds a smaller one.  soft: see `simulated_map`; None: `SOFT_SHARE` of the side.
-    kind: what the maps are made from; None: masks where the subset has them, else boxes.
-    misplaced: only images wrong in place.  report(done, total): called while the images are looked at.
+    share: of the images right in class, in (0,1]; those with the smallest sha256 of "simulated" and
+    their id, so that a larger share holds a smaller one.  soft: see `simulated_map`; None:
+    `SOFT_SHARE` of the side. kind: what the maps are made from; None: masks where the subset has
+    them, else boxes. misplaced: only images wrong in place.  report(done, total): called while the
+    images are looked at.
 
-    Raises BenchError where the model has no attention branch, the subset no truth, no image qualifies, or the folder
-    holds maps that a person has drawn.
+    Raises BenchError where the model has no attention branch, the subset no truth, no image
+    qualifies, or the folder holds maps that a person has drawn.
     """
     folder = Path(folder)
     if not 0 < share <= 1:
-        raise BenchError(f"A share of {share} of the images cannot be simulated; it must be above 0 and at most 1.")
+        raise BenchError(
+            f"A share of {share} of the images cannot be simulated; it must be above 0 and at most "
+            "1."
+        )
     chosen_kind = _kind(subset, kind)
     size = model.size
     width = SOFT_SHARE * size if soft is None else soft
@@ -98,7 +113,8 @@ def simulate_maps(
     if wanted == 0:
         what = "right in class and wrong in place" if misplaced else "right in class"
         raise BenchError(
-            f"A share of {share} of the {len(right)} images of {subset.name} that {model.name} has {what} is none; "
+            f"A share of {share} of the {len(right)} images of {subset.name} that {model.name} has "
+            f"{what} is none; "
             "nothing was simulated; choose a larger --share or another subset."
         )
     chosen = sorted(right, key=lambda p: id_hash(f"simulated\x1f{p.item}"))[:wanted]
@@ -140,7 +156,11 @@ def _write(
         "item": placement.item,
         "image_id": batch.image_ids[0],
         "label": placement.label,
-        "before": {"energy": placement.energy, "predicted": placement.predicted, "probability": placement.probability},
+        "before": {
+            "energy": placement.energy,
+            "predicted": placement.predicted,
+            "probability": placement.probability,
+        },
     }
     save_map(folder, edited_map(grey_of(values), {**facts, **own}))
     return True
@@ -158,7 +178,8 @@ def _kind(subset: Subset, kind: Kind | None) -> Kind:
     chosen = kind or next((one for one in KINDS if have[one]), None)
     if chosen is None or not have.get(chosen):
         raise BenchError(
-            f"The subset {subset.name} has no {chosen or 'boxes or masks'}, so no maps can be simulated from them; "
+            f"The subset {subset.name} has no {chosen or 'boxes or masks'}, so no maps can be "
+            "simulated from them; "
             "draw maps with `cambench edit` or choose a subset that has truth."
         )
     return chosen
@@ -166,10 +187,14 @@ def _kind(subset: Subset, kind: Kind | None) -> Kind:
 
 def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise BenchError(f"{folder} is a file, so no simulated maps can be written into it; choose another --out.")
+        raise BenchError(
+            f"{folder} is a file, so no simulated maps can be written into it; choose another "
+            "--out."
+        )
     drawn = sum(not load_map(path).simulated for path in map_files(folder))
     if drawn:
         raise BenchError(
-            f"The folder {folder} holds {drawn} maps drawn by a person, which simulated ones would mix with or "
+            f"The folder {folder} holds {drawn} maps drawn by a person, which simulated ones would "
+            "mix with or "
             "overwrite; choose another --out."
         )

@@ -1,4 +1,5 @@
-"""The gate: is a run worse than its baseline? `cambench baseline`, `cambench check`, and their error rates.
+"""The gate: is a run worse than its baseline? `cambench baseline`, `cambench check`, and their
+error rates.
 
 verdicts = judge(load_baseline("leaderboards/gate/baseline.parquet"), load_baseline("runs/now"))
 """

@@ -1,8 +1,9 @@
-"""What the gate keeps of a run: one value per (subset, model, method, value, item), and what produced it.
+"""What the gate keeps of a run: one value per (subset, model, method, value, item), and what
+produced it.
 
-A baseline is one parquet file with its provenance in the file's metadata; a run folder and a committed board hold the
-same and more, and serve as well. Derived values (box accuracy at the threshold that the calibration part chose) are
-those of the board, `bench.board.measures`.
+A baseline is one parquet file with its provenance in the file's metadata; a run folder and a
+committed board hold the same and more, and serve as well. Derived values (box accuracy at the
+threshold that the calibration part chose) are those of the board, `bench.board.measures`.
 """
 
 from __future__ import annotations
@@ -51,9 +52,10 @@ KEPT = (
 class Baseline:
     """Values to be judged, or to judge by.
 
-    frame: columns `COLUMNS`; value is float64, NaN = could not be scored.  facts: those of run.json in `KEPT`, models
-    {name: facts}, methods {name: facts}, values {name: id, metric, better, ranked, title, family, calibrated},
-    calibration {model: {subset: digest of the items that chose box thresholds}}, thresholds [those taus].
+    frame: columns `COLUMNS`; value is float64, NaN = could not be scored.  facts: those of run.json
+    in `KEPT`, models {name: facts}, methods {name: facts}, values {name: id, metric, better,
+    ranked, title, family, calibrated}, calibration {model: {subset: digest of the items that chose
+    box thresholds}}, thresholds [those taus].
     """
 
     frame: pd.DataFrame
@@ -66,27 +68,40 @@ class Baseline:
         return found
 
     def chosen(self, values: str = "ranked", models: str = "*", methods: str = "*") -> Baseline:
-        """Return the part that lists of names, wildcards and -NAME choose; random stays, since margins need it."""
+        """Return the part that lists of names, wildcards and -NAME choose; random stays, since
+        margins need it.
+        """
         names = select(values, self.values, "value")
         kept_models = select(models, {m: {} for m in self.frame["model"].unique()}, "model")
-        kept_methods = {*select(methods, {m: {} for m in self.frame["method"].unique()}, "method"), RANDOM}
+        kept_methods = {
+            *select(methods, {m: {} for m in self.frame["method"].unique()}, "method"),
+            RANDOM,
+        }
         frame = self.frame
         frame = frame[frame["metric"].isin(names) & frame["model"].isin(kept_models)]
         frame = frame[frame["method"].isin(kept_methods)].reset_index(drop=True)
-        return Baseline(frame, {**self.facts, "values": {name: self.values[name] for name in names}})
+        return Baseline(
+            frame, {**self.facts, "values": {name: self.values[name] for name in names}}
+        )
 
     def renamed(self, names: dict[str, str]) -> Baseline:
-        """Return the same with models renamed, {name: new name}; another model of the new name goes."""
+        """Return the same with models renamed, {name: new name}; another model of the new name
+        goes.
+        """
         for name in names:
             if name not in self.facts["models"]:
                 known = self.facts["models"]
-                raise BenchError(f"The run has no model {name!r} to judge as another.{suggestions(name, known)}")
+                raise BenchError(
+                    f"The run has no model {name!r} to judge as another.{suggestions(name, known)}"
+                )
         replaced = set(names.values()) - set(names)
         frame = self.frame[~self.frame["model"].isin(replaced)]
         frame = frame.assign(model=frame["model"].replace(names)).reset_index(drop=True)
         facts = dict(self.facts)
         for kind in {"models", "not_applicable", "calibration", "precision"} & facts.keys():
-            facts[kind] = {names.get(m, m): found for m, found in self.facts[kind].items() if m not in replaced}
+            facts[kind] = {
+                names.get(m, m): found for m, found in self.facts[kind].items() if m not in replaced
+            }
         return Baseline(frame, facts)
 
 
@@ -100,14 +115,26 @@ def select(patterns: str, known: dict[str, dict[str, Any]], kind: str) -> list[s
     for item in (i.strip() for i in split_list(patterns)):
         pattern = item.removeprefix("-")
         if pattern in ("ranked", "all"):
-            found = [name for name, facts in known.items() if pattern == "all" or facts.get("ranked")]
+            found = [
+                name for name, facts in known.items() if pattern == "all" or facts.get("ranked")
+            ]
         else:
-            found = [name for name in known if name == pattern or fnmatch.fnmatchcase(name, pattern)]
+            found = [
+                name for name in known if name == pattern or fnmatch.fnmatchcase(name, pattern)
+            ]
         if not found and item and pattern != "ranked":
-            raise BenchError(f"The baseline has no {kind} {pattern!r}.{suggestions(pattern, known)}")
-        chosen = [n for n in chosen if n not in found] if item[:1] == "-" else [*dict.fromkeys([*chosen, *found])]
+            raise BenchError(
+                f"The baseline has no {kind} {pattern!r}.{suggestions(pattern, known)}"
+            )
+        chosen = (
+            [n for n in chosen if n not in found]
+            if item[:1] == "-"
+            else [*dict.fromkeys([*chosen, *found])]
+        )
     if not chosen:
-        raise BenchError(f"No {kind} of the baseline is chosen by {patterns!r}.{suggestions(patterns, known)}")
+        raise BenchError(
+            f"No {kind} of the baseline is chosen by {patterns!r}.{suggestions(patterns, known)}"
+        )
     return chosen
 
 
@@ -117,7 +144,10 @@ def load_baseline(path: str | Path) -> Baseline:
     if file.is_dir():
         return from_records(Records.load(file))
     if not file.is_file():
-        raise BenchError(f"There is no baseline at {path}; give a file of `cambench baseline`, or a board's folder.")
+        raise BenchError(
+            f"There is no baseline at {path}; give a file of `cambench baseline`, or a board's "
+            "folder."
+        )
     try:
         table = pq.read_table(file)
     except (pa.ArrowInvalid, OSError) as error:
@@ -126,17 +156,25 @@ def load_baseline(path: str | Path) -> Baseline:
         ) from None
     content = (table.schema.metadata or {}).get(METADATA)
     if content is None:
-        raise BenchError(f"{path} is a parquet file but no baseline; make one with `cambench baseline RUN --out FILE`.")
+        raise BenchError(
+            f"{path} is a parquet file but no baseline; make one with `cambench baseline RUN --out "
+            "FILE`."
+        )
     facts = json.loads(content)
     if facts["format"] != FORMAT:
         raise BenchError(
-            f"The baseline {path} is of format {facts['format']}, and this cambench reads {FORMAT}; make it again."
+            f"The baseline {path} is of format {facts['format']}, and this cambench reads "
+            f"{FORMAT}; make it again."
         )
     return Baseline(*_with_versions(table.to_pandas()[COLUMNS], facts))
 
 
-def _with_versions(frame: pd.DataFrame, facts: dict[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return a baseline's rows and facts with older methods and metrics renamed (`bench.board.older_versions`)."""
+def _with_versions(
+    frame: pd.DataFrame, facts: dict[str, Any]
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return a baseline's rows and facts with older methods and metrics renamed
+    (`bench.board.older_versions`).
+    """
     frame, marked = mark_older_rows(frame, {**facts, "metrics": facts["values"]})
     new = older_methods(facts["methods"])
     taus = [{**one, "method": new.get(one["method"], one["method"])} for one in facts["thresholds"]]
@@ -145,7 +183,9 @@ def _with_versions(frame: pd.DataFrame, facts: dict[str, Any]) -> tuple[pd.DataF
 
 
 def save_baseline(baseline: Baseline, path: str | Path) -> None:
-    """Write a baseline file: the same bytes for the same baseline, without paths of this machine."""
+    """Write a baseline file: the same bytes for the same baseline, without paths of this
+    machine.
+    """
     frame = baseline.frame.sort_values(COLUMNS[:-1], kind="stable", ignore_index=True)
     content = json.dumps(public({**baseline.facts, "format": FORMAT}), sort_keys=True, default=str)
     table = pa.Table.from_pandas(frame[COLUMNS], schema=SCHEMA, preserve_index=False)
@@ -159,22 +199,28 @@ def save_baseline(baseline: Baseline, path: str | Path) -> None:
         )
 
 
-def load_run(path: str | Path, baseline: Baseline, stands_for: dict[str, str] | None = None) -> Baseline:
-    """Read a run to be judged: box thresholds are the baseline's, unless its own are better (`thresholds`).
+def load_run(
+    path: str | Path, baseline: Baseline, stands_for: dict[str, str] | None = None
+) -> Baseline:
+    """Read a run to be judged: box thresholds are the baseline's, unless its own are better
+    (`thresholds`).
 
     stands_for: {model of the run: model of the baseline} where the names differ.
     """
     if not Path(path).is_dir():
         return load_baseline(path)
     new_names = {old: new for new, old in (stands_for or {}).items()}
-    return from_records(Records.load(path), thresholds.from_facts(baseline.facts["thresholds"], new_names))
+    return from_records(
+        Records.load(path), thresholds.from_facts(baseline.facts["thresholds"], new_names)
+    )
 
 
 def from_records(records: Records, taus: Taus | None = None) -> Baseline:
-    """Reduce records to the values that the gate can judge: means over items with a better direction, costs left out.
+    """Reduce records to the values that the gate can judge: means over items with a better
+    direction, costs left out.
 
-    A pooled precision is no mean over items; its per-image version (`pixel_ap`) is judged instead.  taus: box
-    thresholds to keep where the run's own are not better.
+    A pooled precision is no mean over items; its per-image version (`pixel_ap`) is judged instead.
+    taus: box thresholds to keep where the run's own are not better.
     """
     check_records(records)
     records = mark_older(records)
@@ -185,27 +231,46 @@ def from_records(records: Records, taus: Taus | None = None) -> Baseline:
     frames, values = [], {}
     for subset, rows in records.frame.groupby("subset", sort=True):
         for measure in filter(judged, measures(rows, provenance)):
-            values[measure.name] = {**value_facts(measure), "calibrated": measure.facts["id"] in calibrated}
+            values[measure.name] = {
+                **value_facts(measure),
+                "calibrated": measure.facts["id"] in calibrated,
+            }
             paired = thresholds.at_taus(measure, used, str(subset), boxes, box_ious(provenance))
             frames.append(paired.rows.assign(subset=subset, metric=measure.name)[COLUMNS])
     if not frames:
-        raise BenchError("The run has no value to judge (a mean over images that is better low or high); add a metric.")
+        raise BenchError(
+            "The run has no value to judge (a mean over images that is better low or high); add a "
+            "metric."
+        )
     facts = {"not_applicable": {}, **{key: provenance[key] for key in KEPT if key in provenance}}
     known = {kind: provenance[kind] for kind in ("models", "methods")}
-    made = {"values": values, "calibration": calibrations(records), "thresholds": thresholds.as_facts(used)}
+    made = {
+        "values": values,
+        "calibration": calibrations(records),
+        "thresholds": thresholds.as_facts(used),
+    }
     return Baseline(pd.concat(frames, ignore_index=True), {**facts, **known, **made})
 
 
 def value_facts(measure: Measure) -> dict[str, Any]:
-    """Return what the gate must know of a value; those on right predictions only (`@correct`) are not ranked twice."""
-    known = {key: measure.facts.get(key) for key in ("id", "metric", "version", "better", "title", "family")}
+    """Return what the gate must know of a value; those on right predictions only (`@correct`) are
+    not ranked twice.
+    """
+    known = {
+        key: measure.facts.get(key)
+        for key in ("id", "metric", "version", "better", "title", "family")
+    }
     return {**known, "ranked": bool(measure.facts["ranked"]) and not measure.name.endswith(CORRECT)}
 
 
 def judged(measure: Measure) -> bool:
-    """Tell whether a measure is a mean over items with a direction, and says what a map is and not what it costs."""
+    """Tell whether a measure is a mean over items with a direction, and says what a map is and not
+    what it costs.
+    """
     facts = measure.facts
-    return bool(facts["reduce"] == "mean" and facts["better"] != "none" and facts["family"] != "cost")
+    return bool(
+        facts["reduce"] == "mean" and facts["better"] != "none" and facts["family"] != "cost"
+    )
 
 
 def calibrations(records: Records) -> dict[str, dict[str, str]]:

@@ -16,8 +16,8 @@ from bench.protocol import BFLOAT16, FLOAT32, Protocol
 def check_comparable(baseline: Baseline, run: Baseline, *, other_seed: bool = False) -> list[str]:
     """Refuse what cannot be compared; return sentences on what differs and may.
 
-    Protocol, metrics, images and architectures must be the same. Weights, methods and code may differ: whether that
-    did harm is the question.
+    Protocol, metrics, images and architectures must be the same. Weights, methods and code may
+    differ: whether that did harm is the question.
     """
     notes = check_protocols(baseline, run, other_seed)
     check_precisions(baseline, run)
@@ -37,32 +37,45 @@ def check_protocols(baseline: Baseline, run: Baseline, other_seed: bool) -> list
     before, after = (dataclasses.asdict(protocol_of(side)) for side in (baseline, run))
     fields = sorted(key for key, value in after.items() if before[key] != value)
     if fields == ["seed"] and other_seed:
-        return [f"The run has seed {new['seed']} and the baseline {old['seed']}: every draw is another one."]
+        return [
+            f"The run has seed {new['seed']} and the baseline {old['seed']}: every draw is another "
+            "one."
+        ]
     advice = "; --other-seed lets the draws differ" if fields == ["seed"] else ""
     raise BenchError(
-        f"The run is of protocol {new['id']} and the baseline of {old['id']} (they differ in {', '.join(fields)}), so "
+        f"The run is of protocol {new['id']} and the baseline of {old['id']} (they differ in "
+        f"{', '.join(fields)}), so "
         f"their numbers cannot be compared; run with the baseline's protocol{advice}."
     )
 
 
 def check_precisions(baseline: Baseline, run: Baseline) -> None:
     """Refuse values of the same model and metric that were probed in different precisions."""
-    known = {facts["metric"] for facts in baseline.values.values()} & {facts["metric"] for facts in run.values.values()}
+    known = {facts["metric"] for facts in baseline.values.values()} & {
+        facts["metric"] for facts in run.values.values()
+    }
     for model in sorted({*baseline.frame["model"]} & {*run.frame["model"]}):
         old, new = (known & lowered(side.facts, model).keys() for side in (baseline, run))
         for metric in sorted(old ^ new):
             words = (BFLOAT16, FLOAT32) if metric in new else (FLOAT32, BFLOAT16)
             raise BenchError(
-                f"{metric} of {model} is probed in {words[0]} in the run and in {words[1]} in the baseline, so their "
+                f"{metric} of {model} is probed in {words[0]} in the run and in {words[1]} in the "
+                "baseline, so their "
                 f"numbers cannot be compared; run with --precision {words[1]}."
             )
 
 
 def protocol_of(side: Baseline) -> Protocol:
-    """Return the protocol that the values are of; fields that are younger than they have their defaults."""
+    """Return the protocol that the values are of; fields that are younger than they have their
+    defaults.
+    """
     given = side.facts["protocol"]
-    fields: dict[str, Any] = {f.name: given[f.name] for f in dataclasses.fields(Protocol) if f.name in given}
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    fields: dict[str, Any] = {
+        f.name: given[f.name] for f in dataclasses.fields(Protocol) if f.name in given
+    }
+    fields = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+    }
     return Protocol(**fields)
 
 
@@ -72,11 +85,14 @@ def plain(value: Any) -> Any:
 
 
 def check_models(baseline: Baseline, run: Baseline) -> None:
-    """Refuse a run that has none of the baseline's models, or one of that name that is built otherwise."""
+    """Refuse a run that has none of the baseline's models, or one of that name that is built
+    otherwise.
+    """
     old, new = (set(map(str, side.frame["model"].unique())) for side in (baseline, run))
     if not old & new:
         raise BenchError(
-            f"The baseline is of {', '.join(sorted(old))} and the run of {', '.join(sorted(new))}; run the baseline's "
+            f"The baseline is of {', '.join(sorted(old))} and the run of {', '.join(sorted(new))}; "
+            "run the baseline's "
             "model, or say which it stands for with --as NEW=OLD."
         )
     for model in sorted(old & new):
@@ -84,35 +100,48 @@ def check_models(baseline: Baseline, run: Baseline) -> None:
         for what in before.keys() & after.keys():
             if before[what] != after[what]:
                 raise BenchError(
-                    f"The baseline's {model} has {what} {before[what]} and the run's {after[what]}, so it is another "
+                    f"The baseline's {model} has {what} {before[what]} and the run's "
+                    f"{after[what]}, so it is another "
                     "model; the gate compares versions of one architecture."
                 )
 
 
 def architecture(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return what makes a model another one, as far as it is known: architecture, classes, image size."""
+    """Return what makes a model another one, as far as it is known: architecture, classes, image
+    size.
+    """
     known = {"architecture": facts.get("card", {}).get("arch"), "classes": facts.get("classes")}
-    return {what: value for what, value in {**known, "image size": facts.get("size")}.items() if value is not None}
+    return {
+        what: value
+        for what, value in {**known, "image size": facts.get("size")}.items()
+        if value is not None
+    }
 
 
 def check_images(baseline: Baseline, run: Baseline) -> None:
-    """Refuse other images, other preprocessing, and a run that lacks some of the baseline's items."""
+    """Refuse other images, other preprocessing, and a run that lacks some of the baseline's
+    items.
+    """
     for subset, rows in baseline.frame.groupby("subset", sort=True):
         there = run.facts["subsets"].get(subset)
         if there is None:
             known = ", ".join(sorted(run.facts["subsets"]))
-            raise BenchError(f"The baseline is of {subset} and the run of {known}; run the baseline's images.")
+            raise BenchError(
+                f"The baseline is of {subset} and the run of {known}; run the baseline's images."
+            )
         old, new = baseline.facts["subsets"][subset]["manifest_id"], there["manifest_id"]
         if old != new:
             raise BenchError(
-                f"The run has other images or preprocessing of {subset} ({new}) than the baseline ({old}), so they "
+                f"The run has other images or preprocessing of {subset} ({new}) than the baseline "
+                f"({old}), so they "
                 "cannot be paired; run the same subset, or make the baseline again."
             )
         wanted = set(rows["item"])
         missing = wanted - set(run.frame.loc[run.frame["subset"] == subset, "item"])
         if missing:
             raise BenchError(
-                f"The run has {len(wanted) - len(missing)} of the baseline's {len(wanted)} items of {subset}, so "
+                f"The run has {len(wanted) - len(missing)} of the baseline's {len(wanted)} items "
+                f"of {subset}, so "
                 f"{len(missing)} are unpaired; run it with --limit {len(wanted)}."
             )
 
@@ -127,7 +156,8 @@ def check_metrics(baseline: Baseline, run: Baseline) -> None:
             new = at_seed(run, name, baseline.facts["protocol"]["seed"])
         if new != facts["id"]:
             raise BenchError(
-                f"{name} is {facts['id']} in the baseline and {new} in the run, another definition; leave it out with "
+                f"{name} is {facts['id']} in the baseline and {new} in the run, another "
+                "definition; leave it out with "
                 f"--metrics ranked,-{name} or make the baseline again."
             )
 
@@ -137,7 +167,10 @@ def at_seed(run: Baseline, name: str, seed: int) -> str:
     facts, protocol = run.values[name], protocol_of(run)
     metric = METRICS.get(facts["metric"])
     if metric.id(protocol) != facts["id"]:
-        raise BenchError(f"{name} is not defined here as in the run ({facts['id']}); check it with the run's code.")
+        raise BenchError(
+            f"{name} is not defined here as in the run ({facts['id']}); check it with the run's "
+            "code."
+        )
     return metric.id(dataclasses.replace(protocol, seed=seed))
 
 
@@ -151,14 +184,21 @@ def differences(baseline: Baseline, run: Baseline) -> Iterator[str]:
             said.insert(0, "other weights")
         if said:
             yield f"{model}: {'; '.join(said)}."
-    changed = [name for name in sorted(methods_of(baseline) & methods_of(run)) if method_changed(baseline, run, name)]
+    changed = [
+        name
+        for name in sorted(methods_of(baseline) & methods_of(run))
+        if method_changed(baseline, run, name)
+    ]
     if changed:
         yield f"The code of {', '.join(changed)} changed."
     for what, old, new in (
         ("code", baseline.facts.get("code"), run.facts.get("code")),
         *(
             (key, baseline.facts.get(kind, {}).get(key), run.facts.get(kind, {}).get(key))
-            for kind, keys in (("packages", ("torch", "timm", "captum", "numpy")), ("machine", ("device",)))
+            for kind, keys in (
+                ("packages", ("torch", "timm", "captum", "numpy")),
+                ("machine", ("device",)),
+            )
             for key in keys
         ),
     ):

@@ -1,23 +1,27 @@
-"""Verdicts: is a value worse than the baseline's by more than a margin, shown not to be, or neither?
+"""Verdicts: is a value worse than the baseline's by more than a margin, shown not to be, or
+neither?
 
-Per cell (subset, model, method, value), on the same items, let d be new - old with the sign that makes more better, and
-its mean Delta. The margin m is a share of the baseline's distance from the random control, |mean(old) - mean(random)|.
+Per cell (subset, model, method, value), on the same items, let d be new - old with the sign that
+makes more better, and its mean Delta. The margin m is a share of the baseline's distance from the
+random control, |mean(old) - mean(random)|.
 
-    regression   Delta < -m is shown: one-sided paired t test of Delta >= -m, Holm over all cells at `alpha`
-    fine         Delta > -m is shown: one-sided paired t test of Delta <= -m, each cell at `miss`
-    could not judge   neither is shown, or there is nothing to show it with
+    regression   Delta < -m is shown: one-sided paired t test of Delta >= -m, Holm over all cells at
+    `alpha` fine         Delta > -m is shown: one-sided paired t test of Delta <= -m, each cell at
+    `miss` could not judge   neither is shown, or there is nothing to show it with
 
-The two families differ, and so do their corrections. "A regression somewhere" is claimed when any cell says so (a
-union-intersection test), so chance alarms add up over cells and Holm's correction holds their family-wise rate at
-`alpha`, whatever the cells have in common. "No regression anywhere" is claimed only when every cell says so (an
-intersection-union test, Berger 1982), which needs no correction: a run with one cell worse by m passes with
-probability `miss` at most. For hits that is approximate, and needs N m of about 4 or more: where a loss of m is two
-hits, 9 to 16 % of samples pass, some because no hit changed at all ("same" is what was seen, and no test).
+The two families differ, and so do their corrections. "A regression somewhere" is claimed when any
+cell says so (a union-intersection test), so chance alarms add up over cells and Holm's correction
+holds their family-wise rate at `alpha`, whatever the cells have in common. "No regression anywhere"
+is claimed only when every cell says so (an intersection-union test, Berger 1982), which needs no
+correction: a run with one cell worse by m passes with probability `miss` at most. For hits that is
+approximate, and needs N m of about 4 or more: where a loss of m is two hits, 9 to 16 % of samples
+pass, some because no hit changed at all ("same" is what was seen, and no test).
 
-Holm over t tests and not a max-t bootstrap: a maximum over cells is ruled by those whose differences are nearly all
-zero (a resample that misses the two images that moved has no spread at all), and a gate must not draw lots. Standard
-errors are clustered by image. Hits take few values, where a t test with two or three changed pairs is overconfident;
-there two pairs are added, one up and one down (Bonett & Price 2012).
+Holm over t tests and not a max-t bootstrap: a maximum over cells is ruled by those whose
+differences are nearly all zero (a resample that misses the two images that moved has no spread at
+all), and a gate must not draw lots. Standard errors are clustered by image. Hits take few values,
+where a t test with two or three changed pairs is overconfident; there two pairs are added, one up
+and one down (Bonett & Price 2012).
 """
 
 from __future__ import annotations
@@ -41,7 +45,9 @@ from bench.gate.statistics import Mean, mean_difference
 REGRESSION, UNJUDGED = "regression", "could not judge"
 SAME, CHANGED, BETTER = "same", "changed, not worse", "better"
 MOVED, NEW = "moved", "new"
-"""Verdicts. MOVED is a control's: it is reported, not judged; NEW is a cell that the baseline has no number for."""
+"""Verdicts. MOVED is a control's: it is reported, not judged; NEW is a cell that the baseline has
+no number for.
+"""
 
 MISSING = "missing in the run"
 """The reason where a run has no row of a cell."""
@@ -49,21 +55,27 @@ MISSING = "missing in the run"
 CELL = ["subset", "model", "method", "metric"]
 
 MIN_IMAGES = 20
-"""Images below which a cell is not judged: a t test of fewer leans on a normality that nobody has checked."""
+"""Images below which a cell is not judged: a t test of fewer leans on a normality that nobody has
+checked.
+"""
 
 MAX_LOST = 0.05
-"""Share of the scored items that may become NaN, whatever the margin: a wide one is about values, not about missing."""
+"""Share of the scored items that may become NaN, whatever the margin: a wide one is about values,
+not about missing.
+"""
 
 NOISE = 1e-4
-"""Values closer than this (absolutely, or relative to the old one) are the same: other batches move them so far."""
+"""Values closer than this (absolutely, or relative to the old one) are the same: other batches move
+them so far.
+"""
 
 
 @dataclass(frozen=True)
 class Rules:
     """What the gate is set to.
 
-    margin: share of the baseline's distance from random that may be lost.  alpha: chance of any false "regression".
-    miss: chance that a cell that lost exactly the margin is called fine.
+    margin: share of the baseline's distance from random that may be lost.  alpha: chance of any
+    false "regression". miss: chance that a cell that lost exactly the margin is called fine.
     """
 
     margin: float = 0.05
@@ -75,13 +87,15 @@ class Rules:
             if not 0 < getattr(self, name) < (10 if name == "margin" else 0.5):
                 limit = "10" if name == "margin" else "0.5"
                 raise BenchError(
-                    f"--{name} is {getattr(self, name)}; it must lie between 0 and {limit}, both excluded."
+                    f"--{name} is {getattr(self, name)}; it must lie between 0 and {limit}, both "
+                    "excluded."
                 )
 
 
 @dataclass(frozen=True)
 class Paired:
-    """One cell's values on the baseline's items: old, new, random [N] float64 (NaN = not scored), images [N].
+    """One cell's values on the baseline's items: old, new, random [N] float64 (NaN = not scored),
+    images [N].
 
     sign: 1 where higher is better, -1 where lower is.
     """
@@ -97,9 +111,10 @@ class Paired:
 class Evidence:
     """What a cell says; NaN where it says nothing.
 
-    n: items scored in both.  lost: items that only the old run scored.  change: mean(new) - mean(old).  low, high: of
-    the signed change, each one-sided at level `miss`.  margin: m.  p_worse, p_fine, p_better: of the three tests.
-    need: about how many items would settle an open cell.  why: why it cannot be judged, or "".
+    n: items scored in both.  lost: items that only the old run scored.  change: mean(new) -
+    mean(old).  low, high: of the signed change, each one-sided at level `miss`.  margin: m.
+    p_worse, p_fine, p_better: of the three tests. need: about how many items would settle an open
+    cell.  why: why it cannot be judged, or "".
     """
 
     n: int = 0
@@ -140,12 +155,16 @@ def compare(pair: Paired, rules: Rules) -> Evidence:
     both = scored & np.isfinite(pair.random)
     if len(set(pair.images[both])) < MIN_IMAGES:
         return replace(found, why="the baseline has no random control here, which a margin needs")
-    apart = mean_difference(pair.sign * pair.random[both], pair.sign * pair.old[both], pair.images[both])
+    apart = mean_difference(
+        pair.sign * pair.random[both], pair.sign * pair.old[both], pair.images[both]
+    )
     distance = pair.sign * float((pair.old - pair.random)[both].mean())
     margin = rules.margin * abs(distance)
     found = replace(found, distance=distance, margin=margin)
     if 2 * min(apart.above(0), apart.below(0)) > rules.alpha:
-        return replace(found, why="the baseline cannot be told from random here, so there is no margin")
+        return replace(
+            found, why="the baseline cannot be told from random here, so there is no margin"
+        )
     return replace(
         found,
         p_worse=gap.below(-margin),
@@ -156,8 +175,8 @@ def compare(pair: Paired, rules: Rules) -> Evidence:
 
 
 def items_needed(gap: Mean, margin: float, n: int, miss: float) -> float:
-    """Return about how many items would show this mean not to be worse by the margin, at even odds; infinite where it
-    is worse by that much.
+    """Return about how many items would show this mean not to be worse by the margin, at even odds;
+    infinite where it is worse by that much.
     """
     slack = gap.point + margin
     if slack <= 0 or gap.freedom < 1:
@@ -170,8 +189,9 @@ def items_needed(gap: Mean, margin: float, n: int, miss: float) -> float:
 class Verdicts:
     """The verdict on every cell, and what was compared.
 
-    frame: columns `CELL`, control, better, those of `Evidence`, p_regression and p_improved (Holm-adjusted p_worse and
-    p_better), verdict, reason, cause.  rules, baseline, run: what they were made from; `notes`: sentences beside them.
+    frame: columns `CELL`, control, better, those of `Evidence`, p_regression and p_improved
+    (Holm-adjusted p_worse and p_better), verdict, reason, cause.  rules, baseline, run: what they
+    were made from; `notes`: sentences beside them.
     """
 
     frame: pd.DataFrame
@@ -182,7 +202,9 @@ class Verdicts:
 
     @property
     def gated(self) -> pd.DataFrame:
-        """Return the cells that decide: no controls, nothing that the baseline has no number for."""
+        """Return the cells that decide: no controls, nothing that the baseline has no number
+        for.
+        """
         return self.frame[~self.frame["control"] & (self.frame["verdict"] != NEW)]
 
     def count(self, verdict: str) -> int:
@@ -195,11 +217,14 @@ class Verdicts:
         return 1 if self.count(REGRESSION) else 2 if self.count(UNJUDGED) else 0
 
 
-def judge(baseline: Baseline, run: Baseline, rules: Rules | None = None, *, other_seed: bool = False) -> Verdicts:
+def judge(
+    baseline: Baseline, run: Baseline, rules: Rules | None = None, *, other_seed: bool = False
+) -> Verdicts:
     """Judge a run by a baseline.
 
-    other_seed: let the run's protocol differ in its seed, so that only the draws do.  Raises BenchError where the two
-    cannot be compared at all (`check_comparable`), or where there are too few images for any verdict.
+    other_seed: let the run's protocol differ in its seed, so that only the draws do.  Raises
+    BenchError where the two cannot be compared at all (`check_comparable`), or where there are too
+    few images for any verdict.
     """
     rules = rules or Rules()
     notes = check_comparable(baseline, run, other_seed=other_seed)
@@ -207,24 +232,35 @@ def judge(baseline: Baseline, run: Baseline, rules: Rules | None = None, *, othe
     verdicts = Verdicts(decide(pd.DataFrame(rows), rules), rules, baseline.facts, run.facts, notes)
     gated = verdicts.gated
     if gated.empty:
-        raise BenchError("The baseline holds controls only, which are not judged; make one of a run with methods.")
+        raise BenchError(
+            "The baseline holds controls only, which are not judged; make one of a run with "
+            "methods."
+        )
     if (gated["why"].str.contains("too few") & (gated["verdict"] == UNJUDGED)).all():
         n = int(gated["n"].max())
-        raise BenchError(f"Nothing can be judged on {n} images; the gate needs {MIN_IMAGES} at least, better 200.")
+        raise BenchError(
+            f"Nothing can be judged on {n} images; the gate needs {MIN_IMAGES} at least, better "
+            "200."
+        )
     return verdicts
 
 
 def cells(baseline: Baseline, run: Baseline) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
-    """Yield each cell of the baseline: its name and its items' value, new, random, image, and whether a row is there.
+    """Yield each cell of the baseline: its name and its items' value, new, random, image, and
+    whether a row is there.
 
     Pairs are made by item, never by position.
     """
     key = [*CELL, "item"]
     new = run.frame[[*key, "value"]].rename(columns={"value": "new"})
     control = baseline.frame[baseline.frame["method"] == RANDOM]
-    random = control[["subset", "model", "metric", "item", "value"]].rename(columns={"value": "random"})
+    random = control[["subset", "model", "metric", "item", "value"]].rename(
+        columns={"value": "random"}
+    )
     wide = baseline.frame.merge(new, how="left", on=key, indicator="there", validate="one_to_one")
-    wide = wide.merge(random, how="left", on=["subset", "model", "metric", "item"], validate="many_to_one")
+    wide = wide.merge(
+        random, how="left", on=["subset", "model", "metric", "item"], validate="many_to_one"
+    )
     for names, rows in wide.groupby(CELL, sort=True):
         yield tuple(map(str, names)), rows
 
@@ -232,7 +268,9 @@ def cells(baseline: Baseline, run: Baseline) -> Iterator[tuple[tuple[str, ...], 
 def cell_row(
     names: tuple[str, ...], rows: pd.DataFrame, baseline: Baseline, run: Baseline, rules: Rules
 ) -> dict[str, Any]:
-    """Return a cell's evidence, and its verdict where no test is needed for it ("" where one is)."""
+    """Return a cell's evidence, and its verdict where no test is needed for it ("" where one
+    is).
+    """
     _, model, method, metric = names
     facts = baseline.values[metric]
     found = compare(paired(rows[rows["there"] == "both"], facts["better"]), rules)
@@ -258,7 +296,12 @@ def paired(rows: pd.DataFrame, better: str) -> Paired:
 
 
 def settled(
-    names: tuple[str, ...], rows: pd.DataFrame, found: Evidence, baseline: Baseline, run: Baseline, rules: Rules
+    names: tuple[str, ...],
+    rows: pd.DataFrame,
+    found: Evidence,
+    baseline: Baseline,
+    run: Baseline,
+    rules: Rules,
 ) -> tuple[str, str]:
     """Return the verdict and its reason where they follow from facts, else ("", "")."""
     subset, model, method, metric = names
@@ -274,9 +317,9 @@ def settled(
         return REGRESSION, f"no longer scored on {found.lost} of {scored} items"
     if found.same:
         return SAME, ""
-    if baseline.values[metric]["calibrated"] and calibration(baseline, model, subset) != calibration(
-        run, model, subset
-    ):
+    if baseline.values[metric]["calibrated"] and calibration(
+        baseline, model, subset
+    ) != calibration(run, model, subset):
         return UNJUDGED, "its thresholds were chosen on other calibration images"
     return (UNJUDGED, found.why) if found.why else ("", "")
 
@@ -286,20 +329,28 @@ def calibration(side: Baseline, model: str, subset: str) -> str:
     return str(side.facts["calibration"].get(model, {}).get(subset, ""))
 
 
-CAUSES = "model = its weights, layer or preprocessing; method = its code; below = code that all share, packages, draws"
+CAUSES = (
+    "model = its weights, layer or preprocessing; method = its code; below = code that all "
+    "share, packages, draws"
+)
 """What `cause` can say."""
 
 
 def cause(baseline: Baseline, run: Baseline, model: str, method: str) -> str:
-    """Return what a value is made from that is not as it was: "model", "method", both, or what lies "below"."""
-    changed = ["model"] * model_changed(baseline, run, model) + ["method"] * method_changed(baseline, run, method)
+    """Return what a value is made from that is not as it was: "model", "method", both, or what lies
+    "below".
+    """
+    changed = ["model"] * model_changed(baseline, run, model) + ["method"] * method_changed(
+        baseline, run, method
+    )
     return ", ".join(changed) or "below"
 
 
 def decide(frame: pd.DataFrame, rules: Rules) -> pd.DataFrame:
     """Add Holm's correction over the deciding cells, and the verdicts that tests give.
 
-    The family is every deciding cell of the baseline, also those that are the same: it is fixed before the run.
+    The family is every deciding cell of the baseline, also those that are the same: it is fixed
+    before the run.
     """
     family = (~frame["control"] & (frame["verdict"] != NEW)).to_numpy()
     for column, p in (("p_regression", "p_worse"), ("p_improved", "p_better")):
@@ -309,7 +360,10 @@ def decide(frame: pd.DataFrame, rules: Rules) -> pd.DataFrame:
     for index in frame.index[frame["verdict"] == ""]:
         row = frame.loc[index]
         if row["p_regression"] < rules.alpha:
-            verdict, reason = REGRESSION, f"worse by more than {rules.margin:.0%} of the distance from random"
+            verdict, reason = (
+                REGRESSION,
+                f"worse by more than {rules.margin:.0%} of the distance from random",
+            )
         elif row["p_fine"] < rules.miss:
             verdict, reason = BETTER if row["p_improved"] < rules.alpha else CHANGED, ""
         else:
@@ -322,4 +376,7 @@ def open_reason(row: pd.Series) -> str:
     """Say why a cell is open, and what would settle it."""
     if not math.isfinite(row["need"]):
         return "worse by more than the margin, but not surely so on these images"
-    return f"neither worse nor as good can be shown; about {row['need']:.0f} items would show it as good"
+    return (
+        f"neither worse nor as good can be shown; about {row['need']:.0f} items would show it "
+        "as good"
+    )

@@ -1,7 +1,8 @@
-"""Real defects for the gate to find: each is put into a real run of the tier, in place of the healthy part.
+"""Real defects for the gate to find: each is put into a real run of the tier, in place of the
+healthy part.
 
-Those of a map are planted in one method, grad_cam, while every other cell of the run stays as it is, which is harder
-to find than a defect that all methods share.
+Those of a map are planted in one method, grad_cam, while every other cell of the run stays as it
+is, which is harder to find than a defect that all methods share.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ METHOD = "grad_cam"
 class Defect:
     """One planted change.
 
-    expected: REGRESSION where the gate must fail; CHANGED where it must see the change and must not fail; "" where what
-    the gate says is only shown.
-    method: what grad_cam becomes.  model: what the network becomes.
+    expected: REGRESSION where the gate must fail; CHANGED where it must see the change and must not
+    fail; "" where what the gate says is only shown. method: what grad_cam becomes.  model: what the
+    network becomes.
     """
 
     name: str
@@ -75,7 +76,9 @@ def scaled(mean: float, std: float) -> Callable[[Explainee], Explainee]:
 
 
 def bfloat16(model: Explainee) -> Explainee:
-    """Return the network with every convolution and linear layer computed in bfloat16; what they return is rounded."""
+    """Return the network with every convolution and linear layer computed in bfloat16; what they
+    return is rounded.
+    """
     net = copy.deepcopy(model.net)
     for layer in net.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
@@ -89,14 +92,23 @@ def in_bfloat16(forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
         return forward(x).float()
 
 
-def rebuilt(model: Explainee, net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> Explainee:
+def rebuilt(
+    model: Explainee, net: nn.Module, mean: Sequence[float], std: Sequence[float]
+) -> Explainee:
     """Return a model with another network or normalisation, and everything else as it was."""
-    kept: dict[str, Any] = {"name": model.name, "parent": model.parent, "geometry": model.geometry, "card": model.card}
+    kept: dict[str, Any] = {
+        "name": model.name,
+        "parent": model.parent,
+        "geometry": model.geometry,
+        "card": model.card,
+    }
     return Explainee(net, mean, std, model.size, **kept)
 
 
 DEFECTS = (
-    Defect("wrong-layer", "wrong layer (layer2)", REGRESSION, model=lambda model: model.at("layer2")),
+    Defect(
+        "wrong-layer", "wrong layer (layer2)", REGRESSION, model=lambda model: model.at("layer2")
+    ),
     Defect("mirrored", "map flipped, left to right", REGRESSION, mirrored),
     Defect("negated", "map flipped, sign", REGRESSION, negated),
     Defect("shifted", "map shifted by one cell", REGRESSION, shifted),
@@ -104,7 +116,12 @@ DEFECTS = (
     Defect("not-normalised", "input not normalised, 0..1", REGRESSION, model=scaled(0.0, 1.0)),
     Defect("bfloat16", "lower precision (bfloat16)", CHANGED, model=bfloat16),
     Defect("no-relu", "missing ReLU", CHANGED, without_relu),
-    Defect("next-layer", "the layer before (layer3), no worse", "", model=lambda model: model.at("layer3")),
+    Defect(
+        "next-layer",
+        "the layer before (layer3), no worse",
+        "",
+        model=lambda model: model.at("layer3"),
+    ),
 )
 
 
@@ -115,7 +132,14 @@ def tier_plan(limit: int | None = None) -> Plan:
     tier = TIERS["gate"]
     subset = bench.load_subset(tier["subset"], limit=limit or tier["limit"])
     model = bench.load_model(tier["models"])
-    return make_plan(subset, [model], tier["methods"], tier["metrics"], Protocol(), calibration=tier["calibration"])
+    return make_plan(
+        subset,
+        [model],
+        tier["methods"],
+        tier["metrics"],
+        Protocol(),
+        calibration=tier["calibration"],
+    )
 
 
 def with_defect(plan: Plan, defect: Defect) -> Plan:
@@ -124,7 +148,9 @@ def with_defect(plan: Plan, defect: Defect) -> Plan:
         replace(m, function=defect.method) if defect.method is not None and m.name == METHOD else m
         for m in plan.methods
     )
-    return replace(plan, methods=methods, models=tuple(defect.model(model) for model in plan.models))
+    return replace(
+        plan, methods=methods, models=tuple(defect.model(model) for model in plan.models)
+    )
 
 
 def planted_run(defect: Defect, folder: Path, limit: int | None = None) -> Records:

@@ -2,9 +2,10 @@
 
     cambench gate-rates --out leaderboards/gate
 
-Three parts: resamples of stored runs without a true difference (`bench.gate.resample`), real re-runs of the tier in
-which nothing is wrong (threads, batches, seeds, instruction sets), and real re-runs with a planted defect
-(`bench.gate.planted`). Each step leaves a JSON file in the work folder, so the command goes on where it stopped.
+Three parts: resamples of stored runs without a true difference (`bench.gate.resample`), real
+re-runs of the tier in which nothing is wrong (threads, batches, seeds, instruction sets), and real
+re-runs with a planted defect (`bench.gate.planted`). Each step leaves a JSON file in the work
+folder, so the command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ SIMILAR = {
 
 @dataclass(frozen=True)
 class Rerun:
-    """A run of the tier in which nothing is wrong: other words of the command, another environment."""
+    """A run of the tier in which nothing is wrong: other words of the command, another
+    environment.
+    """
 
     name: str
     title: str
@@ -60,14 +63,23 @@ class Rerun:
 
 RERUNS = (
     Rerun("threads-1", "1 thread", environment={"OMP_NUM_THREADS": "1"}),
-    Rerun("threads-1-batch-7", "1 thread, batches of 7", ("--batch-size", "7"), {"OMP_NUM_THREADS": "1"}),
+    Rerun(
+        "threads-1-batch-7",
+        "1 thread, batches of 7",
+        ("--batch-size", "7"),
+        {"OMP_NUM_THREADS": "1"},
+    ),
     Rerun("batch-16", "batches of 16", ("--batch-size", "16")),
     Rerun("batch-64", "batches of 64", ("--batch-size", "64")),
     Rerun("batch-200", "batches of 200", ("--batch-size", "200")),
     Rerun("seed-1", "seed 1", ("--seed", "1")),
     Rerun("seed-2", "seed 2", ("--seed", "2")),
     Rerun("seed-3", "seed 3", ("--seed", "3")),
-    Rerun("isa-default", "no vector instructions in PyTorch", environment={"ATEN_CPU_CAPABILITY": "default"}),
+    Rerun(
+        "isa-default",
+        "no vector instructions in PyTorch",
+        environment={"ATEN_CPU_CAPABILITY": "default"},
+    ),
     Rerun(
         "isa-avx2",
         "AVX2 in PyTorch and oneDNN",
@@ -89,7 +101,8 @@ Tick = Callable[[str, int, int], None]
 class Study:
     """Where the steps work, and how large they are.
 
-    work: folder of runs and finished steps.  limit: images, None = the tier's.  resamples: per null.
+    work: folder of runs and finished steps.  limit: images, None = the tier's.  resamples: per
+    null.
     """
 
     work: Path
@@ -114,7 +127,9 @@ class Study:
         return made
 
     def tier(self, rerun: Rerun) -> Path:
-        """Run the tier as a command of its own, in its environment; what is there already is not run again."""
+        """Run the tier as a command of its own, in its environment; what is there already is not
+        run again.
+        """
         folder = self.run(rerun.name)
         limit = ("--limit", str(self.limit)) if self.limit else ()
         words = ("run", "--tier", "gate", "--out", str(folder), *limit, *rerun.words)
@@ -148,7 +163,9 @@ def measure(study: Study, tick: Tick) -> dict[str, list[dict[str, Any]]]:
         found["reruns"].append(study.once(rerun.name, partial(rerun_row, study, reference, rerun)))
     for number, defect in enumerate(DEFECTS):
         tick(f"planted: {defect.title}", 1 + len(RERUNS) + number, total)
-        found["planted"].append(study.once(defect.name, partial(planted_row, study, reference, defect)))
+        found["planted"].append(
+            study.once(defect.name, partial(planted_row, study, reference, defect))
+        )
     done = 1 + len(RERUNS) + len(DEFECTS)
     for name, title, pair in nulls(study, reference):
         for margin in (False, True):
@@ -196,14 +213,23 @@ def null_row(study: Study, title: str, pair: Pair, margin: bool) -> dict[str, An
 def rerun_row(study: Study, reference: Baseline, rerun: Rerun) -> dict[str, Any]:
     """Run and judge a healthy re-run."""
     run = load_run(study.tier(rerun), reference)
-    return {"name": rerun.name, "title": rerun.title, **row(judge(reference, run, study.rules, other_seed=True))}
+    return {
+        "name": rerun.name,
+        "title": rerun.title,
+        **row(judge(reference, run, study.rules, other_seed=True)),
+    }
 
 
 def planted_row(study: Study, reference: Baseline, defect: Defect) -> dict[str, Any]:
     """Run and judge a planted defect."""
     planted_run(defect, study.run(defect.name), study.limit)
     verdicts = judge(reference, load_run(study.run(defect.name), reference), study.rules)
-    return {"name": defect.name, "title": defect.title, "expected": defect.expected, **row(verdicts)}
+    return {
+        "name": defect.name,
+        "title": defect.title,
+        "expected": defect.expected,
+        **row(verdicts),
+    }
 
 
 def row(verdicts: Verdicts) -> dict[str, Any]:
@@ -211,11 +237,20 @@ def row(verdicts: Verdicts) -> dict[str, Any]:
     gated = verdicts.gated
     signed = gated["change"].where(gated["better"] != "lower", -gated["change"])
     share = (signed / gated["distance"].abs()).dropna()
-    counts = {verdict: verdicts.count(verdict) for verdict in (REGRESSION, UNJUDGED, BETTER, CHANGED, SAME)}
+    counts = {
+        verdict: verdicts.count(verdict)
+        for verdict in (REGRESSION, UNJUDGED, BETTER, CHANGED, SAME)
+    }
     bad = gated[gated["verdict"] == REGRESSION]
     found = sorted({f"{m}: {v}" for m, v in zip(bad["method"], bad["metric"], strict=True)})
     worst = float(share.min()) if len(share) else float("nan")
-    return {"exit_code": verdicts.exit_code, "cells": len(gated), **counts, "worst_change": worst, "found": found}
+    return {
+        "exit_code": verdicts.exit_code,
+        "cells": len(gated),
+        **counts,
+        "worst_change": worst,
+        "found": found,
+    }
 
 
 def as_expected(planted: dict[str, Any]) -> bool:
@@ -241,18 +276,24 @@ def page(found: dict[str, list[dict[str, Any]]], study: Study) -> Iterator[str]:
     rules = study.rules
     yield "# Error rates of the gate"
     yield ""
-    yield "Made by `cambench gate-rates --out leaderboards/gate`, not by hand; docs/gate.md explains the words."
+    yield (
+        "Made by `cambench gate-rates --out leaderboards/gate`, not by hand; docs/gate.md "
+        "explains the words."
+    )
     limit = f" --limit {study.limit}" if study.limit else ""
     yield (
-        f"Tier: `cambench run --tier gate{limit}`. Margin {rules.margin:.0%} of the distance from random, family-wise "
+        f"Tier: `cambench run --tier gate{limit}`. Margin {rules.margin:.0%} of the distance from "
+        "random, family-wise "
         f"alpha {rules.alpha:.0%}, miss {rules.miss:.0%}. Code {code_version()}."
     )
     yield ""
     yield "## Nothing is wrong: resampled"
     yield ""
     yield (
-        "Images of two runs are drawn with replacement and the two exchanged by a coin per image, so that the true "
-        "difference is 0. *At the margin*: then every cell is made worse by exactly the margin, the hardest case that "
+        "Images of two runs are drawn with replacement and the two exchanged by a coin per image, "
+        "so that the true "
+        "difference is 0. *At the margin*: then every cell is made worse by exactly the margin, "
+        "the hardest case that "
         "is no regression; there alpha is what the rate may reach."
     )
     yield ""
@@ -266,7 +307,15 @@ def page(found: dict[str, list[dict[str, Any]]], study: Study) -> Iterator[str]:
         )
         for one in found["resampled"]
     ]
-    names = ("cells", "images", "resamples", "false alarms", "rate (95 % upper bound)", "cells passed", "cells open")
+    names = (
+        "cells",
+        "images",
+        "resamples",
+        "false alarms",
+        "rate (95 % upper bound)",
+        "cells passed",
+        "cells open",
+    )
     yield from markdown_table(("null", *names), body)
     yield "## Nothing is wrong: re-run"
     yield ""
@@ -274,11 +323,16 @@ def page(found: dict[str, list[dict[str, Any]]], study: Study) -> Iterator[str]:
     yield f"{alarms} false alarms in {len(found['reruns'])} real re-runs of the tier."
     yield ""
     columns = ("exit code", *VERDICTS, "largest loss")
-    yield from markdown_table(("re-run", *columns), [(one["title"], *run_cells(one)) for one in found["reruns"]])
+    yield from markdown_table(
+        ("re-run", *columns), [(one["title"], *run_cells(one)) for one in found["reruns"]]
+    )
     yield "## Something is wrong: planted"
     yield ""
     wanted = [one for one in found["planted"] if one["expected"]]
-    yield f"{sum(map(as_expected, wanted))} of {len(wanted)} planted changes are judged as they must be."
+    yield (
+        f"{sum(map(as_expected, wanted))} of {len(wanted)} planted changes are judged as they "
+        "must be."
+    )
     yield ""
     body = [
         (
@@ -297,8 +351,14 @@ VERDICTS = (REGRESSION, UNJUDGED, BETTER, CHANGED, SAME)
 
 
 def run_cells(one: dict[str, Any]) -> tuple[Any, ...]:
-    """Return a run's exit code, cells by verdict, and largest loss in % of the distance from random."""
-    return one["exit_code"], *(one[verdict] for verdict in VERDICTS), f"{min(100 * one['worst_change'], 0) + 0.0:.1f} %"
+    """Return a run's exit code, cells by verdict, and largest loss in % of the distance from
+    random.
+    """
+    return (
+        one["exit_code"],
+        *(one[verdict] for verdict in VERDICTS),
+        f"{min(100 * one['worst_change'], 0) + 0.0:.1f} %",
+    )
 
 
 def found_by(names: list[str]) -> str:

@@ -18,14 +18,43 @@ from rich.text import Text
 from bench.board.aggregate import as_rows
 from bench.board.text import markdown, metric_label, number
 from bench.files import replaced_file
-from bench.gate.judge import BETTER, CAUSES, CHANGED, MISSING, MOVED, NEW, REGRESSION, SAME, UNJUDGED, Verdicts
+from bench.gate.judge import (
+    BETTER,
+    CAUSES,
+    CHANGED,
+    MISSING,
+    MOVED,
+    NEW,
+    REGRESSION,
+    SAME,
+    UNJUDGED,
+    Verdicts,
+)
 
 ORDER = (REGRESSION, UNJUDGED, BETTER, CHANGED, SAME, MOVED, NEW)
 """Verdicts in the order in which a reader needs them."""
 
-STYLES = {REGRESSION: "bold red", UNJUDGED: "yellow", BETTER: "green", MOVED: "dim", NEW: "dim", SAME: "dim"}
+STYLES = {
+    REGRESSION: "bold red",
+    UNJUDGED: "yellow",
+    BETTER: "green",
+    MOVED: "dim",
+    NEW: "dim",
+    SAME: "dim",
+}
 
-HEADERS = ("model", "method", "value", "n", "baseline", "run", "change", "verdict", "altered", "why")
+HEADERS = (
+    "model",
+    "method",
+    "value",
+    "n",
+    "baseline",
+    "run",
+    "change",
+    "verdict",
+    "altered",
+    "why",
+)
 NUMBERS = ("n", "baseline", "run", "change")
 
 
@@ -40,9 +69,12 @@ def explanation(verdicts: Verdicts) -> str:
     """Say what the numbers of a table are."""
     rules = verdicts.rules
     return (
-        "change: in % of the baseline's distance from random, + is better, with its lower and upper bound (each missed "
-        f"{rules.miss:.0%} of the time); the margin is -{rules.margin:.0%}. A regression is shown with a family-wise "
-        f"error of {rules.alpha:.0%} (Holm); what passes lost exactly the margin at most {rules.miss:.0%} of the time. "
+        "change: in % of the baseline's distance from random, + is better, with its lower and "
+        "upper bound (each missed "
+        f"{rules.miss:.0%} of the time); the margin is -{rules.margin:.0%}. A regression is shown "
+        "with a family-wise "
+        f"error of {rules.alpha:.0%} (Holm); what passes lost exactly the margin at most "
+        f"{rules.miss:.0%} of the time. "
         f"altered: {CAUSES}."
     )
 
@@ -51,11 +83,15 @@ def lines(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table as dicts, what needs a reader first."""
     place = {verdict: i for i, verdict in enumerate(ORDER)}
     keyed = frame.assign(place=frame["verdict"].map(place))
-    return as_rows(keyed.sort_values(["place", "subset", "model", "method", "metric"], kind="stable"))
+    return as_rows(
+        keyed.sort_values(["place", "subset", "model", "method", "metric"], kind="stable")
+    )
 
 
 def share(row: dict[str, Any], key: str) -> str:
-    """Write a signed change as a share of the distance from random; without a distance, as it is."""
+    """Write a signed change as a share of the distance from random; without a distance, as it
+    is.
+    """
     value, distance = row[key], abs(row["distance"])
     if math.isnan(value):
         return ""
@@ -83,7 +119,9 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def shown(verdicts: Verdicts, *, everything: bool) -> pd.DataFrame:
-    """Return the rows for a table: all, or those that are not the same; what is missing is said in a line."""
+    """Return the rows for a table: all, or those that are not the same; what is missing is said in
+    a line.
+    """
     frame = verdicts.frame[verdicts.frame["reason"] != MISSING]
     return frame if everything else frame[frame["verdict"] != SAME]
 
@@ -97,7 +135,9 @@ def missing(verdicts: Verdicts) -> Iterator[str]:
             yield f"The run has nothing of {model} on {subset}."
         elif len(gone):
             parts = [
-                str(method) if len(cells) == (rows["method"] == method).sum() else f"{method} ({', '.join(cells)})"
+                str(method)
+                if len(cells) == (rows["method"] == method).sum()
+                else f"{method} ({', '.join(cells)})"
                 for method, cells in gone.groupby("method", sort=True)["metric"]
             ]
             yield f"The run has nothing of {model} on {subset} for {', '.join(parts)}."
@@ -107,10 +147,14 @@ def print_verdicts(verdicts: Verdicts, console: Console, *, everything: bool = F
     """Print a table for a person, notes, and the outcome."""
     frame = shown(verdicts, everything=everything)
     for (subset, model), several in frame.groupby(["subset", "model"], sort=True):
-        table = Table(title=f"{subset}, {model}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+        table = Table(
+            title=f"{subset}, {model}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1)
+        )
         for header in HEADERS[1:]:
             justify: Literal["left", "right"] = "right" if header in NUMBERS else "left"
-            table.add_column(header, justify=justify, overflow="fold", no_wrap=header not in ("method", "why"))
+            table.add_column(
+                header, justify=justify, overflow="fold", no_wrap=header not in ("method", "why")
+            )
         for row in lines(several):
             texts = [Text(text) for text in cells(row)]
             texts[HEADERS.index("verdict")].stylize(STYLES.get(row["verdict"], ""))
@@ -125,7 +169,9 @@ def print_verdicts(verdicts: Verdicts, console: Console, *, everything: bool = F
 
 
 def write_markdown(verdicts: Verdicts, path: Path) -> None:
-    """Append a summary to a file, as `$GITHUB_STEP_SUMMARY` wants it; a file of before keeps its text."""
+    """Append a summary to a file, as `$GITHUB_STEP_SUMMARY` wants it; a file of before keeps its
+    text.
+    """
     before = path.read_text() if path.is_file() else ""
     with replaced_file(path) as temporary:
         temporary.write_text(before + "\n".join(markdown_lines(verdicts)) + "\n")
@@ -140,7 +186,13 @@ def markdown_lines(verdicts: Verdicts) -> Iterator[str]:
     yield from markdown_table(lines(frame[urgent]))
     rest = lines(frame[~urgent])
     if rest:
-        yield from ("<details><summary>The other cells</summary>", "", *markdown_table(rest), "</details>", "")
+        yield from (
+            "<details><summary>The other cells</summary>",
+            "",
+            *markdown_table(rest),
+            "</details>",
+            "",
+        )
     yield explanation(verdicts)
     yield ""
     for note in [*verdicts.notes, *missing(verdicts)]:
@@ -166,22 +218,35 @@ def markdown_table(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def write_junit(verdicts: Verdicts, path: Path) -> None:
-    """Write JUnit XML: one test case per deciding cell; a regression is a failure, an open cell an error."""
+    """Write JUnit XML: one test case per deciding cell; a regression is a failure, an open cell an
+    error.
+    """
     rows = lines(verdicts.gated)
     bad, unsure = verdicts.count(REGRESSION), verdicts.count(UNJUDGED)
-    counts = {"tests": str(len(rows)), "failures": str(bad), "errors": str(unsure), "skipped": "0", "time": "0"}
+    counts = {
+        "tests": str(len(rows)),
+        "failures": str(bad),
+        "errors": str(unsure),
+        "skipped": "0",
+        "time": "0",
+    }
     root = ET.Element("testsuites", {"name": "cambench check", **counts})
     suite = ET.SubElement(root, "testsuite", {"name": "cambench check", **counts})
     for row in rows:
         place = f"{row['subset']}.{row['model']}.{row['method']}"
-        case = ET.SubElement(suite, "testcase", {"classname": printable(place), "name": row["metric"], "time": "0"})
+        case = ET.SubElement(
+            suite, "testcase", {"classname": printable(place), "name": row["metric"], "time": "0"}
+        )
         kind = {REGRESSION: "failure", UNJUDGED: "error"}.get(row["verdict"])
         said = dict(zip(HEADERS, cells(row), strict=True))
         text = (
-            f"{row['verdict']}: baseline {said['baseline']}, run {said['run']}, change {said['change']}, n={said['n']}"
+            f"{row['verdict']}: baseline {said['baseline']}, run {said['run']}, change "
+            f"{said['change']}, n={said['n']}"
         )
         if kind:
-            found = ET.SubElement(case, kind, {"message": printable(said["why"]), "type": row["verdict"]})
+            found = ET.SubElement(
+                case, kind, {"message": printable(said["why"]), "type": row["verdict"]}
+            )
             found.text = printable(f"{text}. {said['why']}")
         else:
             ET.SubElement(case, "system-out").text = printable(text)

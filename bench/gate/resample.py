@@ -1,8 +1,8 @@
 """False alarms without a difference: two runs whose images are resampled and exchanged at random.
 
-Of every drawn image a fair coin says which of the two runs is called old and which new, for all its cells at once. So
-the true difference is 0 in every cell, while the noise, its shape and what the cells have in common are those of the
-two runs.
+Of every drawn image a fair coin says which of the two runs is called old and which new, for all its
+cells at once. So the true difference is 0 in every cell, while the noise, its shape and what the
+cells have in common are those of the two runs.
 """
 
 from __future__ import annotations
@@ -35,25 +35,40 @@ class Null:
 
 
 def make_null(old: Baseline, new: Baseline) -> Null:
-    """Arrange two runs' deciding cells on all items of the old one; an item that a cell lacks is not scored there."""
+    """Arrange two runs' deciding cells on all items of the old one; an item that a cell lacks is
+    not scored there.
+    """
     methods = old.facts["methods"]
-    found = {names: rows for names, rows in cells(old, new) if not methods[names[CELL.index("method")]]["control"]}
+    found = {
+        names: rows
+        for names, rows in cells(old, new)
+        if not methods[names[CELL.index("method")]]["control"]
+    }
     items = old.frame.drop_duplicates("item").set_index("item")["image"].sort_index()
     pairs = []
     for (*_, metric), rows in found.items():
-        aligned = rows.set_index("item").reindex(items.index).reset_index().assign(image=items.to_numpy())
+        aligned = (
+            rows.set_index("item").reindex(items.index).reset_index().assign(image=items.to_numpy())
+        )
         pairs.append(paired(aligned, old.values[metric]["better"]))
     codes = np.unique(items.to_numpy(str), return_inverse=True)[1]
-    return Null(list(found), pairs, [np.flatnonzero(codes == code) for code in range(codes.max() + 1)])
+    return Null(
+        list(found), pairs, [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
+    )
 
 
 def exchanged(null: Null, rng: np.random.Generator) -> list[Paired]:
-    """Return one resample: images drawn with replacement, old and new exchanged by a coin per drawn image."""
+    """Return one resample: images drawn with replacement, old and new exchanged by a coin per drawn
+    image.
+    """
     drawn = rng.integers(len(null.images), size=len(null.images))
     coins = rng.random(len(drawn)) < 0.5
     positions = np.concatenate([null.images[i] for i in drawn])
     sizes = [len(null.images[i]) for i in drawn]
-    names, swap = np.repeat(np.arange(len(drawn)), sizes).astype(str).astype(object), np.repeat(coins, sizes)
+    names, swap = (
+        np.repeat(np.arange(len(drawn)), sizes).astype(str).astype(object),
+        np.repeat(coins, sizes),
+    )
     resampled = []
     for pair in null.pairs:
         old, new = pair.old[positions], pair.new[positions]
@@ -63,12 +78,16 @@ def exchanged(null: Null, rng: np.random.Generator) -> list[Paired]:
 
 
 def at_the_margin(pairs: list[Paired], rules: Rules) -> list[Paired]:
-    """Return the same with every new value worse by the margin of this resample: the hardest null there is."""
+    """Return the same with every new value worse by the margin of this resample: the hardest null
+    there is.
+    """
     moved = []
     for pair in pairs:
         kept = np.isfinite(pair.old) & np.isfinite(pair.random)
         margin = rules.margin * abs(float((pair.old - pair.random)[kept].mean()))
-        moved.append(Paired(pair.old, pair.new - pair.sign * margin, pair.random, pair.images, pair.sign))
+        moved.append(
+            Paired(pair.old, pair.new - pair.sign * margin, pair.random, pair.images, pair.sign)
+        )
     return moved
 
 

@@ -19,14 +19,18 @@ LEVELS = 5
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over items with its standard error over images: the t statistic of any null follows."""
+    """A mean over items with its standard error over images: the t statistic of any null
+    follows.
+    """
 
     point: float
     error: float
     freedom: int
 
     def above(self, null: float) -> float:
-        """Return the one-sided p of "the mean is not above `null`"; without any spread it is 0 or 1."""
+        """Return the one-sided p of "the mean is not above `null`"; without any spread it is 0 or
+        1.
+        """
         if self.error == 0:
             return 0.0 if self.point - null > ROUNDING else 1.0
         return float(stats.t.sf((self.point - null) / self.error, self.freedom))
@@ -44,8 +48,8 @@ class Mean:
 def mean_over_images(values: Floats, images: Labels) -> Mean:
     """Return the mean over items [N] with its standard error clustered by image.
 
-    With u_g = sum over the items of image g of (value - mean): error^2 = G/(G-1) sum u_g^2 / N^2, the paired t test's
-    where each image has one item.
+    With u_g = sum over the items of image g of (value - mean): error^2 = G/(G-1) sum u_g^2 / N^2,
+    the paired t test's where each image has one item.
 
     >>> mean_over_images(np.array([1.0, 2.0, 3.0]), np.array(["a", "b", "c"]))  # sd 1, over sqrt(3)
     Mean(point=2.0, error=0.5773502691896258, freedom=2)
@@ -62,7 +66,9 @@ def mean_over_images(values: Floats, images: Labels) -> Mean:
 
 
 def mean_difference(old: Floats, new: Floats, images: Labels) -> Mean:
-    """Return the mean of new - old [N]; of values with few levels, with one pair up and one down added to it."""
+    """Return the mean of new - old [N]; of values with few levels, with one pair up and one down
+    added to it.
+    """
     levels = np.unique(np.concatenate([old, new]))
     difference = new - old
     if len(levels) > LEVELS or not difference.any():

@@ -1,9 +1,10 @@
-"""Box thresholds of two runs, paired: a run keeps the baseline's tau unless its own is better on the calibration part.
+"""Box thresholds of two runs, paired: a run keeps the baseline's tau unless its own is better on
+the calibration part.
 
-tau is chosen as the first best of a hundred neighbours that are nearly as good, so two runs whose maps differ in the
-last digits can choose far apart, and their hits then differ on image after image. Only calibration images choose here,
-never scored ones. Better: by more than one standard error of the paired difference (the rule that Breiman et al. 1984
-prune trees by).
+tau is chosen as the first best of a hundred neighbours that are nearly as good, so two runs whose
+maps differ in the last digits can choose far apart, and their hits then differ on image after
+image. Only calibration images choose here, never scored ones. Better: by more than one standard
+error of the paired difference (the rule that Breiman et al. 1984 prune trees by).
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ Facts = dict[str, dict[str, Any]]
 
 
 def chosen(records: Records) -> dict[Key, tuple[list[int], pd.DataFrame]]:
-    """Return each method's taus (one index per IoU) as a board chooses them, and its calibration rows.
+    """Return each method's taus (one index per IoU) as a board chooses them, and its calibration
+    rows.
 
     None where the protocol lets the scored images choose: there every run has its own.
     """
@@ -53,17 +55,25 @@ def chosen(records: Records) -> dict[Key, tuple[list[int], pd.DataFrame]]:
             for own, choosing in pairs(scored, calibration):
                 taus = best_taus(choosing, ious)
                 if taus is not None:
-                    found[str(subset), str(own["model"].iloc[0]), name, str(own["method"].iloc[0])] = taus, choosing
+                    found[
+                        str(subset), str(own["model"].iloc[0]), name, str(own["method"].iloc[0])
+                    ] = taus, choosing
     return found
 
 
 def box_values(records: Records) -> Facts:
     """Return {name: facts} of the values that box accuracies are made of."""
-    return {name: facts for name, facts in records.provenance["metrics"].items() if facts["reduce"] == "box_accuracy"}
+    return {
+        name: facts
+        for name, facts in records.provenance["metrics"].items()
+        if facts["reduce"] == "box_accuracy"
+    }
 
 
 def kept(records: Records, baseline: Taus) -> Taus:
-    """Return the taus of a run: the baseline's, and its own where those are better or the baseline has none."""
+    """Return the taus of a run: the baseline's, and its own where those are better or the baseline
+    has none.
+    """
     ious = box_ious(records.provenance)
     return {
         key: keep(choosing, own, baseline[key], ious) if key in baseline else own
@@ -71,8 +81,12 @@ def kept(records: Records, baseline: Taus) -> Taus:
     }
 
 
-def keep(choosing: pd.DataFrame, own: list[int], old: list[int], ious: tuple[float, ...]) -> list[int]:
-    """Return, per IoU, the old tau unless the own one hits more calibration items by over one standard error."""
+def keep(
+    choosing: pd.DataFrame, own: list[int], old: list[int], ious: tuple[float, ...]
+) -> list[int]:
+    """Return, per IoU, the old tau unless the own one hits more calibration items by over one
+    standard error.
+    """
     choosing = choosing[choosing["vector"].map(is_scored).astype(bool)]
     vectors, images = stack(list(choosing["vector"])), choosing["image"].to_numpy(object)
     if len(old) != len(own) or max(old) >= vectors.shape[1]:
@@ -84,7 +98,9 @@ def keep(choosing: pd.DataFrame, own: list[int], old: list[int], ious: tuple[flo
     return [a if won else b for a, b, won in zip(own, old, better, strict=True)]
 
 
-def at_taus(measure: Measure, taus: Taus, subset: str, values: Facts, ious: tuple[float, ...]) -> Measure:
+def at_taus(
+    measure: Measure, taus: Taus, subset: str, values: Facts, ious: tuple[float, ...]
+) -> Measure:
     """Return a box accuracy at these taus; any other measure as it is."""
     column = {
         like(name, plain_name(derived_name(name, facts)) + end): (name, at)
@@ -114,10 +130,15 @@ def endings(ious: tuple[float, ...]) -> Iterator[tuple[str, int | None]]:
 def as_facts(taus: Taus) -> list[dict[str, Any]]:
     """Return taus as JSON holds them."""
     names = ("subset", "model", "value", "method")
-    return [{**dict(zip(names, key, strict=True)), "taus": found} for key, found in sorted(taus.items())]
+    return [
+        {**dict(zip(names, key, strict=True)), "taus": found} for key, found in sorted(taus.items())
+    ]
 
 
 def from_facts(facts: list[dict[str, Any]], models: dict[str, str] | None = None) -> Taus:
     """Return taus from JSON; models: {name there: name here} of models that stand for others."""
     names = models or {}
-    return {(o["subset"], names.get(o["model"], o["model"]), o["value"], o["method"]): o["taus"] for o in facts}
+    return {
+        (o["subset"], names.get(o["model"], o["model"]), o["value"], o["method"]): o["taus"]
+        for o in facts
+    }

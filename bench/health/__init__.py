@@ -1,7 +1,9 @@
-"""Whether the metrics themselves work: checks of each metric on each model of a run (`cambench health`).
+"""Whether the metrics themselves work: checks of each metric on each model of a run (`cambench
+health`).
 
-A metric is believed on a model when it tells apart what is known to differ: the oracle from random (localisation), or
-the evidence that was planted in a net from random, the centre and the rest of the frame (faithfulness).
+A metric is believed on a model when it tells apart what is known to differ: the oracle from random
+(localisation), or the evidence that was planted in a net from random, the centre and the rest of
+the frame (faithfulness).
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ __all__ = ["Health", "Verdict", "examine"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the report when it is first used: the command line imports this package for its commands."""
+    """Import the report when it is first used: the command line imports this package for its
+    commands.
+    """
     if name not in __all__:
         raise AttributeError(f"module 'bench.health' has no attribute {name!r}")
     from bench.health import report

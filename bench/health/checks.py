@@ -1,4 +1,6 @@
-"""The checks as statistics: separations, ties, gaps, agreement of images and of metrics; no network is run here."""
+"""The checks as statistics: separations, ties, gaps, agreement of images and of metrics; no network
+is run here.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,11 @@ MIN_METHODS = 4
 
 @dataclass(frozen=True)
 class Separation:
-    """How much better one map scores than another on the same images: positive is right, whatever the direction.
+    """How much better one map scores than another on the same images: positive is right, whatever
+    the direction.
 
-    first, second: which maps; first must be the better one.  gap: mean over images with its 95 % interval.
+    first, second: which maps; first must be the better one.  gap: mean over images with its 95 %
+    interval.
     """
 
     first: str
@@ -48,7 +52,9 @@ class Separation:
 
     @property
     def holds(self) -> bool:
-        """Return whether the whole interval lies on the right side of 0, by more than packing a batch can do."""
+        """Return whether the whole interval lies on the right side of 0, by more than packing a
+        batch can do.
+        """
         return self.low > ROUNDING
 
 
@@ -58,39 +64,58 @@ def sign(better: str) -> int:
 
 
 def directed(records: Records, subset: str) -> list[Measure]:
-    """Return a subset's measures that have a better direction; `@correct` halves and what maps cost are left out."""
+    """Return a subset's measures that have a better direction; `@correct` halves and what maps cost
+    are left out.
+    """
     frame = records.frame[records.frame["subset"] == subset]
-    found = [m for m in measures(frame, records.provenance) if m.facts["better"] != "none" and m.reduce != "curve"]
+    found = [
+        m
+        for m in measures(frame, records.provenance)
+        if m.facts["better"] != "none" and m.reduce != "curve"
+    ]
     return [m for m in found if m.facts["family"] != "cost" and not m.name.endswith(CORRECT)]
 
 
 def separation(
     measure: Measure, model: str, first: str, second: str, resamples: int = RESAMPLES, seed: int = 0
 ) -> Separation | None:
-    """Return how far a measure separates two methods on one model; None where one of them has no scored item.
+    """Return how far a measure separates two methods on one model; None where one of them has no
+    scored item.
 
     Items that both scored; a bootstrap over images in which both meet the same resamples.
     """
-    rows = measure.rows[(measure.rows["model"] == model) & measure.rows["method"].isin([first, second])]
+    rows = measure.rows[
+        (measure.rows["model"] == model) & measure.rows["method"].isin([first, second])
+    ]
     if set(rows["method"]) != {first, second}:
         return None
     cells = cube(Measure(measure.name, measure.facts, rows), [model])
     both = cells.scored.all(1)
     if not both.any():
         return None
-    cells = Cube(cells.methods, cells.items[both], cells.images[both], cells.values[:, both], *[cells.scored[both]] * 2)
+    cells = Cube(
+        cells.methods,
+        cells.items[both],
+        cells.images[both],
+        cells.values[:, both],
+        *[cells.scored[both]] * 2,
+    )
     drawn = sample(measure, cells, resamples, seed)
     columns = [cells.methods.index(first), cells.methods.index(second)]
     point = drawn.point[[columns[0]]] - drawn.point[[columns[1]]]
     replicates = drawn.replicates[:, [columns[0]]] - drawn.replicates[:, [columns[1]]]
     way = sign(str(measure.facts["better"]))
     low, high = Sampled(way * point, way * replicates).interval()
-    return Separation(first, second, float(way * point[0]), float(low[0]), float(high[0]), len(set(cells.images)))
+    return Separation(
+        first, second, float(way * point[0]), float(low[0]), float(high[0]), len(set(cells.images))
+    )
 
 
 def distinct(records: Records, model: str) -> set[str]:
     """Return the run's methods without those whose map is another one's on this model."""
-    return set(records.provenance["methods"]) - set(records.provenance.get("equal", {}).get(model, {}))
+    return set(records.provenance["methods"]) - set(
+        records.provenance.get("equal", {}).get(model, {})
+    )
 
 
 def is_control(records: Records, method: str) -> bool:
@@ -102,8 +127,9 @@ def is_control(records: Records, method: str) -> bool:
 class Spread:
     """What the stored values of one measure on one model look like.
 
-    nan: share of cells that could not be scored.  ties: share of (image, pair of methods) with equal values.  alpha:
-    Krippendorff's, ordinal: how far the images agree on the order of methods.  methods: how many are compared.
+    nan: share of cells that could not be scored.  ties: share of (image, pair of methods) with
+    equal values.  alpha: Krippendorff's, ordinal: how far the images agree on the order of methods.
+    methods: how many are compared.
     """
 
     nan: float
@@ -113,7 +139,9 @@ class Spread:
 
 
 def spread(measure: Measure, model: str, kept: set[str]) -> Spread:
-    """Return the ties, gaps and agreement of one measure on one model, over the methods in `kept`."""
+    """Return the ties, gaps and agreement of one measure on one model, over the methods in
+    `kept`.
+    """
     rows = measure.rows[(measure.rows["model"] == model) & measure.rows["method"].isin(kept)]
     if rows.empty:
         return Spread(math.nan, math.nan, math.nan, 0)
@@ -128,7 +156,8 @@ def spread(measure: Measure, model: str, kept: set[str]) -> Spread:
 
 
 def tied(values: Floats) -> float:
-    """Return the share of pairs of methods, image by image, that have equal values: [n,K] without NaN.
+    """Return the share of pairs of methods, image by image, that have equal values: [n,K] without
+    NaN.
 
     >>> tied(np.array([[1.0, 1.0, 2.0]])).__round__(3)
     0.333
@@ -139,7 +168,9 @@ def tied(values: Floats) -> float:
 
 
 def alpha(values: Floats) -> float:
-    """Return Krippendorff's alpha of the orders that images [n] give to methods [K], from values [n,K]."""
+    """Return Krippendorff's alpha of the orders that images [n] give to methods [K], from values
+    [n,K].
+    """
     return krippendorff(np.apply_along_axis(rankdata, 1, values)) if len(values) > 1 else math.nan
 
 
@@ -151,7 +182,9 @@ SCALARS = ["metric", "better", "ranked", "method", "item", "image", "value"]
 
 
 def scalars(records: Records, subset: str, model: str) -> pd.DataFrame:
-    """Return every stored value with a direction, one row per method and item: the columns of `SCALARS`."""
+    """Return every stored value with a direction, one row per method and item: the columns of
+    `SCALARS`.
+    """
     parts = [
         m.rows.loc[m.rows["model"] == model, ["method", "item", "image", "value"]].assign(
             metric=m.name, better=str(m.facts["better"]), ranked=bool(m.facts["ranked"])
@@ -180,7 +213,9 @@ def ranked(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def order_tau(first: pd.Series, second: pd.Series) -> tuple[float, int]:
-    """Return Kendall's tau-b of two series of ranks by method, over the methods with both, and how many those are."""
+    """Return Kendall's tau-b of two series of ranks by method, over the methods with both, and how
+    many those are.
+    """
     both = pd.concat([first, second], axis=1, join="inner").dropna().to_numpy(dtype=float)
     if len(both) < MIN_METHODS or (np.ptp(both, axis=0) == 0).any():
         return math.nan, len(both)
@@ -188,12 +223,17 @@ def order_tau(first: pd.Series, second: pd.Series) -> tuple[float, int]:
 
 
 def agreement(table: pd.DataFrame, left_out: set[str]) -> pd.DataFrame:
-    """Return Kendall's tau-b between the orders that metrics give to methods: columns a, b, tau, methods.
+    """Return Kendall's tau-b between the orders that metrics give to methods: columns a, b, tau,
+    methods.
 
-    table: of `ranked`.  left_out: controls and repeated maps, which would make every pair of metrics agree.
+    table: of `ranked`.  left_out: controls and repeated maps, which would make every pair of
+    metrics agree.
     """
     table = table[~table["method"].isin(left_out)]
-    orders = {str(metric): rows.set_index("method")["rank"] for metric, rows in table.groupby("metric", sort=True)}
+    orders = {
+        str(metric): rows.set_index("method")["rank"]
+        for metric, rows in table.groupby("metric", sort=True)
+    }
     rows = [(a, b, *order_tau(orders[a], orders[b])) for a in orders for b in orders]
     return pd.DataFrame(rows, columns=["a", "b", "tau", "methods"])
 
@@ -210,12 +250,16 @@ class Change:
 
 def change(after: pd.DataFrame, before: pd.DataFrame, better: str, seed: int = 0) -> Change:
     """Return the paired change of one method and metric, over the items that both tables score."""
-    both = after.merge(before, on="item", suffixes=("", "_before")).dropna(subset=["value", "value_before"])
+    both = after.merge(before, on="item", suffixes=("", "_before")).dropna(
+        subset=["value", "value_before"]
+    )
     if both.empty:
         return Change(math.nan, math.nan, math.nan, 0)
     values, reference = (both[c].to_numpy(dtype=np.float64) for c in ("value", "value_before"))
     way = sign(better)
-    drawn = sample_difference(way * values, way * reference, both["image"].to_numpy(dtype=object), seed=seed)
+    drawn = sample_difference(
+        way * values, way * reference, both["image"].to_numpy(dtype=object), seed=seed
+    )
     low, high = drawn.interval()
     return Change(float(drawn.point[0]), float(low[0]), float(high[0]), len(both))
 
@@ -223,36 +267,47 @@ def change(after: pd.DataFrame, before: pd.DataFrame, better: str, seed: int = 0
 # --- fewer steps, from stored curves
 
 
-def coarser(records: Records, subset: str, model: str, protocol: Protocol, fewer: int) -> pd.DataFrame:
+def coarser(
+    records: Records, subset: str, model: str, protocol: Protocol, fewer: int
+) -> pd.DataFrame:
     """Return `scalars` of every area under a stored curve, taken with fewer steps; nothing is run.
 
-    A metric takes part where the area under its curve is its stored value: then the points of the coarser curve are
-    among the curve's, exactly (the protocol's steps must be a multiple of `fewer`).
+    A metric takes part where the area under its curve is its stored value: then the points of the
+    coarser curve are among the curve's, exactly (the protocol's steps must be a multiple of
+    `fewer`).
     """
     told = records.provenance
     taken = cuts(features_of(protocol, told["models"][model]["size"] ** 2), protocol)
     stride = protocol.steps // fewer
     frame = records.frame
-    frame = frame[(frame["subset"] == subset) & (frame["model"] == model) & (frame["part"] == "eval")]
+    frame = frame[
+        (frame["subset"] == subset) & (frame["model"] == model) & (frame["part"] == "eval")
+    ]
     parts = []
     for name, facts in told["metrics"].items():
         curves, areas = frame[frame["metric"] == f"{name}_curve"], frame[frame["metric"] == name]
         if facts["better"] == "none" or curves.empty or areas.empty:
             continue
-        both = areas.drop(columns="vector").merge(curves[["item", "method", "vector"]], on=["item", "method"])
+        both = areas.drop(columns="vector").merge(
+            curves[["item", "method", "vector"]], on=["item", "method"]
+        )
         table = torch.from_numpy(stack(list(both["vector"])))
         stored = both["value"].to_numpy(dtype=float)
         if table.shape[1] != len(taken) or not _is_area(table, stored, taken, protocol.curve_area):
             continue
         values = area_under(table[:, ::stride], taken[::stride], protocol.curve_area).numpy()
         parts.append(
-            both.assign(value=values, metric=name, better=facts["better"], ranked=bool(facts["ranked"]))[SCALARS]
+            both.assign(
+                value=values, metric=name, better=facts["better"], ranked=bool(facts["ranked"])
+            )[SCALARS]
         )
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=SCALARS)
 
 
 def _is_area(curves: torch.Tensor, stored: Floats, taken: list[int], rule: str) -> bool:
-    """Return whether stored values are the areas under their curves, but for the rounding of published curves."""
+    """Return whether stored values are the areas under their curves, but for the rounding of
+    published curves.
+    """
     areas = area_under(curves, taken, rule).numpy()
     known = np.isfinite(stored) & np.isfinite(areas)
     return bool(known.any() and np.abs(areas - stored)[known].max() <= ROUNDED)

@@ -1,7 +1,9 @@
-"""The grid: maps are made once per method and image, and scored under many protocols and changes of the map.
+"""The grid: maps are made once per method and image, and scored under many protocols and changes of
+the map.
 
-A choice is a `Plan` of its own (its protocol, its metrics, its methods) over images that all choices share; its records
-lie in a run folder of its own, so that a grid that was stopped goes on where it was.
+A choice is a `Plan` of its own (its protocol, its metrics, its methods) over images that all
+choices share; its records lie in a run folder of its own, so that a grid that was stopped goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -36,23 +38,37 @@ Report = Callable[[int, int], None]
 """Told (tasks done, tasks in all)."""
 
 
-def run_grid(plans: Mapping[str, Plan], folder: Path | None, report: Report | None = None) -> dict[str, Records]:
-    """Run every plan into a folder of its own (None: memory) and return their records by the plans' names.
+def run_grid(
+    plans: Mapping[str, Plan], folder: Path | None, report: Report | None = None
+) -> dict[str, Records]:
+    """Run every plan into a folder of its own (None: memory) and return their records by the plans'
+    names.
 
-    Task by task all plans score the same maps, which are then dropped: memory holds one task's maps. What an earlier
-    call has written is not computed again.
+    Task by task all plans score the same maps, which are then dropped: memory holds one task's
+    maps. What an earlier call has written is not computed again.
     """
     with ExitStack() as held:
-        stores = {name: Store(None if folder is None else place(folder, name, plan)) for name, plan in plans.items()}
+        stores = {
+            name: Store(None if folder is None else place(folder, name, plan))
+            for name, plan in plans.items()
+        }
         for store in stores.values():
             held.enter_context(store.locked())
-        told = {name: merged(stores[name].provenance(), describe(plan)) for name, plan in plans.items()}
+        told = {
+            name: merged(stores[name].provenance(), describe(plan)) for name, plan in plans.items()
+        }
         for name, store in stores.items():
             store.write_provenance(told[name])
         probers: dict[str, Prober] = {}
         tasks = list(_tasks(plans, stores, told))
         for number, (task, waiting) in enumerate(tasks):
-            _run_task(task, {n: (plans[n], groups) for n, groups in waiting.items()}, stores, told, probers)
+            _run_task(
+                task,
+                {n: (plans[n], groups) for n, groups in waiting.items()},
+                stores,
+                told,
+                probers,
+            )
             if report:
                 report(number + 1, len(tasks))
         for name, store in stores.items():
@@ -61,14 +77,18 @@ def run_grid(plans: Mapping[str, Plan], folder: Path | None, report: Report | No
 
 
 def place(folder: Path, name: str, plan: Plan) -> Path:
-    """Return the run folder of one plan: its name and what its records share, so that no two mix in one."""
+    """Return the run folder of one plan: its name and what its records share, so that no two mix in
+    one.
+    """
     return folder / f"{file_name(name)}-{digest([plan.protocol.id, plan.manifest_id])[:6]}"
 
 
 def _tasks(
     plans: Mapping[str, Plan], stores: Mapping[str, Store], told: Mapping[str, dict[str, Any]]
 ) -> Iterator[tuple[Task, dict[str, Any]]]:
-    """Yield each task of any plan with what each plan still lacks of it, models and slices together."""
+    """Yield each task of any plan with what each plan still lacks of it, models and slices
+    together.
+    """
     done = {name: store.done() for name, store in stores.items()}
     unfit = {name: known_unfit(plan, told[name], done[name]) for name, plan in plans.items()}
     for task in dict.fromkeys(task for plan in plans.values() for task in plan.tasks()):
@@ -90,14 +110,18 @@ def _run_task(
 ) -> None:
     """Score one task's maps under each plan that lacks it."""
     targets = {
-        getattr(plan.protocol, m.target_field) for plan, _ in waiting.values() for m in plan.metrics_of(task.part)
+        getattr(plan.protocol, m.target_field)
+        for plan, _ in waiting.values()
+        for m in plan.metrics_of(task.part)
     }
     kept = Kept(frozenset(targets))
     for name, (plan, groups) in waiting.items():
         if task.model not in probers:
             probers[task.model] = Prober(plan.model(task.model), plan.batch_size, plan.compiled)
         outcome = run_task(plan, task, groups, probers[task.model], kept=kept)
-        stores[name].add(task_name(task), pd.DataFrame(outcome.rows) if outcome.rows else empty_frame())
+        stores[name].add(
+            task_name(task), pd.DataFrame(outcome.rows) if outcome.rows else empty_frame()
+        )
         for method, reason in outcome.not_applicable.items():
             told[name]["not_applicable"].setdefault(task.model, {})[method] = reason
 
@@ -106,7 +130,9 @@ def _run_task(
 
 
 def blur_map(trace: Trace, inner: Method, *, sigma: float = 4.0) -> torch.Tensor:
-    """Another method's map after a Gaussian blur of `sigma` pixels at a side of 224 (it scales with the side)."""
+    """Another method's map after a Gaussian blur of `sigma` pixels at a side of 224 (it scales with
+    the side).
+    """
     maps = inner.maps(trace)
     pixels = sigma * min(trace.size) / 224
     return gaussian_blur(maps[:, None].to(torch.float32), pixels, 3.0)[:, 0]
@@ -140,11 +166,15 @@ def image_mean(case: Case) -> torch.Tensor:
 
 def blurred_images(case: Case) -> torch.Tensor:
     """Return the blurred images from which insertion starts, [B,3,H,W] (normalised)."""
-    return case.background.blurred(case.protocol.blur_sigma_224, case.protocol.blur_radius_sigmas)[0]
+    return case.background.blurred(case.protocol.blur_sigma_224, case.protocol.blur_radius_sigmas)[
+        0
+    ]
 
 
 def deletion_onto(case: Case, background: torch.Tensor) -> Scores:
-    """Deletion with other images [B,3,H,W] (normalised) behind the pixels than the protocol's removed ones."""
+    """Deletion with other images [B,3,H,W] (normalised) behind the pixels than the protocol's
+    removed ones.
+    """
     ends = (case.trace.logits, logits_of(case, background))
     return curve_scores("deletion", case, background, case.trace.images, ends)
 
@@ -200,26 +230,42 @@ COLOURS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
 
 
 def with_metrics(plan: Plan, metrics: Sequence[Metric], protocol: Protocol | None = None) -> Plan:
-    """Return a plan with other metrics, and another protocol where one is given; nothing is calibrated in it."""
+    """Return a plan with other metrics, and another protocol where one is given; nothing is
+    calibrated in it.
+    """
     return dataclasses.replace(
-        plan, metrics=tuple(metrics), protocol=protocol or plan.protocol, calibration=None, compiled=False
+        plan,
+        metrics=tuple(metrics),
+        protocol=protocol or plan.protocol,
+        calibration=None,
+        compiled=False,
     )
 
 
 def of_maps(metrics: Sequence[Metric]) -> list[Metric]:
-    """Return the metrics that judge a map alone: those that run the method again, and the cost, are left out."""
-    return [m for m in metrics if "method" not in m.needs and m.family not in ("cost", "complexity")]
+    """Return the metrics that judge a map alone: those that run the method again, and the cost, are
+    left out.
+    """
+    return [
+        m for m in metrics if "method" not in m.needs and m.family not in ("cost", "complexity")
+    ]
 
 
 def baseline_choices(plan: Plan, protocol: Protocol) -> dict[str, Plan]:
-    """Return {"baseline=...": plan}: the plan's metrics that read the baseline, on other colours and backgrounds."""
+    """Return {"baseline=...": plan}: the plan's metrics that read the baseline, on other colours
+    and backgrounds.
+    """
     reading = [m for m in of_maps(plan.metrics) if "baseline" in m.reads]
     names = {m.name for m in reading if m.builtin}
     if not reading:
         return {}
     plans = {
         f"baseline={name}": with_metrics(
-            plan, reading, dataclasses.replace(protocol, removed="colour", baseline=colour, insertion_start="baseline")
+            plan,
+            reading,
+            dataclasses.replace(
+                protocol, removed="colour", baseline=colour, insertion_start="baseline"
+            ),
         )
         for name, colour in COLOURS.items()
     }
@@ -241,7 +287,9 @@ def blur_choices(plan: Plan, protocol: Protocol, sigmas: Sequence[float]) -> dic
     plans = {}
     for sigma in sigmas:
         methods = tuple(blurred(method, sigma) for method in plan.methods)
-        plans[f"blur={sigma:g}"] = dataclasses.replace(with_metrics(plan, metrics, protocol), methods=methods)
+        plans[f"blur={sigma:g}"] = dataclasses.replace(
+            with_metrics(plan, metrics, protocol), methods=methods
+        )
     return plans if metrics else {}
 
 
@@ -249,7 +297,9 @@ OTHER = {"predicted": "label", "label": "predicted"}
 
 
 def target_choices(plan: Plan) -> dict[str, Plan]:
-    """Return {"target=...": plan}: the plan's metrics of maps, explaining the other class of label and prediction."""
+    """Return {"target=...": plan}: the plan's metrics of maps, explaining the other class of label
+    and prediction.
+    """
     changed: dict[str, tuple[Protocol, list[Metric]]] = {}
     for field in ("faithfulness_target", "localization_target"):
         metrics = [m for m in of_maps(plan.metrics) if m.target_field == field and not m.calibrates]
@@ -258,14 +308,18 @@ def target_choices(plan: Plan) -> dict[str, Plan]:
             rules, before = changed.get(other, (plan.protocol, []))
             change: dict[str, Any] = {field: other}
             changed[other] = dataclasses.replace(rules, **change), [*before, *metrics]
-    return {f"target={other}": with_metrics(plan, metrics, rules) for other, (rules, metrics) in changed.items()}
+    return {
+        f"target={other}": with_metrics(plan, metrics, rules)
+        for other, (rules, metrics) in changed.items()
+    }
 
 
 def steps_below(protocol: Protocol) -> list[int]:
-    """Return the numbers of steps whose curves lie inside this protocol's: a half and a quarter, where whole.
+    """Return the numbers of steps whose curves lie inside this protocol's: a half and a quarter,
+    where whole.
 
-    n_i = round(i*N/S): every other cut of S steps is a cut of S/2 steps, exactly, halves included. Steps of a fixed
-    size have no such parts.
+    n_i = round(i*N/S): every other cut of S steps is a cut of S/2 steps, exactly, halves included.
+    Steps of a fixed size have no such parts.
 
     >>> steps_below(Protocol())
     [14, 7]

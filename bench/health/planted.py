@@ -1,9 +1,11 @@
-"""Planted evidence: nets whose answer depends on a known region only, made of a real network without training.
+"""Planted evidence: nets whose answer depends on a known region only, made of a real network
+without training.
 
-Faithfulness has no oracle on a real network: nobody knows which pixels it reads. So the network gets to see one tile of
-a 2 x 2 mosaic of the run's own images, at its own resolution, and nothing else. What it reads is then known exactly:
-outside the tile no pixel changes its answer by a bit. A faithfulness metric that works puts the map of that tile above
-random maps, the centre, maps of one value, and the map of everything else.
+Faithfulness has no oracle on a real network: nobody knows which pixels it reads. So the network
+gets to see one tile of a 2 x 2 mosaic of the run's own images, at its own resolution, and nothing
+else. What it reads is then known exactly: outside the tile no pixel changes its answer by a bit. A
+faithfulness metric that works puts the map of that tile above random maps, the centre, maps of one
+value, and the map of everything else.
 """
 
 from __future__ import annotations
@@ -32,17 +34,23 @@ TILES = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 PLANTED, GRADED = "planted", "planted_graded"
 CONTROLS = ("random", "center_gaussian", "fake_cam", "inverted")
-"""The maps that know nothing of the tile: smooth noise, the centre, ones but for one pixel, and all but the tile."""
+"""The maps that know nothing of the tile: smooth noise, the centre, ones but for one pixel, and all
+but the tile.
+"""
 
 NEEDED = ("random", "center_gaussian", "inverted")
-"""Those that every faithful metric must tell from the planted map; Fake-CAM beside them, for masking metrics."""
+"""Those that every faithful metric must tell from the planted map; Fake-CAM beside them, for
+masking metrics.
+"""
 
 GRADE_SIGMA = 0.25
 """Standard deviation of the graded map's bump, as a share of the tile's side."""
 
 
 class TileNet(nn.Module):
-    """A network that reads one tile of an image [B,3,2H,2W] and nothing else: net(x[tile]) -> logits [B,C]."""
+    """A network that reads one tile of an image [B,3,2H,2W] and nothing else: net(x[tile]) ->
+    logits [B,C].
+    """
 
     def __init__(self, net: nn.Module, row: int, column: int, side: int) -> None:
         super().__init__()
@@ -61,7 +69,8 @@ class TileNet(nn.Module):
 
 
 def planted_model(model: Explainee, tile: int) -> Explainee:
-    """Return the explainee that reads tile 0..3 of a mosaic with twice the model's side; its weights are the model's.
+    """Return the explainee that reads tile 0..3 of a mosaic with twice the model's side; its
+    weights are the model's.
 
     Gradients and maps of the input are exactly 0 outside the tile.
     """
@@ -79,7 +88,8 @@ def planted_model(model: Explainee, tile: int) -> Explainee:
 
 @dataclass(frozen=True)
 class Mosaics:
-    """Mosaics of four of a subset's frames, as a source of samples; truth is the tile that the net reads.
+    """Mosaics of four of a subset's frames, as a source of samples; truth is the tile that the net
+    reads.
 
     Mosaic i holds frame i in its tile, and the frames after it elsewhere, round the subset.
     """
@@ -136,7 +146,9 @@ class Mosaics:
 
 
 def mosaics(subset: Subset, frames: Geometry, tile: int) -> Subset:
-    """Return the mosaics whose evidence lies in this tile: every fourth item of the subset, the tile's own first."""
+    """Return the mosaics whose evidence lies in this tile: every fourth item of the subset, the
+    tile's own first.
+    """
     name = f"{subset.name}/tile{tile}"
     manifest = dataclasses.replace(subset.manifest, name=name, geometry=None, calibration="none")
     source = Mosaics(subset, frames, tile)
@@ -144,7 +156,9 @@ def mosaics(subset: Subset, frames: Geometry, tile: int) -> Subset:
 
 
 def graded(trace: Trace) -> torch.Tensor:
-    """The planted tile, graded: a Gaussian bump at the tile's centre, 0 outside it. [B,H,W] in [0,1]."""
+    """The planted tile, graded: a Gaussian bump at the tile's centre, 0 outside it. [B,H,W] in
+    [0,1].
+    """
     masks = trace.truth.masks
     assert masks is not None
     height, width = trace.size
@@ -159,7 +173,9 @@ def graded(trace: Trace) -> torch.Tensor:
 
 
 def planted_methods() -> tuple[Method, ...]:
-    """Return the maps that are scored on mosaics, as methods: the tile, the graded tile, and the controls."""
+    """Return the maps that are scored on mosaics, as methods: the tile, the graded tile, and the
+    controls.
+    """
     base = METHODS.get("oracle")
     return (
         dataclasses.replace(base, name=PLANTED),
@@ -170,11 +186,15 @@ def planted_methods() -> tuple[Method, ...]:
 
 
 def planted_plans(plan: Plan, model: Explainee) -> dict[str, Plan]:
-    """Return {"tileN": plan}: the run's metrics of maps but localisation, on this model's planted nets.
+    """Return {"tileN": plan}: the run's metrics of maps but localisation, on this model's planted
+    nets.
 
-    plan: the sample's plan, whose images make the mosaics.  A subset of fewer than four images leaves tiles out.
+    plan: the sample's plan, whose images make the mosaics.  A subset of fewer than four images
+    leaves tiles out.
     """
-    metrics = tuple(m for m in of_maps(plan.metrics) if m.family != "localization" and set(m.needs) <= {"truth"})
+    metrics = tuple(
+        m for m in of_maps(plan.metrics) if m.family != "localization" and set(m.needs) <= {"truth"}
+    )
     side = 2 * model.size
     return {
         f"tile{tile}": dataclasses.replace(
@@ -192,11 +212,17 @@ def planted_plans(plan: Plan, model: Explainee) -> dict[str, Plan]:
     }
 
 
-def run_planted(plans: dict[str, Plan], folder: Path | None, report: Report | None = None) -> Records | None:
-    """Score the planted maps and return the records of all tiles as one, or None where no metric can be judged."""
+def run_planted(
+    plans: dict[str, Plan], folder: Path | None, report: Report | None = None
+) -> Records | None:
+    """Score the planted maps and return the records of all tiles as one, or None where no metric
+    can be judged.
+    """
     import pandas as pd
 
     done: Sequence[Records] = list(run_grid(plans, folder, report).values())
     if not done:
         return None
-    return Records(pd.concat([records.frame for records in done], ignore_index=True), done[0].provenance)
+    return Records(
+        pd.concat([records.frame for records in done], ignore_index=True), done[0].provenance
+    )

@@ -22,7 +22,8 @@ from bench.protocol import Protocol
 
 @dataclass(frozen=True)
 class Reloaded:
-    """What a run was made of: its protocol, one subset with its scored items, models, and metrics by name.
+    """What a run was made of: its protocol, one subset with its scored items, models, and metrics
+    by name.
 
     notes: sentences about what is left out, because it is not here or not the same any more.
     """
@@ -35,26 +36,40 @@ class Reloaded:
     notes: tuple[str, ...] = ()
 
     def plan(self, model: Explainee, methods: Sequence[Method], items: Sequence[str]) -> Plan:
-        """Return the plan of some of the run's items, methods and one model, under the run's protocol and geometry."""
+        """Return the plan of some of the run's items, methods and one model, under the run's
+        protocol and geometry.
+        """
         here = dict(zip(self.subset.ids, self.subset.positions, strict=True))
         sample = dataclasses.replace(self.subset, positions=tuple(here[item] for item in items))
         names = [metric.name for metric in self.metrics]
-        plan = make_plan(sample, [model], ["random"], names, self.protocol, self.facts["batch_size"], calibration=0)
+        plan = make_plan(
+            sample,
+            [model],
+            ["random"],
+            names,
+            self.protocol,
+            self.facts["batch_size"],
+            calibration=0,
+        )
         geometry = common_geometry(self.subset, self.models, self.protocol.geometry)
         return dataclasses.replace(plan, geometry=geometry, methods=tuple(methods))
 
 
-def reload_run(records: Records, subset: str, data_root: Path | None = None, device: str = "cpu") -> Reloaded:
+def reload_run(
+    records: Records, subset: str, data_root: Path | None = None, device: str = "cpu"
+) -> Reloaded:
     """Load one subset of a run and all that scored it, each checked by its id against run.json.
 
-    A subset or protocol that is not here, or no model and no metric, is a BenchError; single models and metrics that
-    are not are left out, with a note.
+    A subset or protocol that is not here, or no model and no metric, is a BenchError; single models
+    and metrics that are not are left out, with a note.
     """
     told = records.provenance
     protocol = protocol_of(told["protocol"])
     notes: list[str] = []
     names = sorted(set(records.frame.loc[records.frame["subset"] == subset, "model"]))
-    models = [m for name in names if (m := _model(name, told["models"][name], notes, device)) is not None]
+    models = [
+        m for name in names if (m := _model(name, told["models"][name], notes, device)) is not None
+    ]
     metrics = list(_metrics(told["metrics"], protocol, notes))
     if not models or not metrics:
         raise BenchError(" ".join(notes) or f"The run has no model and no metric on {subset}.")
@@ -74,10 +89,15 @@ def protocol_of(told: dict[str, Any]) -> Protocol:
     fields = {f.name for f in dataclasses.fields(Protocol)}
     strange = sorted(set(told) - fields - {"id"})
     if strange:
-        raise BenchError(f"The run's protocol has the unknown field {strange[0]!r}; it is of another version.")
+        raise BenchError(
+            f"The run's protocol has the unknown field {strange[0]!r}; it is of another version."
+        )
     protocol = Protocol(**{name: _tuples(value) for name, value in told.items() if name != "id"})
     if protocol.id != told["id"]:
-        raise BenchError(f"The run's protocol {told['id']} comes out as {protocol.id} here; it is of another version.")
+        raise BenchError(
+            f"The run's protocol {told['id']} comes out as {protocol.id} here; it is of another "
+            "version."
+        )
     return protocol
 
 
@@ -99,7 +119,10 @@ def _model(name: str, facts: dict[str, Any], notes: list[str], device: str) -> E
         notes.append(f"{name} is not loaded: {error}")
         return None
     if model.weights_id != facts["weights_id"]:
-        notes.append(f"{name} is left out: its weights {model.weights_id} are not the run's {facts['weights_id']}.")
+        notes.append(
+            f"{name} is left out: its weights {model.weights_id} are not the run's "
+            f"{facts['weights_id']}."
+        )
         return None
     return model
 
@@ -109,9 +132,13 @@ def _metrics(told: dict[str, Any], protocol: Protocol, notes: list[str]) -> list
     found = []
     for name, identity in {facts["metric"]: facts["id"] for facts in told.values()}.items():
         if name not in METRICS:
-            notes.append(f"The metric {name} is not here; give the plug-in that brings it with --plugin.")
+            notes.append(
+                f"The metric {name} is not here; give the plug-in that brings it with --plugin."
+            )
         elif (now := METRICS.get(name).id(protocol)) != identity:
-            notes.append(f"The metric {name} is left out: it is {now} here and {identity} in the run.")
+            notes.append(
+                f"The metric {name} is left out: it is {now} here and {identity} in the run."
+            )
         else:
             found.append(METRICS.get(name))
     return found
@@ -128,7 +155,9 @@ def methods_of(records: Records, names: Sequence[str], notes: list[str]) -> list
             continue
         identity = records.provenance["methods"][name]["id"]
         if method.id != identity:
-            notes.append(f"The method {name} is left out: it is {method.id} here and {identity} in the run.")
+            notes.append(
+                f"The method {name} is left out: it is {method.id} here and {identity} in the run."
+            )
         else:
             found.append(method)
     return found

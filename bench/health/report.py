@@ -1,4 +1,6 @@
-"""The health report of a run: verdicts per metric and model, in health.json and as a page for a reader."""
+"""The health report of a run: verdicts per metric and model, in health.json and as a page for a
+reader.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,14 @@ VERSION = 1
 FOLDER = "health"
 
 LIMIT = 12
-"""Images of the sample by default: with six models and eight methods about two minutes on two cores."""
+"""Images of the sample by default: with six models and eight methods about two minutes on two
+cores.
+"""
 
 MAX_NAN = 0.1
-"""Share of a metric's cells without a number above which it fails: it cannot be read as a mean over the images."""
+"""Share of a metric's cells without a number above which it fails: it cannot be read as a mean over
+the images.
+"""
 
 MAX_TIES = 0.95
 """Share of tied pairs of methods above which a metric fails: it orders nothing."""
@@ -62,8 +68,9 @@ Say = Callable[[str, int, int], None]
 class Verdict:
     """What was found of one measure on one model.
 
-    passes: None where nothing could be judged.  reasons: why it fails (or could not be judged).  cautions: what a
-    reader should know of a metric that passes.  spread: of the stored values.  separations: each check made.
+    passes: None where nothing could be judged.  reasons: why it fails (or could not be judged).
+    cautions: what a reader should know of a metric that passes.  spread: of the stored values.
+    separations: each check made.
     """
 
     subset: str
@@ -80,7 +87,9 @@ class Verdict:
     def as_json(self) -> dict[str, Any]:
         """Return the verdict as JSON values; a number that is missing is null."""
         content = dataclasses.asdict(self)
-        content["separations"] = [{**dataclasses.asdict(found), "holds": found.holds} for found in self.separations]
+        content["separations"] = [
+            {**dataclasses.asdict(found), "holds": found.holds} for found in self.separations
+        ]
         plain: dict[str, Any] = _plain({**content, **content.pop("ids")})
         return plain
 
@@ -134,10 +143,12 @@ def examine(
     device: str = "cpu",
     say: Say | None = None,
 ) -> Health:
-    """Check every metric of a run on each of its models, write RUN/health.json and RUN/health/, and return the health.
+    """Check every metric of a run on each of its models, write RUN/health.json and RUN/health/, and
+    return the health.
 
-    limit: images of the sample that new forwards are made on; 0: all of the run.  methods: of the sample.
-    forwards: False looks at stored records only.  What is done already is kept in RUN/health/parts.
+    limit: images of the sample that new forwards are made on; 0: all of the run.  methods: of the
+    sample. forwards: False looks at stored records only.  What is done already is kept in
+    RUN/health/parts.
     """
     run = Path(folder)
     records = Records.load(run)
@@ -152,7 +163,9 @@ def examine(
 
 
 def _reloaded(health: Health, subset: str, data_root: Path | None, device: str) -> Reloaded | None:
-    """Return what the run was made of, or None with a sentence: only stored records are looked at then."""
+    """Return what the run was made of, or None with a sentence: only stored records are looked at
+    then.
+    """
     try:
         loaded = reload_run(health.records, subset, data_root, device)
     except BenchError as error:
@@ -185,10 +198,19 @@ def _check_subset(
         if loaded and model in here:
             planted = _planted(health, loaded, here[model], limit, parts, say)
             _choices(health, loaded, here[model], limit, methods, parts, say)
-        judges = {m.name: m for m in directed(planted, _first(planted))} if planted is not None else {}
+        judges = (
+            {m.name: m for m in directed(planted, _first(planted))} if planted is not None else {}
+        )
         for measure in (m for m in found if model in m.models):
             health.verdicts.append(
-                _verdict(records, subset, model, measure, spread(measure, model, kept), judges.get(measure.name))
+                _verdict(
+                    records,
+                    subset,
+                    model,
+                    measure,
+                    spread(measure, model, kept),
+                    judges.get(measure.name),
+                )
             )
 
 
@@ -199,13 +221,21 @@ def _first(records: Records) -> str:
 def _planted(
     health: Health, loaded: Reloaded, model: Explainee, limit: int, parts: Path, say: Say | None
 ) -> Records | None:
-    """Return the records of the planted nets of one model, as one subset and one model; None where there are none."""
+    """Return the records of the planted nets of one model, as one subset and one model; None where
+    there are none.
+    """
     items = sample_items(health.records, loaded, model.name, limit)
     plan = loaded.plan(model, (), items)
-    done = run_planted(planted_plans(plan, model), parts / file_name(model.name), _telling(say, model, "planted nets"))
+    done = run_planted(
+        planted_plans(plan, model),
+        parts / file_name(model.name),
+        _telling(say, model, "planted nets"),
+    )
     if done is None or done.frame.empty:
         return None
-    return Records(done.frame.assign(subset=f"{plan.subset.name}/planted", model=model.name), done.provenance)
+    return Records(
+        done.frame.assign(subset=f"{plan.subset.name}/planted", model=model.name), done.provenance
+    )
 
 
 def _choices(
@@ -220,7 +250,9 @@ def _choices(
     names = chosen_methods(health.records, loaded.subset.name, model.name, methods)
     told = _telling(say, model, "other choices")
     where = parts / file_name(model.name)
-    health.tables.append(run_choices(health.records, loaded, model, names, limit, where, health.notes, told))
+    health.tables.append(
+        run_choices(health.records, loaded, model, names, limit, where, health.notes, told)
+    )
 
 
 def _telling(say: Say | None, model: Explainee, what: str) -> Callable[[int, int], None] | None:
@@ -231,7 +263,12 @@ def _telling(say: Say | None, model: Explainee, what: str) -> Callable[[int, int
 
 
 def _verdict(
-    records: Records, subset: str, model: str, measure: Measure, found: Spread, planted: Measure | None
+    records: Records,
+    subset: str,
+    model: str,
+    measure: Measure,
+    found: Spread,
+    planted: Measure | None,
 ) -> Verdict:
     """Judge one measure on one model."""
     ids = _about(records, measure, subset, model)
@@ -246,14 +283,18 @@ def _verdict(
             pairs = [(first, second) for first in (PLANTED, GRADED) for second in CONTROLS]
             _separate(verdict, planted, pairs)
     else:
-        verdict.reasons.append(f"{family} makes no claim that an oracle or planted evidence could test")
+        verdict.reasons.append(
+            f"{family} makes no claim that an oracle or planted evidence could test"
+        )
     _look_at_spread(verdict)
     return verdict
 
 
 def _about(records: Records, measure: Measure, subset: str, model: str) -> dict[str, str]:
     """Return what a verdict is about; a board leaves it out where it shows something else."""
-    ids = measure.rows.loc[measure.rows["model"] == model, "metric_id"]  # another precision may be another id
+    ids = measure.rows.loc[
+        measure.rows["model"] == model, "metric_id"
+    ]  # another precision may be another id
     return {
         "metric_id": str(ids.iloc[0]),
         "weights_id": records.provenance["models"][model]["weights_id"],
@@ -262,7 +303,9 @@ def _about(records: Records, measure: Measure, subset: str, model: str) -> dict[
 
 
 def _separate(verdict: Verdict, measure: Measure, pairs: Sequence[tuple[str, str]]) -> None:
-    """Add the separations of these pairs, and a reason for what does not hold or cannot be judged."""
+    """Add the separations of these pairs, and a reason for what does not hold or cannot be
+    judged.
+    """
     missed = []
     for first, second in pairs:
         one = separation(measure, verdict.model, first, second)
@@ -319,14 +362,17 @@ def _caution(health: Health) -> None:
             }
             moved = rows["moves"][rows["moves"]["tau"] < TAU_CAUTION]
             verdict.cautions += [
-                f"{row['choice']} moves its ranks (tau {row['tau']:.2f} over {row['methods']} methods)"
+                f"{row['choice']} moves its ranks (tau {row['tau']:.2f} over {row['methods']} "
+                "methods)"
                 for row in moved.to_dict("records")
             ]
             for choice, blur in rows["blur"].groupby("choice", sort=True):
                 blur = blur[~blur["method"].map(lambda name: is_control(health.records, str(name)))]
                 helped = int((blur["low"] > 0).sum())
                 if len(blur) and 2 * helped >= len(blur):
-                    verdict.cautions.append(f"{choice} makes {helped} of {len(blur)} methods score better")
+                    verdict.cautions.append(
+                        f"{choice} makes {helped} of {len(blur)} methods score better"
+                    )
 
 
 # --- files
@@ -348,8 +394,9 @@ def write(health: Health, run: Path, command: str = "") -> None:
 def csv_tables(health: Health) -> dict[str, pd.DataFrame]:
     """Return the tables behind the report.
 
-    verdicts, separations, agreement; grid (ranks of ranked values under each choice of a protocol, which boards draw),
-    grid-reported (of the other values), moves (Kendall's tau of each choice) and blur.
+    verdicts, separations, agreement; grid (ranks of ranked values under each choice of a protocol,
+    which boards draw), grid-reported (of the other values), moves (Kendall's tau of each choice)
+    and blur.
     """
     where = ["subset", "model", "metric"]
     verdicts = pd.DataFrame(
@@ -370,7 +417,9 @@ def csv_tables(health: Health) -> dict[str, pd.DataFrame]:
         for v in health.verdicts
         for one in v.separations
     ]
-    orders = pd.concat(health.agreement, ignore_index=True)[["subset", "model", "a", "b", "tau", "methods"]]
+    orders = pd.concat(health.agreement, ignore_index=True)[
+        ["subset", "model", "a", "b", "tau", "methods"]
+    ]
     found = {"verdicts": verdicts, "separations": pd.DataFrame(gaps), "agreement": orders}
     if health.tables:
         ranks = pd.concat([t.ranks for t in health.tables], ignore_index=True)
@@ -384,7 +433,9 @@ def csv_tables(health: Health) -> dict[str, pd.DataFrame]:
 
 
 def _protocol_choices(health: Health, ranks: pd.DataFrame, *, shown: bool) -> pd.DataFrame:
-    """Return the ranks under choices of a protocol (a blurred map is none), of ranked values or of the others."""
+    """Return the ranks under choices of a protocol (a blurred map is none), of ranked values or of
+    the others.
+    """
     names = {v.metric for v in health.verdicts if v.ranked}
     return ranks[(ranks["metric"].isin(names) == shown) & ~ranks["choice"].str.startswith("blur=")]
 

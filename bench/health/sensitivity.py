@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.health.checks import change, coarser, distinct, is_control, order_tau, ranked, scalars, spaced
+from bench.health.checks import (
+    change,
+    coarser,
+    distinct,
+    is_control,
+    order_tau,
+    ranked,
+    scalars,
+    spaced,
+)
 from bench.health.grid import (
     Report,
     baseline_choices,
@@ -40,8 +49,9 @@ YARDSTICKS = ("random",)
 class Tables:
     """What a grid shows on one model.
 
-    ranks: metric, choice, value, method, n, mean, rank.  moves: metric, choice, reference, tau, methods.
-    blur: metric, choice, method, change (positive is better), low, high, n, rank, rank_before.
+    ranks: metric, choice, value, method, n, mean, rank.  moves: metric, choice, reference, tau,
+    methods. blur: metric, choice, method, change (positive is better), low, high, n, rank,
+    rank_before.
     """
 
     ranks: pd.DataFrame
@@ -51,11 +61,17 @@ class Tables:
     def of(self, subset: str, model: str) -> Tables:
         """Return the tables with two more columns in front: subset and model."""
         front = {"subset": subset, "model": model}
-        return Tables(*(t.assign(**front)[[*front, *t.columns]] for t in (self.ranks, self.moves, self.blur)))
+        return Tables(
+            *(t.assign(**front)[[*front, *t.columns]] for t in (self.ranks, self.moves, self.blur))
+        )
 
 
-def stored_choices(records: Records, subset: str, model: str, protocol: Protocol) -> dict[str, pd.DataFrame]:
-    """Return {choice: values} of what the records hold: the default, and fewer steps out of stored curves."""
+def stored_choices(
+    records: Records, subset: str, model: str, protocol: Protocol
+) -> dict[str, pd.DataFrame]:
+    """Return {choice: values} of what the records hold: the default, and fewer steps out of stored
+    curves.
+    """
     choices = {DEFAULT: scalars(records, subset, model)}
     for steps in steps_below(protocol):
         table = coarser(records, subset, model, protocol, steps)
@@ -64,8 +80,12 @@ def stored_choices(records: Records, subset: str, model: str, protocol: Protocol
     return choices
 
 
-def chosen_methods(records: Records, subset: str, model: str, asked: Sequence[str] | None) -> list[str]:
-    """Return the methods of a grid: those asked for, or quick ones evenly spaced from the best to the worst."""
+def chosen_methods(
+    records: Records, subset: str, model: str, asked: Sequence[str] | None
+) -> list[str]:
+    """Return the methods of a grid: those asked for, or quick ones evenly spaced from the best to
+    the worst.
+    """
     here = set(records.frame.loc[records.frame["model"] == model, "method"])
     if asked is not None:
         return [name for name in asked if name in here]
@@ -81,7 +101,9 @@ def chosen_methods(records: Records, subset: str, model: str, asked: Sequence[st
 
 
 def sample_items(records: Records, loaded: Reloaded, model: str, limit: int) -> list[str]:
-    """Return the first `limit` items of the subset's order that the run scored on this model; 0: all."""
+    """Return the first `limit` items of the subset's order that the run scored on this model; 0:
+    all.
+    """
     frame = records.frame
     known = set(frame.loc[(frame["model"] == model) & (frame["part"] == "eval"), "item"])
     items = [item for item in loaded.subset.ids if item in known]
@@ -91,21 +113,30 @@ def sample_items(records: Records, loaded: Reloaded, model: str, limit: int) -> 
 def missed_items(records: Records, subset: str, model: str, order: Sequence[str]) -> list[str]:
     """Return the items whose prediction is not the label, in the subset's order."""
     frame = records.frame
-    rows = frame[(frame["subset"] == subset) & (frame["model"] == model) & (frame["part"] == "eval")]
+    rows = frame[
+        (frame["subset"] == subset) & (frame["model"] == model) & (frame["part"] == "eval")
+    ]
     wrong = set(rows.loc[~rows["correct"].astype(bool), "item"])
     return [item for item in order if item in wrong]
 
 
 def coarse(protocol: Protocol, stored: dict[str, pd.DataFrame]) -> Protocol:
-    """Return the protocol with the fewest steps whose default is in the records: a grid of it costs a quarter."""
+    """Return the protocol with the fewest steps whose default is in the records: a grid of it costs
+    a quarter.
+    """
     steps = [int(name.partition("=")[2]) for name in stored if name.startswith("steps=")]
     return dataclasses.replace(protocol, steps=min(steps)) if steps else protocol
 
 
 def grid_plans(
-    loaded: Reloaded, model: Explainee, plan: Plan, missed: Plan | None, stored: dict[str, pd.DataFrame]
+    loaded: Reloaded,
+    model: Explainee,
+    plan: Plan,
+    missed: Plan | None,
+    stored: dict[str, pd.DataFrame],
 ) -> dict[str, Plan]:
-    """Return {choice: plan} of what has to be run: other baselines, blurred maps, and the other class where it differs.
+    """Return {choice: plan} of what has to be run: other baselines, blurred maps, and the other
+    class where it differs.
 
     plan: of the sample.  missed: of the items whose prediction is not the label.
     """
@@ -142,33 +173,49 @@ def run_choices(
     for name, run in done.items():
         table = scalars(run, subset, model.name)
         table["method"] = table["method"].replace(names_of)
-        choices[name] = with_agreeing(table, stored[DEFAULT], every, wrong) if name.startswith("target=") else table
+        choices[name] = (
+            with_agreeing(table, stored[DEFAULT], every, wrong)
+            if name.startswith("target=")
+            else table
+        )
     for name in target_choices(plan) if not wrong else ():
-        notes.append(f"{subset}, {model.name}: every prediction is the label, so {name} changes nothing.")
+        notes.append(
+            f"{subset}, {model.name}: every prediction is the label, so {name} changes nothing."
+        )
     kept = {method.name for method in methods}
     choices = {name: table[table["method"].isin(kept)] for name, table in choices.items()}
     finest = f"steps={coarse(loaded.protocol, stored).steps}"
     left_out = {name for name in kept if is_control(records, name)}
-    whole = stored[DEFAULT][stored[DEFAULT]["method"].isin(kept) & stored[DEFAULT]["item"].isin(every)]
+    whole = stored[DEFAULT][
+        stored[DEFAULT]["method"].isin(kept) & stored[DEFAULT]["item"].isin(every)
+    ]
     return tables(choices, finest, left_out, whole).of(subset, model.name)
 
 
 def with_agreeing(
     table: pd.DataFrame, default: pd.DataFrame, items: Sequence[str], wrong: Sequence[str]
 ) -> pd.DataFrame:
-    """Return values of the other class on all items: where prediction and label agree they are the default's."""
+    """Return values of the other class on all items: where prediction and label agree they are the
+    default's.
+    """
     known = table[["metric", "method"]].drop_duplicates()
-    same = default[default["item"].isin(set(items) - set(wrong))].merge(known, on=["metric", "method"])
+    same = default[default["item"].isin(set(items) - set(wrong))].merge(
+        known, on=["metric", "method"]
+    )
     return pd.concat([same, table], ignore_index=True)
 
 
 def reference(choice: str, metric: str, finest: str, choices: dict[str, pd.DataFrame]) -> str:
-    """Return what a choice is compared with: the default, at the grid's own steps where the metric has steps."""
+    """Return what a choice is compared with: the default, at the grid's own steps where the metric
+    has steps.
+    """
     stepped = choice.startswith(("baseline=", "blur=")) and finest in choices
     return finest if stepped and metric in set(choices[finest]["metric"]) else DEFAULT
 
 
-def tables(choices: dict[str, pd.DataFrame], finest: str, left_out: set[str], whole: pd.DataFrame) -> Tables:
+def tables(
+    choices: dict[str, pd.DataFrame], finest: str, left_out: set[str], whole: pd.DataFrame
+) -> Tables:
     """Return ranks under every choice, how they move, and what a blur does.
 
     whole: the default on all items, the reference of "target=...".
@@ -185,22 +232,44 @@ def tables(choices: dict[str, pd.DataFrame], finest: str, left_out: set[str], wh
                 for t in (order[choice], base)
             )
             tau, count = order_tau(after["rank"], before["rank"])
-            moves.append({"metric": metric, "choice": choice, "reference": name, "tau": tau, "methods": count})
+            moves.append(
+                {
+                    "metric": metric,
+                    "choice": choice,
+                    "reference": name,
+                    "tau": tau,
+                    "methods": count,
+                }
+            )
             if choice.startswith("blur="):
                 blurs += _blur_rows(choice, metric, table, choices[name], order[name])
     columns = ["metric", "choice", "value", "method", "n", "mean", "rank"]
-    ranks = pd.concat([t.assign(choice=name, value=t["metric"]) for name, t in order.items()], ignore_index=True)[
-        columns
-    ]
+    ranks = pd.concat(
+        [t.assign(choice=name, value=t["metric"]) for name, t in order.items()], ignore_index=True
+    )[columns]
     move_columns = ["metric", "choice", "reference", "tau", "methods"]
-    blur_columns = ["metric", "choice", "method", "change", "low", "high", "n", "rank", "rank_before"]
-    return Tables(ranks, pd.DataFrame(moves, columns=move_columns), pd.DataFrame(blurs, columns=blur_columns))
+    blur_columns = [
+        "metric",
+        "choice",
+        "method",
+        "change",
+        "low",
+        "high",
+        "n",
+        "rank",
+        "rank_before",
+    ]
+    return Tables(
+        ranks, pd.DataFrame(moves, columns=move_columns), pd.DataFrame(blurs, columns=blur_columns)
+    )
 
 
 def _blur_rows(
     choice: str, metric: str, after: pd.DataFrame, before: pd.DataFrame, order: pd.DataFrame
 ) -> list[dict[str, object]]:
-    """Return, per method, what a blur of its maps alone changes: the value, and its rank among the others' own maps."""
+    """Return, per method, what a blur of its maps alone changes: the value, and its rank among the
+    others' own maps.
+    """
     rows: list[dict[str, object]] = []
     old = order[order["metric"] == metric].set_index("method")
     ranks = {str(name): float(value) for name, value in old["rank"].items()}

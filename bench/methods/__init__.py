@@ -1,4 +1,6 @@
-"""Attribution methods: `trace -> maps [B,H,W]`, signed float32, higher = more evidence for the target."""
+"""Attribution methods: `trace -> maps [B,H,W]`, signed float32, higher = more evidence for the
+target.
+"""
 
 from bench.methods import (
     attention_branch,
@@ -45,6 +47,7 @@ METHODS.add_list(
     "control/*,-random_pixel,-random_cam,-inverted_oracle,grad_cam,grad_cam_pp,layer_cam,eigen_cam,ablation_cam,"
     "score_cam,seed/*,-abs_cam_elementwise,saliency,input_x_gradient,integrated_gradients,attention_branch",
 )
-# Controls, what papers compare with most, and the seed methods: the default run stays under 120,000 forwards.
+# Controls, what papers compare with most, and the seed methods: the default run stays under 120,000
+# forwards.
 METHODS.add_list("finetuned", "random,oracle,grad_cam,layer_cam,tft(grad_cam),attention_branch")
 # The default run scores the fine-tuned models beside their originals, with these few methods.

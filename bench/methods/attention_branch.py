@@ -20,13 +20,15 @@ from bench.methods.base import register_method
 def attention_branch(trace: Trace) -> torch.Tensor:
     """M = sigmoid(...) [B,1,h,w] of an attention branch network, bilinear. [B,H,W], in [0,1].
 
-    There is one M per image and none per class: it is the same whatever class is asked for. The prediction reads it,
-    as the perception branch sees (1 + M) * g. Not applicable to networks that have no attention branch.
+    There is one M per image and none per class: it is the same whatever class is asked for. The
+    prediction reads it, as the perception branch sees (1 + M) * g. Not applicable to networks that
+    have no attention branch.
     """
     attention_map = getattr(trace.model.net, "attention_map", None)
     if attention_map is None:
         raise NotApplicable(
-            f"{trace.model.name} has no attention branch; attention_branch explains networks trained with one "
+            f"{trace.model.name} has no attention branch; attention_branch explains networks "
+            "trained with one "
             "(bench.models.abn.AttentionBranchNetwork)."
         )
     trace.prober.counts.forwards += len(trace)

@@ -1,4 +1,6 @@
-"""What a method is: one function from a trace to maps, sealed in a call that checks it and cleans up after it."""
+"""What a method is: one function from a trace to maps, sealed in a call that checks it and cleans
+up after it.
+"""
 
 from __future__ import annotations
 
@@ -29,30 +31,29 @@ Parts = Sequence[SharedPart] | Callable[[Explainee, Mapping[str, Any]], Sequence
 PerVariant = str | Callable[[Mapping[str, Any]], str]
 
 FIDELITY = ("official", "paper", "reconstruction", "control", "external", "unstated")
-"""official: read in the authors' code.  paper: stated in the paper.  reconstruction: our most faithful reading where
-the text is not public to us.  control: a yardstick, not a proposal.  external: maps made elsewhere and read from files.
-unstated: a plug-in that does not say."""
+"""official: read in the authors' code.  paper: stated in the paper.  reconstruction: our most
+faithful reading where the text is not public to us.  control: a yardstick, not a proposal.
+external: maps made elsewhere and read from files. unstated: a plug-in that does not say."""
 
 
 @dataclass(frozen=True)
 class Method:
     """A registered attribution method, or a variant of one.
 
-    name: the one address of this variant (see `variants`).  function: (trace, **parameters) -> maps [B,H,W], signed
-    float32, higher = more evidence for the target; a wrapper's takes (trace, inner, **parameters).
-    group: "cam", "gradient", "control", ...  more_groups: others that it can be listed by ("seed").
-    fidelity: one of `FIDELITY`.  citation: for a reader.
-    needs: "truth" where ground truth is read.  fast: a few forwards.  class_agnostic: the map ignores the target.
-    forwards, backwards, heads, head_backwards: the method's own work per image, beyond the shared pass and its parts:
-    whole forwards and backwards, replays and backwards of the head. Each is a number, or a function of the model and
-    the parameters (for plans; the true count is measured).
-    parts: the shared parts that it reads, with their work; methods of a run that read the same part pay once.
-    parameters: those that differ from the function's defaults.  inner: the method that a wrapper wraps.
-    inner_models: where a wrapper runs it, for plans (default: once, on the model itself).
-    version: raised by hand when a built-in method's numbers change; part of its id.
-    varies: why the count of forwards depends on the image, or "".
-    reference: what the map compares an image with (one of `REFERENCE_WORDS`), or "": a word, or a function of the
-    parameters.
+    name: the one address of this variant (see `variants`).  function: (trace, **parameters) -> maps
+    [B,H,W], signed float32, higher = more evidence for the target; a wrapper's takes (trace, inner,
+    **parameters). group: "cam", "gradient", "control", ...  more_groups: others that it can be
+    listed by ("seed"). fidelity: one of `FIDELITY`.  citation: for a reader. needs: "truth" where
+    ground truth is read.  fast: a few forwards.  class_agnostic: the map ignores the target.
+    forwards, backwards, heads, head_backwards: the method's own work per image, beyond the shared
+    pass and its parts: whole forwards and backwards, replays and backwards of the head. Each is a
+    number, or a function of the model and the parameters (for plans; the true count is measured).
+    parts: the shared parts that it reads, with their work; methods of a run that read the same part
+    pay once. parameters: those that differ from the function's defaults.  inner: the method that a
+    wrapper wraps. inner_models: where a wrapper runs it, for plans (default: once, on the model
+    itself). version: raised by hand when a built-in method's numbers change; part of its id.
+    varies: why the count of forwards depends on the image, or "". reference: what the map compares
+    an image with (one of `REFERENCE_WORDS`), or "": a word, or a function of the parameters.
     """
 
     name: str
@@ -100,7 +101,9 @@ class Method:
         """
         settings = variants.checked(self.base, self.function, {**self.parameters, **given})
         inner = self.inner.name if self.inner else ""
-        return replace(self, name=variants.write_address(self.base, inner, settings), parameters=settings)
+        return replace(
+            self, name=variants.write_address(self.base, inner, settings), parameters=settings
+        )
 
     def around(self, inner: Method) -> Method:
         """Return this wrapper around another method."""
@@ -119,7 +122,9 @@ class Method:
 
     @cached_property
     def id(self) -> str:
-        """Return name@hash of version (of a plug-in: source) and parameters; an edited plug-in has another id."""
+        """Return name@hash of version (of a plug-in: source) and parameters; an edited plug-in has
+        another id.
+        """
         given = {key: variants.identity(value) for key, value in self.parameters.items()}
         source = method_source(self.base, self.version, self.function)
         parts: dict[str, Any] = {"source": source, "parameters": given}
@@ -134,12 +139,16 @@ class Method:
 
     @property
     def why_varies(self) -> str:
-        """Return why the count depends on the image, of this method or of the one that it wraps, or ""."""
+        """Return why the count depends on the image, of this method or of the one that it wraps, or
+        "".
+        """
         return self.varies or ("" if self.inner is None else self.inner.why_varies)
 
     @property
     def compared_with(self) -> str:
-        """Return what the map compares an image with: this method's reference, else that of the one that it wraps."""
+        """Return what the map compares an image with: this method's reference, else that of the one
+        that it wraps.
+        """
         own = self.reference(self.all_parameters) if callable(self.reference) else self.reference
         return own or ("" if self.inner is None else self.inner.compared_with)
 
@@ -155,15 +164,22 @@ class Method:
         return sum((part.counts for part in unpaid), own)
 
     def declared_work(self, model: Explainee) -> tuple[Counts, tuple[SharedPart, ...]]:
-        """Return the method's own work per image beyond the pass, and the shared parts that it reads."""
+        """Return the method's own work per image beyond the pass, and the shared parts that it
+        reads.
+        """
         given = self.all_parameters
         declared = (self.forwards, self.backwards, self.heads, self.head_backwards)
         own = Counts(*(count(model, given) if callable(count) else count for count in declared))
-        parts = {part.name: part for part in (self.parts(model, given) if callable(self.parts) else self.parts)}
+        parts = {
+            part.name: part
+            for part in (self.parts(model, given) if callable(self.parts) else self.parts)
+        }
         if self.inner is not None and self.inner_models is None:
             work, read = self.inner.declared_work(model)
             own, parts = own + work, parts | {part.name: part for part in read}
-        elif self.inner is not None and self.inner_models is not None:  # elsewhere, where nothing is shared
+        elif (
+            self.inner is not None and self.inner_models is not None
+        ):  # elsewhere, where nothing is shared
             own = sum((self.inner.planned(place) for place in self.inner_models(model, given)), own)
         return own, tuple(parts.values())
 
@@ -181,7 +197,8 @@ class Method:
             "class_agnostic": self.class_agnostic,
             "fast": self.fast,
             "parameters": {
-                k: v if isinstance(v, (bool, int, float)) else variants.write_value(v) for k, v in given.items()
+                k: v if isinstance(v, (bool, int, float)) else variants.write_value(v)
+                for k, v in given.items()
             },
             **compared,
         }
@@ -194,7 +211,9 @@ class Method:
     def measured(self, trace: Trace) -> tuple[torch.Tensor, Spent]:
         """Return maps [B,H,W] and what they cost."""
         if "truth" in self.needs and trace.truth.pixels(*trace.size) is None:
-            raise NotApplicable(f"{self.name} needs ground truth (boxes or masks), which these images do not have.")
+            raise NotApplicable(
+                f"{self.name} needs ground truth (boxes or masks), which these images do not have."
+            )
         before, known = trace.prober.counts.copy(), set(trace.parts)
         trace.read.clear()
         start = time.perf_counter()
@@ -206,32 +225,49 @@ class Method:
         return self._checked(maps, trace), _alone(trace, spent, set(trace.parts) - known)
 
     def maps(self, trace: Trace) -> torch.Tensor:
-        """Run the bare function: for methods that are built on this one, inside a sealed call of their own."""
+        """Run the bare function: for methods that are built on this one, inside a sealed call of
+        their own.
+        """
         given = variants.keywords(self.function, self.parameters)
-        return self.function(trace, **given) if self.inner is None else self.function(trace, self.inner, **given)
+        return (
+            self.function(trace, **given)
+            if self.inner is None
+            else self.function(trace, self.inner, **given)
+        )
 
     @contextmanager
     def _reading_only(self, trace: Trace) -> Iterator[None]:
         """Refuse a method that writes into what all methods share."""
-        shared = {"images": trace.images, "logits": trace.logits, "activations": trace.captured.values}
-        versions = {name: tensor._version for name, tensor in shared.items() if not tensor.is_inference()}
+        shared = {
+            "images": trace.images,
+            "logits": trace.logits,
+            "activations": trace.captured.values,
+        }
+        versions = {
+            name: tensor._version for name, tensor in shared.items() if not tensor.is_inference()
+        }
         yield
         for name, version in versions.items():
             if shared[name]._version != version:
                 raise BenchError(
-                    f"Method {self.name} wrote into the trace's {name}, which all methods share; clone it."
+                    f"Method {self.name} wrote into the trace's {name}, which all methods share; "
+                    "clone it."
                 )
 
     def _checked(self, maps: Any, trace: Trace) -> torch.Tensor:
         expected = (len(trace), *trace.size)
         if not isinstance(maps, torch.Tensor) or tuple(maps.shape) != expected:
             got = tuple(maps.shape) if isinstance(maps, torch.Tensor) else type(maps).__name__
-            raise BenchError(f"Method {self.name} returned {got}; a method returns a tensor of shape {expected}.")
+            raise BenchError(
+                f"Method {self.name} returned {got}; a method returns a tensor of shape {expected}."
+            )
         return maps.detach().to("cpu", torch.float32).contiguous()
 
 
 def _alone(trace: Trace, spent: Part, made: set[str]) -> Spent:
-    """Return what a method would have cost alone: its own work, the shared pass, and every shared part it read."""
+    """Return what a method would have cost alone: its own work, the shared pass, and every shared
+    part it read.
+    """
     counts, seconds = spent.counts, spent.seconds
     for name in made:  # it happened to be the first reader
         counts, seconds = counts - trace.parts[name].counts, seconds - trace.parts[name].seconds
@@ -242,7 +278,9 @@ def _alone(trace: Trace, spent: Part, made: set[str]) -> Spent:
 
 
 def peak_memory_mib(trace: Trace) -> float:
-    """Return the peak memory so far in MiB: of the GPU where the model is on one, else of this process."""
+    """Return the peak memory so far in MiB: of the GPU where the model is on one, else of this
+    process.
+    """
     if trace.images.is_cuda:
         return torch.cuda.max_memory_allocated(trace.images.device) / 2**20
     try:
@@ -261,7 +299,9 @@ class MethodRegistry(Registry[Method]):
         self._wrappers: dict[str, Method] = {}
 
     def add_wrapper(self, entry: Method, inner: str) -> Method:
-        """Add a wrapper (`tft`); around `inner` it is also listed by name, and its bare name means that."""
+        """Add a wrapper (`tft`); around `inner` it is also listed by name, and its bare name means
+        that.
+        """
         self._wrappers[entry.name] = entry
         return self.add(entry.around(self.get(inner)))
 
@@ -272,11 +312,14 @@ class MethodRegistry(Registry[Method]):
             return super().get(name)
         if address.base in self._wrappers:
             found = self._wrappers[address.base]
-            inner = address.inner or next(m.inner.name for m in self if m.inner and m.base == address.base)
+            inner = address.inner or next(
+                m.inner.name for m in self if m.inner and m.base == address.base
+            )
             return found.around(self.get(inner)).variant(**address.settings)
         if address.inner:
             raise BenchError(
-                f"{name}: {address.base} is not a method that wraps another; those are {', '.join(self._wrappers)}."
+                f"{name}: {address.base} is not a method that wraps another; those are "
+                f"{', '.join(self._wrappers)}."
             )
         return super().get(address.base).variant(**address.settings)
 
@@ -314,14 +357,16 @@ def register_method(
     reference: PerVariant = "",
     version: int = 1,
 ) -> Callable[[MethodFunction], MethodFunction]:
-    """Register a method: a function from a `Trace` to maps [B,H,W], higher = more evidence for the target.
+    """Register a method: a function from a `Trace` to maps [B,H,W], higher = more evidence for the
+    target.
 
-    Its keyword parameters with defaults can be set by address (`mine[sigma=2]`). wraps: the function takes
-    (trace, inner) and refines another method's maps; this is the one that it wraps where none is named.
-    varies: why the count of forwards depends on the image, where it does; `forwards` is then the most that it can be.
-    reference: what the map compares an image with, if anything: "zero" (of the normalised image), "baseline" (the
-    baseline colour), "black", "white" or "blur", or a function of the parameters that returns one; boards mark the
-    values that paint with the same.  version: of a built-in method, raised when its numbers change.
+    Its keyword parameters with defaults can be set by address (`mine[sigma=2]`). wraps: the
+    function takes (trace, inner) and refines another method's maps; this is the one that it wraps
+    where none is named. varies: why the count of forwards depends on the image, where it does;
+    `forwards` is then the most that it can be. reference: what the map compares an image with, if
+    anything: "zero" (of the normalised image), "baseline" (the baseline colour), "black", "white"
+    or "blur", or a function of the parameters that returns one; boards mark the values that paint
+    with the same.  version: of a built-in method, raised when its numbers change.
 
     >>> @register_method("doc_sum", citation="nobody, never")
     ... def doc_sum(trace, *, power=1.0):
@@ -333,9 +378,14 @@ def register_method(
     if callable(name):  # @register_method without brackets
         return register_method()(name)  # type: ignore[unreachable]
     if fidelity not in FIDELITY:
-        raise BenchError(f"fidelity {fidelity!r} of method {name!r} is not one of {', '.join(FIDELITY)}.")
+        raise BenchError(
+            f"fidelity {fidelity!r} of method {name!r} is not one of {', '.join(FIDELITY)}."
+        )
     if not callable(reference) and reference not in ("", *REFERENCE_WORDS):
-        raise BenchError(f"reference {reference!r} of method {name!r} is not one of {', '.join(REFERENCE_WORDS)}.")
+        raise BenchError(
+            f"reference {reference!r} of method {name!r} is not one of "
+            f"{', '.join(REFERENCE_WORDS)}."
+        )
 
     def register(function: MethodFunction) -> MethodFunction:
         entry = Method(

@@ -1,8 +1,9 @@
-"""The CAM family: maps from the explained layer's activations A [B,K,h,w] and the gradients G = dS_c/dA.
+"""The CAM family: maps from the explained layer's activations A [B,K,h,w] and the gradients G =
+dS_c/dA.
 
-Each returns its published map before any min-max: ReLU where the paper has one, at layer resolution, then bilinear
-upsampling (align_corners=False). On a head that starts by global average pooling Grad-CAM, HiResCAM and XGrad-CAM are
-the same map; boards say so, from the numbers.
+Each returns its published map before any min-max: ReLU where the paper has one, at layer
+resolution, then bilinear upsampling (align_corners=False). On a head that starts by global average
+pooling Grad-CAM, HiResCAM and XGrad-CAM are the same map; boards say so, from the numbers.
 """
 
 from __future__ import annotations
@@ -28,39 +29,50 @@ def weighted(weights: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
     "cam",
     group="cam",
     fidelity="official",
-    citation="Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, eq. 2",
+    citation="Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, eq. "
+    "2",
     heads=3,
     parts=(GRADIENTS,),
 )
 def cam(trace: Trace) -> torch.Tensor:
-    """sum_k w_ck A_k with the weights of the linear layer after global average pooling; signed, no ReLU. [B,H,W].
+    """sum_k w_ck A_k with the weights of the linear layer after global average pooling; signed, no
+    ReLU. [B,H,W].
 
-    The weights are read off the head itself: on GAP + linear the gradient is w_ck / (h*w) at every position and
-    whatever A is. Any other head has no such weights: not applicable.
+    The weights are read off the head itself: on GAP + linear the gradient is w_ck / (h*w) at every
+    position and whatever A is. Any other head has no such weights: not applicable.
     """
     gradients, activations = trace.gradients, trace.activations
     spread = gradients.flatten(2).amax(2) - gradients.flatten(2).amin(2)
     scale = gradients.abs().amax().clamp(min=EPS)
     if float(spread.amax() / scale) > 1e-4 or not _linear(trace):
-        raise NotApplicable("cam needs a head of global average pooling and one linear layer; use grad_cam instead.")
+        raise NotApplicable(
+            "cam needs a head of global average pooling and one linear layer; use grad_cam instead."
+        )
     area = activations.shape[2] * activations.shape[3]
     return trace.upsample(weighted(gradients.mean((2, 3)) * area, activations))
 
 
 def _linear(trace: Trace) -> bool:
-    """Return whether the head is linear: S(0) is the mean of S(A) and S(-A), and S(A) that of S(0) and S(2A)."""
+    """Return whether the head is linear: S(0) is the mean of S(A) and S(-A), and S(A) that of S(0)
+    and S(2A).
+    """
     rows = torch.arange(len(trace))
-    zero, minus, double = (trace.head(factor * trace.activations, rows) for factor in (0.0, -1.0, 2.0))
+    zero, minus, double = (
+        trace.head(factor * trace.activations, rows) for factor in (0.0, -1.0, 2.0)
+    )
     through_zero = (zero - (trace.logits + minus) / 2).abs().amax()
     outward = (trace.logits - (zero + double) / 2).abs().amax()
-    return float(torch.maximum(through_zero, outward)) <= 1e-4 * float(trace.logits.abs().amax().clamp(min=1))
+    return float(torch.maximum(through_zero, outward)) <= 1e-4 * float(
+        trace.logits.abs().amax().clamp(min=1)
+    )
 
 
 @register_method(
     "grad_cam",
     group="cam",
     fidelity="official",
-    citation="Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks, ICCV 2017, eq. 1-2",
+    citation="Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks, ICCV 2017, eq. "
+    "1-2",
     parts=(GRADIENTS,),
 )
 def grad_cam(trace: Trace) -> torch.Tensor:
@@ -81,9 +93,11 @@ def grad_cam_weights(trace: Trace) -> torch.Tensor:
     parts=(GRADIENTS,),
 )
 def grad_cam_pp(trace: Trace) -> torch.Tensor:
-    """ReLU(sum_k w_k A_k), w_k = sum_ij alpha_ij ReLU(G_ij), alpha = G^2 / (2 G^2 + sum_ab A_ab G^3). [B,H,W], >= 0.
+    """ReLU(sum_k w_k A_k), w_k = sum_ij alpha_ij ReLU(G_ij), alpha = G^2 / (2 G^2 + sum_ab A_ab
+    G^3). [B,H,W], >= 0.
 
-    The authors differentiate exp(S_c); its factor exp(S_c) scales the whole map of an image and is left out.
+    The authors differentiate exp(S_c); its factor exp(S_c) scales the whole map of an image and is
+    left out.
     """
     return trace.upsample(weighted(grad_cam_pp_weights(trace), trace.activations).relu())
 
@@ -94,10 +108,16 @@ def grad_cam_pp_weights(trace: Trace) -> torch.Tensor:
     return _pp_weights(trace.activations, g, g**2, g**3)
 
 
-def _pp_weights(a: torch.Tensor, first: torch.Tensor, second: torch.Tensor, third: torch.Tensor) -> torch.Tensor:
-    """Return w_k = sum_ij alpha_ij ReLU(first), alpha = second / (2 second + sum_ab A_ab third), 0 where that is 0."""
+def _pp_weights(
+    a: torch.Tensor, first: torch.Tensor, second: torch.Tensor, third: torch.Tensor
+) -> torch.Tensor:
+    """Return w_k = sum_ij alpha_ij ReLU(first), alpha = second / (2 second + sum_ab A_ab third), 0
+    where that is 0.
+    """
     denominator = 2 * second + a.sum((2, 3), keepdim=True) * third
-    alpha = torch.where(denominator != 0, second / torch.where(denominator != 0, denominator, 1.0), 0.0)
+    alpha = torch.where(
+        denominator != 0, second / torch.where(denominator != 0, denominator, 1.0), 0.0
+    )
     return (alpha * first.relu()).sum((2, 3))
 
 
@@ -111,11 +131,13 @@ def _pp_weights(a: torch.Tensor, first: torch.Tensor, second: torch.Tensor, thir
     head_backwards=lambda _, p: p["samples"],
 )
 def smooth_grad_cam_pp(trace: Trace, *, samples: int = 4, std: float = 0.3) -> torch.Tensor:
-    """Grad-CAM++ of A with G, G^2 and G^3 averaged over images x + std*N(0,1), in normalised space. [B,H,W], >= 0.
+    """Grad-CAM++ of A with G, G^2 and G^3 averaged over images x + std*N(0,1), in normalised space.
+    [B,H,W], >= 0.
 
-    w_k = sum_ij alpha_ij ReLU(D1), alpha = D2 / (2 D2 + sum_ab A_ab D3), D1, D2, D3 the means of G, G^2, G^3; A of the
-    clean image. The paper prints D1 as alpha's numerator, against Grad-CAM++; torchcam has D2 as here, but takes
-    sum_ab A_ab D3_ab, and of the last sample both the gradient in place of D1 and the A that is weighted.
+    w_k = sum_ij alpha_ij ReLU(D1), alpha = D2 / (2 D2 + sum_ab A_ab D3), D1, D2, D3 the means of G,
+    G^2, G^3; A of the clean image. The paper prints D1 as alpha's numerator, against Grad-CAM++;
+    torchcam has D2 as here, but takes sum_ab A_ab D3_ab, and of the last sample both the gradient
+    in place of D1 and the A that is weighted.
     """
     moments = [torch.zeros_like(trace.activations) for _ in range(3)]
     draws = trace.generators("smooth_grad_cam_pp")
@@ -124,7 +146,9 @@ def smooth_grad_cam_pp(trace: Trace, *, samples: int = 4, std: float = 0.3) -> t
         gradients = trace.of(trace.images + std * noise.to(trace.images.device)).gradients
         for power, moment in enumerate(moments, start=1):
             moment += gradients**power / samples
-    return trace.upsample(weighted(_pp_weights(trace.activations, *moments), trace.activations).relu())
+    return trace.upsample(
+        weighted(_pp_weights(trace.activations, *moments), trace.activations).relu()
+    )
 
 
 @register_method(
@@ -135,7 +159,9 @@ def smooth_grad_cam_pp(trace: Trace, *, samples: int = 4, std: float = 0.3) -> t
     parts=(GRADIENTS,),
 )
 def xgrad_cam(trace: Trace) -> torch.Tensor:
-    """ReLU(sum_k w_k A_k), w_k = sum_ij A_ij G_ij / sum_ij A_ij. [B,H,W], >= 0; a silent channel has weight 0."""
+    """ReLU(sum_k w_k A_k), w_k = sum_ij A_ij G_ij / sum_ij A_ij. [B,H,W], >= 0; a silent channel
+    has weight 0.
+    """
     g, a = trace.gradients, trace.activations
     total = a.sum((2, 3))
     silent = total.abs() < EPS
@@ -147,20 +173,24 @@ def xgrad_cam(trace: Trace) -> torch.Tensor:
     "shapley_cam",
     group="cam",
     fidelity="official",
-    citation="Cai, CAMs as Shapley Value-based Explainers, arXiv:2501.06261, and the author's code in pytorch-grad-cam",
+    citation="Cai, CAMs as Shapley Value-based Explainers, arXiv:2501.06261, and the author's code "
+    "in pytorch-grad-cam",
     heads=1,
     head_backwards=2,
     parts=(GRADIENTS,),
 )
 def shapley_cam(trace: Trace) -> torch.Tensor:
-    """ReLU(sum_k w_k A_k), w_k = mean_ij(G - (H A)/2), H the Hessian of the logit S_c in A. [B,H,W], >= 0.
+    """ReLU(sum_k w_k A_k), w_k = mean_ij(G - (H A)/2), H the Hessian of the logit S_c in A.
+    [B,H,W], >= 0.
 
-    The Shapley values of the channels to second order. Behind a piecewise linear head H = 0, and it is Grad-CAM. The
-    author's own score, ReST, is not used: here as everywhere it is the logit. On token models, where the author's code
-    stops, A is the grid of patches.
+    The Shapley values of the channels to second order. Behind a piecewise linear head H = 0, and it
+    is Grad-CAM. The author's own score, ReST, is not used: here as everywhere it is the logit. On
+    token models, where the author's code stops, A is the grid of patches.
     """
     curvature = trace.head_gradients(trace.of_targets, along=True)
-    return trace.upsample(weighted((trace.gradients - curvature / 2).mean((2, 3)), trace.activations).relu())
+    return trace.upsample(
+        weighted((trace.gradients - curvature / 2).mean((2, 3)), trace.activations).relu()
+    )
 
 
 @register_method(
@@ -172,12 +202,18 @@ def shapley_cam(trace: Trace) -> torch.Tensor:
     head_backwards=1,
 )
 def finer_cam(
-    trace: Trace, *, gamma: float = 0.6, classes: int = 3, weights: Literal["mean", "softmax"] = "mean"
+    trace: Trace,
+    *,
+    gamma: float = 0.6,
+    classes: int = 3,
+    weights: Literal["mean", "softmax"] = "mean",
 ) -> torch.Tensor:
-    """ReLU(sum_k w_k A_k), w_k = mean_ij of the gradient of S_c - gamma * mean S of similar classes. [B,H,W], >= 0.
+    """ReLU(sum_k w_k A_k), w_k = mean_ij of the gradient of S_c - gamma * mean S of similar
+    classes. [B,H,W], >= 0.
 
-    Similar are the `classes` others whose logits are closest to S_c, by |S_d - S_c| and then by number. softmax: their
-    mean is weighted by their softmax, which is differentiated too: the authors' other reading, and pytorch-grad-cam's.
+    Similar are the `classes` others whose logits are closest to S_c, by |S_d - S_c| and then by
+    number. softmax: their mean is weighted by their softmax, which is differentiated too: the
+    authors' other reading, and pytorch-grad-cam's.
     """
     near = similar_classes(trace, classes)
 
@@ -186,13 +222,19 @@ def finer_cam(
         shares = others.softmax(1) if weights == "softmax" else 1 / near.shape[1]
         return trace.of_targets(logits) - gamma * (shares * others).sum(1)
 
-    return trace.upsample(weighted(trace.head_gradients(score).mean((2, 3)), trace.activations).relu())
+    return trace.upsample(
+        weighted(trace.head_gradients(score).mean((2, 3)), trace.activations).relu()
+    )
 
 
 def similar_classes(trace: Trace, count: int) -> torch.Tensor:
-    """Return the `count` classes [B,n] whose logits are closest to the target's, the target left out."""
+    """Return the `count` classes [B,n] whose logits are closest to the target's, the target left
+    out.
+    """
     if trace.logits.shape[1] < 2:
-        raise NotApplicable(f"{trace.model.name} has one class; finer_cam compares the target with others.")
+        raise NotApplicable(
+            f"{trace.model.name} has one class; finer_cam compares the target with others."
+        )
     distances = (trace.logits - trace.target_logits[:, None]).abs()
     distances = distances.scatter(1, trace.targets.to(distances.device)[:, None], torch.inf)
     order: torch.Tensor = distances.argsort(dim=1, stable=True)
@@ -219,7 +261,9 @@ def hires_cam(trace: Trace) -> torch.Tensor:
     parts=(GRADIENTS,),
 )
 def layer_cam(trace: Trace) -> torch.Tensor:
-    """ReLU(sum_k ReLU(G_k) * A_k), element by element, of the one explained layer. [B,H,W], >= 0."""
+    """ReLU(sum_k ReLU(G_k) * A_k), element by element, of the one explained layer. [B,H,W], >=
+    0.
+    """
     return trace.upsample((trace.gradients.relu() * trace.activations).sum(1).relu())
 
 
@@ -231,9 +275,11 @@ def layer_cam(trace: Trace) -> torch.Tensor:
     class_agnostic=True,
 )
 def eigen_cam(trace: Trace) -> torch.Tensor:
-    """A projected on its first right singular vector, signed so that sum(map * sum_k A_k) > 0. [B,H,W].
+    """A projected on its first right singular vector, signed so that sum(map * sum_k A_k) > 0.
+    [B,H,W].
 
-    As in the paper nothing is centred; pytorch-grad-cam subtracts each channel's mean over positions first.
+    As in the paper nothing is centred; pytorch-grad-cam subtracts each channel's mean over
+    positions first.
     """
     return trace.upsample(_first_component(trace.activations, trace.activations))
 
@@ -251,7 +297,9 @@ def eigen_grad_cam(trace: Trace) -> torch.Tensor:
 
 
 def _first_component(values: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
-    """Return values [B,K,h,w] projected on their first right singular vector over positions, signed: [B,h,w]."""
+    """Return values [B,K,h,w] projected on their first right singular vector over positions,
+    signed: [B,h,w].
+    """
     matrix = values.flatten(2).transpose(1, 2)  # [B,N,K]
     _, _, vt = torch.linalg.svd(matrix, full_matrices=False)
     projection: torch.Tensor = (matrix @ vt[:, 0, :, None])[..., 0]

@@ -18,13 +18,25 @@ from bench.methods.variants import write_value
 from bench.models.explainee import Explainee
 
 SUMS = ("add", "iadd", "radd", "sub", "isub", "rsub", "cat", "concat", "stack")
-NOT_LINEAR = ("softmax", "log_softmax", "layer_norm", "group_norm", "instance_norm", "normalize", "norm", "var", "std")
+NOT_LINEAR = (
+    "softmax",
+    "log_softmax",
+    "layer_norm",
+    "group_norm",
+    "instance_norm",
+    "normalize",
+    "norm",
+    "var",
+    "std",
+)
 NEAR = 1e-6
 """Differences from the reference below this have no quotient; the gradient then stands in."""
 
 
 class Rescale(torch.autograd.Function):
-    """An elementwise function on [images; references] that sends back g * (f(x) - f(r)) / (x - r)."""
+    """An elementwise function on [images; references] that sends back g * (f(x) - f(r)) / (x -
+    r).
+    """
 
     @staticmethod
     def forward(ctx: Any, operation: Operation, x: torch.Tensor) -> torch.Tensor:
@@ -50,13 +62,17 @@ class Rescale(torch.autograd.Function):
 
 
 class RescalePool(torch.autograd.Function):
-    """Max pooling of [images; references]: a window's change is given to the two maxima that made it.
+    """Max pooling of [images; references]: a window's change is given to the two maxima that made
+    it.
 
-    With m = max(y, y_r), the image's maximum takes m - y_r and the reference's y - m; windows that overlap add up.
+    With m = max(y, y_r), the image's maximum takes m - y_r and the reference's y - m; windows that
+    overlap add up.
     """
 
     @staticmethod
-    def forward(ctx: Any, pool: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], x: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, pool: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], x: torch.Tensor
+    ) -> torch.Tensor:
         y, places = pool(x)
         ctx.save_for_backward(x, y.clone(), places)
         return y
@@ -73,12 +89,15 @@ class RescalePool(torch.autograd.Function):
         given.scatter_add_(2, at_reference, sent * (own - higher))
         near = change.abs() < NEAR
         plain = torch.zeros_like(change).scatter_add_(2, at_own, sent)
-        result = torch.where(near, plain, given / torch.where(near, 1.0, change)).view_as(x.chunk(2)[0])
+        result = torch.where(near, plain, given / torch.where(near, 1.0, change)).view_as(
+            x.chunk(2)[0]
+        )
         return None, torch.cat([result, torch.zeros_like(result)])
 
 
 class RescaleRules(Rules):
-    """DeepLIFT's rescale rule on every elementwise function and on max pooling; what joins values otherwise is refused.
+    """DeepLIFT's rescale rule on every elementwise function and on max pooling; what joins values
+    otherwise is refused.
 
     Whatever else is not linear shows in the sum.
     """
@@ -92,34 +111,41 @@ class RescaleRules(Rules):
             return Rescale.apply(on_first(function, args, kwargs), args[0])
         if name in ("max_pool2d", "adaptive_max_pool2d") and args[0].ndim == 4:
             with_places = {key: value for key, value in kwargs.items() if key != "return_indices"}
-            return RescalePool.apply(on_first(function, args, with_places | {"return_indices": True}), args[0])
+            return RescalePool.apply(
+                on_first(function, args, with_places | {"return_indices": True}), args[0]
+            )
         joins = len(alive(*args, *kwargs.values())) > 1 and name not in SUMS
         if joins or name in NOT_LINEAR:
             raise NotApplicable(
-                f"deep_lift has no rule for {name}, which {self.model} uses; use integrated_gradients instead."
+                f"deep_lift has no rule for {name}, which {self.model} uses; use "
+                "integrated_gradients instead."
             )
         return function(*args, **kwargs)
 
 
 def _against(model: Explainee, name: Reference) -> SharedPart:
     """Return the declared part of `rescaled`: images and references in one batch."""
-    return SharedPart(f"deep_lift {write_value(name)}", Counts(forwards=2, backwards=2), model.size**2)
+    return SharedPart(
+        f"deep_lift {write_value(name)}", Counts(forwards=2, backwards=2), model.size**2
+    )
 
 
 @register_method(
     "deep_lift",
     group="gradient",
     fidelity="paper",
-    citation="Shrikumar et al., Learning Important Features Through Propagating Activation Differences, ICML 2017, "
+    citation="Shrikumar et al., Learning Important Features Through Propagating Activation "
+    "Differences, ICML 2017, "
     "rescale rule (as Captum, whose max pooling loses windows that overlap)",
     parts=lambda model, p: [_against(model, p["reference"])],
     reference=chosen_reference,
 )
 def deep_lift(trace: Trace, *, reference: Reference = "baseline") -> torch.Tensor:
-    """sum over colour channels of (x - r) * multiplier from S_c to x, by the rescale rule. [B,H,W], signed.
+    """sum over colour channels of (x - r) * multiplier from S_c to x, by the rescale rule. [B,H,W],
+    signed.
 
-    Its sum is S_c(x) - S_c(r); where that grossly fails (products, normalisation over positions, attention: operations
-    that the rule does not cover) the method is not applicable.
+    Its sum is S_c(x) - S_c(r); where that grossly fails (products, normalisation over positions,
+    attention: operations that the rule does not cover) the method is not applicable.
     """
     return rescaled(trace, reference)
 
@@ -128,11 +154,14 @@ def deep_lift(trace: Trace, *, reference: Reference = "baseline") -> torch.Tenso
     "deep_lift_shap",
     group="gradient",
     fidelity="paper",
-    citation="Lundberg and Lee, A Unified Approach to Interpreting Model Predictions, NeurIPS 2017 (Deep SHAP)",
+    citation="Lundberg and Lee, A Unified Approach to Interpreting Model Predictions, NeurIPS 2017 "
+    "(Deep SHAP)",
     parts=lambda model, _: [_against(model, name) for name in NAMES],
 )
 def deep_lift_shap(trace: Trace) -> torch.Tensor:
-    """The mean of deep_lift over the references: baseline, black, white, blur, noise. [B,H,W], signed."""
+    """The mean of deep_lift over the references: baseline, black, white, blur, noise. [B,H,W],
+    signed.
+    """
     return torch.stack([rescaled(trace, name) for name in NAMES]).mean(0)
 
 
@@ -141,13 +170,16 @@ def rescaled(trace: Trace, name: Reference) -> torch.Tensor:
 
     def make() -> torch.Tensor:
         references = reference_images(trace, name)
-        multipliers, logits = run(trace, RescaleRules(trace.model.name), torch.cat([trace.images, references]))
+        multipliers, logits = run(
+            trace, RescaleRules(trace.model.name), torch.cat([trace.images, references])
+        )
         given = (trace.images - references) * multipliers
         change = trace.target_logits - trace.of_targets(logits[len(trace) :])
         gap = (given.sum((1, 2, 3)) - change).abs()
         if bool((gap > 0.05 * change.abs() + 1e-4 * given.abs().sum((1, 2, 3))).any()):
             raise NotApplicable(
-                f"deep_lift does not fit {trace.model.name}: its map would not sum up to the change of the logit; "
+                f"deep_lift does not fit {trace.model.name}: its map would not sum up to the "
+                "change of the logit; "
                 "use integrated_gradients instead."
             )
         return given.sum(1)

@@ -1,4 +1,6 @@
-"""Extremal perturbations: the smooth mask of a given area that keeps the class score highest, found by gradient."""
+"""Extremal perturbations: the smooth mask of a given area that keeps the class score highest, found
+by gradient.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def shares(areas: str) -> list[float]:
     except ValueError:
         values = []
     if not values or min(values) <= 0 or max(values) > 1:
-        raise BenchError(f"extremal_perturbation[areas={areas}]: give shares of the image, such as 0.05+0.1.")
+        raise BenchError(
+            f"extremal_perturbation[areas={areas}]: give shares of the image, such as 0.05+0.1."
+        )
     return values
 
 
@@ -38,18 +42,23 @@ def shares(areas: str) -> list[float]:
     "extremal_perturbation",
     group="perturbation",
     fidelity="official",
-    citation="Fong, Patrick and Vedaldi, Understanding Deep Networks via Extremal Perturbations and Smooth Masks, "
+    citation="Fong, Patrick and Vedaldi, Understanding Deep Networks via Extremal Perturbations "
+    "and Smooth Masks, "
     "ICCV 2019, and the authors' code (TorchRay)",
     fast=False,
     forwards=lambda _, p: p["iterations"] * len(shares(p["areas"])),
     backwards=lambda _, p: p["iterations"] * len(shares(p["areas"])),
 )
-def extremal_perturbation(trace: Trace, *, areas: str = "0.025+0.05+0.1+0.2", iterations: int = 800) -> torch.Tensor:
-    """sum over areas of the smooth mask of that area that keeps S_c highest in a blurred image. [B,H,W], >= 0.
+def extremal_perturbation(
+    trace: Trace, *, areas: str = "0.025+0.05+0.1+0.2", iterations: int = 800
+) -> torch.Tensor:
+    """sum over areas of the smooth mask of that area that keeps S_c highest in a blurred image.
+    [B,H,W], >= 0.
 
-    The preservation game of TorchRay with its benchmark's settings: maximise S_c(m o x) - 300 * 1.0035^t * mean (sorted
-    m - ideal)^2 by gradient steps from m = 1, the image flipped in every other one; m o x blurs more where m is
-    lower; in the end the sum of masks is smoothed by 9 % of the side. Lengths scale with the side.
+    The preservation game of TorchRay with its benchmark's settings: maximise S_c(m o x) - 300 *
+    1.0035^t * mean (sorted m - ideal)^2 by gradient steps from m = 1, the image flipped in every
+    other one; m o x blurs more where m is lower; in the end the sum of masks is smoothed by 9 % of
+    the side. Lengths scale with the side.
     """
     wanted = shares(areas)
     at_least(1, iterations, "iterations")
@@ -68,10 +77,14 @@ def extremal_perturbation(trace: Trace, *, areas: str = "0.025+0.05+0.1+0.2", it
 def optimised(
     trace: Trace, smooth: SmoothMask, rows: torch.Tensor, areas: torch.Tensor, iterations: int
 ) -> torch.Tensor:
-    """Return the masks [n,H,W] of the images at `rows` [n] for areas [n], after so many gradient steps."""
+    """Return the masks [n,H,W] of the images at `rows` [n] for areas [n], after so many gradient
+    steps.
+    """
     levels = pyramid(trace.images[rows])
     seeds = torch.ones(len(rows), 1, *smooth.coarse, device=levels.device)
-    ideal = (torch.arange(smooth.pixels) >= (smooth.pixels * (1 - areas.double())).long()[:, None]).to(levels)
+    ideal = (
+        torch.arange(smooth.pixels) >= (smooth.pixels * (1 - areas.double())).long()[:, None]
+    ).to(levels)
     targets = trace.targets[rows].to(levels.device)[:, None]
     velocity, weight = torch.zeros_like(seeds), AREA_WEIGHT
     for step in range(iterations):
@@ -91,10 +104,11 @@ def optimised(
 
 
 class SmoothMask:
-    """Max-convolution: coarse seeds [n,1,h,w] -> the mask with a margin around it, and the mask [n,1,H,W].
+    """Max-convolution: coarse seeds [n,1,h,w] -> the mask with a margin around it, and the mask
+    [n,1,H,W].
 
-    At each pixel the (soft) largest of the seeds nearby, each weighted by exp(-2 (distance/sigma - 1/2)^2), 1 within
-    half a sigma. The area is measured with the margin, as the authors do.
+    At each pixel the (soft) largest of the seeds nearby, each weighted by exp(-2 (distance/sigma -
+    1/2)^2), 1 within half a sigma. The area is measured with the margin, as the authors do.
     """
 
     def __init__(self, size: tuple[int, int], device: torch.device) -> None:
@@ -119,7 +133,9 @@ class SmoothMask:
         return pixel - (sigma + self.step * seed)
 
     def __call__(self, seeds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        patches = F.unfold(seeds, self.reach, padding=self.padding).view(len(seeds), -1, *self.middle)
+        patches = F.unfold(seeds, self.reach, padding=self.padding).view(
+            len(seeds), -1, *self.middle
+        )
         near = F.interpolate(patches, scale_factor=self.step, mode="nearest")
         near = self.weight * near[..., : self.weight.shape[2], : self.weight.shape[3]]
         whole = (near * F.softmax(COLDNESS * near, dim=1)).sum(1, keepdim=True).clamp(0, 1)
@@ -128,13 +144,19 @@ class SmoothMask:
 
 
 def pyramid(images: torch.Tensor) -> torch.Tensor:
-    """Return the images at falling blur, [n,LEVELS,3,H,W]: sigma from 20 pixels at 224 down to none."""
+    """Return the images at falling blur, [n,LEVELS,3,H,W]: sigma from 20 pixels at 224 down to
+    none.
+    """
     strongest = MAX_BLUR * min(images.shape[2:]) / 224
-    return torch.stack([smoothed(images, strongest * (1 - i / (LEVELS - 1))) for i in range(LEVELS)], 1)
+    return torch.stack(
+        [smoothed(images, strongest * (1 - i / (LEVELS - 1))) for i in range(LEVELS)], 1
+    )
 
 
 def perturbed(levels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return images [n,3,H,W] taken from levels [n,LEVELS,3,H,W] at the depth (LEVELS-1) * mask, interpolated."""
+    """Return images [n,3,H,W] taken from levels [n,LEVELS,3,H,W] at the depth (LEVELS-1) * mask,
+    interpolated.
+    """
     depth = (mask * (LEVELS - 1))[:, :, None]
     low = depth.detach().floor()
     index = low.long().expand(-1, -1, levels.shape[2], -1, -1)
@@ -143,7 +165,9 @@ def perturbed(levels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def smoothed(images: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Blur images [n,C,H,W]: Gaussian cut at ceil(4 sigma), zeros behind the border, as TorchRay does."""
+    """Blur images [n,C,H,W]: Gaussian cut at ceil(4 sigma), zeros behind the border, as TorchRay
+    does.
+    """
     if sigma == 0:
         return images
     radius = math.ceil(4 * sigma)

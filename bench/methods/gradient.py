@@ -1,6 +1,7 @@
 """Gradient methods at image resolution: the gradient itself, along a path, and under noise.
 
-Points of all images are packed into full batches; integrated gradients is Captum's, through an adapter that counts.
+Points of all images are packed into full batches; integrated gradients is Captum's, through an
+adapter that counts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from bench.engine.shared_parts import INPUT_GRADIENTS, SharedPart
 from bench.engine.trace import Trace
 from bench.methods.base import register_method
 from bench.methods.references import NAMES, Reference, chosen_reference, reference_images
-from bench.methods.sampling import at_least, enumerate_by_image, gradients_at, normal, per_image, spread
+from bench.methods.sampling import (
+    at_least,
+    enumerate_by_image,
+    gradients_at,
+    normal,
+    per_image,
+    spread,
+)
 from bench.models.explainee import Explainee
 
 
@@ -42,8 +50,8 @@ def saliency(trace: Trace) -> torch.Tensor:
 def input_x_gradient(trace: Trace) -> torch.Tensor:
     """sum over colour channels of x * dS_c/dx, x normalised. [B,H,W], signed.
 
-    Its implicit reference is the normalisation's mean colour, the same as the baseline colour of deletion for
-    ImageNet-normalised models: boards flag the pair.
+    Its implicit reference is the normalisation's mean colour, the same as the baseline colour of
+    deletion for ImageNet-normalised models: boards flag the pair.
     """
     return (trace.images * trace.input_gradients).sum(1)
 
@@ -58,8 +66,11 @@ def input_x_gradient(trace: Trace) -> torch.Tensor:
     backwards=lambda _, p: p["steps"],
     reference=chosen_reference,
 )
-def integrated_gradients(trace: Trace, *, reference: Reference = "baseline", steps: int = 50) -> torch.Tensor:
-    """sum over colour channels of (x - r) * integral of dS_c/dx from the reference r to x. [B,H,W], signed.
+def integrated_gradients(
+    trace: Trace, *, reference: Reference = "baseline", steps: int = 50
+) -> torch.Tensor:
+    """sum over colour channels of (x - r) * integral of dS_c/dx from the reference r to x. [B,H,W],
+    signed.
 
     Captum, Gauss-Legendre with so many steps (50 is its default).
     """
@@ -81,7 +92,8 @@ def integrated_gradients(trace: Trace, *, reference: Reference = "baseline", ste
     "idgi",
     group="gradient",
     fidelity="official",
-    citation="Yang et al., IDGI: A Framework to Eliminate Explanation Noise from Integrated Gradients, CVPR 2023, "
+    citation="Yang et al., IDGI: A Framework to Eliminate Explanation Noise from Integrated "
+    "Gradients, CVPR 2023, "
     "and the authors' code",
     fast=False,
     forwards=lambda _, p: p["steps"],
@@ -89,10 +101,12 @@ def integrated_gradients(trace: Trace, *, reference: Reference = "baseline", ste
     reference=chosen_reference,
 )
 def idgi(trace: Trace, *, reference: Reference = "baseline", steps: int = 50) -> torch.Tensor:
-    """sum over channels and steps of g_j^2 d_j / |g_j|^2, g_j = dS_c/dx and d_j = S_c(x_j+1) - S_c(x_j). [B,H,W].
+    """sum over channels and steps of g_j^2 d_j / |g_j|^2, g_j = dS_c/dx and d_j = S_c(x_j+1) -
+    S_c(x_j). [B,H,W].
 
-    On the straight path x_j from the reference (j = 0) to x (j = steps), gradients at the left ends, S_c the logit.
-    Signed; its sum is S_c(x) - S_c(r) for any number of steps. A step without gradient says nothing and is left out.
+    On the straight path x_j from the reference (j = 0) to x (j = steps), gradients at the left
+    ends, S_c the logit. Signed; its sum is S_c(x) - S_c(r) for any number of steps. A step without
+    gradient says nothing and is left out.
     """
     start = reference_images(trace, reference)
 
@@ -100,7 +114,9 @@ def idgi(trace: Trace, *, reference: Reference = "baseline", steps: int = 50) ->
         return torch.lerp(start[rows], trace.images[rows], per_image(step / steps, trace))
 
     maps = torch.zeros_like(trace.images[:, 0])
-    known: dict[int, torch.Tensor] = {}  # an image's squared share at its last point, which waits for the next score
+    known: dict[
+        int, torch.Tensor
+    ] = {}  # an image's squared share at its last point, which waits for the next score
     scores: dict[int, torch.Tensor] = {}
     for batch in gradients_at(trace, at_least(1, steps, "steps"), point):
         squared = batch.gradients.square()
@@ -133,8 +149,8 @@ def _noisy(model: Explainee, p: Mapping[str, Any]) -> list[SharedPart]:
 def smooth_grad(trace: Trace, *, samples: int = 25, std: float = 0.15) -> torch.Tensor:
     """sum over colour channels of |mean of dS_c/dx at x + noise|. [B,H,W], >= 0.
 
-    std: of the normal noise, as a share of the image's range max x - min x. The absolute value is the authors' choice
-    for natural images; their code sums it over channels.
+    std: of the normal noise, as a share of the image's range max x - min x. The absolute value is
+    the authors' choice for natural images; their code sums it over channels.
     """
     mean, _ = noisy_gradients(trace, samples, std)
     return mean.abs().sum(1)
@@ -144,19 +160,24 @@ def smooth_grad(trace: Trace, *, samples: int = 25, std: float = 0.15) -> torch.
     "var_grad",
     group="gradient",
     fidelity="paper",
-    citation="Adebayo et al., Local Explanation Methods for Deep Neural Networks Lack Sensitivity to Parameter "
+    citation="Adebayo et al., Local Explanation Methods for Deep Neural Networks Lack Sensitivity "
+    "to Parameter "
     "Values, ICLR workshop 2018",
     fast=False,
     parts=_noisy,
 )
 def var_grad(trace: Trace, *, samples: int = 25, std: float = 0.15) -> torch.Tensor:
-    """sum over colour channels of the variance of dS_c/dx over the noisy images of smooth_grad. [B,H,W], >= 0."""
+    """sum over colour channels of the variance of dS_c/dx over the noisy images of smooth_grad.
+    [B,H,W], >= 0.
+    """
     _, variance = noisy_gradients(trace, samples, std)
     return variance.sum(1)
 
 
 def noisy_gradients(trace: Trace, samples: int, std: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and (population) variance over samples of dS_c/dx at x + noise, [B,3,H,W] each; shared."""
+    """Return mean and (population) variance over samples of dS_c/dx at x + noise, [B,3,H,W] each;
+    shared.
+    """
     at_least(1, samples, "samples")
 
     def make() -> tuple[torch.Tensor, torch.Tensor]:
@@ -181,17 +202,20 @@ def noisy_gradients(trace: Trace, samples: int, std: float) -> tuple[torch.Tenso
     "gradient_shap",
     group="gradient",
     fidelity="paper",
-    citation="Lundberg and Lee, NeurIPS 2017, and Erion et al., Nature Machine Intelligence 2021 (expected gradients); "
+    citation="Lundberg and Lee, NeurIPS 2017, and Erion et al., Nature Machine Intelligence 2021 "
+    "(expected gradients); "
     "as Captum's GradientShap, the references taken in turn",
     fast=False,
     forwards=lambda _, p: p["samples"],
     backwards=lambda _, p: p["samples"],
 )
 def gradient_shap(trace: Trace, *, samples: int = 50, std: float = 0.0) -> torch.Tensor:
-    """sum over colour channels of the mean over samples of (x' - r) * dS_c/dx at r + a (x' - r). [B,H,W], signed.
+    """sum over colour channels of the mean over samples of (x' - r) * dS_c/dx at r + a (x' - r).
+    [B,H,W], signed.
 
-    a: uniform in [0,1].  x': x plus normal noise of `std` times the image's range.  r: the references in turn
-    (baseline, black, white, blur, noise). In expectation the sum is the mean over references of S_c(x) - S_c(r).
+    a: uniform in [0,1].  x': x plus normal noise of `std` times the image's range.  r: the
+    references in turn (baseline, black, white, blur, noise). In expectation the sum is the mean
+    over references of S_c(x) - S_c(r).
     """
     starts = torch.stack([reference_images(trace, name) for name in NAMES], 1)
     sigma, generators = std * spread(trace), trace.generators("gradient_shap")
@@ -215,7 +239,9 @@ def gradient_shap(trace: Trace, *, samples: int = 50, std: float = 0.0) -> torch
 
 
 class Counted(torch.nn.Module):
-    """The network as Captum wants it, every forward counted by the prober (and a backward with each)."""
+    """The network as Captum wants it, every forward counted by the prober (and a backward with
+    each).
+    """
 
     def __init__(self, trace: Trace) -> None:
         super().__init__()

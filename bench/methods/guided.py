@@ -1,4 +1,6 @@
-"""Guided backprop, deconvnet and guided Grad-CAM: gradients in which ReLUs send back only what is positive."""
+"""Guided backprop, deconvnet and guided Grad-CAM: gradients in which ReLUs send back only what is
+positive.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,14 @@ from bench.models.explainee import Explainee
 
 
 class Rectified(torch.autograd.Function):
-    """A ReLU (capped or not) that sends back max(g,0), or (gate) only where the ReLU itself is open."""
+    """A ReLU (capped or not) that sends back max(g,0), or (gate) only where the ReLU itself is
+    open.
+    """
 
     @staticmethod
-    def forward(ctx: Any, operation: Operation, gate: bool, cap: float, x: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, operation: Operation, gate: bool, cap: float, x: torch.Tensor
+    ) -> torch.Tensor:
         y = operation(x)
         if y is x:
             ctx.mark_dirty(x)
@@ -48,13 +54,16 @@ class PositiveOnly(Rules):
             return Rectified.apply(on_first(function, args, kwargs), self.gate, cap, args[0])
         if name in ACTIVATIONS and name not in GATES:
             raise NotApplicable(
-                f"{self.method} is defined for ReLUs, and {self.model} also has {name}; use saliency instead."
+                f"{self.method} is defined for ReLUs, and {self.model} also has {name}; use "
+                "saliency instead."
             )
         return function(*args, **kwargs)
 
 
 def cap_of(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> float | None:
-    """Return where a rectifier ends (infinity for a plain ReLU), or None for any other operation."""
+    """Return where a rectifier ends (infinity for a plain ReLU), or None for any other
+    operation.
+    """
     if name == "relu":
         return torch.inf
     if name == "relu6":
@@ -69,14 +78,17 @@ def cap_of(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> float | No
 
 
 def positive_only(trace: Trace, method: str, gate: bool) -> torch.Tensor:
-    """Return the changed gradient of S_c, [B,3,H,W]; one forward and backward, shared by the methods that read it."""
+    """Return the changed gradient of S_c, [B,3,H,W]; one forward and backward, shared by the
+    methods that read it.
+    """
 
     def make() -> torch.Tensor:
         rules = PositiveOnly(method, trace.model.name, gate)
         arrived, _ = run(trace, rules, trace.images)
         if not rules.met:
             raise NotApplicable(
-                f"{method} changes the gradient of ReLUs, and {trace.model.name} has none; use saliency instead."
+                f"{method} changes the gradient of ReLUs, and {trace.model.name} has none; use "
+                "saliency instead."
             )
         return arrived
 
@@ -92,13 +104,16 @@ def _changed_gradient(model: Explainee, method: str) -> SharedPart:
     "guided_backprop",
     group="gradient",
     fidelity="official",
-    citation="Springenberg et al., Striving for Simplicity, ICLR workshop 2015, section 3.4 (as Captum)",
+    citation="Springenberg et al., Striving for Simplicity, ICLR workshop 2015, section 3.4 (as "
+    "Captum)",
     parts=lambda model, _: [_changed_gradient(model, "guided_backprop")],
 )
 def guided_backprop(trace: Trace) -> torch.Tensor:
-    """sum over colour channels of dS_c/dx where every ReLU sends back max(g,0) * 1[input > 0]. [B,H,W], signed.
+    """sum over colour channels of dS_c/dx where every ReLU sends back max(g,0) * 1[input > 0].
+    [B,H,W], signed.
 
-    ReLU6 counts as a ReLU. Networks with other rectifiers (GELU, SiLU, leaky) are refused: half of a rule is none.
+    ReLU6 counts as a ReLU. Networks with other rectifiers (GELU, SiLU, leaky) are refused: half of
+    a rule is none.
     """
     return positive_only(trace, "guided_backprop", gate=True).sum(1)
 
@@ -107,11 +122,14 @@ def guided_backprop(trace: Trace) -> torch.Tensor:
     "deconvnet",
     group="gradient",
     fidelity="official",
-    citation="Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014 (as Captum)",
+    citation="Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014 "
+    "(as Captum)",
     parts=lambda model, _: [_changed_gradient(model, "deconvnet")],
 )
 def deconvnet(trace: Trace) -> torch.Tensor:
-    """sum over colour channels of dS_c/dx where every ReLU sends back max(g,0), open or not. [B,H,W], signed."""
+    """sum over colour channels of dS_c/dx where every ReLU sends back max(g,0), open or not.
+    [B,H,W], signed.
+    """
     return positive_only(trace, "deconvnet", gate=False).sum(1)
 
 
@@ -123,5 +141,7 @@ def deconvnet(trace: Trace) -> torch.Tensor:
     parts=lambda model, _: [GRADIENTS, _changed_gradient(model, "guided_backprop")],
 )
 def guided_grad_cam(trace: Trace) -> torch.Tensor:
-    """guided_backprop * grad_cam, element by element (Grad-CAM upsampled bilinearly, as in the paper). [B,H,W]."""
+    """guided_backprop * grad_cam, element by element (Grad-CAM upsampled bilinearly, as in the
+    paper). [B,H,W].
+    """
     return grad_cam(trace) * positive_only(trace, "guided_backprop", gate=True).sum(1)

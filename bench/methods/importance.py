@@ -1,4 +1,6 @@
-"""Channel importance by intervention: how the score changes when a channel is taken away or shown alone."""
+"""Channel importance by intervention: how the score changes when a channel is taken away or shown
+alone.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +29,18 @@ CONSTANT = "constant channels are skipped"
     heads=lambda model, _: model.probe_shape[1],
 )
 def ablation_cam(trace: Trace) -> torch.Tensor:
-    """ReLU(sum_k w_k A_k), w_k = S_c - S_c(A without channel k), by replaying the head. [B,H,W], >= 0.
+    """ReLU(sum_k w_k A_k), w_k = S_c - S_c(A without channel k), by replaying the head. [B,H,W], >=
+    0.
 
-    The paper divides by S_c; a negative S_c would flip the map, and a positive one does not change it, so it is not
-    done here.
+    The paper divides by S_c; a negative S_c would flip the map, and a positive one does not change
+    it, so it is not done here.
     """
     return trace.upsample(weighted(channel_drops(trace), trace.activations).relu())
 
 
 def channel_drops(trace: Trace, instead: torch.Tensor | None = None) -> torch.Tensor:
-    """Return S_c(A) - S_c(A with channel k replaced) for every channel, [B,K]; K head replays per image.
+    """Return S_c(A) - S_c(A with channel k replaced) for every channel, [B,K]; K head replays per
+    image.
 
     instead: what replaces the channels, [B,K,h,w]; None replaces them by 0.
     """
@@ -48,9 +52,13 @@ def _fmi_parts(model: Explainee, p: Mapping[str, Any]) -> list[SharedPart]:
     name, replace = write_value(p["reference"]), p["replace"]
     _, channels, height, width = model.probe_shape
     return [
-        SharedPart(f"reference {name}", Counts(forwards=1), 3 * model.size**2 + channels * height * width),
         SharedPart(
-            f"a_fmi {replace} {name if replace == 'reference' else ''}", Counts(head_forwards=channels), channels
+            f"reference {name}", Counts(forwards=1), 3 * model.size**2 + channels * height * width
+        ),
+        SharedPart(
+            f"a_fmi {replace} {name if replace == 'reference' else ''}",
+            Counts(head_forwards=channels),
+            channels,
         ),
     ]
 
@@ -60,7 +68,8 @@ def _fmi_parts(model: Explainee, p: Mapping[str, Any]) -> list[SharedPart]:
     group="cam",
     more_groups=("seed",),
     fidelity="reconstruction",
-    citation="after Zhang et al., A-FMI: feature map importance, arXiv:2104.05527; formulas reconstructed",
+    citation="after Zhang et al., A-FMI: feature map importance, arXiv:2104.05527; formulas "
+    "reconstructed",
     parts=_fmi_parts,
     reference=lambda p: chosen_reference(p) if p["replace"] == "reference" else "",
 )
@@ -72,15 +81,20 @@ def a_fmi(
     replace: Literal["reference", "zero"] = "reference",
     positive_only: bool = False,
 ) -> torch.Tensor:
-    """ReLU(sum_k FMI_k * D_k): importance by difference from a reference, so no saturated gradient plays a part.
+    """ReLU(sum_k FMI_k * D_k): importance by difference from a reference, so no saturated gradient
+    plays a part.
 
-    A' = features(reference), D = A - A'; FMI_k = S_c(A) - S_c(A with channel k from A', or 0), by head replay;
+    A' = features(reference), D = A - A'; FMI_k = S_c(A) - S_c(A with channel k from A', or 0), by
+    head replay;
     |FMI_k| <= 1e-6 * max is irrelevant and 0. [B,H,W], >= 0.
-    complete: sum_k m_k D_k with m_k = FMI_k / sum_ij D_k (0 where that sum cancels), signed; at layer resolution
-    it sums to sum_k FMI_k. absdiff: ReLU(sum_k FMI_k |D_k|); in the product FMI < 0 times D < 0 counts as evidence.
+    complete: sum_k m_k D_k with m_k = FMI_k / sum_ij D_k (0 where that sum cancels), signed; at
+    layer resolution it sums to sum_k FMI_k. absdiff: ReLU(sum_k FMI_k |D_k|); in the product FMI <
+    0 times D < 0 counts as evidence.
     """
     name = write_value(reference)
-    start = trace.shared(f"reference {name}", lambda: trace.of(reference_images(trace, reference))).activations
+    start = trace.shared(
+        f"reference {name}", lambda: trace.of(reference_images(trace, reference))
+    ).activations
     drops = trace.shared(
         f"a_fmi {replace} {name if replace == 'reference' else ''}",
         lambda: channel_drops(trace, start if replace == "reference" else None),
@@ -92,14 +106,18 @@ def a_fmi(
     difference = trace.activations - start
     if form == "complete":
         return trace.upsample(weighted(importance * _reciprocal_sums(difference), difference))
-    return trace.upsample(weighted(importance, difference.abs() if form == "absdiff" else difference).relu())
+    return trace.upsample(
+        weighted(importance, difference.abs() if form == "absdiff" else difference).relu()
+    )
 
 
 IRRELEVANT = 1e-6
 """Share of the largest importance below which a feature map plays no part."""
 
 CANCELLED = 1e-3
-"""Share of sum_ij |D_k| below which sum_ij D_k has cancelled: its reciprocal would only magnify rounding."""
+"""Share of sum_ij |D_k| below which sum_ij D_k has cancelled: its reciprocal would only magnify
+rounding.
+"""
 
 
 def _reciprocal_sums(difference: torch.Tensor) -> torch.Tensor:
@@ -126,10 +144,12 @@ def score_cam_part(model: Explainee) -> SharedPart:
     reference="baseline",
 )
 def score_cam(trace: Trace) -> torch.Tensor:
-    """ReLU(sum_k w_k A_k), w_k = p_c(H_k masking x), H_k = mm(Up A_k); one forward per channel. [B,H,W], >= 0.
+    """ReLU(sum_k w_k A_k), w_k = p_c(H_k masking x), H_k = mm(Up A_k); one forward per channel.
+    [B,H,W], >= 0.
 
-    Constant channels are skipped (weight 0). As in the authors' code the weights are probabilities of the masked
-    image, without subtracting a baseline; pytorch-grad-cam and torchcam use a softmax over channels of the logits.
+    Constant channels are skipped (weight 0). As in the authors' code the weights are probabilities
+    of the masked image, without subtracting a baseline; pytorch-grad-cam and torchcam use a softmax
+    over channels of the logits.
     """
     return trace.upsample(weighted(score_cam_weights(trace), trace.activations).relu())
 
@@ -140,7 +160,9 @@ def score_cam_weights(trace: Trace) -> torch.Tensor:
 
 
 def masked_probabilities(trace: Trace, channels: torch.Tensor) -> torch.Tensor:
-    """Return p_c(H_k masking x), H_k = mm(Up channel k), of channels [B,K,h,w]: [B,K] float32; 0 for a constant one."""
+    """Return p_c(H_k masking x), H_k = mm(Up channel k), of channels [B,K,h,w]: [B,K] float32; 0
+    for a constant one.
+    """
     flat = channels.flatten(2)
     images, varying = torch.nonzero(flat.amax(2) > flat.amin(2), as_tuple=True)
     rows = images.cpu()
@@ -166,7 +188,8 @@ def masked_probabilities(trace: Trace, channels: torch.Tensor) -> torch.Tensor:
 def abs_cam_init(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = mean_ij |G_k|: Abs-CAM's first phase. [B,H,W], >= 0.
 
-    The sign of the gradient is lost, so on a head of GAP and a linear layer the map hardly depends on the class.
+    The sign of the gradient is lost, so on a head of GAP and a linear layer the map hardly depends
+    on the class.
     """
     return trace.upsample(weighted(absolute_weights(trace), trace.activations).relu())
 
@@ -183,15 +206,22 @@ def absolute_weights(trace: Trace) -> torch.Tensor:
     fidelity="reconstruction",
     citation="after Zeng et al., Abs-CAM, arXiv:2207.03648; phase 2 reconstructed",
     fast=False,
-    parts=lambda model, p: [score_cam_part(model), *([GRADIENTS] if p["form"] == "activations" else [])],
+    parts=lambda model, p: [
+        score_cam_part(model),
+        *([GRADIENTS] if p["form"] == "activations" else []),
+    ],
     varies=CONSTANT,
     reference="baseline",
 )
-def abs_cam(trace: Trace, *, form: Literal["activations", "normalised"] = "activations") -> torch.Tensor:
-    """ReLU(sum_k w_k S_k Up(A_k)), w_k = mean_ij |G_k|, S_k = p_c(mm(Up A_k) masking x). [B,H,W], >= 0.
+def abs_cam(
+    trace: Trace, *, form: Literal["activations", "normalised"] = "activations"
+) -> torch.Tensor:
+    """ReLU(sum_k w_k S_k Up(A_k)), w_k = mean_ij |G_k|, S_k = p_c(mm(Up A_k) masking x). [B,H,W],
+    >= 0.
 
-    w_k > 0 cancels when a mask is normalised, so S_k are Score-CAM's and one set of forwards serves both.
-    normalised: sum_k S_k mm(Up A_k), the sum of the normalised maps, in which w_k cancels altogether.
+    w_k > 0 cancels when a mask is normalised, so S_k are Score-CAM's and one set of forwards serves
+    both. normalised: sum_k S_k mm(Up A_k), the sum of the normalised maps, in which w_k cancels
+    altogether.
     """
     scores = score_cam_weights(trace)
     if form == "normalised":
@@ -200,7 +230,9 @@ def abs_cam(trace: Trace, *, form: Literal["activations", "normalised"] = "activ
 
 
 def sum_of_masks(trace: Trace, weights: torch.Tensor) -> torch.Tensor:
-    """Return sum_k weights_k mm(Up A_k), [B,H,W], image by image: all masks at once would not fit in memory."""
+    """Return sum_k weights_k mm(Up A_k), [B,H,W], image by image: all masks at once would not fit
+    in memory.
+    """
     sums = [
         torch.einsum("k,khw->hw", w, min_max(trace.upsample(a[None])[0]))
         for w, a in zip(weights, trace.activations, strict=True)
@@ -221,7 +253,9 @@ def sum_of_masks(trace: Trace, weights: torch.Tensor) -> torch.Tensor:
     reference="baseline",
 )
 def abs_cam_elementwise(trace: Trace) -> torch.Tensor:
-    """ReLU(sum_k S_k Up(E_k)), E_k = |G_k| * A_k element by element, S_k = p_c(mm(Up E_k) masking x). [B,H,W], >= 0."""
+    """ReLU(sum_k S_k Up(E_k)), E_k = |G_k| * A_k element by element, S_k = p_c(mm(Up E_k) masking
+    x). [B,H,W], >= 0.
+    """
     channels = trace.gradients.abs() * trace.activations
     scores = masked_probabilities(trace, channels)
     return trace.upsample(weighted(scores, channels)).relu()
@@ -229,5 +263,8 @@ def abs_cam_elementwise(trace: Trace) -> torch.Tensor:
 
 def min_max(maps: torch.Tensor) -> torch.Tensor:
     """Return maps [...,h,w] scaled to [0,1] each; a constant one is zeros."""
-    low, high = maps.flatten(-2).amin(-1)[..., None, None], maps.flatten(-2).amax(-1)[..., None, None]
+    low, high = (
+        maps.flatten(-2).amin(-1)[..., None, None],
+        maps.flatten(-2).amax(-1)[..., None, None],
+    )
     return torch.where(high > low, (maps - low) / torch.where(high > low, high - low, 1.0), 0.0)

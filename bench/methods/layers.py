@@ -27,15 +27,20 @@ DEEP = 2
     "layer_cam_fused",
     group="cam",
     fidelity="reconstruction",
-    citation="Jiang et al., LayerCAM, IEEE TIP 2021, eq. 9 as torchcam quotes it; the authors' code has no fusion",
-    parts=lambda model, p: [SharedPart(f"taps {' '.join(model.layers(p['layers']))}", Counts(forwards=1, backwards=1))],
+    citation="Jiang et al., LayerCAM, IEEE TIP 2021, eq. 9 as torchcam quotes it; the authors' "
+    "code has no fusion",
+    parts=lambda model, p: [
+        SharedPart(f"taps {' '.join(model.layers(p['layers']))}", Counts(forwards=1, backwards=1))
+    ],
 )
 def layer_cam_fused(trace: Trace, *, layers: str = "auto") -> torch.Tensor:
-    """max over layers of Up(N_l), N_l = L_l / max L_l, L_l = ReLU(sum_k ReLU(G_k) * A_k) at layer l. [B,H,W] in [0,1].
+    """max over layers of Up(N_l), N_l = L_l / max L_l, L_l = ReLU(sum_k ReLU(G_k) * A_k) at layer
+    l. [B,H,W] in [0,1].
 
-    All but the last two layers are scaled, N_l = tanh(2 L_l / max L_l), since shallow maps are weak: in the paper the
-    first three of five stages. A layer without positive part gives zeros. layers: names joined by "+", shallow first;
-    "auto" is the last module of each stage. One whole forward and backward.
+    All but the last two layers are scaled, N_l = tanh(2 L_l / max L_l), since shallow maps are
+    weak: in the paper the first three of five stages. A layer without positive part gives zeros.
+    layers: names joined by "+", shallow first; "auto" is the last module of each stage. One whole
+    forward and backward.
     """
     names = trace.model.layers(layers)
     taps = trace.taps(names)
@@ -43,19 +48,24 @@ def layer_cam_fused(trace: Trace, *, layers: str = "auto") -> torch.Tensor:
     for place, name in enumerate(names):
         if name not in taps:
             raise NotApplicable(
-                f"Layer {name!r} of {trace.model.name} does not run once, with one tensor that reaches the logits; "
+                f"Layer {name!r} of {trace.model.name} does not run once, with one tensor that "
+                "reaches the logits; "
                 "choose other layers."
             )
         activations, gradients = (trace.model.at(name).grid(values) for values in taps[name])
         low = (gradients.relu() * activations).sum(1).relu()
         high = low.flatten(1).amax(1)[:, None, None]
         share = torch.where(high > 0, low / torch.where(high > 0, high, 1.0), 0.0)
-        maps.append(trace.upsample(torch.tanh(GAMMA * share) if place < len(names) - DEEP else share))
+        maps.append(
+            trace.upsample(torch.tanh(GAMMA * share) if place < len(names) - DEEP else share)
+        )
     return torch.stack(maps).amax(0)
 
 
 def _places(model: Explainee, layers: str) -> list[Explainee]:
-    """Return the model at each layer, for plans; none where the method will say that it is not applicable."""
+    """Return the model at each layer, for plans; none where the method will say that it is not
+    applicable.
+    """
     try:
         return [model.at(name) for name in model.layers(layers)]
     except NotApplicable:
@@ -67,7 +77,8 @@ def _places(model: Explainee, layers: str) -> list[Explainee]:
     wraps="grad_cam",
     group="cam",
     fidelity="reconstruction",
-    citation="the mean over layers of pytorch-grad-cam, and the maximum of LayerCAM, around any method",
+    citation="the mean over layers of pytorch-grad-cam, and the maximum of LayerCAM, around any "
+    "method",
     forwards=lambda model, p: len(_places(model, p["layers"])),
     inner_models=lambda model, p: _places(model, p["layers"]),
 )
@@ -76,10 +87,13 @@ def fused(
 ) -> torch.Tensor:
     """Mean (or maximum) over layers of unit(map of another method at that layer). [B,H,W] in [0,1].
 
-    layers: names joined by "+"; "auto" is the last module of each stage. Each layer costs one pass, the gradient
-    there, and what the method costs there. A layer at which the map has no positive part gives zeros.
+    layers: names joined by "+"; "auto" is the last module of each stage. Each layer costs one pass,
+    the gradient there, and what the method costs there. A layer at which the map has no positive
+    part gives zeros.
     """
-    units = [min_max(inner.maps(trace.at(name)).clamp(min=0)) for name in trace.model.layers(layers)]
+    units = [
+        min_max(inner.maps(trace.at(name)).clamp(min=0)) for name in trace.model.layers(layers)
+    ]
     stacked = torch.stack([unit.cpu() for unit in units])
     return stacked.mean(0) if reduce == "mean" else stacked.amax(0)
 
@@ -91,28 +105,36 @@ def fused(
     "full_grad",
     group="cam",
     fidelity="official",
-    citation="Srinivas and Fleuret, Full-Gradient Representation, NeurIPS 2019, eq. 5, and the authors' code",
+    citation="Srinivas and Fleuret, Full-Gradient Representation, NeurIPS 2019, eq. 5, and the "
+    "authors' code",
     forwards=1,
     backwards=1,
     parts=(INPUT_GRADIENTS,),
     reference="zero",  # its input term
 )
 def full_grad(trace: Trace) -> torch.Tensor:
-    """psi(x * dS/dx) + sum over convolutions and batch norms of psi(b * dS/d output), b their bias. [B,H,W], >= 0.
+    """psi(x * dS/dx) + sum over convolutions and batch norms of psi(b * dS/d output), b their bias.
+    [B,H,W], >= 0.
 
-    psi: absolute value, min-max over all channels and positions of an image together, Up, sum over channels. The bias
-    of a batch norm in eval mode is beta - mean * gamma / sqrt(var + eps). Linear layers' biases belong to the
-    decomposition S_c = sum x dS/dx + sum b dS/d output but not to the map. Where it does not add up (SiLU, GELU, layer
-    norm, attention: biases that no layer states), the method is not applicable, as in the authors' code, which checks
-    it on a random image too. Theirs adds 1e-6 to the maxima and upsamples with align_corners=True.
+    psi: absolute value, min-max over all channels and positions of an image together, Up, sum over
+    channels. The bias of a batch norm in eval mode is beta - mean * gamma / sqrt(var + eps). Linear
+    layers' biases belong to the decomposition S_c = sum x dS/dx + sum b dS/d output but not to the
+    map. Where it does not add up (SiLU, GELU, layer norm, attention: biases that no layer states),
+    the method is not applicable, as in the authors' code, which checks it on a random image too.
+    Theirs adds 1e-6 to the maxima and upsamples with align_corners=True.
     """
     biases = stated_biases(trace.model.net)
     if not any(spatial for _, spatial in biases.values()):
-        raise NotApplicable(f"{trace.model.name} has no convolution or batch norm with a bias; full_grad needs some.")
+        raise NotApplicable(
+            f"{trace.model.name} has no convolution or batch norm with a bias; full_grad needs "
+            "some."
+        )
     if not adds_up(trace.model):
         raise NotApplicable(
-            f"The input and bias terms of {trace.model.name} do not add up to its logits, as full_grad needs: they do "
-            "where all biases are those of convolutions, batch norms and linear layers (ReLU networks)."
+            f"The input and bias terms of {trace.model.name} do not add up to its logits, as "
+            "full_grad needs: they do "
+            "where all biases are those of convolutions, batch norms and linear layers (ReLU "
+            "networks)."
         )
 
     def keep(name: str, gradient: torch.Tensor) -> torch.Tensor | None:
@@ -127,7 +149,9 @@ def full_grad(trace: Trace) -> torch.Tensor:
 
 def _low(terms: torch.Tensor) -> torch.Tensor:
     """Return psi before Up, [B,h,w], of terms [B,K,h,w]; Up and the sum over channels commute."""
-    scaled = min_max(terms.abs().flatten(2)[:, None])  # [B,1,K,h*w]: one minimum and maximum per image
+    scaled = min_max(
+        terms.abs().flatten(2)[:, None]
+    )  # [B,1,K,h*w]: one minimum and maximum per image
     return scaled[:, 0].sum(1).view(len(terms), *terms.shape[2:])
 
 
@@ -135,10 +159,17 @@ def stated_biases(net: nn.Module) -> dict[str, tuple[torch.Tensor, bool]]:
     """Return {module whose output the bias is added to: (bias [K], whether it has positions)}."""
     biases: dict[str, tuple[torch.Tensor, bool]] = {}
     for name, module in net.named_modules():
-        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
-            scale = (module.running_var + module.eps).rsqrt() * (1.0 if module.weight is None else module.weight)
+        if (
+            isinstance(module, nn.BatchNorm2d)
+            and module.running_mean is not None
+            and module.running_var is not None
+        ):
+            scale = (module.running_var + module.eps).rsqrt() * (
+                1.0 if module.weight is None else module.weight
+            )
             shift = -module.running_mean * scale + (0.0 if module.bias is None else module.bias)
-            # timm's BatchNormAct2d goes on to an activation; what its own `drop` returns is the batch norm's output.
+            # timm's BatchNormAct2d goes on to an activation; what its own `drop` returns is the
+            # batch norm's output.
             output = f"{name}.drop" if hasattr(module, "drop") and hasattr(module, "act") else name
             biases[output] = shift.detach(), True
         elif isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
@@ -153,17 +184,25 @@ TOLERANCE = 1e-3
 
 
 def adds_up(model: Explainee) -> bool:
-    """Return whether input and bias terms add up to the logit, looked at once per model on one random image."""
+    """Return whether input and bias terms add up to the logit, looked at once per model on one
+    random image.
+    """
     if model not in _ADDS_UP:
-        image = torch.randn(1, 3, model.size, model.size, generator=generator(0, "full_grad")).to(model.device)
+        image = torch.randn(1, 3, model.size, model.size, generator=generator(0, "full_grad")).to(
+            model.device
+        )
         trace = Trace(Prober(model, 1), image)
         terms = torch.tensor(full_gradient_terms(trace), dtype=torch.float64)
-        _ADDS_UP[model] = bool((terms.sum(0) - trace.target_logits.cpu()).abs().amax() <= TOLERANCE * terms.abs().sum())
+        _ADDS_UP[model] = bool(
+            (terms.sum(0) - trace.target_logits.cpu()).abs().amax() <= TOLERANCE * terms.abs().sum()
+        )
     return _ADDS_UP[model]
 
 
 def full_gradient_terms(trace: Trace) -> list[list[float]]:
-    """Return the sums of x dS/dx and of every layer's bias terms, [layers][B]; they add up to S_c on ReLU nets."""
+    """Return the sums of x dS/dx and of every layer's bias terms, [layers][B]; they add up to S_c
+    on ReLU nets.
+    """
     biases = stated_biases(trace.model.net)
 
     def keep(name: str, gradient: torch.Tensor) -> list[float]:

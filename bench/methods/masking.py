@@ -1,4 +1,6 @@
-"""CAMs that show the network a part: groups of channels over a blurred image, single positions of the activations."""
+"""CAMs that show the network a part: groups of channels over a blurred image, single positions of
+the activations.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ BUMP = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16
 
 
 def group_size(channels: int, groups: int) -> int:
-    """Return the channels per group, ceil(K / groups); the last group may be smaller, and there may be fewer groups.
+    """Return the channels per group, ceil(K / groups); the last group may be smaller, and there may
+    be fewer groups.
 
     >>> group_size(48, 32)
     2
@@ -49,17 +52,21 @@ def _group_forwards(model: Explainee, groups: int) -> int:
     reference="blur",
 )
 def group_cam(trace: Trace, *, groups: int = 32) -> torch.Tensor:
-    """sum_g ReLU(p_c(x_g) - p_c(blur x)) M_g, M_g = ReLU(sum_{k in g} w_k A_k), w_k = mean_ij G_k. [B,H,W], >= 0.
+    """sum_g ReLU(p_c(x_g) - p_c(blur x)) M_g, M_g = ReLU(sum_{k in g} w_k A_k), w_k = mean_ij G_k.
+    [B,H,W], >= 0.
 
-    Groups are contiguous, ceil(K/groups) channels each. x_g = H_g*x + (1-H_g)*blur(x), H_g = mm(Up M_g); a constant
-    group is dropped, so the forwards of a plan are an upper bound. The authors sum Up M_g, which is Up of our sum;
-    later commits of theirs also cut each M_g at its 70th percentile and sum the normalised maps.
+    Groups are contiguous, ceil(K/groups) channels each. x_g = H_g*x + (1-H_g)*blur(x), H_g = mm(Up
+    M_g); a constant group is dropped, so the forwards of a plan are an upper bound. The authors sum
+    Up M_g, which is Up of our sum; later commits of theirs also cut each M_g at its 70th percentile
+    and sum the normalised maps.
     """
     maps = group_maps(trace, groups)
     flat = maps.flatten(2)
     images, live = torch.nonzero(flat.amax(2) > flat.amin(2), as_tuple=True)
     rows = images.cpu()
-    blurred = gaussian_blur(trace.images, BLUR_SIGMA_224 * min(trace.size) / 224, BLUR_RADIUS_SIGMAS)
+    blurred = gaussian_blur(
+        trace.images, BLUR_SIGMA_224 * min(trace.size) / 224, BLUR_RADIUS_SIGMAS
+    )
 
     def masks(index: torch.Tensor) -> torch.Tensor:
         return min_max(trace.upsample(maps[images[index], live[index]]))
@@ -67,7 +74,10 @@ def group_cam(trace: Trace, *, groups: int = 32) -> torch.Tensor:
     def bare(out: torch.Tensor, index: torch.Tensor) -> None:
         out.copy_(blurred[index])
 
-    jobs = [Job(trace.targets, bare), Job(trace.targets[rows], blend(trace.images, blurred, rows, masks))]
+    jobs = [
+        Job(trace.targets, bare),
+        Job(trace.targets[rows], blend(trace.images, blurred, rows, masks)),
+    ]
     start, shown = (probability(odds) for odds in trace.prober.log_odds(jobs, trace.size))
     gains = torch.zeros(maps.shape[:2], device=maps.device)
     gains[images, live] = (shown - start[rows]).clamp(min=0).to(maps.device, torch.float32)
@@ -89,11 +99,12 @@ def group_maps(trace: Trace, groups: int) -> torch.Tensor:
     heads=lambda model, _: model.probe_shape[2] * model.probe_shape[3],
 )
 def recipro_cam(trace: Trace, *, filter: Literal["none", "gaussian"] = "none") -> torch.Tensor:  # noqa: A002
-    """L_ij = p_c of the head on A with position ij alone, all others 0; h*w head replays. [B,H,W] in [0,1].
+    """L_ij = p_c of the head on A with position ij alone, all others 0; h*w head replays. [B,H,W]
+    in [0,1].
 
-    gaussian: A_ij stands at ij and its neighbours, weighted by a 3x3 Gaussian (1, 2, 1; 2, 4, 2; 1, 2, 1)/16 that is
-    cut at the border; the authors' code has it, and runs without. It min-maxes the map, which is not done here.
-    Prefix tokens (the class token) keep their values.
+    gaussian: A_ij stands at ij and its neighbours, weighted by a 3x3 Gaussian (1, 2, 1; 2, 4, 2; 1,
+    2, 1)/16 that is cut at the border; the authors' code has it, and runs without. It min-maxes the
+    map, which is not done here. Prefix tokens (the class token) keep their values.
     """
     height, width = trace.activations.shape[2:]
     return trace.upsample(alone_probabilities(trace, kept_positions(height, width, filter)))
@@ -101,7 +112,9 @@ def recipro_cam(trace: Trace, *, filter: Literal["none", "gaussian"] = "none") -
 
 @torch.inference_mode()
 def alone_probabilities(trace: Trace, kept: torch.Tensor) -> torch.Tensor:
-    """Return p_c of the head on kept[n] times A's column at position n, for every position: [B,h,w]; kept [h*w,h,w]."""
+    """Return p_c of the head on kept[n] times A's column at position n, for every position:
+    [B,h,w]; kept [h*w,h,w].
+    """
     images, _, height, width = trace.activations.shape
     kept = kept.to(trace.activations.device)
     low = torch.zeros(images, height * width)
@@ -115,6 +128,8 @@ def alone_probabilities(trace: Trace, kept: torch.Tensor) -> torch.Tensor:
 
 
 def kept_positions(height: int, width: int, filter: str = "none") -> torch.Tensor:  # noqa: A002
-    """Return what each position's mask keeps of its own activation, [h*w,h,w]: 1 there, or a 3x3 Gaussian around it."""
+    """Return what each position's mask keeps of its own activation, [h*w,h,w]: 1 there, or a 3x3
+    Gaussian around it.
+    """
     alone = torch.eye(height * width).view(-1, 1, height, width)
     return (F.conv2d(alone, BUMP[None, None], padding=1) if filter == "gaussian" else alone)[:, 0]

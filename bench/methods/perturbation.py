@@ -1,6 +1,7 @@
 """Methods that hide parts of the image and watch the class: occlusion, RISE, LIME, KernelSHAP.
 
-All masked images are m*x + (1-m)*b with b the baseline colour, and are packed into full batches by the prober.
+All masked images are m*x + (1-m)*b with b the baseline colour, and are packed into full batches by
+the prober.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ LIME_KERNEL_WIDTH = 0.25
 LIME_RIDGE = 1.0
 
 
-def masked_probabilities(trace: Trace, count: int, masks: Callable[[int, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+def masked_probabilities(
+    trace: Trace, count: int, masks: Callable[[int, torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
     """Return p_c of every image under `count` masks, [B,count] float64 on the CPU.
 
-    masks: (image, numbers [n]) -> masks [n,H,W] in [0,1]. An image's masks follow each other, so that they are packed
-    with few pieces per batch.
+    masks: (image, numbers [n]) -> masks [n,H,W] in [0,1]. An image's masks follow each other, so
+    that they are packed with few pieces per batch.
     """
     rows = torch.arange(len(trace)).repeat_interleave(count)
 
@@ -42,7 +45,8 @@ def masked_probabilities(trace: Trace, count: int, masks: Callable[[int, torch.T
 
 
 def starts(length: int, side: int, window: float, stride: float) -> tuple[int, list[int]]:
-    """Return the window's width in pixels and where it starts along an axis of `length`; the last one ends flush.
+    """Return the window's width in pixels and where it starts along an axis of `length`; the last
+    one ends flush.
 
     >>> starts(10, 10, 0.4, 0.25)
     (4, [0, 2, 4, 6])
@@ -56,16 +60,19 @@ def starts(length: int, side: int, window: float, stride: float) -> tuple[int, l
     "occlusion",
     group="perturbation",
     fidelity="paper",
-    citation="Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014, section 4.2",
+    citation="Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014, "
+    "section 4.2",
     fast=False,
     forwards=lambda model, p: len(starts(model.size, model.size, p["window"], p["stride"])[1]) ** 2,
     reference="baseline",
 )
 def occlusion(trace: Trace, *, window: float = 0.2, stride: float = 0.1) -> torch.Tensor:
-    """mean over the windows covering a pixel of p_c(x) - p_c(x with the window in the baseline colour). [B,H,W].
+    """mean over the windows covering a pixel of p_c(x) - p_c(x with the window in the baseline
+    colour). [B,H,W].
 
-    window, stride: shares of the shorter side; the defaults are 45 and 22 pixels at 224 (the paper occludes with a grey
-    square and states neither). The last window of a row or column ends at the border. Signed.
+    window, stride: shares of the shorter side; the defaults are 45 and 22 pixels at 224 (the paper
+    occludes with a grey square and states neither). The last window of a row or column ends at the
+    border. Signed.
     """
     side = min(trace.size)
     (height, tops), (width, lefts) = (starts(length, side, window, stride) for length in trace.size)
@@ -84,9 +91,11 @@ def occlusion(trace: Trace, *, window: float = 0.2, stride: float = 0.1) -> torc
 
 
 def resizing(cells: int, length: int) -> torch.Tensor:
-    """Return the matrix [length, cells] that stretches a row of cells linearly, mirrored at the outer cells' centres.
+    """Return the matrix [length, cells] that stretches a row of cells linearly, mirrored at the
+    outer cells' centres.
 
-    As skimage's resize (order 1, mode "reflect"), which the authors use; torch repeats the outer cells instead.
+    As skimage's resize (order 1, mode "reflect"), which the authors use; torch repeats the outer
+    cells instead.
     """
     position = (torch.arange(length, dtype=torch.float64) + 0.5) * cells / length - 0.5
     low = position.floor()
@@ -102,8 +111,9 @@ def rise_masks(
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the masks of a run as a function: numbers [n] -> [n,H,W] in [0,1].
 
-    Each is a grid of cells that are 1 with probability p, stretched by one cell more than the image, and cut at a
-    random shift. Only grids and shifts are kept: 4,000 masks of 224 pixels take 0.8 GB. One draw for all images.
+    Each is a grid of cells that are 1 with probability p, stretched by one cell more than the
+    image, and cut at a random shift. Only grids and shifts are kept: 4,000 masks of 224 pixels take
+    0.8 GB. One draw for all images.
     """
     rng = generator(seed, "rise")
     grids = (torch.rand(count, cells, cells, generator=rng) < p).float()
@@ -111,9 +121,12 @@ def rise_masks(
     shifts = [torch.randint(0, step, (count,), generator=rng) for step in steps]
     # [shifts, cells, length]: every cut of the stretched axis.
     down, across = (
-        resizing(cells, (cells + 1) * step).unfold(0, length, 1) for step, length in zip(steps, size, strict=True)
+        resizing(cells, (cells + 1) * step).unfold(0, length, 1)
+        for step, length in zip(steps, size, strict=True)
     )
-    return lambda n: torch.einsum("nsh,nst,ntw->nhw", down[shifts[0][n]], grids[n], across[shifts[1][n]])
+    return lambda n: torch.einsum(
+        "nsh,nst,ntw->nhw", down[shifts[0][n]], grids[n], across[shifts[1][n]]
+    )
 
 
 @register_method(
@@ -126,10 +139,11 @@ def rise_masks(
     reference="baseline",
 )
 def rise(trace: Trace, *, masks: int = 4000, cells: int = 7, p: float = 0.5) -> torch.Tensor:
-    """sum_i p_c(M_i masking x) M_i / (N p) over N random masks, the same for all images of a run. [B,H,W], >= 0.
+    """sum_i p_c(M_i masking x) M_i / (N p) over N random masks, the same for all images of a run.
+    [B,H,W], >= 0.
 
-    Masked pixels fade to the baseline colour; the authors multiply the normalised image, which is the same for
-    ImageNet's normalisation.
+    Masked pixels fade to the baseline colour; the authors multiply the normalised image, which is
+    the same for ImageNet's normalisation.
     """
     at_least(1, masks, "masks")
     of_run = rise_masks(trace.seed, masks, at_least(2, cells, "cells"), p, trace.size)
@@ -156,27 +170,34 @@ def segments(size: tuple[int, int], cells: int) -> torch.Tensor:
 def coalition_probabilities(trace: Trace, shown: torch.Tensor, cells: int) -> torch.Tensor:
     """Return p_c where only some segments are shown, [B,n] float64; shown: [B,n,cells^2] bool."""
     grid = segments(trace.size, cells)
-    return masked_probabilities(trace, shown.shape[1], lambda row, numbers: shown[row, numbers][:, grid].float())
+    return masked_probabilities(
+        trace, shown.shape[1], lambda row, numbers: shown[row, numbers][:, grid].float()
+    )
 
 
 @register_method(
     "lime",
     group="perturbation",
     fidelity="paper",
-    citation="Ribeiro et al., Why Should I Trust You?, KDD 2016; regression as in the authors' code, square segments",
+    citation="Ribeiro et al., Why Should I Trust You?, KDD 2016; regression as in the authors' "
+    "code, square segments",
     fast=False,
     forwards=lambda _, p: p["samples"] - 1,
     reference="baseline",
 )
 def lime(trace: Trace, *, samples: int = 1000, cells: int = 7) -> torch.Tensor:
-    """The weight of a pixel's segment in a linear model of p_c over shown and hidden segments. [B,H,W], signed.
+    """The weight of a pixel's segment in a linear model of p_c over shown and hidden segments.
+    [B,H,W], signed.
 
-    Segments are shown with probability 1/2, the first sample is the whole image, hidden ones have the baseline colour.
-    Ridge regression (strength 1, free intercept), samples weighted by exp(-d^2 / 2 0.25^2), d the cosine distance to
-    the whole image. The authors' superpixels (quickshift) are replaced by cells x cells squares.
+    Segments are shown with probability 1/2, the first sample is the whole image, hidden ones have
+    the baseline colour. Ridge regression (strength 1, free intercept), samples weighted by exp(-d^2
+    / 2 0.25^2), d the cosine distance to the whole image. The authors' superpixels (quickshift) are
+    replaced by cells x cells squares.
     """
     at_least(2, samples, "samples")
-    draws = [torch.randint(0, 2, (samples, cells**2), generator=g) for g in trace.generators("lime")]
+    draws = [
+        torch.randint(0, 2, (samples, cells**2), generator=g) for g in trace.generators("lime")
+    ]
     shown = torch.stack(draws).bool()
     shown[:, 0] = True
     seen = coalition_probabilities(trace, shown[:, 1:], at_least(1, cells, "cells"))
@@ -188,7 +209,9 @@ def lime(trace: Trace, *, samples: int = 1000, cells: int = 7) -> torch.Tensor:
 
 
 def ridge(z: torch.Tensor, y: torch.Tensor, weights: torch.Tensor, strength: float) -> torch.Tensor:
-    """Return the slopes [B,M] of weighted ridge regressions of y [B,n] on z [B,n,M] with a free intercept."""
+    """Return the slopes [B,M] of weighted ridge regressions of y [B,n] on z [B,n,M] with a free
+    intercept.
+    """
     share = (weights / weights.sum(1, keepdim=True))[..., None]
     z, y = z - (share * z).sum(1, keepdim=True), y - (share[..., 0] * y).sum(1, keepdim=True)
     weighted = z.transpose(1, 2) * weights[:, None]
@@ -201,30 +224,37 @@ def ridge(z: torch.Tensor, y: torch.Tensor, weights: torch.Tensor, strength: flo
     "kernel_shap",
     group="perturbation",
     fidelity="paper",
-    citation="Lundberg and Lee, A Unified Approach to Interpreting Model Predictions, NeurIPS 2017, theorem 2; "
+    citation="Lundberg and Lee, A Unified Approach to Interpreting Model Predictions, NeurIPS "
+    "2017, theorem 2; "
     "sampled as Captum does, on square segments",
     fast=False,
     forwards=lambda _, p: p["samples"] - 1,
     reference="baseline",
 )
 def kernel_shap(trace: Trace, *, samples: int = 1000, cells: int = 7) -> torch.Tensor:
-    """Estimated Shapley value of a pixel's segment for p_c, hidden segments in the baseline colour. [B,H,W], signed.
+    """Estimated Shapley value of a pixel's segment for p_c, hidden segments in the baseline colour.
+    [B,H,W], signed.
 
-    samples: coalitions, of which one is full and one is empty. The others' sizes are drawn with the Shapley kernel's
-    own weights, so that their regression is unweighted. Full and empty hold exactly, as in the paper (Captum weighs
-    them by 10^6): over segments the values sum up to p_c(x) - p_c(b).
+    samples: coalitions, of which one is full and one is empty. The others' sizes are drawn with the
+    Shapley kernel's own weights, so that their regression is unweighted. Full and empty hold
+    exactly, as in the paper (Captum weighs them by 10^6): over segments the values sum up to p_c(x)
+    - p_c(b).
     """
     players = at_least(2, cells, "cells") ** 2
     drawn = at_least(3, samples, "samples") - 2
     shown = torch.stack([coalitions(g, drawn, players) for g in trace.generators("kernel_shap")])
     empty = torch.zeros(len(trace), 1, players, dtype=torch.bool)
     seen = coalition_probabilities(trace, torch.cat([empty, shown], 1), cells)
-    values = shapley_regression(shown.double(), seen[:, 1:], seen[:, 0], probability(trace.log_odds))
+    values = shapley_regression(
+        shown.double(), seen[:, 1:], seen[:, 0], probability(trace.log_odds)
+    )
     return values[:, segments(trace.size, cells)].float()
 
 
 def coalitions(rng: torch.Generator, count: int, players: int) -> torch.Tensor:
-    """Return random coalitions [count,players] bool, size k with probability ~ 1/(k (players - k)), 0 < k < players."""
+    """Return random coalitions [count,players] bool, size k with probability ~ 1/(k (players - k)),
+    0 < k < players.
+    """
     sizes = torch.arange(1, players, dtype=torch.float64)
     odds = 1 / (sizes * (players - sizes))
     size = torch.multinomial(odds, count, replacement=True, generator=rng) + 1
@@ -232,10 +262,14 @@ def coalitions(rng: torch.Generator, count: int, players: int) -> torch.Tensor:
     return place < size[:, None]
 
 
-def shapley_regression(z: torch.Tensor, y: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    """Return least-squares values [B,M] of y [B,n] on coalitions z [B,n,M], whose sum is high - low [B] exactly.
+def shapley_regression(
+    z: torch.Tensor, y: torch.Tensor, low: torch.Tensor, high: torch.Tensor
+) -> torch.Tensor:
+    """Return least-squares values [B,M] of y [B,n] on coalitions z [B,n,M], whose sum is high - low
+    [B] exactly.
 
-    values = D/M + pinv(Z P)(y - low - Z 1 D/M), D = high - low, P = I - 11'/M; the smallest where several fit.
+    values = D/M + pinv(Z P)(y - low - Z 1 D/M), D = high - low, P = I - 11'/M; the smallest where
+    several fit.
     """
     players = z.shape[2]
     mean = ((high - low) / players)[:, None]

@@ -15,28 +15,37 @@ from bench.methods.variants import write_value
 from bench.protocol import Protocol
 
 NAMES = ("baseline", "black", "white", "blur", "noise")
-"""baseline: the baseline colour.  black, white: 0 and 1 in pixel space.  blur: the image, blurred as insertion starts.
-noise: uniform in [0,1] in pixel space, per pixel and channel."""
+"""baseline: the baseline colour.  black, white: 0 and 1 in pixel space.  blur: the image, blurred
+as insertion starts. noise: uniform in [0,1] in pixel space, per pixel and channel."""
 
 
 def check_reference(where: str, value: object) -> None:
     """Refuse a reference that is no name, no image file and no tensor."""
     if isinstance(value, torch.Tensor) or value in NAMES or Path(str(value)).is_file():
         return
-    raise BenchError(f"{where}: it can be {', '.join(NAMES)}, or the path of an image file (of another class, say).")
+    raise BenchError(
+        f"{where}: it can be {', '.join(NAMES)}, or the path of an image file (of another class, "
+        "say)."
+    )
 
 
 Reference = Annotated[str | torch.Tensor, check_reference]
-"""One of `NAMES`, the path of an image file, or a normalised image [3,H,W] (or one per image, [B,3,H,W])."""
+"""One of `NAMES`, the path of an image file, or a normalised image [3,H,W] (or one per image,
+[B,3,H,W]).
+"""
 
 MASK_COLOUR = Protocol().baseline
-"""The colour behind a masked image: the protocol's baseline colour, zero for ImageNet-normalised models."""
+"""The colour behind a masked image: the protocol's baseline colour, zero for ImageNet-normalised
+models.
+"""
 BLUR_SIGMA_224 = Protocol().blur_sigma_224
 BLUR_RADIUS_SIGMAS = Protocol().blur_radius_sigmas
 
 
 def chosen_reference(parameters: Mapping[str, Any]) -> str:
-    """Return what a method with a parameter `reference` compares an image with, for `register_method(reference=)`."""
+    """Return what a method with a parameter `reference` compares an image with, for
+    `register_method(reference=)`.
+    """
     return write_value(parameters["reference"])
 
 
@@ -48,7 +57,9 @@ def reference_images(trace: Trace, reference: Reference) -> torch.Tensor:
     if reference == "blur":
         return gaussian_blur(images, BLUR_SIGMA_224 * min(trace.size) / 224, BLUR_RADIUS_SIGMAS)
     if reference == "noise":
-        draws = [torch.rand(images.shape[1:], generator=g) for g in trace.generators("reference noise")]
+        draws = [
+            torch.rand(images.shape[1:], generator=g) for g in trace.generators("reference noise")
+        ]
         return trace.model.normalise(torch.stack(draws).to(images.device))
     colours = {"baseline": MASK_COLOUR, "black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
     if reference in colours:

@@ -22,15 +22,17 @@ LINEAR = (
 MAXIMA = ("max_pool2d", "adaptive_max_pool2d")
 """The largest takes all: what autograd does with a gradient here is right for relevance too."""
 SHAPES = (
-    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "contiguous", "squeeze", "unsqueeze",
-    "clone", "expand", "to", "float", "cat", "concat", "stack", "split", "chunk", "getitem", "dropout",
-    "identity",
+    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "contiguous", "squeeze",
+    "unsqueeze", "clone", "expand", "to", "float", "cat", "concat", "stack", "split", "chunk",
+    "getitem", "dropout", "identity",
 )  # fmt: skip
 """Operations that only move values: relevance moves along."""
 
 
 class Shared(torch.autograd.Function):
-    """An operation whose output relevance R goes to its inputs by their terms of z: x * d<z, R/(z + eps sign z)>/dx."""
+    """An operation whose output relevance R goes to its inputs by their terms of z: x * d<z, R/(z +
+    eps sign z)>/dx.
+    """
 
     @staticmethod
     def forward(
@@ -50,7 +52,9 @@ class Shared(torch.autograd.Function):
             inputs = [t.requires_grad_() for t in ctx.inputs]
             z = ctx.terms(*inputs)
             sign = torch.where(z < 0, -1.0, 1.0)
-            gradients = torch.autograd.grad(z, inputs, relevance / (z + ctx.ledger.epsilon * sign).detach())
+            gradients = torch.autograd.grad(
+                z, inputs, relevance / (z + ctx.ledger.epsilon * sign).detach()
+            )
         shares = [(x * g).detach() for x, g in zip(inputs, gradients, strict=True)]
         ctx.ledger.absorbed += float(relevance.sum()) - sum(float(share.sum()) for share in shares)
         return None, None, None, *shares
@@ -73,7 +77,9 @@ class Passed(torch.autograd.Function):
 
 @dataclass
 class Ledger:
-    """epsilon of the rule, and the relevance that biases and epsilon absorbed on the way, summed over the batch."""
+    """epsilon of the rule, and the relevance that biases and epsilon absorbed on the way, summed
+    over the batch.
+    """
 
     epsilon: float
     absorbed: float = 0.0
@@ -120,7 +126,10 @@ class RelevanceRules(Rules):
         raise self._refusal("adding a constant" if name in ("add", "iadd", "radd") else name)
 
     def _refusal(self, what: str) -> NotApplicable:
-        return NotApplicable(f"lrp has no rule for {what}, which {self.model} uses; use integrated_gradients instead.")
+        return NotApplicable(
+            f"lrp has no rule for {what}, which {self.model} uses; use integrated_gradients "
+            "instead."
+        )
 
     def _convolve(self, conv: Convolution) -> torch.Tensor:
         def run(x: torch.Tensor) -> torch.Tensor:
@@ -152,7 +161,9 @@ class RelevanceRules(Rules):
         scale = (variance + eps).rsqrt() * (1.0 if weight is None else weight)
         shift = (0.0 if conv.bias is None else conv.bias) - mean
         folded = scale * shift + (0.0 if bias is None else bias)
-        return Convolution(conv.x, conv.weight * scale.view(-1, 1, 1, 1), folded, conv.apply, conv.output)
+        return Convolution(
+            conv.x, conv.weight * scale.view(-1, 1, 1, 1), folded, conv.apply, conv.output
+        )
 
 
 def convolution(args: Sequence[Any], kwargs: dict[str, Any]) -> Convolution:
@@ -167,8 +178,10 @@ def convolution(args: Sequence[Any], kwargs: dict[str, Any]) -> Convolution:
     "lrp",
     group="gradient",
     fidelity="paper",
-    citation="Bach et al., On Pixel-wise Explanations by Layer-wise Relevance Propagation, PLOS ONE 2015; the rules as "
-    "in Kohlbrenner et al., Towards Best Practice in Explaining Neural Network Decisions with LRP, IJCNN 2020",
+    citation="Bach et al., On Pixel-wise Explanations by Layer-wise Relevance Propagation, PLOS "
+    "ONE 2015; the rules as "
+    "in Kohlbrenner et al., Towards Best Practice in Explaining Neural Network Decisions with LRP, "
+    "IJCNN 2020",
     forwards=1,
     backwards=1,
     reference="zero",  # the difference to an input of zeros, after normalisation
@@ -176,15 +189,20 @@ def convolution(args: Sequence[Any], kwargs: dict[str, Any]) -> Convolution:
 def lrp(trace: Trace, *, rule: Rule = "epsilon_plus", epsilon: float = 1e-6) -> torch.Tensor:
     """sum over colour channels of the relevance of each pixel, S_c at the start. [B,H,W], signed.
 
-    epsilon: every layer shares its relevance by the terms of its output, R_in = x * W^T (R / (z + epsilon sign z)); on
-    a ReLU network nearly input x gradient.  epsilon_plus: convolutions share it by their positive terms alone, without
-    bias (z+; inputs may be negative).  A batch norm counts as part of the convolution before it, a sum of branches is
-    shared by their values, the largest of a pool takes all, activations pass relevance on. Networks with other
-    operations (products, attention, other norms) are refused. The sum is S_c less what biases and epsilon absorb.
+    epsilon: every layer shares its relevance by the terms of its output, R_in = x * W^T (R / (z +
+    epsilon sign z)); on a ReLU network nearly input x gradient.  epsilon_plus: convolutions share
+    it by their positive terms alone, without bias (z+; inputs may be negative).  A batch norm
+    counts as part of the convolution before it, a sum of branches is shared by their values, the
+    largest of a pool takes all, activations pass relevance on. Networks with other operations
+    (products, attention, other norms) are refused. The sum is S_c less what biases and epsilon
+    absorb.
     """
     rules = RelevanceRules(trace.model.name, rule, epsilon)
     relevance, _ = run(trace, rules, trace.images, start=trace.target_logits)
     lost = abs(float(trace.target_logits.sum() - relevance.sum()) - rules.ledger.absorbed)
     if lost > 0.01 * float(trace.target_logits.abs().sum()) + 1e-4 * float(relevance.abs().sum()):
-        raise NotApplicable(f"lrp loses relevance on its way through {trace.model.name}, outside the layers it knows.")
+        raise NotApplicable(
+            f"lrp loses relevance on its way through {trace.model.name}, outside the layers it "
+            "knows."
+        )
     return relevance.sum(1)

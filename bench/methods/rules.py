@@ -1,9 +1,11 @@
-"""Rules for what an operation of the network sends back: what guided backprop, deconvnet, DeepLIFT and LRP share.
+"""Rules for what an operation of the network sends back: what guided backprop, deconvnet, DeepLIFT
+and LRP share.
 
-The rules are put in where a network calls an operation, whoever calls it: a module, a module that runs several times,
-or a bare function, in place or not. Nothing of the network is replaced or hooked. Hooks on modules (Captum's way) miss
-bare functions, see only the last call of a reused module, and take the gradient of in-place activations.
-What a rule does not cover is refused, or shows in the sum that the method promises.
+The rules are put in where a network calls an operation, whoever calls it: a module, a module that
+runs several times, or a bare function, in place or not. Nothing of the network is replaced or
+hooked. Hooks on modules (Captum's way) miss bare functions, see only the last call of a reused
+module, and take the gradient of in-place activations. What a rule does not cover is refused, or
+shows in the sum that the method promises.
 """
 
 from __future__ import annotations
@@ -20,17 +22,17 @@ from bench.errors import NotApplicable
 Operation = Callable[..., torch.Tensor]
 
 ACTIVATIONS = (
-    "relu", "relu6", "hardtanh", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish",
-    "hardswish", "hardsigmoid", "sigmoid", "logsigmoid", "softplus", "softsign", "tanh", "threshold",
-    "clamp", "clamp_min", "clamp_max",
+    "relu", "relu6", "hardtanh", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu",
+    "mish", "hardswish", "hardsigmoid", "sigmoid", "logsigmoid", "softplus", "softsign", "tanh",
+    "threshold", "clamp", "clamp_min", "clamp_max",
 )  # fmt: skip
 GATES = (
     "sigmoid", "hardsigmoid", "tanh", "clamp", "clamp_max",
 )  # fmt: skip
 """Activations that are used beside ReLUs without being rectifiers."""
 ELEMENTWISE = (
-    *ACTIVATIONS, "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "square", "pow", "reciprocal",
-    "erf", "sin", "cos",
+    *ACTIVATIONS, "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "square", "pow",
+    "reciprocal", "erf", "sin", "cos",
 )  # fmt: skip
 
 
@@ -71,10 +73,11 @@ def on_first(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Oper
 def run(
     trace: Trace, rules: Rules, images: torch.Tensor, start: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what arrives at the trace's images from the targets' logits under the rules [B,3,H,W], and all logits.
+    """Return what arrives at the trace's images from the targets' logits under the rules [B,3,H,W],
+    and all logits.
 
-    images: [n,3,H,W], the trace's, and whatever is to run in the same batch behind them.  start: [B], what each
-    target's logit sends back (default 1).
+    images: [n,3,H,W], the trace's, and whatever is to run in the same batch behind them.  start:
+    [B], what each target's logit sends back (default 1).
     """
     with torch.enable_grad():
         inputs = images.detach().clone().requires_grad_()
@@ -82,8 +85,14 @@ def run(
             logits = trace.prober.logits(inputs)
         scores = trace.of_targets(logits[: len(trace)])
         # The rules must not have changed what the network says.
-        if not torch.allclose(scores, trace.target_logits, rtol=1e-3, atol=1e-3 * float(trace.logits.abs().max())):
-            raise NotApplicable(f"{trace.model.name} gives other logits when its operations are watched.")
-        (arrived,) = torch.autograd.grad(scores, inputs, torch.ones_like(scores) if start is None else start)
+        if not torch.allclose(
+            scores, trace.target_logits, rtol=1e-3, atol=1e-3 * float(trace.logits.abs().max())
+        ):
+            raise NotApplicable(
+                f"{trace.model.name} gives other logits when its operations are watched."
+            )
+        (arrived,) = torch.autograd.grad(
+            scores, inputs, torch.ones_like(scores) if start is None else start
+        )
         trace.prober.counts.backwards += len(images)
     return arrived[: len(trace)], logits.detach()

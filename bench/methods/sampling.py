@@ -25,7 +25,8 @@ def gradients_at(
 ) -> Iterator[Gradients]:
     """Yield the gradients at `count` points per image, in full batches over images and points.
 
-    point: (rows [n], numbers [n]) -> images [n,3,H,W]; asked for point 0 of every image, then for point 1, and so on.
+    point: (rows [n], numbers [n]) -> images [n,3,H,W]; asked for point 0 of every image, then for
+    point 1, and so on.
     """
     index = torch.arange(count * len(trace))
     for pairs in torch.split(index, trace.prober.batch_size):
@@ -39,7 +40,9 @@ def gradients_at(
         yield Gradients(rows, scores.detach(), gradients)
 
 
-def enumerate_by_image(batches: Iterator[Gradients]) -> Iterator[tuple[int, tuple[int, torch.Tensor]]]:
+def enumerate_by_image(
+    batches: Iterator[Gradients],
+) -> Iterator[tuple[int, tuple[int, torch.Tensor]]]:
     """Yield (how many points of this image were seen, (row, gradient [3,H,W])), point by point."""
     seen: dict[int, int] = {}
     for batch in batches:
@@ -61,7 +64,9 @@ def spread(trace: Trace) -> torch.Tensor:
 def normal(trace: Trace, generators: list[torch.Generator], rows: torch.Tensor) -> torch.Tensor:
     """Return the next standard normal draw of the images at `rows`, [n,3,H,W]."""
     shape = trace.images.shape[1:]
-    return torch.stack([torch.randn(shape, generator=generators[i]) for i in rows.tolist()]).to(trace.images.device)
+    return torch.stack([torch.randn(shape, generator=generators[i]) for i in rows.tolist()]).to(
+        trace.images.device
+    )
 
 
 def at_least(least: int, value: int, name: str) -> int:

@@ -15,7 +15,11 @@ from bench.methods.importance import min_max, score_cam_part, score_cam_weights
 from bench.models.affinity import refined
 from bench.models.explainee import untouched
 
-WEIGHTS = {"grad_cam": grad_cam_weights, "grad_cam_pp": grad_cam_pp_weights, "score_cam": score_cam_weights}
+WEIGHTS = {
+    "grad_cam": grad_cam_weights,
+    "grad_cam_pp": grad_cam_pp_weights,
+    "score_cam": score_cam_weights,
+}
 """Channel weights [B,K] of the CAMs that can be refined."""
 
 
@@ -36,11 +40,13 @@ def sa_cam(
     form: Literal["additive", "multiplicative"] = "additive",
     base: Literal["grad_cam", "grad_cam_pp", "score_cam"] = "grad_cam",
 ) -> torch.Tensor:
-    """ReLU(sum_k w_k A~_k), A~_k = A_k + lambda * P a_k: each position also says what positions like it say. [B,H,W].
+    """ReLU(sum_k w_k A~_k), A~_k = A_k + lambda * P a_k: each position also says what positions
+    like it say. [B,H,W].
 
-    P = softmax_j(F_i . F_j / tau) [N,N] over positions, F the activations with unit columns (a zero column stays).
-    w are the weights of the base CAM. multiplicative: A~_k = A_k * (1 + lambda * mm(P a_k)). The additive form equals
-    ReLU((I + lambda*P) cam), so lambda = 0 is the base CAM, and the effect is small where positions differ little.
+    P = softmax_j(F_i . F_j / tau) [N,N] over positions, F the activations with unit columns (a zero
+    column stays). w are the weights of the base CAM. multiplicative: A~_k = A_k * (1 + lambda *
+    mm(P a_k)). The additive form equals ReLU((I + lambda*P) cam), so lambda = 0 is the base CAM,
+    and the effect is small where positions differ little.
     """
     a = trace.activations
     spread = attention(a, tau) @ a.flatten(2).transpose(1, 2)  # [B,N,K]
@@ -50,7 +56,9 @@ def sa_cam(
 
 
 def attention(activations: torch.Tensor, tau: float) -> torch.Tensor:
-    """Return P [B,N,N], the softmax over positions j of the cosine between columns i and j of A [B,K,h,w], over tau."""
+    """Return P [B,N,N], the softmax over positions j of the cosine between columns i and j of A
+    [B,K,h,w], over tau.
+    """
     columns = torch.nn.functional.normalize(activations.flatten(2), dim=1)
     return ((columns.transpose(1, 2) @ columns) / tau).softmax(2)
 
@@ -59,18 +67,21 @@ def attention(activations: torch.Tensor, tau: float) -> torch.Tensor:
     "sa_cam_trained",
     group="cam",
     fidelity="reconstruction",
-    citation="after Liang, Li and Jiang, SA-CAM, Neurocomputing 490, 2022; training and formulas reconstructed",
+    citation="after Liang, Li and Jiang, SA-CAM, Neurocomputing 490, 2022; training and formulas "
+    "reconstructed",
     parts=(GRADIENTS,),
 )
 def sa_cam_trained(trace: Trace, *, lambda_: float = 1.0) -> torch.Tensor:
     """SA-CAM with trained queries and keys: ReLU(sum_k w_k (A_k + lambda * P a_k)). [B,H,W], >= 0.
 
-    P is what the network's own `affinity` says of its activations, w are Grad-CAM's weights. For models that
-    `cambench finetune sa` has trained.
+    P is what the network's own `affinity` says of its activations, w are Grad-CAM's weights. For
+    models that `cambench finetune sa` has trained.
     """
     affinity = getattr(trace.model.net, "affinity", None)
     if affinity is None:
-        raise NotApplicable(f"{trace.model.name} has no trained attention; make it with `cambench finetune sa`.")
+        raise NotApplicable(
+            f"{trace.model.name} has no trained attention; make it with `cambench finetune sa`."
+        )
     a = trace.activations
     with untouched(trace.model.net), torch.no_grad():
         more = refined(a, affinity(a), lambda_)

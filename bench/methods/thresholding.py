@@ -21,7 +21,8 @@ THRESHOLDS = 10
     group="cam",
     more_groups=("seed",),
     fidelity="official",
-    citation="Han, Lee and Lee, Threshold fine-tuning, Applied Sciences 12(24):12961, 2022, and the authors' code",
+    citation="Han, Lee and Lee, Threshold fine-tuning, Applied Sciences 12(24):12961, 2022, and "
+    "the authors' code",
     forwards=lambda _, p: THRESHOLDS - (not p["include_zero"]),
     varies="cut-offs that leave equal masks are run once",
     reference="baseline",
@@ -29,10 +30,10 @@ THRESHOLDS = 10
 def tft(trace: Trace, inner: Method, *, include_zero: bool = False) -> torch.Tensor:
     """M_{t*} of another method's map: the cut-off that serves the class best. [B,H,W] in [0,1].
 
-    L = unit(map); M_t = L with its lowest floor(0.1*t*N) pixels set to 0, the rest keeps its value (equal values by the
-    tie rule). q(t) = max(0, p_c(M_t masking x) - p_c(x)) for t = 1..9, and t = 0 with include_zero. t* is the first
-    argmax; if every q is 0 the map stays L. One softmax (the authors' demo applies it twice). NaN where the map has no
-    positive part.
+    L = unit(map); M_t = L with its lowest floor(0.1*t*N) pixels set to 0, the rest keeps its value
+    (equal values by the tie rule). q(t) = max(0, p_c(M_t masking x) - p_c(x)) for t = 1..9, and t =
+    0 with include_zero. t* is the first argmax; if every q is 0 the map stays L. One softmax (the
+    authors' demo applies it twice). NaN where the map has no positive part.
     """
     maps = inner.maps(trace).cpu()
     background = trace.shared("background", lambda: Background(trace))

@@ -1,6 +1,7 @@
 """Methods by address: a name, a wrapper around another method, and parameters in square brackets.
 
-    grad_cam    sa_cam[lambda=0.5,base=grad_cam_pp]    tft(layer_cam)    tft(sa_cam[lambda=2])[include_zero=true]
+    grad_cam    sa_cam[lambda=0.5,base=grad_cam_pp]    tft(layer_cam)
+    tft(sa_cam[lambda=2])[include_zero=true]
 
 One variant has one name: parameters in alphabetical order, those at their default left out.
 """
@@ -20,12 +21,16 @@ import torch
 from bench.errors import BenchError, suggestions
 from bench.registry import split_list
 
-_ADDRESS = re.compile(r"(?P<base>\w+)(?:\((?P<inner>.*)\))?(?:\[(?P<settings>[^\[\]]*=[^\[\]]*)\])?")
+_ADDRESS = re.compile(
+    r"(?P<base>\w+)(?:\((?P<inner>.*)\))?(?:\[(?P<settings>[^\[\]]*=[^\[\]]*)\])?"
+)
 
 
 @dataclass(frozen=True)
 class Address:
-    """A method's name taken apart: base name, wrapped method ("" if none), and parameters as they were written."""
+    """A method's name taken apart: base name, wrapped method ("" if none), and parameters as they
+    were written.
+    """
 
     base: str
     inner: str = ""
@@ -66,20 +71,36 @@ def write_value(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         data = value.detach().cpu().contiguous().numpy().tobytes()
         return f"tensor {'x'.join(map(str, value.shape))} {hashlib.sha256(data).hexdigest()[:8]}"
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        str(value).lower()
+        if isinstance(value, bool)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def identity(value: Any) -> str:
     """Return what an id says of a value: as it is written, and of a file also what it holds."""
     file = Path(value) if isinstance(value, str) else None
-    content = f" {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}" if file is not None and file.is_file() else ""
+    content = (
+        f" {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
+        if file is not None and file.is_file()
+        else ""
+    )
     return write_value(value) + content
 
 
 def defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return a method function's parameters with their defaults, by public name (`lambda_` is `lambda`)."""
+    """Return a method function's parameters with their defaults, by public name (`lambda_` is
+    `lambda`).
+    """
     parameters = inspect.signature(function).parameters.values()
-    return {p.name.rstrip("_"): p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    return {
+        p.name.rstrip("_"): p.default
+        for p in parameters
+        if p.default is not inspect.Parameter.empty
+    }
 
 
 def keywords(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +112,8 @@ def keywords(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[
 def checked(name: str, function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the given parameters in the type of their defaults, those at their default left out.
 
-    name: of the method, for errors. An unknown parameter, or a value that does not fit, is an error.
+    name: of the method, for errors. An unknown parameter, or a value that does not fit, is an
+    error.
     """
     known, hints = defaults(function), get_type_hints(function, include_extras=True)
     chosen = {}

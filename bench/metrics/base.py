@@ -1,7 +1,8 @@
-"""What a metric is: a function from a `Case` to named per-image values, and the facts that go with it.
+"""What a metric is: a function from a `Case` to named per-image values, and the facts that go with
+it.
 
-A metric never averages over images; the board does. Missing is NaN (could not be scored, counted) and `OUTSIDE`
-(the image is not in this value's set: no row is written).
+A metric never averages over images; the board does. Missing is NaN (could not be scored, counted)
+and `OUTSIDE` (the image is not in this value's set: no row is written).
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from bench.engine.case import Case
 
 OUTSIDE = float("inf")
-"""An image that does not belong to a value's set (e.g. a large object in the pointing game's primary set)."""
+"""An image that does not belong to a value's set (e.g. a large object in the pointing game's
+primary set).
+"""
 
 ENGINE_VERSION = 1
 """Raised when a change in `bench.engine` changes numbers; part of every metric's id."""
@@ -33,7 +36,9 @@ ENGINE_VERSION = 1
 BETTER = ("lower", "higher", "none")
 NEEDS = ("boxes", "masks", "truth", "others", "method")
 PAINTS = ("removed", "insertion_start")
-"""What a metric can put in place of pixels: what the protocol's `removed` or `insertion_start` says."""
+"""What a metric can put in place of pixels: what the protocol's `removed` or `insertion_start`
+says.
+"""
 REDUCE = ("mean", "std", "curve", "box_accuracy", "pooled_precision")
 
 
@@ -41,11 +46,12 @@ REDUCE = ("mean", "std", "curve", "box_accuracy", "pooled_precision")
 class Value:
     """Facts about one named value of a metric; immutable, shown by boards.
 
-    better: "lower", "higher" or "none".  ranked: whether boards rank by it.  reduce: how the board gets from images to
-    one number: "mean" and "std" of scalars; "curve" (drawn, not tabled); "box_accuracy" (vectors of best IoU per tau)
-    and "pooled_precision" (histograms).  title: for a reader.  lower, upper: the range.
-    derived: the name of what the board makes of vectors (of "box_accuracy" and "pooled_precision").
-    curve: the value that holds the curve of this area, and clean_end the place on it of the clean image, 0 or -1.
+    better: "lower", "higher" or "none".  ranked: whether boards rank by it.  reduce: how the board
+    gets from images to one number: "mean" and "std" of scalars; "curve" (drawn, not tabled);
+    "box_accuracy" (vectors of best IoU per tau) and "pooled_precision" (histograms).  title: for a
+    reader.  lower, upper: the range. derived: the name of what the board makes of vectors (of
+    "box_accuracy" and "pooled_precision"). curve: the value that holds the curve of this area, and
+    clean_end the place on it of the clean image, 0 or -1.
     """
 
     title: str
@@ -60,7 +66,9 @@ class Value:
 
     def __post_init__(self) -> None:
         if self.better not in BETTER or self.reduce not in REDUCE:
-            raise BenchError(f"Value {self.title!r}: better must be one of {BETTER} and reduce one of {REDUCE}.")
+            raise BenchError(
+                f"Value {self.title!r}: better must be one of {BETTER} and reduce one of {REDUCE}."
+            )
 
 
 Scores = dict[str, torch.Tensor]
@@ -71,12 +79,13 @@ MetricFunction = Callable[["Case"], Scores]
 class Metric:
     """A registered metric.
 
-    name: also its family in records.  function: Case -> {value name: [B] or [B,n]}.  family: "faithfulness",
-    "localization", "threshold", "complexity", ...; localisation explains the label, the others the prediction.
-    needs: any of "boxes", "masks", "truth" (boxes or masks), "others" (another class's objects), "method" (maps alone
-    are not enough, since it runs the method again).  reads: the protocol fields it may read.
-    version: raised when its numbers change.  standard: part of the default run; others are costly or say something
-    only of few methods or subsets.  parameter: the method's parameter that it is about; n/a to methods without.
+    name: also its family in records.  function: Case -> {value name: [B] or [B,n]}.  family:
+    "faithfulness", "localization", "threshold", "complexity", ...; localisation explains the label,
+    the others the prediction. needs: any of "boxes", "masks", "truth" (boxes or masks), "others"
+    (another class's objects), "method" (maps alone are not enough, since it runs the method again).
+    reads: the protocol fields it may read. version: raised when its numbers change.  standard: part
+    of the default run; others are costly or say something only of few methods or subsets.
+    parameter: the method's parameter that it is about; n/a to methods without.
     """
 
     name: str
@@ -87,15 +96,18 @@ class Metric:
     reads: tuple[str, ...] = ()
     version: int = 1
     calibrates: bool = False  # also run on the calibration part, where the board chooses thresholds
-    # forwards per image, given the protocol and the pixels; an upper bound, since equal images are run once
+    # forwards per image, given the protocol and the pixels; an upper bound, since equal images are
+    # run once
     forwards: Callable[[Protocol, int], int] = lambda *_: 0
     # of these, cuts 0, 1, ... of unit(L) that mask the image, which metrics of one map share
     masks: Callable[[Protocol], int] = lambda _: 0
-    # how many times the method is run again, per image: each time on a trace of its own, which all methods share
+    # how many times the method is run again, per image: each time on a trace of its own, which all
+    # methods share
     repeats: Callable[[Protocol], int] = lambda _: 0
     # or on the clean image, with these values of `parameter`, but for the method's own
     settings: Callable[[Protocol], tuple[Any, ...]] = lambda _: ()
-    # what is made once per image, whatever the number of methods; not the gradients that methods read there
+    # what is made once per image, whatever the number of methods; not the gradients that methods
+    # read there
     shared: Callable[[Protocol], Sequence[SharedPart]] = lambda _: ()
     # lengths of the values that are vectors, given the protocol and the pixels
     lengths: Callable[[Protocol, int], Mapping[str, int]] = lambda *_: {}
@@ -105,7 +117,8 @@ class Metric:
     builtin: bool = True
     # a positive factor on the map changes nothing, so equal maps may share one probe
     scale_free: bool = False
-    # the facts of a value under a protocol, where they are not those of `cambench-1` (a logit has no bounds)
+    # the facts of a value under a protocol, where they are not those of `cambench-1` (a logit has
+    # no bounds)
     under: Callable[[Protocol, Value], Value] = lambda _, value: value
 
     @property
@@ -114,14 +127,17 @@ class Metric:
         return (self.family, "standard" if self.standard else "costly")
 
     def probes(self, protocol: Protocol, pixels: int) -> bool:
-        """Return whether all that the metric runs are probes of finished maps: ours, and nothing that knows a method.
+        """Return whether all that the metric runs are probes of finished maps: ours, and nothing
+        that knows a method.
 
         Those may wait to be run with others, and be run in a lower precision.
         """
         return self.builtin and self.forwards(protocol, pixels) > 0 and "method" not in self.needs
 
     def id(self, protocol: Protocol) -> str:
-        """Return name@hash of version, engine version, the protocol fields read, and a plug-in's source."""
+        """Return name@hash of version, engine version, the protocol fields read, and a plug-in's
+        source.
+        """
         parts: dict[str, Any] = {
             "version": self.version,
             "engine": ENGINE_VERSION,
@@ -137,7 +153,9 @@ class Metric:
 
     @property
     def all_reads(self) -> tuple[str, ...]:
-        """Return the fields read by the function and by the pipeline for it (its target rule, precision, seed)."""
+        """Return the fields read by the function and by the pipeline for it (its target rule,
+        precision, seed).
+        """
         return tuple(dict.fromkeys((*self.reads, self.target_field, "precision", "seed")))
 
     @property
@@ -147,7 +165,9 @@ class Metric:
 
 
 def board_names(name: str, value: Value) -> tuple[str, ...]:
-    """Return what boards call a value of a metric: what they derive from it first, then its own name."""
+    """Return what boards call a value of a metric: what they derive from it first, then its own
+    name.
+    """
     endings = {"box_accuracy": "accuracy", "pooled_precision": "pooled"}
     if value.reduce in endings:
         return (value.derived or f"{name}_{endings[value.reduce]}", name)
@@ -200,11 +220,12 @@ def register_metric(
 ) -> Callable[[MetricFunction], MetricFunction]:
     """Register a metric: a function from a `Case` to {value name: [B] or [B,n]}.
 
-    Without `values` the metric has one value of its own name, ranked in the direction `better`.  scale_free: a positive
-    factor on the map changes nothing; built-in metrics are, but for the cost and for those that need the method (equal
-    maps need not be equal on other images).  forwards: per image and map: a number, or a function of the protocol, or
-    of the protocol and the image's pixels.  paints: what the metric puts in place of pixels, one of `PAINTS`; boards
-    mark methods that compare an image with the same.
+    Without `values` the metric has one value of its own name, ranked in the direction `better`.
+    scale_free: a positive factor on the map changes nothing; built-in metrics are, but for the cost
+    and for those that need the method (equal maps need not be equal on other images).  forwards:
+    per image and map: a number, or a function of the protocol, or of the protocol and the image's
+    pixels.  paints: what the metric puts in place of pixels, one of `PAINTS`; boards mark methods
+    that compare an image with the same.
 
     >>> @register_metric("doc_peak", better="higher")
     ... def doc_peak(case):
@@ -219,7 +240,9 @@ def register_metric(
 
     def register(function: MetricFunction) -> MetricFunction:
         chosen = name or function.__name__
-        facts = values or {chosen: Value(chosen.replace("_", " "), better=better, ranked=better != "none")}
+        facts = values or {
+            chosen: Value(chosen.replace("_", " "), better=better, ranked=better != "none")
+        }
         independent = family != "cost" and "method" not in needs
         builtin = is_built_in(function)
         if not builtin:
@@ -257,7 +280,9 @@ def register_metric(
 def _per_frame(
     count: Callable[[Protocol, int], int] | Callable[[Protocol], int] | int,
 ) -> Callable[[Protocol, int], int]:
-    """Return a count as a function of the protocol and the pixels, whichever of them it asks for."""
+    """Return a count as a function of the protocol and the pixels, whichever of them it asks
+    for.
+    """
     if not callable(count):
         return lambda *_: count
     if len(inspect.signature(count).parameters) > 1:
@@ -269,7 +294,9 @@ def _counted(count: Callable[[Protocol], int] | int) -> Callable[[Protocol], int
     return count if callable(count) else lambda _: count
 
 
-def _check_metric(name: str, values: Mapping[str, Value], needs: tuple[str, ...], reads: tuple[str, ...]) -> None:
+def _check_metric(
+    name: str, values: Mapping[str, Value], needs: tuple[str, ...], reads: tuple[str, ...]
+) -> None:
     fields = {field.name for field in dataclasses.fields(Protocol)}
     for what, given, known in (("needs", needs, set(NEEDS)), ("reads", reads, fields)):
         for word in given:
@@ -278,4 +305,7 @@ def _check_metric(name: str, values: Mapping[str, Value], needs: tuple[str, ...]
     for other in METRICS:
         taken = sorted(set(values) & set(other.values))
         if taken and other.name != name:
-            raise BenchError(f"Metric {name}: the value {taken[0]!r} belongs to the metric {other.name}; rename it.")
+            raise BenchError(
+                f"Metric {name}: the value {taken[0]!r} belongs to the metric {other.name}; rename "
+                "it."
+            )

@@ -20,8 +20,9 @@ from bench.metrics.base import Scores, Value, register_metric
     },
 )
 def complexity(case: Case) -> Scores:
-    """Of q = max(L,0)/sum: entropy H / ln N (Bhatt et al., IJCAI 2020), Gini index (Chalasani et al., ICML 2020) and
-    the effective share e^H / N. Each [B] in [0,1]; shown, not ranked: sparse is not right. NaN without a positive part.
+    """Of q = max(L,0)/sum: entropy H / ln N (Bhatt et al., IJCAI 2020), Gini index (Chalasani et
+    al., ICML 2020) and the effective share e^H / N. Each [B] in [0,1]; shown, not ranked: sparse is
+    not right. NaN without a positive part.
     """
     positive = case.positive.flatten(1).double()
     total, pixels = positive.sum(1), positive.shape[1]
@@ -30,7 +31,11 @@ def complexity(case: Case) -> Scores:
     entropy = -torch.xlogy(q, q).sum(1)
     places = torch.arange(1, pixels + 1, dtype=torch.float64)
     gini = ((2 * places - pixels - 1) * q.sort(1).values).sum(1) / pixels
-    scores = {"entropy": entropy / math.log(pixels), "gini": gini, "effective_share": entropy.exp() / pixels}
+    scores = {
+        "entropy": entropy / math.log(pixels),
+        "gini": gini,
+        "effective_share": entropy.exp() / pixels,
+    }
     return {name: torch.where(usable, value, torch.nan) for name, value in scores.items()}
 
 
@@ -47,10 +52,12 @@ def complexity(case: Case) -> Scores:
     },
 )
 def cost(case: Case) -> Scores:
-    """What the method would cost alone, per image: network use (counted), wall seconds, and peak memory. Each [B].
+    """What the method would cost alone, per image: network use (counted), wall seconds, and peak
+    memory. Each [B].
 
-    The shared pass and shared gradients count in full for every method that reads them. Seconds and memory are
-    measured and so differ between runs; on the CPU the memory is the whole process's peak so far.
+    The shared pass and shared gradients count in full for every method that reads them. Seconds and
+    memory are measured and so differ between runs; on the CPU the memory is the whole process's
+    peak so far.
     """
     size = len(case)
     if case.spent is None:  # maps that were given, not made

@@ -1,4 +1,6 @@
-"""Class discriminability: on images with objects of two classes, does each class's map find its own?"""
+"""Class discriminability: on images with objects of two classes, does each class's map find its
+own?
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,19 @@ from bench.metrics.base import Scores, Value, register_metric
     "discriminability",
     family="localization",
     needs=("masks", "others"),
-    values={"discriminability": Value("Class discriminability", better="higher", ranked=True, lower=0, upper=1)},
+    values={
+        "discriminability": Value(
+            "Class discriminability", better="higher", ranked=True, lower=0, upper=1
+        )
+    },
 )
 def discriminability(case: Case) -> Scores:
-    """max(L,0) on the objects of the explained class over that on them and on the other class's objects. [B] in [0,1].
+    """max(L,0) on the objects of the explained class over that on them and on the other class's
+    objects. [B] in [0,1].
 
-    The background plays no part: it is about telling two objects apart, and a map that does not know the class scores
-    about the share of its own object's area. NaN where the map is nowhere positive on either, or an object is missing.
+    The background plays no part: it is about telling two objects apart, and a map that does not
+    know the class scores about the share of its own object's area. NaN where the map is nowhere
+    positive on either, or an object is missing.
     """
     own, other = case.truth.masks, case.truth.others
     assert own is not None
@@ -29,7 +37,9 @@ def discriminability(case: Case) -> Scores:
     both = own.flatten(1).any(1) & (other & ~own).flatten(1).any(1)
     total = mine + theirs
     usable = both & (total > 0)
-    return {"discriminability": torch.where(usable, mine / torch.where(usable, total, 1.0), torch.nan)}
+    return {
+        "discriminability": torch.where(usable, mine / torch.where(usable, total, 1.0), torch.nan)
+    }
 
 
 @register_metric(
@@ -38,16 +48,24 @@ def discriminability(case: Case) -> Scores:
     needs=("masks", "others", "method"),
     repeats=1,
     standard=False,
-    values={"map_contrast": Value("Rank correlation of the two classes' maps", better="lower", lower=-1, upper=1)},
+    values={
+        "map_contrast": Value(
+            "Rank correlation of the two classes' maps", better="lower", lower=-1, upper=1
+        )
+    },
 )
 def class_contrast(case: Case) -> Scores:
-    """Spearman between the map of the explained class and that of the image's other class. [B] in [-1,1].
+    """Spearman between the map of the explained class and that of the image's other class. [B] in
+    [-1,1].
 
-    1 for a class-agnostic method. Shown, not ranked: how much two objects' maps should differ is not known.
+    1 for a class-agnostic method. Shown, not ranked: how much two objects' maps should differ is
+    not known.
     """
     labels = case.truth.other_labels
     assert labels is not None
     known = labels >= 0
-    other = case.shared("other class", lambda: case.trace.retarget(torch.where(known, labels, case.trace.targets)))
+    other = case.shared(
+        "other class", lambda: case.trace.retarget(torch.where(known, labels, case.trace.targets))
+    )
     value = agreement.spearman(case.maps, case.again(other))
     return {"map_contrast": torch.where(known, value, torch.nan)}

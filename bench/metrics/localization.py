@@ -28,15 +28,18 @@ def _truth(case: Case) -> torch.Tensor:
         "pointing": Value("Pointing game", better="higher", ranked=True, lower=0, upper=1),
         "pointing_exact": Value("Pointing game, no tolerance", better="higher", lower=0, upper=1),
         "pointing_all": Value("Pointing game, all images", better="higher", lower=0, upper=1),
-        "pointing_all_exact": Value("Pointing game, all images, no tolerance", better="higher", lower=0, upper=1),
+        "pointing_all_exact": Value(
+            "Pointing game, all images, no tolerance", better="higher", lower=0, upper=1
+        ),
     },
 )
 def pointing_game(case: Case) -> Scores:
     """1 where the map's first maximum (tie rule) hits the truth. [B] of 0 and 1.
 
-    Hit: a truth pixel is strictly closer than 15/224 of the side to the maximum (Zhang et al., Excitation Backprop,
-    ECCV 2016); `exact`: the maximum is a truth pixel. The primary set are images whose truth covers at most 25 % of
-    the frame, since on all images a centre Gaussian nearly ties with the methods. Empty truth: NaN.
+    Hit: a truth pixel is strictly closer than 15/224 of the side to the maximum (Zhang et al.,
+    Excitation Backprop, ECCV 2016); `exact`: the maximum is a truth pixel. The primary set are
+    images whose truth covers at most 25 % of the frame, since on all images a centre Gaussian
+    nearly ties with the methods. Empty truth: NaN.
     """
     truth = _truth(case)
     height, width = case.trace.size
@@ -50,7 +53,10 @@ def pointing_game(case: Case) -> Scores:
         near.append(float(distance < tolerance**2))
         exact.append(float(mask[y, x]))
     area = truth.flatten(1).double().mean(1)
-    everywhere = {"pointing": torch.tensor(near).double(), "pointing_exact": torch.tensor(exact).double()}
+    everywhere = {
+        "pointing": torch.tensor(near).double(),
+        "pointing_exact": torch.tensor(exact).double(),
+    }
     scores = {}
     for name, hits in everywhere.items():
         hits = torch.where(area > 0, hits, torch.nan)
@@ -69,7 +75,8 @@ def pointing_game(case: Case) -> Scores:
     },
 )
 def energy_pointing_game(case: Case) -> Scores:
-    """Share of max(L,0) that lies on the truth (Score-CAM, CVPRW 2020), and that over the truth's area share. [B].
+    """Share of max(L,0) that lies on the truth (Score-CAM, CVPRW 2020), and that over the truth's
+    area share. [B].
 
     NaN without a positive part or without truth.
     """
@@ -89,47 +96,69 @@ def energy_pointing_game(case: Case) -> Scores:
     family="localization",
     needs=("boxes",),
     reads=(
-        *("box_taus", "box_ious", "box_min_visible", "localization_map", "box_levels", "box_last_tau"),
+        *(
+            "box_taus",
+            "box_ious",
+            "box_min_visible",
+            "localization_map",
+            "box_levels",
+            "box_last_tau",
+        ),
         *("box_shapes", "box_choice", "box_edges", "box_tau_from"),
     ),
     calibrates=True,
     lengths=lambda p, _: {"box_iou": p.box_taus},
     values={
         "box_iou": Value(
-            "Best box IoU by tau", better="higher", reduce="box_accuracy", lower=0, upper=1, derived="box_accuracy"
+            "Best box IoU by tau",
+            better="higher",
+            reduce="box_accuracy",
+            lower=0,
+            upper=1,
+            derived="box_accuracy",
         )
     },
 )
 def box_localization(case: Case) -> Scores:
-    """Best IoU, for each tau = 0..1 step 0.01, between a box of the map and a box of the truth. [B,T].
+    """Best IoU, for each tau = 0..1 step 0.01, between a box of the map and a box of the truth.
+    [B,T].
 
-    Boxes of the map: 8-connected components of unit(L) > tau, half-open [x0,y0,x1+1,y1+1]. The board turns the
-    vectors into box accuracy at IoU >= .3, .5, .7, with tau chosen per IoU on the calibration part. After MaxBoxAccV2
-    (Choe et al., CVPR 2020), without its choice of tau on the scored images. NaN without a positive part or box. Other
-    protocols' maps, boxes and edges: docs/protocols.md.
+    Boxes of the map: 8-connected components of unit(L) > tau, half-open [x0,y0,x1+1,y1+1]. The
+    board turns the vectors into box accuracy at IoU >= .3, .5, .7, with tau chosen per IoU on the
+    calibration part. After MaxBoxAccV2 (Choe et al., CVPR 2020), without its choice of tau on the
+    scored images. NaN without a positive part or box. Other protocols' maps, boxes and edges:
+    docs/protocols.md.
     """
     assert case.truth.boxes is not None
     p = case.protocol
     signed = p.localization_map == "range"
     rows = []
     for values, boxes, positive in zip(
-        (case.ranged if signed else case.unit).numpy(), case.truth.boxes, case.has_positive.tolist(), strict=True
+        (case.ranged if signed else case.unit).numpy(),
+        case.truth.boxes,
+        case.has_positive.tolist(),
+        strict=True,
     ):
         usable = (positive or signed) and len(boxes) > 0
-        rows.append(best_iou_by_tau(values, boxes.numpy(), p) if usable else np.full(p.box_taus, np.nan))
+        rows.append(
+            best_iou_by_tau(values, boxes.numpy(), p) if usable else np.full(p.box_taus, np.nan)
+        )
     return {"box_iou": torch.from_numpy(np.stack(rows))}
 
 
 def thresholds(taus: int) -> Array:
-    """Return tau = 0..1 in equal steps, [T] float32 as the maps are: a value of .2 is not above a tau of .2."""
+    """Return tau = 0..1 in equal steps, [T] float32 as the maps are: a value of .2 is not above a
+    tau of .2.
+    """
     return np.linspace(0, 1, taus, dtype=np.float32)
 
 
 def best_iou_by_tau(values: Array, boxes: Array, p: Fields) -> Array:
-    """Return, for each threshold, the best IoU of a box of {values > threshold} [H,W] with boxes [n,4]: [box_taus].
+    """Return, for each threshold, the best IoU of a box of {values > threshold} [H,W] with boxes
+    [n,4]: [box_taus].
 
-    p: a protocol's fields about boxes.  A threshold that no pixel's value separates from the one before has the same
-    boxes.
+    p: a protocol's fields about boxes.  A threshold that no pixel's value separates from the one
+    before has the same boxes.
     """
     # level = number of thresholds a pixel exceeds, so {values > threshold i} = {level > i}.
     cut_at, values = _cut_values(values, p)
@@ -149,7 +178,9 @@ def _cut_values(values: Array, p: Fields) -> tuple[Array, Array]:
 
 
 def _iou_by_level(level: Array, boxes: Array, p: Fields) -> Array:
-    """Return the best IoU [T] of the boxes of {level > i} for i = 0..T-1, under any rule about boxes."""
+    """Return the best IoU [T] of the boxes of {level > i} for i = 0..T-1, under any rule about
+    boxes.
+    """
     inclusive = p.box_edges == "inclusive"
     truth = np.trunc(boxes.astype(np.float64)) if inclusive else boxes.astype(np.float64)
     occupied = np.bincount(level.ravel(), minlength=p.box_taus + 1) > 0
@@ -160,15 +191,22 @@ def _iou_by_level(level: Array, boxes: Array, p: Fields) -> Array:
             continue
         found = _boxes_of((level > i).astype(np.uint8), p)
         if inclusive:
-            # As in the original: the far corner is one beyond the last pixel, kept in the frame, and counted as well.
+            # As in the original: the far corner is one beyond the last pixel, kept in the frame,
+            # and counted as well.
             found[:, 2:] = np.minimum(found[:, 2:], np.array(level.shape[::-1]) - 1)
-        if len(found) or inclusive:  # there, nothing above the threshold is a box of the first pixel
-            best[i] = box_iou(found if len(found) else np.zeros((1, 4)), truth, 1 if inclusive else 0).max()
+        if (
+            len(found) or inclusive
+        ):  # there, nothing above the threshold is a box of the first pixel
+            best[i] = box_iou(
+                found if len(found) else np.zeros((1, 4)), truth, 1 if inclusive else 0
+            ).max()
     return best
 
 
 def _boxes_of(mask: Array, p: Fields) -> Array:
-    """Return the boxes [n,4] of a mask uint8 [H,W], half-open edges: all of them, or the largest by area."""
+    """Return the boxes [n,4] of a mask uint8 [H,W], half-open edges: all of them, or the largest by
+    area.
+    """
     import cv2
 
     if p.box_shapes == "components":
@@ -197,7 +235,9 @@ def _nested_iou(level: Array, boxes: Array, taus: int) -> Array:
         if i > 0 and not occupied[i]:
             best[i] = best[i - 1]
             continue
-        _, _, stats, _ = cv2.connectedComponentsWithStats((level > i).astype(np.uint8), connectivity=8)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(
+            (level > i).astype(np.uint8), connectivity=8
+        )
         found = stats[1:, :4].astype(np.float64)  # x, y, width, height; row 0 is the background
         found[:, 2:] += found[:, :2]
         found += np.array([left, top, left, top])
@@ -210,7 +250,9 @@ def _nested_iou(level: Array, boxes: Array, taus: int) -> Array:
 
 
 def box_iou(first: Array, second: Array, end: int = 0) -> Array:
-    """Return the IoU [n,m] of boxes [n,4] and [m,4], xyxy; end: 1 where both corners are pixels that count."""
+    """Return the IoU [n,m] of boxes [n,4] and [m,4], xyxy; end: 1 where both corners are pixels
+    that count.
+    """
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
     overlap = np.clip(high - low + end, 0, None).prod(2)
@@ -225,26 +267,39 @@ def box_iou(first: Array, second: Array, end: int = 0) -> Array:
     reads=("tie_rule", "pixel_bins", "localization_map"),
     lengths=lambda p, _: {"pixel_histogram": 2 * p.pixel_bins},
     values={
-        "pixel_ap": Value("Pixel average precision", better="higher", ranked=True, lower=0, upper=1),
+        "pixel_ap": Value(
+            "Pixel average precision", better="higher", ranked=True, lower=0, upper=1
+        ),
         "pixel_histogram": Value(
-            "Pooled pixel precision", better="higher", reduce="pooled_precision", lower=0, derived="pixel_ap_pooled"
+            "Pooled pixel precision",
+            better="higher",
+            reduce="pooled_precision",
+            lower=0,
+            derived="pixel_ap_pooled",
         ),
         "relevance_mass": Value("Relevance mass accuracy", better="higher", lower=0, upper=1),
         "relevance_rank": Value("Relevance rank accuracy", better="higher", lower=0, upper=1),
     },
 )
 def pixel_precision(case: Case) -> Scores:
-    """How well the map's values separate the object's pixels from the others; ignored pixels are left out.
+    """How well the map's values separate the object's pixels from the others; ignored pixels are
+    left out.
 
-    pixel_ap [B]: average precision of the map's own values, equal values one group. pixel_histogram [B,2*bins]: pixels
-    on and off the object per bin of unit(L), floor(u*(bins-1)); the board pools them (PxAP, Choe et al., CVPR 2020).
-    relevance_mass [B]: share of max(L,0) on the object; relevance_rank [B]: share of the |object| most relevant pixels
-    that lie on it (Arras et al., CLEVR-XAI, 2022). NaN where there is no object; the histogram and the mass also where
-    the map has no positive part.
+    pixel_ap [B]: average precision of the map's own values, equal values one group. pixel_histogram
+    [B,2*bins]: pixels on and off the object per bin of unit(L), floor(u*(bins-1)); the board pools
+    them (PxAP, Choe et al., CVPR 2020). relevance_mass [B]: share of max(L,0) on the object;
+    relevance_rank [B]: share of the |object| most relevant pixels that lie on it (Arras et al.,
+    CLEVR-XAI, 2022). NaN where there is no object; the histogram and the mass also where the map
+    has no positive part.
     """
     assert case.truth.masks is not None
-    ignore = case.truth.ignore if case.truth.ignore is not None else torch.zeros_like(case.truth.masks)
-    rows = [_pixel_row(case, i, case.truth.masks[i].numpy(), ignore[i].numpy()) for i in range(len(case))]
+    ignore = (
+        case.truth.ignore if case.truth.ignore is not None else torch.zeros_like(case.truth.masks)
+    )
+    rows = [
+        _pixel_row(case, i, case.truth.masks[i].numpy(), ignore[i].numpy())
+        for i in range(len(case))
+    ]
     return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
 
 
@@ -267,12 +322,15 @@ def _pixel_row(case: Case, i: int, mask: Array, ignore: Array) -> dict[str, Arra
             row["pixel_histogram"] = np.concatenate([on, off]).astype(np.float64)
         if case.has_positive[i]:
             positive = case.positive[i].numpy().ravel()[keep].astype(np.float64)
-            row["relevance_mass"] = positive[truth].sum() / positive.sum() if positive.sum() > 0 else np.nan
+            row["relevance_mass"] = (
+                positive[truth].sum() / positive.sum() if positive.sum() > 0 else np.nan
+            )
     return {name: np.asarray(value, dtype=np.float64) for name, value in row.items()}
 
 
 def average_precision(values: Array, truth: Array) -> float:
-    """Return sum_k (R_k - R_{k-1}) P_k over the distinct values [N], highest first, for truth [N] bool.
+    """Return sum_k (R_k - R_{k-1}) P_k over the distinct values [N], highest first, for truth [N]
+    bool.
 
     >>> average_precision(np.array([3.0, 2.0, 2.0, 1.0]), np.array([True, False, True, False]))
     0.8333333333333333

@@ -1,6 +1,7 @@
 """Robustness: does the map of the same class stay when the image changes a little?
 
-None of it is ranked: a constant map is perfectly stable, so these values only mean something beside faithfulness.
+None of it is ranked: a constant map is perfectly stable, so these values only mean something beside
+faithfulness.
 """
 
 from __future__ import annotations
@@ -34,13 +35,19 @@ def _values() -> dict[str, Value]:
         for measure, (title, better, lower, upper) in MEASURES.items():
             name, text = f"{attack}_{measure}", f"{title} under {words}"
             values[name] = Value(text, better=better, lower=lower, upper=upper)
-            values[f"{name}_held"] = Value(f"{text}, prediction held", better=better, lower=lower, upper=upper)
-            values[f"{name}_curve"] = Value(f"{text} by eps", better=better, reduce="curve", lower=lower, upper=upper)
+            values[f"{name}_held"] = Value(
+                f"{text}, prediction held", better=better, lower=lower, upper=upper
+            )
+            values[f"{name}_curve"] = Value(
+                f"{text} by eps", better=better, reduce="curve", lower=lower, upper=upper
+            )
     return values
 
 
 def _attack_work(p: Protocol) -> list[SharedPart]:
-    """Return what making the attacked images and their traces takes, whatever the number of methods."""
+    """Return what making the attacked images and their traces takes, whatever the number of
+    methods.
+    """
     sizes = len(p.attack_eps_255)
     gradients = 1 + sizes * (p.pgd_steps - 1)
     passes = len(ATTACKS) * sizes
@@ -48,14 +55,24 @@ def _attack_work(p: Protocol) -> list[SharedPart]:
 
 
 def _curve_lengths(p: Protocol, _: int) -> dict[str, int]:
-    return {name: len(p.attack_eps_255) for name, value in _values().items() if value.reduce == "curve"}
+    return {
+        name: len(p.attack_eps_255) for name, value in _values().items() if value.reduce == "curve"
+    }
 
 
 @register_metric(
     "robustness",
     family="robustness",
     needs=("method",),
-    reads=("tie_rule", "ssim_window", "ssim_sigma", "top_share", "attack_eps_255", "pgd_steps", "pgd_step"),
+    reads=(
+        "tie_rule",
+        "ssim_window",
+        "ssim_sigma",
+        "top_share",
+        "attack_eps_255",
+        "pgd_steps",
+        "pgd_step",
+    ),
     repeats=lambda p: len(ATTACKS) * len(p.attack_eps_255),
     shared=_attack_work,
     lengths=_curve_lengths,
@@ -63,13 +80,15 @@ def _curve_lengths(p: Protocol, _: int) -> dict[str, int]:
     values=_values(),
 )
 def robustness(case: Case) -> Scores:
-    """How alike the maps of the clean and the attacked image are, same class; means over eps = 1, 2, 4, 8 /255. [B].
+    """How alike the maps of the clean and the attacked image are, same class; means over eps = 1,
+    2, 4, 8 /255. [B].
 
-    Attacks raise the cross-entropy of the explained class (untargeted), in pixel space, clipped to [0,1]: FGSM; PGD
-    with 10 steps of eps/4 and no random start; uniform noise in +-eps as the control. Pearson on L, SSIM (Gaussian
-    11/1.5) on unit(L), IoU of the 10 % most relevant pixels (tie rule), distance of the centres of max(L,0) / side.
-    `held`: the share of eps at which the prediction stays; `*_held`: the mean over those eps, no row where there is
-    none; `*_curve`: [B,eps]. A map that becomes constant keeps nothing: correlation 0.
+    Attacks raise the cross-entropy of the explained class (untargeted), in pixel space, clipped to
+    [0,1]: FGSM; PGD with 10 steps of eps/4 and no random start; uniform noise in +-eps as the
+    control. Pearson on L, SSIM (Gaussian 11/1.5) on unit(L), IoU of the 10 % most relevant pixels
+    (tie rule), distance of the centres of max(L,0) / side. `held`: the share of eps at which the
+    prediction stays; `*_held`: the mean over those eps, no row where there is none; `*_curve`:
+    [B,eps]. A map that becomes constant keeps nothing: correlation 0.
     """
     scores: Scores = {}
     for attack in ATTACKS:
@@ -87,7 +106,9 @@ def robustness(case: Case) -> Scores:
 def _mean_where(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """Return the mean [B] of the chosen entries of values [B,n]; OUTSIDE where none is chosen."""
     count = chosen.sum(1)
-    return torch.where(count > 0, torch.where(chosen, values, 0.0).sum(1) / count.clamp(min=1), OUTSIDE)
+    return torch.where(
+        count > 0, torch.where(chosen, values, 0.0).sum(1) / count.clamp(min=1), OUTSIDE
+    )
 
 
 def _under(case: Case, attack: str, eps: float) -> tuple[torch.Tensor, Scores]:
@@ -116,7 +137,9 @@ def _attacked(case: Case, attack: str, eps: float) -> Trace:
         if attack == "fgsm":
             moved = fgsm(pixels, gradient, eps)
         else:
-            moved = pgd(trace, pixels, gradient, eps, case.protocol.pgd_steps, case.protocol.pgd_step)
+            moved = pgd(
+                trace, pixels, gradient, eps, case.protocol.pgd_steps, case.protocol.pgd_step
+            )
     return trace.of(trace.model.normalise(moved))
 
 
@@ -131,10 +154,11 @@ def _attacked(case: Case, attack: str, eps: float) -> Trace:
     values={"max_sensitivity": Value("Max-sensitivity", better="lower", lower=0)},
 )
 def max_sensitivity(case: Case) -> Scores:
-    """The largest ||L(x + u) - L(x)|| / ||L(x)|| over 10 draws of u, uniform in +-.02 in pixel space. [B], >= 0.
+    """The largest ||L(x + u) - L(x)|| / ||L(x)|| over 10 draws of u, uniform in +-.02 in pixel
+    space. [B], >= 0.
 
-    Yeh et al., On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019; as there, x + u is not clipped.
-    NaN where L is zero and does not stay so.
+    Yeh et al., On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019; as there, x + u
+    is not clipped. NaN where L is zero and does not stay so.
     """
     clean = case.maps.flatten(1).double()
     radius, draws = case.protocol.sensitivity_radius, case.protocol.sensitivity_draws

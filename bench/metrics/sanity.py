@@ -1,4 +1,5 @@
-"""Sanity: does the map depend on what the network has learned, on the class, and only where it should on a reference?
+"""Sanity: does the map depend on what the network has learned, on the class, and only where it
+should on a reference?
 
 Shown, not ranked: a method that draws its map at random passes every check of dependence.
 """
@@ -31,33 +32,50 @@ def _networks(p: Protocol) -> int:
     reads=("ssim_window", "ssim_sigma", "sanity_stages", "sanity_seeds"),
     repeats=lambda p: _networks(p) + 1,
     shared=lambda p: [SharedPart("randomised networks", Counts(forwards=_networks(p)))],
-    lengths=lambda p, _: dict.fromkeys(("sanity_ssim_curve", "sanity_spearman_curve"), p.sanity_stages),
+    lengths=lambda p, _: dict.fromkeys(
+        ("sanity_ssim_curve", "sanity_spearman_curve"), p.sanity_stages
+    ),
     standard=False,
     values={
         "sanity_ssim": Value("SSIM after randomising", better="lower", lower=-1, upper=1),
-        "sanity_spearman": Value("Rank correlation after randomising", better="lower", lower=-1, upper=1),
-        "sanity_ssim_curve": Value("SSIM after randomising, by stage", reduce="curve", lower=-1, upper=1),
+        "sanity_spearman": Value(
+            "Rank correlation after randomising", better="lower", lower=-1, upper=1
+        ),
+        "sanity_ssim_curve": Value(
+            "SSIM after randomising, by stage", reduce="curve", lower=-1, upper=1
+        ),
         "sanity_spearman_curve": Value(
             "Rank correlation after randomising, by stage", reduce="curve", lower=-1, upper=1
         ),
-        "random_logit_ssim": Value("SSIM with a random class's map", better="lower", lower=-1, upper=1),
-        "random_logit_spearman": Value("Rank correlation with a random class's map", better="lower", lower=-1, upper=1),
+        "random_logit_ssim": Value(
+            "SSIM with a random class's map", better="lower", lower=-1, upper=1
+        ),
+        "random_logit_spearman": Value(
+            "Rank correlation with a random class's map", better="lower", lower=-1, upper=1
+        ),
     },
 )
 def sanity(case: Case) -> Scores:
-    """How alike the map stays when the network's parameters are drawn anew, and to the map of another class. [B].
+    """How alike the map stays when the network's parameters are drawn anew, and to the map of
+    another class. [B].
 
-    Parameters: top-down in 5 stages, the classifier and then the rest in four equal parts, cumulative, by each module's
-    `reset_parameters` (normal numbers of the same mean and deviation where a module has none); 3 seeds; same class.
-    SSIM on unit(L) and Spearman on L, means over seeds; `*_curve` [B,stages], and their mean over stages (Adebayo et
-    al., Sanity Checks for Saliency Maps, NeurIPS 2018). `random_logit_*`: the same against the map of one other class,
-    drawn per image (Sixt et al., ICML 2020): 1 for a class-agnostic method; NaN where there is only one class.
+    Parameters: top-down in 5 stages, the classifier and then the rest in four equal parts,
+    cumulative, by each module's `reset_parameters` (normal numbers of the same mean and deviation
+    where a module has none); 3 seeds; same class. SSIM on unit(L) and Spearman on L, means over
+    seeds; `*_curve` [B,stages], and their mean over stages (Adebayo et al., Sanity Checks for
+    Saliency Maps, NeurIPS 2018). `random_logit_*`: the same against the map of one other class,
+    drawn per image (Sixt et al., ICML 2020): 1 for a class-agnostic method; NaN where there is only
+    one class.
     """
     stages, seeds = case.protocol.sanity_stages, case.protocol.sanity_seeds
-    traces = case.shared(("randomised", stages, seeds), lambda: _randomised_traces(case, stages, seeds))
+    traces = case.shared(
+        ("randomised", stages, seeds), lambda: _randomised_traces(case, stages, seeds)
+    )
     tables = [_likeness(case, case.again(trace)) for trace in traces]
     curves = {
-        name: torch.stack([table[name] for table in tables], dim=1).view(len(case), seeds, stages).mean(1)
+        name: torch.stack([table[name] for table in tables], dim=1)
+        .view(len(case), seeds, stages)
+        .mean(1)
         for name in ("ssim", "spearman")
     }
     other = case.shared("random logit", lambda: _other_class(case.trace))
@@ -78,21 +96,29 @@ def _likeness(case: Case, maps: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def _randomised_traces(case: Case, stages: int, seeds: int) -> list[Trace]:
-    """Return the traces of the same images and classes through the randomised networks: seed by seed, top-down."""
+    """Return the traces of the same images and classes through the randomised networks: seed by
+    seed, top-down.
+    """
     traces = []
     for k in range(seeds):
-        draws = [generator(case.seed, f"sanity {k} {stage}").initial_seed() for stage in range(stages)]
+        draws = [
+            generator(case.seed, f"sanity {k} {stage}").initial_seed() for stage in range(stages)
+        ]
         for model in randomised(case.trace.model, stages, draws):
             traces.append(case.trace.through(case.prober.of(model)))
     return traces
 
 
 def _other_class(trace: Trace) -> Trace | None:
-    """Return the same pass seen from another class, drawn per image from the rest; None where there is no other."""
+    """Return the same pass seen from another class, drawn per image from the rest; None where there
+    is no other.
+    """
     classes = trace.logits.shape[1]
     if classes < 2:
         return None
-    draws = [int(torch.randint(classes - 1, (), generator=g)) for g in trace.generators("random logit")]
+    draws = [
+        int(torch.randint(classes - 1, (), generator=g)) for g in trace.generators("random logit")
+    ]
     others = torch.tensor(draws)
     return trace.retarget(others + (others >= trace.targets))
 
@@ -106,19 +132,25 @@ def _other_class(trace: Trace) -> Trace | None:
     settings=lambda p: p.references,
     standard=False,
     values={
-        "reference_spearman": Value("Rank correlation between references", better="higher", lower=-1, upper=1),
+        "reference_spearman": Value(
+            "Rank correlation between references", better="higher", lower=-1, upper=1
+        ),
         "reference_ssim": Value("SSIM between references", better="higher", lower=-1, upper=1),
     },
 )
 def reference_insensitivity(case: Case) -> Scores:
     """How alike the maps are whatever the reference: means over pairs of references. [B].
 
-    Spearman on L, SSIM on unit(L). References: baseline colour, black, white, blur, noise (a claim of A-FMI, Zhang et
-    al., arXiv:2104.05527). For methods that have a parameter `reference`; others make no such claim and show as n/a.
+    Spearman on L, SSIM on unit(L). References: baseline colour, black, white, blur, noise (a claim
+    of A-FMI, Zhang et al., arXiv:2104.05527). For methods that have a parameter `reference`; others
+    make no such claim and show as n/a.
     """
     assert case.rerun is not None
     own = case.rerun.parameters["reference"]
-    maps = [case.maps if own == name else case.again(case.trace, reference=name) for name in case.protocol.references]
+    maps = [
+        case.maps if own == name else case.again(case.trace, reference=name)
+        for name in case.protocol.references
+    ]
     pairs = list(itertools.combinations(maps, 2))
     window, sigma = case.protocol.ssim_window, case.protocol.ssim_sigma
     return {

@@ -1,4 +1,6 @@
-"""Threshold quality: what a cut-off does to a map (after TFT, Han, Lee and Lee, Applied Sciences 12(24), 2022)."""
+"""Threshold quality: what a cut-off does to a map (after TFT, Han, Lee and Lee, Applied Sciences
+12(24), 2022).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from bench.metrics.localization import thresholds
     reads=("score", "baseline", "tie_rule", "thresholds", "removed"),
     forwards=lambda p: p.thresholds,
     masks=lambda p: p.thresholds,
-    lengths=lambda p, _: dict.fromkeys(("threshold_p", "threshold_area", "threshold_log_odds"), p.thresholds),
+    lengths=lambda p, _: dict.fromkeys(
+        ("threshold_p", "threshold_area", "threshold_log_odds"), p.thresholds
+    ),
     paints="removed",
     values={
         "tft_q": Value("Best gain q by a threshold", lower=0, upper=1),
@@ -34,12 +38,13 @@ from bench.metrics.localization import thresholds
     },
 )
 def threshold_quality(case: Case) -> Scores:
-    """Quality of the map under cut-offs t = 0..9: M_t = unit(L) with its lowest floor(0.1*t*N) pixels set to 0.
+    """Quality of the map under cut-offs t = 0..9: M_t = unit(L) with its lowest floor(0.1*t*N)
+    pixels set to 0.
 
-    q(t) = max(0, p_c(M_t masking x) - p_c(x)) for t = 1..9; tft_q = max q; t* = first argmax, or 0 if all q are 0.
-    tft_gain = max over t = 0..9 of log-odds(M_t x) - log-odds(M_0 x): what a search for a threshold still gives
-    (q alone is 0 for maps so bad that no threshold helps). API, APD, IR, DR compare p at t* with p_c(x). Each [B];
-    NaN where the map has no positive part.
+    q(t) = max(0, p_c(M_t masking x) - p_c(x)) for t = 1..9; tft_q = max q; t* = first argmax, or 0
+    if all q are 0. tft_gain = max over t = 0..9 of log-odds(M_t x) - log-odds(M_0 x): what a search
+    for a threshold still gives (q alone is 0 for maps so bad that no threshold helps). API, APD,
+    IR, DR compare p at t* with p_c(x). Each [B]; NaN where the map has no positive part.
     """
     cuts = case.protocol.thresholds
     odds = case.masked_log_odds(case.removed, range(cuts), cuts)
@@ -73,7 +78,10 @@ def kept_area(case: Case, cuts: int) -> torch.Tensor:
     """Return the share of pixels above zero in M_t, [B, cuts] float64."""
     unit = case.unit.flatten(1)
     pixels = unit.shape[1]
-    kept = [((case.rank < pixels - t * pixels // cuts) & (unit > 0)).double().mean(1) for t in range(cuts)]
+    kept = [
+        ((case.rank < pixels - t * pixels // cuts) & (unit > 0)).double().mean(1)
+        for t in range(cuts)
+    ]
     return torch.stack(kept, dim=1)
 
 
@@ -84,16 +92,20 @@ def kept_area(case: Case, cuts: int) -> torch.Tensor:
     reads=("box_taus",),
     values={
         "iou_area": Value("Area under IoU by threshold", better="higher", lower=0, upper=1),
-        "best_tau": Value("Spread of the best threshold", better="lower", reduce="std", lower=0, upper=1),
+        "best_tau": Value(
+            "Spread of the best threshold", better="lower", reduce="std", lower=0, upper=1
+        ),
     },
 )
 def threshold_localization(case: Case) -> Scores:
-    """IoU of {unit(L) > tau} with the truth pixels, over tau = 0..1: its area, and the tau of its first maximum. [B].
+    """IoU of {unit(L) > tau} with the truth pixels, over tau = 0..1: its area, and the tau of its
+    first maximum. [B].
 
-    The board shows the spread (standard deviation) of the best tau over images: a method whose best cut-off differs
-    from image to image needs a search that a user cannot do. Reported, never ranked: the area rewards maps that stay
-    high everywhere, and where objects fill half of the frame Fake-CAM wins it (.53 against Grad-CAM's .25 on real
-    images). NaN without a positive part or without truth.
+    The board shows the spread (standard deviation) of the best tau over images: a method whose best
+    cut-off differs from image to image needs a search that a user cannot do. Reported, never
+    ranked: the area rewards maps that stay high everywhere, and where objects fill half of the
+    frame Fake-CAM wins it (.53 against Grad-CAM's .25 on real images). NaN without a positive part
+    or without truth.
     """
     truth = case.truth_pixels
     assert truth is not None
@@ -115,7 +127,9 @@ def iou_by_threshold(
     mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
     taus: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """Return the IoU of {unit > tau} with a mask, both [H,W], for every tau: [T]; 0 where both are empty."""
+    """Return the IoU of {unit > tau} with a mask, both [H,W], for every tau: [T]; 0 where both are
+    empty.
+    """
     inside, outside = np.sort(unit[mask]), np.sort(unit[~mask])
     hit = len(inside) - np.searchsorted(inside, taus, side="right")
     extra = len(outside) - np.searchsorted(outside, taus, side="right")

@@ -1,4 +1,6 @@
-"""A classifier with the trained queries and keys of SA-CAM beside it; the classifier itself is unchanged."""
+"""A classifier with the trained queries and keys of SA-CAM beside it; the classifier itself is
+unchanged.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,12 @@ LEAST_WIDTH = 8
 
 
 class Affinity(nn.Module):
-    """P = softmax_j(q(A)_i . k(A)_j / sqrt(d)) between the positions of activations; q, k are 1x1 convolutions to d.
+    """P = softmax_j(q(A)_i . k(A)_j / sqrt(d)) between the positions of activations; q, k are 1x1
+    convolutions to d.
 
-    Queries and keys start equal, so that at first a position attends to those that are like it. A is divided by its
-    own root mean square first: networks differ in the scale of their activations by orders of magnitude.
+    Queries and keys start equal, so that at first a position attends to those that are like it. A
+    is divided by its own root mean square first: networks differ in the scale of their activations
+    by orders of magnitude.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -34,7 +38,8 @@ class Affinity(nn.Module):
 
 
 class AffinityNet(nn.Module):
-    """A network, images [B,3,H,W] -> logits [B,C], with an `affinity` between the positions of its explained layer.
+    """A network, images [B,3,H,W] -> logits [B,C], with an `affinity` between the positions of its
+    explained layer.
 
     channels: K of that layer.  width: d of queries and keys; None: K/8, at least 8.
     """
@@ -51,7 +56,9 @@ class AffinityNet(nn.Module):
         return self.net(x)  # type: ignore[no-any-return]
 
     def __getattr__(self, name: str) -> Any:
-        """Pass on what else a network is asked for (forward_features, forward_head, global_pool, ...)."""
+        """Pass on what else a network is asked for (forward_features, forward_head, global_pool,
+        ...).
+        """
         try:
             return super().__getattr__(name)
         except AttributeError:

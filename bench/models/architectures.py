@@ -1,4 +1,6 @@
-"""The small networks that this project bundles, built from timm's blocks; 96x96 input, activation grid 12x12."""
+"""The small networks that this project bundles, built from timm's blocks; 96x96 input, activation
+grid 12x12.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from torch import nn
 
 
 def resnet_scenes(num_classes: int = 10) -> nn.Module:
-    """Return a ResNet of one basic block per stage, dilated after stride 8: GAP and one linear layer as head."""
+    """Return a ResNet of one basic block per stage, dilated after stride 8: GAP and one linear
+    layer as head.
+    """
     return _resnet(1, (32, 64, 80, 96), num_classes)
 
 
@@ -22,7 +26,9 @@ def resnet_scenes_narrow(num_classes: int = 10) -> nn.Module:
 
 
 def resnet_small(num_classes: int = 20) -> nn.Module:
-    """Return a ResNet of two basic blocks per stage, dilated after stride 8, for photographs of 64x64: grid 8x8."""
+    """Return a ResNet of two basic blocks per stage, dilated after stride 8, for photographs of
+    64x64: grid 8x8.
+    """
     return _resnet(2, (32, 64, 96, 128), num_classes)
 
 
@@ -46,7 +52,8 @@ VGG_HIDDEN, VGG_WINDOW = 48, 7
 def vgg_scenes(num_classes: int = 10) -> nn.Module:
     """Return a VGG with batch norm that ends before its last pooling.
 
-    As in VGG the head is a 7x7 convolution and a hidden layer before pooling, so that the CAM methods differ on it.
+    As in VGG the head is a 7x7 convolution and a hidden layer before pooling, so that the CAM
+    methods differ on it.
     """
     return _vgg(VGG_LAYERS, VGG_HIDDEN, num_classes)
 
@@ -76,5 +83,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
 def seeded(build: Callable[..., nn.Module], seed: int, **kwargs: object) -> nn.Module:
     """Build a network with weights drawn from a seed, leaving the global random state as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # manual_seed would also reseed GPUs, and not restore them
+        torch.default_generator.manual_seed(
+            seed
+        )  # manual_seed would also reseed GPUs, and not restore them
         return build(**kwargs)

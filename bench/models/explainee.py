@@ -24,7 +24,9 @@ from bench.models.stages import stage_layers
 from bench.randomness import generator
 
 DEFAULT_CROP = 0.875
-"""Share of the resized short side that the centre crop keeps, where the model does not say (224 of 256)."""
+"""Share of the resized short side that the centre crop keeps, where the model does not say (224 of
+256).
+"""
 
 State = tuple[tuple[int, int | None], ...]
 """Where a network's tensors lie, and how often each was written."""
@@ -33,12 +35,13 @@ State = tuple[tuple[int, int | None], ...]
 class Explainee:
     """A classifier to be explained.
 
-    net: any torch classifier, images [B,3,H,W] -> logits [B,C].  mean, std: of the normalisation, pixel space [0,1].
-    size: side of its square input.  layer: name of the explained module; None finds the last layer with a spatial grid
-    (timm networks: `forward_features`).  geometry: preprocessing of files; None resizes the short side to size/0.875
-    and crops the centre.
+    net: any torch classifier, images [B,3,H,W] -> logits [B,C].  mean, std: of the normalisation,
+    pixel space [0,1]. size: side of its square input.  layer: name of the explained module; None
+    finds the last layer with a spatial grid (timm networks: `forward_features`).  geometry:
+    preprocessing of files; None resizes the short side to size/0.875 and crops the centre.
 
-    The network must be in float32; it runs in eval mode and without parameter gradients, and is left as it was.
+    The network must be in float32; it runs in eval mode and without parameter gradients, and is
+    left as it was.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class Explainee:
         card: dict[str, Any] | None = None,
     ) -> None:
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise BenchError(f"mean and std need three numbers each, std above 0; got mean={mean}, std={std}.")
+            raise BenchError(
+                f"mean and std need three numbers each, std above 0; got mean={mean}, std={std}."
+            )
         self.net = net
         self.mean = tuple(float(v) for v in mean)
         self.std = tuple(float(v) for v in std)
@@ -63,7 +68,9 @@ class Explainee:
         self.name = name or type(net).__name__.lower()
         self.parent = parent
         self.card = dict(card or {})
-        self.geometry = geometry or Geometry(self.size, "short", round(self.size / DEFAULT_CROP), "bicubic")
+        self.geometry = geometry or Geometry(
+            self.size, "short", round(self.size / DEFAULT_CROP), "bicubic"
+        )
         self._layer = layer
         self._layouts: dict[tuple[int, ...], Layout | None] = {}
         self._fingerprint: tuple[State, str] | None = None
@@ -86,7 +93,9 @@ class Explainee:
 
     @cached_property
     def split(self) -> Split:
-        """Return the split at the explained layer; the default one is found and checked once, on one noise image."""
+        """Return the split at the explained layer; the default one is found and checked once, on
+        one noise image.
+        """
         with untouched(self.net), torch.no_grad():
             if self._layer is not None:
                 return LayerSplit(self.net, self._layer)
@@ -94,10 +103,19 @@ class Explainee:
             return find_split(self.net, noise.to(self.device))
 
     def with_net(self, net: nn.Module) -> Explainee:
-        """Return another network of the same architecture, explained in the same way and at the same layer."""
+        """Return another network of the same architecture, explained in the same way and at the
+        same layer.
+        """
         layer = self._layer if isinstance(self.split, WholeSplit) else self.layer
         return Explainee(
-            net, self.mean, self.std, self.size, layer, name=self.name, parent=self.parent, geometry=self.geometry
+            net,
+            self.mean,
+            self.std,
+            self.size,
+            layer,
+            name=self.name,
+            parent=self.parent,
+            geometry=self.geometry,
         )
 
     @property
@@ -123,14 +141,20 @@ class Explainee:
 
     @cached_property
     def stages(self) -> list[str]:
-        """Return the last module of each stage, from shallow to deep; found once, by running one grey image."""
+        """Return the last module of each stage, from shallow to deep; found once, by running one
+        grey image.
+        """
         with untouched(self.net), torch.no_grad():
-            return stage_layers(self.net, torch.zeros(1, 3, self.size, self.size, device=self.device))
+            return stage_layers(
+                self.net, torch.zeros(1, 3, self.size, self.size, device=self.device)
+            )
 
     def layers(self, names: str) -> list[str]:
-        """Return the modules that "auto" (one per stage) or names joined by "+" stand for; an unknown one is an error.
+        """Return the modules that "auto" (one per stage) or names joined by "+" stand for; an
+        unknown one is an error.
 
-        >>> Explainee(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten()), size=8).layers("0+1")
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten())
+        >>> Explainee(net, size=8).layers("0+1")
         ['0', '1']
         """
         if names != "auto":
@@ -138,16 +162,22 @@ class Explainee:
             chosen = [name.strip() for name in names.split("+")]
             for name in chosen:
                 if name not in modules:
-                    raise BenchError(f"The network {self.name} has no layer {name!r}.{suggestions(name, modules)}")
+                    raise BenchError(
+                        f"The network {self.name} has no layer "
+                        f"{name!r}.{suggestions(name, modules)}"
+                    )
             return list(dict.fromkeys(chosen))
         if not self.stages:
             raise NotApplicable(
-                f"{self.name} shows no stages with a spatial grid; name the layers, joined by + (layers=a+b)."
+                f"{self.name} shows no stages with a spatial grid; name the layers, joined by + "
+                "(layers=a+b)."
             )
         return self.stages
 
     def capture(self, images: torch.Tensor) -> Captured:
-        """Run the network once on images [B,3,H,W] (normalised) and keep the layer's output and the logits."""
+        """Run the network once on images [B,3,H,W] (normalised) and keep the layer's output and the
+        logits.
+        """
         captured = self.split.capture(images)
         if captured.logits.ndim != 2:
             raise BenchError(
@@ -157,24 +187,31 @@ class Explainee:
         return captured
 
     def layout(self, values: torch.Tensor) -> Layout:
-        """Return how the layer's output lies as a grid; found once per shape (an explainee sees one)."""
+        """Return how the layer's output lies as a grid; found once per shape (an explainee sees
+        one).
+        """
         shape = tuple(values.shape[1:])
         if shape not in self._layouts:
             self._layouts[shape] = find_layout(self.net, (1, *shape))
         layout = self._layouts[shape]
         if layout is None:
             raise NotApplicable(
-                f"Layer {self.layer!r} of {self.name} gives {tuple(values.shape)}, which has no spatial grid; "
+                f"Layer {self.layer!r} of {self.name} gives {tuple(values.shape)}, which has no "
+                "spatial grid; "
                 "choose another layer."
             )
         return layout
 
     def grid(self, values: torch.Tensor) -> torch.Tensor:
-        """View the layer's output as [B,K,h,w], whatever its own layout (NCHW, NHWC, tokens with prefix)."""
+        """View the layer's output as [B,K,h,w], whatever its own layout (NCHW, NHWC, tokens with
+        prefix).
+        """
         return self.layout(values).grid(values)
 
     def ungrid(self, grid: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Put a grid [n,K,h,w] back into the layout of the layer's own output `values` [n,...] (prefix tokens kept)."""
+        """Put a grid [n,K,h,w] back into the layout of the layer's own output `values` [n,...]
+        (prefix tokens kept).
+        """
         return self.layout(values).ungrid(grid, values)
 
     @cached_property
@@ -185,7 +222,8 @@ class Explainee:
         grid = self.grid(captured.values)
         if grid.shape[2] * grid.shape[3] < 2:
             raise NotApplicable(
-                f"Layer {self.layer!r} of {self.name} has a grid of {grid.shape[2]} x {grid.shape[3]}; "
+                f"Layer {self.layer!r} of {self.name} has a grid of {grid.shape[2]} x "
+                f"{grid.shape[3]}; "
                 "choose an earlier layer."
             )
         return captured.logits.shape[1], grid.shape[1], grid.shape[2], grid.shape[3]
@@ -209,14 +247,18 @@ class Explainee:
 
     def colour(self, rgb: Sequence[float]) -> torch.Tensor:
         """Return a pixel-space colour as the network sees it: [3,1,1], normalised."""
-        return self.normalise(torch.tensor(rgb, dtype=torch.float32, device=self.device).view(3, 1, 1))
+        return self.normalise(
+            torch.tensor(rgb, dtype=torch.float32, device=self.device).view(3, 1, 1)
+        )
 
     def _constants(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         mean = torch.tensor(self.mean, dtype=torch.float32, device=like.device).view(3, 1, 1)
         return mean, torch.tensor(self.std, dtype=torch.float32, device=like.device).view(3, 1, 1)
 
     def read(self, files: str | Path | Sequence[str | Path]) -> torch.Tensor:
-        """Read image files and return them as the network wants them: [B,3,H,W] float32, normalised."""
+        """Read image files and return them as the network wants them: [B,3,H,W] float32,
+        normalised.
+        """
         paths = [files] if isinstance(files, (str, Path)) else list(files)
         if not paths:
             raise BenchError("read() was given no files; name at least one image.")
@@ -228,8 +270,11 @@ class Explainee:
 
     @property
     def fingerprint(self) -> str:
-        """Return the sha256 (hex) of the weights: names, shapes, dtypes and bytes of parameters and buffers."""
-        # Computed anew when a tensor was written or replaced: a fine-tuned network is another model.
+        """Return the sha256 (hex) of the weights: names, shapes, dtypes and bytes of parameters and
+        buffers.
+        """
+        # Computed anew when a tensor was written or replaced: a fine-tuned network is another
+        # model.
         key = state_of(self.net)
         if self._fingerprint is None or self._fingerprint[0] != key:
             self._fingerprint = key, self._hash_weights()
@@ -245,7 +290,9 @@ class Explainee:
 
     @property
     def weights_id(self) -> str:
-        """Return 12 hex digits of the fingerprint, and 6 of what else changes an explanation (architecture, layer)."""
+        """Return 12 hex digits of the fingerprint, and 6 of what else changes an explanation
+        (architecture, layer).
+        """
         rest = json.dumps([repr(self.net), self.layer, self.mean, self.std, self.size])
         return f"{self.fingerprint[:12]}-{hashlib.sha256(rest.encode()).hexdigest()[:6]}"
 
@@ -270,13 +317,17 @@ class Explainee:
 
 
 def state_of(net: nn.Module) -> State:
-    """Return what is another when a parameter or buffer is written or replaced; what is in them is not read."""
+    """Return what is another when a parameter or buffer is written or replaced; what is in them is
+    not read.
+    """
     parameters, buffers = _own_tensors(list(net.modules()))
     return tuple((t.data_ptr(), _version(t)) for t in (*parameters, *buffers))
 
 
 def _version(tensor: torch.Tensor) -> int | None:
-    """Return how often a tensor was written; one that was made under `torch.inference_mode` does not count that."""
+    """Return how often a tensor was written; one that was made under `torch.inference_mode` does
+    not count that.
+    """
     return None if tensor.is_inference() else tensor._version
 
 
@@ -289,10 +340,12 @@ def read_image(path: str | Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 @contextmanager
 def untouched(net: nn.Module) -> Iterator[None]:
-    """Run a block with the network in eval mode and without parameter gradients, and leave it exactly as it was.
+    """Run a block with the network in eval mode and without parameter gradients, and leave it
+    exactly as it was.
 
-    Mode per module, requires_grad, stored gradients and hooks come back also when the block raises. Parameters and
-    buffers must not be written; if they were, that is an error, since it cannot be undone.
+    Mode per module, requires_grad, stored gradients and hooks come back also when the block raises.
+    Parameters and buffers must not be written; if they were, that is an error, since it cannot be
+    undone.
     """
     modules = list(net.modules())
     modes = [module.training for module in modules]
@@ -301,7 +354,8 @@ def untouched(net: nn.Module) -> Iterator[None]:
     versions = [_version(t) for t in tensors]
     flags = [(p, p.requires_grad, p.grad) for p in parameters]
     hooks = [_hook_keys(module) for module in modules]
-    # Only what differs is written: writing an attribute of a module or tensor is slow, and mostly nothing does.
+    # Only what differs is written: writing an attribute of a module or tensor is slow, and mostly
+    # nothing does.
     for module in modules:
         if module.training:
             module.training = False
@@ -322,12 +376,18 @@ def untouched(net: nn.Module) -> Iterator[None]:
             if p.grad is not grad:
                 p.grad = grad
     if any(v is not None and t._version != v for t, v in zip(tensors, versions, strict=True)):
-        raise BenchError("The model's parameters or buffers were written while it was explained; work on a copy.")
+        raise BenchError(
+            "The model's parameters or buffers were written while it was explained; work on a copy."
+        )
 
 
 def _own_tensors(modules: Sequence[nn.Module]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return the parameters and the buffers of modules, each once; several times as fast as asking the network."""
-    return _once(module._parameters for module in modules), _once(module._buffers for module in modules)
+    """Return the parameters and the buffers of modules, each once; several times as fast as asking
+    the network.
+    """
+    return _once(module._parameters for module in modules), _once(
+        module._buffers for module in modules
+    )
 
 
 def _once(tables: Iterable[Mapping[str, torch.Tensor | None]]) -> list[torch.Tensor]:

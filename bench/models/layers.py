@@ -1,8 +1,9 @@
 """The default layer: the last one that is a grid and that the logits read in all its places.
 
-For a timm network that is `forward_features`, replayed by `forward_head`. Two kinds need another one. Where a class
-token alone is pooled, the patches of the last output have no gradient: the default is what the class token reads for
-the last time, the last block's first norm. Where the features are several tensors, it is the last grid of the coarsest.
+For a timm network that is `forward_features`, replayed by `forward_head`. Two kinds need another
+one. Where a class token alone is pooled, the patches of the last output have no gradient: the
+default is what the class token reads for the last time, the last block's first norm. Where the
+features are several tensors, it is the last grid of the coarsest.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ CLASS_TOKEN_READS = (
     "parallel_blocks.-1.norm13",  # CoaT: the middle one of three grids
     "serial_blocks4.-1.norm1",  # CoaT-Lite
     "stages.-1.blocks.-1.norm1",  # MViTv2 with a class token
-    "blocks.-1.fusion.0.norm1",  # CrossViT: the small-patch class token reads the patches of the large-patch branch
+    # CrossViT: the small-patch class token reads the patches of the large-patch branch
+    "blocks.-1.fusion.0.norm1",
     "blocks.-1.norm1",  # ViT, DeiT, EVA, ConViT
     "blocks.-1.norm_out",  # TNT
     "blocks.-1.in_norm",  # ViT-22B's parallel block
-    "blocks.-2",  # several attentions side by side, or a norm behind the attention: the last block's input
+    # several attentions side by side, or a norm behind the attention: the last block's input
+    "blocks.-2",
 )
 """Where class tokens read the patches for the last time, by family; -1 is the last child."""
 
@@ -43,11 +46,22 @@ def find_split(net: nn.Module, x: torch.Tensor) -> Split:
     """Return the split at the default layer, checked on one image x [1,3,H,W]."""
     logits = net(x)
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else f"type {type(logits).__name__}"
-        raise NotApplicable(f"The network's output has {got}; cambench explains classifiers, whose logits are [B,C].")
+        got = (
+            f"shape {tuple(logits.shape)}"
+            if isinstance(logits, torch.Tensor)
+            else f"type {type(logits).__name__}"
+        )
+        raise NotApplicable(
+            f"The network's output has {got}; cambench explains classifiers, whose logits are "
+            "[B,C]."
+        )
     for split in _candidates(net):
         captured = _captured(split, x)
-        if captured is not None and _same(captured.logits, logits) and reads_patches(net, split, captured):
+        if (
+            captured is not None
+            and _same(captured.logits, logits)
+            and reads_patches(net, split, captured)
+        ):
             return split
     return LayerSplit(net, last_spatial_layer(net, x))
 
@@ -66,7 +80,9 @@ def _candidates(net: nn.Module) -> Iterator[Split]:
 
 
 def _captured(split: Split, x: torch.Tensor) -> Captured | None:
-    """Run the network; None where it has no such split (features that are no tensor, a head that refuses)."""
+    """Run the network; None where it has no such split (features that are no tensor, a head that
+    refuses).
+    """
     try:
         return split.capture(x)
     except (NotApplicable, NotImplementedError):
@@ -74,14 +90,17 @@ def _captured(split: Split, x: torch.Tensor) -> Captured | None:
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.shape == other.shape and torch.allclose(one, other, atol=1e-4, rtol=1e-4, equal_nan=True)
+    return one.shape == other.shape and torch.allclose(
+        one, other, atol=1e-4, rtol=1e-4, equal_nan=True
+    )
 
 
 def reads_patches(net: nn.Module, split: Split, captured: Captured) -> bool:
     """Return whether the layer is a grid and a logit depends on most of its places.
 
-    A class token that pools alone leaves the patches without gradient. Where nothing at all has a gradient, the head's
-    weights are zero, as timm draws some of them, and nothing can be told: True.
+    A class token that pools alone leaves the patches without gradient. Where nothing at all has a
+    gradient, the head's weights are zero, as timm draws some of them, and nothing can be told:
+    True.
     """
     layout = find_layout(net, tuple(captured.values.shape))
     if layout is None or layout.height * layout.width < 2:
@@ -92,7 +111,11 @@ def reads_patches(net: nn.Module, split: Split, captured: Captured) -> bool:
     with torch.enable_grad():
         logits = split.head(values, captured, torch.arange(len(values)))
         # One class, as a map explains one: VOLO's auxiliary head reads a single patch per class.
-        gradient = torch.autograd.grad(logits[:, 0].sum(), values)[0] if logits.requires_grad else values * 0
+        gradient = (
+            torch.autograd.grad(logits[:, 0].sum(), values)[0]
+            if logits.requires_grad
+            else values * 0
+        )
     if not bool(gradient.any()):
         return True
     return bool(layout.grid(gradient).any(1).double().mean() > 0.5)
@@ -108,7 +131,9 @@ def resolve(net: nn.Module, path: str) -> str:
     for step in path.split("."):
         children: dict[str, Any] = dict(module.named_children())
         back = int(step) if step.startswith("-") else 0
-        if back and (len(children) < -back or not isinstance(module, (nn.Sequential, nn.ModuleList))):
+        if back and (
+            len(children) < -back or not isinstance(module, (nn.Sequential, nn.ModuleList))
+        ):
             return ""
         name = list(children)[back] if back else step
         if name not in children or isinstance(children[name], nn.Identity):
@@ -119,10 +144,11 @@ def resolve(net: nn.Module, path: str) -> str:
 
 
 def outputs(net: nn.Module, x: torch.Tensor) -> tuple[list[tuple[str, torch.Size | None]], int]:
-    """Run the network on x [1,3,H,W]; return (module, output shape) of every call in the order of finishing, and the
-    number of classes (-1: the network returns no logits [1,C]).
+    """Run the network on x [1,3,H,W]; return (module, output shape) of every call in the order of
+    finishing, and the number of classes (-1: the network returns no logits [1,C]).
 
-    The shape is None of an output that is no tensor. Dropout, identities and adaptive pools are left out.
+    The shape is None of an output that is no tensor. Dropout, identities and adaptive pools are
+    left out.
     """
     calls: list[tuple[str, torch.Size | None]] = []
     handles = []
@@ -142,9 +168,15 @@ def outputs(net: nn.Module, x: torch.Tensor) -> tuple[list[tuple[str, torch.Size
 
 
 def last_spatial_layer(net: nn.Module, x: torch.Tensor) -> str:
-    """Return the name of the last module whose output is a grid [1,K,h,w] larger than 1x1 and is no class map."""
+    """Return the name of the last module whose output is a grid [1,K,h,w] larger than 1x1 and is no
+    class map.
+    """
     calls, classes = outputs(net, x)
-    grids = [(name, shape) for name, shape in calls if shape is not None and len(shape) == 4 and min(shape[2:]) > 1]
+    grids = [
+        (name, shape)
+        for name, shape in calls
+        if shape is not None and len(shape) == 4 and min(shape[2:]) > 1
+    ]
     names = [name for name, shape in grids if shape[1] != classes]
     if not names:
         raise NotApplicable("No layer of this network has a spatial grid; name one with layer=....")

@@ -1,4 +1,6 @@
-"""How a layer's output is a grid: channels first, channels last, or tokens with others before them."""
+"""How a layer's output is a grid: channels first, channels last, or tokens with others before
+them.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,17 @@ import torch
 from torch import nn
 
 MOST_PREFIX = 32
-"""Class, distillation and register tokens together: a timm network has at most 16, and no patch grid hides in them."""
+"""Class, distillation and register tokens together: a timm network has at most 16, and no patch
+grid hides in them.
+"""
 
 
 @dataclass(frozen=True)
 class Layout:
     """Where the grid [B,K,h,w] lies in a layer's own output.
 
-    order: "NCHW"; "NHWC"; "NLC", tokens [B,prefix+h*w,K]; or "NCL", [B,K,h*w].  prefix: tokens before the patches
-    (class, distillation, registers).  height, width: of the grid.
+    order: "NCHW"; "NHWC"; "NLC", tokens [B,prefix+h*w,K]; or "NCL", [B,K,h*w].  prefix: tokens
+    before the patches (class, distillation, registers).  height, width: of the grid.
     """
 
     order: str
@@ -36,7 +40,9 @@ class Layout:
         return channels.reshape(*channels.shape[:2], self.height, self.width)
 
     def ungrid(self, grid: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Put a grid [n,K,h,w] back into the layer's own order; tokens before the patches are those of `values`."""
+        """Put a grid [n,K,h,w] back into the layer's own order; tokens before the patches are those
+        of `values`.
+        """
         if self.order == "NCHW":
             return grid
         if self.order == "NHWC":
@@ -48,7 +54,8 @@ class Layout:
 
 
 def find_layout(net: nn.Module, shape: tuple[int, ...]) -> Layout | None:
-    """Return the layout of an output [1,...] of this shape, from what the network says of itself; None: no grid.
+    """Return the layout of an output [1,...] of this shape, from what the network says of itself;
+    None: no grid.
 
     Images are square here, so grids are, unless the network's patch embedding says otherwise.
     """
@@ -60,7 +67,9 @@ def find_layout(net: nn.Module, shape: tuple[int, ...]) -> Layout | None:
 
 
 def _of_maps(net: nn.Module, one: int, two: int, three: int) -> Layout | None:
-    """[1,K,h,w] or [1,h,w,K]: two equal axes are the grid's; three equal ones are read as channels first."""
+    """[1,K,h,w] or [1,h,w,K]: two equal axes are the grid's; three equal ones are read as channels
+    first.
+    """
     features = _features(net)
     if two != three and features != one and (one == two or features == three):
         return Layout("NHWC", one, two)
@@ -70,8 +79,9 @@ def _of_maps(net: nn.Module, one: int, two: int, three: int) -> Layout | None:
 def _of_tokens(net: nn.Module, length: int, channels: int) -> Layout | None:
     """[1,N,K], or [1,K,N] of the few networks that flatten maps and keep channels first.
 
-    First what the network says (its patch embedding's grid, its number of prefix tokens); then a square, which one or
-    two tokens may precede; then channels first; then a square behind registers that nobody counts.
+    First what the network says (its patch embedding's grid, its number of prefix tokens); then a
+    square, which one or two tokens may precede; then channels first; then a square behind registers
+    that nobody counts.
     """
     for height, width in _patch_grids(net):
         if 0 <= length - height * width <= MOST_PREFIX:

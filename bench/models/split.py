@@ -1,9 +1,10 @@
-"""The split of a network into `features(x) -> A` and `head(A) -> logits`, so that a head can be replayed alone.
+"""The split of a network into `features(x) -> A` and `head(A) -> logits`, so that a head can be
+replayed alone.
 
-`WholeSplit` uses timm's `forward_features` and `forward_head`. `LayerSplit` captures the output of a named module and
-replays the network from there: every module that had finished before the layer answers from stand-ins, so that only
-the rest runs. Both leave the network as it was, also when a forward raises. Which layer is cut by default is decided in
-`layers.py`.
+`WholeSplit` uses timm's `forward_features` and `forward_head`. `LayerSplit` captures the output of
+a named module and replays the network from there: every module that had finished before the layer
+answers from stand-ins, so that only the rest runs. Both leave the network as it was, also when a
+forward raises. Which layer is cut by default is decided in `layers.py`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from bench.errors import BenchError, NotApplicable, suggestions
 
 @dataclass
 class Captured:
-    """What one pass leaves: activations in the network's own layout, logits [B,C], the image size (H, W), the outputs
-    of earlier modules that by-pass the layer (skip connections around it), and, where the layer returns several
-    tensors, all of them: the activations are number `part`.
+    """What one pass leaves: activations in the network's own layout, logits [B,C], the image size
+    (H, W), the outputs of earlier modules that by-pass the layer (skip connections around it), and,
+    where the layer returns several tensors, all of them: the activations are number `part`.
     """
 
     values: torch.Tensor
@@ -36,12 +37,17 @@ class Captured:
 
     def select(self, rows: torch.Tensor) -> Captured:
         """Return the captured pass of the images at `rows` [n]."""
-        bypass = {name: [_take(out, rows, len(self.values)) for out in outs] for name, outs in self.bypass.items()}
+        bypass = {
+            name: [_take(out, rows, len(self.values)) for out in outs]
+            for name, outs in self.bypass.items()
+        }
         whole = _take(self.whole, rows, len(self.values))
         return Captured(self.values[rows], self.logits[rows], self.size, bypass, whole, self.part)
 
     def values_at(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the values of the images at `rows` [n], to be read only: a view where all rows are one image."""
+        """Return the values of the images at `rows` [n], to be read only: a view where all rows are
+        one image.
+        """
         values: torch.Tensor = _take(self.values, rows, len(self.values))
         return values
 
@@ -56,22 +62,30 @@ class Split(Protocol):
         ...
 
     def head(self, values: torch.Tensor, captured: Captured, rows: torch.Tensor) -> torch.Tensor:
-        """Return logits [n,C] for activations [n,...] that replace those of the images at `rows` [n]."""
+        """Return logits [n,C] for activations [n,...] that replace those of the images at `rows`
+        [n].
+        """
         ...
 
 
 class HeadInput:
-    """Gives a head the activations to replay: a copy only where the head writes into what it is given.
+    """Gives a head the activations to replay: a copy only where the head writes into what it is
+    given.
 
-    An activation that works in place at the start of a head would change the caller's tensor, so a copy is given until
-    a run has been watched: a tensor counts what is written into it, unless it was made under `torch.inference_mode`.
+    An activation that works in place at the start of a head would change the caller's tensor, so a
+    copy is given until a run has been watched: a tensor counts what is written into it, unless it
+    was made under `torch.inference_mode`.
     """
 
     def __init__(self) -> None:
         self.written: bool | None = None
 
-    def run(self, head: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor) -> torch.Tensor:
-        """Return head(values); under autograd always of a copy, which keeps the caller's leaf intact."""
+    def run(
+        self, head: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor
+    ) -> torch.Tensor:
+        """Return head(values); under autograd always of a copy, which keeps the caller's leaf
+        intact.
+        """
         if self.written is False and not torch.is_grad_enabled() and _as_its_copy(values):
             return head(values)
         own = values.clone()
@@ -83,12 +97,19 @@ class HeadInput:
 
 
 def _as_its_copy(values: torch.Tensor) -> bool:
-    """Return whether a copy would lie in memory as the tensor does: another order may move a result's last bits."""
-    return bool(values.storage_offset() == 0) and torch.empty_like(values, device="meta").stride() == values.stride()
+    """Return whether a copy would lie in memory as the tensor does: another order may move a
+    result's last bits.
+    """
+    return (
+        bool(values.storage_offset() == 0)
+        and torch.empty_like(values, device="meta").stride() == values.stride()
+    )
 
 
 class WholeSplit:
-    """timm's own split: A = forward_features(x), logits = forward_head(A); checked to equal net(x) by the explainee."""
+    """timm's own split: A = forward_features(x), logits = forward_head(A); checked to equal net(x)
+    by the explainee.
+    """
 
     layer = "forward_features"
 
@@ -99,8 +120,12 @@ class WholeSplit:
     def capture(self, x: torch.Tensor) -> Captured:
         values = self.net.forward_features(x)
         if not isinstance(values, torch.Tensor):
-            raise NotApplicable("This network's features are not one tensor; name a layer (layer=...) to explain.")
-        return Captured(values, self._input.run(self.net.forward_head, values), (x.shape[-2], x.shape[-1]))
+            raise NotApplicable(
+                "This network's features are not one tensor; name a layer (layer=...) to explain."
+            )
+        return Captured(
+            values, self._input.run(self.net.forward_head, values), (x.shape[-2], x.shape[-1])
+        )
 
     def head(self, values: torch.Tensor, captured: Captured, rows: torch.Tensor) -> torch.Tensor:
         return self._input.run(self.net.forward_head, values)
@@ -112,7 +137,10 @@ class LayerSplit:
     def __init__(self, net: nn.Module, layer: str) -> None:
         modules = dict(net.named_modules())
         if layer not in modules or not layer:
-            raise BenchError(f"The network has no layer {layer!r}.{suggestions(layer, [n for n in modules if n])}")
+            raise BenchError(
+                "The network has no layer "
+                f"{layer!r}.{suggestions(layer, [n for n in modules if n])}"
+            )
         self.net = net
         self.layer = layer
         self._modules = modules
@@ -137,20 +165,26 @@ class LayerSplit:
                 if name == self.layer:
                     # A later in-place activation would change what was captured.
                     kept.append(_map(output, torch.Tensor.clone))
-                elif not kept and not running:  # one that runs inside another is not called when that one answers
+                elif (
+                    not kept and not running
+                ):  # one that runs inside another is not called when that one answers
                     finished[name].append(output)
 
             return hook
 
-        with _hooks((self._modules[name], enter(name), leave(name)) for name in (*self._before, self.layer)):
+        with _hooks(
+            (self._modules[name], enter(name), leave(name)) for name in (*self._before, self.layer)
+        ):
             logits = self.net(x)
         if not isinstance(logits, torch.Tensor):
             raise BenchError(
-                f"The network returns {type(logits).__name__}; cambench explains networks that return logits [B,C]."
+                f"The network returns {type(logits).__name__}; cambench explains networks that "
+                "return logits [B,C]."
             )
         if len(kept) != 1:
             raise NotApplicable(
-                f"Layer {self.layer!r} ran {len(kept)} times in one forward, so its output is not one tensor; "
+                f"Layer {self.layer!r} ran {len(kept)} times in one forward, so its output is not "
+                "one tensor; "
                 "choose a layer that runs once."
             )
         size = (x.shape[-2], x.shape[-1])
@@ -162,17 +196,28 @@ class LayerSplit:
         return self._without_needless_bypass(captured)
 
     def _outermost(self) -> list[str]:
-        """Return the modules that may finish before the layer and lie in no other such: its ancestors' children."""
-        ancestors = {""} | {self.layer.rsplit(".", n)[0] for n in range(1, self.layer.count(".") + 1)}
+        """Return the modules that may finish before the layer and lie in no other such: its
+        ancestors' children.
+        """
+        ancestors = {""} | {
+            self.layer.rsplit(".", n)[0] for n in range(1, self.layer.count(".") + 1)
+        }
         parents = {name: name.rpartition(".")[0] for name in self._modules if name}
-        return [n for n, parent in parents.items() if parent in ancestors and n not in ancestors and n != self.layer]
+        return [
+            n
+            for n, parent in parents.items()
+            if parent in ancestors and n not in ancestors and n != self.layer
+        ]
 
     def _without_needless_bypass(self, captured: Captured) -> Captured:
-        """Keep earlier outputs only when the rest of the network reads them (a skip connection around the layer)."""
+        """Keep earlier outputs only when the rest of the network reads them (a skip connection
+        around the layer).
+        """
         if self._needs_bypass is None:
             self._needs_bypass = not self._replays_alone(captured)
         if not self._needs_bypass:
-            # Not NaN any more: what no logit reads may still be computed on, and then 0 * NaN is in the gradient.
+            # Not NaN any more: what no logit reads may still be computed on, and then 0 * NaN is in
+            # the gradient.
             captured.bypass = _hollow(captured.bypass, 1.0)
         return captured
 
@@ -180,26 +225,35 @@ class LayerSplit:
         hollow = replace(captured, bypass=_hollow(captured.bypass, torch.nan))
         try:
             replayed = self.head(captured.values, hollow, torch.arange(len(captured.values)))
-        except RuntimeError:  # code between the modules writes in place, which a stand-in does not allow
+        except (
+            RuntimeError
+        ):  # code between the modules writes in place, which a stand-in does not allow
             return False
         return torch.allclose(replayed, captured.logits, rtol=1e-4, atol=1e-4)
 
     def head(self, values: torch.Tensor, captured: Captured, rows: torch.Tensor) -> torch.Tensor:
         return self._input.run(lambda own: self._replayed(own, captured, rows), values)
 
-    def _replayed(self, values: torch.Tensor, captured: Captured, rows: torch.Tensor) -> torch.Tensor:
+    def _replayed(
+        self, values: torch.Tensor, captured: Captured, rows: torch.Tensor
+    ) -> torch.Tensor:
         count = len(captured.values)
         answers: dict[str, list[Any]] = {
-            name: [_take(out, rows, count) for out in outs] for name, outs in captured.bypass.items()
+            name: [_take(out, rows, count) for out in outs]
+            for name, outs in captured.bypass.items()
         }
-        answers[self.layer] = [_with_part(_take(captured.whole, rows, count), captured.part, values)]
+        answers[self.layer] = [
+            _with_part(_take(captured.whole, rows, count), captured.part, values)
+        ]
         x = values.new_zeros(1).expand(len(values), 3, *captured.size)
         with self._answering(answers):
             return self.net(x)  # type: ignore[no-any-return]
 
     @contextmanager
     def _answering(self, answers: dict[str, list[Any]]) -> Iterator[None]:
-        """Let modules answer their first calls from `answers`; later calls of a shared module run for real."""
+        """Let modules answer their first calls from `answers`; later calls of a shared module run
+        for real.
+        """
         patched = []
         try:
             for name, outs in answers.items():
@@ -223,7 +277,9 @@ def _answer(outs: list[Any], forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def _hooks(triples: Iterator[tuple[nn.Module, Callable[..., None], Callable[..., None]]]) -> Iterator[None]:
+def _hooks(
+    triples: Iterator[tuple[nn.Module, Callable[..., None], Callable[..., None]]],
+) -> Iterator[None]:
     handles = []
     try:
         for module, enter, leave in triples:
@@ -236,7 +292,8 @@ def _hooks(triples: Iterator[tuple[nn.Module, Callable[..., None], Callable[...,
 
 
 def _grid_part(output: Any, layer: str) -> int:
-    """Return which of several outputs is explained: the last map [B,K,h,w] or [B,h,w,K], else the last token list.
+    """Return which of several outputs is explained: the last map [B,K,h,w] or [B,h,w,K], else the
+    last token list.
 
     In timm the last one of a list is the coarsest (the branch of the larger patches).
     """
@@ -244,10 +301,15 @@ def _grid_part(output: Any, layer: str) -> int:
     for dimensions in (4, 3):
         for part in reversed(range(len(outputs))):
             one = outputs[part]
-            if isinstance(one, torch.Tensor) and one.ndim == dimensions and one[0].numel() > max(one.shape[1:]):
+            if (
+                isinstance(one, torch.Tensor)
+                and one.ndim == dimensions
+                and one[0].numel() > max(one.shape[1:])
+            ):
                 return part
     raise NotApplicable(
-        f"Layer {layer!r} returns {type(output).__name__}, in which there is no grid; choose another layer."
+        f"Layer {layer!r} returns {type(output).__name__}, in which there is no grid; choose "
+        "another layer."
     )
 
 
@@ -270,12 +332,19 @@ def _map(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 
 
 def _hollow(bypass: dict[str, list[Any]], value: float) -> dict[str, list[Any]]:
-    """Replace outputs by views of one value, of the same shape and no memory; NaN shows in the logits if it is read."""
+    """Replace outputs by views of one value, of the same shape and no memory; NaN shows in the
+    logits if it is read.
+    """
 
     def hollow(tensor: torch.Tensor) -> torch.Tensor:
-        return torch.full((1,), value, dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
+        return torch.full((1,), value, dtype=tensor.dtype, device=tensor.device).expand(
+            tensor.shape
+        )
 
-    return {name: [_map(out, hollow) if _all_float(out) else out for out in outs] for name, outs in bypass.items()}
+    return {
+        name: [_map(out, hollow) if _all_float(out) else out for out in outs]
+        for name, outs in bypass.items()
+    }
 
 
 def _all_float(value: Any) -> bool:
@@ -290,9 +359,11 @@ def _all_float(value: Any) -> bool:
 
 
 def _take(value: Any, rows: torch.Tensor, count: int) -> Any:
-    """Return outputs of `count` images for the images at `rows`, without copying what is one image or not stored.
+    """Return outputs of `count` images for the images at `rows`, without copying what is one image
+    or not stored.
 
-    An output may have several rows per image (windows, TNT's inner patches), or none of its own (a position table).
+    An output may have several rows per image (windows, TNT's inner patches), or none of its own (a
+    position table).
     """
 
     def take(tensor: torch.Tensor) -> torch.Tensor:
@@ -315,7 +386,8 @@ def _take(value: Any, rows: torch.Tensor, count: int) -> Any:
 
 
 def _rows_per_image(tensor: torch.Tensor, count: int) -> int:
-    """Return how many rows of a tensor belong to each of `count` images; 0: it does not depend on them.
+    """Return how many rows of a tensor belong to each of `count` images; 0: it does not depend on
+    them.
 
     Of one image alone a table [N,K] cannot be told from N rows; two axes are read as a table then.
     """

@@ -1,8 +1,10 @@
-"""The tuner of activation fine-tuning (AFT): a small network that re-weights the explained layer's activations.
+"""The tuner of activation fine-tuning (AFT): a small network that re-weights the explained layer's
+activations.
 
-`tuned_net` puts it into any classifier. Where that has timm's split it stands between `forward_features` and
-`forward_head` (`TunedNet`); elsewhere it stands behind the named module (`TunedLayer`), which keeps its name. Either
-way the explained layer of the result is the tuned one, by the ordinary rules.
+`tuned_net` puts it into any classifier. Where that has timm's split it stands between
+`forward_features` and `forward_head` (`TunedNet`); elsewhere it stands behind the named module
+(`TunedLayer`), which keeps its name. Either way the explained layer of the result is the tuned one,
+by the ordinary rules.
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ SIDE = 224
 
 
 class Tuner(nn.Module):
-    """A^ = A * 2 sigmoid(g(A)), [B,K,h,w] -> [B,K,h,w]: every activation kept, damped to 0, or raised up to twofold.
+    """A^ = A * 2 sigmoid(g(A)), [B,K,h,w] -> [B,K,h,w]: every activation kept, damped to 0, or
+    raised up to twofold.
 
-    g = Conv1x1(K/r -> K) ReLU BN Conv3x3(K/r -> K/r) ReLU BN Conv1x1(K -> K/r), r = reduction. The last convolution
-    starts at zero, so that A^ = A exactly; the others are drawn from the seed.
+    g = Conv1x1(K/r -> K) ReLU BN Conv3x3(K/r -> K/r) ReLU BN Conv1x1(K -> K/r), r = reduction. The
+    last convolution starts at zero, so that A^ = A exactly; the others are drawn from the seed.
     """
 
     def __init__(self, channels: int, reduction: int = REDUCTION, seed: int = 0) -> None:
@@ -62,13 +65,14 @@ class Tuner(nn.Module):
 class TunedNet(nn.Module):
     """A timm network with a tuner between its features and its head: `forward_features` returns A^.
 
-    Whatever else code asks of a timm network (`global_pool`, `get_classifier`, `num_features`, ...) the inner network
-    answers; its modules are found under `net.`.
+    Whatever else code asks of a timm network (`global_pool`, `get_classifier`, `num_features`, ...)
+    the inner network answers; its modules are found under `net.`.
     """
 
     def __init__(self, net: nn.Module, tuner: Tuner) -> None:
         super().__init__()
-        # First, because what goes through a network from its classifier down takes the last module for that.
+        # First, because what goes through a network from its classifier down takes the last module
+        # for that.
         self.tuner = tuner
         self.net = net
 
@@ -81,8 +85,14 @@ class TunedNet(nn.Module):
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
-        """Return timm's list of stages under their new names; the last one is the tuner, if that is what it reads."""
-        entries = [entry for entry in getattr(self.net, "feature_info", None) or () if isinstance(entry, dict)]
+        """Return timm's list of stages under their new names; the last one is the tuner, if that is
+        what it reads.
+        """
+        entries = [
+            entry
+            for entry in getattr(self.net, "feature_info", None) or ()
+            if isinstance(entry, dict)
+        ]
         renamed = [{**entry, "module": f"net.{entry['module']}"} for entry in entries]
         if renamed and renamed[-1].get("num_chs") == self.tuner.channels:
             renamed[-1]["module"] = "tuner"
@@ -125,13 +135,18 @@ class TunedLayer(nn.Module):
 
 
 def tuned_net(
-    net: nn.Module, layer: str | None = None, reduction: int = REDUCTION, channels: int | None = None, seed: int = 0
+    net: nn.Module,
+    layer: str | None = None,
+    reduction: int = REDUCTION,
+    channels: int | None = None,
+    seed: int = 0,
 ) -> nn.Module:
-    """Return a network with a tuner at a layer, of the same logits until the tuner is trained; `net` becomes a part.
+    """Return a network with a tuner at a layer, of the same logits until the tuner is trained;
+    `net` becomes a part.
 
-    layer: name of the tuned module; None is the default layer, as of an `Explainee`.  channels: K of that layer; None
-    finds it by running the network once.  seed: of the tuner's weights.
-    Raises BenchError where the layer's output is no grid [B,K,h,w].
+    layer: name of the tuned module; None is the default layer, as of an `Explainee`.  channels: K
+    of that layer; None finds it by running the network once.  seed: of the tuner's weights. Raises
+    BenchError where the layer's output is no grid [B,K,h,w].
     """
     whole = layer is None and hasattr(net, "forward_features") and hasattr(net, "forward_head")
     if channels is None or (layer is None and not whole):
@@ -146,19 +161,28 @@ def tuned_net(
 
 
 def tuned_place(model: Explainee) -> dict[str, Any]:
-    """Return where a model's tuner stands: {"layer": name, or None for timm's split, "channels": K}.
+    """Return where a model's tuner stands: {"layer": name, or None for timm's split, "channels":
+    K}.
 
-    Raises BenchError where the explained layer's output is no grid [B,K,h,w] (tokens, channels last).
+    Raises BenchError where the explained layer's output is no grid [B,K,h,w] (tokens, channels
+    last).
     """
     _, *grid = model.probe_shape
     with untouched(model.net), torch.no_grad():
-        values = model.capture(torch.zeros(1, 3, model.size, model.size, device=model.device)).values
+        values = model.capture(
+            torch.zeros(1, 3, model.size, model.size, device=model.device)
+        ).values
     if [*values.shape[1:]] != grid:
         raise BenchError(
-            f"The tuner needs activations [B,K,h,w], and layer {model.layer!r} of {model.name} gives "
-            f"{tuple(values.shape)} (tokens or channels last); name a convolutional layer (layer=...)."
+            f"The tuner needs activations [B,K,h,w], and layer {model.layer!r} of {model.name} "
+            "gives "
+            f"{tuple(values.shape)} (tokens or channels last); name a convolutional layer "
+            "(layer=...)."
         )
-    return {"layer": None if isinstance(model.split, WholeSplit) else model.layer, "channels": grid[0]}
+    return {
+        "layer": None if isinstance(model.split, WholeSplit) else model.layer,
+        "channels": grid[0],
+    }
 
 
 def find_tuner(net: nn.Module) -> Tuner:

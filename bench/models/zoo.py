@@ -36,7 +36,9 @@ class ModelEntry:
 MODELS: Registry[ModelEntry] = Registry("model")
 
 
-def register_model(name: str | None = None) -> Callable[[Callable[[], Explainee]], Callable[[], Explainee]]:
+def register_model(
+    name: str | None = None,
+) -> Callable[[Callable[[], Explainee]], Callable[[], Explainee]]:
     """Register a function that returns an `Explainee`; it is then a model of this name.
 
     >>> @register_model("doc_net")
@@ -51,12 +53,19 @@ def register_model(name: str | None = None) -> Callable[[Callable[[], Explainee]
     def register(function: Callable[[], Explainee]) -> Callable[[], Explainee]:
         chosen = name or function.__name__
 
-        def make(layer: str | None = None, weights: str | Path | None = None, **kwargs: Any) -> Explainee:
+        def make(
+            layer: str | None = None, weights: str | Path | None = None, **kwargs: Any
+        ) -> Explainee:
             if weights is not None or kwargs:
-                raise BenchError(f"The registered model {chosen} brings its own weights; leave --weights out.")
+                raise BenchError(
+                    f"The registered model {chosen} brings its own weights; leave --weights out."
+                )
             model = function()
             if not isinstance(model, Explainee):
-                raise BenchError(f"The registered model {chosen} returned {type(model).__name__}, not an Explainee.")
+                raise BenchError(
+                    f"The registered model {chosen} returned {type(model).__name__}, not an "
+                    "Explainee."
+                )
             model.name = chosen
             return model if layer is None else at_layer(model, layer)
 
@@ -67,15 +76,19 @@ def register_model(name: str | None = None) -> Callable[[Callable[[], Explainee]
 
 
 def load_model(
-    name: str | Path, weights: str | Path | None = None, layer: str | None = None, **timm_kwargs: Any
+    name: str | Path,
+    weights: str | Path | None = None,
+    layer: str | None = None,
+    **timm_kwargs: Any,
 ) -> Explainee:
     """Return the model of this name.
 
-    name: a bundled or registered name; a timm name (`resnet18`, `vit_tiny_patch16_224.augreg_in21k_ft_in1k`) or
-    `hf-hub:` id; or a card file, `models.json` or `models.json#entry` where it describes several.
-    `NAME@LAYER` (but for hub ids) is NAME explained at another layer, and is called so on boards.
-    weights: None (bundled: its own; timm: random weights, seed 0), "pretrained" (timm downloads them), or the path of a
-    .safetensors or .pth file.  layer: name of the explained layer.  Further arguments go to `timm.create_model`.
+    name: a bundled or registered name; a timm name (`resnet18`,
+    `vit_tiny_patch16_224.augreg_in21k_ft_in1k`) or `hf-hub:` id; or a card file, `models.json` or
+    `models.json#entry` where it describes several. `NAME@LAYER` (but for hub ids) is NAME explained
+    at another layer, and is called so on boards. weights: None (bundled: its own; timm: random
+    weights, seed 0), "pretrained" (timm downloads them), or the path of a .safetensors or .pth
+    file.  layer: name of the explained layer.  Further arguments go to `timm.create_model`.
     """
     text = str(name)
     if "@" in text and text not in MODELS and layer is None and not text.startswith("hf-hub:"):
@@ -86,7 +99,10 @@ def load_model(
         return model
     path, _, entry = text.partition("#")
     if timm_kwargs and (text in MODELS or path.endswith(".json")):
-        raise BenchError(f"{text} is built as its card says; {', '.join(timm_kwargs)} can be given to timm names only.")
+        raise BenchError(
+            f"{text} is built as its card says; {', '.join(timm_kwargs)} can be given to timm "
+            "names only."
+        )
     if text in MODELS:
         return MODELS.get(text).make(layer=layer, weights=weights)
     if path.endswith(".json"):
@@ -95,7 +111,9 @@ def load_model(
 
 
 def expand_models(patterns: list[str]) -> list[str]:
-    """Return model names for names, groups, wildcards over known names, and card files (all their entries)."""
+    """Return model names for names, groups, wildcards over known names, and card files (all their
+    entries).
+    """
     names: list[str] = []
     for pattern in patterns:
         if "@" in pattern and not pattern.startswith("hf-hub:"):
@@ -120,19 +138,30 @@ def expand_models(patterns: list[str]) -> list[str]:
 # --- timm
 
 
-def from_timm(name: str, weights: str | Path | None, layer: str | None, kwargs: dict[str, Any]) -> Explainee:
+def from_timm(
+    name: str, weights: str | Path | None, layer: str | None, kwargs: dict[str, Any]
+) -> Explainee:
     """Return a timm classifier as an explainee, with the preprocessing that timm states for it."""
     import timm
 
     if not name.startswith("hf-hub:") and not timm.is_model(name.partition(".")[0]):
-        raise BenchError(f"Unknown model {name!r}.{suggestions(name, [*MODELS.known_names(), *timm.list_models()])}")
+        known = [*MODELS.known_names(), *timm.list_models()]
+        raise BenchError(f"Unknown model {name!r}.{suggestions(name, known)}")
     pretrained = str(weights) == "pretrained"
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(RANDOM_SEED)  # manual_seed would also reseed GPUs, and not restore them
-            net = timm.create_model(name, pretrained=pretrained, **{**_square_input(name), **kwargs})
+            torch.default_generator.manual_seed(
+                RANDOM_SEED
+            )  # manual_seed would also reseed GPUs, and not restore them
+            net = timm.create_model(
+                name, pretrained=pretrained, **{**_square_input(name), **kwargs}
+            )
     except Exception as error:  # timm, the hub client and the network each raise their own
-        what = "download pretrained weights for" if pretrained or name.startswith("hf-hub:") else "build"
+        what = (
+            "download pretrained weights for"
+            if pretrained or name.startswith("hf-hub:")
+            else "build"
+        )
         raise BenchError(
             f"timm could not {what} {name!r} ({type(error).__name__}: {_first_line(error)}); "
             "check the name and the network, or give local weights (weights=PATH, --weights PATH)."
@@ -145,7 +174,14 @@ def from_timm(name: str, weights: str | Path | None, layer: str | None, kwargs: 
     config = timm.data.resolve_data_config({} if side is None else {"img_size": side}, model=net)
     size = config["input_size"][-1]
     model = Explainee(
-        net, config["mean"], config["std"], size, layer, name=name, geometry=timm_geometry(config), card={"timm": name}
+        net,
+        config["mean"],
+        config["std"],
+        size,
+        layer,
+        name=name,
+        geometry=timm_geometry(config),
+        card={"timm": name},
     )
     model.card |= {"library": "timm", "arch": net.pretrained_cfg["architecture"], "kwargs": kwargs}
     model.card["weights"] = "random" if weights is None else str(weights)
@@ -153,16 +189,24 @@ def from_timm(name: str, weights: str | Path | None, layer: str | None, kwargs: 
 
 
 def _square_input(name: str) -> dict[str, int]:
-    """Return img_size = the short side for a timm name whose own input is not square (Sapiens), else nothing."""
+    """Return img_size = the short side for a timm name whose own input is not square (Sapiens),
+    else nothing.
+    """
     import timm
 
-    config = None if name.startswith("hf-hub:") else timm.get_pretrained_cfg(name, allow_unregistered=True)
+    config = (
+        None
+        if name.startswith("hf-hub:")
+        else timm.get_pretrained_cfg(name, allow_unregistered=True)
+    )
     sides = () if config is None else config.input_size[1:]
     return {"img_size": min(sides)} if len(set(sides)) > 1 else {}
 
 
 def _draw_zero_heads(net: nn.Module) -> None:
-    """Give random weights to classifiers that timm starts at zero (Hiera, MLP-Mixer, ...): else every logit is 0."""
+    """Give random weights to classifiers that timm starts at zero (Hiera, MLP-Mixer, ...): else
+    every logit is 0.
+    """
     classifier = net.get_classifier() if hasattr(net, "get_classifier") else None  # type: ignore[operator]
     heads = classifier if isinstance(classifier, (list, tuple)) else [classifier]
     rng = generator(RANDOM_SEED, "head")
@@ -173,10 +217,14 @@ def _draw_zero_heads(net: nn.Module) -> None:
 
 
 def timm_geometry(config: dict[str, Any]) -> Geometry:
-    """Return the preprocessing of a timm data config: short side to size/crop_pct, centre crop (or squash)."""
+    """Return the preprocessing of a timm data config: short side to size/crop_pct, centre crop (or
+    squash).
+    """
     size = config["input_size"][-1]
     resize = "squash" if config.get("crop_mode") == "squash" else "short"
-    interpolation = config["interpolation"] if config["interpolation"] in ("bilinear", "bicubic") else "bicubic"
+    interpolation = (
+        config["interpolation"] if config["interpolation"] in ("bilinear", "bicubic") else "bicubic"
+    )
     return Geometry(size, resize, int(size / config["crop_pct"]), interpolation)
 
 
@@ -188,7 +236,9 @@ def _first_line(error: Exception) -> str:
 
 
 def read_card(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the entries of a card file: {name: {file, library, arch, kwargs, mean, std, sha256, ...}}."""
+    """Return the entries of a card file: {name: {file, library, arch, kwargs, mean, std, sha256,
+    ...}}.
+    """
     try:
         card = json.loads(path.read_text())
     except FileNotFoundError:
@@ -196,15 +246,22 @@ def read_card(path: Path) -> dict[str, dict[str, Any]]:
     except ValueError as error:
         raise BenchError(f"The card file {path} is not valid JSON ({error}).") from None
     if not isinstance(card, dict) or not all(isinstance(e, dict) for e in card.values()):
-        raise BenchError(f"The card file {path} must be an object of entries, each an object with file, library, arch.")
+        raise BenchError(
+            f"The card file {path} must be an object of entries, each an object with file, "
+            "library, arch."
+        )
     return card
 
 
-def from_card(path: Path, entry: str = "", layer: str | None = None, weights: str | Path | None = None) -> Explainee:
+def from_card(
+    path: Path, entry: str = "", layer: str | None = None, weights: str | Path | None = None
+) -> Explainee:
     """Return the model that a card file describes; weights are checked against its sha256."""
     card = read_card(path)
     if not entry and len(card) != 1:
-        raise BenchError(f"{path} describes {len(card)} models; name one as {path}#NAME, of {', '.join(card)}.")
+        raise BenchError(
+            f"{path} describes {len(card)} models; name one as {path}#NAME, of {', '.join(card)}."
+        )
     entry = entry or next(iter(card))
     if entry not in card:
         raise BenchError(f"{path} has no entry {entry!r}.{suggestions(entry, card)}")
@@ -224,7 +281,9 @@ def from_card(path: Path, entry: str = "", layer: str | None = None, weights: st
         layer or facts.get("layer"),
         name=entry,
         parent=facts.get("parent", ""),
-        geometry=Geometry(size, "squash", size, "bicubic") if facts.get("library") == "cambench" else None,
+        geometry=Geometry(size, "squash", size, "bicubic")
+        if facts.get("library") == "cambench"
+        else None,
         card=facts,
     )
 
@@ -236,12 +295,16 @@ def _build(facts: dict[str, Any], where: str) -> nn.Module:
     try:
         net = BUILDERS[library](arch, kwargs)
     except Exception as error:  # each library has its own for an unknown name or argument
-        raise BenchError(f"{where}: {library} cannot build {arch!r} ({_first_line(error)}).") from error
+        raise BenchError(
+            f"{where}: {library} cannot build {arch!r} ({_first_line(error)})."
+        ) from error
     return wrapped(net, facts["wrap"], where) if "wrap" in facts else net
 
 
 def wrapped(net: nn.Module, wrap: dict[str, Any], where: str) -> nn.Module:
-    """Return a network with the trained part around it that a card's "wrap" names: {"kind": ..., its arguments}."""
+    """Return a network with the trained part around it that a card's "wrap" names: {"kind": ...,
+    its arguments}.
+    """
     arguments = dict(wrap)
     kind = arguments.pop("kind", "")
     if kind not in WRAPPERS:
@@ -250,7 +313,9 @@ def wrapped(net: nn.Module, wrap: dict[str, Any], where: str) -> nn.Module:
     try:
         made: nn.Module = getattr(importlib.import_module(module), name)(net, **arguments)
     except TypeError as error:
-        raise BenchError(f"{where}: {kind} takes no such arguments ({_first_line(error)}).") from error
+        raise BenchError(
+            f"{where}: {kind} takes no such arguments ({_first_line(error)})."
+        ) from error
     return made
 
 
@@ -292,11 +357,16 @@ WRAPPERS = {
 
 
 def load_weights(net: nn.Module, path: Path, name: str, sha256: str | None = None) -> None:
-    """Load a .safetensors or .pth file (the latter through weights_only=True) into a network, exactly."""
+    """Load a .safetensors or .pth file (the latter through weights_only=True) into a network,
+    exactly.
+    """
     if not path.is_file():
         raise BenchError(f"There is no weights file {path} for {name}; check the path.")
     if sha256 is not None and file_sha256(path) != sha256:
-        raise BenchError(f"The weights file {path} is not the one its card names (sha256 differs); fetch it again.")
+        raise BenchError(
+            f"The weights file {path} is not the one its card names (sha256 differs); fetch it "
+            "again."
+        )
     state = _read_state(path)
     own = net.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
@@ -328,7 +398,9 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, pickle and zip errors alike
-        raise BenchError(f"The weights file {path} cannot be read ({_first_line(error)}).") from error
+        raise BenchError(
+            f"The weights file {path} cannot be read ({_first_line(error)})."
+        ) from error
     if isinstance(state, dict):
         nested = [state[key] for key in ("state_dict", "model") if isinstance(state.get(key), dict)]
         state = nested[0] if nested else state
@@ -355,7 +427,9 @@ def at_layer(model: Explainee, layer: str) -> Explainee:
 
 
 ORIGINALS, FINETUNED = "originals", "finetuned"
-"""Groups of the bundled models: those that a default run scores with every method, and those made from them."""
+"""Groups of the bundled models: those that a default run scores with every method, and those made
+from them.
+"""
 
 
 def _register_bundled() -> None:

@@ -1,1 +1,3 @@
-"""From a plan to records: `plan`, `evaluate`, `records`, and the same steps in memory (`single`)."""
+"""From a plan to records: `plan`, `evaluate`, `records`, and the same steps in memory
+(`single`).
+"""

@@ -1,8 +1,10 @@
-"""Coverage: which timm architectures can be explained, each built, explained and checked on random images.
+"""Coverage: which timm architectures can be explained, each built, explained and checked on random
+images.
 
-A row says what layer and grid an architecture gets by default, whether Grad-CAM on it gives finite maps that are not
-constant, and whether the grid is in place: whether the cell that changes most, when one patch of the image changes, is
-the cell at that patch. Weights are random, so nothing is downloaded and no accuracy is meant.
+A row says what layer and grid an architecture gets by default, whether Grad-CAM on it gives finite
+maps that are not constant, and whether the grid is in place: whether the cell that changes most,
+when one patch of the image changes, is the cell at that patch. Weights are random, so nothing is
+downloaded and no accuracy is meant.
 """
 
 from __future__ import annotations
@@ -40,11 +42,13 @@ MODELS_PER_PROCESS = 20
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one architecture; `reason` says in one sentence what does not work, and is "" where all does.
+    """What is known of one architecture; `reason` says in one sentence what does not work, and is
+    "" where all does.
 
-    family: timm's module.  parameters: millions.  size: side of the input.  grid: "h x w" of the layer.
-    finite: all maps are.  non_constant: one at least is.  in_place: places of five, "5/5" where the grid is in place.
-    weights: "drawn", or "calibrated" where a random network needed help to let a signal through (`calibrate`).
+    family: timm's module.  parameters: millions.  size: side of the input.  grid: "h x w" of the
+    layer. finite: all maps are.  non_constant: one at least is.  in_place: places of five, "5/5"
+    where the grid is in place. weights: "drawn", or "calibrated" where a random network needed help
+    to let a signal through (`calibrate`).
     """
 
     name: str
@@ -69,7 +73,8 @@ COLUMNS = tuple(f.name for f in fields(Row))
 
 
 def check(name: str) -> Row:
-    """Build an architecture with random weights, explain random images with Grad-CAM, and say what came out.
+    """Build an architecture with random weights, explain random images with Grad-CAM, and say what
+    came out.
 
     Never raises (but for Ctrl-C): whatever goes wrong is the row's reason.
     """
@@ -77,9 +82,14 @@ def check(name: str) -> Row:
     facts: dict[str, str] = {"name": name, "family": family(name)}
     try:
         model = load_model(name)
-        facts |= {"parameters": millions(sum(p.numel() for p in model.net.parameters())), "size": str(model.size)}
+        facts |= {
+            "parameters": millions(sum(p.numel() for p in model.net.parameters())),
+            "size": str(model.size),
+        }
         facts |= examine(model)
-    except Exception as error:  # each architecture may fail in its own way, and none may stop the others
+    except (
+        Exception
+    ) as error:  # each architecture may fail in its own way, and none may stop the others
         facts["reason"] = one_sentence(error)
     facts["works"] = "no" if facts.get("reason") else "yes"
     return Row(**{**facts, "seconds": f"{time.perf_counter() - started:.1f}"})
@@ -88,8 +98,8 @@ def check(name: str) -> Row:
 def examine(model: Explainee) -> dict[str, str]:
     """Return the row's facts from Grad-CAM maps and the changes of a few images.
 
-    Weights are taken as they are drawn; where that fails, once more with weights that let a signal through in its
-    place, as training would make them (`calibrate`).
+    Weights are taken as they are drawn; where that fails, once more with weights that let a signal
+    through in its place, as training would make them (`calibrate`).
     """
     wake(model.net)
     _, _, height, width = model.probe_shape
@@ -121,10 +131,14 @@ def looked_at(model: Explainee, grid: tuple[int, int], spread: int) -> dict[str,
         (not torch.isfinite(trace.logits).all(), "With random weights the logits overflow."),
         (not finite, "With random weights Grad-CAM is not finite."),
         (not replays(few), f"Replayed from layer {model.layer!r} the network gives other logits."),
-        (not non_constant, "With random weights Grad-CAM is constant: no place speaks for a class."),
+        (
+            not non_constant,
+            "With random weights Grad-CAM is constant: no place speaks for a class.",
+        ),
         (
             hits < PLACES,
-            f"With random weights only {hits} of {PLACES} changed patches stand out at their place in the grid.",
+            f"With random weights only {hits} of {PLACES} changed patches stand out at their place "
+            "in the grid.",
         ),
     )
     reason = next((sentence for wrong, sentence in problems if wrong), "")
@@ -135,8 +149,9 @@ def looked_at(model: Explainee, grid: tuple[int, int], spread: int) -> dict[str,
 def maps_are(trace: Trace) -> tuple[bool, bool]:
     """Return whether all Grad-CAM maps are finite, and whether one at least is not constant.
 
-    ReLU makes a map zero where no place speaks for the class, so that with random weights the predicted class of one
-    image says little: all images are looked at, from their highest and from their lowest logit.
+    ReLU makes a map zero where no place speaks for the class, so that with random weights the
+    predicted class of one image says little: all images are looked at, from their highest and from
+    their lowest logit.
     """
     grad_cam = METHODS.get("grad_cam")
     maps = torch.cat([grad_cam(trace), grad_cam(trace.retarget(trace.logits.argmin(1).cpu()))])
@@ -145,7 +160,9 @@ def maps_are(trace: Trace) -> tuple[bool, bool]:
 
 
 def replays(trace: Trace) -> bool:
-    """Return whether the head, run from the captured activations, gives the network's own logits (to 1e-4)."""
+    """Return whether the head, run from the captured activations, gives the network's own logits
+    (to 1e-4).
+    """
     with torch.no_grad(), untouched(trace.model.net):
         replayed = trace.head(trace.activations, torch.arange(len(trace)))
     scale = trace.logits.abs().amax().clamp(min=1)
@@ -156,9 +173,11 @@ def replays(trace: Trace) -> bool:
 
 
 def wake(net: nn.Module) -> None:
-    """Make weights that start at zero speak, as training would: norms get ones, convolutions and linear layers noise.
+    """Make weights that start at zero speak, as training would: norms get ones, convolutions and
+    linear layers noise.
 
-    timm starts the last norm of many residual branches at zero, some of them in branches that nothing by-passes.
+    timm starts the last norm of many residual branches at zero, some of them in branches that
+    nothing by-passes.
     """
     rng = generator(0, "wake")
     with torch.no_grad():
@@ -175,9 +194,10 @@ def wake(net: nn.Module) -> None:
 def calibrate(model: Explainee) -> bool:
     """Let signals through, each in its place; return whether there was anything to do.
 
-    Depthwise kernels get a centre that weighs thrice as much as all the rest, which becomes positive: random ones move
-    what they see to a side, and many of them move it far. Batch norms get the statistics of a few noise images: with
-    those that timm starts from (0 and 1) the signal of a deep network dies out or overflows.
+    Depthwise kernels get a centre that weighs thrice as much as all the rest, which becomes
+    positive: random ones move what they see to a side, and many of them move it far. Batch norms
+    get the statistics of a few noise images: with those that timm starts from (0 and 1) the signal
+    of a deep network dies out or overflows.
     """
     modules = list(model.net.modules())
     depthwise = [m for m in modules if isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1]
@@ -191,7 +211,9 @@ def calibrate(model: Explainee) -> bool:
             kernel = convolution.weight.abs_()
             kernel[:, :, kernel.shape[2] // 2, kernel.shape[3] // 2] += 3 * kernel.sum((2, 3))
         if norms:
-            model.net(torch.randn(6, 3, model.size, model.size, generator=generator(0, "calibrate")))
+            model.net(
+                torch.randn(6, 3, model.size, model.size, generator=generator(0, "calibrate"))
+            )
     model.net.eval()
     return bool(depthwise or norms)
 
@@ -200,10 +222,12 @@ def calibrate(model: Explainee) -> bool:
 
 
 def places(height: int, width: int) -> list[tuple[int, int]]:
-    """Return five cells (row, column): the centre, and one on each edge, none the mirror image of another.
+    """Return five cells (row, column): the centre, and one on each edge, none the mirror image of
+    another.
 
-    Tokens that are counted wrongly by one shift a row's first or last cell to the other side of the image, rows and
-    columns that are swapped move the cells at a third of an edge: both are seen, even where the nearest cell counts.
+    Tokens that are counted wrongly by one shift a row's first or last cell to the other side of the
+    image, rows and columns that are swapped move the cells at a third of an edge: both are seen,
+    even where the nearest cell counts.
     """
     return [
         (height // 2, width // 2),
@@ -215,12 +239,18 @@ def places(height: int, width: int) -> list[tuple[int, int]]:
 
 
 def changed_images(
-    size: int, grid: tuple[int, int], cells: Iterable[tuple[int, int]], spread: int = 1, contrast: float = 0.5
+    size: int,
+    grid: tuple[int, int],
+    cells: Iterable[tuple[int, int]],
+    spread: int = 1,
+    contrast: float = 0.5,
 ) -> torch.Tensor:
-    """Return [1+n+1,3,S,S]: an image; copies of it, each with one patch changed; an image that is changed everywhere.
+    """Return [1+n+1,3,S,S]: an image; copies of it, each with one patch changed; an image that is
+    changed everywhere.
 
-    The image is noise of standard deviation `contrast`.  A patch is centred on its cell, `spread` cells wide, and
-    becomes noise of deviation 2 around a colour of +-2 (noise alone is lost in layers that average).
+    The image is noise of standard deviation `contrast`.  A patch is centred on its cell, `spread`
+    cells wide, and becomes noise of deviation 2 around a colour of +-2 (noise alone is lost in
+    layers that average).
     """
     rng = generator(0, "coverage")
     base = contrast * torch.randn(3, size, size, generator=rng)
@@ -235,18 +265,24 @@ def changed_images(
 
 def _other(shape: torch.Size, colours: tuple[int, int], rng: torch.Generator) -> torch.Tensor:
     colour = 2 * torch.randn(1, 3, *colours, generator=rng).sign()
-    return 2 * torch.randn(shape, generator=rng) + nn.functional.interpolate(colour, size=shape[1:])[0]
+    return (
+        2 * torch.randn(shape, generator=rng) + nn.functional.interpolate(colour, size=shape[1:])[0]
+    )
 
 
 def _span(index: int, count: int, size: int, spread: int) -> slice:
-    """Return the pixels of a patch centred on cell `index` of `count`, `spread` cells wide, at least one."""
+    """Return the pixels of a patch centred on cell `index` of `count`, `spread` cells wide, at
+    least one.
+    """
     extra = (spread - 1) / 2
     start = max(0, int((index - extra) * size / count))
     return slice(start, max(start + 1, min(size, int((index + 1 + extra) * size / count))))
 
 
 def precise(trace: Trace) -> torch.Tensor:
-    """Return A [n,K,h,w] float64; run anew in float64 where the changes would drown in float32's rounding."""
+    """Return A [n,K,h,w] float64; run anew in float64 where the changes would drown in float32's
+    rounding.
+    """
     wide = trace.activations.double()
     if (wide[1:] - wide[:1]).norm() > 1e-4 * wide[:1].norm():
         return wide
@@ -262,17 +298,22 @@ def precise(trace: Trace) -> torch.Tensor:
 def in_place(activations: torch.Tensor, cells: list[tuple[int, int]], allowed: int) -> int:
     """Return for how many of the changed images the cell that changes most is at the changed patch.
 
-    activations: [1+n+1,K,h,w] for the images of `changed_images`.  allowed: how many cells away it may be, in rows and
-    in columns.  "Most" by the best of four measures: the change of a cell, its norm over channels; that less the mean
-    over cells (what attention and gates do to all cells alike); and each as a share of what the cell changes when the
-    whole image does (cells at an edge may be more or less sensitive). A grid that is not in place fails under all.
+    activations: [1+n+1,K,h,w] for the images of `changed_images`.  allowed: how many cells away it
+    may be, in rows and in columns.  "Most" by the best of four measures: the change of a cell, its
+    norm over channels; that less the mean over cells (what attention and gates do to all cells
+    alike); and each as a share of what the cell changes when the whole image does (cells at an edge
+    may be more or less sensitive). A grid that is not in place fails under all.
     """
     difference = activations[1:] - activations[:1]
     own = difference - difference.mean((2, 3), keepdim=True)
     hits = 0
     for change in (difference.norm(dim=1), own.norm(dim=1)):
         sensitivity = change[-1].clamp(min=float(change[-1].median()) / 2)
-        hits = max(hits, _hits(change[:-1], cells, allowed), _hits(change[:-1] / sensitivity, cells, allowed))
+        hits = max(
+            hits,
+            _hits(change[:-1], cells, allowed),
+            _hits(change[:-1] / sensitivity, cells, allowed),
+        )
     return hits
 
 
@@ -289,13 +330,17 @@ def _hits(change: torch.Tensor, cells: list[tuple[int, int]], allowed: int) -> i
 def tolerance(model: Explainee, values: torch.Tensor) -> int:
     """Return 0 where each cell is a token of one patch, and patches do not overlap (ViT), else 1.
 
-    Strided convolutions with padding put a cell up to half a stride off the pixels that it is said to cover, so that
-    two cells are equally near to a patch.
+    Strided convolutions with padding put a cell up to half a stride off the pixels that it is said
+    to cover, so that two cells are equally near to a patch.
     """
     layout = model.layout(values)
     cell = (model.size / layout.height, model.size / layout.width)
     patches = (m for m in model.net.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
-    return 0 if layout.order == "NLC" and any(m.kernel_size == m.stride == cell for m in patches) else 1
+    return (
+        0
+        if layout.order == "NLC" and any(m.kernel_size == m.stride == cell for m in patches)
+        else 1
+    )
 
 
 # --- many models
@@ -323,7 +368,9 @@ def family(name: str) -> str:
 
 
 def parameters(name: str) -> int:
-    """Return the number of parameters of an architecture, without making any (torch's meta device); 0: unknown."""
+    """Return the number of parameters of an architecture, without making any (torch's meta device);
+    0: unknown.
+    """
     import timm
 
     try:
@@ -394,7 +441,11 @@ def summary(rows: Sequence[Row]) -> str:
     built = [row for row in rows if not row.reason.startswith(NOT_BUILT)]
     works = sum(row.works == "yes" for row in built)
     share = f" ({works / len(built):.1%})" if built else ""
-    left = f"; {len(rows) - len(built)} were above the limit and not built" if len(rows) > len(built) else ""
+    left = (
+        f"; {len(rows) - len(built)} were above the limit and not built"
+        if len(rows) > len(built)
+        else ""
+    )
     return f"{works:,} of {len(built):,} architectures work{share}{left}."
 
 
@@ -402,12 +453,16 @@ def too_large(name: str, count: int, limit: float) -> Row | None:
     """Return the row of an architecture above the limit, which is not built."""
     if count <= limit * 1e6:
         return None
-    reason = f"{NOT_BUILT}: {count / 1e6:,.0f} M parameters, above the limit of {limit:g} M (--limit)."
+    reason = (
+        f"{NOT_BUILT}: {count / 1e6:,.0f} M parameters, above the limit of {limit:g} M (--limit)."
+    )
     return Row(name, family(name), millions(count), reason=reason)
 
 
 class Workers:
-    """Another process that checks one model at a time; if the system kills it, that is a row, and a new one starts."""
+    """Another process that checks one model at a time; if the system kills it, that is a row, and a
+    new one starts.
+    """
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
@@ -416,13 +471,20 @@ class Workers:
         """Return the row of a name."""
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                1, mp_context=get_context("spawn"), initializer=_quiet, max_tasks_per_child=MODELS_PER_PROCESS
+                1,
+                mp_context=get_context("spawn"),
+                initializer=_quiet,
+                max_tasks_per_child=MODELS_PER_PROCESS,
             )
         try:
             return self._pool.submit(_check_and_clear, name).result()
         except BrokenProcessPool:
             self.stop()
-            return Row(name, family(name), reason="The process was killed while it was checked; memory may be short.")
+            return Row(
+                name,
+                family(name),
+                reason="The process was killed while it was checked; memory may be short.",
+            )
 
     def stop(self) -> None:
         """End the process, also in the middle of a model."""
@@ -440,7 +502,9 @@ def _check_and_clear(name: str) -> Row:
 
 
 def _quiet() -> None:
-    """Set up the checking process: no warnings of libraries, and Ctrl-C is its parent's business."""
+    """Set up the checking process: no warnings of libraries, and Ctrl-C is its parent's
+    business.
+    """
     import signal
     import warnings
 

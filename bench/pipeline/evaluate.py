@@ -1,4 +1,6 @@
-"""A run: every task's missing cells are computed and written; what is there already is not computed again."""
+"""A run: every task's missing cells are computed and written; what is there already is not computed
+again.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ Groups = dict[frozenset[Cell], list[int]]
 """Items by what they lack: {missing cells: item positions}."""
 
 PIXEL_BYTES = 64
-"""What a case holds for a pixel of a map while it is scored: the map in three forms, its order and its ranks."""
+"""What a case holds for a pixel of a map while it is scored: the map in three forms, its order and
+its ranks.
+"""
 
 WAVE_BYTES = 2**29
 """What the cases that are scored together may hold."""
@@ -58,7 +62,9 @@ SAME = 1e-5
 
 @dataclass(frozen=True)
 class Progress:
-    """Told after each task: the task, tasks done and in all, what the networks have run so far, and what was asked."""
+    """Told after each task: the task, tasks done and in all, what the networks have run so far, and
+    what was asked.
+    """
 
     task: Task
     done: int
@@ -69,7 +75,8 @@ class Progress:
 
 @dataclass
 class Outcome:
-    """What a task leaves: rows, maps for the gallery, and the methods that did not fit the model (with the reason).
+    """What a task leaves: rows, maps for the gallery, and the methods that did not fit the model
+    (with the reason).
 
     asked: forwards that were asked for.  notes: what a user should know of how it went.
     """
@@ -111,21 +118,34 @@ def evaluate(
 ) -> Records:
     """Explain and score a subset with every method under every metric; return the records.
 
-    methods: names, groups and wildcards; a list may also hold maps made elsewhere (see `load_maps`).
-    out: the run folder. Tasks are written as they finish; started again with the same or a larger plan only what is
-    missing or has changed is computed. None keeps the records in memory.  calibration, compiled, precision: see
-    `make_plan`.
-    gallery: so many images are drawn later.  executor: where tasks are computed; None: in this process.
-    shard: "i/n" computes one of n disjoint parts of the tasks, each into its own `out` (see `merge_runs`).
+    methods: names, groups and wildcards; a list may also hold maps made elsewhere (see
+    `load_maps`). out: the run folder. Tasks are written as they finish; started again with the same
+    or a larger plan only what is missing or has changed is computed. None keeps the records in
+    memory.  calibration, compiled, precision: see `make_plan`. gallery: so many images are drawn
+    later.  executor: where tasks are computed; None: in this process. shard: "i/n" computes one of
+    n disjoint parts of the tasks, each into its own `out` (see `merge_runs`).
     """
     chosen = subset if isinstance(subset, Subset) else load_subset(subset)
     listed = [model] if isinstance(model, (str, Explainee)) else list(model)
     models = [m if isinstance(m, Explainee) else load_model(m) for m in listed]
     rules = get_protocol(protocol)
-    plan = make_plan(chosen, models, methods, metrics, rules, batch_size, shard_size, calibration, compiled, precision)
+    plan = make_plan(
+        chosen,
+        models,
+        methods,
+        metrics,
+        rules,
+        batch_size,
+        shard_size,
+        calibration,
+        compiled,
+        precision,
+    )
     plan = dataclasses.replace(plan, shard=read_shard(shard))
     folder = None if out is None else Path(out)
-    return run_plan(plan, folder, gallery=gallery, command=command, progress=progress, executor=executor)
+    return run_plan(
+        plan, folder, gallery=gallery, command=command, progress=progress, executor=executor
+    )
 
 
 def run_plan(
@@ -139,7 +159,8 @@ def run_plan(
 ) -> Records:
     """Run a plan into a folder (or memory) and return its records.
 
-    Only this process writes: an executor computes tasks and hands over what they leave, so that nothing is there twice.
+    Only this process writes: an executor computes tasks and hands over what they leave, so that
+    nothing is there twice.
     """
     from bench.pipeline.executors import LocalExecutor  # it imports this module
 
@@ -165,15 +186,21 @@ def _compute(
     gallery: int,
     progress: Callable[[Progress], None] | None,
 ) -> None:
-    """Have the tasks computed and keep what they leave; what is noted of it goes into `provenance` and run.json."""
+    """Have the tasks computed and keep what they leave; what is noted of it goes into `provenance`
+    and run.json.
+    """
     before, earlier = list(provenance.get("notes", ())), provenance.get("forwards")
     notes, total, asked = set[str](), Counts(), Asked()
     try:
         with closing(executor.run(plan, waiting, gallery)) as results:
             for number, (task, outcome, counts) in enumerate(results):
-                if store.folder is not None and outcome.gallery:  # before the rows: a task whose rows are there is done
+                if (
+                    store.folder is not None and outcome.gallery
+                ):  # before the rows: a task whose rows are there is done
                     write_gallery(store.folder, task_name(task), outcome.gallery)
-                store.add(task_name(task), pd.DataFrame(outcome.rows) if outcome.rows else empty_frame())
+                store.add(
+                    task_name(task), pd.DataFrame(outcome.rows) if outcome.rows else empty_frame()
+                )
                 for method, reason in outcome.not_applicable.items():
                     provenance["not_applicable"].setdefault(task.model, {})[method] = reason
                 total += counts
@@ -193,7 +220,9 @@ def waiting_tasks(plan: Plan, out: Path | None) -> list[Task]:
 
 
 def waiting_groups(plan: Plan, out: Path | None) -> dict[Task, Groups]:
-    """Return what the items of each task of a plan still lack in a run folder; tasks that lack nothing are left out."""
+    """Return what the items of each task of a plan still lack in a run folder; tasks that lack
+    nothing are left out.
+    """
     return _waiting(plan, Store(out))
 
 
@@ -205,10 +234,14 @@ def _waiting(plan: Plan, store: Store) -> dict[Task, Groups]:
 
 
 def known_unfit(plan: Plan, provenance: dict[str, Any], done: Done) -> dict[str, set[str]]:
-    """Return {model: ids of methods} that an earlier run of this folder found not to fit the model at all."""
+    """Return {model: ids of methods} that an earlier run of this folder found not to fit the model
+    at all.
+    """
     unfit: dict[str, set[str]] = {model.name: set() for model in plan.models}
     for model in plan.models:
-        known = provenance.get("models", {}).get(model.name, {}).get("weights_id") == model.weights_id
+        known = (
+            provenance.get("models", {}).get(model.name, {}).get("weights_id") == model.weights_id
+        )
         for name in provenance.get("not_applicable", {}).get(model.name, {}) if known else ():
             unfit[model.name].add(provenance["methods"][name]["id"])
     for (_, _, model_name, *_), cells in done.items():
@@ -223,7 +256,9 @@ def task_name(task: Task) -> str:
 
 
 def missing_cells(plan: Plan, task: Task, done: Done, unfit: Collection[str] = ()) -> Groups:
-    """Return what the items of a task still lack: {missing cells: item positions}, items without gaps left out."""
+    """Return what the items of a task still lack: {missing cells: item positions}, items without
+    gaps left out.
+    """
     model = plan.model(task.model)
     weights_id, manifest_id = model.weights_id, plan.manifest_id
     wanted = {cell for cell in plan.cells(task.model, task.part) if cell[0] not in unfit}
@@ -251,15 +286,18 @@ def run_task(
 ) -> Outcome:
     """Compute the missing cells of a task.
 
-    kept: where maps lie that other plans of the same images and model have made, or will want.  reader: of the plan's
-    images, who may have read them already; None reads them here.
+    kept: where maps lie that other plans of the same images and model have made, or will want.
+    reader: of the plan's images, who may have read them already; None reads them here.
     """
     outcome = Outcome()
     for cells, positions in groups.items():
-        outcome += _run_positions(plan, task, cells, positions, prober, gallery, kept, reader or Reader(plan))
+        outcome += _run_positions(
+            plan, task, cells, positions, prober, gallery, kept, reader or Reader(plan)
+        )
     if prober.reduced_to is not None:
         outcome.notes.add(
-            f"Memory is too short for {plan.batch_size} images per forward; {task.model} went on with "
+            f"Memory is too short for {plan.batch_size} images per forward; {task.model} went on "
+            "with "
             f"{prober.reduced_to}."
         )
     return outcome
@@ -275,19 +313,24 @@ def _run_positions(
     kept: Kept | None,
     reader: Reader,
 ) -> Outcome:
-    """Compute the same cells of several items; items that memory is too short for together are run in halves."""
+    """Compute the same cells of several items; items that memory is too short for together are run
+    in halves.
+    """
     outcome, before = Outcome(), prober.counts.forwards
     try:
         batch = reader.read(task, positions)
         shown = [i for i, p in enumerate(positions) if p < gallery and task.part == "eval"]
         with untouched(prober.model.net):
-            _BatchRun(plan, task, batch.to(prober.model.device), prober, cells, shown, outcome, kept).run()
+            _BatchRun(
+                plan, task, batch.to(prober.model.device), prober, cells, shown, outcome, kept
+            ).run()
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         if len(positions) == 1:
             raise BenchError(
-                f"Memory is too short for {task.model} and one image of {plan.geometry.size} pixels; free some, choose "
+                f"Memory is too short for {task.model} and one image of {plan.geometry.size} "
+                "pixels; free some, choose "
                 "other methods, or a smaller model."
             ) from error
     else:
@@ -306,7 +349,9 @@ def _run_positions(
 
 @dataclass
 class Maps:
-    """One method's maps on a batch: for the prediction, and for the label (the same where the two agree)."""
+    """One method's maps on a batch: for the prediction, and for the label (the same where the two
+    agree).
+    """
 
     predicted: torch.Tensor
     label: torch.Tensor
@@ -321,9 +366,11 @@ class Maps:
 
 @dataclass
 class Kept:
-    """Maps that several plans score: each method's are made once, for every class that any of the plans explains.
+    """Maps that several plans score: each method's are made once, for every class that any of the
+    plans explains.
 
-    targets: "predicted", "label", or both.  For one model and one geometry; maps by method and what it saw.
+    targets: "predicted", "label", or both.  For one model and one geometry; maps by method and what
+    it saw.
     """
 
     targets: frozenset[str]
@@ -334,8 +381,8 @@ class Kept:
 class _Scored:
     """A method's maps on a batch, and what is made of them.
 
-    case, label_case: the maps as metrics see them, until they are scored.  twin: an earlier method of the same maps.
-    results, asked: scores by metric, and the forwards that each asked for.
+    case, label_case: the maps as metrics see them, until they are scored.  twin: an earlier method
+    of the same maps. results, asked: scores by metric, and the forwards that each asked for.
     """
 
     method: Method
@@ -348,7 +395,9 @@ class _Scored:
     asked: dict[str, int] = field(default_factory=dict)
 
     def twin_has(self, metric: Metric) -> bool:
-        """Return whether the score is that of the twin: a positive factor on the map changes nothing."""
+        """Return whether the score is that of the twin: a positive factor on the map changes
+        nothing.
+        """
         return metric.scale_free and self.twin is not None and metric in self.twin.metrics
 
     def forget(self) -> None:
@@ -365,7 +414,9 @@ class _Cell:
 
 
 class _BatchRun:
-    """All methods and metrics on one batch: shared pass, shared background, equal maps and equal probes run once."""
+    """All methods and metrics on one batch: shared pass, shared background, equal maps and equal
+    probes run once.
+    """
 
     def __init__(
         self,
@@ -378,7 +429,13 @@ class _BatchRun:
         outcome: Outcome,
         kept: Kept | None = None,
     ) -> None:
-        self.plan, self.task, self.batch, self.prober, self.outcome = plan, task, batch, prober, outcome
+        self.plan, self.task, self.batch, self.prober, self.outcome = (
+            plan,
+            task,
+            batch,
+            prober,
+            outcome,
+        )
         self.kept = kept
         self.cells, self.shown = cells, shown
         self.weights_id = prober.model.weights_id
@@ -389,7 +446,9 @@ class _BatchRun:
         self.predicted = base.predicted
         every_label = plan.subset.explain == "label"
         self.trace = base.retarget(batch.labels) if every_label else base
-        self.rows = torch.nonzero(batch.labels != self.trace.targets)[:, 0]  # explained a second time, for the label
+        self.rows = torch.nonzero(batch.labels != self.trace.targets)[
+            :, 0
+        ]  # explained a second time, for the label
         self.label_trace = base.retarget(batch.labels)
         self.second = self.label_trace.select(self.rows) if len(self.rows) else None
         for trace in (self.trace, self.label_trace):
@@ -400,7 +459,9 @@ class _BatchRun:
         self._seen: list[tuple[torch.Tensor, _Scored]] = []
 
     def run(self) -> None:
-        """All maps first, since a method's own probes may be what metrics want; then the scores, wave by wave."""
+        """All maps first, since a method's own probes may be what metrics want; then the scores,
+        wave by wave.
+        """
         for wave in self._waves(list(self._explained())):
             self._score(wave)
         self.outcome.asked.equal_probes += self.probed - self.background.probes.run
@@ -408,7 +469,10 @@ class _BatchRun:
     def _explained(self) -> Iterator[_Scored]:
         """Yield each method's maps with what is to be made of them, in the plan's order."""
         protocol = self.plan.protocol
-        ids = [(q, self.plan.metric_id(self.task.model, q)) for q in self.plan.metrics_of(self.task.part)]
+        ids = [
+            (q, self.plan.metric_id(self.task.model, q))
+            for q in self.plan.metrics_of(self.task.part)
+        ]
         for method in self.plan.methods:
             metrics = [q for q, identity in ids if (method.id, identity) in self.cells]
             if not metrics:
@@ -418,7 +482,9 @@ class _BatchRun:
                 maps = self._maps(method, {getattr(protocol, q.target_field) for q in metrics})
             except NotApplicable as reason:
                 self.outcome.not_applicable[method.name] = str(reason)
-                self.outcome.asked.everything += self.prober.counts.forwards - before  # of finding that out
+                self.outcome.asked.everything += (
+                    self.prober.counts.forwards - before
+                )  # of finding that out
                 continue
             used = self.prober.counts.forwards - before
             alone = 0 if maps.spent is None else maps.spent.counts.forwards
@@ -427,7 +493,9 @@ class _BatchRun:
             yield self._prepared(method, maps, metrics)
 
     def _prepared(self, method: Method, maps: Maps, metrics: list[Metric]) -> _Scored:
-        """Return what is scored of a method's maps, and the earlier method whose maps are these, if there is one."""
+        """Return what is scored of a method's maps, and the earlier method whose maps are these, if
+        there is one.
+        """
         case, label_case = (
             Case(
                 trace,
@@ -446,14 +514,18 @@ class _BatchRun:
         return one
 
     def _waves(self, everything: list[_Scored]) -> Iterator[list[_Scored]]:
-        """Cut methods into groups whose rankings, made while they are scored, fit into `WAVE_BYTES`."""
+        """Cut methods into groups whose rankings, made while they are scored, fit into
+        `WAVE_BYTES`.
+        """
         each = max(1, len(self.batch) * self.plan.geometry.size**2 * PIXEL_BYTES)
         size = max(1, WAVE_BYTES // each)
         for start in range(0, len(everything), size):
             yield everything[start : start + size]
 
     def _maps(self, method: Method, targets: set[str]) -> Maps:
-        """Return a method's maps for the targets that are wanted, or those that another plan has kept."""
+        """Return a method's maps for the targets that are wanted, or those that another plan has
+        kept.
+        """
         if self.kept is None:
             return self._made(method, targets)
         rules = self.plan.protocol
@@ -463,7 +535,9 @@ class _BatchRun:
         return self.kept.maps[key]
 
     def _made(self, method: Method, targets: set[str] | frozenset[str]) -> Maps:
-        """Return a method's maps for the targets that are wanted; the label's anew only where it is not predicted."""
+        """Return a method's maps for the targets that are wanted; the label's anew only where it is
+        not predicted.
+        """
         only_label = targets == {"label"} and not method.class_agnostic
         maps, spent = measured(method, self.label_trace if only_label else self.trace)
         if only_label or "label" not in targets or method.class_agnostic or self.second is None:
@@ -474,7 +548,9 @@ class _BatchRun:
 
     def _score(self, wave: list[_Scored]) -> None:
         """Score maps together: what their metrics probe is packed into the same batches."""
-        cells = [_Cell(one, metric) for one in wave for metric in one.metrics if not one.twin_has(metric)]
+        cells = [
+            _Cell(one, metric) for one in wave for metric in one.metrics if not one.twin_has(metric)
+        ]
         waiting = self._asked([cell for cell in cells if self._may_wait(cell.metric)])
         finish = self.background.probes.start()
         # A GPU is at work from here on; on a CPU it is done.
@@ -489,7 +565,9 @@ class _BatchRun:
             self._write(one)
 
     def _may_wait(self, metric: Metric) -> bool:
-        """Return whether a metric probes, and may be called again: ours are functions of the map and nothing else."""
+        """Return whether a metric probes, and may be called again: ours are functions of the map
+        and nothing else.
+        """
         return metric.probes(self.plan.protocol, self.plan.geometry.size**2)
 
     def _rules(self, metric: Metric) -> Protocol:
@@ -518,7 +596,9 @@ class _BatchRun:
         return bool(getattr(self.plan.protocol, metric.target_field) == "label")
 
     def _write(self, one: _Scored) -> None:
-        """Add the rows of a method, and what they asked for; what a wave leaves of it is its scores."""
+        """Add the rows of a method, and what they asked for; what a wave leaves of it is its
+        scores.
+        """
         for metric in one.metrics:
             if one.twin_has(metric):
                 assert one.twin is not None
@@ -531,7 +611,9 @@ class _BatchRun:
         one.forget()
 
     def _applied(self, metric: Metric, case: Case) -> dict[str, torch.Tensor]:
-        """Return a metric's values; NaN where it does not apply, so that a later run knows, and the board says n/a."""
+        """Return a metric's values; NaN where it does not apply, so that a later run knows, and the
+        board says n/a.
+        """
         try:
             return apply(metric, case, self._rules(metric))
         except NotApplicable:
@@ -592,22 +674,32 @@ class _BatchRun:
     def _keep_for_gallery(self, method: Method, maps: Maps) -> None:
         for i in self.shown:
             item = self.batch.ids[i]
-            pixels = (self.batch.pixels[i].cpu().permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+            pixels = (
+                (self.batch.pixels[i].cpu().permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+            )
             self.outcome.gallery[f"{item}|image"] = pixels
             names, target = self.plan.subset.class_names, int(self.trace.targets[i])
-            self.outcome.gallery[f"{item}|title"] = np.array(names[target] if target < len(names) else str(target))
-            small = torch.nn.functional.avg_pool2d(maps.scaled[0, i][None, None], max(1, pixels.shape[0] // 96))
+            self.outcome.gallery[f"{item}|title"] = np.array(
+                names[target] if target < len(names) else str(target)
+            )
+            small = torch.nn.functional.avg_pool2d(
+                maps.scaled[0, i][None, None], max(1, pixels.shape[0] // 96)
+            )
             self.outcome.gallery[f"{item}|{method.name}"] = small[0, 0].to(torch.float16).numpy()
 
 
 def measured(method: Method, trace: Trace) -> tuple[torch.Tensor, Spent | None]:
-    """Return a method's maps [B,H,W] and what they cost; what maps made elsewhere cost is not known here."""
+    """Return a method's maps [B,H,W] and what they cost; what maps made elsewhere cost is not known
+    here.
+    """
     maps, spent = method.measured(trace)
     return maps, None if isinstance(method, ExternalMethod) else spent
 
 
 def _summary(values: torch.Tensor) -> float:
-    """Return a row's value: the scalar itself; for a vector NaN or 0, saying whether it could be scored."""
+    """Return a row's value: the scalar itself; for a vector NaN or 0, saying whether it could be
+    scored.
+    """
     if values.ndim == 0:
         return float(values)
     return float("nan") if bool(torch.isnan(values).any()) else 0.0

@@ -57,10 +57,10 @@ class Item:
 class ExternalMethod(Method):
     """Maps from files as a method: the map of an item is looked up, and nothing is run.
 
-    reads: {item id: read its map}, of the items that have one.  items: {image id: its items}, of the subset and its
-    calibration part.  target: the class that the maps explain; asked for another one, the answer is NaN.
-    sha256: of all maps.  sizes: {(h, w): maps}.  non_finite: maps with a NaN or infinite value.
-    notes: what was not as expected, one sentence each.
+    reads: {item id: read its map}, of the items that have one.  items: {image id: its items}, of
+    the subset and its calibration part.  target: the class that the maps explain; asked for another
+    one, the answer is NaN. sha256: of all maps.  sizes: {(h, w): maps}.  non_finite: maps with a
+    NaN or infinite value. notes: what was not as expected, one sentence each.
     """
 
     reads: Mapping[str, Read] = field(default_factory=dict, repr=False)
@@ -102,7 +102,9 @@ class ExternalMethod(Method):
         return f"{height}x{width}{more}"
 
     def maps(self, trace: Trace) -> torch.Tensor:
-        """Return the maps [B,H,W] of a trace's images; NaN where there is none of the class that the trace explains."""
+        """Return the maps [B,H,W] of a trace's images; NaN where there is none of the class that
+        the trace explains.
+        """
         predicted = trace.predicted.tolist()
         rows = zip(trace.ids, trace.targets.tolist(), predicted, strict=True)
         return torch.stack([self._one(trace.size, *row) for row in rows])
@@ -120,26 +122,33 @@ class ExternalMethod(Method):
         return resized(checked(self.reads[item.id](), item.id), size)
 
     def gaps(self, scored: Subset, calibration: Subset | None) -> Iterator[str]:
-        """Yield a sentence on scored items without a map, and one where too few calibrate a box threshold."""
+        """Yield a sentence on scored items without a map, and one where too few calibrate a box
+        threshold.
+        """
         missing = [item for item in scored.ids if item not in self.reads]
         if missing:
             yield (
-                f"{_count(missing, 'item')} of {len(scored)} of {scored.name} without a map: scored on the others, "
+                f"{_count(missing, 'item')} of {len(scored)} of {scored.name} without a map: "
+                "scored on the others, "
                 "shown with their n, and unranked."
             )
         known = 0 if calibration is None else sum(item in self.reads for item in calibration.ids)
         if calibration is not None and known < MIN_CALIBRATION:
             yield (
-                f"{known} maps of {calibration.name}, which chooses box thresholds from at least {MIN_CALIBRATION}: "
+                f"{known} maps of {calibration.name}, which chooses box thresholds from at least "
+                f"{MIN_CALIBRATION}: "
                 "box accuracy is n/a and only box_accuracy_oracle is shown."
             )
 
     def check_frame(self, height: int, width: int) -> None:
-        """Refuse maps of another shape than the frame: they were made of images that were cropped in another way."""
+        """Refuse maps of another shape than the frame: they were made of images that were cropped
+        in another way.
+        """
         wrong = [(h, w) for h, w in self.sizes if h * width != w * height]
         if wrong:
             raise BenchError(
-                f"The maps {self.name} are {wrong[0][0]}x{wrong[0][1]} (height x width) and the models see a frame of "
+                f"The maps {self.name} are {wrong[0][0]}x{wrong[0][1]} (height x width) and the "
+                "models see a frame of "
                 f"{height}x{width}; give maps of the preprocessed frame, cropped as the images are."
             )
 
@@ -153,14 +162,15 @@ def load_maps(
 ) -> ExternalMethod:
     """Return maps made elsewhere as a method for `evaluate`, read as they are needed.
 
-    maps: an .npz with one array [h,w] per item id, or with the arrays "ids" [N] and "maps" [N,h,w]; a folder of ID.npy
-    files [h,w] (ids with a slash in folders, or percent-encoded); an .npy [N,h,w] in the subset's order; or a
-    dictionary {id: [h,w]}. Real numbers, higher = more evidence; another size than the frame is resized bilinearly.
-    subset: the items that they are maps of. Those of its calibration part may be there too: without them no box
-    threshold can be chosen, and box accuracy stays unranked.
-    target: the class that they explain, "predicted" or "label". A metric of the other class is scored only where the
-    two agree.  name: what they are called on boards [default: the file's].  report(done, total): called while reading.
-    Raises BenchError, one sentence, where the maps cannot be read or none is of the subset.
+    maps: an .npz with one array [h,w] per item id, or with the arrays "ids" [N] and "maps" [N,h,w];
+    a folder of ID.npy files [h,w] (ids with a slash in folders, or percent-encoded); an .npy
+    [N,h,w] in the subset's order; or a dictionary {id: [h,w]}. Real numbers, higher = more
+    evidence; another size than the frame is resized bilinearly. subset: the items that they are
+    maps of. Those of its calibration part may be there too: without them no box threshold can be
+    chosen, and box accuracy stays unranked. target: the class that they explain, "predicted" or
+    "label". A metric of the other class is scored only where the two agree.  name: what they are
+    called on boards [default: the file's].  report(done, total): called while reading. Raises
+    BenchError, one sentence, where the maps cannot be read or none is of the subset.
     """
     if target not in TARGETS:
         raise BenchError(f"The maps' target is {target!r}; it can be {' or '.join(TARGETS)}.")
@@ -169,7 +179,9 @@ def load_maps(
     called = _checked_name(name, maps)
     found, in_order = _entries(maps, chosen)
     if not found:
-        raise BenchError(f"There are no maps in {where}; see `cambench score --help` for what can be read.")
+        raise BenchError(
+            f"There are no maps in {where}; see `cambench score --help` for what can be read."
+        )
     seen = _look(found, report)
     items = _items_of(chosen)
     match = _in_order if in_order else _matched
@@ -204,19 +216,28 @@ def _checked_name(name: str | None, maps: str | Path | Mapping[str, Any]) -> str
         path = Path(maps)
         name = file_name(path.name if path.is_dir() else path.stem)
     if not NAMES.fullmatch(name):
-        raise BenchError(f"Maps cannot be called {name!r}; a name has letters, digits and . _ + - only.")
+        raise BenchError(
+            f"Maps cannot be called {name!r}; a name has letters, digits and . _ + - only."
+        )
     if name in METHODS:
-        raise BenchError(f"There is already a method named {name!r}; give the maps another name (--name).")
+        raise BenchError(
+            f"There is already a method named {name!r}; give the maps another name (--name)."
+        )
     return name
 
 
 def said_targets(frame: pd.DataFrame, given: ExternalMethod) -> str:
-    """Return a sentence on the items whose prediction is not the label, of a run's records of these maps."""
-    rows = frame[(frame["method"] == given.name) & (frame["part"] == "eval")].drop_duplicates("item")
+    """Return a sentence on the items whose prediction is not the label, of a run's records of these
+    maps.
+    """
+    rows = frame[(frame["method"] == given.name) & (frame["part"] == "eval")].drop_duplicates(
+        "item"
+    )
     other = int((~rows["correct"].astype(bool)).sum())
     metrics = "the label" if given.target == "predicted" else "the predicted class"
     return (
-        f"{given.name} explains the {given.target} class; on {other} of {len(rows)} items prediction and label differ, "
+        f"{given.name} explains the {given.target} class; on {other} of {len(rows)} items "
+        "prediction and label differ, "
         f"and there metrics of {metrics} are not scored."
     )
 
@@ -225,19 +246,26 @@ def said_targets(frame: pd.DataFrame, given: ExternalMethod) -> str:
 
 
 def _entries(maps: str | Path | Mapping[str, Any], subset: Subset) -> tuple[dict[str, Read], bool]:
-    """Return {id: read} as they are found, and whether they came in the subset's order instead of with ids."""
+    """Return {id: read} as they are found, and whether they came in the subset's order instead of
+    with ids.
+    """
     if isinstance(maps, Mapping):
         return {str(key): _given(value) for key, value in maps.items()}, False
     path = Path(maps)
     if path.is_dir():
         return _folder(path), False
     if not path.is_file():
-        raise BenchError(f"There are no maps at {path}; give an .npz, an .npy or a folder of .npy files.")
+        raise BenchError(
+            f"There are no maps at {path}; give an .npz, an .npy or a folder of .npy files."
+        )
     if path.suffix == ".npz":
         return _archive(path), False
     if path.suffix == ".npy":
         return _array(path), True
-    raise BenchError(f"{path} is neither .npz nor .npy nor a folder of .npy files, so no maps can be read from it.")
+    raise BenchError(
+        f"{path} is neither .npz nor .npy nor a folder of .npy files, so no maps can be read from "
+        "it."
+    )
 
 
 def _given(value: Any) -> Read:
@@ -262,7 +290,9 @@ def _archive(path: Path) -> dict[str, Read]:
     with _readable(path):
         archive = np.load(path, allow_pickle=False)
     if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise BenchError(f"{path} is no .npz archive, whatever its name says; save the maps with numpy.savez.")
+        raise BenchError(
+            f"{path} is no .npz archive, whatever its name says; save the maps with numpy.savez."
+        )
     if set(archive.files) == {"ids", "maps"}:
         with _readable(path):
             ids, stacked = archive["ids"], archive["maps"]
@@ -279,7 +309,8 @@ def _archive(path: Path) -> dict[str, Read]:
 def _stacked(path: Path, ids: npt.NDArray[Any], stacked: npt.NDArray[Any]) -> dict[str, Read]:
     if stacked.ndim != 3 or ids.shape != stacked.shape[:1]:
         raise BenchError(
-            f"{path} has ids of shape {ids.shape} and maps of shape {stacked.shape}; it must be [N] and [N,h,w]."
+            f"{path} has ids of shape {ids.shape} and maps of shape {stacked.shape}; it must be "
+            "[N] and [N,h,w]."
         )
     names = [key.decode() if isinstance(key, bytes) else str(key) for key in ids.tolist()]
     twice = [key for key, count in Counter(names).items() if count > 1]
@@ -292,7 +323,10 @@ def _array(path: Path) -> dict[str, Read]:
     with _readable(path):
         stacked = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(stacked, np.ndarray) or stacked.ndim != 3:
-        raise BenchError(f"{path} holds no array [N,h,w]; maps without ids are one such array, in the subset's order.")
+        raise BenchError(
+            f"{path} holds no array [N,h,w]; maps without ids are one such array, in the subset's "
+            "order."
+        )
     return {f"{row:09d}": _given(stacked[row]) for row in range(len(stacked))}
 
 
@@ -301,16 +335,22 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise BenchError(f"The maps in {path} cannot be read ({error}); save them again with numpy.") from None
+        raise BenchError(
+            f"The maps in {path} cannot be read ({error}); save them again with numpy."
+        ) from None
 
 
 # --- checking
 
 
 def checked(array: npt.NDArray[Any], item: str) -> Map:
-    """Return a map as float32 [h,w]; anything but a two-dimensional array of real numbers is an error."""
+    """Return a map as float32 [h,w]; anything but a two-dimensional array of real numbers is an
+    error.
+    """
     if array.ndim != 2 or not array.size:
-        raise BenchError(f"The map of {item!r} has shape {array.shape}; a map is one array [h,w] per item.")
+        raise BenchError(
+            f"The map of {item!r} has shape {array.shape}; a map is one array [h,w] per item."
+        )
     if array.dtype.kind not in "fiub":
         raise BenchError(f"The map of {item!r} holds {array.dtype}; a map holds real numbers.")
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and counted as that
@@ -318,10 +358,14 @@ def checked(array: npt.NDArray[Any], item: str) -> Map:
 
 
 def resized(one: Map, size: tuple[int, int]) -> torch.Tensor:
-    """Return a map [h,w] at the frame's size [H,W]: bilinear, corners not aligned; a larger one by area."""
+    """Return a map [h,w] at the frame's size [H,W]: bilinear, corners not aligned; a larger one by
+    area.
+    """
     values = torch.from_numpy(one.copy())[None, None]
     if one.shape != size:
-        values = F.interpolate(values, size=size, mode="bilinear", align_corners=False, antialias=True)
+        values = F.interpolate(
+            values, size=size, mode="bilinear", align_corners=False, antialias=True
+        )
     return values[0, 0]
 
 
@@ -345,7 +389,11 @@ def _look(found: Mapping[str, Read], report: Report | None) -> _Seen:
             broken.append(key)
         if report is not None:
             report(number + 1, len(found))
-    notes = [f"{_count(broken, 'map')} with NaN or infinite values: counted and not scored."] if broken else []
+    notes = (
+        [f"{_count(broken, 'map')} with NaN or infinite values: counted and not scored."]
+        if broken
+        else []
+    )
     return _Seen(hashed.hexdigest(), sizes, len(broken), tuple(notes))
 
 
@@ -366,7 +414,9 @@ def _items_of(subset: Subset) -> list[Item]:
 def _matched(
     found: Mapping[str, Read], items: Sequence[Item], subset: Subset, where: str
 ) -> tuple[dict[str, Read], list[str]]:
-    """Return {item id: read} of the maps whose ids the subset knows, and a sentence about the others."""
+    """Return {item id: read} of the maps whose ids the subset knows, and a sentence about the
+    others.
+    """
     known = {item.id for item in items}
     names = {key: key if key in known else unquote(key) for key in found}
     reads = {names[key]: read for key, read in found.items() if names[key] in known}
@@ -375,21 +425,34 @@ def _matched(
         return reads, []
     near = suggestions(unknown[0], known)
     if not reads:
-        raise BenchError(f"None of the {len(found)} ids in {where} is an item of {subset.name}: {unknown[0]!r}.{near}")
+        raise BenchError(
+            f"None of the {len(found)} ids in {where} is an item of {subset.name}: "
+            f"{unknown[0]!r}.{near}"
+        )
     return reads, [f"{_count(unknown, 'map')} of no item of {subset.name}, left out.{near}"]
 
 
 def _in_order(
     found: Mapping[str, Read], _items: Sequence[Item], subset: Subset, where: str
 ) -> tuple[dict[str, Read], list[str]]:
-    """Return {item id: read} of maps without ids: the first is of the subset's first item, and so on."""
+    """Return {item id: read} of maps without ids: the first is of the subset's first item, and so
+    on.
+    """
     if len(found) < len(subset):
         raise BenchError(
-            f"{where} holds {len(found)} maps without ids and {subset.name} has {len(subset)} items to score; give "
+            f"{where} holds {len(found)} maps without ids and {subset.name} has {len(subset)} "
+            "items to score; give "
             f"--limit {len(found)}, or an .npz of maps by id."
         )
-    rest = f"; the {len(found) - len(subset)} after them are left out" if len(found) > len(subset) else ""
-    note = f"The maps have no ids: they are taken as those of the first {len(subset)} items of {subset.name}{rest}."
+    rest = (
+        f"; the {len(found) - len(subset)} after them are left out"
+        if len(found) > len(subset)
+        else ""
+    )
+    note = (
+        f"The maps have no ids: they are taken as those of the first {len(subset)} items of "
+        f"{subset.name}{rest}."
+    )
     return dict(zip(subset.ids, found.values(), strict=False)), [note]
 
 

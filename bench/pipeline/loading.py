@@ -12,7 +12,9 @@ from bench.pipeline.plan import Plan, Task
 from bench.types import Batch
 
 JOIN_SECONDS = 2.0
-"""How long the end of a run waits for the image that is being read; a file system that hangs is not waited for."""
+"""How long the end of a run waits for the image that is being read; a file system that hangs is not
+waited for.
+"""
 
 Key = tuple[Task, tuple[int, ...]]
 """A task, and those of its items that are computed together."""
@@ -38,10 +40,11 @@ def read_batch(plan: Plan, task: Task, positions: Iterable[int]) -> Batch:
 
 
 class Reader:
-    """Reads batches of a plan's tasks; those that are expected in a thread of its own, in the order of asking.
+    """Reads batches of a plan's tasks; those that are expected in a thread of its own, in the order
+    of asking.
 
-    A batch is the same whoever reads it. One that the thread cannot read is read again by who asks for it, so that its
-    error is raised where, and as, it would be without the thread.
+    A batch is the same whoever reads it. One that the thread cannot read is read again by who asks
+    for it, so that its error is raised where, and as, it would be without the thread.
 
     pinned: batches are put into memory that a GPU copies from by itself.
     """
@@ -59,12 +62,17 @@ class Reader:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
     def expect(self, parts: Mapping[Task, Iterable[Collection[int]]]) -> None:
-        """Begin to read the items of tasks, task by task and part by part; what was expected of others is dropped."""
+        """Begin to read the items of tasks, task by task and part by part; what was expected of
+        others is dropped.
+        """
         with self._wanted:
             for key in [key for key in self._slots if key[0] not in parts]:
                 self._slots.pop(key).dropped = True
@@ -79,7 +87,9 @@ class Reader:
             self._thread.start()
 
     def read(self, task: Task, positions: Collection[int]) -> Batch:
-        """Return items of a task: those that are expected when they are there, others are read here and now."""
+        """Return items of a task: those that are expected when they are there, others are read here
+        and now.
+        """
         with self._wanted:
             slot = self._slots.pop((task, tuple(positions)), None)
         if slot is not None:
@@ -114,7 +124,9 @@ class Reader:
         task, positions = slot.key
         try:
             with self._reading:
-                slot.batch = self._finished(read_batch(self.plan, task, self._until_stopped(slot, positions)))
+                slot.batch = self._finished(
+                    read_batch(self.plan, task, self._until_stopped(slot, positions))
+                )
         except BaseException:  # whatever it is, it is raised again where the batch is asked for
             slot.batch = None
         finally:

@@ -1,7 +1,9 @@
-"""Several run folders become one: the shards of a plan, or runs of other models or methods under the same protocol.
+"""Several run folders become one: the shards of a plan, or runs of other models or methods under
+the same protocol.
 
-What is merged must be comparable: the same protocol, and under one name the same images, weights, method and metric.
-Parts are copied as they are; a row that two folders hold is kept once where both say the same, and refused otherwise.
+What is merged must be comparable: the same protocol, and under one name the same images, weights,
+method and metric. Parts are copied as they are; a row that two folders hold is kept once where both
+say the same, and refused otherwise.
 """
 
 from __future__ import annotations
@@ -60,14 +62,18 @@ class _Part:
 
 
 def merge_runs(folders: Sequence[str | Path], out: str | Path) -> Records:
-    """Merge run folders into `out` and return its records; what does not fit together is one sentence.
+    """Merge run folders into `out` and return its records; what does not fit together is one
+    sentence.
 
-    out: a new folder, or one that holds a merge already, which then grows: shards that are finished later are added.
+    out: a new folder, or one that holds a merge already, which then grows: shards that are finished
+    later are added.
     """
     target = Path(out)
     sources = list(dict.fromkeys(Path(folder) for folder in folders))
     if not sources:
-        raise BenchError("merge was given no runs; name the folders that `cambench run --out` wrote.")
+        raise BenchError(
+            "merge was given no runs; name the folders that `cambench run --out` wrote."
+        )
     if target.resolve() in {source.resolve() for source in sources}:
         raise BenchError(f"The folder {target} is one of the merged runs; choose another --out.")
     store = Store(target)
@@ -79,7 +85,9 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> Records:
         parts = [list(_parts(source, facts)) for source, facts in zip(sources, found, strict=True)]
         fresh = _kept(sources, parts)
         if not any(len(rows) for group in fresh for rows in group):
-            raise BenchError(f"{sources[0]} holds no records yet; let `cambench run` finish at least one task.")
+            raise BenchError(
+                f"{sources[0]} holds no records yet; let `cambench run` finish at least one task."
+            )
         store.write_provenance(provenance)
         for source, group, kept in zip(sources, parts, fresh, strict=True):
             if source == target:
@@ -94,7 +102,9 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> Records:
 
 
 def missing_shards(provenance: dict[str, Any]) -> list[str]:
-    """Return the shards ("3/4") that a merged run still lacks; [] where it has all, or was never dealt out."""
+    """Return the shards ("3/4") that a merged run still lacks; [] where it has all, or was never
+    dealt out.
+    """
     have = set(provenance.get("shards", ()))
     counts = {int(shard.partition("/")[2]) for shard in have}
     return [f"{i}/{n}" for n in sorted(counts) for i in range(1, n + 1) if f"{i}/{n}" not in have]
@@ -102,7 +112,9 @@ def missing_shards(provenance: dict[str, Any]) -> list[str]:
 
 def _provenance(folder: Path) -> dict[str, Any]:
     if not (folder / "run.json").is_file():
-        raise BenchError(f"There is no run at {folder}; give the folder that `cambench run --out` wrote.")
+        raise BenchError(
+            f"There is no run at {folder}; give the folder that `cambench run --out` wrote."
+        )
     return read_provenance(folder)
 
 
@@ -113,16 +125,21 @@ def _merged_provenance(sources: Sequence[Path], found: Sequence[dict[str, Any]])
             difference = _difference(found[earlier], facts)
             if difference:
                 raise BenchError(
-                    f"{sources[earlier]} and {sources[number]} cannot be merged: they differ in the {difference}; "
+                    f"{sources[earlier]} and {sources[number]} cannot be merged: they differ in "
+                    f"the {difference}; "
                     "run one of them again under the other's, or merge them apart."
                 )
     provenance = functools.reduce(merged, [copy.deepcopy(facts) for facts in found])
-    provenance.pop("forwards", None)  # one run's ledger; a merge that grows would count a shard twice
+    provenance.pop(
+        "forwards", None
+    )  # one run's ledger; a merge that grows would count a shard twice
     return provenance
 
 
 def _difference(one: dict[str, Any], two: dict[str, Any]) -> str:
-    """Return what keeps two runs apart, or "": "protocol (a, b)", "method grad_cam (grad_cam@1, grad_cam@2)"."""
+    """Return what keeps two runs apart, or "": "protocol (a, b)", "method grad_cam (grad_cam@1,
+    grad_cam@2)".
+    """
     if one["protocol"]["id"] != two["protocol"]["id"]:
         return f"protocol ({one['protocol']['id']}, {two['protocol']['id']})"
     for place, key, word in IDENTITIES:
@@ -136,14 +153,18 @@ def _difference(one: dict[str, Any], two: dict[str, Any]) -> str:
 
 def _parts(folder: Path, provenance: dict[str, Any]) -> Iterable[_Part]:
     """Yield the parts of a run folder (or the one file of a committed board)."""
-    for file in sorted((folder / "records").glob("*.parquet")) or sorted(folder.glob("records.parquet")):
+    for file in sorted((folder / "records").glob("*.parquet")) or sorted(
+        folder.glob("records.parquet")
+    ):
         frame = read_part(file)
         rows = current(frame, provenance)
         yield _Part(file, rows, len(rows) == len(frame))
 
 
 def _kept(sources: Sequence[Path], parts: Sequence[Sequence[_Part]]) -> list[list[pd.DataFrame]]:
-    """Return the rows of each part that no earlier part has; two that contradict each other are refused."""
+    """Return the rows of each part that no earlier part has; two that contradict each other are
+    refused.
+    """
     flat = [part.frame.assign(_source=i) for i, group in enumerate(parts) for part in group]
     rows = pd.concat(flat or [empty_frame().assign(_source=0)], ignore_index=True)
     repeated = rows.duplicated(KEY)
@@ -162,7 +183,9 @@ def _kept(sources: Sequence[Path], parts: Sequence[Sequence[_Part]]) -> list[lis
 def _check_agree(sources: Sequence[Path], rows: pd.DataFrame) -> None:
     """Refuse rows of the same key that say different things (NaN says the same as NaN)."""
     rows = rows[~rows["metric"].isin(MEASURED)]
-    rows = rows.assign(vector=rows["vector"].map(lambda vector: b"" if vector is None else vector.tobytes()))
+    rows = rows.assign(
+        vector=rows["vector"].map(lambda vector: b"" if vector is None else vector.tobytes())
+    )
     said = [column for column in SCHEMA.names if column not in ABOUT_THE_RUN]
     distinct = rows.drop_duplicates(said)
     clash = distinct[distinct.duplicated(KEY, keep=False)].sort_values(KEY, kind="stable")
@@ -170,17 +193,22 @@ def _check_agree(sources: Sequence[Path], rows: pd.DataFrame) -> None:
         one, two = clash.iloc[0], clash.iloc[1]
         first, second = sources[int(one["_source"])], sources[int(two["_source"])]
         raise BenchError(
-            f"{first} and {second} contradict each other on {one['metric']} of {one['method']} on {one['model']}, item "
+            f"{first} and {second} contradict each other on {one['metric']} of {one['method']} on "
+            f"{one['model']}, item "
             f"{one['item']} ({one['value']:.9g}, {two['value']:.9g}); keep the run that you trust."
         )
 
 
 def _write(target: Path, part: _Part, rows: pd.DataFrame) -> None:
-    """Put a part's rows into the merged folder: the file itself where all of its rows are wanted."""
+    """Put a part's rows into the merged folder: the file itself where all of its rows are
+    wanted.
+    """
     if not len(rows):
         return
     stem, _, number = part.file.stem.rpartition("-")
-    path = free_name(target / "records", stem if stem and number.isdigit() else part.file.stem, ".parquet")
+    path = free_name(
+        target / "records", stem if stem and number.isdigit() else part.file.stem, ".parquet"
+    )
     if part.whole and len(rows) == len(part.frame):
         with replaced_file(path) as temporary:
             shutil.copyfile(part.file, temporary)
@@ -189,10 +217,15 @@ def _write(target: Path, part: _Part, rows: pd.DataFrame) -> None:
 
 
 def _copy_gallery(source: Path, target: Path) -> None:
-    """Carry the pictures and their maps along; those that are there already are not copied again."""
+    """Carry the pictures and their maps along; those that are there already are not copied
+    again.
+    """
     for file in sorted((source / "gallery").glob("*.npz")):
         stem = file.stem.rpartition("-")[0]
-        if any(filecmp.cmp(file, other, shallow=False) for other in (target / "gallery").glob(f"{stem}-*.npz")):
+        if any(
+            filecmp.cmp(file, other, shallow=False)
+            for other in (target / "gallery").glob(f"{stem}-*.npz")
+        ):
             continue
         with replaced_file(free_name(target / "gallery", stem, ".npz")) as temporary:
             shutil.copyfile(file, temporary)

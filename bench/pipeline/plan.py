@@ -35,10 +35,11 @@ class Task:
 class Plan:
     """Everything that decides a run's records.
 
-    batch_size: images per forward.  shard_size: items per task.  Both are part of the plan: the same plan gives the
-    same bytes, another one the same values to within 1e-4.  shard: (i, n) for one of n runs, i from 1, that share the
-    tasks of the plan; it is no part of the plan's id, since it changes no record.  precision: what was asked for
-    (`bench.pipeline.precision`).  verdicts: by model, what is run in which; nothing before the guard has looked.
+    batch_size: images per forward.  shard_size: items per task.  Both are part of the plan: the
+    same plan gives the same bytes, another one the same values to within 1e-4.  shard: (i, n) for
+    one of n runs, i from 1, that share the tasks of the plan; it is no part of the plan's id, since
+    it changes no record.  precision: what was asked for (`bench.pipeline.precision`).  verdicts: by
+    model, what is run in which; nothing before the guard has looked.
     """
 
     subset: Subset
@@ -57,22 +58,36 @@ class Plan:
 
     @property
     def manifest_id(self) -> str:
-        """Return the id of the images as the models see them: manifest, calibration part and preprocessing."""
+        """Return the id of the images as the models see them: manifest, calibration part and
+        preprocessing.
+        """
         return f"{self.subset.manifest_id}-{digest(self.geometry.id)[:6]}"
 
     @property
     def id(self) -> str:
-        """Return the id of what all records of a run share: images, protocol, batch and task size."""
+        """Return the id of what all records of a run share: images, protocol, batch and task
+        size.
+        """
         return self.id_under(self.protocol)
 
     def id_under(self, protocol: Protocol) -> str:
-        """Return the id that stands in records made under a protocol: the plan's, or that of `rules`."""
-        return digest([self.manifest_id, protocol.id, self.batch_size, self.shard_size, self.compiled])
+        """Return the id that stands in records made under a protocol: the plan's, or that of
+        `rules`.
+        """
+        return digest(
+            [self.manifest_id, protocol.id, self.batch_size, self.shard_size, self.compiled]
+        )
 
     def rules(self, model: str, metric: Metric) -> Protocol:
-        """Return the protocol that a metric is computed under on a model: the plan's, or the same in bfloat16."""
+        """Return the protocol that a metric is computed under on a model: the plan's, or the same
+        in bfloat16.
+        """
         verdict = self.verdicts.get(model)
-        return self.protocol if verdict is None else self.protocol.in_precision(verdict.precision_of(metric.name))
+        return (
+            self.protocol
+            if verdict is None
+            else self.protocol.in_precision(verdict.precision_of(metric.name))
+        )
 
     def metric_id(self, model: str, metric: Metric) -> str:
         """Return the id that a metric's records of a model have."""
@@ -90,12 +105,16 @@ class Plan:
         return chosen
 
     def tasks(self) -> Iterator[Task]:
-        """Yield this shard's tasks, dealt like cards: together the shards have every task, and none has another's."""
+        """Yield this shard's tasks, dealt like cards: together the shards have every task, and none
+        has another's.
+        """
         number, count = self.shard
         return itertools.islice(self._all_tasks(), number - 1, None, count)
 
     def _all_tasks(self) -> Iterator[Task]:
-        """Yield the tasks of all shards: scored images first, model by model, then the calibration part."""
+        """Yield the tasks of all shards: scored images first, model by model, then the calibration
+        part.
+        """
         for part in ("eval", "calibration"):
             if part == "calibration" and (self.calibration is None or not self.metrics_of(part)):
                 continue
@@ -122,7 +141,9 @@ def read_shard(text: str) -> tuple[int, int]:
     number, _, count = text.partition("/")
     if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
         return int(number), int(count)
-    raise BenchError(f"A shard is I/N with I from 1 to N, such as 1/8 (the first of eight); got {text!r}.")
+    raise BenchError(
+        f"A shard is I/N with I from 1 to N, such as 1/8 (the first of eight); got {text!r}."
+    )
 
 
 def make_plan(
@@ -139,8 +160,9 @@ def make_plan(
 ) -> Plan:
     """Check that everything fits together and return the plan; what does not fit is one sentence.
 
-    calibration: images that choose box thresholds; None takes half as many as are scored, but at least 50; 0 none.
-    compiled: see `Prober`.  precision: "float32", "auto" or "bfloat16" (docs/precision.md).
+    calibration: images that choose box thresholds; None takes half as many as are scored, but at
+    least 50; 0 none. compiled: see `Prober`.  precision: "float32", "auto" or "bfloat16"
+    (docs/precision.md).
     """
     check_precision(precision, compiled)
     unlowered(protocol)
@@ -148,7 +170,9 @@ def make_plan(
         raise BenchError("A run needs at least one model; give --models.")
     names = [m.name for m in models]
     if len(set(names)) != len(names):
-        raise BenchError(f"Two models of the run share a name ({', '.join(sorted(names))}); give each its own.")
+        raise BenchError(
+            f"Two models of the run share a name ({', '.join(sorted(names))}); give each its own."
+        )
     for model in models:
         _check_classes(model, subset)
     geometry = common_geometry(subset, models, protocol.geometry)
@@ -156,7 +180,9 @@ def make_plan(
     for method in chosen_methods:
         if isinstance(method, ExternalMethod):
             method.check_frame(geometry.size, geometry.size)
-    chosen_metrics = [METRICS.get(n) for n in METRICS.select(metrics if isinstance(metrics, str) else [*metrics])]
+    chosen_metrics = [
+        METRICS.get(n) for n in METRICS.select(metrics if isinstance(metrics, str) else [*metrics])
+    ]
     have = {
         "boxes": subset.has_boxes,
         "masks": subset.has_masks,
@@ -167,15 +193,20 @@ def make_plan(
     usable_methods = [m for m in chosen_methods if all(have[n] for n in m.needs)]
     usable_metrics = [m for m in chosen_metrics if all(have[n] for n in m.needs)]
     if not usable_methods or not usable_metrics:
-        what, need = ("method", chosen_methods) if not usable_methods else ("metric", chosen_metrics)
+        what, need = (
+            ("method", chosen_methods) if not usable_methods else ("metric", chosen_metrics)
+        )
         raise NotApplicable(
-            f"No {what} of the run fits the subset {subset.name}: {', '.join(m.name for m in need)} need ground truth "
+            f"No {what} of the run fits the subset {subset.name}: "
+            f"{', '.join(m.name for m in need)} need ground truth "
             "(boxes or masks) that it does not have."
         )
     device = models[0].device
     return Plan(
         subset=subset,
-        calibration=None if protocol.box_tau_from == "scored" else _calibration(subset, usable_metrics, calibration),
+        calibration=None
+        if protocol.box_tau_from == "scored"
+        else _calibration(subset, usable_metrics, calibration),
         geometry=geometry,
         models=tuple(models),
         methods=tuple(usable_methods),
@@ -189,9 +220,13 @@ def make_plan(
 
 
 def _methods(methods: str | Sequence[str | Method]) -> list[Method]:
-    """Return the methods of a list of names, groups, wildcards and, at its end, methods that no name stands for."""
+    """Return the methods of a list of names, groups, wildcards and, at its end, methods that no
+    name stands for.
+    """
     listed = [methods] if isinstance(methods, str) else [*methods]
-    names = METHODS.select(methods if isinstance(methods, str) else [m for m in listed if isinstance(m, str)])
+    names = METHODS.select(
+        methods if isinstance(methods, str) else [m for m in listed if isinstance(m, str)]
+    )
     chosen = [*(METHODS.get(name) for name in names), *(m for m in listed if isinstance(m, Method))]
     twice = [name for name, count in Counter(m.name for m in chosen).items() if count > 1]
     if twice:
@@ -200,7 +235,8 @@ def _methods(methods: str | Sequence[str | Method]) -> list[Method]:
 
 
 def default_shard_size(side: int, device: str = "cpu") -> int:
-    """Return the default items per task: enough to fill batches, few enough to lose little when a run is killed.
+    """Return the default items per task: enough to fill batches, few enough to lose little when a
+    run is killed.
 
     A GPU, which needs larger batches and is done with a task in seconds, gets four times as many.
     """
@@ -217,19 +253,23 @@ def _calibration(subset: Subset, metrics: Sequence[Metric], wanted: int | None) 
 
 def _check_classes(model: Explainee, subset: Subset) -> None:
     classes = model.num_classes
-    # Numbers as names: the largest label is all that is known of the classes, and a model may have more.
+    # Numbers as names: the largest label is all that is known of the classes, and a model may have
+    # more.
     named = any(not name.isdigit() for name in subset.class_names)
     if classes < subset.num_classes or (classes != subset.num_classes and named):
         raise BenchError(
-            f"The model {model.name} has {classes} classes and the subset {subset.name} {subset.num_classes}; "
+            f"The model {model.name} has {classes} classes and the subset {subset.name} "
+            f"{subset.num_classes}; "
             "choose a model and a subset of the same classes."
         )
 
 
 def common_geometry(subset: Subset, models: Sequence[Explainee], rule: str = "own") -> Geometry:
-    """Return the one geometry of a run: the manifest's, else the models' own where they agree, else 0.875 bicubic.
+    """Return the one geometry of a run: the manifest's, else the models' own where they agree, else
+    0.875 bicubic.
 
-    rule: the protocol's `geometry`; under "squash" a frame that the manifest leaves open is the whole image, bilinear.
+    rule: the protocol's `geometry`; under "squash" a frame that the manifest leaves open is the
+    whole image, bilinear.
     """
     sizes = {model.size for model in models}
     if len(sizes) > 1:
@@ -241,7 +281,8 @@ def common_geometry(subset: Subset, models: Sequence[Explainee], rule: str = "ow
     if subset.geometry is not None:
         if subset.geometry.size != size:
             raise BenchError(
-                f"The subset {subset.name} is fixed at {subset.geometry.size} pixels and {models[0].name} wants "
+                f"The subset {subset.name} is fixed at {subset.geometry.size} pixels and "
+                f"{models[0].name} wants "
                 f"{size}; "
                 "choose a model of that size."
             )

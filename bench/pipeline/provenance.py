@@ -1,4 +1,6 @@
-"""What produced a run: protocol, subset, models, methods, metrics, packages, device and code version."""
+"""What produced a run: protocol, subset, models, methods, metrics, packages, device and code
+version.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def code_version() -> str:
 
 def _git(root: Path, *words: str) -> str:
     try:
-        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True, timeout=10)
+        done = subprocess.run(
+            ["git", *words], cwd=root, capture_output=True, text=True, check=True, timeout=10
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
@@ -105,7 +109,11 @@ def describe(plan: Plan, command: str = "") -> dict[str, Any]:
         "not_applicable": {},
         "equal": {},
         "notes": [],
-        **({"precision": {name: verdict.facts() for name, verdict in plan.verdicts.items()}} if plan.verdicts else {}),
+        **(
+            {"precision": {name: verdict.facts() for name, verdict in plan.verdicts.items()}}
+            if plan.verdicts
+            else {}
+        ),
         **({"shards": ["{}/{}".format(*plan.shard)]} if plan.shard[1] > 1 else {}),
     }
 
@@ -118,33 +126,43 @@ def _version(package: str) -> str:
 
 
 def _same(old: dict[str, Any], new: dict[str, Any], model: str, method: str) -> bool:
-    """Return whether neither the model nor the method has changed since the old run (or is not in the new one)."""
+    """Return whether neither the model nor the method has changed since the old run (or is not in
+    the new one).
+    """
     pairs = (("models", model, "weights_id"), ("methods", method, "id"))
-    return all(name not in new[kind] or new[kind][name][key] == old[kind][name][key] for kind, name, key in pairs)
+    return all(
+        name not in new[kind] or new[kind][name][key] == old[kind][name][key]
+        for kind, name, key in pairs
+    )
 
 
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Return run.json for a folder that holds a run already: the newer description wins, name by name.
+    """Return run.json for a folder that holds a run already: the newer description wins, name by
+    name.
 
-    Models, methods and metrics of earlier runs stay, so that one board can be made of several commands. Another
-    protocol, precision or other images in one folder are refused: their numbers cannot stand in one table.
+    Models, methods and metrics of earlier runs stay, so that one board can be made of several
+    commands. Another protocol, precision or other images in one folder are refused: their numbers
+    cannot stand in one table.
     """
     if not old:
         return new
     if old["protocol"]["id"] != new["protocol"]["id"]:
         raise BenchError(
-            f"The run folder holds records of protocol {old['protocol']['id']}, not {new['protocol']['id']}; "
+            f"The run folder holds records of protocol {old['protocol']['id']}, not "
+            f"{new['protocol']['id']}; "
             "choose another --out."
         )
     for name, facts in new["subsets"].items():
         if name in old["subsets"] and old["subsets"][name]["manifest_id"] != facts["manifest_id"]:
             raise BenchError(
                 f"The run folder holds records of other images or preprocessing of {name} "
-                f"({old['subsets'][name]['manifest_id']}, now {facts['manifest_id']}); choose another --out."
+                f"({old['subsets'][name]['manifest_id']}, now {facts['manifest_id']}); choose "
+                "another --out."
             )
     if difference := taken_back(old, new):
         raise BenchError(
-            f"The run folder holds records of another precision than asked for now, {difference}; go on with the "
+            f"The run folder holds records of another precision than asked for now, {difference}; "
+            "go on with the "
             "first, or choose another --out."
         )
     both = {**old, **new, "created": old["created"], "run": old["run"]}
@@ -152,7 +170,10 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         both[key] = {**old[key], **new[key]}
     for name, facts in old["subsets"].items():
         for count in ("n", "n_calibration"):
-            both["subsets"][name] = {**both["subsets"][name], count: max(facts[count], both["subsets"][name][count])}
+            both["subsets"][name] = {
+                **both["subsets"][name],
+                count: max(facts[count], both["subsets"][name][count]),
+            }
     both["commands"] = list(dict.fromkeys([*old["commands"], *new["commands"]]))
     both["notes"] = list(dict.fromkeys([*old.get("notes", ()), *new.get("notes", ())]))
     if precision := joined(old, new):

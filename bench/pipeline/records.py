@@ -1,7 +1,8 @@
 """Records: one row per (item, model, method, value), with ids of everything that produced it.
 
-Rows live in parquet parts inside a run folder, written to a temporary name and moved into place; `run.json` beside
-them says what is current. Only `bench.pipeline` writes records; only `bench.board` aggregates them.
+Rows live in parquet parts inside a run folder, written to a temporary name and moved into place;
+`run.json` beside them says what is current. Only `bench.pipeline` writes records; only
+`bench.board` aggregates them.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ KEY = ["subset", "part", "item", "model", "method", "metric"]
 """What makes a row unique among current records."""
 
 MIN_CALIBRATION = 50
-"""Images needed to choose a threshold; with fewer a board shows only the oracle threshold, flagged."""
+"""Images needed to choose a threshold; with fewer a board shows only the oracle threshold,
+flagged.
+"""
 
 COMMITTED_LIMIT = 5 * 1024 * 1024
 """Bytes of per-image records that a committed board may carry."""
@@ -62,12 +65,15 @@ COMMITTED_LIMIT = 5 * 1024 * 1024
 
 @dataclass
 class Records:
-    """Rows (`frame`, columns of `SCHEMA`) and what produced them (`provenance`, the content of run.json).
+    """Rows (`frame`, columns of `SCHEMA`) and what produced them (`provenance`, the content of
+    run.json).
 
-    provenance holds: run, created, commands, code, packages, machine, protocol {name,id,...}, subsets {name: facts},
-    models {name: facts}, methods {name: {id,group,fidelity,citation,control,...}}, metrics {value name: {family,id,
-    title,better,ranked,reduce,target}}, not_applicable {model: {method: reason}}, equal (see `equal_methods`), and
-    precision {model: verdict} where bfloat16 was asked for (see `bench.pipeline.precision`).
+    provenance holds: run, created, commands, code, packages, machine, protocol {name,id,...},
+    subsets {name: facts}, models {name: facts}, methods {name:
+    {id,group,fidelity,citation,control,...}}, metrics {value name: {family,id,
+    title,better,ranked,reduce,target}}, not_applicable {model: {method: reason}}, equal (see
+    `equal_methods`), and precision {model: verdict} where bfloat16 was asked for (see
+    `bench.pipeline.precision`).
     """
 
     frame: pd.DataFrame
@@ -78,16 +84,27 @@ class Records:
 
     @classmethod
     def load(cls, path: str | Path) -> Records:
-        """Read a run folder (parts under `records/`) or a committed board (`records.parquet`); current rows only."""
+        """Read a run folder (parts under `records/`) or a committed board (`records.parquet`);
+        current rows only.
+        """
         folder = Path(path)
         if not folder.exists():
-            raise BenchError(f"There is no run at {path}; give the folder that `cambench run --out` wrote.")
+            raise BenchError(
+                f"There is no run at {path}; give the folder that `cambench run --out` wrote."
+            )
         if not (folder / "run.json").is_file():
-            raise BenchError(f"{path} holds no run.json, so it is not a run folder; give the folder of a run.")
+            raise BenchError(
+                f"{path} holds no run.json, so it is not a run folder; give the folder of a run."
+            )
         provenance = read_provenance(folder)
-        files = sorted((folder / "records").glob("*.parquet")) or sorted(folder.glob("records.parquet"))
+        files = sorted((folder / "records").glob("*.parquet")) or sorted(
+            folder.glob("records.parquet")
+        )
         if not files:
-            raise BenchError(f"The run at {path} holds no records yet; let `cambench run` finish at least one task.")
+            raise BenchError(
+                f"The run at {path} holds no records yet; let `cambench run` finish at least one "
+                "task."
+            )
         frame = pd.concat([read_part(file) for file in files], ignore_index=True)
         rows = current(frame, provenance)
         return cls(rows, {**provenance, **read_health(folder), "equal": equal_methods(rows)})
@@ -99,7 +116,8 @@ def check_protocol(folder: Path, protocol: str) -> None:
     found = str(Store(folder).provenance().get("protocol", {}).get("id", wanted))
     if hash_of(found) != hash_of(wanted):
         raise BenchError(
-            f"The run at {folder} is of protocol {found}, not {wanted}; a protocol needs a run folder of its own, so"
+            f"The run at {folder} is of protocol {found}, not {wanted}; a protocol needs a run "
+            "folder of its own, so"
             f" run it with --protocol {protocol} and another --out."
         )
 
@@ -114,7 +132,9 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads((folder / "run.json").read_text())
     except ValueError as error:
-        raise BenchError(f"{folder / 'run.json'} is not valid JSON ({error}); restore it or start again.") from None
+        raise BenchError(
+            f"{folder / 'run.json'} is not valid JSON ({error}); restore it or start again."
+        ) from None
     return content
 
 
@@ -130,7 +150,9 @@ def read_health(folder: Path) -> dict[str, Any]:
     try:
         return {"health": json.loads(file.read_text())}
     except ValueError as error:
-        raise BenchError(f"{file} is not valid JSON ({error}); run `cambench health` again or delete it.") from None
+        raise BenchError(
+            f"{file} is not valid JSON ({error}); run `cambench health` again or delete it."
+        ) from None
 
 
 def read_part(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
@@ -142,14 +164,20 @@ def read_part(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
 def read_table(file: Path, columns: list[str] | None = None) -> Any:
     """Read one parquet part (some of its columns) as an Arrow table."""
     try:
-        with pq.ParquetFile(file) as part:  # a third of the time of `read_table`, which parts are too small for
+        with pq.ParquetFile(
+            file
+        ) as part:  # a third of the time of `read_table`, which parts are too small for
             return part.read(columns=columns, use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
-        raise BenchError(f"The records file {file} cannot be read ({error}); delete it and run again.") from None
+        raise BenchError(
+            f"The records file {file} cannot be read ({error}); delete it and run again."
+        ) from None
 
 
 def current(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.DataFrame:
-    """Keep the rows whose method, metric, weights and manifest ids are those that run.json names."""
+    """Keep the rows whose method, metric, weights and manifest ids are those that run.json
+    names.
+    """
     columns = (
         ("method", "method_id", "methods", "id"),
         ("metric", "metric_id", "metrics", "id"),
@@ -166,7 +194,9 @@ def current(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.DataFrame:
 
 
 def lowered_ids(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.Series[str]:
-    """Return the metric ids of rows that a model's verdict puts in bfloat16 (`bench.pipeline.precision`), else None."""
+    """Return the metric ids of rows that a model's verdict puts in bfloat16
+    (`bench.pipeline.precision`), else None.
+    """
     ids = pd.Series(None, index=frame.index, dtype=object)
     owner = {value: facts.get("metric", value) for value, facts in provenance["metrics"].items()}
     for model, verdict in provenance.get("precision", {}).items():
@@ -176,7 +206,8 @@ def lowered_ids(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.Series[st
 
 
 def as_asked(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.DataFrame:
-    """Return records under the ids of the run's own protocol, where a verdict says that they are in bfloat16.
+    """Return records under the ids of the run's own protocol, where a verdict says that they are in
+    bfloat16.
 
     What claims another precision than run.json describes keeps its ids, and stands out.
     """
@@ -185,7 +216,9 @@ def as_asked(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.DataFrame:
     protocols = {model: verdict["protocol"] for model, verdict in provenance["precision"].items()}
     told = lowered_ids(frame, provenance) == frame["metric_id"]
     told &= frame["model"].map(protocols) == frame["protocol_id"]
-    own = frame["metric"].map({value: facts["id"] for value, facts in provenance["metrics"].items()})
+    own = frame["metric"].map(
+        {value: facts["id"] for value, facts in provenance["metrics"].items()}
+    )
     return frame.assign(
         metric_id=frame["metric_id"].where(~told, own),
         protocol_id=frame["protocol_id"].where(~told, provenance["protocol"]["id"]),
@@ -195,9 +228,12 @@ def as_asked(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.DataFrame:
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write records atomically, in the schema's order and types.
 
-    zstd with byte-stream-split vectors: the same bytes for the same rows, and about half the size of plain encoding.
+    zstd with byte-stream-split vectors: the same bytes for the same rows, and about half the size
+    of plain encoding.
     """
-    table = pa.Table.from_pandas(frame[SCHEMA.names], schema=SCHEMA, preserve_index=False).replace_schema_metadata()
+    table = pa.Table.from_pandas(
+        frame[SCHEMA.names], schema=SCHEMA, preserve_index=False
+    ).replace_schema_metadata()
     with replaced_file(path) as temporary:
         pq.write_table(
             table,
@@ -209,20 +245,33 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
         )
 
 
-NOT_OF_THE_MAP = ("forwards", "backwards", "head_forwards", "head_backwards", "seconds", "peak_memory")
+NOT_OF_THE_MAP = (
+    "forwards",
+    "backwards",
+    "head_forwards",
+    "head_backwards",
+    "seconds",
+    "peak_memory",
+)
 """Values that say what a map cost and not what it is."""
 
 
 def equal_methods(frame: pd.DataFrame, tolerance: float = 1e-6) -> dict[str, dict[str, str]]:
-    """Return {model: {method: first method with the same map}}: those whose scores agree on every image.
+    """Return {model: {method: first method with the same map}}: those whose scores agree on every
+    image.
 
-    Maps that are the same up to a positive factor share their probes, so their scores agree to the last bit; those of
-    different commands agree within the tolerance. Scores of only 0 and 1 (hits) are no evidence.
+    Maps that are the same up to a positive factor share their probes, so their scores agree to the
+    last bit; those of different commands agree within the tolerance. Scores of only 0 and 1 (hits)
+    are no evidence.
     """
-    scored = frame[(frame["part"] == "eval") & ~frame["metric"].isin(NOT_OF_THE_MAP) & frame["vector"].isna()]
+    scored = frame[
+        (frame["part"] == "eval") & ~frame["metric"].isin(NOT_OF_THE_MAP) & frame["vector"].isna()
+    ]
     equal: dict[str, dict[str, str]] = {}
     for model, rows in scored.groupby("model", sort=False):
-        table = rows.pivot_table(index=["item", "metric"], columns="method", values="value", sort=False, dropna=False)
+        table = rows.pivot_table(
+            index=["item", "metric"], columns="method", values="value", sort=False, dropna=False
+        )
         columns = {str(name): table[name].to_numpy() for name in table.columns}
         for number, (method, values) in enumerate(columns.items()):
             if not (np.isfinite(values) & (values != 0) & (values != 1)).any():
@@ -247,7 +296,8 @@ Done = dict[tuple[str, ...], set[tuple[str, str]]]
 class Store:
     """The records of a run: a folder with one parquet part per finished task, or memory.
 
-    A part's name holds the task and a number, so that a later run adds parts and never rewrites one.
+    A part's name holds the task and a number, so that a later run adds parts and never rewrites
+    one.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -257,7 +307,9 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for one process; a second one is told so. The lock goes with the process, also if killed."""
+        """Hold the folder for one process; a second one is told so. The lock goes with the process,
+        also if killed.
+        """
         if self.folder is None:
             yield
             return
@@ -267,7 +319,9 @@ class Store:
             advice = "wait for it or choose another --out."
             lock = lock_folder(self.folder, f"Another run is writing to {self.folder}; {advice}")
         except OSError as error:
-            raise BenchError(f"Cannot write to {self.folder} ({error.strerror}); choose another --out.") from None
+            raise BenchError(
+                f"Cannot write to {self.folder} ({error.strerror}); choose another --out."
+            ) from None
         try:
             for place in (self.folder, *(self.folder / name for name in OWN_FOLDERS)):
                 for leftover in place.glob(".*.tmp"):  # of a process that was killed while it wrote
@@ -290,15 +344,21 @@ class Store:
     def write_provenance(self, provenance: dict[str, Any]) -> None:
         """Write run.json."""
         if self.folder is not None:  # the health of metrics has a file of its own
-            write_json(self.folder / "run.json", {k: v for k, v in provenance.items() if k != "health"})
+            write_json(
+                self.folder / "run.json", {k: v for k, v in provenance.items() if k != "health"}
+            )
 
     def done(self) -> Done:
         """Return what is on disk."""
         columns = ["part", "item", "model", "weights_id", "manifest_id", "method_id", "metric_id"]
         found: Done = {}
-        cells: dict[tuple[str, str], tuple[str, str]] = {}  # one of each: millions of items share them
+        cells: dict[
+            tuple[str, str], tuple[str, str]
+        ] = {}  # one of each: millions of items share them
         for part in self.parts:
-            for *item, method, metric in set(zip(*read_table(part, columns).to_pydict().values(), strict=True)):
+            for *item, method, metric in set(
+                zip(*read_table(part, columns).to_pydict().values(), strict=True)
+            ):
                 cell = cells.setdefault((method, metric), (method, metric))
                 found.setdefault(tuple(item), set()).add(cell)
         return found
@@ -311,19 +371,27 @@ class Store:
             write_parquet(self._free(self.folder / "records", name), frame)
 
     def _free(self, folder: Path, name: str) -> Path:
-        """Return NAME-<n>.parquet after the last there is; the folder grows with every task, so it is read once."""
+        """Return NAME-<n>.parquet after the last there is; the folder grows with every task, so it
+        is read once.
+        """
         if self._numbers is None:
             self._numbers = last_numbers(folder, ".parquet")
         self._numbers[name] = self._numbers.get(name, -1) + 1
         return folder / f"{name}-{self._numbers[name]}.parquet"
 
     def records(self, provenance: dict[str, Any], order: Sequence[str] = ()) -> Records:
-        """Return the current records; those in memory in this order of tasks, whatever order they were finished in."""
+        """Return the current records; those in memory in this order of tasks, whatever order they
+        were finished in.
+        """
         if self.folder is not None and self.parts:
             frame = pd.concat([read_part(p) for p in self.parts], ignore_index=True)
             return Records(current(frame, provenance), {**provenance, **read_health(self.folder)})
         place = {name: number for number, name in enumerate(order)}
-        kept = [f for _, f in sorted(self._memory, key=lambda one: place.get(one[0], len(place))) if len(f)]
+        kept = [
+            f
+            for _, f in sorted(self._memory, key=lambda one: place.get(one[0], len(place)))
+            if len(f)
+        ]
         return Records(pd.concat(kept, ignore_index=True) if kept else empty_frame(), provenance)
 
 
@@ -332,14 +400,23 @@ OWN_FOLDERS = ("records", "gallery", "tables", "plots", "health")
 
 
 def check_own(folder: Path) -> None:
-    """Refuse a folder with somebody's files in it: a run folder is written and cleaned as a whole."""
-    strangers = [p.name for p in folder.iterdir() if not p.name.startswith(".")] if folder.is_dir() else []
+    """Refuse a folder with somebody's files in it: a run folder is written and cleaned as a
+    whole.
+    """
+    strangers = (
+        [p.name for p in folder.iterdir() if not p.name.startswith(".")] if folder.is_dir() else []
+    )
     if strangers and not (folder / "run.json").is_file():
-        raise BenchError(f"The folder {folder} holds other files ({sorted(strangers)[0]}); choose a new or empty one.")
+        raise BenchError(
+            f"The folder {folder} holds other files ({sorted(strangers)[0]}); choose a new or "
+            "empty one."
+        )
 
 
 def free_name(folder: Path, name: str, suffix: str) -> Path:
-    """Return the path NAME-<n>SUFFIX after the last one there is: a file that was deleted frees no number."""
+    """Return the path NAME-<n>SUFFIX after the last one there is: a file that was deleted frees no
+    number.
+    """
     return folder / f"{name}-{last_numbers(folder, suffix).get(name, -1) + 1}{suffix}"
 
 

@@ -54,13 +54,21 @@ def explain(
     seed: int = 0,
     ids: Sequence[str] | None = None,
 ) -> torch.Tensor | dict[str, torch.Tensor]:
-    """Return maps [B,H,W] float32 of images [B,3,H,W] (normalised), higher = more evidence for the target.
+    """Return maps [B,H,W] float32 of images [B,3,H,W] (normalised), higher = more evidence for the
+    target.
 
-    targets: [B] classes, or None for the predicted ones.  method: a name, or a list of names and wildcards, which gives
-    a dict of maps from one shared pass.  truth: for the oracle controls.  ids: image ids, the source of all draws;
-    without them draws come from a hash of each image.
+    targets: [B] classes, or None for the predicted ones.  method: a name, or a list of names and
+    wildcards, which gives a dict of maps from one shared pass.  truth: for the oracle controls.
+    ids: image ids, the source of all draws; without them draws come from a hash of each image.
     """
-    trace = Trace(Prober(model), checked_images(model, images), _tensor(targets), ids=ids, truth=truth, seed=seed)
+    trace = Trace(
+        Prober(model),
+        checked_images(model, images),
+        _tensor(targets),
+        ids=ids,
+        truth=truth,
+        seed=seed,
+    )
     if isinstance(method, str):
         return METHODS.get(method)(trace)
     return {name: METHODS.get(name)(trace) for name in METHODS.select(method)}
@@ -80,22 +88,32 @@ def score(
 ) -> Scores:
     """Return {value name: [B]} of maps [B,H,W] under a protocol; NaN where a map cannot be scored.
 
-    metric: a name, or a list of names and wildcards.  curves: also the vectors, e.g. "deletion_curve" [B,S+1].
-    method: the name of the method that made the maps, for metrics that run it again (robustness, sanity).
-    +inf marks an image outside a value's set (a large object in the pointing game).
+    metric: a name, or a list of names and wildcards.  curves: also the vectors, e.g.
+    "deletion_curve" [B,S+1]. method: the name of the method that made the maps, for metrics that
+    run it again (robustness, sanity). +inf marks an image outside a value's set (a large object in
+    the pointing game).
     """
     chosen = get_protocol(protocol)
     images = checked_images(model, images)
     maps = torch.as_tensor(maps, dtype=torch.float32).detach().cpu()
     if maps.shape != (len(images), *images.shape[-2:]):
         raise BenchError(
-            f"maps has shape {tuple(maps.shape)} for images {tuple(images.shape)}; give one map [H,W] per image."
+            f"maps has shape {tuple(maps.shape)} for images {tuple(images.shape)}; give one map "
+            "[H,W] per image."
         )
     trace = Trace(Prober(model), images, _tensor(targets), ids=ids, truth=truth, seed=chosen.seed)
     names = METRICS.select(metric if isinstance(metric, str) else [*metric])
     background = Background(trace)
     rerun = None if method is None else Again(METHODS.get(method))
-    case = Case(trace, maps, chosen.view(()), background=background, seed=chosen.seed, rerun=rerun, reuses=True)
+    case = Case(
+        trace,
+        maps,
+        chosen.view(()),
+        background=background,
+        seed=chosen.seed,
+        rerun=rerun,
+        reuses=True,
+    )
     scores: Scores = {}
     with untouched(model.net):
         for name in names:
@@ -126,21 +144,27 @@ class Again:
 
 
 def apply(metric: Metric, case: Case, protocol: Protocol) -> Scores:
-    """Run one metric on a case and return its values, float64, checked: names, shapes, NaN for non-finite maps."""
-    case.under(protocol.view(metric.all_reads))  # first: one that does not apply has asked for nothing
+    """Run one metric on a case and return its values, float64, checked: names, shapes, NaN for
+    non-finite maps.
+    """
+    case.under(
+        protocol.view(metric.all_reads)
+    )  # first: one that does not apply has asked for nothing
     reason = unmet_need(metric, case)
     if reason:
         raise NotApplicable(f"{metric.name} {reason}")
     scores = metric.function(case)
     if set(scores) != set(metric.values):
         raise BenchError(
-            f"Metric {metric.name} returned {sorted(scores)} but declares {sorted(metric.values)}; make them the same."
+            f"Metric {metric.name} returned {sorted(scores)} but declares {sorted(metric.values)}; "
+            "make them the same."
         )
     checked: Scores = {}
     for name, values in scores.items():
         if values.ndim not in (1, 2) or len(values) != len(case):
             raise BenchError(
-                f"Metric {metric.name} returned {name} of shape {tuple(values.shape)} for {len(case)} images; "
+                f"Metric {metric.name} returned {name} of shape {tuple(values.shape)} for "
+                f"{len(case)} images; "
                 "a value is [B] or [B,n]."
             )
         values = torch.as_tensor(values).detach().cpu().double()
@@ -157,10 +181,20 @@ def unmet_need(metric: Metric, case: Case) -> str:
     words = {"truth": "boxes or masks", "others": "masks of another class's objects"}
     missing = [need for need in metric.needs if need != "method" and not have.get(need, False)]
     if missing:
-        return f"needs {' and '.join(words.get(m, m) for m in missing)}, which these images do not have."
+        return (
+            f"needs {' and '.join(words.get(m, m) for m in missing)}, which these images do not "
+            "have."
+        )
     if "method" in metric.needs and case.rerun is None:
-        return "runs the method again, which maps alone do not allow; say which made them (method=...)."
-    if metric.parameter and case.rerun is not None and metric.parameter not in case.rerun.parameters:
+        return (
+            "runs the method again, which maps alone do not allow; say which made them "
+            "(method=...)."
+        )
+    if (
+        metric.parameter
+        and case.rerun is not None
+        and metric.parameter not in case.rerun.parameters
+    ):
         return f"is about the parameter {metric.parameter!r}, which this method does not have."
     return ""
 
@@ -168,7 +202,9 @@ def unmet_need(metric: Metric, case: Case) -> str:
 def checked_images(model: Explainee, images: torch.Tensor) -> torch.Tensor:
     """Return images on the model's device; anything but finite float [B,3,H,W] is an error."""
     if images.ndim != 4 or images.shape[1] != 3:
-        raise BenchError(f"images has shape {tuple(images.shape)}; give normalised images [B,3,H,W].")
+        raise BenchError(
+            f"images has shape {tuple(images.shape)}; give normalised images [B,3,H,W]."
+        )
     if not len(images):
         raise BenchError("images is empty; give at least one image.")
     if not torch.isfinite(images).all():

@@ -1,4 +1,6 @@
-"""What runs in a worker process of `RayExecutor`: it reads its own images, keeps its model, and writes nothing."""
+"""What runs in a worker process of `RayExecutor`: it reads its own images, keeps its model, and
+writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,11 @@ from bench.plugins import PluginFile, load_plugin_file, plugin_files
 class Setup:
     """What a worker is given once.
 
-    path: where the run's own process finds modules; what exists here is searched, too.
-    plugins: loaded before the plan, whose functions are found in them.  plan: a list of one reference to the plan,
-    without its models; inside a list it is not fetched before it is asked for.  ids: of code, methods and metrics, as
-    the run's own process has them.  device: "cpu", "cuda", "mps".  threads: of torch.
+    path: where the run's own process finds modules; what exists here is searched, too. plugins:
+    loaded before the plan, whose functions are found in them.  plan: a list of one reference to the
+    plan, without its models; inside a list it is not fetched before it is asked for.  ids: of code,
+    methods and metrics, as the run's own process has them.  device: "cpu", "cuda", "mps".  threads:
+    of torch.
     """
 
     path: tuple[str, ...]
@@ -38,11 +41,20 @@ class Setup:
     @classmethod
     def of(cls, plan: Plan, reference: Any, device: str, threads: int) -> Setup:
         """Return the setup of a plan that a reference stands for."""
-        return cls(tuple(filter(None, sys.path)), tuple(plugin_files()), [reference], identity(plan), device, threads)
+        return cls(
+            tuple(filter(None, sys.path)),
+            tuple(plugin_files()),
+            [reference],
+            identity(plan),
+            device,
+            threads,
+        )
 
 
 def identity(plan: Plan) -> dict[str, str]:
-    """Return {what: id} of the code, and of the plan's methods and metrics as this process has them."""
+    """Return {what: id} of the code, and of the plan's methods and metrics as this process has
+    them.
+    """
     return {
         "cambench": code_version(),
         **{f"method {method.name}": _anew(method).id for method in plan.methods},
@@ -56,7 +68,9 @@ def _anew(method: Method) -> Method:
 
 
 class Worker:
-    """One process with one model at a time. What it cannot do, and the user can mend, it returns instead of raising."""
+    """One process with one model at a time. What it cannot do, and the user can mend, it returns
+    instead of raising.
+    """
 
     def __init__(self) -> None:
         self._plan: Plan | None = None
@@ -70,7 +84,9 @@ class Worker:
 
         torch.set_num_threads(setup.threads)
         self._device = setup.device
-        sys.path += [place for place in setup.path if place not in sys.path and Path(place).exists()]
+        sys.path += [
+            place for place in setup.path if place not in sys.path and Path(place).exists()
+        ]
         try:
             for plugin in setup.plugins:
                 load_plugin_file(plugin)
@@ -88,7 +104,8 @@ class Worker:
             if here[what] != there:
                 raise BenchError(
                     f"The Ray node {_node()} has another {what} ({here[what]}, not {there}); "
-                    "install the same cambench there, and put what is typed into a session into a --plugin file."
+                    "install the same cambench there, and put what is typed into a session into a "
+                    "--plugin file."
                 )
 
     def run(
@@ -96,8 +113,8 @@ class Worker:
     ) -> tuple[Outcome, Counts] | BenchError:
         """Compute a task.
 
-        near: what is to be computed of the task, and of one that follows, whose images are read meanwhile.
-        model: a list of one reference to the task's model, fetched where it is another.
+        near: what is to be computed of the task, and of one that follows, whose images are read
+        meanwhile. model: a list of one reference to the task's model, fetched where it is another.
         """
         assert self._plan is not None
         assert self._reader is not None
@@ -105,7 +122,9 @@ class Worker:
             self._reader.expect({one: groups.values() for one, groups in near.items()})
             prober = self._prober_of(task, model)
             before = prober.counts.copy()
-            return run_task(self._plan, task, near[task], prober, gallery, reader=self._reader), prober.counts - before
+            return run_task(
+                self._plan, task, near[task], prober, gallery, reader=self._reader
+            ), prober.counts - before
         except BenchError as error:
             return error
 
@@ -114,12 +133,16 @@ class Worker:
         if self._prober is None or self._prober.model.name != task.model:
             self._prober = None  # one model at a time
             loaded = _fetched(model, f"the model {task.model}")
-            self._prober = Prober(loaded.to(self._device), self._plan.batch_size, self._plan.compiled)
+            self._prober = Prober(
+                loaded.to(self._device), self._plan.batch_size, self._plan.compiled
+            )
         return self._prober
 
 
 def _fetched(reference: list[Any], what: str) -> Any:
-    """Return what a reference stands for; where it cannot be put together here, that is one sentence."""
+    """Return what a reference stands for; where it cannot be put together here, that is one
+    sentence.
+    """
     import ray
     import ray.exceptions
 
@@ -128,7 +151,8 @@ def _fetched(reference: list[Any], what: str) -> Any:
     except ray.exceptions.RaySystemError as error:
         reason = error.client_exc if hasattr(error, "client_exc") else error
         raise BenchError(
-            f"The Ray node {_node()} cannot load {what} ({first_line(reason)}); install there what it is made of."
+            f"The Ray node {_node()} cannot load {what} ({first_line(reason)}); install there what "
+            "it is made of."
         ) from error
     return value
 

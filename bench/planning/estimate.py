@@ -1,4 +1,6 @@
-"""What a run costs, before it starts: work, time, bytes and memory of a plan, or of what is left of it in a folder."""
+"""What a run costs, before it starts: work, time, bytes and memory of a plan, or of what is left of
+it in a folder.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,14 @@ from bench.metrics import Metric
 from bench.models.explainee import Explainee
 from bench.pipeline.evaluate import Cell, waiting_groups
 from bench.pipeline.plan import Plan, Task
-from bench.planning.storage import PART_BYTES, footprint, gallery_bytes, memory_bytes, row_bytes, written_bytes
+from bench.planning.storage import (
+    PART_BYTES,
+    footprint,
+    gallery_bytes,
+    memory_bytes,
+    row_bytes,
+    written_bytes,
+)
 from bench.planning.timing import Rates, TimedSample, measured_rates, run_sample
 from bench.planning.trial import Trial, tried
 from bench.run.declared import DeclaredCounts, TotalWork, chosen_of
@@ -28,8 +37,8 @@ Measure = Literal["sample", "rates", "none"]
 SAMPLE_SHARE = 0.05
 SAMPLE_SECONDS = 2.0
 LONGEST_SAMPLE = 30.0
-"""A sample takes this share of what it stands for, but this long where that is more; one that would take longer than
-the longest is left out, and the rates of single forwards stand for it."""
+"""A sample takes this share of what it stands for, but this long where that is more; one that would
+take longer than the longest is left out, and the rates of single forwards stand for it."""
 
 GALLERY = 6
 """Images that a run keeps for its boards."""
@@ -60,7 +69,8 @@ class Each:
 class MethodLine:
     """A method's map of one image, alone, beyond the pass.  reason: why it does not fit the model.
 
-    varies: why another image may ask for less or more.  shares: the parts that it reads with others, paid once.
+    varies: why another image may ask for less or more.  shares: the parts that it reads with
+    others, paid once.
     """
 
     name: str
@@ -72,7 +82,9 @@ class MethodLine:
 
 @dataclass(frozen=True)
 class MetricLine:
-    """A metric on one map: its own forwards, and how often the map is made again.  shared: per image, for all maps."""
+    """A metric on one map: its own forwards, and how often the map is made again.  shared: per
+    image, for all maps.
+    """
 
     name: str
     each: Each
@@ -84,11 +96,12 @@ class MetricLine:
 class ModelCost:
     """What one model costs.
 
-    images: scored and calibrating ones that still lack something.  run: the most that is run when every label is what
-    the model predicts.  second: what more is run for one image whose label is not.  wrong: the share of such images,
-    and wrong_from where that is known from.  asked: what the run's ledger will count as asked for.  masks: equal masks
-    that are known beforehand, and left out of `run`.  seconds: of this model's tasks, one after the other.
-    timed: "sample", "rates" or "none".  sample_images: how many were run for it.
+    images: scored and calibrating ones that still lack something.  run: the most that is run when
+    every label is what the model predicts.  second: what more is run for one image whose label is
+    not.  wrong: the share of such images, and wrong_from where that is known from.  asked: what the
+    run's ledger will count as asked for.  masks: equal masks that are known beforehand, and left
+    out of `run`.  seconds: of this model's tasks, one after the other. timed: "sample", "rates" or
+    "none".  sample_images: how many were run for it.
     """
 
     name: str
@@ -159,7 +172,10 @@ class Cost:
 
     def task_seconds(self, task: Task) -> float:
         """Return about how long a task takes; 0 where nothing was measured or it lacks nothing."""
-        return sum(count * (self.kind_seconds[kind] or 0.0) for kind, count in self.tasks.get(task, {}).items())
+        return sum(
+            count * (self.kind_seconds[kind] or 0.0)
+            for kind, count in self.tasks.get(task, {}).items()
+        )
 
     def wall_seconds(self, workers: int) -> float | None:
         """Return how long so many equal workers take, each with one task at a time."""
@@ -182,13 +198,15 @@ def estimate(
 ) -> Cost:
     """Return what a plan costs, without starting it.
 
-    measure: time "sample"s of the real run, or only the "rates" of forwards, backwards and head replays, or "none".
-    out: a run folder; what is there already costs nothing.  forwards_per_second: a rate to assume for every model
-    instead of one measured here.  examined: images on which cheap methods are tried.
-    report: is called with a line on what happens.
+    measure: time "sample"s of the real run, or only the "rates" of forwards, backwards and head
+    replays, or "none". out: a run folder; what is there already costs nothing.
+    forwards_per_second: a rate to assume for every model instead of one measured here.  examined:
+    images on which cheap methods are tried. report: is called with a line on what happens.
     """
     if forwards_per_second is not None and not forwards_per_second > 0:
-        raise BenchError(f"{forwards_per_second:g} forwards per second is no rate; give a number above 0.")
+        raise BenchError(
+            f"{forwards_per_second:g} forwards per second is no rate; give a number above 0."
+        )
     start = time.perf_counter()
     tasks = _tasks(plan, out)
     kinds: Counter[Kind] = Counter()
@@ -205,21 +223,32 @@ def estimate(
         seconds |= one.seconds
     shown = min(GALLERY, len(plan.subset)) if tasks else 0
     return Cost(
-        tuple(models), tasks, seconds, gallery_bytes(plan, shown), time.perf_counter() - start, whole=out is None
+        tuple(models),
+        tasks,
+        seconds,
+        gallery_bytes(plan, shown),
+        time.perf_counter() - start,
+        whole=out is None,
     )
 
 
 def _tasks(plan: Plan, out: Path | None) -> dict[Task, dict[Kind, int]]:
-    """Return what every task lacks; without a folder everything, which need not be looked up item by item."""
+    """Return what every task lacks; without a folder everything, which need not be looked up item
+    by item.
+    """
     if out is not None:
         return {
-            task: {(task.model, task.part, cells): len(positions) for cells, positions in groups.items()}
+            task: {
+                (task.model, task.part, cells): len(positions)
+                for cells, positions in groups.items()
+            }
             for task, groups in waiting_groups(plan, out).items()
         }
     kinds = [(model.name, part) for model in plan.models for part in ("eval", "calibration")]
     cells = {kind: plan.cells(*kind) for kind in kinds}
     return {
-        task: {(task.model, task.part, cells[task.model, task.part]): task.stop - task.start} for task in plan.tasks()
+        task: {(task.model, task.part, cells[task.model, task.part]): task.stop - task.start}
+        for task in plan.tasks()
     }
 
 
@@ -253,7 +282,9 @@ class _ModelEstimate:
         return found if forwards_per_second is None else found.at(forwards_per_second)
 
     def _totals(self, kind: Kind) -> dict[int, TotalWork]:
-        """Return {images that a task has of a kind: their work}: how many there are decides what a task keeps."""
+        """Return {images that a task has of a kind: their work}: how many there are decides what a
+        task keeps.
+        """
         sizes = sorted({found[kind] for found in self.tasks.values() if kind in found})
         return {size: self.declared.total(chosen_of(kind[2]), size) for size in sizes}
 
@@ -272,13 +303,21 @@ class _ModelEstimate:
             run=self._run(),
             asked=sum(total.asked * count for total, count in self._groups()),
             masks=sum(total.masks * count for total, count in self._groups()),
-            second=max((Each.of(self._usual(kind).second) for kind in self.kinds), key=astuple, default=Each()),
-            extra=sum((Each.of(total.second, wrong * count) for total, count in self._groups()), Each()),
+            second=max(
+                (Each.of(self._usual(kind).second) for kind in self.kinds),
+                key=astuple,
+                default=Each(),
+            ),
+            extra=sum(
+                (Each.of(total.second, wrong * count) for total, count in self._groups()), Each()
+            ),
             wrong=wrong,
             wrong_from=wrong_from,
             methods=tuple(self._method_line(method) for method in self.plan.methods),
             metrics=tuple(self._metric_line(metric) for metric in self.plan.metrics),
-            shared=Each.of(self._usual(next(iter(self.kinds))).shared + Counts(1)) if self.kinds else Each(),
+            shared=Each.of(self._usual(next(iter(self.kinds))).shared + Counts(1))
+            if self.kinds
+            else Each(),
             not_applicable={name: reason for name, reason in refused.items() if reason},
             rates=self.rates,
             seconds=self._total_seconds(),
@@ -290,17 +329,28 @@ class _ModelEstimate:
 
     def _groups(self) -> list[tuple[TotalWork, int]]:
         """Return (work per image, images) of every kind in every task."""
-        return [(self.totals[kind][count], count) for found in self.tasks.values() for kind, count in found.items()]
+        return [
+            (self.totals[kind][count], count)
+            for found in self.tasks.values()
+            for kind, count in found.items()
+        ]
 
     def _run(self) -> Counts:
         once = {name: counts for total, _ in self._groups() for name, counts in total.once.items()}
-        return sum((total.run.times(count) for total, count in self._groups()), sum(once.values(), Counts()))
+        return sum(
+            (total.run.times(count) for total, count in self._groups()),
+            sum(once.values(), Counts()),
+        )
 
     # --- time
 
     def _total_seconds(self) -> float | None:
         known = [(seconds, self.kinds[kind]) for kind, seconds in self.seconds.items()]
-        return None if any(s is None for s, _ in known) else sum((s or 0.0) * count for s, count in known)
+        return (
+            None
+            if any(s is None for s, _ in known)
+            else sum((s or 0.0) * count for s, count in known)
+        )
 
     def _network_seconds(self, kind: Kind) -> float:
         """Return what the networks alone take for an image whose label is predicted."""
@@ -322,10 +372,14 @@ class _ModelEstimate:
             size = min(count, self.plan.shard_size, max(1, int(budget / each)))
             if each <= LONGEST_SAMPLE:
                 positions = self._positions(kind)[: min(size, int(LONGEST_SAMPLE / each))]
-                self.samples[kind] = run_sample(self.plan, *kind, positions, prober, warm=each <= budget / 4)
+                self.samples[kind] = run_sample(
+                    self.plan, *kind, positions, prober, warm=each <= budget / 4
+                )
 
     def _positions(self, kind: Kind) -> list[int]:
-        """Return the first items of a kind; where tasks have several kinds, those at their starts stand for them."""
+        """Return the first items of a kind; where tasks have several kinds, those at their starts
+        stand for them.
+        """
         task = next(task for task, found in self.tasks.items() if kind in found)
         return list(range(task.start, task.start + self.tasks[task][kind]))
 
@@ -342,7 +396,9 @@ class _ModelEstimate:
             return 1 - float(self.model.card["top1"]) / 100, "the model's card"
         images = sum(sample.images for sample in self.samples.values())
         if images > self.trial.images:
-            return 1 - sum(sample.right for sample in self.samples.values()) / images, f"a sample of {images}"
+            return 1 - sum(
+                sample.right for sample in self.samples.values()
+            ) / images, f"a sample of {images}"
         return 1 - self.trial.right / max(self.trial.images, 1), f"{self.trial.images} images"
 
     # --- bytes
@@ -360,19 +416,26 @@ class _ModelEstimate:
 
     def _image_bytes(self, part: str, chosen: Mapping[str, Collection[str]]) -> float:
         """Return the bytes of one image's records."""
-        fitting = [method for method in self.plan.methods if not self.declared.method(method).reason]
+        fitting = [
+            method for method in self.plan.methods if not self.declared.method(method).reason
+        ]
         total = 0.0
         for metric in self.plan.metrics_of(part):
             identity = self.plan.metric_id(self.model.name, metric)
             lengths = metric.lengths(self.plan.protocol, self.plan.geometry.size**2)
-            each = sum(row_bytes(lengths.get(name, 0), v.reduce == "curve") for name, v in metric.values.items())
+            each = sum(
+                row_bytes(lengths.get(name, 0), v.reduce == "curve")
+                for name, v in metric.values.items()
+            )
             total += each * sum(identity in chosen.get(method.id, ()) for method in fitting)
         return total
 
     def _memory(self) -> float:
         items = max((sum(found.values()) for found in self.tasks.values()), default=1)
         backwards = any(self._usual(kind).run.backwards for kind in self.kinds)
-        return memory_bytes(self.plan, footprint(self.model), items, len(self.plan.methods), backwards)
+        return memory_bytes(
+            self.plan, footprint(self.model), items, len(self.plan.methods), backwards
+        )
 
     # --- what each method and metric asks
 
@@ -382,7 +445,11 @@ class _ModelEstimate:
         return MethodLine(method.name, Each.of(work.alone), shares, work.varies, work.reason)
 
     def _metric_line(self, metric: Metric) -> MetricLine:
-        read = [part.counts for part in metric.shared(self.plan.protocol) if not part.once and part.name != PASS.name]
+        read = [
+            part.counts
+            for part in metric.shared(self.plan.protocol)
+            if not part.once and part.name != PASS.name
+        ]
         repeats = max(len(self.declared.repeats(metric, method)) for method in self.plan.methods)
         own = Each(self.declared.forwards(metric))
         return MetricLine(metric.name, own, repeats, Each.of(sum(read, Counts())))

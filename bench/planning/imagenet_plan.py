@@ -1,6 +1,8 @@
-"""The ImageNet run that is not here: a plan of its size with noise for images and random weights, to say its cost.
+"""The ImageNet run that is not here: a plan of its size with noise for images and random weights,
+to say its cost.
 
-Counts, and the time of a forward, hang on neither what an image shows nor what a network has learned.
+Counts, and the time of a forward, hang on neither what an image shows nor what a network has
+learned.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ MODELS = (
 """Ten architectures that papers explain most, at 224 pixels."""
 
 TOP1 = 80.0
-"""About what these ten networks get right of the validation set with their published weights, in percent."""
+"""About what these ten networks get right of the validation set with their published weights, in
+percent.
+"""
 
 SIDES = (375, 500)
 """Height and width of an average photograph of the set."""
@@ -83,14 +87,18 @@ class _Noise:
 
 
 def imagined_subset() -> Subset:
-    """Return a subset of the size of the whole validation set: 49,000 scored images and 1,000 that calibrate."""
+    """Return a subset of the size of the whole validation set: 49,000 scored images and 1,000 that
+    calibrate.
+    """
     manifest = Manifest.read(manifest_folder() / f"{NAME}.toml")
     scored = IMAGES - CALIBRATING
     return Subset(NAME, manifest, _Noise(), tuple(range(scored)), tuple(range(scored, IMAGES)))
 
 
 def imagined_models(names: Sequence[str] = MODELS) -> list[Explainee]:
-    """Return the ten networks (or others by timm name) with random weights, which need no download."""
+    """Return the ten networks (or others by timm name) with random weights, which need no
+    download.
+    """
     models = [load_model(name) for name in names]
     for model in models:
         model.card.setdefault("top1", TOP1)

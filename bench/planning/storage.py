@@ -18,23 +18,30 @@ from bench.pipeline.plan import Plan
 from bench.pipeline.records import write_parquet
 
 ROW_BYTES = 8.0
-"""Bytes on disk of a record: its number; everything else is the same in many rows and packs to almost nothing."""
+"""Bytes on disk of a record: its number; everything else is the same in many rows and packs to
+almost nothing.
+"""
 
 CURVE_BYTES, TABLE_BYTES = 3.0, 0.5
-"""Bytes on disk of an element of a record's vector: float32 packs little in curves, and well in hits and histograms."""
+"""Bytes on disk of an element of a record's vector: float32 packs little in curves, and well in
+hits and histograms.
+"""
 
 PART_BYTES = 7_000
 """What one parquet part holds beside its rows."""
 
 MAP_BYTES, PICTURE_BYTES = 1.7, 2.0
-"""Bytes of a pixel, packed, of the maps (float16) and of the pictures (three channels) that boards draw."""
+"""Bytes of a pixel, packed, of the maps (float16) and of the pictures (three channels) that boards
+draw.
+"""
 
 MASK_BYTES = 5 * 4
 """What packing a batch of perturbed images holds for each of their pixels, beside the images."""
 
 
 def row_bytes(length: int = 0, curve: bool = True) -> float:
-    """Return the bytes on disk of a record with a vector of this length (0: a number alone), a curve or not.
+    """Return the bytes on disk of a record with a vector of this length (0: a number alone), a
+    curve or not.
 
     >>> row_bytes(29) > row_bytes(29, curve=False) > row_bytes()
     True
@@ -60,8 +67,8 @@ def gallery_bytes(plan: Plan, images: int) -> float:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of a network: its weights, folded ones beside its own, and of one image the largest two outputs in a row,
-    and all of them together.
+    """Bytes of a network: its weights, folded ones beside its own, and of one image the largest two
+    outputs in a row, and all of them together.
     """
 
     weights: int
@@ -83,7 +90,10 @@ def footprint(model: Explainee) -> Footprint:
         for module in leaves:
             module.register_forward_hook(note)
         model.net(image)
-    weights = sum(t.nbytes for t in (*model.net.parameters(), *model.net.buffers())) + folds_of(model).nbytes
+    weights = (
+        sum(t.nbytes for t in (*model.net.parameters(), *model.net.buffers()))
+        + folds_of(model).nbytes
+    )
     sizes = sizes or [0]
     pairs = [a + b for a, b in zip(sizes, [*sizes[1:], 0], strict=True)]
     return Footprint(weights, max(pairs), sum(sizes))
@@ -92,13 +102,17 @@ def footprint(model: Explainee) -> Footprint:
 def memory_bytes(plan: Plan, found: Footprint, items: int, maps: int, backwards: bool) -> float:
     """Return about what a task holds at its peak, beside what Python and torch take themselves.
 
-    items: images of the task.  maps: methods.  backwards: whether gradients of whole networks are asked for, which
-    keep every layer's output.
+    items: images of the task.  maps: methods.  backwards: whether gradients of whole networks are
+    asked for, which keep every layer's output.
     """
     pixels = plan.geometry.size**2
     batch = 3 * 4 * pixels * plan.batch_size + MASK_BYTES * pixels * plan.batch_size
-    running = max(plan.batch_size * found.widest, max(plan.batch_size, items) * found.kept * backwards)
+    running = max(
+        plan.batch_size * found.widest, max(plan.batch_size, items) * found.kept * backwards
+    )
     images = 3 * 4 * pixels * items
-    every_map = 6 * 4 * pixels * items * maps  # for the prediction, for the label, both scaled, and in both cases
+    every_map = (
+        6 * 4 * pixels * items * maps
+    )  # for the prediction, for the label, both scaled, and in both cases
     wave = min(PIXEL_BYTES * pixels * items * maps, max(WAVE_BYTES, PIXEL_BYTES * pixels * items))
     return found.weights + batch + running + images + every_map + wave

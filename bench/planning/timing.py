@@ -1,4 +1,6 @@
-"""How fast a model runs here and now: rates of one small batch, and seconds per image of a small sample of the run."""
+"""How fast a model runs here and now: rates of one small batch, and seconds per image of a small
+sample of the run.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,14 @@ from bench.pipeline.evaluate import Cell, run_task
 from bench.pipeline.plan import Plan, Task
 
 REPEATS, PATIENCE = 3, 0.3
-"""A call is timed so often, but no more when it has taken so many seconds: a run waits for this before it starts."""
+"""A call is timed so often, but no more when it has taken so many seconds: a run waits for this
+before it starts.
+"""
 
 CPU_IMAGES = 16
-"""A CPU is measured on so many images at most: there a larger batch is not faster, and a run waits for this."""
+"""A CPU is measured on so many images at most: there a larger batch is not faster, and a run waits
+for this.
+"""
 
 GRADIENT_IMAGES = 4
 """Images of the batch that backwards are timed on, which keep all their layers' outputs."""
@@ -50,7 +56,9 @@ class Rates:
     def at(self, forwards_per_second: float) -> Rates:
         """Return these rates as of a machine that runs so many forwards in a second."""
         factor = 1 / (forwards_per_second * self.forward)
-        return Rates(1 / forwards_per_second, self.backward * factor, self.head * factor, measured=False)
+        return Rates(
+            1 / forwards_per_second, self.backward * factor, self.head * factor, measured=False
+        )
 
 
 def measured_rates(model: Explainee, side: int, batch_size: int) -> Rates:
@@ -64,7 +72,9 @@ def measured_rates(model: Explainee, side: int, batch_size: int) -> Rates:
 
 def _rates(model: Explainee, side: int, batch_size: int) -> Rates:
     prober = Prober(model, batch_size)
-    images = torch.zeros(batch_size, 3, side, side, device=model.device).contiguous(memory_format=torch.channels_last)
+    images = torch.zeros(batch_size, 3, side, side, device=model.device).contiguous(
+        memory_format=torch.channels_last
+    )
     few = images[:GRADIENT_IMAGES].clone().requires_grad_()
     with untouched(model.net):
         with torch.inference_mode():
@@ -73,7 +83,9 @@ def _rates(model: Explainee, side: int, batch_size: int) -> Rates:
             with folds_of(model).applied():  # as perturbed images run
                 prober.logits(images)  # the warm-up
                 forward = _seconds(model, lambda: prober.logits(images)) / len(images)
-            head = _seconds(model, lambda: model.split.head(captured.values, captured, rows)) / len(images)
+            head = _seconds(model, lambda: model.split.head(captured.values, captured, rows)) / len(
+                images
+            )
 
         def both() -> None:
             torch.autograd.grad(prober.logits(few).amax(1).sum(), few)
@@ -97,7 +109,9 @@ def _seconds(model: Explainee, call: Callable[[], object]) -> float:
 
 @dataclass(frozen=True)
 class TimedSample:
-    """What a few images of a run took, and what they left: seconds per image, rows, and images rightly classified."""
+    """What a few images of a run took, and what they left: seconds per image, rows, and images
+    rightly classified.
+    """
 
     seconds: float
     rows: pd.DataFrame
@@ -106,7 +120,13 @@ class TimedSample:
 
 
 def run_sample(
-    plan: Plan, model: str, part: str, cells: Collection[Cell], positions: Sequence[int], prober: Prober, warm: bool
+    plan: Plan,
+    model: str,
+    part: str,
+    cells: Collection[Cell],
+    positions: Sequence[int],
+    prober: Prober,
+    warm: bool,
 ) -> TimedSample:
     """Run the same cells of a few items as the run will, and keep nothing.
 

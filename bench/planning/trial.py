@@ -1,4 +1,6 @@
-"""A trial of a plan's cheap methods on a few images: which ones fit the model, and what they ran."""
+"""A trial of a plan's cheap methods on a few images: which ones fit the model, and what they
+ran.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,13 @@ def tried(plan: Plan, model: Explainee, images: int) -> Trial:
     batch = subset.batch(positions, plan.geometry, plan.protocol.box_min_visible).to(model.device)
     pixels, seed = model.normalise(batch.pixels), plan.protocol.seed
     with untouched(model.net):
-        base = Trace(Prober(model, plan.batch_size), pixels, ids=batch.image_ids, truth=batch.truth, seed=seed)
+        base = Trace(
+            Prober(model, plan.batch_size),
+            pixels,
+            ids=batch.image_ids,
+            truth=batch.truth,
+            seed=seed,
+        )
     right = int((base.predicted == batch.labels).sum())
     declared, found = DeclaredCounts(plan, model), dict[str, MethodWork]()
     for method in plan.methods:
@@ -55,7 +63,9 @@ def tried(plan: Plan, model: Explainee, images: int) -> Trial:
 
 
 def _run(method: Method, trace: Trace) -> MethodWork:
-    """Run a method on a trace without parts; return the work per image, as its parts and the rest."""
+    """Run a method on a trace without parts; return the work per image, as its parts and the
+    rest.
+    """
     before, reason = trace.prober.counts.copy(), ""
     try:
         method(trace)

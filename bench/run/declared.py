@@ -46,11 +46,10 @@ class MethodWork:
 class TotalWork:
     """The work per image of a choice of methods and metrics.
 
-    maps: the pass, the methods and their parts.  shared: the shared parts of metrics.
-    scores: everything per map.
-    asked: forwards as the run's ledger counts them: what every map and metric would need alone.
-    masks: masks that two metrics of a map both ask for, which run once.
-    second: the additional work for an image whose label is not predicted.  once: per model, not per image.
+    maps: the pass, the methods and their parts.  shared: the shared parts of metrics. scores:
+    everything per map. asked: forwards as the run's ledger counts them: what every map and metric
+    would need alone. masks: masks that two metrics of a map both ask for, which run once. second:
+    the additional work for an image whose label is not predicted.  once: per model, not per image.
     """
 
     maps: Counts
@@ -73,7 +72,9 @@ class DeclaredCounts:
     found: {method id: work} that replaces declarations, for methods that were tried on the model.
     """
 
-    def __init__(self, plan: Plan, model: Explainee, found: Mapping[str, MethodWork] | None = None) -> None:
+    def __init__(
+        self, plan: Plan, model: Explainee, found: Mapping[str, MethodWork] | None = None
+    ) -> None:
         self.plan, self.model, self.found = plan, model, dict(found or {})
         self._variants: dict[Hashable, MethodWork] = {}
 
@@ -98,7 +99,9 @@ class DeclaredCounts:
         return metric.forwards(self.plan.protocol, self.plan.geometry.size**2)
 
     def repeats(self, metric: Metric, method: Method) -> list[tuple[Hashable, MethodWork]]:
-        """Return (trace, work) for each time that a metric runs the method again; None is the map's own trace."""
+        """Return (trace, work) for each time that a metric runs the method again; None is the map's
+        own trace.
+        """
         if isinstance(method, ExternalMethod) or not self.applies(metric, method):
             return []
         places = [(metric.name, number) for number in range(metric.repeats(self.plan.protocol))]
@@ -135,10 +138,18 @@ class DeclaredCounts:
 class _Sum:
     """Adds up methods and metrics: each trace pays for a shared part once, while it keeps it."""
 
-    def __init__(self, declared: DeclaredCounts, chosen: Mapping[str, Collection[str]], items: int) -> None:
+    def __init__(
+        self, declared: DeclaredCounts, chosen: Mapping[str, Collection[str]], items: int
+    ) -> None:
         self.declared, self.plan = declared, declared.plan
-        self.ids = {metric.name: self.plan.metric_id(declared.model.name, metric) for metric in self.plan.metrics}
-        wanted = [(method, self._metrics(method, chosen.get(method.id, ()))) for method in self.plan.methods]
+        self.ids = {
+            metric.name: self.plan.metric_id(declared.model.name, metric)
+            for metric in self.plan.metrics
+        }
+        wanted = [
+            (method, self._metrics(method, chosen.get(method.id, ())))
+            for method in self.plan.methods
+        ]
         self.wanted = [(method, metrics) for method, metrics in wanted if metrics]
         self.kept_numbers = LARGE / (FLOAT_BYTES * max(items, 1))
         self.there: set[tuple[Hashable, str]] = set()
@@ -174,7 +185,9 @@ class _Sum:
         return TotalWork(maps, each, scores - Counts(masks), asked, masks, second, once)
 
     def _equal_masks(self, metrics: Iterable[Metric]) -> int:
-        """Return the masks that metrics of one map ask for and others of the same class and precision have run."""
+        """Return the masks that metrics of one map ask for and others of the same class and
+        precision have run.
+        """
         protocol, counts = self.plan.protocol, dict[Hashable, list[int]]()
         for metric in metrics:
             precision = self.plan.rules(self.declared.model.name, metric).precision
@@ -200,7 +213,9 @@ class _Sum:
         clean = "label" if self._targets([metric]) == {"label"} else "clean"
         return sum(
             (
-                self._visit(clean, work) if trace is None else self._visit(trace, work, self.kept_numbers)
+                self._visit(clean, work)
+                if trace is None
+                else self._visit(trace, work, self.kept_numbers)
                 for trace, work in self.declared.repeats(metric, method)
             ),
             Counts(),
@@ -210,7 +225,11 @@ class _Sum:
         return {getattr(self.plan.protocol, metric.target_field) for metric in metrics}
 
     def _own_trace(self, method: Method, metrics: Iterable[Metric]) -> str:
-        return "label" if self._targets(metrics) == {"label"} and not method.class_agnostic else "clean"
+        return (
+            "label"
+            if self._targets(metrics) == {"label"} and not method.class_agnostic
+            else "clean"
+        )
 
     def _explains_twice(self, method: Method, metrics: Iterable[Metric]) -> bool:
         """Return whether the map is made again where the label is not predicted."""

@@ -33,8 +33,19 @@ FACTS: dict[str, dict[str, Any]] = {
 
 
 def facts(name: str) -> dict[str, Any]:
-    base = {"family": "localization" if name in LOCAL else "faithfulness", "id": f"{name}@1", "title": name}
-    return {**base, "better": "none", "ranked": False, "reduce": "mean", "metric": name, **FACTS.get(name, {})}
+    base = {
+        "family": "localization" if name in LOCAL else "faithfulness",
+        "id": f"{name}@1",
+        "title": name,
+    }
+    return {
+        **base,
+        "better": "none",
+        "ranked": False,
+        "reduce": "mean",
+        "metric": name,
+        **FACTS.get(name, {}),
+    }
 
 
 def row(item: str, method: str, metric: str, value: Any, **more: Any) -> dict[str, Any]:
@@ -83,11 +94,25 @@ def build(rows: Iterable[dict[str, Any]], **provenance: Any) -> Records:
         }
         for i, name in enumerate(sorted(frame["method"].unique()))
     }
-    subset = {"manifest_id": "m", "title": "Toy", "licence": "CC0", "pictures": True, "n": 1, "n_calibration": 0}
+    subset = {
+        "manifest_id": "m",
+        "title": "Toy",
+        "licence": "CC0",
+        "pictures": True,
+        "n": 1,
+        "n_calibration": 0,
+    }
     base = {
-        "protocol": {"name": "cambench-1", "id": "cambench-1@x", "box_ious": [0.3, 0.5, 0.7], "steps": 4},
+        "protocol": {
+            "name": "cambench-1",
+            "id": "cambench-1@x",
+            "box_ious": [0.3, 0.5, 0.7],
+            "steps": 4,
+        },
         "subsets": dict.fromkeys(frame["subset"].unique(), subset),
-        "models": {m: {"weights_id": f"w-{m}", "parent": "", "top1": 0.9} for m in frame["model"].unique()},
+        "models": {
+            m: {"weights_id": f"w-{m}", "parent": "", "top1": 0.9} for m in frame["model"].unique()
+        },
         "methods": methods,
         "metrics": {name: facts(name) for name in frame["metric"].unique()},
         "equal": {},
@@ -98,14 +123,24 @@ def build(rows: Iterable[dict[str, Any]], **provenance: Any) -> Records:
 
 def scalars(metric: str, table: dict[str, list[float]], **more: Any) -> list[dict[str, Any]]:
     """Records of one metric: {method: a value per image}."""
-    return [row(f"i{k:03d}", m, metric, v, **more) for m, values in table.items() for k, v in enumerate(values)]
+    return [
+        row(f"i{k:03d}", m, metric, v, **more)
+        for m, values in table.items()
+        for k, v in enumerate(values)
+    ]
 
 
-def random_records(n: int = 12, k: int = 6, models: tuple[str, ...] = ("net-a", "net-b"), seed: int = 0) -> Records:
-    """A whole run of k methods, all kinds of values, drawn with a seed; oracle is good, random is bad."""
+def random_records(
+    n: int = 12, k: int = 6, models: tuple[str, ...] = ("net-a", "net-b"), seed: int = 0
+) -> Records:
+    """A whole run of k methods, all kinds of values, drawn with a seed; oracle is good, random is
+    bad.
+    """
     rng = np.random.default_rng(seed)
     methods = ["oracle", "random", *[f"method_{i:02d}" for i in range(k - 2)]]
-    skill = {m: {"oracle": 0.95, "random": 0.1}.get(m, float(rng.uniform(0.3, 0.8))) for m in methods}
+    skill = {
+        m: {"oracle": 0.95, "random": 0.1}.get(m, float(rng.uniform(0.3, 0.8))) for m in methods
+    }
     rows = []
     for model in models:
         for i in range(n):
@@ -127,13 +162,17 @@ def random_records(n: int = 12, k: int = 6, models: tuple[str, ...] = ("net-a", 
                     "box_iou": s * np.sin(np.linspace(0, np.pi, 101)),
                     "best_tau": rng.random(),
                     "average_drop": 1 - s,
-                    "forwards": {"oracle": 0.0, "random": 0.0}.get(m, float(10 ** rng.uniform(0, 3))),
+                    "forwards": {"oracle": 0.0, "random": 0.0}.get(
+                        m, float(10 ** rng.uniform(0, 3))
+                    ),
                 }
                 rows += [row(item, m, name, value, **more) for name, value in values.items()]
         for i in range(50):
             for m in methods:
                 vector = skill[m] * np.sin(np.linspace(0, np.pi, 101))
-                rows.append(row(f"c{i:03d}:0", m, "box_iou", vector, model=model, part="calibration"))
+                rows.append(
+                    row(f"c{i:03d}:0", m, "box_iou", vector, model=model, part="calibration")
+                )
     return build(rows)
 
 

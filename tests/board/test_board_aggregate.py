@@ -22,10 +22,16 @@ def by_method(board: Board, metric: str, column: str, model: str = "net") -> dic
 
 
 def test_mean_median_and_rank_by_hand(toy: SimpleNamespace) -> None:
-    rows = toy.scalars("deletion", {"a": [0.1, 0.2, 0.6], "b": [0.2, 0.2, 0.2], "random": [0.5, 0.5, 0.8]})
+    rows = toy.scalars(
+        "deletion", {"a": [0.1, 0.2, 0.6], "b": [0.2, 0.2, 0.2], "random": [0.5, 0.5, 0.8]}
+    )
     board = leaderboard(toy.build(rows))
-    assert by_method(board, "deletion", "mean") == pytest.approx({"a": 0.3, "b": 0.2, "random": 0.6})
-    assert by_method(board, "deletion", "median") == pytest.approx({"a": 0.2, "b": 0.2, "random": 0.5})
+    assert by_method(board, "deletion", "mean") == pytest.approx(
+        {"a": 0.3, "b": 0.2, "random": 0.6}
+    )
+    assert by_method(board, "deletion", "median") == pytest.approx(
+        {"a": 0.2, "b": 0.2, "random": 0.5}
+    )
     assert by_method(board, "deletion", "rank") == {"b": 1, "a": 2, "random": 3}
     assert by_method(board, "deletion", "control") == {"a": False, "b": False, "random": True}
     assert by_method(board, "deletion", "low")["b"] == pytest.approx(0.2)
@@ -33,10 +39,14 @@ def test_mean_median_and_rank_by_hand(toy: SimpleNamespace) -> None:
 
 
 def test_incomplete_coverage_is_shown_and_unranked(toy: SimpleNamespace) -> None:
-    rows = toy.scalars("insertion", {"a": [0.9, NAN, 0.9], "b": [0.2, 0.4, 0.6], "c": [0.1, 0.1, 0.1]})
+    rows = toy.scalars(
+        "insertion", {"a": [0.9, NAN, 0.9], "b": [0.2, 0.4, 0.6], "c": [0.1, 0.1, 0.1]}
+    )
     rows += toy.scalars("insertion", {"few": [0.99]})
     board = leaderboard(toy.build(rows))
-    assert by_method(board, "insertion", "rank") == pytest.approx({"b": 1, "c": 2, "a": NAN, "few": NAN}, nan_ok=True)
+    assert by_method(board, "insertion", "rank") == pytest.approx(
+        {"b": 1, "c": 2, "a": NAN, "few": NAN}, nan_ok=True
+    )
     assert by_method(board, "insertion", "n") == {"a": 2, "b": 3, "c": 3, "few": 1}
     assert by_method(board, "insertion", "n_nan") == {"a": 1, "b": 0, "c": 0, "few": 0}
     assert set(by_method(board, "insertion", "expected").values()) == {3}
@@ -79,14 +89,18 @@ def test_overall_counts_an_item_only_where_every_model_scored_it(toy: SimpleName
 
 
 def test_a_value_that_one_model_lacks_is_not_overall(toy: SimpleNamespace) -> None:
-    rows = toy.scalars("deletion", {"a": [0.1]}, model="x") + toy.scalars("deletion", {"a": [0.1]}, model="y")
+    rows = toy.scalars("deletion", {"a": [0.1]}, model="x") + toy.scalars(
+        "deletion", {"a": [0.1]}, model="y"
+    )
     rows += toy.scalars("pointing", {"a": [1.0]}, model="x")
     board = leaderboard(toy.build(rows))
     assert set(board.select(metric="pointing")["model"]) == {"x"}
 
 
 def test_equal_maps_share_a_rank_and_say_so(toy: SimpleNamespace) -> None:
-    rows = toy.scalars("deletion", {"cam": [0.2, 0.2], "grad_cam": [0.2, 0.2001], "z": [0.20001, 0.20001]})
+    rows = toy.scalars(
+        "deletion", {"cam": [0.2, 0.2], "grad_cam": [0.2, 0.2001], "z": [0.20001, 0.20001]}
+    )
     board = leaderboard(toy.build(rows, equal={"net": {"grad_cam": "cam"}}))
     assert by_method(board, "deletion", "rank") == {"cam": 1, "grad_cam": 1, "z": 3}
     assert by_method(board, "deletion", "equal_to") == {"cam": "", "grad_cam": "cam", "z": ""}
@@ -94,7 +108,11 @@ def test_equal_maps_share_a_rank_and_say_so(toy: SimpleNamespace) -> None:
 
 
 def test_overall_equality_holds_only_where_every_model_has_it(toy: SimpleNamespace) -> None:
-    rows = [r for m in "xy" for r in toy.scalars("deletion", {"a": [0.1, 0.2], "b": [0.1, 0.2]}, model=m)]
+    rows = [
+        r
+        for m in "xy"
+        for r in toy.scalars("deletion", {"a": [0.1, 0.2], "b": [0.1, 0.2]}, model=m)
+    ]
     one = leaderboard(toy.build(rows, equal={"x": {"b": "a"}}))
     both = leaderboard(toy.build(rows, equal={"x": {"b": "a"}, "y": {"b": "a"}}))
     assert by_method(one, "deletion", "equal_to", OVERALL)["b"] == ""
@@ -102,7 +120,9 @@ def test_overall_equality_holds_only_where_every_model_has_it(toy: SimpleNamespa
 
 
 def test_correct_variants_for_localisation_only(toy: SimpleNamespace) -> None:
-    rows = toy.scalars("pointing", {"a": [1.0, 0.0, 1.0, 1.0]}) + toy.scalars("deletion", {"a": [0.1] * 4})
+    rows = toy.scalars("pointing", {"a": [1.0, 0.0, 1.0, 1.0]}) + toy.scalars(
+        "deletion", {"a": [0.1] * 4}
+    )
     for record in rows:
         record["correct"] = record["item"] != "i001"
     board = leaderboard(toy.build(rows))
@@ -128,13 +148,17 @@ def spike(tau: int, iou: float, width: int = 1) -> np.ndarray:
 
 
 def boxes(toy: SimpleNamespace, calibration: int, scored: list[np.ndarray | None]) -> Board:
-    rows = [toy.row(f"c{k:03d}", "a", "box_iou", spike(20, 0.8), part="calibration") for k in range(calibration)]
+    rows = [
+        toy.row(f"c{k:03d}", "a", "box_iou", spike(20, 0.8), part="calibration")
+        for k in range(calibration)
+    ]
     rows += [toy.row(f"i{k:03d}", "a", "box_iou", vector) for k, vector in enumerate(scored)]
     return leaderboard(toy.build(rows))
 
 
 def test_box_accuracy_by_hand(toy: SimpleNamespace) -> None:
-    # Calibration chooses tau .20. There: IoU .7 (hits .3, .5, .7: >=), .5 (two hits), 0; the oracle sees .9 at tau .40.
+    # Calibration chooses tau .20. There: IoU .7 (hits .3, .5, .7: >=), .5 (two hits), 0; the oracle
+    # sees .9 at tau .40.
     board = boxes(toy, 50, [spike(20, 0.7), spike(20, 0.5), spike(40, 0.9)])
     means = {m: by_method(board, m, "mean")["a"] for m in set(board.frame["metric"])}
     assert means["box_accuracy_30"] == pytest.approx(2 / 3)
@@ -144,7 +168,10 @@ def test_box_accuracy_by_hand(toy: SimpleNamespace) -> None:
     # Oracle: .20 hits 2, 2, 1; the first best tau counts; at .7 both .20 and .40 hit one.
     assert means["box_accuracy_oracle"] == pytest.approx(5 / 9)
     assert "box_iou" not in means
-    assert set(board.frame.loc[board.frame["ranked"], "metric"]) == {"box_accuracy", "box_accuracy@correct"}
+    assert set(board.frame.loc[board.frame["ranked"], "metric"]) == {
+        "box_accuracy",
+        "box_accuracy@correct",
+    }
 
 
 def test_oracle_tau_is_chosen_on_the_scored_part(toy: SimpleNamespace) -> None:
@@ -176,15 +203,22 @@ def test_a_map_without_boxes_is_missing_not_zero(toy: SimpleNamespace) -> None:
 
 
 def test_calibration_rows_are_never_scored(toy: SimpleNamespace) -> None:
-    rows = [*toy.scalars("deletion", {"a": [0.2, 0.4]}), toy.row("c0", "a", "deletion", 9.0, part="calibration")]
+    rows = [
+        *toy.scalars("deletion", {"a": [0.2, 0.4]}),
+        toy.row("c0", "a", "deletion", 9.0, part="calibration"),
+    ]
     assert by_method(leaderboard(toy.build(rows)), "deletion", "mean")["a"] == pytest.approx(0.3)
 
 
 def test_pooled_pixel_precision_by_hand(toy: SimpleNamespace) -> None:
-    # Two images of three bins: pooled object pixels (1, 0, 2), others (3, 1, 0), as in test_board_statistics.
+    # Two images of three bins: pooled object pixels (1, 0, 2), others (3, 1, 0), as in
+    # test_board_statistics.
     rows = [toy.row("i0", "a", "pixel_histogram", [1, 0, 1, 0, 1, 0])]
     rows += [toy.row("i1", "a", "pixel_histogram", [0, 0, 1, 3, 0, 0])]
-    rows += [toy.row(f"i{k}", "b", "pixel_histogram", v) for k, v in enumerate(([0, 0, 1, 1, 0, 0], None))]
+    rows += [
+        toy.row(f"i{k}", "b", "pixel_histogram", v)
+        for k, v in enumerate(([0, 0, 1, 1, 0, 0], None))
+    ]
     table = leaderboard(toy.build(rows)).table("pixel_ap_pooled").set_index("method")
     assert table.loc["a", "mean"] == pytest.approx(2 / 3 + 1 / 7)
     assert table.loc["b", "mean"] == 1
@@ -208,12 +242,17 @@ def test_flag_where_oracle_and_random_are_not_apart(toy: SimpleNamespace) -> Non
     same = {"oracle": list(rng.random(20)), "random": list(rng.random(20))}
     apart = {"oracle": [0.9] * 20, "random": [0.1] * 20}
     board = leaderboard(toy.build(toy.scalars("energy", same) + toy.scalars("pixel_ap", apart)))
-    assert next(flag for flag in board.flags if "does not separate" in flag).startswith("toy, net: energy ")
+    assert next(flag for flag in board.flags if "does not separate" in flag).startswith(
+        "toy, net: energy "
+    )
     assert not any("pixel_ap " in flag for flag in board.flags)
 
 
 def test_flag_where_insertion_starts_too_high(toy: SimpleNamespace) -> None:
-    flags = [leaderboard(toy.build(toy.scalars("insertion_start", {"a": [s] * 3}))).flags for s in (0.049, 0.08)]
+    flags = [
+        leaderboard(toy.build(toy.scalars("insertion_start", {"a": [s] * 3}))).flags
+        for s in (0.049, 0.08)
+    ]
     assert flags[0] == []
     assert "insertion starts at a mean probability of .080" in flags[1][0]
 
@@ -234,7 +273,15 @@ def test_compare_names_the_model_where_there_are_several(board: Board) -> None:
 
 def test_wide_holds_ranked_values_as_text(board: Board) -> None:
     wide = board.wide("toy", "net-a")
-    expected = ["deletion", "insertion", "box_accuracy", "energy", "pixel_ap", "pixel_ap_pooled", "pointing"]
+    expected = [
+        "deletion",
+        "insertion",
+        "box_accuracy",
+        "energy",
+        "pixel_ap",
+        "pixel_ap_pooled",
+        "pointing",
+    ]
     assert list(wide.columns) == ["fidelity", "equal_to", *expected]
     assert wide.index[0] == "oracle"
     assert wide.index[-1] == "random"
@@ -264,8 +311,12 @@ def refused(toy: SimpleNamespace, *changes: dict[str, object]) -> pytest.Excepti
 def test_refuses_what_cannot_be_compared(toy: SimpleNamespace) -> None:
     assert "no records" in str(refused(toy))
     assert "mix protocols" in str(refused(toy, {}, {"item": "i1", "protocol_id": "other@1"}))
-    assert "several metric_ids for metric deletion" in str(refused(toy, {}, {"item": "i1", "metric_id": "d@2"}))
-    assert "several method_ids for method a" in str(refused(toy, {}, {"item": "i1", "method_id": "a@2"}))
+    assert "several metric_ids for metric deletion" in str(
+        refused(toy, {}, {"item": "i1", "metric_id": "d@2"})
+    )
+    assert "several method_ids for method a" in str(
+        refused(toy, {}, {"item": "i1", "method_id": "a@2"})
+    )
     assert "there twice" in str(refused(toy, {}, {}))
     assert "no scored item" in str(refused(toy, {"part": "calibration"}))
 
@@ -279,7 +330,9 @@ def test_refuses_rows_without_facts(toy: SimpleNamespace) -> None:
 
 def test_a_method_that_does_not_fit_is_named(toy: SimpleNamespace) -> None:
     reason = "cam needs a linear head."
-    records = toy.build(toy.scalars("deletion", {"a": [0.1]}), not_applicable={"net": {"cam": reason}})
+    records = toy.build(
+        toy.scalars("deletion", {"a": [0.1]}), not_applicable={"net": {"cam": reason}}
+    )
     assert leaderboard(records).flags == [f"cam is n/a on net: {reason}"]
 
 

@@ -32,8 +32,13 @@ def write_run(folder: Path, records: Records) -> Path:
 def pictures(folder: Path, models: tuple[str, ...] = ("net-a", "net-b")) -> None:
     rng = np.random.default_rng(0)
     for model in models:
-        images = {f"i{k:03d}:0": rng.integers(0, 255, (96, 96, 3), dtype=np.uint8) for k in range(2)}
-        maps = {item: {m: rng.normal(size=(6, 6)) for m in ("oracle", "random", "method_00")} for item in images}
+        images = {
+            f"i{k:03d}:0": rng.integers(0, 255, (96, 96, 3), dtype=np.uint8) for k in range(2)
+        }
+        maps = {
+            item: {m: rng.normal(size=(6, 6)) for m in ("oracle", "random", "method_00")}
+            for item in images
+        }
         path = folder / "gallery" / f"{model}-0.npz"
         gallery.save_gallery_part(path, images, maps, {item: f"class of {item}" for item in images})
 
@@ -47,7 +52,9 @@ def saved(board: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +100,9 @@ def test_every_file_is_written_and_none_is_empty(saved: Path) -> None:
 
 def test_csv_and_json_hold_every_row(board: Board, saved: Path) -> None:
     rows = board.select(subset="toy", model="net-a")
-    table = pd.read_csv(saved / "tables" / "toy--net-a.csv", keep_default_na=False, na_values={"mean": [""]})
+    table = pd.read_csv(
+        saved / "tables" / "toy--net-a.csv", keep_default_na=False, na_values={"mean": [""]}
+    )
     assert len(table) == len(rows)
     np.testing.assert_allclose(table["mean"], rows["mean"], atol=1e-6)
     found = json.loads((saved / "tables" / "toy--net-a.json").read_text())
@@ -103,7 +112,9 @@ def test_csv_and_json_hold_every_row(board: Board, saved: Path) -> None:
 
 
 def test_json_writes_missing_as_null(toy: SimpleNamespace, tmp_path: Path) -> None:
-    board = leaderboard(toy.build(toy.scalars("deletion", {"a": [0.1, 0.2], "b": [0.1, float("nan")]})))
+    board = leaderboard(
+        toy.build(toy.scalars("deletion", {"a": [0.1, 0.2], "b": [0.1, float("nan")]}))
+    )
     tables.write_tables(board, tmp_path)
     rows = json.loads((tmp_path / "toy--net.json").read_text())["rows"]
     assert [r["rank"] for r in rows] == [1.0, None]
@@ -121,7 +132,9 @@ def test_latex_is_balanced_and_escaped(saved: Path) -> None:
     ended = re.findall(r"\\end\{(\w+)\}", source)
     assert sorted(begun) == sorted(ended)
     body = re.sub(r"^%.*$|(?<=\{!\}\{)%$", "", source, flags=re.MULTILINE)
-    assert not re.search(r"(?<!\\)[_#$%&]", re.sub(r" & |\$\\(downarrow|uparrow|d?dagger)\$", " ", body))
+    assert not re.search(
+        r"(?<!\\)[_#$%&]", re.sub(r" & |\$\\(downarrow|uparrow|d?dagger)\$", " ", body)
+    )
     assert r"deletion $\downarrow$" in source
     assert r"\textbf{" in source
     for table in re.findall(r"\\toprule(.*?)\\bottomrule", source, flags=re.DOTALL):
@@ -148,7 +161,14 @@ def test_markdown_tables_are_rectangular(saved: Path) -> None:
 
 def test_first_page_says_what_the_numbers_are(saved: Path, run: Records) -> None:
     content = (saved / "board.md").read_text()
-    for words in ("cambench run --subset toy", "cambench-1@x", "recon.", "manifest `m`", "n = 12 items", "CC0"):
+    for words in (
+        "cambench run --subset toy",
+        "cambench-1@x",
+        "recon.",
+        "manifest `m`",
+        "n = 12 items",
+        "CC0",
+    ):
         assert words in content
     links = re.findall(r"\]\(([^)]+)\)", content)
     assert len(links) == 3 * 5 + 3 * 6 + 2
@@ -167,7 +187,10 @@ def test_best_is_bold_and_never_a_control(board: Board) -> None:
 
 def test_many_values_make_several_tables(toy: SimpleNamespace) -> None:
     names = [f"value_{k:02d}" for k in range(20)]
-    board = leaderboard(toy.build([r for n in names for r in toy.scalars(n, {"a": [0.1], "b": [0.2]})]), resamples=10)
+    board = leaderboard(
+        toy.build([r for n in names for r in toy.scalars(n, {"a": [0.1], "b": [0.2]})]),
+        resamples=10,
+    )
     found = tables.sections(board, "toy", "net")
     assert [len(s.headers) for s in found] == [8, 8, 4]
     assert found[0].title.endswith("(1 of 3)")
@@ -188,14 +211,18 @@ def test_terminal_shows_every_number_at_any_width(board: Board, width: int) -> N
 
 
 def test_terminal_takes_names_and_flags_literally(toy: SimpleNamespace) -> None:
-    board = leaderboard(toy.build(toy.scalars("deletion", {"[red]x": [0.1, 0.2], "b": [0.1, float("nan")]})))
+    board = leaderboard(
+        toy.build(toy.scalars("deletion", {"[red]x": [0.1, 0.2], "b": [0.1, float("nan")]}))
+    )
     stream = io.StringIO()
     board.print(Console(file=stream, width=100, color_system=None))
     assert "[red]x" in stream.getvalue()
     assert "! toy, net: b is scored on 1 of 2" in stream.getvalue()
 
 
-def test_plots_take_a_single_method_and_missing_values(toy: SimpleNamespace, tmp_path: Path) -> None:
+def test_plots_take_a_single_method_and_missing_values(
+    toy: SimpleNamespace, tmp_path: Path
+) -> None:
     rows = toy.scalars("deletion", {"a": [0.1]}) + toy.scalars("forwards", {"a": [0.0]})
     rows += toy.scalars("insertion", {"a": [float("nan")]})
     files = plots.write_plots(leaderboard(toy.build(rows)), tmp_path)
@@ -210,7 +237,10 @@ def test_spread_keeps_names_apart() -> None:
 
 
 def test_curve_means_by_hand(toy: SimpleNamespace) -> None:
-    rows = [toy.row(f"i{k}", "a", "deletion_curve", v) for k, v in enumerate(([1.0, 0.5, 0.0], [0.5, 0.25, 0.25]))]
+    rows = [
+        toy.row(f"i{k}", "a", "deletion_curve", v)
+        for k, v in enumerate(([1.0, 0.5, 0.0], [0.5, 0.25, 0.25]))
+    ]
     board = leaderboard(toy.build([*rows, *toy.scalars("deletion", {"a": [0.5, 0.3]})]))
     table = plots.curves(board, "toy", "net")["deletion"]
     np.testing.assert_allclose(table["mean"], [0.75, 0.375, 0.125])
@@ -222,7 +252,9 @@ def test_gallery_round_trip_and_bytes(tmp_path: Path) -> None:
     image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     maps = {"a|b:1": {"cam": np.linspace(-1, 1, 4).reshape(2, 2)}}
     for name in ("net-a-0", "net-a-1"):
-        gallery.save_gallery_part(tmp_path / "gallery" / f"{name}.npz", {"a|b:1": image}, maps, {"a|b:1": "dog"})
+        gallery.save_gallery_part(
+            tmp_path / "gallery" / f"{name}.npz", {"a|b:1": image}, maps, {"a|b:1": "dog"}
+        )
     parts = [p.read_bytes() for p in (tmp_path / "gallery").iterdir()]
     assert parts[0] == parts[1]
     found = gallery.load_gallery(tmp_path, ["net", "net-a"])
@@ -244,7 +276,9 @@ def test_gallery_may_be_absent_or_broken(tmp_path: Path) -> None:
 def test_overlay_keeps_what_the_map_says() -> None:
     heat = np.zeros((8, 8), np.float32)
     heat[:, :4] = 1
-    picture = gallery.Picture(np.full((8, 8, 3), 128, np.uint8), maps={"cam": heat, "flat": np.full((8, 8), -1.0)})
+    picture = gallery.Picture(
+        np.full((8, 8, 3), 128, np.uint8), maps={"cam": heat, "flat": np.full((8, 8), -1.0)}
+    )
     tile = gallery.overlay(picture, "cam", side=16).astype(int)
     assert tile.shape == (16, 16, 3)
     assert (tile[:, 2, 0] > tile[:, 2, 2]).all()  # warm where the map is high
@@ -266,7 +300,13 @@ def test_published_board_rebuilds_without_the_run(small: Records, tmp_path: Path
     target = tmp_path / "leaderboards" / "toy"
     page.publish_board(source, target)
     before = contents(target)
-    assert {"records.parquet", "run.json", "board.md", "gallery/net-a-0.npz", "plots/gallery--net-a.png"} <= set(before)
+    assert {
+        "records.parquet",
+        "run.json",
+        "board.md",
+        "gallery/net-a-0.npz",
+        "plots/gallery--net-a.png",
+    } <= set(before)
     (target / "tables" / "gone--net.csv").write_text("a model that is no longer there")
     leaderboard(Records.load(target)).save(target)
     assert contents(target) == before
@@ -276,9 +316,13 @@ def test_published_board_rebuilds_without_the_run(small: Records, tmp_path: Path
 
 def test_published_curves_are_rounded_and_values_are_not(small: Records, tmp_path: Path) -> None:
     page.publish_board(write_run(tmp_path / "run", small), tmp_path / "out")
-    whole, kept = (r.frame.sort_values(KEY, ignore_index=True) for r in (small, Records.load(tmp_path / "out")))
+    whole, kept = (
+        r.frame.sort_values(KEY, ignore_index=True) for r in (small, Records.load(tmp_path / "out"))
+    )
     np.testing.assert_array_equal(whole["value"], kept["value"])
-    is_curve = whole["metric"].map(lambda name: small.provenance["metrics"][name]["reduce"] == "curve")
+    is_curve = whole["metric"].map(
+        lambda name: small.provenance["metrics"][name]["reduce"] == "curve"
+    )
     assert is_curve.any()
     for row, (before, after) in enumerate(zip(whole["vector"], kept["vector"], strict=True)):
         if before is not None:
@@ -288,14 +332,18 @@ def test_published_curves_are_rounded_and_values_are_not(small: Records, tmp_pat
 
 def test_pictures_that_are_not_free_stay_home(small: Records, tmp_path: Path) -> None:
     subsets = {"toy": {**small.provenance["subsets"]["toy"], "pictures": False}}
-    source = write_run(tmp_path / "run", Records(small.frame, {**small.provenance, "subsets": subsets}))
+    source = write_run(
+        tmp_path / "run", Records(small.frame, {**small.provenance, "subsets": subsets})
+    )
     pictures(source, ("net-a",))
     page.publish_board(source, tmp_path / "out")
     assert not (tmp_path / "out" / "gallery").exists()
     assert not list((tmp_path / "out" / "plots").glob("gallery*"))
 
 
-def test_too_many_records_are_refused(small: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_records_are_refused(
+    small: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(page, "COMMITTED_LIMIT", 1000)
     source = write_run(tmp_path / "run", small)
     with pytest.raises(BenchError, match="fewer images"):
@@ -305,7 +353,8 @@ def test_too_many_records_are_refused(small: Records, tmp_path: Path, monkeypatc
 
 def test_private_paths_do_not_leave_the_machine() -> None:
     private = {
-        "command": "cambench run --data-root /home/me/data/val --out ~/runs/x --subset ../shared/data/ilsvrc",
+        "command": "cambench run --data-root /home/me/data/val --out ~/runs/x --subset "
+        "../shared/data/ilsvrc",
         "user": "me",
         "source": "https://example.org/a/b",
         "models": {"net": {"weights": "/srv/models/net.pth", "top1": 0.9}},

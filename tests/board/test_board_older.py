@@ -14,13 +14,17 @@ from bench.methods import METHODS
 from bench.metrics import METRICS
 
 
-def raise_version(monkeypatch: pytest.MonkeyPatch, registry: object, name: str, version: int) -> None:
+def raise_version(
+    monkeypatch: pytest.MonkeyPatch, registry: object, name: str, version: int
+) -> None:
     entry = dataclasses.replace(registry.get(name), version=version)
     monkeypatch.setitem(registry._entries, name, entry)
 
 
 def build(toy: SimpleNamespace):
-    rows = toy.scalars("deletion", {"score_cam": [0.1, 0.2], "grad_cam": [0.3, 0.2], "random": [0.5, 0.5]})
+    rows = toy.scalars(
+        "deletion", {"score_cam": [0.1, 0.2], "grad_cam": [0.3, 0.2], "random": [0.5, 0.5]}
+    )
     return toy.build(rows)
 
 
@@ -41,7 +45,9 @@ def test_an_older_method_has_its_version_in_its_name(toy, monkeypatch):
 
 def test_a_wrapper_is_as_old_as_what_it_wraps(monkeypatch):
     raise_version(monkeypatch, METHODS, "score_cam", 3)
-    assert older_methods({"tft(score_cam)": {}, "tft(grad_cam)": {}}) == {"tft(score_cam)": "tft(score_cam) (v1)"}
+    assert older_methods({"tft(score_cam)": {}, "tft(grad_cam)": {}}) == {
+        "tft(score_cam)": "tft(score_cam) (v1)"
+    }
     made = {"tft(score_cam)": {"versions": {"tft": 1, "score_cam": 2}}}
     assert older_methods(made) == {"tft(score_cam)": "tft(score_cam) (v2)"}
     made["tft(score_cam)"]["versions"]["score_cam"] = 3
@@ -50,7 +56,9 @@ def test_a_wrapper_is_as_old_as_what_it_wraps(monkeypatch):
 
 def test_an_older_metric_has_its_version_in_the_names_of_its_values(toy, monkeypatch):
     rows = toy.scalars("deletion", {"score_cam": [0.1, 0.2], "grad_cam": [0.3, 0.2]})
-    rows += toy.scalars("deletion_curve", {"score_cam": [[0.5, 0], [0.4, 0]], "grad_cam": [[0.5, 0], [0.4, 0]]})
+    rows += toy.scalars(
+        "deletion_curve", {"score_cam": [[0.5, 0], [0.4, 0]], "grad_cam": [[0.5, 0], [0.4, 0]]}
+    )
     records = toy.build(rows)
     assert "deletion_relative" in set(leaderboard(records, resamples=20).frame["metric"])
     raise_version(monkeypatch, METRICS, "deletion", 2)

@@ -34,7 +34,9 @@ def slow_alpha(ratings: np.ndarray) -> float:
         for j in range(raters)
         if i != j
     )
-    expected = sum(distance(a, b) for i, a in enumerate(values) for j, b in enumerate(values) if i != j)
+    expected = sum(
+        distance(a, b) for i, a in enumerate(values) for j, b in enumerate(values) if i != j
+    )
     return 1 - (len(values) - 1) * observed / expected
 
 

@@ -1,4 +1,6 @@
-"""Boards and protocols: one protocol to a board, its id in every caption, and what its fields say about reducing."""
+"""Boards and protocols: one protocol to a board, its id in every caption, and what its fields say
+about reducing.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +40,18 @@ def refused(records: Records) -> str:
     ],
 )
 def test_a_board_refuses_to_mix_ids(toy: SimpleNamespace, column: str, words: str) -> None:
-    rows = [toy.row("i0", "a", "deletion", 0.1), toy.row("i1", "a", "deletion", 0.2, **{column: "other@2"})]
+    rows = [
+        toy.row("i0", "a", "deletion", 0.1),
+        toy.row("i1", "a", "deletion", 0.2, **{column: "other@2"}),
+    ]
     assert words in refused(toy.build(rows))
 
 
 def test_a_board_refuses_records_that_run_json_does_not_describe(toy: SimpleNamespace) -> None:
     rows = toy.scalars("deletion", {"a": [0.1, 0.2]}, protocol_id="rise@1")
-    assert "The records are of protocol rise@1, and run.json describes cambench-1@x" in refused(toy.build(rows))
+    assert "The records are of protocol rise@1, and run.json describes cambench-1@x" in refused(
+        toy.build(rows)
+    )
 
 
 def test_the_protocol_stands_in_every_caption(toy: SimpleNamespace, tmp_path: Path) -> None:
@@ -54,7 +61,11 @@ def test_the_protocol_stands_in_every_caption(toy: SimpleNamespace, tmp_path: Pa
     for subset, model in board.scopes:
         assert f"protocol {name}" in caption(board, subset, model)
     board.save(tmp_path)
-    pages = [*tmp_path.glob("*.md"), *(tmp_path / "tables").glob("*.md"), *(tmp_path / "tables").glob("*.tex")]
+    pages = [
+        *tmp_path.glob("*.md"),
+        *(tmp_path / "tables").glob("*.md"),
+        *(tmp_path / "tables").glob("*.tex"),
+    ]
     assert len(pages) >= 3
     for page in pages:
         # LaTeX escapes the underscore.
@@ -78,14 +89,18 @@ def test_thresholds_can_be_chosen_on_the_scored_images(toy: SimpleNamespace) -> 
     assert "box_accuracy_oracle" not in shown.index
     assert not [flag for flag in board.flags if "calibration" in flag]
     # The default needs calibration images and has none here.
-    default = leaderboard(toy.build(rows, protocol={**protocol, "box_tau_from": "calibration"}), resamples=50)
+    default = leaderboard(
+        toy.build(rows, protocol={**protocol, "box_tau_from": "calibration"}), resamples=50
+    )
     shown = default.frame.set_index("metric")
     assert np.isnan(shown.loc["box_accuracy", "mean"])
     assert shown.loc["box_accuracy_oracle", "mean"] == pytest.approx(3 / 5)
 
 
 @pytest.mark.parametrize("change", [{"score": "logit"}, {"curve_ends": "last"}])
-def test_curves_without_the_clean_probability_are_not_divided_by_it(toy: SimpleNamespace, change: dict) -> None:
+def test_curves_without_the_clean_probability_are_not_divided_by_it(
+    toy: SimpleNamespace, change: dict
+) -> None:
     rows = [
         row
         for k in range(3)
@@ -104,7 +119,8 @@ def test_curves_without_the_clean_probability_are_not_divided_by_it(toy: SimpleN
 def stored(toy: SimpleNamespace, folder: Path, protocol: str) -> Path:
     rules = get_protocol(protocol)
     records = toy.build(
-        toy.scalars("deletion", {"a": [0.1, 0.2]}, protocol_id=rules.id), protocol={"name": rules.name, "id": rules.id}
+        toy.scalars("deletion", {"a": [0.1, 0.2]}, protocol_id=rules.id),
+        protocol={"name": rules.name, "id": rules.id},
     )
     write_parquet(folder / "records" / "part-0.parquet", pd.DataFrame(records.frame))
     write_json(folder / "run.json", records.provenance)

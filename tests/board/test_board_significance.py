@@ -25,7 +25,9 @@ def ids(n: int) -> np.ndarray:
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=90), st.booleans())
 @QUICK
 def test_columns_of_signed_ranks_are_scipys(values: list[int], shift: bool) -> None:
-    """Zeros and ties included: counted out for few differences, the normal approximation for many."""
+    """Zeros and ties included: counted out for few differences, the normal approximation for
+    many.
+    """
     column = np.array(values, dtype=float) + (0.25 if shift else 0)
     p, side = significance.signed_ranks(np.stack([column, -column], axis=1))
     nonzero = column[column != 0]
@@ -40,7 +42,9 @@ def test_columns_of_signed_ranks_are_scipys(values: list[int], shift: bool) -> N
 
 
 def test_rounding_does_not_break_ties() -> None:
-    """Thirds, as box accuracies have them: 1 - 2/3 is a third, though its last digits say otherwise."""
+    """Thirds, as box accuracies have them: 1 - 2/3 is a third, though its last digits say
+    otherwise.
+    """
     rough = np.array([1 - 2 / 3, 1 / 3, 1 / 3, -1 / 3, 2 / 3, 1 - 2 / 3, -2 / 3])
     clean = np.array([1.0, 1, 1, -1, 2, 1, -2])
     assert len(set(np.abs(rough))) > 2
@@ -60,7 +64,9 @@ def test_bootstrap_p_of_a_mean_is_scipys_paired_t_test(n: int, shift: float, see
     a, b = rng.normal(size=n), rng.normal(shift, 1, size=n)
     drawn = sample_mean(np.stack([a, b], axis=1), ids(n), resamples=4000)
     error = (drawn.replicates[:, 0] - drawn.replicates[:, 1]).std(ddof=1)
-    p = significance.bootstrap_p(np.array([drawn.point[0] - drawn.point[1]]), np.array([error]), n)[0]
+    p = significance.bootstrap_p(np.array([drawn.point[0] - drawn.point[1]]), np.array([error]), n)[
+        0
+    ]
     expected = stats.ttest_rel(a, b)
     # z is off by the Monte Carlo error of a standard deviation, 1 / sqrt(2 * 4000), four times over
     low, high = (2 * stats.t.sf(abs(expected.statistic) * f, n - 1) for f in (1.045, 0.955))
@@ -68,7 +74,9 @@ def test_bootstrap_p_of_a_mean_is_scipys_paired_t_test(n: int, shift: float, see
 
 
 def test_a_clear_difference_survives_holm_over_a_thousand_pairs() -> None:
-    """Counts of 10,000 replicates could not: their smallest p is 1e-4, and a thousand of them make .1."""
+    """Counts of 10,000 replicates could not: their smallest p is 1e-4, and a thousand of them make
+    .1.
+    """
     p = significance.bootstrap_p(np.full(1000, 0.1), np.full(1000, 0.01), 200)
     assert significance.holm(p).max() < 1e-10
 
@@ -91,7 +99,9 @@ def test_bootstrap_p_holds_its_level() -> None:
 def test_effect_size_by_hand() -> None:
     # differences 1, 2, 3: mean 2, standard deviation 1
     differences = np.array([[1.0, 0, 4, -1], [2, 0, 4, -2], [3, 0, 4, -3]])
-    np.testing.assert_array_equal(significance.effect_sizes(differences, ids(3)), [2, 0, np.inf, -2])
+    np.testing.assert_array_equal(
+        significance.effect_sizes(differences, ids(3)), [2, 0, np.inf, -2]
+    )
     assert np.isnan(significance.effect_sizes(differences[:1], ids(1))).all()
 
 
@@ -112,7 +122,9 @@ def test_effect_size_of_uneven_images_against_the_jackknife() -> None:
     d = rng.normal(2, 1, len(images))
     left_out = np.array([d[images != image].mean() for image in ids(40)])
     error = math.sqrt(39 / 40 * ((left_out - left_out.mean()) ** 2).sum())
-    assert significance.effect_sizes(d[:, None], images)[0] == pytest.approx(d.mean() / error / math.sqrt(40), rel=0.02)
+    assert significance.effect_sizes(d[:, None], images)[0] == pytest.approx(
+        d.mean() / error / math.sqrt(40), rel=0.02
+    )
 
 
 def test_images_needed_by_hand() -> None:
@@ -130,7 +142,8 @@ def test_images_needed_have_the_power_of_the_noncentral_t(effect: float) -> None
     def power(m: int) -> float:
         limit = stats.t.isf(0.025, m - 1)
         return float(
-            stats.nct.sf(limit, m - 1, effect * math.sqrt(m)) + stats.nct.cdf(-limit, m - 1, effect * math.sqrt(m))
+            stats.nct.sf(limit, m - 1, effect * math.sqrt(m))
+            + stats.nct.cdf(-limit, m - 1, effect * math.sqrt(m))
         )
 
     assert power(n + 1) >= 0.8

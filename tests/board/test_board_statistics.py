@@ -39,7 +39,10 @@ def test_chunks_cover_all_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("sampler", "statistic"),
-    [(statistics.sample_mean, np.mean), (statistics.sample_std, lambda x, axis: np.std(x, axis=axis, ddof=1))],
+    [
+        (statistics.sample_mean, np.mean),
+        (statistics.sample_std, lambda x, axis: np.std(x, axis=axis, ddof=1)),
+    ],
 )
 def test_interval_agrees_with_scipy(sampler, statistic) -> None:
     values = np.random.default_rng(0).gamma(2.0, size=60)
@@ -52,7 +55,9 @@ def test_interval_agrees_with_scipy(sampler, statistic) -> None:
     assert high[0] == pytest.approx(found.high, abs=0.04 * width)
 
 
-@pytest.mark.parametrize(("sampler", "ddof"), [(statistics.sample_mean, None), (statistics.sample_std, 1)])
+@pytest.mark.parametrize(
+    ("sampler", "ddof"), [(statistics.sample_mean, None), (statistics.sample_std, 1)]
+)
 def test_clusters_and_missing_values_against_a_slow_replica(sampler, ddof) -> None:
     rng = np.random.default_rng(5)
     images = np.array([f"i{k}" for k in (0, 0, 1, 2, 2, 2, 3, 4, 4, 5)], dtype=object)
@@ -61,7 +66,9 @@ def test_clusters_and_missing_values_against_a_slow_replica(sampler, ddof) -> No
     sampled = sampler(values, images, resamples=60, seed=9)
     for column in range(2):
         for replicate, picked in enumerate(drawn_images(6, 60, 9)):
-            rows = [values[i, column] for image in picked for i in range(10) if images[i] == f"i{image}"]
+            rows = [
+                values[i, column] for image in picked for i in range(10) if images[i] == f"i{image}"
+            ]
             rows = [v for v in rows if not np.isnan(v)]
             slow = np.mean(rows) if ddof is None else np.std(rows, ddof=ddof)
             assert sampled.replicates[replicate, column] == pytest.approx(slow, abs=1e-10)
@@ -93,12 +100,16 @@ def test_one_image_and_no_image_have_no_interval() -> None:
     st.floats(-3, 3),
     st.floats(0.1, 4),
 )
-def test_interval_moves_and_scales_with_the_values(values: list[float], shift: float, scale: float) -> None:
+def test_interval_moves_and_scales_with_the_values(
+    values: list[float], shift: float, scale: float
+) -> None:
     column = np.array(values)[:, None]
     images = ids(len(values))
     base = statistics.sample_mean(column, images, resamples=200)
     moved = statistics.sample_mean(scale * column + shift, images, resamples=200)
-    np.testing.assert_allclose(moved.interval(), scale * np.array(base.interval()) + shift, atol=1e-9)
+    np.testing.assert_allclose(
+        moved.interval(), scale * np.array(base.interval()) + shift, atol=1e-9
+    )
     low, high = base.interval()
     assert min(values) - 1e-9 <= low[0] <= high[0] <= max(values) + 1e-9
 
@@ -117,13 +128,17 @@ def test_a_pair_uses_the_same_resamples_for_both() -> None:
     mine, reference = rng.random(25), rng.random(25)
     both = statistics.sample_mean(np.stack([mine, reference], 1), ids(25), seed=7)
     gap = statistics.sample_difference(mine, reference, ids(25), seed=7)
-    np.testing.assert_allclose(gap.replicates[:, 0], both.replicates[:, 0] - both.replicates[:, 1], atol=1e-12)
+    np.testing.assert_allclose(
+        gap.replicates[:, 0], both.replicates[:, 0] - both.replicates[:, 1], atol=1e-12
+    )
     constant = statistics.sample_difference(reference + 0.25, reference, ids(25))
     np.testing.assert_allclose(constant.interval(), 0.25)
 
 
 def test_a_pair_leaves_out_items_that_one_lacks() -> None:
-    gap = statistics.sample_difference(np.array([1.0, np.nan, 3.0]), np.array([0.0, 5.0, 1.0]), ids(3))
+    gap = statistics.sample_difference(
+        np.array([1.0, np.nan, 3.0]), np.array([0.0, 5.0, 1.0]), ids(3)
+    )
     assert gap.point[0] == 1.5
 
 
@@ -139,7 +154,8 @@ def test_ranks_ignore_the_last_digits_of_a_sum() -> None:
 
 
 def test_pooled_precision_by_hand() -> None:
-    # Bins low to high; object pixels (1, 0, 2), others (3, 1, 0): P = 1 at R = 2/3, then 2/3, then 3/7 at R = 1.
+    # Bins low to high; object pixels (1, 0, 2), others (3, 1, 0): P = 1 at R = 2/3, then 2/3, then
+    # 3/7 at R = 1.
     area = statistics.pooled_precision(np.array([[1.0, 0, 2, 3, 1, 0]]))
     assert area[0] == pytest.approx(2 / 3 * 1 + 1 / 3 * 3 / 7)
     assert np.isnan(statistics.pooled_precision(np.array([[0.0, 0, 1, 1]]))[0])
@@ -150,7 +166,9 @@ def test_pooled_precision_by_hand() -> None:
 def test_pooled_precision_is_average_precision(pixels: list[tuple[bool, int]]) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     truth, bins = np.array([p[0] for p in pixels]), np.array([p[1] for p in pixels])
-    histogram = np.concatenate([np.bincount(bins[truth], minlength=7), np.bincount(bins[~truth], minlength=7)])
+    histogram = np.concatenate(
+        [np.bincount(bins[truth], minlength=7), np.bincount(bins[~truth], minlength=7)]
+    )
     area = statistics.pooled_precision(histogram[None].astype(float))[0]
     if truth.any():
         assert area == pytest.approx(metrics.average_precision_score(truth, bins))
@@ -164,4 +182,6 @@ def test_pooled_replicates_against_a_slow_replica() -> None:
     point, replicates = statistics.sample_pooled(histograms, ids(5), resamples=20, seed=1)
     assert point == statistics.pooled_precision(histograms.sum(0)[None])[0]
     for replicate, picked in zip(replicates, drawn_images(5, 20, 1), strict=True):
-        assert replicate == pytest.approx(statistics.pooled_precision(histograms[picked].sum(0)[None])[0])
+        assert replicate == pytest.approx(
+            statistics.pooled_precision(histograms[picked].sum(0)[None])[0]
+        )

@@ -1,4 +1,6 @@
-"""Tie groups, ranges of ranks and what is said beside a table, on tables that a reader can redo by hand."""
+"""Tie groups, ranges of ranks and what is said beside a table, on tables that a reader can redo by
+hand.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,14 @@ WAVE = np.tile([1.0, -1.0], 20)
 
 
 def table(gaps: dict[str, tuple[float, float]]) -> dict[str, list[float]]:
-    """{method: (mean, noise)} on 40 images. Every method's noise has a period of its own, so the pairs' differences
-    vary."""
+    """{method: (mean, noise)} on 40 images. Every method's noise has a period of its own, so the
+    pairs' differences vary."""
     rng = np.random.default_rng(0)
     shared = rng.normal(size=40)
     own = {name: rng.permutation(WAVE) for name in gaps}
-    return {name: list(mean + 0.2 * shared + noise * own[name]) for name, (mean, noise) in gaps.items()}
+    return {
+        name: list(mean + 0.2 * shared + noise * own[name]) for name, (mean, noise) in gaps.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +53,15 @@ def tied(toy: SimpleNamespace) -> Board:
 def test_ranges_and_runs_by_hand(tied: Board) -> None:
     found = tied.table("deletion").set_index("method")
     ranges = {m: (r["rank"], r["rank_best"], r["rank_worst"]) for m, r in found.iterrows()}
-    # a and same share rank 1; with b they are three rows of which none is told apart, then c and d, each for itself
-    assert ranges == {"a": (1, 1, 2), "same": (1, 1, 2), "b": (3, 1, 3), "c": (4, 4, 4), "d": (5, 5, 5)}
+    # a and same share rank 1; with b they are three rows of which none is told apart, then c and d,
+    # each for itself
+    assert ranges == {
+        "a": (1, 1, 2),
+        "same": (1, 1, 2),
+        "b": (3, 1, 3),
+        "c": (4, 4, 4),
+        "d": (5, 5, 5),
+    }
     one = tied.comparisons["toy", "net", "deletion"]
     assert [one.methods[place] for place in one.order] == ["a", "same", "b", "c", "d"]
     assert one.runs == [(1, 3)]
@@ -65,7 +76,8 @@ def test_what_is_said_beside_the_table(tied: Board) -> None:
     assert not facts["first_two"]["apart"]
     words = sentence("deletion", facts)
     assert words.startswith(
-        "deletion: 1-3 cannot be told apart at n=40; a = same: the same map; n needed to separate a "
+        "deletion: 1-3 cannot be told apart at n=40; a = same: the same map; n needed to separate "
+        "a "
     )
     assert "from b, the first two that are no controls:" in words
 
@@ -90,22 +102,33 @@ def test_pairs_of_the_same_map_are_not_tested(tied: Board) -> None:
 def slow_runs(apart: np.ndarray) -> Iterator[tuple[int, int]]:
     """Every interval without a pair told apart that lies in no larger one."""
     size = len(apart)
-    free = [(s, e) for s in range(size) for e in range(s + 1, size) if not apart[s : e + 1, s : e + 1].any()]
+    free = [
+        (s, e)
+        for s in range(size)
+        for e in range(s + 1, size)
+        if not apart[s : e + 1, s : e + 1].any()
+    ]
     for s, e in free:
         if not any((t <= s and e <= f) and (t, f) != (s, e) for t, f in free):
             yield s + 1, e + 1
 
 
 @given(
-    st.integers(2, 7).flatmap(lambda k: st.tuples(st.just(k), st.lists(st.booleans(), min_size=k * k, max_size=k * k)))
+    st.integers(2, 7).flatmap(
+        lambda k: st.tuples(st.just(k), st.lists(st.booleans(), min_size=k * k, max_size=k * k))
+    )
 )
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 def test_runs_are_the_longest_intervals(case: tuple[int, list[bool]]) -> None:
     size, draws = case
-    wins = np.triu(np.array(draws).reshape(size, size), 1)  # a better method never loses to a worse one
+    wins = np.triu(
+        np.array(draws).reshape(size, size), 1
+    )  # a better method never loses to a worse one
     drawn = Sampled(np.arange(size, dtype=float), np.zeros((1, size)))
     place = np.zeros((size, size), dtype=np.int64)
-    one = Comparison([f"m{k}" for k in range(size)], 9, drawn, np.arange(size), pd.DataFrame(), place, wins, 1.0)
+    one = Comparison(
+        [f"m{k}" for k in range(size)], 9, drawn, np.arange(size), pd.DataFrame(), place, wins, 1.0
+    )
     assert one.runs == list(slow_runs(wins | wins.T))
     best, worst = one.ranges
     for k in range(size):
@@ -113,11 +136,15 @@ def test_runs_are_the_longest_intervals(case: tuple[int, list[bool]]) -> None:
 
 
 def test_a_mean_made_by_one_image_is_not_believed(toy: SimpleNamespace) -> None:
-    """b is worse on every image but one, on which it is so much better that its mean is: the two tests disagree."""
+    """b is worse on every image but one, on which it is so much better that its mean is: the two
+    tests disagree.
+    """
     a = np.zeros(30)
     b = np.full(30, 0.02) + 1e-4 * np.arange(30)
     b[0] = -9.0
-    found = leaderboard(toy.build(toy.scalars("deletion", {"a": list(a), "b": list(b)})), resamples=500)
+    found = leaderboard(
+        toy.build(toy.scalars("deletion", {"a": list(a), "b": list(b)})), resamples=500
+    )
     row = pairs(found, "deletion", "toy", "net").iloc[0]
     assert row["p"] < 0.001
     assert row["difference"] > 0  # deletion: lower is better, so b ranks first
@@ -125,8 +152,12 @@ def test_a_mean_made_by_one_image_is_not_believed(toy: SimpleNamespace) -> None:
 
 
 def test_both_tests_must_point_the_same_way(toy: SimpleNamespace) -> None:
-    """170 small losses and 30 large wins: the mean and the ranks are both clear, and contradict each other."""
-    gap = np.concatenate([np.full(170, 0.1), np.full(30, -2.0)]) + 1e-3 * np.random.default_rng(0).normal(size=200)
+    """170 small losses and 30 large wins: the mean and the ranks are both clear, and contradict
+    each other.
+    """
+    gap = np.concatenate([np.full(170, 0.1), np.full(30, -2.0)]) + 1e-3 * np.random.default_rng(
+        0
+    ).normal(size=200)
     records = toy.build(toy.scalars("deletion", {"a": list(gap), "b": [0.0] * 200}))
     row = pairs(leaderboard(records, resamples=500), "deletion", "toy", "net").iloc[0]
     assert row["p_bootstrap_holm"] < 0.001
@@ -146,7 +177,9 @@ def test_few_images_tell_nothing_apart_and_say_how_many_could(toy: SimpleNamespa
     values = {f"m{k}": list(k + 0.01 * rng.normal(size=8)) for k in range(4)}
     enough = leaderboard(toy.build(toy.scalars("deletion", values)), resamples=200)
     assert ties(enough, "toy", "net")["deletion"]["runs"] == []
-    assert "all 4 places can be told apart at n=8" in sentence("deletion", ties(enough, "toy", "net")["deletion"])
+    assert "all 4 places can be told apart at n=8" in sentence(
+        "deletion", ties(enough, "toy", "net")["deletion"]
+    )
 
 
 def test_one_image_or_one_method_is_no_comparison(toy: SimpleNamespace) -> None:
@@ -190,8 +223,11 @@ def test_every_table_carries_the_tie_groups(tied: Board, tmp_path: Path) -> None
 
 
 def test_ranks_over_resamples_by_hand(toy: SimpleNamespace) -> None:
-    # Two images: a wins on one by 2, b on the other by 1. Resamples (1/4, 1/2, 1/4): a leads in three of four.
-    records = toy.build(toy.scalars("deletion", {"a": [0.0, 1.0], "b": [2.0, 0.0], "z": [9.0, 9.0]}))
+    # Two images: a wins on one by 2, b on the other by 1. Resamples (1/4, 1/2, 1/4): a leads in
+    # three of four.
+    records = toy.build(
+        toy.scalars("deletion", {"a": [0.0, 1.0], "b": [2.0, 0.0], "z": [9.0, 9.0]})
+    )
     one = leaderboard(records, resamples=2000).comparisons["toy", "net", "deletion"]
     places, shares = plots.rank_shares(one)
     assert [one.methods[place] for place in places] == ["a", "b", "z"]
@@ -209,7 +245,13 @@ def test_average_ranks_leave_out_equal_maps(tied: Board) -> None:
 
 def grid(choices: dict[str, list[float]]) -> pd.DataFrame:
     rows = [
-        {"subset": "toy", "model": "net", "metric": "deletion", "choice": choice, "value": "deletion"}
+        {
+            "subset": "toy",
+            "model": "net",
+            "metric": "deletion",
+            "choice": choice,
+            "value": "deletion",
+        }
         | {"method": method, "n": 40, "mean": rank / 10, "rank": rank}
         for choice, ranks in choices.items()
         for method, rank in zip(["a", "b", "c", "d"], ranks, strict=True)
@@ -217,10 +259,14 @@ def grid(choices: dict[str, list[float]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_ranks_under_choices_are_drawn_where_they_lie_beside_the_run(tied: Board, tmp_path: Path) -> None:
+def test_ranks_under_choices_are_drawn_where_they_lie_beside_the_run(
+    tied: Board, tmp_path: Path
+) -> None:
     file = tmp_path / plots.GRID
     file.parent.mkdir()
-    grid({"default": [1, 2, 3, 4], "steps=14": [1, 2, 3, 4], "baseline=black": [4, 3, 2, 1]}).to_csv(file, index=False)
+    grid(
+        {"default": [1, 2, 3, 4], "steps=14": [1, 2, 3, 4], "baseline=black": [4, 3, 2, 1]}
+    ).to_csv(file, index=False)
     read = plots.read_grid(tmp_path)
     assert read is not None
     figure = plots.draw_choices(tied, read, "toy", "net")
@@ -244,7 +290,10 @@ def test_values_that_a_trivial_map_wins_are_shown_and_not_ranked(toy: SimpleName
     assert drop.loc["fake_cam", "mean"] < drop.loc["a", "mean"]
     assert drop[["rank", "rank_best", "rank_worst"]].isna().all().all()
     assert [metric for metric, _ in board.ranked_metrics("toy", "net")] == ["deletion"]
-    assert "average_drop ↓" in next(s for s in tables.sections(board, "toy", "net") if "not ranked" in s.title).headers
+    assert (
+        "average_drop ↓"
+        in next(s for s in tables.sections(board, "toy", "net") if "not ranked" in s.title).headers
+    )
     assert not any("won by a control" in flag for flag in board.flags)
 
 
@@ -258,6 +307,15 @@ def test_a_ranked_value_that_a_control_wins_is_flagged(toy: SimpleNamespace) -> 
 
 
 def test_equal_maps_are_no_places_of_their_own() -> None:
-    facts = {"methods": 3, "images": 60, "images_to_separate": 8, "runs": [], "same_maps": [["a", "b"]]}
-    assert sentence("x", facts) == "x: all 2 different maps can be told apart at n=60; a = b: the same map."
+    facts = {
+        "methods": 3,
+        "images": 60,
+        "images_to_separate": 8,
+        "runs": [],
+        "same_maps": [["a", "b"]],
+    }
+    assert (
+        sentence("x", facts)
+        == "x: all 2 different maps can be told apart at n=60; a = b: the same map."
+    )
     assert sentence("x", {**facts, "methods": 2}) == "x: one map, n=60; a = b: the same map."

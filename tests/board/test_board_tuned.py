@@ -1,4 +1,6 @@
-"""Fine-tuned models beside their originals: differences that a reader can redo, on the same images only."""
+"""Fine-tuned models beside their originals: differences that a reader can redo, on the same images
+only.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,12 @@ BEFORE, AFTER = [0.5, 0.4, 0.6, 0.5], [0.4, 0.4, 0.3, 0.2]
 def models(simulated: bool = False):
     return {
         "net": {"weights_id": "w-net", "parent": "", "top1": 90.0},
-        "tuned": {"weights_id": "w-tuned", "parent": "net", "top1": 91.0, "card": {"simulated": simulated}},
+        "tuned": {
+            "weights_id": "w-tuned",
+            "parent": "net",
+            "top1": 91.0,
+            "card": {"simulated": simulated},
+        },
     }
 
 
@@ -63,8 +70,15 @@ def resampled_means(values):
 
 def test_a_plain_map_is_compared_with_the_originals_search():
     rows = [
-        *scalars("energy", {"a": [0.2, 0.3, 0.4], "tft(a)": [0.5, 0.5, 0.5], "b": [0.1] * 3}, model="net"),
-        *scalars("energy", {"a": [0.6, 0.7, 0.8], "tft(a)": [0.9] * 3, "b": [0.1] * 3}, model="tuned", parent="net"),
+        *scalars(
+            "energy", {"a": [0.2, 0.3, 0.4], "tft(a)": [0.5, 0.5, 0.5], "b": [0.1] * 3}, model="net"
+        ),
+        *scalars(
+            "energy",
+            {"a": [0.6, 0.7, 0.8], "tft(a)": [0.9] * 3, "b": [0.1] * 3},
+            model="tuned",
+            parent="net",
+        ),
     ]
     table = tuned_table(leaderboard(build(rows, models=models()), resamples=500))
     energy = table[table["metric"] == "energy"]
@@ -79,7 +93,12 @@ def test_a_plain_map_is_compared_with_the_originals_search():
 
 def test_accuracy_on_the_boards_images_is_a_row_of_its_own():
     found = only(tuned_table(leaderboard(records(), resamples=500)), metric="top1")
-    assert (found["before"], found["after"], found["difference"], found["n"]) == (0.75, 1.0, 0.25, 4)
+    assert (found["before"], found["after"], found["difference"], found["n"]) == (
+        0.75,
+        1.0,
+        0.25,
+        4,
+    )
     assert found["method"] == ""
 
 
@@ -88,7 +107,9 @@ def test_an_image_that_one_of_them_did_not_score_is_left_out_of_both():
     gap = (rows["model"] == "tuned") & (rows["method"] == "a") & (rows["item"] == "i000")
     rows.loc[gap, "value"] = math.nan
     found = only(
-        tuned_table(leaderboard(build(rows.to_dict("records"), models=models()))), metric="deletion", method="a"
+        tuned_table(leaderboard(build(rows.to_dict("records"), models=models()))),
+        metric="deletion",
+        method="a",
     )
     assert found["n"] == 3
     assert found["before"] == pytest.approx(0.5)
@@ -129,7 +150,9 @@ def test_the_page_shows_both_and_says_what_was_simulated(tmp_path):
     assert "**-.175** [-.3" in page
     assert "| b | paper | .000 [" in page
     assert (tmp_path / "tables" / "fine-tuned.csv").read_text().count("\n") == 4
-    plain = leaderboard(build([row("i0", "a", "deletion", 0.5), row("i1", "a", "deletion", 0.4)]), resamples=50)
+    plain = leaderboard(
+        build([row("i0", "a", "deletion", 0.5), row("i1", "a", "deletion", 0.4)]), resamples=50
+    )
     plain.save(tmp_path)
     assert "originals" not in (tmp_path / "board.md").read_text()
     assert not (tmp_path / "tables" / "fine-tuned.csv").exists()
@@ -137,8 +160,14 @@ def test_the_page_shows_both_and_says_what_was_simulated(tmp_path):
 
 def test_the_overall_table_is_over_originals_alone():
     made = random_records(models=("net-a", "net-b", "tuned"))
-    assert leaderboard(made, resamples=50).select(model="overall", metric="deletion")["n"].iloc[0] > 0
-    three = leaderboard(made, resamples=50).select(model="overall", metric="deletion", method="oracle")["mean"].item()
+    assert (
+        leaderboard(made, resamples=50).select(model="overall", metric="deletion")["n"].iloc[0] > 0
+    )
+    three = (
+        leaderboard(made, resamples=50)
+        .select(model="overall", metric="deletion", method="oracle")["mean"]
+        .item()
+    )
     made.provenance["models"]["tuned"]["parent"] = "net-a"
     board = leaderboard(made, resamples=50)
     means = board.select(metric="deletion", method="oracle").set_index("model")["mean"]

@@ -14,7 +14,12 @@ def cambench(
     *words: str | Path, cwd: Path | None = None, timeout: int = 300, columns: int = 200
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own, with its output in pipes."""
-    given = {"PYTHONPATH": str(ROOT), "COLUMNS": str(columns), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    given = {
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": str(columns),
+        "NO_COLOR": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     return subprocess.run(
         [sys.executable, "-m", "bench", *map(str, words)],
         cwd=cwd or ROOT,

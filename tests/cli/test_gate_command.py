@@ -27,13 +27,34 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_check_exit_codes(files):
-    good = cambench("check", "leaderboards/scenes", "--against", files / "base.parquet", "--junit", files / "good.xml")
+    good = cambench(
+        "check",
+        "leaderboards/scenes",
+        "--against",
+        files / "base.parquet",
+        "--junit",
+        files / "good.xml",
+    )
     assert good.returncode == 0, good.stdout + good.stderr
     assert good.stdout.strip().startswith("Fine: ")
     assert (files / "good.xml").is_file()
     tuned = cambench(
-        *("check", "leaderboards/scenes", "--against", files / "base.parquet", "--models", "vgg-scenes"),
-        *("--methods", "grad_cam", "--as", "vgg-scenes-aft=vgg-scenes", "--summary", files / "s.md"),
+        *(
+            "check",
+            "leaderboards/scenes",
+            "--against",
+            files / "base.parquet",
+            "--models",
+            "vgg-scenes",
+        ),
+        *(
+            "--methods",
+            "grad_cam",
+            "--as",
+            "vgg-scenes-aft=vgg-scenes",
+            "--summary",
+            files / "s.md",
+        ),
     )
     assert tuned.returncode in (1, 2)
     assert "vgg-scenes: other weights" in tuned.stdout
@@ -41,7 +62,9 @@ def test_check_exit_codes(files):
     refused = cambench("check", "leaderboards/scenes-pairs", "--against", files / "base.parquet")
     assert refused.returncode == 2
     assert "Traceback" not in refused.stderr
-    assert refused.stderr.startswith("Error: The baseline is of scenes-val and the run of scenes-pairs")
+    assert refused.stderr.startswith(
+        "Error: The baseline is of scenes-val and the run of scenes-pairs"
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,7 +76,13 @@ def test_check_exit_codes(files):
     ],
 )
 def test_check_refuses_bad_input(files, more, said):
-    given = ["check", str(ROOT / "leaderboards" / "scenes"), "--against", str(files / "base.parquet"), *more]
+    given = [
+        "check",
+        str(ROOT / "leaderboards" / "scenes"),
+        "--against",
+        str(files / "base.parquet"),
+        *more,
+    ]
     refused = CliRunner().invoke(app, given).exception
     assert isinstance(refused, BenchError)
     assert str(refused).startswith(said)
@@ -70,7 +99,10 @@ def test_a_tier_is_a_preset_and_words_still_win():
 
 def test_the_actions_check_passes_its_exit_code_on(files):
     """The script of action.yml, run as GitHub runs it, with `cambench` on the path."""
-    steps = {step["name"]: step for step in yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"]}
+    steps = {
+        step["name"]: step
+        for step in yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"]
+    }
     tools = files / "tools"
     tools.mkdir()
     (tools / "cambench").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m bench "$@"\n')
@@ -92,7 +124,9 @@ def test_the_actions_check_passes_its_exit_code_on(files):
     codes = []
     for changes in ({}, {"FOLDER": "leaderboards/scenes-pairs", "JUNIT": str(files / "none.xml")}):
         script = ["bash", "-eo", "pipefail", "-c", steps["Check"]["run"]]
-        codes.append(subprocess.run(script, cwd=ROOT, env={**environment, **changes}, check=False).returncode)
+        codes.append(
+            subprocess.run(script, cwd=ROOT, env={**environment, **changes}, check=False).returncode
+        )
     assert codes == [0, 2]
     assert (files / "output").read_text() == "exit-code=0\nexit-code=2\n"
     assert (files / "summary.md").read_text().startswith("### cambench check: Fine")

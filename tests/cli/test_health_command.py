@@ -11,7 +11,15 @@ from command_line import cambench, refused
 
 import bench
 
-METHODS = ["oracle", "random", "center_gaussian", "grad_cam", "layer_cam", "saliency", "input_x_gradient"]
+METHODS = [
+    "oracle",
+    "random",
+    "center_gaussian",
+    "grad_cam",
+    "layer_cam",
+    "saliency",
+    "input_x_gradient",
+]
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +31,20 @@ def run(tmp_path_factory) -> Path:
 
 
 def test_health_writes_its_report_and_boards_mark_it(run):
-    done = cambench("health", run, "--limit", "4", "--methods", "grad_cam,layer_cam,saliency,input_x_gradient")
+    done = cambench(
+        "health", run, "--limit", "4", "--methods", "grad_cam,layer_cam,saliency,input_x_gradient"
+    )
     assert done.returncode == 0, done.stderr
     assert "average_drop (reported, not ranked) planted is not above" in done.stdout
-    verdicts = {v["metric"]: v["passes"] for v in json.loads((run / "health.json").read_text())["verdicts"]}
+    verdicts = {
+        v["metric"]: v["passes"] for v in json.loads((run / "health.json").read_text())["verdicts"]
+    }
     assert verdicts["deletion"] is True
     assert verdicts["average_drop"] is False
     grid = pd.read_csv(run / "health" / "grid.csv")
-    assert {"default", "steps=14", "steps=7", "baseline=black", "baseline=blur"} <= set(grid["choice"])
+    assert {"default", "steps=14", "steps=7", "baseline=black", "baseline=blur"} <= set(
+        grid["choice"]
+    )
     assert set(grid.loc[grid["choice"] == "baseline=black", "method"]) <= set(METHODS) - {"oracle"}
     board = cambench("board", run)
     assert board.returncode == 0, board.stderr

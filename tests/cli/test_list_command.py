@@ -31,7 +31,12 @@ def test_list_shows_what_there_is(what):
     }[what]
     for row in expected:
         assert row in [found[: len(row)] for found in cells]
-    names = {"methods": METHODS.names, "metrics": METRICS.names, "models": MODELS.names, "protocols": [*PROTOCOLS]}
+    names = {
+        "methods": METHODS.names,
+        "metrics": METRICS.names,
+        "models": MODELS.names,
+        "protocols": [*PROTOCOLS],
+    }
     assert [found[0] for found in cells] == names.get(what, [found[0] for found in cells])
     assert ("steps=28" in done.stdout) == (what == "protocols")
 
@@ -39,7 +44,9 @@ def test_list_shows_what_there_is(what):
 def test_a_narrow_terminal_folds_no_line_of_a_pipe():
     """One line per metric, without colours, in a pipe of a terminal of 40 columns."""
     script = f"COLUMNS=40 CLICOLOR_FORCE=1 {sys.executable} -m bench list metrics | cat"
-    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == METRICS.names
     assert max(map(len, lines)) > 80
@@ -51,17 +58,28 @@ def test_groups_wildcards_and_lists_choose_what_is_listed():
     assert [line.split()[0] for line in listed] == METRICS.select("localization/*,-costly")
     listed = cambench("list", "methods", "default").stdout.splitlines()
     assert [line.split()[0] for line in listed] == METHODS.select("default")
-    assert [line.split()[0] for line in cambench("list", "models", "vgg*").stdout.splitlines()] == MODELS.select("vgg*")
+    assert [
+        line.split()[0] for line in cambench("list", "models", "vgg*").stdout.splitlines()
+    ] == MODELS.select("vgg*")
 
 
 def test_one_entry_is_shown_in_full():
     for name in ("energy_pointing_game", "energy"):
         shown = cambench("list", "metrics", name, columns=40).stdout
         assert shown.startswith("energy_pointing_game\n")
-        assert "Energy pointing game: higher is better, ranked, 0 to 1, mean over images; on boards energy" in shown
+        assert (
+            "Energy pointing game: higher is better, ranked, 0 to 1, mean over images; on boards "
+            "energy" in shown
+        )
         assert "NaN without a positive part or without truth." in shown
     method = cambench("list", "methods", "sa_cam[lambda=0.5]").stdout
-    for words in ("sa_cam[lambda=0.5]@", "reconstruction", "Liang, Li and Jiang", "lambda  0.5", "form    additive"):
+    for words in (
+        "sa_cam[lambda=0.5]@",
+        "reconstruction",
+        "Liang, Li and Jiang",
+        "lambda  0.5",
+        "form    additive",
+    ):
         assert words in method
     assert "resnet_scenes" in cambench("list", "models", "resnet-scenes").stdout
     assert "licence" in cambench("list", "subsets", "imagenet-val-500").stdout
@@ -74,7 +92,9 @@ def test_json_holds_everything():
     assert facts["name"] == "box_localization"
     assert facts["values"]["box_iou"]["board"] == "box_accuracy"
     methods = json.loads(cambench("list", "methods", "--json").stdout)
-    assert {facts["name"]: facts["fidelity"] for facts in methods} == {m.name: m.fidelity for m in METHODS}
+    assert {facts["name"]: facts["fidelity"] for facts in methods} == {
+        m.name: m.fidelity for m in METHODS
+    }
 
 
 def test_what_cannot_be_listed_is_one_sentence():
@@ -87,16 +107,29 @@ def test_what_cannot_be_listed_is_one_sentence():
 
 def test_names_of_values_stand_for_their_metrics():
     wanted = ["energy_pointing_game", "pointing_game", "box_localization", "pixel_precision"]
-    assert METRICS.select("energy,pointing,box_accuracy,pixel_ap_pooled,energy_pointing_game") == wanted
-    assert METRICS.select("localization/*,-energy") == METRICS.select("localization/*,-energy_pointing_game")
+    assert (
+        METRICS.select("energy,pointing,box_accuracy,pixel_ap_pooled,energy_pointing_game")
+        == wanted
+    )
+    assert METRICS.select("localization/*,-energy") == METRICS.select(
+        "localization/*,-energy_pointing_game"
+    )
     assert METRICS.get("box_accuracy") is METRICS.get("box_localization")
 
 
 @pytest.mark.parametrize(
     ("registry", "name", "sentence"),
     [
-        (METRICS, "energi", "Unknown metric 'energi'. Did you mean energy, energy_lift, insertion?"),
-        (METRICS, "treshold", "Unknown metric 'treshold'. Did you mean threshold, threshold_p, threshold_area?"),
+        (
+            METRICS,
+            "energi",
+            "Unknown metric 'energi'. Did you mean energy, energy_lift, insertion?",
+        ),
+        (
+            METRICS,
+            "treshold",
+            "Unknown metric 'treshold'. Did you mean threshold, threshold_p, threshold_area?",
+        ),
         (METHODS, "cam/gradcam", "Did you mean cam/grad_cam, cam/xgrad_cam, cam/grad_cam_pp?"),
         (MODELS, "orignals", "Did you mean originals"),
     ],

@@ -15,7 +15,16 @@ from bench.cli.options import ExecutorOptions, RunOptions
 from bench.cli.plan import EstimateOptions
 from bench.cli.plans import make_plans, split_run
 
-SCENES = ["--models", "resnet-scenes", "--methods", "grad_cam,random", "--metrics", "deletion", "--limit", "4"]
+SCENES = [
+    "--models",
+    "resnet-scenes",
+    "--methods",
+    "grad_cam,random",
+    "--metrics",
+    "deletion",
+    "--limit",
+    "4",
+]
 
 
 def test_the_command_says_what_a_run_will_do_and_then_what_is_left(tmp_path):
@@ -29,7 +38,9 @@ def test_the_command_says_what_a_run_will_do_and_then_what_is_left(tmp_path):
     assert facts["seconds"] > 0
     assert not (tmp_path / "run").exists()
     ran = cambench("run", *words)
-    assert "At most 221 forwards, 0 backwards and 4 head replays in 1 tasks" in ran.stdout, ran.stderr
+    assert "At most 221 forwards, 0 backwards and 4 head replays in 1 tasks" in ran.stdout, (
+        ran.stderr
+    )
     assert "221 were run" in ran.stdout
     left = cambench("plan", *words)
     assert "Nothing is left to do." in left.stdout, left.stderr
@@ -38,7 +49,12 @@ def test_the_command_says_what_a_run_will_do_and_then_what_is_left(tmp_path):
 def test_the_command_prints_a_table():
     done = cambench("plan", *SCENES, "--no-measure", "--gpus", "2")
     assert done.returncode == 0, done.stderr
-    for words in ("a map's deletion", "shared by all maps", "shares gradients", "equal maps and rankings spare some"):
+    for words in (
+        "a map's deletion",
+        "shared by all maps",
+        "shares gradients",
+        "equal maps and rankings spare some",
+    ):
         assert words in done.stdout
     assert "Time was not asked for" in done.stdout
 
@@ -64,12 +80,16 @@ def names(group: type) -> set[str]:
 
 def test_the_options_of_a_run_are_those_of_its_plan():
     commands = {command.name: command.callback for command in app.registered_commands}
-    plan, run = (inspect.signature(commands[name], eval_str=True).parameters for name in ("plan", "run"))
+    plan, run = (
+        inspect.signature(commands[name], eval_str=True).parameters for name in ("plan", "run")
+    )
     assert set(run) == names(RunOptions) | names(ExecutorOptions) | {"yes_plan_only"}
     assert set(plan) == names(RunOptions) | names(EstimateOptions)
     for name in names(RunOptions):
         assert plan[name].default == run[name].default
-        assert plan[name].annotation.__metadata__[0].help == run[name].annotation.__metadata__[0].help
+        assert (
+            plan[name].annotation.__metadata__[0].help == run[name].annotation.__metadata__[0].help
+        )
 
 
 def test_every_option_has_help_and_a_heading():
@@ -77,7 +97,9 @@ def test_every_option_has_help_and_a_heading():
         for name, option in inspect.signature(command.callback, eval_str=True).parameters.items():
             (facts,) = option.annotation.__metadata__
             assert facts.help, (command.name, name)
-            if command.name in ("run", "plan", "score") and isinstance(facts, typer.models.OptionInfo):
+            if command.name in ("run", "plan", "score") and isinstance(
+                facts, typer.models.OptionInfo
+            ):
                 assert facts.rich_help_panel, (command.name, name)
 
 
@@ -86,6 +108,8 @@ def test_the_default_run_is_two_lists_with_a_name():
     assert (originals.models, originals.methods) == ("default", "default")
     assert (tuned.models, tuned.methods) == ("finetuned", "finetuned")
     assert split_run(RunOptions(models="originals")) == [RunOptions(models="originals")]
-    (plan,) = make_plans(RunOptions(models="finetuned", methods="finetuned", limit=2, calibration=0))
+    (plan,) = make_plans(
+        RunOptions(models="finetuned", methods="finetuned", limit=2, calibration=0)
+    )
     wanted = ["random", "oracle", "grad_cam", "layer_cam", "tft(grad_cam)", "attention_branch"]
     assert [method.name for method in plan.methods] == wanted

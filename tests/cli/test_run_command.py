@@ -20,17 +20,45 @@ from PIL import Image
 from bench.cli.output import loading_modules
 from bench.protocol import get_protocol
 
-SMALL = ["--models", "resnet-scenes", "--metrics", "deletion,pointing_game", "--limit", "2", "--calibration", "0"]
+SMALL = [
+    "--models",
+    "resnet-scenes",
+    "--metrics",
+    "deletion,pointing_game",
+    "--limit",
+    "2",
+    "--calibration",
+    "0",
+]
 
 
 def test_protocols_are_listed_and_a_board_is_of_one(tmp_path: Path) -> None:
     listed = cambench("list", "protocols").stdout
-    for name in ("cambench-1@76032da1c3b1", "rise@", "wsol@", "quantus@", "torchcam@", "step_features=224"):
+    for name in (
+        "cambench-1@76032da1c3b1",
+        "rise@",
+        "wsol@",
+        "quantus@",
+        "torchcam@",
+        "step_features=224",
+    ):
         assert name in listed
-    words = ["--methods", "grad_cam", "--metrics", "deletion", "--out", tmp_path / "run", "--models", "resnet-scenes"]
+    words = [
+        "--methods",
+        "grad_cam",
+        "--metrics",
+        "deletion",
+        "--out",
+        tmp_path / "run",
+        "--models",
+        "resnet-scenes",
+    ]
     small = ["--limit", "2", "--protocol", "torchcam[steps=4]"]
     assert get_protocol("torchcam[steps=4]").id in cambench("run", *words, *small).stdout
-    refused(cambench("board", tmp_path / "run", "--protocol", "torchcam"), "is of protocol torchcam[steps=4]@")
+    refused(
+        cambench("board", tmp_path / "run", "--protocol", "torchcam"),
+        "is of protocol torchcam[steps=4]@",
+    )
     refused(cambench("run", *words, "--protocol", "torchcam[step=4]"), "no field 'step'")
 
 
@@ -45,7 +73,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scenes = bench.load_subset("scenes-val", limit=3)
     for i, sample in enumerate(scenes):
         Image.fromarray(sample.image).save(path / "images" / f"{i}.png")
-        rows += [f"images/{i}.png,{sample.label},{','.join(str(v) for v in box)}" for box in sample.boxes]
+        rows += [
+            f"images/{i}.png,{sample.label},{','.join(str(v) for v in box)}" for box in sample.boxes
+        ]
     (path / "annotations.csv").write_text("\n".join(rows) + "\n")
     (path / "manifest.toml").write_text(
         'name = "mine"\nkind = "folder"\ntitle = "Mine"\nlicence = "own"\ncalibration = "none"\n'
@@ -65,7 +95,16 @@ def test_the_default_run_has_two_parts():
 
 @pytest.mark.slow
 def test_the_default_run_has_fine_tuned_models_beside_their_originals(tmp_path):
-    cheap = ["--metrics", "deletion", "--limit", "2", "--calibration", "0", "--out", tmp_path / "run"]
+    cheap = [
+        "--metrics",
+        "deletion",
+        "--limit",
+        "2",
+        "--calibration",
+        "0",
+        "--out",
+        tmp_path / "run",
+    ]
     done = cambench("run", *cheap)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "run" / "board.md").read_text()
@@ -117,7 +156,16 @@ def peak(case):
 def test_a_plugin_of_ten_lines_is_compared_with_grad_cam(tmp_path):
     (tmp_path / "mine.py").write_text(PLUGIN)
     plugin = ["--plugin", tmp_path / "mine.py", "--out", tmp_path / "run"]
-    metrics = ["--models", "resnet-scenes", "--metrics", "deletion,peak", "--limit", "4", "--calibration", "0"]
+    metrics = [
+        "--models",
+        "resnet-scenes",
+        "--metrics",
+        "deletion,peak",
+        "--limit",
+        "4",
+        "--calibration",
+        "0",
+    ]
     done = cambench("run", *plugin, *metrics, "--methods", "mine,grad_cam")
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if "mine against grad_cam: deletion" in line]
@@ -151,7 +199,9 @@ def test_help_has_examples():
 
 def test_explain_writes_a_picture(folder, tmp_path):
     out = tmp_path / "picture.png"
-    done = cambench("explain", folder / "images" / "0.png", "--methods", "cam/grad*,oracle", "--out", out)
+    done = cambench(
+        "explain", folder / "images" / "0.png", "--methods", "cam/grad*,oracle", "--out", out
+    )
     assert done.returncode == 0, done.stderr
     assert "n/a: oracle needs ground truth" in done.stdout
     pixels = np.asarray(Image.open(out).convert("RGB"))
@@ -216,14 +266,21 @@ def test_missing_annotations_and_empty_subset(tmp_path):
 def test_wrong_classes_and_weights(tmp_path, folder):
     refused(cambench("run", "--models", "resnet10t", "--limit", "2"), "classes")
     (tmp_path / "w.pth").write_bytes(b"nothing")
-    refused(cambench("run", "--models", "resnet10t", "--weights", tmp_path / "w.pth"), "w.pth", "cannot be read")
+    refused(
+        cambench("run", "--models", "resnet10t", "--weights", tmp_path / "w.pth"),
+        "w.pth",
+        "cannot be read",
+    )
     bundled = ROOT / "bench" / "models" / "weights" / "vgg-scenes.safetensors"
     refused(cambench("run", "--models", "resnet10t", "--weights", bundled), "do not fit")
 
 
 def test_unwritable_output(tmp_path):
     (tmp_path / "file").write_text("")
-    refused(cambench("run", *SMALL, "--methods", "random", "--out", tmp_path / "file" / "run"), "choose another --out")
+    refused(
+        cambench("run", *SMALL, "--methods", "random", "--out", tmp_path / "file" / "run"),
+        "choose another --out",
+    )
 
 
 def test_a_plugin_that_fails_says_so(tmp_path):
@@ -241,7 +298,16 @@ def test_a_method_that_returns_the_wrong_shape_is_named(tmp_path):
             return trace.activations
         """
     (tmp_path / "wrong.py").write_text(textwrap.dedent(source))
-    done = cambench("run", *SMALL, "--plugin", tmp_path / "wrong.py", "--methods", "wrong", "--out", tmp_path / "run")
+    done = cambench(
+        "run",
+        *SMALL,
+        "--plugin",
+        tmp_path / "wrong.py",
+        "--methods",
+        "wrong",
+        "--out",
+        tmp_path / "run",
+    )
     refused(done, "Method wrong returned (2, 96, 12, 12)", "(2, 96, 96)")
 
 
@@ -255,7 +321,14 @@ def test_nan_maps_are_shown_unranked(tmp_path):
         """
     (tmp_path / "holes.py").write_text(textwrap.dedent(source))
     done = cambench(
-        "run", *SMALL, "--plugin", tmp_path / "holes.py", "--methods", "holes,random", "--out", tmp_path / "run"
+        "run",
+        *SMALL,
+        "--plugin",
+        tmp_path / "holes.py",
+        "--methods",
+        "holes,random",
+        "--out",
+        tmp_path / "run",
     )
     assert done.returncode == 0, done.stderr
     csv = next((tmp_path / "run" / "tables").glob("*resnet-scenes.csv")).read_text()
@@ -263,12 +336,30 @@ def test_nan_maps_are_shown_unranked(tmp_path):
 
 
 def test_ctrl_c_exits_130_and_the_same_command_goes_on(tmp_path):
-    command = [sys.executable, "-m", "bench", "run", "--models", "resnet-scenes", "--limit", "100", "--methods"]
-    command += ["grad_cam,layer_cam,random", "--metrics", "deletion", "--out", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "bench",
+        "run",
+        "--models",
+        "resnet-scenes",
+        "--limit",
+        "100",
+        "--methods",
+    ]
+    command += [
+        "grad_cam,layer_cam,random",
+        "--metrics",
+        "deletion",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with interruptible(command, environment) as process:
         deadline = time.monotonic() + 120
-        while not list((tmp_path / "run").glob("records/*.parquet")) and time.monotonic() < deadline:
+        while (
+            not list((tmp_path / "run").glob("records/*.parquet")) and time.monotonic() < deadline
+        ):
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)

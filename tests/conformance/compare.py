@@ -2,8 +2,9 @@
 
     python tests/conformance/compare.py MY_SCORES.json [--all]
 
-Prints what disagrees and a table of cases. Exit code 0: all that was given agrees; 1: something disagrees (with --all
-also: something is missing); 2: the file cannot be read or names something unknown.
+Prints what disagrees and a table of cases. Exit code 0: all that was given agrees; 1: something
+disagrees (with --all also: something is missing); 2: the file cannot be read or names something
+unknown.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Tally:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("scores", type=Path, metavar="MY_SCORES.json")
     parser.add_argument("--all", action="store_true", help="also fail where a value is missing")
     given = parser.parse_args()
@@ -53,8 +56,13 @@ def main() -> None:
     width = max(map(len, tallies))
     print(f"{'case':{width}}  agree  differ  missing")
     for case, tally in tallies.items():
-        print(f"{case:{width}}  {tally.agree:5}  {len(tally.wrong):6}  {tally.missing:7}  {tally.word}")
-    bad = any(t.wrong for t in tallies.values()) or (given.all and any(t.missing for t in tallies.values()))
+        print(
+            f"{case:{width}}  {tally.agree:5}  {len(tally.wrong):6}  {tally.missing:7}  "
+            f"{tally.word}"
+        )
+    bad = any(t.wrong for t in tallies.values()) or (
+        given.all and any(t.missing for t in tallies.values())
+    )
     sys.exit(int(bad))
 
 
@@ -65,26 +73,37 @@ def read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UnreadableError(f"{path} cannot be read as JSON ({error}).") from None
     if not isinstance(content, dict) or not isinstance(content.get("scores"), dict):
-        raise UnreadableError(f'{path} must be {{"schema": {SCHEMA}, "scores": {{case: {{item: {{value: ...}}}}}}}}.')
+        raise UnreadableError(
+            f'{path} must be {{"schema": {SCHEMA}, "scores": {{case: {{item: {{value: ...}}}}}}}}.'
+        )
     if content.get("schema") != SCHEMA:
-        raise UnreadableError(f"{path} has schema {content.get('schema')!r}; these vectors are schema {SCHEMA}.")
+        raise UnreadableError(
+            f"{path} has schema {content.get('schema')!r}; these vectors are schema {SCHEMA}."
+        )
     return content["scores"]
 
 
 def expected() -> dict[str, Any]:
     """Return {case: content of its expected.json}."""
-    found = {path.parent.name: json.loads(path.read_text()) for path in sorted(CASES.glob("*/expected.json"))}
+    found = {
+        path.parent.name: json.loads(path.read_text())
+        for path in sorted(CASES.glob("*/expected.json"))
+    }
     if not found:
         raise UnreadableError(f"There are no cases in {CASES}.")
     return found
 
 
 def compare(scores: dict[str, Any], cases: dict[str, Any]) -> dict[str, Tally]:
-    """Return a tally per case; values that the vectors do not have are looked over, unknown cases and items are not."""
+    """Return a tally per case; values that the vectors do not have are looked over, unknown cases
+    and items are not.
+    """
     for case, items in scores.items():
         if case not in cases:
             raise UnreadableError(f"There is no case {case!r}; the cases are {', '.join(cases)}.")
-        if not isinstance(items, dict) or not all(isinstance(values, dict) for values in items.values()):
+        if not isinstance(items, dict) or not all(
+            isinstance(values, dict) for values in items.values()
+        ):
             raise UnreadableError(f"The case {case!r} must be {{item: {{value: ...}}}}.")
         unknown = set(items) - set(cases[case]["items"])
         if unknown:
@@ -137,7 +156,9 @@ def over_largest(values: list[Any]) -> list[Any]:
 
 
 def same(got: Any, wanted: Any, tolerance: float) -> bool:
-    """Return whether two values agree: words as they are, null and NaN as "NaN", numbers to the tolerance."""
+    """Return whether two values agree: words as they are, null and NaN as "NaN", numbers to the
+    tolerance.
+    """
     got = "NaN" if got is None or (isinstance(got, float) and math.isnan(got)) else got
     if isinstance(wanted, str) or not isinstance(got, (int, float)):
         return bool(got == wanted)
@@ -145,7 +166,13 @@ def same(got: Any, wanted: Any, tolerance: float) -> bool:
 
 
 def said(value: Any) -> str:
-    return "NaN" if value is None else f"{value:.6g}" if isinstance(value, (int, float)) else str(value)
+    return (
+        "NaN"
+        if value is None
+        else f"{value:.6g}"
+        if isinstance(value, (int, float))
+        else str(value)
+    )
 
 
 if __name__ == "__main__":

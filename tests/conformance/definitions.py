@@ -1,7 +1,9 @@
-"""The definitions of the protocol `cambench-1`, in fractions and plain loops: what the conformance vectors follow from.
+"""The definitions of the protocol `cambench-1`, in fractions and plain loops: what the conformance
+vectors follow from.
 
-Nothing here imports the package that is tested, nor any library: numbers are fractions, and only logarithms,
-exponentials and roots are floating point. Slow, and meant to be read beside `v1/README.md`.
+Nothing here imports the package that is tested, nor any library: numbers are fractions, and only
+logarithms, exponentials and roots are floating point. Slow, and meant to be read beside
+`v1/README.md`.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ def filled(height, width, value):
     return [[value] * width for _ in range(height)]
 
 
-# ------------------------------------------------------------------------------------------------------------- models
+# ------------------------------------------------------------------------------------------- models
 
 
 class Model:
@@ -43,7 +45,9 @@ class Model:
         means = []
         for region in self.facts["regions"]:
             (y0, y1), (x0, x1) = region["rows"], region["columns"]
-            values = [image[k][y][x] for k in range(3) for y in range(y0, y1) for x in range(x0, x1)]
+            values = [
+                image[k][y][x] for k in range(3) for y in range(y0, y1) for x in range(x0, x1)
+            ]
             means.append(sum(values) / len(values))
         return means
 
@@ -51,7 +55,9 @@ class Model:
         """conv_gap: A = relu(bias + sum_c weight_c * average pooling of channel c), [K][h][w]."""
         pool, result = self.facts["pool"], []
         height, width = len(image[0]) // pool, len(image[0][0]) // pool
-        for weights, bias in zip(exact(self.facts["conv"]), exact(self.facts["conv_bias"]), strict=True):
+        for weights, bias in zip(
+            exact(self.facts["conv"]), exact(self.facts["conv_bias"]), strict=True
+        ):
             grid = [[bias] * width for _ in range(height)]
             for y in range(height * pool):
                 for x in range(width * pool):
@@ -63,7 +69,9 @@ class Model:
     def head(self, activations):
         """conv_gap: logits = fc * mean(A)."""
         means = [sum(flat(a)) / len(flat(a)) for a in activations]
-        return [sum(w * m for w, m in zip(row, means, strict=True)) for row in exact(self.facts["fc"])]
+        return [
+            sum(w * m for w, m in zip(row, means, strict=True)) for row in exact(self.facts["fc"])
+        ]
 
     def logits(self, image):
         kind = self.facts["type"]
@@ -81,7 +89,8 @@ class Model:
         """The softmax probability of a class; a fraction where the model is `planted`."""
         if self.facts["type"] == "planted":
             u = exact(self.facts["floor"]) + sum(
-                g * m for g, m in zip(exact(self.facts["gains"]), self.region_means(image), strict=True)
+                g * m
+                for g, m in zip(exact(self.facts["gains"]), self.region_means(image), strict=True)
             )
             assert 0 < u < 1
             return u if target == 0 else 1 - u
@@ -93,7 +102,7 @@ def log_odds(p):
     return math.log(p / (1 - p))
 
 
-# ------------------------------------------------------------------------------------------------------------- maps
+# --------------------------------------------------------------------------------------------- maps
 
 
 class Case:
@@ -109,7 +118,9 @@ class Case:
         self.target = item["target"]
         truth = item.get("truth", {})
         self.mask = [bool(v) for v in flat(truth["mask"])] if "mask" in truth else None
-        self.ignore = [bool(v) for v in flat(truth["ignore"])] if "ignore" in truth else [False] * self.pixels
+        self.ignore = (
+            [bool(v) for v in flat(truth["ignore"])] if "ignore" in truth else [False] * self.pixels
+        )
         self.others = [bool(v) for v in flat(truth["others"])] if "others" in truth else None
         self.boxes = exact(truth["boxes"]) if "boxes" in truth else None
         if not self.finite:
@@ -127,10 +138,15 @@ class Case:
         return self.model.probability(self.image if image is None else image, self.target)
 
     def mixed(self, first, second, chosen):
-        """The image with the chosen pixels from `first` and the others from `second`, both [3][H][W]."""
+        """The image with the chosen pixels from `first` and the others from `second`, both
+        [3][H][W].
+        """
         return [
             [
-                [(first if y * self.width + x in chosen else second)[c][y][x] for x in range(self.width)]
+                [
+                    (first if y * self.width + x in chosen else second)[c][y][x]
+                    for x in range(self.width)
+                ]
                 for y in range(self.height)
             ]
             for c in range(3)
@@ -154,7 +170,7 @@ class Case:
         ]
 
 
-# ------------------------------------------------------------------------------------------------------------ metrics
+# ------------------------------------------------------------------------------------------ metrics
 
 
 def cuts(pixels, steps):
@@ -164,11 +180,17 @@ def cuts(pixels, steps):
 
 def area(curve, pixels):
     fractions = [Fraction(n, pixels) for n in cuts(pixels, len(curve) - 1)]
-    return sum((fractions[i + 1] - fractions[i]) * (curve[i] + curve[i + 1]) / 2 for i in range(len(curve) - 1))
+    return sum(
+        (fractions[i + 1] - fractions[i]) * (curve[i] + curve[i + 1]) / 2
+        for i in range(len(curve) - 1)
+    )
 
 
 def curve_of(case, first, second):
-    return [case.p(case.mixed(first, second, set(case.order[:n]))) for n in cuts(case.pixels, case.protocol["steps"])]
+    return [
+        case.p(case.mixed(first, second, set(case.order[:n])))
+        for n in cuts(case.pixels, case.protocol["steps"])
+    ]
 
 
 def deletion(case):
@@ -179,7 +201,11 @@ def deletion(case):
 def insertion(case):
     start = case.plain() if case.protocol["insertion_start"] == "baseline" else blurred(case)
     curve = curve_of(case, case.image, start)
-    return {"insertion": area(curve, case.pixels), "insertion_curve": curve, "insertion_start": curve[0]}
+    return {
+        "insertion": area(curve, case.pixels),
+        "insertion_curve": curve,
+        "insertion_start": curve[0],
+    }
 
 
 def blurred(case):
@@ -197,7 +223,10 @@ def blurred(case):
     for channel in case.image:
         rows = [
             [
-                sum(k * channel[mirrored(y + d - radius, case.height)][x] for d, k in enumerate(kernel))
+                sum(
+                    k * channel[mirrored(y + d - radius, case.height)][x]
+                    for d, k in enumerate(kernel)
+                )
                 for x in range(case.width)
             ]
             for y in range(case.height)
@@ -205,7 +234,10 @@ def blurred(case):
         result.append(
             [
                 [
-                    sum(k * rows[y][mirrored(x + d - radius, case.width)] for d, k in enumerate(kernel))
+                    sum(
+                        k * rows[y][mirrored(x + d - radius, case.width)]
+                        for d, k in enumerate(kernel)
+                    )
                     for x in range(case.width)
                 ]
                 for y in range(case.height)
@@ -228,7 +260,11 @@ def average_drop(case):
 def threshold_quality(case):
     names = ("tft_q", "tft_gain", "tft_t", "api", "apd", "ir", "dr")
     if not case.has_positive:
-        return {**dict.fromkeys(names, NAN), "threshold_p": [NAN] * 10, "threshold_area": [NAN] * 10}
+        return {
+            **dict.fromkeys(names, NAN),
+            "threshold_p": [NAN] * 10,
+            "threshold_area": [NAN] * 10,
+        }
     rank = {pixel: place for place, pixel in enumerate(case.order)}
     p, shares = [], []
     for t in range(10):
@@ -255,7 +291,10 @@ def threshold_quality(case):
 
 def road(case):
     assert case.protocol["road_noise"] == 0  # draws are not language neutral
-    counts = [math.floor(Fraction(str(f)) * case.pixels + Fraction(1, 2)) for f in case.protocol["road_fractions"]]
+    counts = [
+        math.floor(Fraction(str(f)) * case.pixels + Fraction(1, 2))
+        for f in case.protocol["road_fractions"]
+    ]
     morf = [case.p(imputed(case, case.order[:n])) for n in counts]
     lerf = [case.p(imputed(case, case.order[case.pixels - n :])) for n in counts]
     return {
@@ -268,7 +307,9 @@ def road(case):
 
 
 def imputed(case, missing):
-    """Each missing pixel is the mean of its neighbours in the image, weights 1/6 direct and 1/12 diagonal: solved."""
+    """Each missing pixel is the mean of its neighbours in the image, weights 1/6 direct and 1/12
+    diagonal: solved.
+    """
     place = {pixel: row for row, pixel in enumerate(missing)}
     result = [[list(row) for row in channel] for channel in case.image]
     rows, known = [], []
@@ -284,7 +325,9 @@ def imputed(case, missing):
                     if other in place:
                         row[place[other]] -= weight
                     else:
-                        right = [r + weight * case.image[c][y + dy][x + dx] for c, r in enumerate(right)]
+                        right = [
+                            r + weight * case.image[c][y + dy][x + dx] for c, r in enumerate(right)
+                        ]
         rows.append(row)
         known.append(right)
     for pixel, values in zip(missing, solved(rows, known), strict=True):
@@ -294,7 +337,9 @@ def imputed(case, missing):
 
 
 def solved(rows, right):
-    """Gauss-Jordan elimination in fractions; the system is diagonally dominant, so no pivot is zero."""
+    """Gauss-Jordan elimination in fractions; the system is diagonally dominant, so no pivot is
+    zero.
+    """
     rows = [row + list(values) for row, values in zip(rows, right, strict=True)]
     for i in range(len(rows)):
         rows[i] = [v / rows[i][i] for v in rows[i]]
@@ -305,9 +350,11 @@ def solved(rows, right):
 
 
 def infidelity(case):
-    """0 where the logit is linear in the image and the map is its weight, or where the logit never changes.
+    """0 where the logit is linear in the image and the map is its weight, or where the logit never
+    changes.
 
-    dS = sum(I * w) for every draw I, and I.phi = sum(I * w) up to one factor, which beta takes away; 0/0 is beta = 0.
+    dS = sum(I * w) for every draw I, and I.phi = sum(I * w) up to one factor, which beta takes
+    away; 0/0 is beta = 0.
     """
     kind = case.model.facts["type"]
     assert kind in ("linear", "constant")
@@ -331,7 +378,9 @@ def pointing_game(case):
         near = exactly = NAN
     else:
         y, x = divmod(case.order[0], case.width)
-        limit = Fraction(case.protocol["pointing_tolerance_224"]) * min(case.height, case.width) / 224
+        limit = (
+            Fraction(case.protocol["pointing_tolerance_224"]) * min(case.height, case.width) / 224
+        )
         truth = [divmod(i, case.width) for i, inside in enumerate(case.mask) if inside]
         near = int(min((a - y) ** 2 + (b - x) ** 2 for a, b in truth) < limit**2)
         exactly = int(case.mask[case.order[0]])
@@ -373,7 +422,12 @@ def components(pixels, width):
             pixel = waiting.pop()
             part.add(pixel)
             y, x = divmod(pixel, width)
-            near = {(y + dy) * width + x + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1) if 0 <= x + dx < width} & left
+            near = {
+                (y + dy) * width + x + dx
+                for dy in (-1, 0, 1)
+                for dx in (-1, 0, 1)
+                if 0 <= x + dx < width
+            } & left
             left -= near
             waiting += near
         parts.append(part)
@@ -388,12 +442,19 @@ def bounds(part, width):
 
 def iou(a, b):
     overlap = max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
-    return Fraction(overlap) / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - overlap)
+    return Fraction(overlap) / (
+        (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - overlap
+    )
 
 
 def pixel_precision(case):
     bins = case.protocol["pixel_bins"]
-    nothing = {"pixel_ap": NAN, "relevance_mass": NAN, "relevance_rank": NAN, "pixel_histogram": [NAN] * (2 * bins)}
+    nothing = {
+        "pixel_ap": NAN,
+        "relevance_mass": NAN,
+        "relevance_rank": NAN,
+        "pixel_histogram": [NAN] * (2 * bins),
+    }
     kept = [i for i in range(case.pixels) if not case.ignore[i]]
     objects = sum(case.mask[i] for i in kept)
     if objects == 0:
@@ -413,7 +474,12 @@ def pixel_precision(case):
         histogram[(0 if case.mask[i] else bins) + math.floor(case.unit[i] * (bins - 1))] += 1
     total = sum(case.positive[i] for i in kept)
     mass = sum(case.positive[i] for i in kept if case.mask[i]) / total if total else NAN
-    return {"pixel_ap": ap, "relevance_rank": rank, "relevance_mass": mass, "pixel_histogram": histogram}
+    return {
+        "pixel_ap": ap,
+        "relevance_rank": rank,
+        "relevance_mass": mass,
+        "pixel_histogram": histogram,
+    }
 
 
 def threshold_localization(case):
@@ -424,7 +490,9 @@ def threshold_localization(case):
         above = [u > Fraction(i, 100) for u in case.unit]
         union = sum(a or m for a, m in zip(above, case.mask, strict=True))
         ious.append(
-            Fraction(sum(a and m for a, m in zip(above, case.mask, strict=True)), union) if union else Fraction(0)
+            Fraction(sum(a and m for a, m in zip(above, case.mask, strict=True)), union)
+            if union
+            else Fraction(0)
         )
     return {
         "iou_area": sum((ious[i] + ious[i + 1]) / 2 for i in range(100)) / 100,
@@ -456,17 +524,29 @@ def complexity(case):
 METRICS = {
     f.__name__: f
     for f in (
-        *(deletion, insertion, average_drop, threshold_quality, road, infidelity, pointing_game, energy_pointing_game),
+        *(
+            deletion,
+            insertion,
+            average_drop,
+            threshold_quality,
+            road,
+            infidelity,
+            pointing_game,
+            energy_pointing_game,
+        ),
         *(box_localization, pixel_precision, threshold_localization, discriminability, complexity),
     )
 }
 
-# ------------------------------------------------------------------------------------------------------------ methods
+# ------------------------------------------------------------------------------------------ methods
 
 
 def weighted(weights, activations):
     return [
-        [sum(w * a[y][x] for w, a in zip(weights, activations, strict=True)) for x in range(len(activations[0][0]))]
+        [
+            sum(w * a[y][x] for w, a in zip(weights, activations, strict=True))
+            for x in range(len(activations[0][0]))
+        ]
         for y in range(len(activations[0]))
     ]
 
@@ -476,19 +556,27 @@ def relu(grid):
 
 
 def upsampled(grid, factor):
-    """Bilinear, corners not aligned: pixel i lies at (i + 1/2)/factor - 1/2 cells, clamped to the first and last."""
+    """Bilinear, corners not aligned: pixel i lies at (i + 1/2)/factor - 1/2 cells, clamped to the
+    first and last.
+    """
 
     def along(values):
         result = []
         for i in range(len(values) * factor):
-            at = min(max(Fraction(2 * i + 1, 2 * factor) - Fraction(1, 2), Fraction(0)), Fraction(len(values) - 1))
+            at = min(
+                max(Fraction(2 * i + 1, 2 * factor) - Fraction(1, 2), Fraction(0)),
+                Fraction(len(values) - 1),
+            )
             below = math.floor(at)
             above = min(below + 1, len(values) - 1)
             result.append(values[below] + (at - below) * (values[above] - values[below]))
         return result
 
     rows = [along(row) for row in grid]
-    return [list(row) for row in zip(*(along(column) for column in zip(*rows, strict=True)), strict=True)]
+    return [
+        list(row)
+        for row in zip(*(along(column) for column in zip(*rows, strict=True)), strict=True)
+    ]
 
 
 def cam_maps(model, image, target):
@@ -501,7 +589,9 @@ def cam_maps(model, image, target):
     score = model.head(a)[target]
     drops = []
     for k in range(len(a)):
-        without = [filled(len(a[0]), len(a[0][0]), Fraction(0)) if j == k else a[j] for j in range(len(a))]
+        without = [
+            filled(len(a[0]), len(a[0][0]), Fraction(0)) if j == k else a[j] for j in range(len(a))
+        ]
         drops.append(score - model.head(without)[target])
     shown = []
     for channel in a:
@@ -512,7 +602,10 @@ def cam_maps(model, image, target):
             continue
         mask = [[(v - low) / (high - low) for v in row] for row in up]
         mixed = [
-            [[m * x + (1 - m) * b for m, x in zip(*rows, strict=True)] for rows in zip(mask, plane, strict=True)]
+            [
+                [m * x + (1 - m) * b for m, x in zip(*rows, strict=True)]
+                for rows in zip(mask, plane, strict=True)
+            ]
             for plane, b in zip(image, model.baseline, strict=True)
         ]
         shown.append(model.probability(mixed, target))

@@ -1,10 +1,12 @@
-"""Make the conformance vectors: inputs, and the scores that follow from the definitions by exact arithmetic.
+"""Make the conformance vectors: inputs, and the scores that follow from the definitions by exact
+arithmetic.
 
     python tests/conformance/derive.py           write v1/cases/*/input.json and expected.json
     python tests/conformance/derive.py --check    say whether the files are what this script makes
 
-`vectors.py` has the cases and `definitions.py` the arithmetic; neither imports anything but Python. Beside each case
-stands `derivation.md`; its claims (`item value = arithmetic`) are worked out here and must agree with the loops.
+`vectors.py` has the cases and `definitions.py` the arithmetic; neither imports anything but Python.
+Beside each case stands `derivation.md`; its claims (`item value = arithmetic`) are worked out here
+and must agree with the loops.
 """
 
 from __future__ import annotations
@@ -43,12 +45,15 @@ def derived():
                 one |= {"activations": numbers(a), "gradients": numbers(g)}
                 expected[key] = {f"map:{method}": maps[method] for method in made["methods"]}
                 continue
-            size = "15x20" if one["map"] == "two_maxima" else f"{len(one['map'])}x{len(one['map'][0])}"
+            size = (
+                "15x20" if one["map"] == "two_maxima" else f"{len(one['map'])}x{len(one['map'][0])}"
+            )
             if one["map"] == "two_maxima":
                 one["map"] = two_maxima(fields[size]["field"])
             one["tie_field"] = size
             expected[key] = scores_of(
-                Case(Model(made["model"]), one, made["protocol"], exact(fields[size]["field"])), made["metrics"]
+                Case(Model(made["model"]), one, made["protocol"], exact(fields[size]["field"])),
+                made["metrics"],
             )
         result[name] = (
             {"schema": 1, "case": name, **made},
@@ -68,7 +73,9 @@ def scores_of(case, metrics):
     blank.order = list(range(case.pixels))
     blank.positive = blank.unit = [Fraction(0)] * case.pixels
     blank.has_positive = False
-    names = scores_of(blank, metrics)  # which values there are, and which items are outside a set whatever their map
+    names = scores_of(
+        blank, metrics
+    )  # which values there are, and which items are outside a set whatever their map
     return {name: value if value == OUTSIDE else nan_like(value) for name, value in names.items()}
 
 
@@ -92,8 +99,17 @@ LET = re.compile(r"^    let (\w+) = ([^=]+?)(?: = .*)?$")
 
 
 def claims(name, expected):
-    """Work out the claims of a derivation; return {value names that are claimed} and what disagrees."""
-    names = {"exp": math.exp, "ln": math.log, "sigmoid": sigmoid, "Fraction": Fraction, "NaN": NAN, "outside": OUTSIDE}
+    """Work out the claims of a derivation; return {value names that are claimed} and what
+    disagrees.
+    """
+    names = {
+        "exp": math.exp,
+        "ln": math.log,
+        "sigmoid": sigmoid,
+        "Fraction": Fraction,
+        "NaN": NAN,
+        "outside": OUTSIDE,
+    }
     seen, wrong = set(), []
     for line in (CASES / name / "derivation.md").read_text().splitlines():
         let, claim = LET.match(line), CLAIM.match(line)
@@ -105,7 +121,11 @@ def claims(name, expected):
                 value = value[int(index)]
             said = worked_out(claim[4], names)
             said = said if isinstance(said, str) else float(said)
-            agrees = value == said if isinstance(said, str) or isinstance(value, str) else abs(value - said) < 1e-12
+            agrees = (
+                value == said
+                if isinstance(said, str) or isinstance(value, str)
+                else abs(value - said) < 1e-12
+            )
             if not agrees:
                 wrong.append(f"{name}: {line.strip()} is {said}, derived {value}")
             seen.add(claim[2])
@@ -118,7 +138,9 @@ def sigmoid(value):
 
 def worked_out(text, names):
     """Evaluate arithmetic in fractions: every number that is written becomes one."""
-    return eval(re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)", r"Fraction('\1')", text), {"__builtins__": {}}, names)
+    return eval(
+        re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)", r"Fraction('\1')", text), {"__builtins__": {}}, names
+    )
 
 
 def main():
@@ -130,7 +152,11 @@ def main():
         seen, wrong = claims(name, expected)
         problems += wrong
         missing = {value for scores in expected["items"].values() for value in scores} - seen
-        problems += [f"{name}: derivation.md claims nothing about {', '.join(sorted(missing))}"] if missing else []
+        problems += (
+            [f"{name}: derivation.md claims nothing about {', '.join(sorted(missing))}"]
+            if missing
+            else []
+        )
         for file, content in (("input.json", given), ("expected.json", expected)):
             path, text = CASES / name / file, written(content)
             if check and path.read_text() != text:
@@ -145,7 +171,11 @@ def written(content):
     """JSON with one line per row of numbers."""
     text = json.dumps(content, indent=1)
     return (
-        re.sub(r"\[\s+((?:[^\[\]{}]|\s)*?)\s+\]", lambda found: "[" + re.sub(r"\s*\n\s*", " ", found[1]) + "]", text)
+        re.sub(
+            r"\[\s+((?:[^\[\]{}]|\s)*?)\s+\]",
+            lambda found: "[" + re.sub(r"\s*\n\s*", " ", found[1]) + "]",
+            text,
+        )
         + "\n"
     )
 

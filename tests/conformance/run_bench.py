@@ -1,6 +1,7 @@
 """Score the conformance vectors with this project's own metrics and methods.
 
-    python tests/conformance/run_bench.py MY_SCORES.json [--wrong no-end-points|four-connected|any-tied-maximum]
+    python tests/conformance/run_bench.py MY_SCORES.json [--wrong
+    no-end-points|four-connected|any-tied-maximum]
 
 --wrong plants a mistake that was seen in other implementations, to show that `compare.py` finds it.
 """
@@ -41,9 +42,13 @@ class Regions(nn.Module):
                 + 0 * x.mean((1, 2, 3))[:, None]
             )
         places = [(slice(*r["rows"]), slice(*r["columns"])) for r in self.facts["regions"]]
-        means = torch.stack([x[:, :, rows, columns].mean((1, 2, 3)) for rows, columns in places], dim=1)
+        means = torch.stack(
+            [x[:, :, rows, columns].mean((1, 2, 3)) for rows, columns in places], dim=1
+        )
         if self.facts["type"] == "linear":
-            return means @ torch.tensor(self.facts["weights"]).float().T + torch.tensor(self.facts["bias"])
+            return means @ torch.tensor(self.facts["weights"]).float().T + torch.tensor(
+                self.facts["bias"]
+            )
         u = self.facts["floor"] + means @ torch.tensor(self.facts["gains"])
         return torch.stack([u.log(), (1 - u).log()], dim=1)
 
@@ -71,13 +76,21 @@ def grid(values: Any) -> torch.Tensor:
 
 def explainee(facts: dict[str, Any], item: dict[str, Any], side: int) -> bench.Explainee:
     net = ConvGap(facts, item["pool"]) if facts["type"] == "conv_gap" else Regions(facts)
-    return bench.Explainee(net.eval(), mean=facts["mean"], std=facts["std"], size=side, layer="features")
+    return bench.Explainee(
+        net.eval(), mean=facts["mean"], std=facts["std"], size=side, layer="features"
+    )
 
 
 def truth_of(item: dict[str, Any]) -> bench.Truth:
     given = item.get("truth", {})
-    masks = {key: grid(given[key]).bool()[None] for key in ("mask", "ignore", "others") if key in given}
-    boxes = torch.tensor(given["boxes"], dtype=torch.float32).reshape(-1, 4) if "boxes" in given else None
+    masks = {
+        key: grid(given[key]).bool()[None] for key in ("mask", "ignore", "others") if key in given
+    }
+    boxes = (
+        torch.tensor(given["boxes"], dtype=torch.float32).reshape(-1, 4)
+        if "boxes" in given
+        else None
+    )
     return bench.Truth(
         boxes=None if boxes is None else (boxes,),
         masks=masks.get("mask"),
@@ -87,13 +100,19 @@ def truth_of(item: dict[str, Any]) -> bench.Truth:
 
 
 def protocol_of(case: dict[str, Any]) -> Protocol:
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in case["protocol"].items()}
+    given = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in case["protocol"].items()
+    }
     return dataclasses.replace(Protocol(), **given)
 
 
 def score_case(case: dict[str, Any], fields: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return {item: {value name: number, "NaN", "outside" or a list of them}}."""
-    return {key: (maps if "methods" in case else scores)(case, item, fields) for key, item in case["items"].items()}
+    return {
+        key: (maps if "methods" in case else scores)(case, item, fields)
+        for key, item in case["items"].items()
+    }
 
 
 def maps(case: dict[str, Any], item: dict[str, Any], _fields: dict[str, Any]) -> dict[str, Any]:
@@ -134,13 +153,15 @@ def all_scores() -> dict[str, Any]:
     return {case["case"]: score_case(case, fields) for case in cases}
 
 
-# ------------------------------------------------------------------------------------------------- planted mistakes
+# --------------------------------------------------------------------------------- planted mistakes
 
 
 @contextlib.contextmanager
 def no_end_points() -> Iterator[None]:
     """The mean of the curve's inner points instead of the area under all of it."""
-    with mock.patch("bench.metrics.faithfulness.area_under", lambda curve, *_: curve[:, 1:-1].double().mean(1)):
+    with mock.patch(
+        "bench.metrics.faithfulness.area_under", lambda curve, *_: curve[:, 1:-1].double().mean(1)
+    ):
         yield
 
 
@@ -150,7 +171,9 @@ def four_connected() -> Iterator[None]:
     import cv2
 
     right = cv2.connectedComponentsWithStats
-    with mock.patch("cv2.connectedComponentsWithStats", lambda image, connectivity: right(image, connectivity=4)):
+    with mock.patch(
+        "cv2.connectedComponentsWithStats", lambda image, connectivity: right(image, connectivity=4)
+    ):
         yield
 
 
@@ -162,7 +185,9 @@ def any_tied_maximum() -> Iterator[None]:
     def order(case: Case) -> torch.Tensor:
         found = case.ordered(1).clone()
         assert case.truth_pixels is not None
-        for row, values, truth in zip(found, case.maps.flatten(1), case.truth_pixels.flatten(1), strict=True):
+        for row, values, truth in zip(
+            found, case.maps.flatten(1), case.truth_pixels.flatten(1), strict=True
+        ):
             tied = torch.nonzero((values == values.max()) & truth)
             if len(tied):
                 row[0] = tied[0, 0]
@@ -172,7 +197,8 @@ def any_tied_maximum() -> Iterator[None]:
 
     pointing = METRICS.get("pointing_game")
     with mock.patch.dict(
-        METRICS._entries, {"pointing_game": dataclasses.replace(pointing, function=_with(order, pointing))}
+        METRICS._entries,
+        {"pointing_game": dataclasses.replace(pointing, function=_with(order, pointing))},
     ):
         yield
 
@@ -188,17 +214,27 @@ def _with(order: Any, metric: Any) -> Any:
     return function
 
 
-WRONG = {"no-end-points": no_end_points, "four-connected": four_connected, "any-tied-maximum": any_tied_maximum}
+WRONG = {
+    "no-end-points": no_end_points,
+    "four-connected": four_connected,
+    "any-tied-maximum": any_tied_maximum,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--wrong", choices=WRONG)
     given = parser.parse_args()
     with WRONG[given.wrong]() if given.wrong else contextlib.nullcontext():
         found = all_scores()
-    given.out.write_text(json.dumps({"schema": 1, "implementation": f"cambench {bench.__version__}", "scores": found}))
+    given.out.write_text(
+        json.dumps(
+            {"schema": 1, "implementation": f"cambench {bench.__version__}", "scores": found}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""This project against the conformance vectors, and the vectors' own tools against planted mistakes."""
+"""This project against the conformance vectors, and the vectors' own tools against planted
+mistakes.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def own() -> dict[str, object]:
 def compared(scores: object, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run compare.py, without any installed package, on scores (or on a text as it is)."""
     file = folder / "scores.json"
-    file.write_text(scores if isinstance(scores, str) else json.dumps({"schema": 1, "scores": scores}))
+    file.write_text(
+        scores if isinstance(scores, str) else json.dumps({"schema": 1, "scores": scores})
+    )
     command = [sys.executable, "-I", "-S", str(HERE / "compare.py"), str(file), *words]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -51,7 +55,9 @@ def test_mistakes_of_other_implementations_are_found(mistake, tmp_path):
         scores = run_bench.all_scores()
     done = compared(scores, tmp_path)
     assert done.returncode == 1
-    assert {line.split()[0] for line in done.stdout.splitlines() if line.endswith("DIFFERS")} == FOUND_BY[mistake]
+    assert {
+        line.split()[0] for line in done.stdout.splitlines() if line.endswith("DIFFERS")
+    } == FOUND_BY[mistake]
     assert ", expected " in done.stdout
 
 
@@ -66,7 +72,9 @@ def test_a_wrong_claim_is_found(tmp_path, monkeypatch):
     text = (derive.CASES / "end-points" / "derivation.md").read_text()
     assert "* 24/25 = 0.508" in text
     (tmp_path / "end-points").mkdir()
-    (tmp_path / "end-points" / "derivation.md").write_text(text.replace("* 24/25 = 0.508", "* 23/25 = 0.508"))
+    (tmp_path / "end-points" / "derivation.md").write_text(
+        text.replace("* 24/25 = 0.508", "* 23/25 = 0.508")
+    )
     monkeypatch.setattr(derive, "CASES", tmp_path)
     seen, wrong = derive.claims("end-points", expected)
     assert seen == {"deletion", "deletion_curve"}
@@ -75,7 +83,9 @@ def test_a_wrong_claim_is_found(tmp_path, monkeypatch):
 
 
 def test_the_tie_fields_are_those_that_are_drawn():
-    """The generator is not language neutral, so the files hold its draws; their order is the one that counts."""
+    """The generator is not language neutral, so the files hold its draws; their order is the one
+    that counts.
+    """
     for size, given in json.loads((HERE / "v1" / "tie_fields.json").read_text()).items():
         height, width = map(int, size.split("x"))
         drawn = smooth_field(generator(0, "ties", given["id"]), height, width)
@@ -89,11 +99,16 @@ def test_the_folder_stays_small():
     assert sum(file.stat().st_size for file in (HERE / "v1").rglob("*") if file.is_file()) < LIMIT
 
 
-# ------------------------------------------------------------------------------------------------------- compare.py
+# --------------------------------------------------------------------------------------- compare.py
 
 
 def test_some_scores_are_enough_unless_all_are_asked_for(tmp_path):
-    some = {"complexity": {"constant": {"entropy": 1, "gini": 0, "of_our_own": 5}, "all_negative": {"entropy": None}}}
+    some = {
+        "complexity": {
+            "constant": {"entropy": 1, "gini": 0, "of_our_own": 5},
+            "all_negative": {"entropy": None},
+        }
+    }
     done = compared(some, tmp_path)
     assert done.returncode == 0, done.stdout
     assert compared(some, tmp_path, "--all").returncode == 1

@@ -22,7 +22,12 @@ PROTOCOL = {
 
 
 def planted(floor, gains, *regions, mean=(0.485, 0.456, 0.406), std=(1, 1, 1)):
-    facts = {"type": "planted", "floor": floor, "gains": list(gains), "regions": [region(*r) for r in regions]}
+    facts = {
+        "type": "planted",
+        "floor": floor,
+        "gains": list(gains),
+        "regions": [region(*r) for r in regions],
+    }
     return {**facts, "mean": list(mean), "std": list(std)}
 
 
@@ -99,7 +104,8 @@ def cases():
     )
     add(
         "end-points",
-        "All evidence in one pixel, fewer pixels than steps; removed pixels take the baseline colour.",
+        "All evidence in one pixel, fewer pixels than steps; removed pixels take the baseline "
+        "colour.",
         planted(0.1, [0.8], (0, 1, 0, 1), mean=(0.235, 0.206, 0.156), std=(0.5, 0.5, 0.5)),
         ["deletion"],
         {
@@ -114,9 +120,13 @@ def cases():
         left,
         ["deletion", "insertion", "pointing_game", "pixel_precision"],
         {
-            "constant": item(filled(6, 6, 1), image_of(filled(6, 6, 1)), mask=block(6, 6, 0, 2, 0, 3)),
+            "constant": item(
+                filled(6, 6, 1), image_of(filled(6, 6, 1)), mask=block(6, 6, 0, 2, 0, 3)
+            ),
             "zeros": item(filled(6, 6, 0), image_of(filled(6, 6, 1)), mask=block(6, 6, 0, 2, 0, 3)),
-            "two_levels": item(block(6, 6, 0, 6, 0, 2), image_of(filled(6, 6, 1)), mask=block(6, 6, 0, 2, 0, 3)),
+            "two_levels": item(
+                block(6, 6, 0, 6, 0, 2), image_of(filled(6, 6, 1)), mask=block(6, 6, 0, 2, 0, 3)
+            ),
         },
         insertion_start="baseline",
     )
@@ -178,7 +188,8 @@ def cases():
     linear |= {"mean": [0.485, 0.456, 0.406], "std": [1, 1, 1]}
     add(
         "logistic",
-        "Two logits linear in the image: the softmax is a sigmoid, and the map of its weights has no infidelity.",
+        "Two logits linear in the image: the softmax is a sigmoid, and the map of its weights has "
+        "no infidelity.",
         linear,
         ["deletion", "average_drop", "infidelity"],
         {"weights": item(grid_of(4, 4, lambda y, x: 2 if y < 2 else -1), ones)},
@@ -186,7 +197,8 @@ def cases():
     border = points(15, 20, (0, 19))
     add(
         "pointing",
-        "Pointing game: tolerance, one truth pixel at the border, equal maxima, empty and large truth. Not square.",
+        "Pointing game: tolerance, one truth pixel at the border, equal maxima, empty and large "
+        "truth. Not square.",
         CONSTANT,
         ["pointing_game"],
         {
@@ -198,16 +210,33 @@ def cases():
             "large_truth": item(points(15, 20, (3, 3)), mask=block(15, 20, 0, 8, 0, 10)),
             "quarter": item(points(15, 20, (3, 3)), mask=block(15, 20, 0, 15, 0, 5)),
             "transposed": item(points(15, 20, (12, 2)), mask=points(15, 20, (2, 12))),
-            "not_a_number": item(grid_of(15, 20, lambda y, x: NAN if y == x == 0 else 0), mask=border),
-            "all_negative": item(grid_of(15, 20, lambda y, x: -1 if (y, x) == (0, 19) else -2), mask=border),
+            "not_a_number": item(
+                grid_of(15, 20, lambda y, x: NAN if y == x == 0 else 0), mask=border
+            ),
+            "all_negative": item(
+                grid_of(15, 20, lambda y, x: -1 if (y, x) == (0, 19) else -2), mask=border
+            ),
         },
     )
-    two = grid_of(8, 10, lambda y, x: 4 if 1 <= y < 3 and 1 <= x < 4 else 4 if 3 <= y < 5 and 4 <= x < 7 else 0)
-    apart = grid_of(8, 10, lambda y, x: 4 if 1 <= y < 3 and 1 <= x < 4 else 2 if 5 <= y < 8 and 6 <= x < 10 else 0)
-    nested = grid_of(8, 10, lambda y, x: 4 if 3 <= y < 5 and 3 <= x < 6 else 1 if 1 <= y < 7 and 1 <= x < 9 else 0)
+    two = grid_of(
+        8,
+        10,
+        lambda y, x: 4 if 1 <= y < 3 and 1 <= x < 4 else 4 if 3 <= y < 5 and 4 <= x < 7 else 0,
+    )
+    apart = grid_of(
+        8,
+        10,
+        lambda y, x: 4 if 1 <= y < 3 and 1 <= x < 4 else 2 if 5 <= y < 8 and 6 <= x < 10 else 0,
+    )
+    nested = grid_of(
+        8,
+        10,
+        lambda y, x: 4 if 3 <= y < 5 and 3 <= x < 6 else 1 if 1 <= y < 7 and 1 <= x < 9 else 0,
+    )
     add(
         "boxes",
-        "Best box IoU for tau = 0, .01, ..., 1: 8-connected components, half-open boxes, strict thresholds.",
+        "Best box IoU for tau = 0, .01, ..., 1: 8-connected components, half-open boxes, strict "
+        "thresholds.",
         CONSTANT,
         ["box_localization"],
         {
@@ -219,24 +248,42 @@ def cases():
             "constant": item(filled(8, 10, 1), boxes=[[1, 1, 7, 5]]),
             "all_negative": item(filled(8, 10, -1), boxes=[[1, 1, 7, 5]]),
             "no_box": item(two, boxes=[]),
-            "not_a_number": item(grid_of(8, 10, lambda y, x: NAN if y == x == 0 else 1), boxes=[[1, 1, 7, 5]]),
+            "not_a_number": item(
+                grid_of(8, 10, lambda y, x: NAN if y == x == 0 else 1), boxes=[[1, 1, 7, 5]]
+            ),
         },
     )
     top = block(2, 5, 0, 1, 0, 2)
     add(
         "pixels",
-        "Pixel average precision, pooled histogram, relevance mass and rank, energy, discriminability.",
+        "Pixel average precision, pooled histogram, relevance mass and rank, energy, "
+        "discriminability.",
         CONSTANT,
         ["pixel_precision", "energy_pointing_game", "discriminability"],
         {
-            "one_miss": item([[8, 2, 4, 0, 0], [0, 0, 0, 1, 0]], mask=top, others=block(2, 5, 0, 1, 2, 4)),
-            "one_group": item([[4, 2, 2, 0, -1], [-1, -2, -3, -4, -5]], mask=top, others=block(2, 5, 1, 2, 0, 5)),
-            "ignored": item([[8, 2, 4, 0, 0], [0, 0, 0, 1, 0]], mask=top, ignore=block(2, 5, 0, 1, 2, 3), others=top),
-            "all_negative": item(
-                [[-1, -2, -3, -4, -5], [-6, -7, -8, -9, -10]], mask=top, others=block(2, 5, 1, 2, 0, 5)
+            "one_miss": item(
+                [[8, 2, 4, 0, 0], [0, 0, 0, 1, 0]], mask=top, others=block(2, 5, 0, 1, 2, 4)
             ),
-            "empty_truth": item([[8, 2, 4, 0, 0], [0, 0, 0, 1, 0]], mask=filled(2, 5, 0), others=top),
-            "not_a_number": item([[NAN, 2, 4, 0, 0], [0, 0, 0, 1, 0]], mask=top, others=block(2, 5, 1, 2, 0, 5)),
+            "one_group": item(
+                [[4, 2, 2, 0, -1], [-1, -2, -3, -4, -5]], mask=top, others=block(2, 5, 1, 2, 0, 5)
+            ),
+            "ignored": item(
+                [[8, 2, 4, 0, 0], [0, 0, 0, 1, 0]],
+                mask=top,
+                ignore=block(2, 5, 0, 1, 2, 3),
+                others=top,
+            ),
+            "all_negative": item(
+                [[-1, -2, -3, -4, -5], [-6, -7, -8, -9, -10]],
+                mask=top,
+                others=block(2, 5, 1, 2, 0, 5),
+            ),
+            "empty_truth": item(
+                [[8, 2, 4, 0, 0], [0, 0, 0, 1, 0]], mask=filled(2, 5, 0), others=top
+            ),
+            "not_a_number": item(
+                [[NAN, 2, 4, 0, 0], [0, 0, 0, 1, 0]], mask=top, others=block(2, 5, 1, 2, 0, 5)
+            ),
         },
     )
     add(
@@ -269,13 +316,23 @@ def cases():
 
 
 def method_case():
-    """Two-channel ReLU network, pooled and linear: the maps of six methods, without and with upsampling."""
+    """Two-channel ReLU network, pooled and linear: the maps of six methods, without and with
+    upsampling.
+    """
     fine = [[[1, 2], [0, 1]], [[0, 1], [3, 0]], [[0, 0], [0, 0]]]
-    coarse = [[[v for v in row for _ in range(2)] for row in plane for _ in range(2)] for plane in fine]
-    facts = {"type": "conv_gap", "conv": [[1, 0, 0], [0, 1, 0]], "conv_bias": [0, -0.5], "fc": [[2, -1], [-1, 1]]}
+    coarse = [
+        [[v for v in row for _ in range(2)] for row in plane for _ in range(2)] for plane in fine
+    ]
+    facts = {
+        "type": "conv_gap",
+        "conv": [[1, 0, 0], [0, 1, 0]],
+        "conv_bias": [0, -0.5],
+        "fc": [[2, -1], [-1, 1]],
+    }
     facts |= {"mean": [0.485, 0.456, 0.406], "std": [1, 1, 1]}
     return {
-        "what": "Maps of a network with one 1x1 convolution, ReLU, global average pooling and a linear layer.",
+        "what": "Maps of a network with one 1x1 convolution, ReLU, global average pooling and a "
+        "linear layer.",
         "model": facts,
         "methods": ["cam", "grad_cam", "hires_cam", "layer_cam", "ablation_cam", "score_cam"],
         "protocol": {"name": "cambench-1", "baseline": PROTOCOL["baseline"]},

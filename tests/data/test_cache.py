@@ -60,7 +60,9 @@ def pixels(subset: Subset, geometry: Geometry = GEOMETRY) -> torch.Tensor:
     return subset.batch(range(len(subset)), geometry).pixels
 
 
-def without(monkeypatch: pytest.MonkeyPatch, subset: Subset, geometry: Geometry = GEOMETRY) -> torch.Tensor:
+def without(
+    monkeypatch: pytest.MonkeyPatch, subset: Subset, geometry: Geometry = GEOMETRY
+) -> torch.Tensor:
     with monkeypatch.context() as patch:
         patch.setenv(BOUND_VARIABLE, "0")
         return pixels(subset, geometry)
@@ -82,7 +84,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-@pytest.mark.parametrize("geometry", [GEOMETRY, Geometry(24, "squash", 24, "bilinear"), Geometry(40, "none", 40)])
+@pytest.mark.parametrize(
+    "geometry", [GEOMETRY, Geometry(24, "squash", 24, "bilinear"), Geometry(40, "none", 40)]
+)
 def test_batches_are_the_same_with_and_without(photos, geometry, monkeypatch, decoded, kept):
     with monkeypatch.context() as patch:
         patch.setenv(BOUND_VARIABLE, "0")
@@ -118,7 +122,10 @@ def test_a_changed_file_is_decoded_anew_whatever_its_date_says(photos, tmp_path,
 
 def test_preprocessing_and_versions_are_part_of_the_key(photos, monkeypatch, kept):
     content = b"an image"
-    keys = {cache.frame_key(content, g) for g in (GEOMETRY, Geometry(24, "short", 33), Geometry(24, "squash", 32))}
+    keys = {
+        cache.frame_key(content, g)
+        for g in (GEOMETRY, Geometry(24, "short", 33), Geometry(24, "squash", 32))
+    }
     keys.add(cache.frame_key(b"another", GEOMETRY))
     keys.add(cache.frame_key(content, Geometry(24, "short", 32, "bilinear")))
     monkeypatch.setattr(cache.PIL, "__version__", "0.0")
@@ -141,7 +148,9 @@ def test_preprocessing_and_versions_are_part_of_the_key(photos, monkeypatch, kep
         lambda whole: b"x" + whole[1:],
     ],
 )
-def test_a_broken_entry_is_dropped_and_decoded_again(photos, kept, decoded, harm: Callable[[bytes], bytes]):
+def test_a_broken_entry_is_dropped_and_decoded_again(
+    photos, kept, decoded, harm: Callable[[bytes], bytes]
+):
     expected = pixels(photos)
     files = sorted(kept.folder.rglob("*.frame"))
     whole = files[2].read_bytes()
@@ -199,7 +208,9 @@ def test_an_image_larger_than_the_bound_is_not_kept(photos, tmp_path, monkeypatc
 
 
 def test_what_others_wrote_counts(photos, tmp_path):
-    """Another process fills the folder after this one has looked: what this one adds makes it look again."""
+    """Another process fills the folder after this one has looked: what this one adds makes it look
+    again.
+    """
     bound = 64 * SIZE
     mine, other = FrameCache(tmp_path / "both", bound), FrameCache(tmp_path / "both", bound)
     black = np.zeros((32, 40, 3), dtype=np.uint8)
@@ -235,7 +246,11 @@ def test_two_processes_share_a_cache_with_room_for_neither(photos, tmp_path, mon
     monkeypatch.setenv(BOUND_VARIABLE, str(4.5 * SIZE / 2**30))
     command = [sys.executable, "-c", FILL, str(tmp_path / "photos")]
     running = [
-        subprocess.Popen([*command, str(tmp_path / f"{i}.pt")], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        subprocess.Popen(
+            [*command, str(tmp_path / f"{i}.pt")],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
         for i in range(2)
     ]
     assert [process.wait() for process in running] == [0, 0]
@@ -274,7 +289,9 @@ def test_a_source_that_changes_its_images_is_not_cached(photos, kept):
     class Dark(ImagesSource):
         def read(self, position):
             sample = super().read(position)
-            return type(sample)(sample.id, sample.image_id, sample.image // 2, sample.label, sample.boxes)
+            return type(sample)(
+                sample.id, sample.image_id, sample.image // 2, sample.label, sample.boxes
+            )
 
     bright = pixels(photos)
     photos.source.__class__ = Dark
@@ -311,7 +328,10 @@ def test_the_command_shows_and_clears(photos, kept, monkeypatch):
     run = CliRunner().invoke
     shown = run(app, ["cache"])
     assert shown.exit_code == 0
-    assert f"{kept.folder}: {COUNT} decoded images, {COUNT * SIZE / 1024:.1f} KiB of at most 1.0 GiB." in shown.output
+    assert (
+        f"{kept.folder}: {COUNT} decoded images, {COUNT * SIZE / 1024:.1f} KiB of at most 1.0 GiB."
+        in shown.output
+    )
     assert f"Dropped {COUNT} images" in run(app, ["cache", "--clear"]).output
     assert not list(kept.folder.rglob("*.frame"))
     assert ": 0 decoded images, 0 bytes of at most" in run(app, ["cache"]).output
@@ -322,7 +342,16 @@ def test_the_command_shows_and_clears(photos, kept, monkeypatch):
 
 
 def test_no_cache_turns_it_off(photos, tmp_path, kept, monkeypatch):
-    words = ["run", "--subset", str(tmp_path / "photos"), "--models", "resnet18", "--methods", "random", "--plan"]
+    words = [
+        "run",
+        "--subset",
+        str(tmp_path / "photos"),
+        "--models",
+        "resnet18",
+        "--methods",
+        "random",
+        "--plan",
+    ]
     CliRunner().invoke(app, [*words, "--no-cache"])
     assert cache_bound() == 0
     assert frame_cache() is None

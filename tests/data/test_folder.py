@@ -80,7 +80,12 @@ def test_order_and_calibration_are_those_of_the_hash(folder: Callable[..., Path]
 
 def test_an_image_with_two_labels_is_explained_twice(folder: Callable[..., Path]) -> None:
     manifest = 'name = "two"\nkind = "folder"\nexplain = "label"\n'
-    lines = ["images/0.png,0,1,1,5,5", "images/0.png,2,6,6,9,9", "images/1.png,1,1,1,5,5", "images/0.png,0,7,1,9,5"]
+    lines = [
+        "images/0.png,0,1,1,5,5",
+        "images/0.png,2,6,6,9,9",
+        "images/1.png,1,1,1,5,5",
+        "images/0.png,0,7,1,9,5",
+    ]
     subset = load_subset(folder(lines, manifest=manifest))
     found = {sample.id: (sample.image_id, sample.label, sample.boxes.tolist()) for sample in subset}
     assert found == {
@@ -92,14 +97,20 @@ def test_an_image_with_two_labels_is_explained_twice(folder: Callable[..., Path]
 
 
 def test_a_subset_that_only_calibrates_is_said(folder: Callable[..., Path]) -> None:
-    aside = next(f"images/{i}.png" for i in range(12) if int(id_hash(f"images/{i}.png"), 16) % 5 == 0)
-    with pytest.raises(BenchError, match=r"fall into its calibration part; give it a manifest.toml"):
+    aside = next(
+        f"images/{i}.png" for i in range(12) if int(id_hash(f"images/{i}.png"), 16) % 5 == 0
+    )
+    with pytest.raises(
+        BenchError, match=r"fall into its calibration part; give it a manifest.toml"
+    ):
         load_subset(folder([f"{aside},0,1,1,5,5"]))
 
 
 def test_names_as_labels_and_images_without_boxes(folder: Callable[..., Path]) -> None:
     subset = load_subset(
-        folder(["images/0.png,dog,,,,", "images/1.png,cat,1,1,5,5"], manifest='name="n"\nkind="folder"')
+        folder(
+            ["images/0.png,dog,,,,", "images/1.png,cat,1,1,5,5"], manifest='name="n"\nkind="folder"'
+        )
     )
     assert subset.class_names == ("cat", "dog")
     by_label = {sample.label: sample for sample in subset}
@@ -109,7 +120,8 @@ def test_names_as_labels_and_images_without_boxes(folder: Callable[..., Path]) -
 
 def test_the_manifest_in_the_folder_rules(folder: Callable[..., Path]) -> None:
     manifest = (
-        'name = "crops"\nkind = "folder"\nclasses = ["a", "b", "c", "d"]\npictures = true\nboxes = "pixels"\n'
+        'name = "crops"\nkind = "folder"\nclasses = ["a", "b", "c", "d"]\npictures = true\nboxes = '
+        '"pixels"\n'
         '[geometry]\nsize = 16\nresize = "squash"\nresize_size = 20\n'
     )
     place = folder(good(), manifest=manifest)
@@ -151,17 +163,27 @@ def test_credits_are_said_in_one_line(folder: Callable[..., Path]) -> None:
         (["images/0.png,0,1"], "file,label,x0", "lacks the column y0, x1, y1"),
         (["images/99.png,0,1,1,5,5"], HEADER, "99.png is missing"),
         (["images/0.png,-1,1,1,5,5"], HEADER, "label -1 of images/0.png"),
-        (["images/0.png,0,1,1,5,5", "images/1.png,cat,1,1,5,5"], HEADER, "neither a whole number nor the name"),
+        (
+            ["images/0.png,0,1,1,5,5", "images/1.png,cat,1,1,5,5"],
+            HEADER,
+            "neither a whole number nor the name",
+        ),
         (["images/0.png,0.5,1,1,5,5", "images/1.png,1,1,1,5,5"], HEADER, "label '0.5'"),
         (["images/0.png,,1,1,5,5"], HEADER, "no label in line 2"),
         (["images/0.png,99999999999999999999,1,1,5,5"], HEADER, "is no class number"),
-        (["images/0.png,0,5,1,5,9"], HEADER, r"box \(5, 1, 5, 9\) of images/0.png is reversed or empty"),
+        (
+            ["images/0.png,0,5,1,5,9"],
+            HEADER,
+            r"box \(5, 1, 5, 9\) of images/0.png is reversed or empty",
+        ),
         (["images/0.png,0,5,1,,9"], HEADER, "four finite numbers"),
         (["images/0.png,0,5,1,six,9"], HEADER, "four numbers"),
         (["images/0.png,0,a", "images/1.png,0,a"], "file,label,image_id", "id 'a' twice"),
     ],
 )
-def test_what_is_wrong_in_the_table_is_said(folder: Callable[..., Path], lines: list, header: str, words: str) -> None:
+def test_what_is_wrong_in_the_table_is_said(
+    folder: Callable[..., Path], lines: list, header: str, words: str
+) -> None:
     with pytest.raises(BenchError, match=words) as caught:
         load_subset(folder(lines, header=header))
     assert "\n" not in str(caught.value)
@@ -169,7 +191,9 @@ def test_what_is_wrong_in_the_table_is_said(folder: Callable[..., Path], lines: 
 
 def test_a_label_beyond_the_classes_is_said(folder: Callable[..., Path]) -> None:
     place = folder(good(), manifest='name = "n"\nkind = "folder"\nclasses = ["a", "b"]\n')
-    with pytest.raises(BenchError, match=r"label 2 of images/2.png in the subset n is not one of its 2 classes"):
+    with pytest.raises(
+        BenchError, match=r"label 2 of images/2.png in the subset n is not one of its 2 classes"
+    ):
         load_subset(place)
 
 
@@ -199,7 +223,10 @@ def test_images_that_cannot_be_read_are_named(folder: Callable[..., Path]) -> No
 
 
 def test_grey_and_turned_images_are_stored_pixels(folder: Callable[..., Path]) -> None:
-    place = folder(["images/0.png,0,1,1,5,5", "images/t.jpg,0,1,1,5,5"][:1], manifest='name = "n"\nkind = "folder"')
+    place = folder(
+        ["images/0.png,0,1,1,5,5", "images/t.jpg,0,1,1,5,5"][:1],
+        manifest='name = "n"\nkind = "folder"',
+    )
     grey = Image.fromarray(picture(0)[:, :, 0])
     exif = grey.getexif()
     exif[0x0112] = 6  # "turn me by 90 degrees"
@@ -224,8 +251,12 @@ def test_folders_and_files_that_are_no_subset(tmp_path: Path) -> None:
         load_subset(tmp_path / "a.txt")
 
 
-@pytest.mark.parametrize("name", ["ilsvrc-sample-1k", "ccby-250", "tiny-imagenet-20", "imagenet-val-500"])
-def test_where_files_are_to_be_is_said(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name", ["ilsvrc-sample-1k", "ccby-250", "tiny-imagenet-20", "imagenet-val-500"]
+)
+def test_where_files_are_to_be_is_said(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("CAMBENCH_DATA", raising=False)
     with pytest.raises(BenchError, match="--data-root"):
         load_subset(name)
@@ -234,12 +265,17 @@ def test_where_files_are_to_be_is_said(name: str, tmp_path: Path, monkeypatch: p
         load_subset(name)
 
 
-# --- parquet ----------------------------------------------------------------------------------------------------------
+# --- parquet
+# --------------------------------------------------------------------------------------------------
 def write_parquet(file: Path, n: int = 8, **columns: object) -> Path:
     from datasets import ClassLabel, Dataset
     from datasets import Image as ImageFeature
 
-    table = {"image": [Image.fromarray(picture(i)) for i in range(n)], "label": [i % 3 for i in range(n)], **columns}
+    table = {
+        "image": [Image.fromarray(picture(i)) for i in range(n)],
+        "label": [i % 3 for i in range(n)],
+        **columns,
+    }
     dataset = Dataset.from_dict({k: v for k, v in table.items() if v is not None})
     dataset = dataset.cast_column("image", ImageFeature())
     if table["label"] is not None:
@@ -257,7 +293,9 @@ def write_parquet(file: Path, n: int = 8, **columns: object) -> Path:
     ],
 )
 def test_parquet_of_any_writer(columns: dict, tmp_path: Path) -> None:
-    file = write_parquet(tmp_path / "some.parquet", image_id=[f"id{i}" for i in range(8)], **columns)
+    file = write_parquet(
+        tmp_path / "some.parquet", image_id=[f"id{i}" for i in range(8)], **columns
+    )
     subset = load_subset(file)
     assert subset.name == "some"
     assert subset.class_names == ("ant", "bee", "cat")
@@ -286,7 +324,9 @@ def test_an_empty_image_in_parquet_is_said(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [{"image": {"bytes": None, "path": None}, "label": 0, "image_id": f"id{i}"} for i in range(3)]
+    rows = [
+        {"image": {"bytes": None, "path": None}, "label": 0, "image_id": f"id{i}"} for i in range(3)
+    ]
     struct = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     schema = pa.schema({"image": struct, "label": pa.int64(), "image_id": pa.string()})
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "empty.parquet")
@@ -305,7 +345,8 @@ def test_what_is_wrong_in_parquet_is_said(tmp_path: Path) -> None:
         load_subset(tmp_path / "c.parquet")
 
 
-# --- the real ones ----------------------------------------------------------------------------------------------------
+# --- the real ones
+# --------------------------------------------------------------------------------------------------
 def test_ilsvrc_sample(data_root: Path) -> None:
     subset = load_subset("ilsvrc-sample-1k", data_root=data_root)
     assert len(subset) + len(subset.calibration()) == 1000
@@ -314,14 +355,19 @@ def test_ilsvrc_sample(data_root: Path) -> None:
     batch = subset.batch(range(8), subset.geometry)
     assert batch.pixels.shape == (8, 3, 224, 224)
     assert all(len(boxes) for boxes in batch.truth.boxes)
-    assert load_subset("ilsvrc-sample-1k", data_root=data_root / "ilsvrc-sample-1k").ids == subset.ids
+    assert (
+        load_subset("ilsvrc-sample-1k", data_root=data_root / "ilsvrc-sample-1k").ids == subset.ids
+    )
 
 
 def test_ccby(data_root: Path) -> None:
     subset = load_subset("ccby-250", data_root=data_root)
     assert len(subset) + len(subset.calibration()) == 250
     assert subset.pictures
-    assert all("creativecommons.org/licenses/by/2.0" in str(subset.attribution(i)) for i in range(len(subset)))
+    assert all(
+        "creativecommons.org/licenses/by/2.0" in str(subset.attribution(i))
+        for i in range(len(subset))
+    )
 
 
 def test_tiny_imagenet(data_root: Path) -> None:

@@ -72,7 +72,9 @@ def test_mask_is_taken_at_pixel_centres() -> None:
     mask = np.array([[True, False, False, True]] * 4)
     # 4 -> 2: the centres of the new pixels are at 1 and 3, the first of pixel [1,2), [3,4).
     assert Geometry(2, "squash", 2).mask(mask).tolist() == [[False, True]] * 2
-    assert torch.equal(Geometry(8, "squash", 8).mask(mask), torch.from_numpy(mask.repeat(2, 0).repeat(2, 1)))
+    assert torch.equal(
+        Geometry(8, "squash", 8).mask(mask), torch.from_numpy(mask.repeat(2, 0).repeat(2, 1))
+    )
 
 
 def test_one_wording_for_too_small_images() -> None:
@@ -116,11 +118,19 @@ def test_sample_frames_everything_alike() -> None:
 def pictures(draw: st.DrawFn) -> tuple[int, int, tuple[int, int, int, int]]:
     height, width = draw(st.integers(24, 90)), draw(st.integers(24, 90))
     x0, y0 = draw(st.integers(0, width - 9)), draw(st.integers(0, height - 9))
-    return height, width, (x0, y0, draw(st.integers(x0 + 8, width)), draw(st.integers(y0 + 8, height)))
+    return (
+        height,
+        width,
+        (x0, y0, draw(st.integers(x0 + 8, width)), draw(st.integers(y0 + 8, height))),
+    )
 
 
 @settings(max_examples=60, deadline=None)
-@given(picture=pictures(), resize=st.sampled_from(["squash", "short", "none"]), size=st.integers(12, 24))
+@given(
+    picture=pictures(),
+    resize=st.sampled_from(["squash", "short", "none"]),
+    size=st.integers(12, 24),
+)
 def test_boxes_follow_the_painted_pixels(picture: tuple, resize: str, size: int) -> None:
     height, width, box = picture
     geometry = Geometry(size, resize, 24 if resize != "none" else size, "bilinear")
@@ -137,12 +147,17 @@ def test_boxes_follow_the_painted_pixels(picture: tuple, resize: str, size: int)
     centre = np.arange(size) + 0.5
     inside = ((centre >= y0) & (centre < y1))[:, None] & ((centre >= x0) & (centre < x1))[None, :]
     near = 1e-4  # a float32 edge that falls on a pixel centre may go either way
-    loose = ((centre >= y0 - near) & (centre < y1 + near))[:, None] & ((centre >= x0 - near) & (centre < x1 + near))
+    loose = ((centre >= y0 - near) & (centre < y1 + near))[:, None] & (
+        (centre >= x0 - near) & (centre < x1 + near)
+    )
     assert not (mask & ~loose).any()
-    tight = ((centre >= y0 + near) & (centre < y1 - near))[:, None] & ((centre >= x0 + near) & (centre < x1 - near))
+    tight = ((centre >= y0 + near) & (centre < y1 - near))[:, None] & (
+        (centre >= x0 + near) & (centre < x1 - near)
+    )
     assert not (tight & ~mask).any()
     assert inside.shape == mask.shape
-    # The painted pixels end within a pixel and a half of the box (the filter blurs edges), however scaled.
+    # The painted pixels end within a pixel and a half of the box (the filter blurs edges), however
+    # scaled.
     bright = seen > 127
     if bright.any() and min(x1 - x0, y1 - y0) >= 3:
         assert np.abs(np.array(box_of(bright)) - np.array([x0, y0, x1, y1])).max() <= 1.0

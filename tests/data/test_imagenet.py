@@ -40,7 +40,10 @@ def test_the_subsets_are_nested_and_calibrate_on_the_same_thousand() -> None:
 
 def test_the_order_is_this_one() -> None:
     # Golden: `printf ILSVRC2012_val_%08d | sha256sum`, sorted.
-    assert official("imagenet-val-500")[0][:2] == ("ILSVRC2012_val_00049325", "ILSVRC2012_val_00032309")
+    assert official("imagenet-val-500")[0][:2] == (
+        "ILSVRC2012_val_00049325",
+        "ILSVRC2012_val_00032309",
+    )
 
 
 def test_labels_are_sorted_wnids() -> None:
@@ -86,11 +89,16 @@ def write_xml(folder: Path, rows: Rows) -> None:
     for item, objects in rows.items():
         body = "".join(
             f"<object><name>{o['wnid']}</name><bndbox>"
-            + "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), numbers(o), strict=True))
+            + "".join(
+                f"<{k}>{v}</{k}>"
+                for k, v in zip(("xmin", "ymin", "xmax", "ymax"), numbers(o), strict=True)
+            )
             + "</bndbox></object>"
             for o in objects
         )
-        (folder / f"{item}.xml").write_text(f"<annotation><filename>{item}</filename>{body}</annotation>")
+        (folder / f"{item}.xml").write_text(
+            f"<annotation><filename>{item}</filename>{body}</annotation>"
+        )
 
 
 def link(source: Path, target: Path) -> None:
@@ -109,7 +117,9 @@ def kaggle(root: Path, rows: Rows, data_root: Path) -> None:
         writer = csv.writer(stream)
         writer.writerow(["ImageId", "PredictionString"])
         for item, objects in rows.items():
-            writer.writerow([item, " ".join(" ".join([o["wnid"], *numbers(o)]) for o in objects) + " "])
+            writer.writerow(
+                [item, " ".join(" ".join([o["wnid"], *numbers(o)]) for o in objects) + " "]
+            )
 
 
 def flat(root: Path, rows: Rows, data_root: Path) -> None:
@@ -140,7 +150,10 @@ def parquet(root: Path, rows: Rows, data_root: Path) -> None:
         for item, objects in reversed(rows.items())
     ]
     for k in range(2):
-        pq.write_table(pa.Table.from_pylist(records[k::2]), root / "data" / f"validation-0000{k}-of-00002.parquet")
+        pq.write_table(
+            pa.Table.from_pylist(records[k::2]),
+            root / "data" / f"validation-0000{k}-of-00002.parquet",
+        )
     write_xml(root / "boxes", rows)
 
 
@@ -155,7 +168,9 @@ def open_form(root: Path, rows: Rows, extra: str = 'calibration = "hash"') -> Su
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_gives_the_same_records(form, rows: Rows, data_root: Path, tmp_path: Path) -> None:
+def test_every_form_gives_the_same_records(
+    form, rows: Rows, data_root: Path, tmp_path: Path
+) -> None:
     form(tmp_path / "root", rows, data_root)
     subset = open_form(tmp_path / "root", rows)
     aside = subset.calibration()
@@ -198,7 +213,9 @@ def test_images_without_labels_are_said(rows: Rows, data_root: Path, tmp_path: P
         open_form(tmp_path / "root", rows)
 
 
-def test_folders_of_wnids_and_parquet_do_without_boxes(rows: Rows, data_root: Path, tmp_path: Path) -> None:
+def test_folders_of_wnids_and_parquet_do_without_boxes(
+    rows: Rows, data_root: Path, tmp_path: Path
+) -> None:
     for form, xml in ((by_wnid, "ILSVRC"), (parquet, "boxes")):
         root = tmp_path / form.__name__
         form(root, rows, data_root)
@@ -217,7 +234,9 @@ def test_nothing_there_is_said(rows: Rows, tmp_path: Path) -> None:
 def test_only_the_labels_objects_count(tmp_path: Path) -> None:
     box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox>"
     file = tmp_path / "a.xml"
-    file.write_text(f"<a><object><name>n1</name>{box}</object><object><name>n2</name>{box}</object></a>")
+    file.write_text(
+        f"<a><object><name>n1</name>{box}</object><object><name>n2</name>{box}</object></a>"
+    )
     assert read_xml(file) == ("n1", [[1, 2, 3, 4]])
     table = tmp_path / "a.csv"
     table.write_text("ImageId,PredictionString\na,n1 1 2 3 4 n2 5 6 7 8 n1 9 9 10 10 \n")

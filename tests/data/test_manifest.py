@@ -40,7 +40,9 @@ def test_id_is_of_the_content_and_not_of_the_place() -> None:
 
 def test_id_does_not_depend_on_the_text(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('name = "a"\nkind = "folder"\n')
-    (tmp_path / "b.toml").write_text('# a comment\nkind = "folder"\nexplain = "default"\nname = "a"\n')
+    (tmp_path / "b.toml").write_text(
+        '# a comment\nkind = "folder"\nexplain = "default"\nname = "a"\n'
+    )
     assert Manifest.read(tmp_path / "a.toml").id == Manifest.read(tmp_path / "b.toml").id
 
 
@@ -60,7 +62,10 @@ def test_id_does_not_depend_on_the_text(tmp_path: Path) -> None:
         ('name = "a"\nkind = "folder"\nboxes = "pixel"', "Did you mean pixels"),
         ('name = "a"\nkind = "folder"\ncalibration = "a"', "names itself"),
         ('name = "a"\nkind = "folder"\n[geometry]\nsize = 8', "has no resize"),
-        ('name = "a"\nkind = "folder"\n[geometry]\nsize = 8\nresize = "none"\ncrop = 3', "unknown key 'crop'"),
+        (
+            'name = "a"\nkind = "folder"\n[geometry]\nsize = 8\nresize = "none"\ncrop = 3',
+            "unknown key 'crop'",
+        ),
         ('name = "a"\nkind = "folder"\n[geometry]\nsize = 8.0\nresize = "none"', "must be a int"),
         ("name = ", "not valid TOML"),
     ],

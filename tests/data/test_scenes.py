@@ -38,7 +38,11 @@ def test_head_is_checked_when_opened(name: str, tmp_path: Path) -> None:
     assert manifest.sha256_head
     assert scenes.scenes_digest(load_subset(name, limit=scenes.HEAD)) == manifest.sha256_head
     wrong = tmp_path / "wrong.toml"
-    text = (manifest_folder() / f"{name}.toml").read_text().replace(f"seed = {manifest.seed}", "seed = 99")
+    text = (
+        (manifest_folder() / f"{name}.toml")
+        .read_text()
+        .replace(f"seed = {manifest.seed}", "seed = 99")
+    )
     wrong.write_text(text)
     with pytest.raises(BenchError, match="not those of its manifest"):
         load_subset(wrong)
@@ -46,7 +50,12 @@ def test_head_is_checked_when_opened(name: str, tmp_path: Path) -> None:
 
 def test_subsets_are_what_they_say() -> None:
     sizes = {name: len(load_subset(name)) for name in NAMES}
-    assert sizes == {"scenes-train": 8000, "scenes-calibration": 500, "scenes-val": 1000, "scenes-pairs": 1000}
+    assert sizes == {
+        "scenes-train": 8000,
+        "scenes-calibration": 500,
+        "scenes-val": 1000,
+        "scenes-pairs": 1000,
+    }
     for name in NAMES:
         subset = load_subset(name)
         assert subset.num_classes == len(subset.class_names) == 10
@@ -136,13 +145,20 @@ def test_drawing_uses_whole_numbers_only() -> None:
 
 def test_no_product_overflows(monkeypatch: pytest.MonkeyPatch) -> None:
     # The same drawing in 64 bits throughout gives the same bytes.
-    text = Path(scenes.__file__).read_text().replace("np.int32", "np.int64").replace("np.int16", "np.int64")
+    text = (
+        Path(scenes.__file__)
+        .read_text()
+        .replace("np.int32", "np.int64")
+        .replace("np.int16", "np.int64")
+    )
     wide = types.ModuleType("wide_scenes")
     monkeypatch.setitem(sys.modules, "wide_scenes", wide)
     exec(compile(text, "wide_scenes", "exec"), wide.__dict__)
     for index in range(150):
         labels = scenes.object_labels(9, index, pairs=index % 2 == 0)
-        assert np.array_equal(scenes.draw_scene(9, index, labels).image, wide.draw_scene(9, index, labels).image)
+        assert np.array_equal(
+            scenes.draw_scene(9, index, labels).image, wide.draw_scene(9, index, labels).image
+        )
 
 
 def test_fixed_point_tables() -> None:
@@ -164,6 +180,10 @@ def test_drawn_area_is_the_area_asked_for(shape: int) -> None:
 
 def test_raw_bits_are_those_of_numpy_for_ever() -> None:
     # Golden, of numpy 2.4.
-    assert [scenes._Bits(1, i).below(1 << 32) for i in range(3)] == [2198257139, 1425381069, 1925928375]
+    assert [scenes._Bits(1, i).below(1 << 32) for i in range(3)] == [
+        2198257139,
+        1425381069,
+        1925928375,
+    ]
     numbers = [scenes._Bits(0, i).between(3, 5) for i in range(200)]
     assert set(numbers) == {3, 4, 5}

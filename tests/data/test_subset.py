@@ -66,7 +66,9 @@ def test_a_batch_is_its_samples() -> None:
     assert batch.ids == (subset.ids[3], subset.ids[0], subset.ids[11])
     for row, i in enumerate([3, 0, 11]):
         sample = subset[i]
-        assert torch.equal(batch.pixels[row], torch.from_numpy(sample.image).permute(2, 0, 1).float() / 255)
+        assert torch.equal(
+            batch.pixels[row], torch.from_numpy(sample.image).permute(2, 0, 1).float() / 255
+        )
         assert torch.equal(batch.truth.masks[row], torch.from_numpy(sample.mask))
         assert np.array_equal(batch.truth.boxes[row].numpy(), sample.boxes)
         assert int(batch.labels[row]) == sample.label == subset.labels[i]
@@ -105,7 +107,12 @@ def test_unknown_names_are_met_with_suggestions() -> None:
         load_subset("scenes-vall")
     with pytest.raises(BenchError, match="no file or folder"):
         load_subset("nowhere/at/all")
-    assert SUBSETS.select("scenes") == ["scenes-calibration", "scenes-pairs", "scenes-train", "scenes-val"]
+    assert SUBSETS.select("scenes") == [
+        "scenes-calibration",
+        "scenes-pairs",
+        "scenes-train",
+        "scenes-val",
+    ]
 
 
 def test_a_registered_function_is_a_subset() -> None:

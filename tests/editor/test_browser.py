@@ -1,4 +1,6 @@
-"""The editor in a real Chromium: what a person does with mouse and keys, and what is then on disk and on screen."""
+"""The editor in a real Chromium: what a person does with mouse and keys, and what is then on disk
+and on screen.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from bench.finetune.simulate import simulate_maps
 from bench.models import load_model
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
+CHROMIUM = next(
+    (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
+)
 if CHROMIUM is None:
     pytest.skip("no chromium is installed", allow_module_level=True)
 
@@ -46,7 +50,9 @@ class Editor:
         self.session, self.listening = session, listen(port)
         self.address = address_of(self.listening)
         self.server = uvicorn.Server(
-            uvicorn.Config(make_app(session), log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
+            uvicorn.Config(
+                make_app(session), log_level="warning", lifespan="off", timeout_graceful_shutdown=1
+            )
         )
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listening]})
         self.thread.start()
@@ -78,11 +84,18 @@ def page(browser, editor) -> Iterator[Any]:
 
 
 def open_page(browser: Any, editor: Editor, context: Any = None) -> Any:
-    """Open the editor in a browser of its own (or another tab of a context) and wait for the first image."""
+    """Open the editor in a browser of its own (or another tab of a context) and wait for the first
+    image.
+    """
     page = (context or browser.new_context(viewport={"width": 1280, "height": 800})).new_page()
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("request", lambda r: None if r.url.startswith((editor.address, "data:")) else page.problems.append(r.url))
+    page.on(
+        "request",
+        lambda r: (
+            None if r.url.startswith((editor.address, "data:")) else page.problems.append(r.url)
+        ),
+    )
     page.goto(editor.address)
     settled(page)
     return page
@@ -128,12 +141,16 @@ def colour(page: Any, x: float, y: float) -> list[int]:
     """Return the colour [r,g,b] that is shown at a point of the map."""
     frame(page)
     script = """([x, y]) => { const c = document.getElementById("picture");
-        return [...c.getContext("2d").getImageData(c.width * x / 96, c.height * y / 96, 1, 1).data].slice(0, 3); }"""
+        const drawn = c.getContext("2d").getImageData(c.width * x / 96, c.height * y / 96, 1, 1);
+        return [...drawn.data].slice(0, 3); }"""
     return page.evaluate(script, [x, y])
 
 
 def probabilities(page: Any) -> dict[int, float]:
-    rows = page.evaluate("[...document.querySelectorAll('#classes li')].map((r) => [r.dataset.label, r.dataset.after])")
+    rows = page.evaluate(
+        "[...document.querySelectorAll('#classes li')].map((r) => [r.dataset.label, "
+        "r.dataset.after])"
+    )
     return {int(label): float(after) for label, after in rows}
 
 
@@ -160,7 +177,9 @@ def test_the_page_opens_at_the_first_image(page, editor):
     assert "abn on scenes-val" in text(page, "#facts")
     state(page, "Not drawn yet")
     before = session.view(0)["outcome"]
-    assert probabilities(page) == pytest.approx({row["label"]: row["before"] for row in before["classes"]})
+    assert probabilities(page) == pytest.approx(
+        {row["label"]: row["before"] for row in before["classes"]}
+    )
     assert text(page, "#energy strong") == f"{100 * before['before']['energy']:.1f} %"
     assert page.is_disabled("#undo")
     assert page.is_disabled("#previous")
@@ -196,7 +215,10 @@ def test_colours_outline_and_the_networks_grid(page):
         page.select_option("#colours", name)
         shown.append(colour(page, 40.5, 40.5))
     assert len({tuple(one) for one in shown}) == 4
-    marks = "document.getElementById('marks').getContext('2d').getImageData(0, 0, 2000, 2000).data.some((v) => v)"
+    marks = (
+        "document.getElementById('marks').getContext('2d').getImageData(0, 0, 2000, "
+        "2000).data.some((v) => v)"
+    )
     page.mouse.move(5, 5)
     frame(page)
     assert not page.evaluate(marks)
@@ -258,9 +280,15 @@ def test_what_was_painted_is_on_disk(page, editor):
         assert np.array_equal(grey[~near & ~other], own[~near & ~other])
     assert text(page, "#count").startswith("1 of ")
     facts = load_maps(editor.session.folder)[0].facts
-    assert (facts["revision"], facts["source"], facts["item"]) == (1, "editor", editor.session.queue[0].item)
+    assert (facts["revision"], facts["source"], facts["item"]) == (
+        1,
+        "editor",
+        editor.session.queue[0].item,
+    )
     expected = editor.session.infer(0, grey)
-    sync_api.expect(page.locator("#energy strong")).to_have_text(f"{100 * expected['after']['energy']:.1f} %")
+    sync_api.expect(page.locator("#energy strong")).to_have_text(
+        f"{100 * expected['after']['energy']:.1f} %"
+    )
 
 
 def test_soft_edges_and_strength(page, editor):
@@ -271,7 +299,9 @@ def test_soft_edges_and_strength(page, editor):
     drag(page, (48, 48), (48.2, 48), (48, 48))
     press_save(page)
     middle = saved(editor)[48].astype(int)
-    assert middle[48] == pytest.approx(153, abs=2)  # 60 % of 255, however often the stroke went over it
+    assert middle[48] == pytest.approx(
+        153, abs=2
+    )  # 60 % of 255, however often the stroke went over it
     right = middle[48:70]
     assert np.all(np.diff(right[: right.argmin()]) < 0)
     assert right[10] == pytest.approx(76, abs=12)  # half way out, half as strong
@@ -289,7 +319,12 @@ def test_the_right_button_and_shift_do_the_opposite(page, editor):
     drag(page, (80, 80))
     press_save(page)
     grey = saved(editor)
-    assert [int(grey[y, x]) for y, x in ((40, 50), (40, 60), (40, 40), (80, 80))] == [255, 0, 0, 255]
+    assert [int(grey[y, x]) for y, x in ((40, 50), (40, 60), (40, 40), (80, 80))] == [
+        255,
+        0,
+        0,
+        255,
+    ]
 
 
 def test_reset_and_clear(page, editor):
@@ -315,12 +350,16 @@ def test_the_probabilities_follow_the_edit(page, editor):
         page.keyboard.press("c")
     sync_api.expect(page.locator("#energy strong")).to_have_text("–")
     none = editor.session.infer(0, np.zeros((96, 96), np.uint8))
-    assert probabilities(page) == pytest.approx({row["label"]: row["after"] for row in none["classes"]})
+    assert probabilities(page) == pytest.approx(
+        {row["label"]: row["after"] for row in none["classes"]}
+    )
     assert probabilities(page) != before
     drag(page, (20, 20), (70, 70))
     press_save(page)
     expected = editor.session.infer(0, saved(editor))
-    sync_api.expect(page.locator("#energy strong")).to_have_text(f"{100 * expected['after']['energy']:.1f} %")
+    sync_api.expect(page.locator("#energy strong")).to_have_text(
+        f"{100 * expected['after']['energy']:.1f} %"
+    )
     wanted = pytest.approx({row["label"]: row["after"] for row in expected["classes"]}, abs=1e-6)
     for _ in range(200):  # an answer on the way may round to the same energy as the last one
         if probabilities(page) == wanted:
@@ -414,7 +453,9 @@ def test_unsaved_work_outlives_a_long_walk(browser, abn, tmp_path):
 
 
 def test_what_was_drawn_trains_the_network(page, editor, abn, scenes, tmp_path):
-    """Three images drawn with the mouse; guided fine-tuning moves the network's own maps towards them."""
+    """Three images drawn with the mouse; guided fine-tuning moves the network's own maps towards
+    them.
+    """
     for k in range(3):
         x0, y0, x1, y1 = editor.session.view(k)["boxes"][0]
         page.keyboard.press("c")
@@ -432,7 +473,9 @@ def test_what_was_drawn_trains_the_network(page, editor, abn, scenes, tmp_path):
     assert done.after["edited"]["mse"] < 0.7 * done.before["edited"]["mse"]
     trained = load_model(done.card)
     assert trained.parent == "abn"
-    before, after = ({p.item: p.energy for p in placements(model, scenes)} for model in (abn, trained))
+    before, after = (
+        {p.item: p.energy for p in placements(model, scenes)} for model in (abn, trained)
+    )
     assert all(after[one.item] > before[one.item] for one in drawn)
 
 
@@ -465,7 +508,9 @@ def test_leaving_with_unsaved_work_is_asked_about(page):
 
 
 def conflicting(browser: Any, editor: Editor, page: Any) -> Any:
-    """Return a page in another browser that has drawn on the first image, which is saved here meanwhile."""
+    """Return a page in another browser that has drawn on the first image, which is saved here
+    meanwhile.
+    """
     other = open_page(browser, editor)
     for one, row in ((page, 20), (other, 70)):
         one.keyboard.press("c")
@@ -595,16 +640,25 @@ def test_the_page_fits_the_window(browser, editor, size):
 
 
 def test_a_brush(page):
-    """The paint itself: full in the core, half at the edge, nothing outside; twice over a place is once."""
-    run: Callable[[str], Any] = lambda body: page.evaluate(f"import('/brush.js').then((m) => {{ {body} }})")  # noqa: E731
-    assert run("return [0, 9.4, 10, 10.6].map((d) => m.coverage(d, 10, 0))") == pytest.approx([1, 1, 0.5, 0], abs=0.01)
-    assert run("return [0, 5, 5.5, 10.5].map((d) => m.coverage(d, 10, 0.5))") == pytest.approx([1, 1, 1, 0])
+    """The paint itself: full in the core, half at the edge, nothing outside; twice over a place is
+    once.
+    """
+    run: Callable[[str], Any] = lambda body: page.evaluate(
+        f"import('/brush.js').then((m) => {{ {body} }})"
+    )
+    assert run("return [0, 9.4, 10, 10.6].map((d) => m.coverage(d, 10, 0))") == pytest.approx(
+        [1, 1, 0.5, 0], abs=0.01
+    )
+    assert run("return [0, 5, 5.5, 10.5].map((d) => m.coverage(d, 10, 0.5))") == pytest.approx(
+        [1, 1, 1, 0]
+    )
     twice = """const v = new Float32Array(400).fill(100);
         const s = new m.Stroke(v, 20, { radius: 4, soft: 0, strength: 0.5, remove: false });
         s.line(5, 5, 15, 5); s.line(15, 5, 5, 5);
         return [v[5 * 20 + 10], v[15 * 20 + 10]];"""
     assert run(twice) == [177.5, 100]
     outside = """const v = new Float32Array(400);
-        new m.Stroke(v, 20, { radius: 4, soft: 0, strength: 1, remove: false }).line(-30, -30, -10, 10);
+        const brush = { radius: 4, soft: 0, strength: 1, remove: false };
+        new m.Stroke(v, 20, brush).line(-30, -30, -10, 10);
         return Math.max(...v);"""
     assert run(outside) == 0

@@ -1,4 +1,6 @@
-"""The editor over HTTP: what it answers, whom it refuses, and the command that starts and ends it."""
+"""The editor over HTTP: what it answers, whom it refuses, and the command that starts and ends
+it.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,12 @@ def test_the_page_works_offline():
 
 def test_the_session(client, session):
     said = client.get("/api/session").json()
-    assert (said["model"], said["subset"], said["size"], said["first"]) == ("abn", "scenes-val", 96, 0)
+    assert (said["model"], said["subset"], said["size"], said["first"]) == (
+        "abn",
+        "scenes-val",
+        96,
+        0,
+    )
     assert said["looked_at"] == 24
     assert said["right"] == sum(p.right for p in session.seen)
     assert [one["item"] for one in said["images"]] == [p.item for p in session.queue]
@@ -121,7 +128,10 @@ def test_saving_and_a_conflict(client, session):
 def test_a_broken_file_is_a_sentence_on_the_page(client, session):
     client.post("/api/images/0/map?base=0", content=bytes(96 * 96))
     next(session.folder.glob("*.png")).write_bytes(b"nothing")
-    for answer in (client.get("/api/images/0"), client.post("/api/images/0/map?base=1", content=bytes(96 * 96))):
+    for answer in (
+        client.get("/api/images/0"),
+        client.post("/api/images/0/map?base=1", content=bytes(96 * 96)),
+    ):
         assert answer.status_code == 422
         assert "cannot be read" in answer.json()["error"]
 
@@ -182,7 +192,11 @@ def test_a_post_without_origin_is_refused(session):
 def test_the_page_may_be_reached_by_another_port_of_this_machine(session):
     """As through ssh -L 9000:127.0.0.1:8765."""
     with TestClient(make_app(session), base_url="http://localhost:9000") as client:
-        answer = client.post("/api/images/0/infer", content=bytes(96 * 96), headers={"origin": "http://localhost:9000"})
+        answer = client.post(
+            "/api/images/0/infer",
+            content=bytes(96 * 96),
+            headers={"origin": "http://localhost:9000"},
+        )
         assert answer.status_code == 200
 
 
@@ -190,7 +204,9 @@ def test_only_this_machine_can_connect():
     with listen(0) as listening:
         address, port = listening.getsockname()
         assert address == "127.0.0.1"
-        with pytest.raises(BenchError, match=rf"port {port} cannot be used .* choose another with --port"):
+        with pytest.raises(
+            BenchError, match=rf"port {port} cannot be used .* choose another with --port"
+        ):
             listen(port)
 
 
@@ -236,7 +252,9 @@ def test_an_empty_queue_is_one_sentence(card, abn, monkeypatch, capsys, tmp_path
     import bench
     from bench.finetune.placement import placements
 
-    wrong = next(p.index for p in placements(abn, bench.load_subset("scenes-val", limit=24)) if not p.right)
+    wrong = next(
+        p.index for p in placements(abn, bench.load_subset("scenes-val", limit=24)) if not p.right
+    )
     subset = f"scenes-val[{wrong}:{wrong + 1}]"
     out = ["--out", tmp_path / "maps", "--port", "0"]
     assert cambench(monkeypatch, "edit", "--model", card, "--subset", subset, *out) == 2
@@ -244,7 +262,16 @@ def test_an_empty_queue_is_one_sentence(card, abn, monkeypatch, capsys, tmp_path
 
 
 def test_simulate_says_simulated(card, monkeypatch, capsys, tmp_path):
-    words = ["finetune", "simulate", "--model", card, "--subset", "scenes-val[:12]", "--out", tmp_path / "maps"]
+    words = [
+        "finetune",
+        "simulate",
+        "--model",
+        card,
+        "--subset",
+        "scenes-val[:12]",
+        "--out",
+        tmp_path / "maps",
+    ]
     assert cambench(monkeypatch, *words, "--share", "0.5", "--soft", "0", "--truth", "boxes") == 0
     maps = load_maps(tmp_path / "maps")
     assert all(one.facts["source"] == "simulated:boxes" for one in maps)
@@ -257,9 +284,26 @@ def test_simulate_says_simulated(card, monkeypatch, capsys, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 def test_the_command_serves_until_ctrl_c(card, tmp_path):
-    command = [sys.executable, "-m", "bench", "edit", "--model", card, "--subset", "scenes-val", "--limit", "8"]
+    command = [
+        sys.executable,
+        "-m",
+        "bench",
+        "edit",
+        "--model",
+        card,
+        "--subset",
+        "scenes-val",
+        "--limit",
+        "8",
+    ]
     command += ["--port", "0", "--out", str(tmp_path / "maps")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", "DISPLAY": ""}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+        "DISPLAY": "",
+    }
     with interruptible(command, environment) as process:
         lines = []
         while not (lines and lines[-1].startswith("Open ")):
@@ -267,7 +311,9 @@ def test_the_command_serves_until_ctrl_c(card, tmp_path):
             assert lines[-1], process.stderr.read()
         address = re.search(r"http://127\.0\.0\.1:\d+", lines[-1])[0]
         assert re.match(r"\d images to edit, of 8 looked at", lines[0])
-        with httpx.Client(base_url=address, headers={"origin": address}) as client:  # stays connected, as a tab does
+        with httpx.Client(
+            base_url=address, headers={"origin": address}
+        ) as client:  # stays connected, as a tab does
             for _ in range(100):
                 try:
                     assert client.get("/").status_code == 200

@@ -1,4 +1,6 @@
-"""The editor without the web: what is in the queue, what a map does, and that no saved work can be lost."""
+"""The editor without the web: what is in the queue, what a map does, and that no saved work can be
+lost.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def test_the_queue_holds_what_is_right_in_class_and_wrong_in_place(abn, scenes, 
     rows = placements(abn, scenes)
     assert any(not p.right for p in rows)
     with Session(abn, scenes, tmp_path) as session:
-        assert [p.item for p in session.queue] == [p.item for p in rows if p.right and p.energy < 0.5]
+        assert [p.item for p in session.queue] == [
+            p.item for p in rows if p.right and p.energy < 0.5
+        ]
     with Session(abn, scenes, tmp_path, everything=True) as session:
         assert [p.item for p in session.queue] == list(scenes.ids)
 
@@ -50,7 +54,9 @@ def test_the_queue_holds_what_is_right_in_class_and_wrong_in_place(abn, scenes, 
 def test_without_truth_the_queue_holds_what_is_right_in_class(abn, scenes, tmp_path, without_truth):
     bare = dataclasses.replace(scenes, source=without_truth(scenes.source))
     with Session(abn, bare, tmp_path) as session:
-        assert [p.item for p in session.queue] == [p.item for p in placements(abn, scenes) if p.right]
+        assert [p.item for p in session.queue] == [
+            p.item for p in placements(abn, scenes) if p.right
+        ]
         view = session.view(0)
         assert view["boxes"] is None
         assert view["mask"] is None
@@ -61,11 +67,15 @@ def test_without_truth_the_queue_holds_what_is_right_in_class(abn, scenes, tmp_p
 def test_an_empty_queue_says_why(abn, scenes, tmp_path):
     wrong = next(p.index for p in placements(abn, scenes) if not p.right)
     one = dataclasses.replace(scenes, positions=(scenes.positions[wrong],))
-    with pytest.raises(BenchError, match=r"queue is empty: of 1 images .* none is right in class; use --all"):
+    with pytest.raises(
+        BenchError, match=r"queue is empty: of 1 images .* none is right in class; use --all"
+    ):
         Session(abn, one, tmp_path)
     right = next(p for p in placements(abn, scenes) if p.right)
     # An attention that lies on the object: all of the frame is the object.
-    whole = dataclasses.replace(scenes, positions=(scenes.positions[right.index],), source=Whole(scenes.source))
+    whole = dataclasses.replace(
+        scenes, positions=(scenes.positions[right.index],), source=Whole(scenes.source)
+    )
     with pytest.raises(BenchError, match=r"of the 1 right in class none has less than half"):
         Session(abn, whole, tmp_path)
 
@@ -156,9 +166,15 @@ def test_a_saved_map_is_one_file_that_training_reads(abn, scenes, session):
     assert loaded.facts == saved.facts
     facts = loaded.facts
     assert (facts["item"], facts["revision"], facts["source"]) == (item, 1, "editor")
-    assert (facts["model"], facts["subset"], facts["label"]) == ("abn", "scenes-val", session.queue[2].label)
+    assert (facts["model"], facts["subset"], facts["label"]) == (
+        "abn",
+        "scenes-val",
+        session.queue[2].label,
+    )
     assert facts["before"]["energy"] == pytest.approx(session.queue[2].energy, abs=1e-5)
-    assert facts["after"]["energy"] == pytest.approx(session.infer(2, grey)["after"]["energy"], abs=1e-5)
+    assert facts["after"]["energy"] == pytest.approx(
+        session.infer(2, grey)["after"]["energy"], abs=1e-5
+    )
     assert facts["started_from"] == "model"
     assert facts["when"].endswith("+00:00")
     assert session.drawn(2)
@@ -170,7 +186,10 @@ def test_every_older_version_is_kept(session):
     for base, grey in enumerate(versions):
         assert session.save(0, grey, base).facts["revision"] == base + 1
     kept = sorted((session.folder / "history").glob("*.png"))
-    assert [path.name for path in kept] == ["scenes-val-000000.r0001.png", "scenes-val-000000.r0002.png"]
+    assert [path.name for path in kept] == [
+        "scenes-val-000000.r0001.png",
+        "scenes-val-000000.r0002.png",
+    ]
     for path, grey in zip(kept, versions, strict=False):
         assert np.array_equal(load_map(path).grey, grey)
     assert np.array_equal(load_maps(session.folder)[0].grey, versions[2])
@@ -195,7 +214,9 @@ def test_a_save_over_a_newer_version_is_refused_and_kept(session):
         assert len(list((session.folder / "history").glob("*refused*"))) == count
     assert np.array_equal(load_maps(session.folder)[0].grey, theirs)
     assert session.save(0, mine, 1).facts["revision"] == 2  # keep mine
-    assert np.array_equal(load_map(session.folder / "history" / "scenes-val-000000.r0001.png").grey, theirs)
+    assert np.array_equal(
+        load_map(session.folder / "history" / "scenes-val-000000.r0001.png").grey, theirs
+    )
 
 
 def test_of_many_saves_at_once_one_wins_and_all_are_kept(session, monkeypatch):
@@ -222,7 +243,10 @@ def test_of_many_saves_at_once_one_wins_and_all_are_kept(session, monkeypatch):
     for thread in threads:
         thread.join()
     assert len(refused) == len(set(refused)) == len(maps) - 1
-    found = [load_map(path).grey.tobytes() for path in [*refused, map_path(session.folder, session.queue[0].item)]]
+    found = [
+        load_map(path).grey.tobytes()
+        for path in [*refused, map_path(session.folder, session.queue[0].item)]
+    ]
     assert sorted(found) == sorted(grey.tobytes() for grey in maps)
 
 
@@ -294,7 +318,10 @@ def test_what_is_kept_is_of_these_images_and_this_model(abn, scenes, tmp_path):
 
 
 def test_one_editor_per_folder(abn, scenes, tmp_path):
-    with Session(abn, scenes.limit(4), tmp_path), pytest.raises(BenchError, match="open in another editor"):
+    with (
+        Session(abn, scenes.limit(4), tmp_path),
+        pytest.raises(BenchError, match="open in another editor"),
+    ):
         Session(abn, scenes.limit(4), tmp_path)
     with Session(abn, scenes.limit(4), tmp_path):
         pass

@@ -1,4 +1,6 @@
-"""Folded normalisations: the same network, folded only where that is so, and as it was afterwards."""
+"""Folded normalisations: the same network, folded only where that is so, and as it was
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def explainee(*modules: nn.Module, size: int = 8) -> bench.Explainee:
 
 
 def images(model: bench.Explainee, count: int = 5) -> torch.Tensor:
-    drawn = torch.randn(count, 3, model.size, model.size, generator=torch.Generator().manual_seed(1))
+    drawn = torch.randn(
+        count, 3, model.size, model.size, generator=torch.Generator().manual_seed(1)
+    )
     return drawn.contiguous(memory_format=torch.channels_last)
 
 
@@ -42,7 +46,9 @@ def relative(one: torch.Tensor, two: torch.Tensor) -> float:
 def test_by_hand():
     """(2 x - 1) / sqrt(4) * 3 + 5 = 3 x + 3.5."""
     conv, norm = nn.Conv2d(3, 1, 1, bias=False), nn.BatchNorm2d(1, eps=0)
-    model = bench.Explainee(nn.Sequential(conv, norm, nn.Flatten(), nn.AdaptiveAvgPool1d(2)).eval(), size=4)
+    model = bench.Explainee(
+        nn.Sequential(conv, norm, nn.Flatten(), nn.AdaptiveAvgPool1d(2)).eval(), size=4
+    )
     nn.init.constant_(conv.weight, 2)
     norm.running_mean[:], norm.running_var[:] = 1, 4
     norm.weight.data[:], norm.bias.data[:] = 3, 5
@@ -57,10 +63,18 @@ def test_by_hand():
 
 @pytest.mark.parametrize(
     ("name", "share"),
-    [("resnet18", 1), ("mobilenetv2_100", 1), ("tf_efficientnet_b0", 1), ("regnety_002", 1), ("densenet121", 0.4)],
+    [
+        ("resnet18", 1),
+        ("mobilenetv2_100", 1),
+        ("tf_efficientnet_b0", 1),
+        ("regnety_002", 1),
+        ("densenet121", 0.4),
+    ],
 )
 def test_the_same_network_and_as_it_was_afterwards(name, share):
-    """Norms with activations inside, TensorFlow's padding, groups, squeezing, norms before convolutions."""
+    """Norms with activations inside, TensorFlow's padding, groups, squeezing, norms before
+    convolutions.
+    """
     model = bench.Explainee(randomise(timm.create_model(name), seed=0), size=96)
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.net.modules())
     assert share * norms <= len(folds_of(model)) <= norms
@@ -90,12 +104,15 @@ def test_probes_can_be_of_the_network_as_it_is():
 
 
 @pytest.mark.parametrize(
-    ("metric", "folded"), [("deletion", True), ("average_drop", False), ("threshold_quality", False)]
+    ("metric", "folded"),
+    [("deletion", True), ("average_drop", False), ("threshold_quality", False)],
 )
 def test_what_is_compared_with_the_clean_image_is_not_folded(metric, folded, monkeypatch):
     """A mask that changes next to nothing must not be above or below by rounding."""
     asked = []
-    monkeypatch.setattr("bench.engine.prober.folds_of", lambda model: asked.append(model) or folds_of(model))
+    monkeypatch.setattr(
+        "bench.engine.prober.folds_of", lambda model: asked.append(model) or folds_of(model)
+    )
     model = bench.Explainee(randomise(timm.create_model("resnet18"), seed=0), size=64)
     bench.score(model, images(model), [1] * 5, torch.rand(5, 64, 64), metric)
     assert bool(asked) == folded
@@ -115,7 +132,9 @@ def test_nothing_is_left_behind_by_what_raises():
 def test_what_a_hook_sees_is_not_folded(watched):
     model, seen = explainee(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), []
     before = run(model, folded=True)
-    with model.net[watched].register_forward_hook(lambda _module, _args, output: seen.append(output.clone())):
+    with model.net[watched].register_forward_hook(
+        lambda _module, _args, output: seen.append(output.clone())
+    ):
         plain = run(model)
         assert torch.equal(run(model, folded=True), plain)
     assert torch.equal(seen[0], seen[1])
@@ -152,7 +171,10 @@ def test_what_would_be_another_network_is_left_alone():
 
 def test_one_that_does_not_agree_is_left_alone(monkeypatch):
     monkeypatch.setattr(folding, "AGREEMENT", 0.0)
-    assert len(folds_of(bench.Explainee(randomise(timm.create_model("resnet18"), seed=0), size=64))) == 0
+    assert (
+        len(folds_of(bench.Explainee(randomise(timm.create_model("resnet18"), seed=0), size=64)))
+        == 0
+    )
 
 
 def test_layers_that_cannot_take_a_normalisation_over():

@@ -20,15 +20,21 @@ with warnings.catch_warnings():
 
 
 def make_image(side: int, seed: int = 0) -> torch.Tensor:
-    """Return an image [3,side,side] as normalised photographs are: smooth parts and grain, values about -2..2."""
+    """Return an image [3,side,side] as normalised photographs are: smooth parts and grain, values
+    about -2..2.
+    """
     rng = torch.Generator().manual_seed(seed)
-    coarse = torch.nn.functional.interpolate(torch.randn(1, 3, 9, 9, generator=rng), size=(side, side), mode="bilinear")
+    coarse = torch.nn.functional.interpolate(
+        torch.randn(1, 3, 9, 9, generator=rng), size=(side, side), mode="bilinear"
+    )
     return coarse[0] + 0.3 * torch.randn(3, side, side, generator=rng) + 0.5
 
 
 def make_map(kind: str, side: int) -> torch.Tensor:
     rng = torch.Generator().manual_seed(1)
-    smooth = torch.nn.functional.interpolate(torch.rand(1, 1, 7, 7, generator=rng), size=(side, side), mode="bilinear")
+    smooth = torch.nn.functional.interpolate(
+        torch.rand(1, 1, 7, 7, generator=rng), size=(side, side), mode="bilinear"
+    )
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     return {
         "smooth": smooth[0, 0],
@@ -41,7 +47,9 @@ def make_map(kind: str, side: int) -> torch.Tensor:
 
 def direct(image: torch.Tensor, missing: torch.Tensor) -> np.ndarray:
     """Return the imputed image in float64, from grad-cam's own system and scipy's direct solver."""
-    A, b = NoisyLinearImputer.setup_sparse_system((~missing).int().numpy(), image.double().numpy(), neighbors_weights)
+    A, b = NoisyLinearImputer.setup_sparse_system(
+        (~missing).int().numpy(), image.double().numpy(), neighbors_weights
+    )
     out = image.double().numpy().copy()
     out[:, missing.numpy()] = spsolve(csc_matrix(A), b).reshape(-1, 3).T
     return out
@@ -77,7 +85,9 @@ def test_in_a_corner_the_weights_that_are_left_count():
 def test_a_ramp_is_filled_in_as_it_was():
     ramp = (torch.arange(20.0) / 10)[None, None, None].expand(1, 3, 20, 20).contiguous()
     missing = torch.zeros(1, 20, 20, dtype=torch.bool)
-    missing[0, 4:15, 5:14] = True  # away from the border, where a linear function is its neighbours' mean
+    missing[0, 4:15, 5:14] = (
+        True  # away from the border, where a linear function is its neighbours' mean
+    )
     torch.testing.assert_close(impute(ramp, missing), ramp, atol=1e-4, rtol=0)
 
 
@@ -87,7 +97,9 @@ def test_it_is_the_direct_solution_to_1e_4(kind, side):
     image, values = make_image(side), make_map(kind, side)
     rank = values.flatten().argsort(descending=True, stable=True).argsort().view(side, side)
     masks = [rank < n for n in (1, side, side * side // 2, side * side * 9 // 10)]
-    masks += [rank >= side * side - n for n in (side * side // 2, side * side * 9 // 10, side * side - 1)]
+    masks += [
+        rank >= side * side - n for n in (side * side // 2, side * side * 9 // 10, side * side - 1)
+    ]
     out = impute(image.expand(len(masks), -1, -1, -1), torch.stack(masks))
     for one, missing in zip(out, masks, strict=True):
         np.testing.assert_allclose(one.numpy(), direct(image, missing), atol=1e-4)
@@ -97,9 +109,18 @@ def test_it_is_the_direct_solution_to_1e_4(kind, side):
 def test_at_224_pixels_it_is_the_direct_solution_to_1e_4(order):
     side = 224
     image, values = make_image(side), make_map("disc", side)
-    rank = values.flatten().argsort(descending=order == "first", stable=True).argsort().view(side, side)
-    missing = rank < side * side * 9 // 10  # the disc leaves a hole of 210 pixels, its complement only the rim's inside
-    np.testing.assert_allclose(impute(image[None], missing[None])[0].numpy(), direct(image, missing), atol=1e-4)
+    rank = (
+        values.flatten()
+        .argsort(descending=order == "first", stable=True)
+        .argsort()
+        .view(side, side)
+    )
+    missing = (
+        rank < side * side * 9 // 10
+    )  # the disc leaves a hole of 210 pixels, its complement only the rim's inside
+    np.testing.assert_allclose(
+        impute(image[None], missing[None])[0].numpy(), direct(image, missing), atol=1e-4
+    )
 
 
 def test_few_cycles_suffice_whatever_the_mask(monkeypatch):
@@ -126,7 +147,9 @@ def test_systems_side_by_side_do_not_touch_each_other():
     masks = torch.stack([rank < 20, rank < 300, rank >= 100])
     together = impute(images, masks)
     for i in range(3):
-        torch.testing.assert_close(impute(images[i : i + 1], masks[i : i + 1])[0], together[i], atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            impute(images[i : i + 1], masks[i : i + 1])[0], together[i], atol=1e-4, rtol=0
+        )
 
 
 def test_without_missing_pixels_nothing_changes():
@@ -139,11 +162,17 @@ def test_jobs_write_imputed_pixels_with_noise():
     images = torch.stack([make_image(side, seed) for seed in range(2)])
     noise = torch.full_like(images, 0.25)
     rank = torch.stack([make_map("both", side).flatten().argsort(stable=True).argsort()] * 2).int()
-    rows, low, high = torch.tensor([0, 1, 1]), torch.tensor([0, 0, 200]), torch.tensor([40, 200, 256])
+    rows, low, high = (
+        torch.tensor([0, 1, 1]),
+        torch.tensor([0, 0, 200]),
+        torch.tensor([40, 200, 256]),
+    )
     out = torch.full((2, 3, side, side), torch.nan)
     impute_ranked(images, noise, rank, rows, low, high)(out, torch.tensor([2, 0]))
     for one, n in zip(out, (2, 0), strict=True):
-        missing = (rank[rows[n]].view(side, side) >= low[n]) & (rank[rows[n]].view(side, side) < high[n])
+        missing = (rank[rows[n]].view(side, side) >= low[n]) & (
+            rank[rows[n]].view(side, side) < high[n]
+        )
         expected = direct(images[rows[n]], missing) + 0.25 * missing.numpy()
         np.testing.assert_allclose(one.numpy(), expected, atol=1e-4)
         assert int(missing.sum()) == int(high[n] - low[n])  # exactly the stated number of pixels

@@ -1,4 +1,6 @@
-"""The prober: what it writes into its buffer, how it packs, and what it does when memory is short."""
+"""The prober: what it writes into its buffer, how it packs, and what it does when memory is
+short.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def chosen(first, second, order, rows, cuts, size):
         return images[row if len(images) > 1 else 0]
 
     pairs = zip(rows.tolist(), cuts.tolist(), strict=True)
-    return torch.stack([torch.where(ranks[row] < cut, at(first, row), at(second, row)) for row, cut in pairs])
+    return torch.stack(
+        [torch.where(ranks[row] < cut, at(first, row), at(second, row)) for row, cut in pairs]
+    )
 
 
 def written(fill, count, size, layout, split):
@@ -56,14 +60,17 @@ def written(fill, count, size, layout, split):
     layouts=st.tuples(st.sampled_from(LAYOUTS), st.sampled_from(LAYOUTS)),
     rising=st.booleans(),
 )
-def test_pixels_are_replaced_in_place_as_if_each_were_chosen(seed, channels, first, second, layouts, rising):
+def test_pixels_are_replaced_in_place_as_if_each_were_chosen(
+    seed, channels, first, second, layouts, rising
+):
     draw = torch.Generator().manual_seed(seed)
     batch, size, steps = 3, (5, 4), 4
     kinds = {"images": (batch, 3, *size), "colour": (1, 3, 1, 1), "colours": (batch, 3, 1, 1)}
     if "images" not in (first, second):
         second = "images"
     one, two = (
-        torch.randn(kinds[kind], generator=draw).contiguous(memory_format=layouts[0]) for kind in (first, second)
+        torch.randn(kinds[kind], generator=draw).contiguous(memory_format=layouts[0])
+        for kind in (first, second)
     )
     features = channels * size[0] * size[1]
     order = torch.stack([torch.randperm(features, generator=draw) for _ in range(batch)])
@@ -108,7 +115,9 @@ def test_a_batch_that_memory_is_too_short_for_is_run_in_halves_and_later_ones_ar
     small = Cramped(net, room)
     prober = Prober(bench.Explainee(small, size=32, layer="net.features.3"), 8)
     small.batches.clear()
-    for found, expected in zip(prober.log_odds(jobs, (32, 32)), wide.log_odds(jobs, (32, 32)), strict=True):
+    for found, expected in zip(
+        prober.log_odds(jobs, (32, 32)), wide.log_odds(jobs, (32, 32)), strict=True
+    ):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     assert prober.reduced_to == prober.batch_size == {1: 1, 3: 2, 5: 4}[room]
     assert sum(small.batches) == 20
@@ -118,7 +127,9 @@ def test_a_batch_that_memory_is_too_short_for_is_run_in_halves_and_later_ones_ar
 def test_memory_too_short_for_one_image_and_other_errors_come_out():
     prober = Prober(bench.Explainee(make_net("gap").eval(), size=32, layer="features.3"), 4)
     job = Job(torch.zeros(4, dtype=torch.int64), copying(make_images(0, 4, 32)))
-    prober.model.net.forward = lambda x: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("out of memory"))
+    prober.model.net.forward = lambda x: (_ for _ in ()).throw(
+        torch.cuda.OutOfMemoryError("out of memory")
+    )
     with pytest.raises(torch.cuda.OutOfMemoryError):
         prober.log_odds([job], (32, 32))
     prober = Prober(bench.Explainee(make_net("gap").eval(), size=32, layer="features.3"), 4)
@@ -131,7 +142,9 @@ def test_memory_too_short_for_one_image_and_other_errors_come_out():
 def test_a_shortage_of_memory_is_known_by_its_words():
     assert out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory."))
     assert out_of_memory(MemoryError())
-    assert out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."))
+    assert out_of_memory(
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")
+    )
     assert out_of_memory(RuntimeError("MPS backend out of memory"))
     assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not out_of_memory(ValueError("out of memory"))
@@ -151,7 +164,12 @@ def test_jobs_started_are_values_when_they_are_read():
 def test_default_batches_grow_with_a_gpus_memory_and_shrink_with_the_image():
     gib = 2**30
     assert [default_batch_size(side) for side in (32, 64, 224, 384)] == [256, 192, 16, 8]
-    assert [default_batch_size(224, "cuda", memory * gib) for memory in (16, 24, 40, 80)] == [64, 64, 128, 256]
+    assert [default_batch_size(224, "cuda", memory * gib) for memory in (16, 24, 40, 80)] == [
+        64,
+        64,
+        128,
+        256,
+    ]
     assert default_batch_size(32, "cuda", 80 * gib) == 1024
     assert memory_of(torch.device("cpu")) == 0
     assert default_shard_size(224, "cuda") == 4 * default_shard_size(224) == 40

@@ -1,4 +1,6 @@
-"""Probes are named by what their images are made of: equal ones are run once, and others are not mixed up."""
+"""Probes are named by what their images are made of: equal ones are run once, and others are not
+mixed up.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def test_maps_that_rank_alike_share_their_probes_and_others_do_not(trace):
     assert run == 0
     for name, values in first.items():
         assert torch.equal(values, same[name])
-    half = torch.stack([maps[0], maps[1].flip(0)])  # one image's ranking is known, the other's is not
+    half = torch.stack(
+        [maps[0], maps[1].flip(0)]
+    )  # one image's ranking is known, the other's is not
     other, run = score(case_of(trace, half, background), "deletion")
     assert run == STEPS
     assert other["deletion"][0] == first["deletion"][0]
@@ -69,11 +73,15 @@ def test_another_class_another_score_and_another_tie_rule_are_other_probes(trace
     assert run == 2 * STEPS
     for change in ({"score": "logit"}, {"tie_rule": "first_index"}, {"baseline": (0.0, 0.0, 0.0)}):
         protocol = Protocol(**change)
-        _, run = score(case_of(trace, maps, background, protocol=protocol), "deletion", protocol=protocol)
+        _, run = score(
+            case_of(trace, maps, background, protocol=protocol), "deletion", protocol=protocol
+        )
         assert run >= 2 * STEPS, change
 
 
-@pytest.mark.parametrize("metric", ["deletion", "insertion", "road", "threshold_quality", "average_drop"])
+@pytest.mark.parametrize(
+    "metric", ["deletion", "insertion", "road", "threshold_quality", "average_drop"]
+)
 def test_probes_shared_or_deferred_give_what_a_case_alone_gives(trace, metric):
     maps = torch.rand(2, SIDE, SIDE, generator=torch.Generator().manual_seed(3)) - 0.3
     alone, _ = score(case_of(trace, maps, None, reuses=False), metric)
@@ -105,7 +113,9 @@ def test_masks_of_a_search_serve_the_threshold_metrics_but_the_search_pays_in_fu
         assert (trace.prober.counts - counts).forwards >= 2 * 2  # at least t = 9, whatever is known
         searched = trace.prober.counts.forwards
         METHODS.get("tft(grad_cam)")(trace)
-        assert trace.prober.counts.forwards - searched == (trace.prober.counts - counts).forwards // 2
+        assert (
+            trace.prober.counts.forwards - searched == (trace.prober.counts - counts).forwards // 2
+        )
         _, after = score(case_of(trace, maps, background), "threshold_quality")
         assert after == 0  # t = 0 from average_drop, t = 1..9 from the search
 
@@ -131,10 +141,14 @@ def test_a_mask_that_cuts_nothing_needs_no_order_and_is_the_one_of_those_that_do
     steps = case.under(Protocol().view(("thresholds", "baseline", "removed")))
     alone = steps.masked_log_odds(steps.removed, [0], 10)
     assert not case._orders
-    fresh = case_of(trace, maps, Background(trace)).under(Protocol().view(("thresholds", "baseline", "removed")))
+    fresh = case_of(trace, maps, Background(trace)).under(
+        Protocol().view(("thresholds", "baseline", "removed"))
+    )
     cut = fresh.masked_log_odds(fresh.removed, range(10), 10)
     assert fresh._orders
-    torch.testing.assert_close(alone[:, 0], cut[:, 0], rtol=0, atol=1e-6)  # in batches of another size
+    torch.testing.assert_close(
+        alone[:, 0], cut[:, 0], rtol=0, atol=1e-6
+    )  # in batches of another size
     assert (cut[:, 9] - cut[:, 0]).abs().min() > 1e-3
 
 
@@ -154,7 +168,9 @@ def test_what_waits_is_run_once_and_packed(trace):
     for wanted in (keys[:2], keys[1:], keys[:2]):
         places = [keys.index(key) for key in wanted]
         with pytest.raises(Pending), probes.deferred():
-            probes.values(wanted, lambda found, places=places: job([places[i] for i in found]), Mode(raw=True))
+            probes.values(
+                wanted, lambda found, places=places: job([places[i] for i in found]), Mode(raw=True)
+            )
     forwards = trace.prober.counts.forwards
     finish = probes.start()
     finish()
@@ -163,4 +179,6 @@ def test_what_waits_is_run_once_and_packed(trace):
     with torch.no_grad():
         expected = trace.model.net(images)[:, 0].double()
     found = probes.values(keys, job, Mode(raw=True))
-    torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        torch.tensor(found, dtype=torch.float64), expected, rtol=0, atol=1e-5
+    )

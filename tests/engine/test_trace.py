@@ -1,4 +1,6 @@
-"""What a trace gives beside the pass: gradients at other outputs, of other scores, at other layers, of other images."""
+"""What a trace gives beside the pass: gradients at other outputs, of other scores, at other layers,
+of other images.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,9 @@ def test_head_gradients_along_the_activations_are_a_difference_of_gradients():
 
     expected = (gradient(1 + step) - gradient(1 - step)) / (2 * step)
     assert expected.abs().max() > 0
-    torch.testing.assert_close(curvature, expected, atol=1e-3 * float(expected.abs().max()), rtol=1e-2)
+    torch.testing.assert_close(
+        curvature, expected, atol=1e-3 * float(expected.abs().max()), rtol=1e-2
+    )
 
 
 def test_head_gradients_are_counted():
@@ -96,7 +100,9 @@ def test_head_gradients_are_counted():
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 128])
-@pytest.mark.parametrize("layer", ["features", "features.4"])  # behind the second an activation works in place
+@pytest.mark.parametrize(
+    "layer", ["features", "features.4"]
+)  # behind the second an activation works in place
 @pytest.mark.parametrize("replaced", [False, True])
 def test_logits_without_each_channel_are_replays_one_by_one(layer, replaced, at_once, monkeypatch):
     monkeypatch.setattr("bench.engine.trace.REPLAYED", at_once)
@@ -114,7 +120,9 @@ def test_logits_without_each_channel_are_replays_one_by_one(layer, replaced, at_
             without[0, k] = 0 if instead is None else instead[image, k]
             with torch.no_grad():
                 logits = trace.head(without, torch.tensor([image]))
-            torch.testing.assert_close(found[image, k], logits[0, TARGETS[image]], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                found[image, k], logits[0, TARGETS[image]], atol=1e-5, rtol=1e-5
+            )
     assert torch.equal(trace.activations, before)
 
 
@@ -126,7 +134,11 @@ def test_more_replays_run_at_once_where_activations_are_small(monkeypatch):
         monkeypatch.setattr("bench.engine.trace.REPLAYED_BYTES", room)
         sizes = []
         monkeypatch.setattr(
-            trace, "head", lambda values, rows, sizes=sizes: sizes.append(len(values)) or torch.zeros(len(rows), 4)
+            trace,
+            "head",
+            lambda values, rows, sizes=sizes: (
+                sizes.append(len(values)) or torch.zeros(len(rows), 4)
+            ),
         )
         trace.without_channels()
         assert max(sizes) == min(expected, trace.activations.shape[1])
@@ -142,7 +154,9 @@ def test_a_layer_that_no_logit_reads_is_refused_by_every_gradient():
             self.features(x)
             return x.mean((2, 3))
 
-    trace = Trace(Prober(bench.Explainee(Idle().eval(), size=8, layer="features")), torch.randn(1, 3, 8, 8))
+    trace = Trace(
+        Prober(bench.Explainee(Idle().eval(), size=8, layer="features")), torch.randn(1, 3, 8, 8)
+    )
     with pytest.raises(NotApplicable, match="choose an earlier layer"):
         trace.head_gradients(trace.of_targets)
     with pytest.raises(NotApplicable, match="choose an earlier layer"):

@@ -1,4 +1,6 @@
-"""AFT: nothing changes before it trains, only what its scope names is trained, and the loss is the stated one."""
+"""AFT: nothing changes before it trains, only what its scope names is trained, and the loss is the
+stated one.
+"""
 
 from __future__ import annotations
 
@@ -58,8 +60,14 @@ def data():
 def train(parent, data, out: Path, settings: Settings = SETTINGS, **recipe) -> Explainee:
     """Fine-tune and load what was written."""
     card = train_aft(
-        parent, data[0], out, "tuned", validation=data[1], recipe=AftRecipe(**recipe), settings=settings
-    )  # fmt: skip
+        parent,
+        data[0],
+        out,
+        "tuned",
+        validation=data[1],
+        recipe=AftRecipe(**recipe),
+        settings=settings,
+    )
     model = bench.load_model(card)
     model.net.eval()
     return model
@@ -106,12 +114,23 @@ def test_a_trained_tuner_is_written_loaded_and_carries_its_parent(parent, data, 
     before = copy.deepcopy(parent.net)
     told = []
     card = train_aft(
-        parent, data[0], tmp_path, "tuned", validation=data[1], settings=SETTINGS, command="cambench x",
-        facts={"licence": "mine"}, report=told.append,
-    )  # fmt: skip
+        parent,
+        data[0],
+        tmp_path,
+        "tuned",
+        validation=data[1],
+        settings=SETTINGS,
+        command="cambench x",
+        facts={"licence": "mine"},
+        report=told.append,
+    )
     assert same(parent.net, before)
     model, facts = bench.load_model(card), read_card(card)["tuned"]
-    assert (model.name, model.parent, facts["parent_sha256"]) == ("tuned", "resnet-scenes", parent.fingerprint)
+    assert (model.name, model.parent, facts["parent_sha256"]) == (
+        "tuned",
+        "resnet-scenes",
+        parent.fingerprint,
+    )
     assert isinstance(model.net, TunedNet)
     assert model.layer == "forward_features"
     kept = torch.load(tmp_path / CHECKPOINT, weights_only=True)["best"]
@@ -130,7 +149,11 @@ def test_a_trained_tuner_is_written_loaded_and_carries_its_parent(parent, data, 
     with untouched(model.net):
         assert facts["top1"] == accuracy(model, for_model(data[1], model))
         assert facts["top1_parent"] == accuracy(parent, for_model(data[1], model))
-    assert (facts["licence"], facts["command"], facts["recipe"]["weight"]) == ("mine", "cambench x", 1.0)
+    assert (facts["licence"], facts["command"], facts["recipe"]["weight"]) == (
+        "mine",
+        "cambench x",
+        1.0,
+    )
     assert facts["masks"]["images"] == 24
     assert facts["masks"]["share_t0_official"] > 0.5 > facts["masks"]["share_t0_logodds"]
     assert facts["masks"]["select"] == "logodds"  # so auto
@@ -139,7 +162,9 @@ def test_a_trained_tuner_is_written_loaded_and_carries_its_parent(parent, data, 
 
 
 def test_full_trains_the_network_too_but_not_its_batch_statistics(parent, data, tmp_path):
-    model = train(parent, data, tmp_path, replace(SETTINGS, epochs=1), scope="full", weight=3.0, mu=0.1)
+    model = train(
+        parent, data, tmp_path, replace(SETTINGS, epochs=1), scope="full", weight=3.0, mu=0.1
+    )
     before, after = parent.net.state_dict(), model.net.net.state_dict()
     statistics = [key for key in before if "running" in key or "num_batches" in key]
     assert statistics
@@ -169,7 +194,9 @@ def test_gradients_only_where_the_scope_says(parent, data, scope):
     rates = [group.get("lr") for group in made.parameters()]
     assert rates == ([None] if scope == "tuner" else [None, pytest.approx(5e-3 * 0.03)])
     training = {name for name, module in made.net.named_modules() if module.training}
-    assert training == {f"tuner{name and '.'}{name}" for name, _ in find_tuner(made.net).named_modules()}
+    assert training == {
+        f"tuner{name and '.'}{name}" for name, _ in find_tuner(made.net).named_modules()
+    }
 
 
 def test_same_seed_same_weights_other_seed_others(parent, data, tmp_path):
@@ -204,23 +231,36 @@ def test_a_killed_training_goes_on_and_ends_the_same(parent, data, tmp_path, mon
 # --- the loss
 
 
-def replica(made: AftTask, rows: torch.Tensor, flip: torch.Tensor, side: int = 96) -> dict[str, float]:
-    """Return the parts of the loss in float64, image by image, the pictures and masks mirrored before anything else."""
+def replica(
+    made: AftTask, rows: torch.Tensor, flip: torch.Tensor, side: int = 96
+) -> dict[str, float]:
+    """Return the parts of the loss in float64, image by image, the pictures and masks mirrored
+    before anything else.
+    """
     recipe, (pictures, masks) = made.recipe, made.train
     net = copy.deepcopy(made.net).double().eval()
     find_tuner(net).train(find_tuner(made.net).training)
     plain = net.net
-    mean, std = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (made.model.mean, made.model.std))
+    mean, std = (
+        torch.tensor(v, dtype=torch.float64).view(3, 1, 1)
+        for v in (made.model.mean, made.model.std)
+    )
     images, kept = pictures.pixels(rows).double(), masks.binary(rows).double()
     images, kept = (
-        torch.stack([a.flip(-1) if f else a for a, f in zip(one, flip, strict=True)]) for one in (images, kept)
+        torch.stack([a.flip(-1) if f else a for a, f in zip(one, flip, strict=True)])
+        for one in (images, kept)
     )
     x = (images - mean) / std
     with torch.no_grad():
         A0 = plain.forward_features(x)
         A = find_tuner(net)(A0)
         logits, before = plain.forward_head(A), plain.forward_head(A0)
-    ce = np.mean([float(torch.logsumexp(z, 0) - z[y]) for z, y in zip(logits, pictures.labels[rows], strict=True)])
+    ce = np.mean(
+        [
+            float(torch.logsumexp(z, 0) - z[y])
+            for z, y in zip(logits, pictures.labels[rows], strict=True)
+        ]
+    )
     p0, p1 = before.softmax(1), logits.softmax(1)
     kl = float((p0 * (p0.log() - p1.log())).sum(1).mean())
     own = [i for i in range(len(rows)) if masks.carries[rows[i]]]
@@ -228,7 +268,12 @@ def replica(made: AftTask, rows: torch.Tensor, flip: torch.Tensor, side: int = 9
     m = kept.view(-1, cells, side // cells, cells, side // cells).mean((2, 4))
     squares = [(A[i] - m[i] * A0[i]) ** 2 for i in own]
     mask = float(torch.stack(squares).mean() / torch.stack([A0[i] ** 2 for i in own]).mean())
-    return {"ce": float(ce), "mask": mask, "kl": kl, "total": float(ce) + recipe.weight * mask + recipe.mu * kl}
+    return {
+        "ce": float(ce),
+        "mask": mask,
+        "kl": kl,
+        "total": float(ce) + recipe.weight * mask + recipe.mu * kl,
+    }
 
 
 @pytest.mark.parametrize("scope", ["tuner", "full"])
@@ -249,7 +294,9 @@ def test_the_loss_is_the_stated_one(parent, data, scope):
 
 
 def test_the_original_stays_the_reference_when_the_network_moves(parent, data):
-    """Under "full" A0 and the original's predictions come from a frozen copy, not from the network of now."""
+    """Under "full" A0 and the original's predictions come from a frozen copy, not from the network
+    of now.
+    """
     made = task(parent, data, scope="full", weight=1.0, mu=1.0)
     rows, x = torch.arange(6), made.model.normalise(made.train[0].pixels(torch.arange(6)))
     with torch.no_grad():
@@ -307,7 +354,9 @@ def test_every_control_trains_and_gives_another_network(parent, data, tmp_path):
     weights = {c: find_tuner(m.net).gate[-1].weight for c, m in models.items()}
     for one in CONTROLS:
         assert models[one].card["recipe"]["control"] == one
-        assert not any(torch.equal(weights[one], weights[other]) for other in CONTROLS if other != one)
+        assert not any(
+            torch.equal(weights[one], weights[other]) for other in CONTROLS if other != one
+        )
 
 
 def test_channel_mean_compares_the_scaled_mean_with_the_soft_mask(parent, data):
@@ -370,14 +419,23 @@ def test_masked_images_are_further_examples(parent, data):
         wanted = nn.functional.cross_entropy(made.net(x), labels)
     assert float(terms.ce.detach()) == pytest.approx(float(wanted), rel=1e-4)
     other = plain.terms(plain.train, rows, torch.Generator().manual_seed(3))
-    torch.testing.assert_close(terms.mask, other.mask, atol=1e-5, rtol=1e-4)  # the mask term is of the images alone
+    torch.testing.assert_close(
+        terms.mask, other.mask, atol=1e-5, rtol=1e-4
+    )  # the mask term is of the images alone
     given.clear()
     made.terms(made.train, rows)
     assert len(given[0]) == 10  # not where it is tested
 
 
 def test_bfloat16_trains(parent, data, tmp_path):
-    train(parent, data, tmp_path, replace(SETTINGS, epochs=1, precision="bfloat16"), scope="full", mu=0.1)
+    train(
+        parent,
+        data,
+        tmp_path,
+        replace(SETTINGS, epochs=1, precision="bfloat16"),
+        scope="full",
+        mu=0.1,
+    )
 
 
 # --- other networks, and bad input
@@ -396,9 +454,14 @@ def test_a_named_layer_of_torchvision(squeezenet, data, tmp_path):
     squeezenet.net.eval()
     with torch.inference_mode():  # random weights: what it says becomes the label
         pictures = [for_model(one, squeezenet) for one in data]
-        says = [squeezenet.net(squeezenet.normalise(one.pixels(torch.arange(len(one))))).argmax(1) for one in pictures]
+        says = [
+            squeezenet.net(squeezenet.normalise(one.pixels(torch.arange(len(one))))).argmax(1)
+            for one in pictures
+        ]
     assert len(set(torch.cat(says).tolist())) >= 1
-    model = train(squeezenet, data, tmp_path, replace(SETTINGS, epochs=1), control="lambda0", scope="full")
+    model = train(
+        squeezenet, data, tmp_path, replace(SETTINGS, epochs=1), control="lambda0", scope="full"
+    )
     assert model.layer == squeezenet.layer == "features"
     assert isinstance(model.net.get_submodule("features"), TunedLayer)
     card = json.loads((tmp_path / "tuned.json").read_text())["tuned"]
@@ -422,7 +485,11 @@ def test_bad_input_is_one_sentence_before_anything_is_trained(parent, data, tmp_
         with pytest.raises(BenchError, match=words):
             train(parent, data, tmp_path, **given)
     vit = seeded(lambda: timm.create_model("vit_tiny_patch16_224", img_size=96, num_classes=10), 0)
-    built = {"library": "timm", "arch": "vit_tiny_patch16_224", "kwargs": {"img_size": 96, "num_classes": 10}}
+    built = {
+        "library": "timm",
+        "arch": "vit_tiny_patch16_224",
+        "kwargs": {"img_size": 96, "num_classes": 10},
+    }
     with pytest.raises(BenchError, match=r"tuner needs activations \[B,K,h,w\]"):
         train(Explainee(vit, size=96, geometry=parent.geometry, card=built), data, tmp_path)
     with pytest.raises(BenchError, match="does not say how it is built"):
@@ -441,29 +508,64 @@ def test_no_image_classified_correctly_is_one_sentence(squeezenet, tmp_path):
     pictures = for_model(wrong, squeezenet)
     with torch.inference_mode():
         squeezenet.net.eval()
-        hits = squeezenet.net(squeezenet.normalise(pictures.pixels(torch.arange(24)))).argmax(1) == pictures.labels
+        hits = (
+            squeezenet.net(squeezenet.normalise(pictures.pixels(torch.arange(24)))).argmax(1)
+            == pictures.labels
+        )
     rows = (~hits).nonzero()[:, 0].tolist()
     subset = replace(wrong, positions=tuple(wrong.positions[i] for i in rows))
-    with pytest.raises(BenchError, match=r"squeeze classifies 0 of .* images of scenes-calibration.* correctly"):
+    with pytest.raises(
+        BenchError, match=r"squeeze classifies 0 of .* images of scenes-calibration.* correctly"
+    ):
         train(squeezenet, (subset, subset), tmp_path)
 
 
 def test_a_subset_of_other_classes_is_one_sentence(parent, tmp_path):
     net = seeded(lambda: timm.create_model("resnet10t", num_classes=7), 0)
-    other = Explainee(net, size=96, name="seven", card={"library": "timm", "arch": "resnet10t", "kwargs": {}})
+    other = Explainee(
+        net, size=96, name="seven", card={"library": "timm", "arch": "resnet10t", "kwargs": {}}
+    )
     with pytest.raises(BenchError, match=r"scenes-calibration\[:24\] has 10 classes and seven 7"):
         train(other, (bench.load_subset(TRAIN), bench.load_subset(CHECK)), tmp_path)
 
 
 def test_the_command_trains_and_says_what_the_masks_were(tmp_path):
-    words = ["--model", "resnet-scenes", "--subset", "scenes-calibration", "--limit", "24", "--validation", CHECK]
-    words += ["--epochs", "1", "--batch-size", "8", "--lambda", "2", "--control", "fixed", "--mu", "0.1"]
-    done = CliRunner().invoke(app, ["finetune", "aft", *words, "--name", "mine", "--out", str(tmp_path)])
+    words = [
+        "--model",
+        "resnet-scenes",
+        "--subset",
+        "scenes-calibration",
+        "--limit",
+        "24",
+        "--validation",
+        CHECK,
+    ]
+    words += [
+        "--epochs",
+        "1",
+        "--batch-size",
+        "8",
+        "--lambda",
+        "2",
+        "--control",
+        "fixed",
+        "--mu",
+        "0.1",
+    ]
+    done = CliRunner().invoke(
+        app, ["finetune", "aft", *words, "--name", "mine", "--out", str(tmp_path)]
+    )
     assert done.exit_code == 0, done.output
     assert re.search(r"Masks: \d+ of 24 images, t\* by logodds; t\* = 0 on \d", done.output)
     card = read_card(tmp_path / "mine.json")["mine"]
-    assert (card["recipe"]["weight"], card["recipe"]["control"], card["recipe"]["epochs"]) == (2.0, "fixed", 1)
+    assert (card["recipe"]["weight"], card["recipe"]["control"], card["recipe"]["epochs"]) == (
+        2.0,
+        "fixed",
+        1,
+    )
     assert bench.load_model(tmp_path / "mine.json").parent == "resnet-scenes"
-    refused = CliRunner().invoke(app, ["finetune", "aft", *words, "--scope", "half", "--out", str(tmp_path / "b")])
+    refused = CliRunner().invoke(
+        app, ["finetune", "aft", *words, "--scope", "half", "--out", str(tmp_path / "b")]
+    )
     assert isinstance(refused.exception, BenchError)
     assert "scope is 'half'" in str(refused.exception)

@@ -125,7 +125,11 @@ def test_broken_files_are_named(tmp_path):
     Image.new("L", (8, 8)).save(path)
     with pytest.raises(BenchError, match=r"scenes-val-000003.png is not an attention map"):
         load_maps(tmp_path)
-    for content, words in (("{", "not valid JSON"), ("[]", "not an object"), ('{"format": 1}', "item = None")):
+    for content, words in (
+        ("{", "not valid JSON"),
+        ("[]", "not an object"),
+        ('{"format": 1}', "item = None"),
+    ):
         text = PngImagePlugin.PngInfo()
         text.add_text(CHUNK, content)
         Image.new("L", (8, 8)).save(path, pnginfo=text)
@@ -182,7 +186,9 @@ def test_maps_of_another_model_subset_or_size(abn, scenes):
     ):
         with pytest.raises(BenchError, match=words):
             check_maps([of_model(abn, scenes, 0, **facts)], abn, scenes)
-    smaller = edited_map(np.zeros((64, 64), np.uint8), of_model(abn, scenes, 0).facts | {"size": 64})
+    smaller = edited_map(
+        np.zeros((64, 64), np.uint8), of_model(abn, scenes, 0).facts | {"size": 64}
+    )
     with pytest.raises(BenchError, match="64 pixels wide"):
         check_maps([smaller], abn, scenes)
 
@@ -203,7 +209,9 @@ def test_facts_of_maps_tell_simulated_ones_and_change_with_the_values():
 def test_an_expanded_map_pools_back_to_itself(size, grid):
     rng = torch.Generator().manual_seed(0)
     coarse = torch.randn(4, 1, 4, 4, generator=rng)
-    attention = torch.sigmoid(4 * torch.nn.functional.interpolate(coarse, (grid, grid), mode="bicubic"))
+    attention = torch.sigmoid(
+        4 * torch.nn.functional.interpolate(coarse, (grid, grid), mode="bicubic")
+    )
     maps = expanded(attention, size)
     assert 0 <= maps.min() <= maps.max() <= 1
     assert (to_grid(maps, grid, grid) - attention).abs().max() < 1 / 255

@@ -14,7 +14,14 @@ from PIL import Image
 import bench
 from bench.data import load_subset
 from bench.errors import BenchError
-from bench.finetune.channels import ablate, compare_channels, draw_channels, importance, without, write_channels
+from bench.finetune.channels import (
+    ablate,
+    compare_channels,
+    draw_channels,
+    importance,
+    without,
+    write_channels,
+)
 from bench.models import Explainee
 from bench.models.abn import AttentionBranchNetwork
 from bench.models.architectures import resnet_scenes, seeded
@@ -22,7 +29,9 @@ from bench.models.architectures import resnet_scenes, seeded
 CLASSES = 10
 
 
-def make(seed: int = 0, kernel: int = 3, classes: int = CLASSES, name: str = "abn", **card) -> Explainee:
+def make(
+    seed: int = 0, kernel: int = 3, classes: int = CLASSES, name: str = "abn", **card
+) -> Explainee:
     net = AttentionBranchNetwork(seeded(resnet_scenes, 0, num_classes=classes), kernel, seed)
     return Explainee(net, size=96, name=name, card=card)
 
@@ -36,7 +45,9 @@ def test_importance_by_hand():
     head = make().net.attention
     with torch.no_grad():
         head.to_map.weight.zero_()
-        head.to_map.weight[0, 0] = torch.tensor([[1.0, -2, 0], [0, 3, 0], [0, 0, 0]])  # sums: 2 signed, 6 absolute
+        head.to_map.weight[0, 0] = torch.tensor(
+            [[1.0, -2, 0], [0, 3, 0], [0, 0, 0]]
+        )  # sums: 2 signed, 6 absolute
         head.to_map.weight[0, 1, 1, 1] = -0.5
         head.bn_map.weight.fill_(-3.0)
         head.bn_map.running_var.fill_(4.0 - head.bn_map.eps)  # so that the factor is -3/2
@@ -55,8 +66,13 @@ def make_from(head):
 def test_a_1x1_head_has_one_weight_per_channel():
     net = make(kernel=1).net
     found = importance(net)
-    factor = net.attention.bn_map.weight / (net.attention.bn_map.running_var + net.attention.bn_map.eps).sqrt()
-    assert found.signed.tolist() == pytest.approx((net.attention.to_map.weight[0, :, 0, 0] * factor).tolist())
+    factor = (
+        net.attention.bn_map.weight
+        / (net.attention.bn_map.running_var + net.attention.bn_map.eps).sqrt()
+    )
+    assert found.signed.tolist() == pytest.approx(
+        (net.attention.to_map.weight[0, :, 0, 0] * factor).tolist()
+    )
     assert torch.equal(found.signed.abs(), found.absolute)
 
 
@@ -67,7 +83,9 @@ def test_before_and_after_are_compared(subset):
     found = compare_channels(before, after)
     changed = found.table[found.table["delta"] != 0]
     assert changed["channel"].tolist() == [4]
-    factor = float(1 / (before.net.attention.bn_map.running_var + before.net.attention.bn_map.eps).sqrt())
+    factor = float(
+        1 / (before.net.attention.bn_map.running_var + before.net.attention.bn_map.eps).sqrt()
+    )
     assert changed["delta"].item() == pytest.approx(9 * factor)
     assert found.correlation == pytest.approx(
         pd.Series(found.table["before"]).rank().corr(pd.Series(found.table["after"]).rank())
@@ -89,7 +107,8 @@ def test_the_strongest_channels_are_taken_away(subset):
     assert table["change"].iloc[0] == 0
     assert (table["change"].iloc[1:] > 0).all()
     assert ((table["energy"] > 0) & (table["energy"] < 1)).all()
-    # Without any channel the map is the same everywhere: its share inside the truth is the truth's area.
+    # Without any channel the map is the same everywhere: its share inside the truth is the truth's
+    # area.
     masks = subset.batch(range(len(subset)), subset.geometry).truth.masks
     assert table["energy"].iloc[2] == pytest.approx(float(masks.double().mean()), abs=1e-6)
 
@@ -97,7 +116,12 @@ def test_the_strongest_channels_are_taken_away(subset):
 def test_files_are_written(tmp_path, subset):
     before, after = make(0, name="one"), make(1, name="two", simulated=True)
     files = write_channels(compare_channels(before, after, subset, tops=(2,)), tmp_path)
-    assert sorted(f.name for f in files) == ["ablation.csv", "channels.csv", "channels.json", "channels.png"]
+    assert sorted(f.name for f in files) == [
+        "ablation.csv",
+        "channels.csv",
+        "channels.json",
+        "channels.png",
+    ]
     table = pd.read_csv(tmp_path / "channels.csv")
     assert table["name"].tolist() == list(subset.class_names)
     assert np.allclose(table["after"] - table["before"], table["delta"], atol=1e-4)

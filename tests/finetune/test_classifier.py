@@ -1,4 +1,6 @@
-"""Training pictures, augmentation, plain classifiers, the written model, and the trained attention of SA-CAM."""
+"""Training pictures, augmentation, plain classifiers, the written model, and the trained attention
+of SA-CAM.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def test_parts_of_a_subset_are_slices_of_its_order():
     assert load_subset("scenes-calibration[190:]").ids == whole.ids[190:]
     assert load_subset("scenes-calibration[:5]", limit=2).ids == whole.ids[:2]
     assert load_subset("scenes-calibration[:5]").name == "scenes-calibration[:5]"
-    with pytest.raises(BenchError, match=r"scenes-calibration\[90000:\] holds nothing: .* has \d+ items"):
+    with pytest.raises(
+        BenchError, match=r"scenes-calibration\[90000:\] holds nothing: .* has \d+ items"
+    ):
         load_subset("scenes-calibration[90000:]")
     with pytest.raises(BenchError, match="no subset and no file"):
         load_subset("scenes-nothing[:5]")
@@ -108,8 +112,12 @@ def test_each_augmentation_does_what_it_says():
     assert torch.equal(made(upside=1), pixels.flip(2))
     brighter = made(gain=0.2) / pixels
     assert ((brighter > 0.79) & (brighter < 1.21)).all()
-    holes = (made(erase=1) - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)).abs().amax(1) == 0
-    assert ((holes.flatten(1).double().mean(1) > 0.005) & (holes.flatten(1).double().mean(1) < 0.3)).all()
+    holes = (made(erase=1) - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)).abs().amax(
+        1
+    ) == 0
+    assert (
+        (holes.flatten(1).double().mean(1) > 0.005) & (holes.flatten(1).double().mean(1) < 0.3)
+    ).all()
     moved = made(shift=0.2)
     for picture, original in zip(moved, pixels, strict=True):
         padded = torch.nn.functional.pad(original[None], (4,) * 4, mode="reflect")[0]
@@ -125,14 +133,24 @@ def test_a_classifier_learns_is_written_and_loaded(tmp_path):
     rows = []
     subset = load_subset("scenes-calibration[:60]")
     card = train_classifier(
-        "resnet_scenes", subset, tmp_path, "mine", settings=settings, command="cambench x", report=rows.append
+        "resnet_scenes",
+        subset,
+        tmp_path,
+        "mine",
+        settings=settings,
+        command="cambench x",
+        report=rows.append,
     )
     assert rows[-1]["loss"] < rows[0]["loss"]
     model = bench.load_model(card)
     facts = json.loads(card.read_text())["mine"]
     assert model.name == "mine"
     assert facts["data"] == description(subset.part(6, None))
-    assert facts["top1"] == accuracy(model, for_model(subset.part(None, 6), model)) == max(r["top1"] for r in rows)
+    assert (
+        facts["top1"]
+        == accuracy(model, for_model(subset.part(None, 6), model))
+        == max(r["top1"] for r in rows)
+    )
     assert facts["recipe"]["epochs"] == 3
     maps = bench.explain(model, model.normalise(subset.batch([0], model.geometry).pixels))
     assert maps.shape == (1, 96, 96)
@@ -140,7 +158,9 @@ def test_a_classifier_learns_is_written_and_loaded(tmp_path):
 
 def test_training_goes_on_from_a_trained_model(tmp_path):
     start = bench.load_model("resnet-scenes")
-    card = train_classifier("resnet-scenes", part(), tmp_path, "more", settings=replace(SETTINGS, lr=0.0))
+    card = train_classifier(
+        "resnet-scenes", part(), tmp_path, "more", settings=replace(SETTINGS, lr=0.0)
+    )
     trained = bench.load_model(card)
     before, after = (dict(model.net.named_parameters()) for model in (start, trained))
     assert all(torch.equal(after[name], before[name]) for name in before)
@@ -167,7 +187,9 @@ def test_a_model_that_does_not_say_how_it_is_built_cannot_be_written(tmp_path):
 def attentive(tmp_path_factory):
     parent = bench.load_model("vgg-scenes")
     folder = tmp_path_factory.mktemp("sa")
-    card = train_self_attention(parent, part(), folder, "vgg-sa", settings=replace(SETTINGS, lr=0.01))
+    card = train_self_attention(
+        parent, part(), folder, "vgg-sa", settings=replace(SETTINGS, lr=0.01)
+    )
     return parent, bench.load_model(card)
 
 
@@ -180,7 +202,9 @@ def test_the_classifier_stays_as_it_is_to_the_bit(attentive):
     x = images_of(model)
     with torch.no_grad():
         assert torch.equal(model.net.eval()(x), parent.net.eval()(x))
-    assert all(torch.equal(v, model.net.net.state_dict()[k]) for k, v in parent.net.state_dict().items())
+    assert all(
+        torch.equal(v, model.net.net.state_dict()[k]) for k, v in parent.net.state_dict().items()
+    )
     assert torch.equal(bench.explain(model, x), bench.explain(parent, x))
     assert (model.parent, model.card["parent_sha256"]) == ("vgg-scenes", parent.fingerprint)
     assert model.layer == parent.layer
@@ -195,7 +219,9 @@ def test_only_queries_and_keys_are_trained():
     task.train_mode()
     loss, _ = task.loss(torch.arange(4), generator(0, "x"))
     loss.backward()
-    with_gradient = {name for name, p in net.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    with_gradient = {
+        name for name, p in net.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
+    }
     assert with_gradient == {"affinity.query.weight", "affinity.key.weight"}
     assert not any(module.training for module in net.modules())
 
@@ -207,13 +233,18 @@ def test_the_trained_map_is_its_formula(attentive):
     prober = bench.engine.prober.Prober(model)
     trace = bench.Trace(prober, x)
     a, g = trace.activations.double(), trace.gradients.double()
-    q, k = (getattr(model.net.affinity, name).weight.detach().double()[:, :, 0, 0] for name in ("query", "key"))
+    q, k = (
+        getattr(model.net.affinity, name).weight.detach().double()[:, :, 0, 0]
+        for name in ("query", "key")
+    )
     columns = a.flatten(2) / a.square().mean((1, 2, 3)).sqrt()[:, None, None]
     scores = torch.einsum("dk,bki,dl,blj->bij", q, columns, k, columns) / q.shape[0] ** 0.5
     p = scores.exp() / scores.exp().sum(2, keepdim=True)
     spread = torch.einsum("bij,bkj->bki", p, a.flatten(2)).view_as(a)
     expected = torch.einsum("bk,bkhw->bhw", g.mean((2, 3)), a + spread).clamp(min=0)
-    assert torch.allclose(found, trace.upsample(expected.float()), atol=1e-4 * float(expected.max()))
+    assert torch.allclose(
+        found, trace.upsample(expected.float()), atol=1e-4 * float(expected.max())
+    )
     zero = bench.explain(model, x, method="sa_cam_trained[lambda=0]")
     assert torch.allclose(zero, bench.explain(model, x), atol=1e-6)
 
@@ -230,5 +261,9 @@ def test_attention_rows_sum_to_one_and_the_skip_keeps_what_was_there():
 
 def test_without_training_it_is_not_applicable():
     model = bench.load_model("resnet-scenes")
-    with pytest.raises(NotApplicable, match="no trained attention; make it with `cambench finetune sa`"):
-        bench.explain(model, network_input(model, torch.rand(1, 3, 96, 96)), method="sa_cam_trained")
+    with pytest.raises(
+        NotApplicable, match="no trained attention; make it with `cambench finetune sa`"
+    ):
+        bench.explain(
+            model, network_input(model, torch.rand(1, 3, 96, 96)), method="sa_cam_trained"
+        )

@@ -1,4 +1,6 @@
-"""Attention branch networks trained: what the loss is, what it reaches, what is written and loaded again."""
+"""Attention branch networks trained: what the loss is, what it reaches, what is written and loaded
+again.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def test_it_starts_from_the_models_weights_and_leaves_the_model_alone():
             assert torch.equal(net[name.replace("layer4.", "attention.stage.")], value)
             assert torch.equal(net[f"perception.stage.{name}"], value)
         else:
-            assert torch.equal(net[("perception.head." if name.startswith("fc.") else "extractor.") + name], value)
+            assert torch.equal(
+                net[("perception.head." if name.startswith("fc.") else "extractor.") + name], value
+            )
     assert parent.fingerprint == before
     assert model.card["wrap"] == {"kind": "abn", "map_kernel": 1}
 
@@ -61,7 +65,10 @@ def test_the_loss_is_the_sum_of_both_branches_cross_entropies():
         expected = expected - (wanted * logits.double().log_softmax(1)).sum(1).mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert numbers["accuracy"] == (out.logits.argmax(1) == batch.labels).double().mean()
-    assert numbers["attention_accuracy"] == (out.attention_logits.argmax(1) == batch.labels).double().mean()
+    assert (
+        numbers["attention_accuracy"]
+        == (out.attention_logits.argmax(1) == batch.labels).double().mean()
+    )
 
 
 def test_every_parameter_is_trained():
@@ -69,7 +76,9 @@ def test_every_parameter_is_trained():
     task.train_mode()
     assert all(module.training for module in task.net.modules())
     task.loss(torch.arange(6), generator(0, "x"))[0].backward()
-    without = [name for name, p in task.net.named_parameters() if p.grad is None or not p.grad.any()]
+    without = [
+        name for name, p in task.net.named_parameters() if p.grad is None or not p.grad.any()
+    ]
     assert without == []
     listed = [id(p) for group in task.parameters() for p in group["params"]]
     assert sorted(listed) == sorted(id(p) for p in task.net.parameters())
@@ -82,8 +91,14 @@ def test_both_heads_are_counted_on_every_image():
     with torch.no_grad():
         out = task.net.branches(task.model.normalise(batch.pixels))
     numbers = task.validate()
-    assert numbers["top1"] == numbers[SCORE] == pytest.approx(100 * hits(out.logits, batch.labels) / 24)
-    assert numbers["attention_top1"] == pytest.approx(100 * hits(out.attention_logits, batch.labels) / 24)
+    assert (
+        numbers["top1"]
+        == numbers[SCORE]
+        == pytest.approx(100 * hits(out.logits, batch.labels) / 24)
+    )
+    assert numbers["attention_top1"] == pytest.approx(
+        100 * hits(out.attention_logits, batch.labels) / 24
+    )
     assert numbers["top1"] > 50  # the bundled parent's own weights, not an empty net
 
 
@@ -115,7 +130,9 @@ def test_what_is_trained_is_written_and_loaded(tmp_path):
 def test_same_seed_same_weights_other_seed_others(tmp_path):
     prints = []
     for place, seed in (("a", 0), ("b", 0), ("c", 1)):
-        card = trained(tmp_path / place, settings=Settings(1, 8, 1e-3, seed=seed, precision="float32"))
+        card = trained(
+            tmp_path / place, settings=Settings(1, 8, 1e-3, seed=seed, precision="float32")
+        )
         prints.append(bench.load_model(card).fingerprint)
     assert prints[0] == prints[1] != prints[2]
 

@@ -1,4 +1,6 @@
-"""Edited maps that teach the attention branch: what moves, what stays to the bit, what is told before and after."""
+"""Edited maps that teach the attention branch: what moves, what stays to the bit, what is told
+before and after.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,13 @@ from bench.randomness import generator
 QUICK = replace(SETTINGS, epochs=2, batch_size=8, precision="float32")
 WAYS = [("all", "mse"), ("final", "mse"), ("all", "mitsuhara"), ("final", "mitsuhara")]
 FINAL = ("attention.to_map.", "attention.bn_map.")
-SHARED = ("attention.stage.", "attention.bn_stage.", "attention.to_classes.", "attention.bn_classes.", *FINAL)
+SHARED = (
+    "attention.stage.",
+    "attention.bn_stage.",
+    "attention.to_classes.",
+    "attention.bn_classes.",
+    *FINAL,
+)
 LEARNS = {
     ("all", "mse"): SHARED,
     ("final", "mse"): FINAL,
@@ -52,7 +60,9 @@ LEARNS = {
 
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory) -> bench.Explainee:
-    """An attention branch network with a card, its attention random, the bundled network's accuracy."""
+    """An attention branch network with a card, its attention random, the bundled network's
+    accuracy.
+    """
     model = around(bench.load_model("resnet-scenes"))
     folder = tmp_path_factory.mktemp("parent")
     return bench.load_model(write_model(folder, "abn-random", model, {}))
@@ -87,13 +97,19 @@ def make_task(parent, subset, maps, guidance, **changes) -> GuidedTask:
 
 
 def changed(one: torch.nn.Module, other: torch.nn.Module) -> set[str]:
-    """Return the names of parameters and buffers that differ; the counters of batches are left out."""
+    """Return the names of parameters and buffers that differ; the counters of batches are left
+    out.
+    """
     mine, others = one.state_dict(), other.state_dict()
     assert mine.keys() == others.keys()
-    return {k for k in mine if not torch.equal(mine[k], others[k]) and not k.endswith("num_batches_tracked")}
+    return {
+        k
+        for k in mine
+        if not torch.equal(mine[k], others[k]) and not k.endswith("num_batches_tracked")
+    }
 
 
-# ----------------------------------------------------------------------------------------------------- what is learned
+# ---------------------------------------------------------------------------------- what is learned
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -104,9 +120,13 @@ def test_what_is_frozen_stays_to_the_bit_and_all_else_learns(parent, subset, map
     state = parent.net.state_dict()
     moved = changed(net, parent.net)
     assert {name for name in moved if not name.startswith(LEARNS[way])} == set()
-    expected = {name for name in state if name.startswith(LEARNS[way]) and "num_batches" not in name}
+    expected = {
+        name for name in state if name.startswith(LEARNS[way]) and "num_batches" not in name
+    }
     assert moved == expected  # batch statistics among them
-    counters = [name for name in state if "num_batches" in name and not name.startswith(LEARNS[way])]
+    counters = [
+        name for name in state if "num_batches" in name and not name.startswith(LEARNS[way])
+    ]
     assert all(torch.equal(net.state_dict()[name], state[name]) for name in counters)
     assert parent.fingerprint == before
 
@@ -116,12 +136,16 @@ def test_gradients_are_where_the_scope_says_and_nowhere_else(parent, subset, map
     task = make_task(parent, subset, maps, Guidance(*way))
     task.train_mode()
     task.loss(torch.arange(6), generator(0, "x"))[0].backward()
-    reached = {name for name, p in task.net.named_parameters() if p.grad is not None and p.grad.any()}
+    reached = {
+        name for name, p in task.net.named_parameters() if p.grad is not None and p.grad.any()
+    }
     expected = {name for name, _ in task.net.named_parameters() if name.startswith(LEARNS[way])}
     assert reached == expected
     assert {name for name, p in task.net.named_parameters() if p.requires_grad} == expected
     listed = [id(p) for group in task.parameters() for p in group["params"]]
-    assert sorted(listed) == sorted(id(p) for name, p in task.net.named_parameters() if name in expected)
+    assert sorted(listed) == sorted(
+        id(p) for name, p in task.net.named_parameters() if name in expected
+    )
 
 
 @pytest.mark.parametrize("norms", ["batch", "running"])
@@ -131,7 +155,9 @@ def test_only_what_learns_is_in_training_mode(parent, subset, maps, way, norms):
     task.train_mode()
     for name, module in task.net.named_modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            assert module.training == (norms == "batch" and f"{name}.".startswith(LEARNS[way])), name
+            assert module.training == (norms == "batch" and f"{name}.".startswith(LEARNS[way])), (
+                name
+            )
         elif list(module.parameters(recurse=False)):
             assert module.training == f"{name}.".startswith(LEARNS[way]), name
 
@@ -143,9 +169,15 @@ def test_before_the_first_step_it_is_the_parent(parent, subset, maps, tmp_path):
     with torch.no_grad():
         for ours, theirs in zip(task.net.branches(x), parent.net.eval().branches(x), strict=True):
             assert torch.equal(ours, theirs)
-    # A step of rate 0 changes nothing at all where statistics are frozen too, else only those of what learns.
+    # A step of rate 0 changes nothing at all where statistics are frozen too, else only those of
+    # what learns.
     still = guided(
-        parent, subset, maps, tmp_path / "a", settings=replace(QUICK, lr=0.0), guidance=Guidance(norms="running")
+        parent,
+        subset,
+        maps,
+        tmp_path / "a",
+        settings=replace(QUICK, lr=0.0),
+        guidance=Guidance(norms="running"),
     )
     assert changed(bench.load_model(still.card).net, parent.net) == set()
     assert still.before == still.after
@@ -158,12 +190,14 @@ def test_before_the_first_step_it_is_the_parent(parent, subset, maps, tmp_path):
 def test_same_seed_same_weights_other_seed_others(parent, subset, maps, tmp_path):
     prints = []
     for place, seed, order in (("a", 0, 1), ("b", 0, -1), ("c", 1, 1)):
-        done = guided(parent, subset, maps[::order], tmp_path / place, settings=replace(QUICK, seed=seed))
+        done = guided(
+            parent, subset, maps[::order], tmp_path / place, settings=replace(QUICK, seed=seed)
+        )
         prints.append(bench.load_model(done.card).fingerprint)
     assert prints[0] == prints[1] != prints[2]  # and the order of the maps does not matter
 
 
-# -------------------------------------------------------------------------------------------------------- the objective
+# ------------------------------------------------------------------------------------ the objective
 
 
 def test_targets_are_the_maps_means_over_cells_and_belong_to_their_images(parent, subset, maps):
@@ -175,7 +209,10 @@ def test_targets_are_the_maps_means_over_cells_and_belong_to_their_images(parent
         values = by_item[subset.ids[row]]
         cells = values.reshape(12, 8, 12, 8).mean((1, 3))
         np.testing.assert_allclose(target[0].numpy(), cells, atol=1e-6)
-    assert [one.tolist() for one in examples(parent, subset, maps[::-1])] == [rows.tolist(), targets.tolist()]
+    assert [one.tolist() for one in examples(parent, subset, maps[::-1])] == [
+        rows.tolist(),
+        targets.tolist(),
+    ]
 
 
 def test_mse_is_the_mean_square_over_cells(parent, subset, maps):
@@ -184,7 +221,9 @@ def test_mse_is_the_mean_square_over_cells(parent, subset, maps):
     loss, _ = task.loss(torch.tensor([2, 5]), generator(0, "x"))
     places = task.rows[[2, 5]].tolist()
     with torch.no_grad():
-        m = parent.net.eval().attention_map(parent.normalise(subset.batch(places, parent.geometry).pixels))
+        m = parent.net.eval().attention_map(
+            parent.normalise(subset.batch(places, parent.geometry).pixels)
+        )
     expected = ((m.double().numpy() - task.targets[[2, 5]].double().numpy()) ** 2).mean()
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
@@ -202,7 +241,8 @@ def test_mitsuhara_is_both_losses_and_gamma_times_the_distance(parent, subset, m
         for m, t in zip(out.attention, task.targets[index], strict=True)
     ]
     classes = sum(
-        F.nll_loss(z.double().log_softmax(1), batch.labels).item() for z in (out.attention_logits, out.logits)
+        F.nll_loss(z.double().log_softmax(1), batch.labels).item()
+        for z in (out.attention_logits, out.logits)
     )
     assert numbers["distance"] == pytest.approx(np.mean(distances), rel=1e-5)
     assert loss.item() == pytest.approx(classes + 0.3 * np.mean(distances), rel=1e-5)
@@ -218,7 +258,9 @@ def test_images_and_maps_are_mirrored_together(parent, subset, maps):
     torch.testing.assert_close(seen[0], parent.normalise(pixels.flip(3)))
     with torch.no_grad():
         m = parent.net.eval().attention_map(parent.normalise(pixels.flip(3)))
-    assert loss.item() == pytest.approx((m - task.targets[0].flip(-1)).square().mean().item(), rel=1e-5)
+    assert loss.item() == pytest.approx(
+        (m - task.targets[0].flip(-1)).square().mean().item(), rel=1e-5
+    )
 
 
 def test_the_maps_kept_aside_are_not_trained_on_and_choose_the_epoch(parent, subset, maps):
@@ -232,12 +274,16 @@ def test_the_maps_kept_aside_are_not_trained_on_and_choose_the_epoch(parent, sub
     torch.testing.assert_close(seen[0], parent.normalise(first))
     numbers = task.validate()
     with torch.no_grad():
-        m = task.net.attention_map(parent.normalise(subset.batch(task.rows[:3].tolist(), parent.geometry).pixels))
-    assert numbers["held_out_loss"] == pytest.approx((m - task.targets[:3]).square().mean().item(), rel=1e-5)
+        m = task.net.attention_map(
+            parent.normalise(subset.batch(task.rows[:3].tolist(), parent.geometry).pixels)
+        )
+    assert numbers["held_out_loss"] == pytest.approx(
+        (m - task.targets[:3]).square().mean().item(), rel=1e-5
+    )
     assert numbers[SCORE] == -numbers["held_out_loss"]
 
 
-# ------------------------------------------------------------------------------------------------------- what is told
+# ------------------------------------------------------------------------------------- what is told
 
 
 def test_guidance_moves_the_maps_and_says_so(parent, subset, maps, tmp_path):
@@ -246,7 +292,10 @@ def test_guidance_moves_the_maps_and_says_so(parent, subset, maps, tmp_path):
     done = guided(parent, subset, maps, tmp_path, settings=settings, report=rows.append)
     assert rows[-1]["loss"] < rows[0]["loss"]
     aside = len(maps) // 10
-    assert (done.before["edited"]["images"], done.before["aside"]["images"]) == (len(maps) - aside, aside)
+    assert (done.before["edited"]["images"], done.before["aside"]["images"]) == (
+        len(maps) - aside,
+        aside,
+    )
     assert done.before["held_out"]["images"] == len(subset) - len(maps)
     for which in ("edited", "held_out"):
         before, after = done.before[which], done.after[which]
@@ -257,7 +306,10 @@ def test_guidance_moves_the_maps_and_says_so(parent, subset, maps, tmp_path):
     # What is told is what the written model does.
     model = bench.load_model(done.card)
     places, targets = examples(model, subset, maps)
-    assert agreement(model, Group(for_model(subset, model), places[aside:], targets[aside:])) == done.after["edited"]
+    assert (
+        agreement(model, Group(for_model(subset, model), places[aside:], targets[aside:]))
+        == done.after["edited"]
+    )
     facts = json.loads(done.card.read_text())["guided"]
     assert facts["agreement"]["held_out"]["after"] == done.after["held_out"]
     assert (facts["parent"], facts["parent_sha256"]) == (parent.name, parent.fingerprint)
@@ -289,15 +341,19 @@ def test_agreement_by_hand(parent, subset):
     right = F.one_hot(labels, 10).float()
     wrong = F.one_hot((labels + 1) % 10, 10).float()
     maps = torch.tensor([[[[0.6, 0.2], [0.44, 0.2]]], [[[0.2, 0.2], [0.2, 0.2]]]])
-    net = Dictated(bench.load_model("resnet-scenes").net, maps, torch.stack([right[0], wrong[1]]), right)
+    net = Dictated(
+        bench.load_model("resnet-scenes").net, maps, torch.stack([right[0], wrong[1]]), right
+    )
     model = parent.with_net(net)
     targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.2, 0.2], [0.2, 0.0]]])
     numbers = agreement(model, Group(for_model(subset, parent), torch.arange(2), targets[:, None]))
     assert (numbers["images"], numbers["top1"], numbers["attention_top1"]) == (2, 50.0, 100.0)
     assert numbers["mse"] == pytest.approx((0.4336 / 4 + 0.04 / 4) / 2, abs=1e-7)
-    # Pearson, of [1,0,.6,0] with [1,0,0,0] as well: .6 / sqrt(.72 * .75); a constant map agrees with nothing.
+    # Pearson, of [1,0,.6,0] with [1,0,0,0] as well: .6 / sqrt(.72 * .75); a constant map agrees
+    # with nothing.
     assert numbers["pearson"] == pytest.approx((0.6 / (0.72 * 0.75) ** 0.5 + 0) / 2, abs=1e-6)
-    # IoU of unit maps at .5: two cells and one in common with one; a constant map has no cell above.
+    # IoU of unit maps at .5: two cells and one in common with one; a constant map has no cell
+    # above.
     assert numbers["iou"] == pytest.approx((1 / 2 + 0) / 2)
     up = F.interpolate(maps, size=(96, 96), mode="bilinear", align_corners=False)[:, 0]
     masks = subset.batch([0, 1], parent.geometry).truth.masks
@@ -321,17 +377,21 @@ def test_a_subset_without_truth_is_measured_by_its_classes_alone(parent, tmp_pat
         Image.fromarray(sample.image).save(tmp_path / "images" / f"{i}.png")
         lines.append(f"images/{i}.png,{sample.label}")
     (tmp_path / "annotations.csv").write_text("\n".join(lines) + "\n")
-    told = agreement(parent, Group(Pictures(load_subset(tmp_path), parent.geometry), torch.arange(3)))
+    told = agreement(
+        parent, Group(Pictures(load_subset(tmp_path), parent.geometry), torch.arange(3))
+    )
     assert told["top1"] == 100
     assert (told["mse"], told["pearson"], told["iou"], told["energy"]) == (None,) * 4
 
 
-# ------------------------------------------------------------------------------------------------- images, bad input
+# -------------------------------------------------------------------------------- images, bad input
 
 
 def test_chosen_are_right_in_class_and_wrong_in_place(parent, subset):
     rows = chosen(parent, subset)
-    expected = [p.item for p in placements(parent, subset) if p.predicted == p.label and p.energy < 0.5]
+    expected = [
+        p.item for p in placements(parent, subset) if p.predicted == p.label and p.energy < 0.5
+    ]
     assert [p.item for p in rows] == expected
     assert 0 < len(rows) < len(subset)
 
@@ -353,7 +413,10 @@ def test_few_maps_are_all_trained_on_and_the_last_epoch_is_kept(parent, subset, 
 
 def test_maps_that_a_person_drew_are_not_called_simulated(parent, subset, maps, tmp_path):
     for one in maps[:3]:
-        save_map(tmp_path / "maps", edited_map(one.grey, {**one.facts, "source": "editor", "when": utc_now()}))
+        save_map(
+            tmp_path / "maps",
+            edited_map(one.grey, {**one.facts, "source": "editor", "when": utc_now()}),
+        )
     done = guided(parent, subset, load_maps(tmp_path / "maps"), tmp_path / "run")
     assert not done.simulated
     assert "simulated" not in " ".join(done.lines())
@@ -368,10 +431,17 @@ def test_bad_input_is_one_sentence(parent, subset, maps, tmp_path):
 
     refused("no attention branch", model=bench.load_model("resnet-scenes"))
     refused("There are no edited maps to learn from", edited=[])
-    refused("is of the model abn-random", model=parent.with_net(around(bench.load_model("resnet-scenes"), 1).net))
+    refused(
+        "is of the model abn-random",
+        model=parent.with_net(around(bench.load_model("resnet-scenes"), 1).net),
+    )
     refused("not of scenes-val", images=load_subset("scenes-val[:40]"))
     refused("not in the subset", images=load_subset("scenes-calibration[40:60]"))
-    alone = [place for place, item in zip(subset.positions, subset.ids, strict=True) if item in {m.item for m in maps}]
+    alone = [
+        place
+        for place, item in zip(subset.positions, subset.ids, strict=True)
+        if item in {m.item for m in maps}
+    ]
     refused("Every image of .* has an edited map", images=replace(subset, positions=tuple(alone)))
 
 
@@ -398,7 +468,7 @@ def test_what_learns_lies_in_no_other_part_that_learns(parent):
         assert len(inside) == len(set(inside))
 
 
-# ------------------------------------------------------------------------------------------------------- the commands
+# ------------------------------------------------------------------------------------- the commands
 
 
 def cambench(monkeypatch, *words) -> int:
@@ -412,7 +482,16 @@ def test_the_commands_train_and_say_what_became_of_it(monkeypatch, capsys, tmp_p
     code = cambench(
         monkeypatch,
         *("finetune", "abn", "--backbone", "resnet-scenes", "--subset", "scenes-calibration[:16]"),
-        *("--validation", "scenes-calibration[16:24]", "--epochs", 1, "--batch-size", 8, "--name", "branch"),
+        *(
+            "--validation",
+            "scenes-calibration[16:24]",
+            "--epochs",
+            1,
+            "--batch-size",
+            8,
+            "--name",
+            "branch",
+        ),
         *("--map-kernel", 1, "--out", tmp_path / "abn"),
     )
     said = capsys.readouterr()
@@ -423,7 +502,18 @@ def test_the_commands_train_and_say_what_became_of_it(monkeypatch, capsys, tmp_p
     model = bench.load_model(card)
     assert model.net.map_kernel == 1
     simulate_maps(model, load_subset("scenes-calibration[:24]"), tmp_path / "maps", share=0.5)
-    words = ("finetune", "guided", "--model", card, "--maps", tmp_path / "maps", "--epochs", 1, "--scope", "final")
+    words = (
+        "finetune",
+        "guided",
+        "--model",
+        card,
+        "--maps",
+        tmp_path / "maps",
+        "--epochs",
+        1,
+        "--scope",
+        "final",
+    )
     code = cambench(monkeypatch, *words, "--out", tmp_path / "guided")
     said = capsys.readouterr()
     assert code == 0, said.err
@@ -436,7 +526,9 @@ def test_the_commands_train_and_say_what_became_of_it(monkeypatch, capsys, tmp_p
     assert all(name.startswith(FINAL) for name in changes)
 
 
-def test_a_command_with_maps_of_another_model_says_so(monkeypatch, capsys, folder, parent, tmp_path):
+def test_a_command_with_maps_of_another_model_says_so(
+    monkeypatch, capsys, folder, parent, tmp_path
+):
     other = write_model(tmp_path, "other", around(bench.load_model("vgg-scenes")), {})
     words = ("finetune", "guided", "--model", other, "--maps", folder, "--out", tmp_path / "run")
     assert cambench(monkeypatch, *words) == 2

@@ -1,4 +1,6 @@
-"""The loop: resuming equals running through, the best weights are kept, what cannot be trained is said."""
+"""The loop: resuming equals running through, the best weights are kept, what cannot be trained is
+said.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,16 @@ from torch import nn
 
 from bench.errors import BenchError
 from bench.finetune import loop
-from bench.finetune.loop import CHECKPOINT, HISTORY, SCORE, Settings, Task, batches, fit, steps_per_epoch
+from bench.finetune.loop import (
+    CHECKPOINT,
+    HISTORY,
+    SCORE,
+    Settings,
+    Task,
+    batches,
+    fit,
+    steps_per_epoch,
+)
 from bench.models.architectures import seeded
 
 SETTINGS = Settings(epochs=4, batch_size=4, lr=0.05, precision="float32")
@@ -56,7 +67,10 @@ class Interrupted(Line):
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+    return all(
+        torch.equal(a, b)
+        for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    )
 
 
 def untimed(history):
@@ -103,7 +117,9 @@ def test_the_best_epoch_is_kept_or_the_last(tmp_path):
     fit(two, replace(SETTINGS, epochs=2, schedule="constant"), tmp_path / "constant-2", {})
     constant = Line([1, 3, 2, 0])
     fit(constant, replace(SETTINGS, schedule="constant"), tmp_path / "constant-4", {})
-    assert same(two.net, constant.net)  # with a constant rate the second of four epochs is the second of two
+    assert same(
+        two.net, constant.net
+    )  # with a constant rate the second of four epochs is the second of two
     assert fit(last, replace(SETTINGS, keep="last"), tmp_path / "last", {}).best_epoch == 4
     assert not same(best.net, last.net)
 
@@ -143,7 +159,14 @@ def test_the_history_is_a_table(tmp_path):
 
 def test_progress_and_numbers_are_told(tmp_path):
     steps, epochs = [], []
-    fit(Line(), SETTINGS, tmp_path, {}, epochs.append, lambda done, total: steps.append((done, total)))
+    fit(
+        Line(),
+        SETTINGS,
+        tmp_path,
+        {},
+        epochs.append,
+        lambda done, total: steps.append((done, total)),
+    )
     assert steps == [(n + 1, 16) for n in range(16)]
     assert [row["epoch"] for row in epochs] == [1, 2, 3, 4]
 
@@ -151,18 +174,24 @@ def test_progress_and_numbers_are_told(tmp_path):
 def test_another_training_in_the_same_folder_is_refused(tmp_path):
     fit(Line(), SETTINGS, tmp_path, {"data": 1})
     for settings, stamp in ((SETTINGS, {"data": 2}), (replace(SETTINGS, lr=0.01), {"data": 1})):
-        with pytest.raises(BenchError, match="other settings, data or parent; choose another --out"):
+        with pytest.raises(
+            BenchError, match="other settings, data or parent; choose another --out"
+        ):
             fit(Line(), settings, tmp_path, stamp)
 
 
 def test_a_broken_checkpoint_is_said(tmp_path):
     (tmp_path / CHECKPOINT).write_bytes(b"half of a file")
-    with pytest.raises(BenchError, match=r"checkpoint\.pt cannot be read .*; remove it to start anew"):
+    with pytest.raises(
+        BenchError, match=r"checkpoint\.pt cannot be read .*; remove it to start anew"
+    ):
         fit(Line(), SETTINGS, tmp_path, {})
 
 
 def test_a_loss_that_explodes_is_said(tmp_path):
-    with pytest.raises(BenchError, match=r"The loss became (nan|inf) in epoch .*smaller learning rate"):
+    with pytest.raises(
+        BenchError, match=r"The loss became (nan|inf) in epoch .*smaller learning rate"
+    ):
         fit(Line(), replace(SETTINGS, lr=1e30), tmp_path, {})
 
 
@@ -174,7 +203,8 @@ def test_nothing_to_train_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("epochs", 0), ("batch_size", 0), ("patience", -1), ("lr", -1.0), ("lr", float("nan"))]
+    ("name", "value"),
+    [("epochs", 0), ("batch_size", 0), ("patience", -1), ("lr", -1.0), ("lr", float("nan"))],
 )
 def test_bad_settings(name, value):
     with pytest.raises(BenchError, match=f"{name} is {value}; it must be"):

@@ -1,4 +1,6 @@
-"""TFT masks: those of the TFT method and metric, the same from the cache, and controls that are what they say."""
+"""TFT masks: those of the TFT method and metric, the same from the cache, and controls that are
+what they say.
+"""
 
 from __future__ import annotations
 
@@ -40,16 +42,22 @@ def found(model, pictures, cache) -> Search:
 
 
 def same(one: Search, other: Search) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(vars(one).values(), vars(other).values(), strict=True))
+    return all(
+        torch.equal(a, b) for a, b in zip(vars(one).values(), vars(other).values(), strict=True)
+    )
 
 
 def fake_search(odds: torch.Tensor, clean: torch.Tensor, side: int = 8) -> Search:
-    """Return a search with given log-odds [n,10] and [n], and maps whose rank is the pixel's index."""
+    """Return a search with given log-odds [n,10] and [n], and maps whose rank is the pixel's
+    index.
+    """
     count, pixels = len(odds), side**2
     levels = (torch.arange(pixels) * 10 // pixels + 1).to(torch.uint8).expand(count, -1)
     every = torch.ones(count, dtype=torch.bool)
     soft = torch.rand(count, 10, 2, 2, generator=torch.Generator().manual_seed(0)).half()
-    return Search(levels[:, ::2] | levels[:, 1::2] << 4, soft, odds.double(), clean.double(), every, every)
+    return Search(
+        levels[:, ::2] | levels[:, 1::2] << 4, soft, odds.double(), clean.double(), every, every
+    )
 
 
 # --- what is searched
@@ -72,14 +80,21 @@ def test_official_masks_are_those_of_the_method_and_the_metric(model, pictures, 
     assert masks.binary(rows)[~cut].all()
     blocks = (tuned[cut] > 0).float().view(-1, 12, 8, 12, 8).mean((2, 4))
     torch.testing.assert_close(masks.pooled[rows][cut], blocks)
-    torch.testing.assert_close(masks.soft[rows][cut], tuned[cut].view(-1, 12, 8, 12, 8).mean((2, 4)), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        masks.soft[rows][cut], tuned[cut].view(-1, 12, 8, 12, 8).mean((2, 4)), atol=1e-3, rtol=0
+    )
 
 
 def test_only_images_classified_correctly_carry_a_mask(model, pictures, found):
     with torch.inference_mode():
-        right = model.net.eval()(model.normalise(pictures.pixels(torch.arange(COUNT)))).argmax(1) == pictures.labels
+        right = (
+            model.net.eval()(model.normalise(pictures.pixels(torch.arange(COUNT)))).argmax(1)
+            == pictures.labels
+        )
     assert torch.equal(found.correct, right)
-    wrong = replace_labels(pictures, (pictures.labels + torch.tensor([1, 0]).repeat(COUNT // 2)) % 10)
+    wrong = replace_labels(
+        pictures, (pictures.labels + torch.tensor([1, 0]).repeat(COUNT // 2)) % 10
+    )
     half = tft_search(model, wrong, warn=pytest.fail)
     assert torch.equal(half.correct[::2], torch.zeros(COUNT // 2, dtype=torch.bool))
     assert torch.equal(half.carries, half.correct)
@@ -130,7 +145,9 @@ def test_a_map_without_positive_part_carries_no_mask(model, pictures, nothing_po
     found = tft_search(model, pictures, "test_nothing_positive")
     right = found.correct.nonzero()[:, 0]
     assert not found.carries[right[::2]].any()
-    assert not any(getattr(found, name)[~found.carries].any() for name in ("levels", "soft", "odds"))
+    assert not any(
+        getattr(found, name)[~found.carries].any() for name in ("levels", "soft", "odds")
+    )
     assert found.carries[right[1::2]].all()
     assert choose(found, pictures.subset.ids).facts["with_mask"] == len(right[1::2])
 
@@ -203,7 +220,11 @@ def test_auto_takes_logodds_where_over_half_of_the_images_stay_uncut():
     assert found.resolved("auto") == "logodds"
     assert fake_search(odds[2:], clean[2:]).resolved("auto") == "official"  # exactly half
     facts = choose(found, "abcd").facts
-    assert (facts["select"], facts["share_t0_official"], facts["share_t0_logodds"]) == ("logodds", 0.75, 0.0)
+    assert (facts["select"], facts["share_t0_official"], facts["share_t0_logodds"]) == (
+        "logodds",
+        0.75,
+        0.0,
+    )
 
 
 def test_the_first_of_equal_cuts_is_taken():
@@ -257,7 +278,9 @@ def test_fixed_masks_are_cut_at_five(found, pictures):
 
 
 def test_lambda0_has_the_own_masks(found, pictures):
-    own, zero = (choose(found, pictures.subset.ids, control=control) for control in ("none", "lambda0"))
+    own, zero = (
+        choose(found, pictures.subset.ids, control=control) for control in ("none", "lambda0")
+    )
     assert np.array_equal(own.packed, zero.packed)
 
 
@@ -267,9 +290,13 @@ def test_lambda0_has_the_own_masks(found, pictures):
 def test_bad_input_is_one_sentence(model, pictures, found):
     with pytest.raises(BenchError, match=r"select is 'offical'; it can be .*Did you mean official"):
         choose(found, pictures.subset.ids, "offical")
-    with pytest.raises(BenchError, match=r"control is 'shuffle'; it can be .*Did you mean shuffled"):
+    with pytest.raises(
+        BenchError, match=r"control is 'shuffle'; it can be .*Did you mean shuffled"
+    ):
         choose(found, pictures.subset.ids, control="shuffle")
     with pytest.raises(BenchError, match="nothing_here"):
         tft_search(model, pictures, "nothing_here")
-    with pytest.raises(BenchError, match=r"classifies 0 of 24 images of scenes-val correctly.*TFT finds no mask"):
+    with pytest.raises(
+        BenchError, match=r"classifies 0 of 24 images of scenes-val correctly.*TFT finds no mask"
+    ):
         tft_search(model, replace_labels(pictures, (pictures.labels + 5) % 10))

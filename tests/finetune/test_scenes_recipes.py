@@ -1,4 +1,6 @@
-"""The bundled models can be trained anew: every recipe runs, on a few images, and writes what `load_model` reads."""
+"""The bundled models can be trained anew: every recipe runs, on a few images, and writes what
+`load_model` reads.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ def small(tmp_path, monkeypatch):
 
 
 def test_every_bundled_model_has_a_recipe():
-    assert set(scenes.BUNDLED) == set(scenes.RECIPES) == {e.name for e in MODELS if "bundled" in e.groups}
+    assert (
+        set(scenes.BUNDLED)
+        == set(scenes.RECIPES)
+        == {e.name for e in MODELS if "bundled" in e.groups}
+    )
     places = {name: place for place, name in enumerate(scenes.BUNDLED)}
     for name in scenes.BUNDLED:
         parent = bench.load_model(name).parent

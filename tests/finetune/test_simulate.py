@@ -93,7 +93,9 @@ def test_maps_are_marked_valid_and_on_the_object(abn, scenes, tmp_path):
 def test_the_choice_is_reproducible_and_nested(abn, scenes, tmp_path):
     for name, share in (("a", 0.25), ("b", 0.25), ("c", 0.75)):
         simulate_maps(abn, scenes, tmp_path / name, share=share)
-    chosen = {name: {m.item: m.grey.tobytes() for m in load_maps(tmp_path / name)} for name in "abc"}
+    chosen = {
+        name: {m.item: m.grey.tobytes() for m in load_maps(tmp_path / name)} for name in "abc"
+    }
     assert chosen["a"] == chosen["b"]
     assert chosen["a"].items() < chosen["c"].items()
     # Not the first images of the subset: a limited subset would hold edited images only.
@@ -124,7 +126,9 @@ def test_simulating_again_replaces_simulated_maps_only(abn, scenes, tmp_path):
 def test_misplaced_images_only(abn, scenes, tmp_path):
     rows = placements(abn, scenes)
     done = simulate_maps(abn, scenes, tmp_path, share=1, misplaced=True)
-    assert {m.item for m in load_maps(tmp_path)} == {p.item for p in rows if p.right and p.misplaced}
+    assert {m.item for m in load_maps(tmp_path)} == {
+        p.item for p in rows if p.right and p.misplaced
+    }
     assert done.maps == done.right
 
 

@@ -42,16 +42,24 @@ def test_a_file_gives_back_what_went_in_and_the_same_bytes(tmp_path):
 
 
 def test_paths_of_this_machine_stay_out(tmp_path):
-    save_baseline(make(scores(), commands=["cambench run --out /home/me/runs/x"]), tmp_path / "a.parquet")
+    save_baseline(
+        make(scores(), commands=["cambench run --out /home/me/runs/x"]), tmp_path / "a.parquet"
+    )
     assert b"/home/me" not in (tmp_path / "a.parquet").read_bytes()
 
 
 def test_a_committed_board_is_a_baseline_with_the_boards_own_values():
     """Values are the board's measures, derived ones included, item by item."""
     baseline, records = load_baseline(BOARD), Records.load(BOARD)
-    (measure,) = [m for m in measures(records.frame, records.provenance) if m.name == "box_accuracy"]
+    (measure,) = [
+        m for m in measures(records.frame, records.provenance) if m.name == "box_accuracy"
+    ]
     key = ["model", "method", "item"]
-    mine = baseline.frame[baseline.frame["metric"] == "box_accuracy"].set_index(key)["value"].sort_index()
+    mine = (
+        baseline.frame[baseline.frame["metric"] == "box_accuracy"]
+        .set_index(key)["value"]
+        .sort_index()
+    )
     theirs = measure.rows.set_index(key)["value"].sort_index()
     pd.testing.assert_series_equal(mine, theirs, check_names=False)
     assert baseline.values["box_accuracy"]["calibrated"]
@@ -74,7 +82,8 @@ def test_choosing_keeps_random_since_margins_need_it():
 
 
 @pytest.mark.parametrize(
-    ("patterns", "found"), [("all", ["a1", "a2", "b"]), ("a*,-a2", ["a1"]), ("ranked", ["b"]), ("b,a1", ["b", "a1"])]
+    ("patterns", "found"),
+    [("all", ["a1", "a2", "b"]), ("a*,-a2", ["a1"]), ("ranked", ["b"]), ("b,a1", ["b", "a1"])],
 )
 def test_select(patterns, found):
     assert select(patterns, {"a1": {}, "a2": {}, "b": {"ranked": True}}, "value") == found
@@ -114,10 +123,22 @@ def changed(made, path, value):
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        (("protocol",), {"id": "rise@1", "name": "rise", "seed": 0, "steps": 224}, "they differ in name, steps"),
+        (
+            ("protocol",),
+            {"id": "rise@1", "name": "rise", "seed": 0, "steps": 224},
+            "they differ in name, steps",
+        ),
         (("subsets", "toy", "manifest_id"), "m2", "other images or preprocessing of toy"),
-        (("subsets",), {"other": {"manifest_id": "m1"}}, "The baseline is of toy and the run of other"),
-        (("values", "insertion", "id"), "insertion@2", "insertion is insertion@1 in the baseline and insertion@2"),
+        (
+            ("subsets",),
+            {"other": {"manifest_id": "m1"}},
+            "The baseline is of toy and the run of other",
+        ),
+        (
+            ("values", "insertion", "id"),
+            "insertion@2",
+            "insertion is insertion@1 in the baseline and insertion@2",
+        ),
         (("models", "net", "card"), {"arch": "b"}, "has architecture a and the run's b"),
         (("models", "net", "classes"), 4, "has classes 3 and the run's 4"),
     ],
@@ -130,7 +151,9 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(path, value, words):
 
 
 def test_unpaired_images_are_refused():
-    with pytest.raises(BenchError, match="has 30 of the baseline's 40 items of toy, so 10 are unpaired"):
+    with pytest.raises(
+        BenchError, match="has 30 of the baseline's 40 items of toy, so 10 are unpaired"
+    ):
         judge(make(scores()), make(scores(n=30)))
     judge(make(scores(n=30)), make({k: v[:30] for k, v in scores(n=30).items()}))
 
@@ -140,10 +163,14 @@ def test_another_model_is_refused_unless_it_stands_for_one():
     run.facts["models"]["tuned"] = run.facts["models"].pop("net")
     run.facts["calibration"]["tuned"] = run.facts["calibration"].pop("net")
     run = dataclasses.replace(run, frame=run.frame.assign(model="tuned"))
-    with pytest.raises(BenchError, match=r"The baseline is of net and the run of tuned; .*--as NEW=OLD"):
+    with pytest.raises(
+        BenchError, match=r"The baseline is of net and the run of tuned; .*--as NEW=OLD"
+    ):
         judge(make(scores()), run)
     assert judge(make(scores()), run.renamed({"tuned": "net"})).exit_code == 0
-    with pytest.raises(BenchError, match=r"no model 'tune' to judge as another\. Did you mean tuned"):
+    with pytest.raises(
+        BenchError, match=r"no model 'tune' to judge as another\. Did you mean tuned"
+    ):
         run.renamed({"tune": "net"})
 
 
@@ -157,7 +184,9 @@ def test_other_weights_are_judged_and_said():
 
 
 def test_another_seed_is_refused_unless_asked_for():
-    """The ids of a run of another seed differ in the seed alone; another definition is still seen behind it."""
+    """The ids of a run of another seed differ in the seed alone; another definition is still seen
+    behind it.
+    """
     sides = []
     for seed in (0, 1):
         protocol = Protocol(seed=seed)
@@ -165,7 +194,9 @@ def test_another_seed_is_refused_unless_asked_for():
         made = make(scores(), protocol=fields)
         made.facts["values"]["insertion"]["id"] = METRICS.get("insertion").id(protocol)
         sides.append(made)
-    with pytest.raises(BenchError, match=r"they differ in seed.*--other-seed lets the draws differ"):
+    with pytest.raises(
+        BenchError, match=r"they differ in seed.*--other-seed lets the draws differ"
+    ):
         judge(*sides)
     verdicts = judge(*sides, other_seed=True)
     assert verdicts.exit_code == 0
@@ -213,8 +244,18 @@ def test_junit_is_what_ci_parsers_read(verdicts, tmp_path):
     cases = list(suite)
     assert {case.tag for case in cases} == {"testcase"}
     assert int(suite.get("tests")) == len(cases) == len(verdicts.gated) == 5
-    assert int(suite.get("failures")) == len(suite.findall("testcase/failure")) == verdicts.count(REGRESSION) == 1
-    assert int(suite.get("errors")) == len(suite.findall("testcase/error")) == verdicts.count(UNJUDGED) == 2
+    assert (
+        int(suite.get("failures"))
+        == len(suite.findall("testcase/failure"))
+        == verdicts.count(REGRESSION)
+        == 1
+    )
+    assert (
+        int(suite.get("errors"))
+        == len(suite.findall("testcase/error"))
+        == verdicts.count(UNJUDGED)
+        == 2
+    )
     assert len({(case.get("classname"), case.get("name")) for case in cases}) == len(cases)
     (failed,) = [case for case in cases if case.find("failure") is not None]
     assert (failed.get("classname"), failed.get("name")) == ("toy.net.cam", "insertion")
@@ -227,10 +268,10 @@ def test_the_summary_is_appended_and_starts_with_the_outcome(verdicts, tmp_path)
     write_markdown(verdicts, path)
     lines = path.read_text().splitlines()
     assert lines[0] == "before"
-    assert lines[
-        1
-    ] == "### cambench check: Regression: 1 regression; 2 could not judge; 1 changed, not worse; 1 same " + (
-        "(of 5 cells)."
+    assert (
+        lines[1]
+        == "### cambench check: Regression: 1 regression; 2 could not judge; 1 changed, not worse; "
+        "1 same " + ("(of 5 cells).")
     )
     table = [line for line in lines if line.startswith("| net")]
     assert table[0].split(" | ")[1:3] == ["cam", "insertion ↑"]

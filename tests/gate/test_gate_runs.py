@@ -1,4 +1,6 @@
-"""The gate on real runs: planted defects, resampled nulls, the command line, and this project's own gate."""
+"""The gate on real runs: planted defects, resampled nulls, the command line, and this project's own
+gate.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,17 @@ BASELINE = ROOT / "leaderboards" / "gate" / "baseline.parquet"
 DEFECTS = {defect.name: defect for defect in planted.DEFECTS}
 
 
-def words(*given: str | Path, timeout: int = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+def words(
+    *given: str | Path, timeout: int = 300, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command line."""
-    known = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1", **environment}
+    known = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": "200",
+        "NO_COLOR": "1",
+        **environment,
+    }
     return subprocess.run(
         [sys.executable, "-m", "bench", *map(str, given)],
         cwd=ROOT,
@@ -44,7 +54,9 @@ def words(*given: str | Path, timeout: int = 300, **environment: str) -> subproc
 
 @pytest.fixture(scope="module")
 def small() -> Plan:
-    """Return the tier with 32 images, Grad-CAM and the localisation values that need no threshold."""
+    """Return the tier with 32 images, Grad-CAM and the localisation values that need no
+    threshold.
+    """
     plan = planted.tier_plan(32)
     methods = tuple(m for m in plan.methods if m.name in ("random", planted.METHOD))
     metrics = tuple(m for m in plan.metrics if m.family == "localization" and not m.calibrates)
@@ -122,7 +134,9 @@ def test_a_gate_without_correction_would_be_alarmed_too_often(monkeypatch):
     rng = np.random.default_rng(5)
     for name in ("deletion", "box_accuracy"):
         for method in ("cam", "other", "random"):
-            old[(method, name)] = {"cam": 0.8, "other": 0.7, "random": 0.2}[method] + 0.05 * rng.standard_normal(60)
+            old[(method, name)] = {"cam": 0.8, "other": 0.7, "random": 0.2}[
+                method
+            ] + 0.05 * rng.standard_normal(60)
     new = {key: value + 0.2 * rng.standard_normal(60) for key, value in old.items()}
     made = make_null(make(old), make(new))
     rules = Rules(alpha=0.05)
@@ -153,10 +167,14 @@ def test_the_committed_baseline_is_small_and_of_the_tier():
 
 
 def test_this_project_passes_its_own_gate(tmp_path):
-    """What `.ci/run` checks: the tier, run anew, against the committed baseline. About a minute on two idle cores."""
+    """What `.ci/run` checks: the tier, run anew, against the committed baseline. About a minute on
+    two idle cores.
+    """
     done = words("run", "--tier", "gate", "--out", tmp_path / "run", timeout=1800)
     assert done.returncode == 0, done.stderr
-    checked = words("check", tmp_path / "run", "--against", BASELINE, "--junit", tmp_path / "gate.xml")
+    checked = words(
+        "check", tmp_path / "run", "--against", BASELINE, "--junit", tmp_path / "gate.xml"
+    )
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
@@ -169,4 +187,6 @@ def test_a_worse_run_does_not_pass_this_projects_gate(tmp_path):
     save_baseline(worse, tmp_path / "worse.parquet")
     verdicts = judge(baseline, load_baseline(tmp_path / "worse.parquet"))
     assert verdicts.exit_code == 1
-    assert set(verdicts.frame.loc[verdicts.frame["verdict"] == REGRESSION, "method"]) == {"grad_cam"}
+    assert set(verdicts.frame.loc[verdicts.frame["verdict"] == REGRESSION, "method"]) == {
+        "grad_cam"
+    }

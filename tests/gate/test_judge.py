@@ -1,4 +1,6 @@
-"""Verdicts: golden ones by hand, laws against SciPy and slow replicas, and everything that cannot be judged."""
+"""Verdicts: golden ones by hand, laws against SciPy and slow replicas, and everything that cannot
+be judged.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +44,9 @@ def verdict(old, new, method="cam", metric="insertion", **more):
 
 
 def test_golden_margin_and_statistics():
-    """100 images: old 1.0, random 0.2, so the margin is .05 * .8 = .04. Half of the images lose .02, half nothing:
-    Delta = -.01, sd = .01 * sqrt(100/99), error = .01/sqrt(99), t against -.04 = .03 / error = 29.85."""
+    """100 images: old 1.0, random 0.2, so the margin is .05 * .8 = .04. Half of the images lose
+    .02, half nothing: Delta = -.01, sd = .01 * sqrt(100/99), error = .01/sqrt(99), t against -.04 =
+    .03 / error = 29.85."""
     old, random = np.full(100, 1.0), np.full(100, 0.2)
     old[::2] += 0.001 * np.arange(50)  # many levels, so that no pair is added
     new = old - np.where(np.arange(100) % 2, 0.02, 0.0)
@@ -60,7 +63,10 @@ def test_golden_margin_and_statistics():
 def test_golden_lower_is_better():
     """Deletion .1 -> .13 against random .5: 3/40 of the distance is lost, over a margin of 2/40."""
     wobble = 0.001 * np.random.default_rng(0).standard_normal(30)
-    old = {("cam", "deletion"): np.full(30, 0.1) + wobble, ("random", "deletion"): np.full(30, 0.5) - wobble}
+    old = {
+        ("cam", "deletion"): np.full(30, 0.1) + wobble,
+        ("random", "deletion"): np.full(30, 0.5) - wobble,
+    }
     new = {**old, ("cam", "deletion"): np.full(30, 0.13) + wobble[::-1]}
     row = verdict(old, new, metric="deletion")
     assert row["verdict"] == REGRESSION
@@ -80,8 +86,13 @@ def test_golden_hits_with_an_added_pair_each_way():
 
 
 def test_golden_clusters():
-    """Two items of one image that move together say no more than one: errors by hand for sums 0.4, -0.2, -0.2."""
-    values, images = np.array([0.2, 0.2, -0.1, -0.1, -0.1, -0.1]), np.array([*"aabbcc"], dtype=object)
+    """Two items of one image that move together say no more than one: errors by hand for sums 0.4,
+    -0.2, -0.2.
+    """
+    values, images = (
+        np.array([0.2, 0.2, -0.1, -0.1, -0.1, -0.1]),
+        np.array([*"aabbcc"], dtype=object),
+    )
     gap = mean_over_images(values, images)
     assert gap.point == pytest.approx(0.0)
     assert gap.error == pytest.approx(math.sqrt(3 / 2 * (0.16 + 0.04 + 0.04)) / 6)
@@ -89,7 +100,9 @@ def test_golden_clusters():
 
 
 def test_a_shift_of_every_value_needs_no_luck():
-    """Without any spread of the differences the answer is exact: -.03 loses more than .025, -.02 does not."""
+    """Without any spread of the differences the answer is exact: -.03 loses more than .025, -.02
+    does not.
+    """
     assert verdict(scores(), scores(-0.04))["verdict"] == REGRESSION
     assert verdict(scores(), scores(-0.02))["verdict"] == CHANGED
     assert verdict(scores(), scores(+0.02))["verdict"] == CHANGED
@@ -110,7 +123,10 @@ def test_noise_alone_is_neither_a_regression_nor_fine():
 
 def test_a_regression_outweighs_an_open_cell():
     old = scores()
-    new = {**scores(-0.1), ("other", "insertion"): scores()[("other", "insertion")] + np.tile([0.3, -0.3], 20)}
+    new = {
+        **scores(-0.1),
+        ("other", "insertion"): scores()[("other", "insertion")] + np.tile([0.3, -0.3], 20),
+    }
     verdicts = judge(make(old), make(new))
     assert (verdicts.count(REGRESSION), verdicts.count(UNJUDGED), verdicts.exit_code) == (1, 1, 1)
 
@@ -126,8 +142,12 @@ def test_one_item_per_image_is_the_paired_t_test_of_scipy(pairs, null):
     if gap.error == 0:
         assert np.ptp(new - old) < 1e-9
         return
-    assert gap.above(null) == pytest.approx(stats.ttest_rel(new, old + null, alternative="greater").pvalue, abs=1e-9)
-    assert gap.below(null) == pytest.approx(stats.ttest_rel(new, old + null, alternative="less").pvalue, abs=1e-9)
+    assert gap.above(null) == pytest.approx(
+        stats.ttest_rel(new, old + null, alternative="greater").pvalue, abs=1e-9
+    )
+    assert gap.below(null) == pytest.approx(
+        stats.ttest_rel(new, old + null, alternative="less").pvalue, abs=1e-9
+    )
     interval = stats.ttest_1samp(new - old, 0).confidence_interval(0.9)
     assert gap.bounds(0.05) == pytest.approx((interval.low, interval.high), abs=1e-9)
 
@@ -142,7 +162,9 @@ def test_clustered_error_is_that_of_a_slow_replica(rows):
         assert math.isnan(gap.error)
         return
     mean = sum(values) / len(values)
-    total = sum(sum(v - mean for v, i in zip(values, images, strict=True) if i == g) ** 2 for g in groups)
+    total = sum(
+        sum(v - mean for v, i in zip(values, images, strict=True) if i == g) ** 2 for g in groups
+    )
     slow = math.sqrt(len(groups) / (len(groups) - 1) * total) / len(values)
     assert gap.error == pytest.approx(slow, abs=1e-11)
 
@@ -167,7 +189,9 @@ def test_the_verdict_does_not_depend_on_order_and_turns_with_the_direction(rows,
     turned = compare(Paired(-old, -new, -control, images, -1), Rules())
     for other in (again, turned):
         for name in ("p_worse", "p_fine", "p_better", "margin", "low", "high"):
-            assert getattr(other, name) == pytest.approx(getattr(first, name), abs=1e-9, nan_ok=True)
+            assert getattr(other, name) == pytest.approx(
+                getattr(first, name), abs=1e-9, nan_ok=True
+            )
         assert (other.same, bool(other.why)) == (first.same, bool(first.why))
 
 
@@ -183,7 +207,9 @@ def test_no_cell_is_a_regression_and_fine_at_once(noise, shift):
 
 
 def test_correction_over_cells_is_holms():
-    """One cell at p = .004 is a regression alone, and not beside two that are the same: .004 * 3 > .01."""
+    """One cell at p = .004 is a regression alone, and not beside two that are the same: .004 * 3 >
+    .01.
+    """
     rng = np.random.default_rng(3)
     noise = rng.standard_normal(40)
     noise = (noise - noise.mean()) / noise.std(ddof=1)
@@ -225,7 +251,9 @@ def test_one_unscored_item_within_the_margin_is_a_change_that_is_shown():
 
 
 def test_more_items_are_needed_than_there_are_where_a_cell_is_open():
-    """20 images, slack 1.69 standard errors: t of 19 asks for 1.73, the normal only for 1.64 (19 images)."""
+    """20 images, slack 1.69 standard errors: t of 19 asks for 1.73, the normal only for 1.64 (19
+    images).
+    """
     gap = Mean(0.0169 - 0.05, 0.01, 19)
     assert items_needed(gap, 0.05, 20, 0.05) == 21
     assert items_needed(Mean(-0.06, 0.01, 19), 0.05, 20, 0.05) == math.inf
@@ -245,7 +273,10 @@ def test_a_missing_method_cannot_be_judged_and_one_that_no_longer_fits_is_a_regr
     row = verdict(scores(), new)
     assert (row["verdict"], row["reason"]) == (UNJUDGED, "missing in the run")
     row = verdict(scores(), make(new, not_applicable={"net": {"cam": "cam needs a grid."}}))
-    assert (row["verdict"], row["reason"]) == (REGRESSION, "no longer fits the model: cam needs a grid.")
+    assert (row["verdict"], row["reason"]) == (
+        REGRESSION,
+        "no longer fits the model: cam needs a grid.",
+    )
 
 
 def test_missing_pairs_of_one_cell_cannot_be_judged():
@@ -274,7 +305,10 @@ def test_a_baseline_no_better_than_random_has_no_margin():
 
 
 def test_box_thresholds_of_other_calibration_images_are_not_compared():
-    old = {("cam", "box_accuracy"): np.tile([1.0, 0.0], 20), ("random", "box_accuracy"): np.zeros(40)}
+    old = {
+        ("cam", "box_accuracy"): np.tile([1.0, 0.0], 20),
+        ("random", "box_accuracy"): np.zeros(40),
+    }
     new = {**old, ("cam", "box_accuracy"): np.tile([1.0, 1.0, 0.0, 0.0], 10)}
     assert verdict(old, new, metric="box_accuracy")["reason"].startswith("neither")
     other = make(new, calibration={"net": {"toy": "c2"}})
@@ -310,7 +344,9 @@ def test_pairs_are_made_by_item_and_not_by_position():
 
 def test_too_few_images_are_refused():
     moved = {key: value + 0.1 for key, value in scores(n=5).items()}
-    with pytest.raises(BenchError, match="Nothing can be judged on 5 images; the gate needs 20 at least"):
+    with pytest.raises(
+        BenchError, match="Nothing can be judged on 5 images; the gate needs 20 at least"
+    ):
         judge(make(scores(n=5)), make(moved))
 
 
@@ -320,7 +356,9 @@ def test_a_baseline_of_controls_is_refused():
         judge(make(only), make(scores()))
 
 
-@pytest.mark.parametrize("given_rules", [{"margin": 0}, {"margin": -1}, {"alpha": 0.6}, {"miss": 0}])
+@pytest.mark.parametrize(
+    "given_rules", [{"margin": 0}, {"margin": -1}, {"alpha": 0.6}, {"miss": 0}]
+)
 def test_senseless_rules_are_refused(given_rules):
     with pytest.raises(BenchError, match=f"--{next(iter(given_rules))} is"):
         Rules(**given_rules)

@@ -1,4 +1,6 @@
-"""Box thresholds of two runs: the baseline's, unless the run's own are better on calibration images."""
+"""Box thresholds of two runs: the baseline's, unless the run's own are better on calibration
+images.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,12 @@ IOUS = (0.5,)
 
 
 def calibration(hit_at: list[list[int]]) -> pd.DataFrame:
-    """Return one row per image, whose box is right at these taus (of four) and wrong at the others."""
-    vectors = [np.array([0.9 if tau in taus else 0.1 for tau in range(4)], np.float32) for taus in hit_at]
+    """Return one row per image, whose box is right at these taus (of four) and wrong at the
+    others.
+    """
+    vectors = [
+        np.array([0.9 if tau in taus else 0.1 for tau in range(4)], np.float32) for taus in hit_at
+    ]
     return pd.DataFrame({"image": [f"i{n:03d}" for n in range(len(vectors))], "vector": vectors})
 
 
@@ -65,7 +71,9 @@ def test_facts_are_json_and_models_can_stand_for_others():
 
 
 def test_a_run_is_taken_at_the_baselines_taus_where_they_are_as_good():
-    """A neighbour of the run's own tau is kept where it is nearly as good, and the values are those there."""
+    """A neighbour of the run's own tau is kept where it is nearly as good, and the values are those
+    there.
+    """
     records = Records.load(BOARD)
     own = {key: taus for key, (taus, _) in chosen(records).items()}
     key = ("scenes-val", "resnet-scenes", "box_iou", "grad_cam")
@@ -75,7 +83,9 @@ def test_a_run_is_taken_at_the_baselines_taus_where_they_are_as_good():
     made = from_records(records, {**own, key: tied})
     assert from_facts(made.facts["thresholds"])[key] == expected
     rows = records.frame
-    rows = rows[(rows["model"] == key[1]) & (rows["method"] == key[3]) & (rows["metric"] == "box_iou")]
+    rows = rows[
+        (rows["model"] == key[1]) & (rows["method"] == key[3]) & (rows["metric"] == "box_iou")
+    ]
     scored = rows[rows["part"] == "eval"].set_index("item")["vector"]
     values = made.frame[(made.frame["model"] == key[1]) & (made.frame["method"] == key[3])]
     values = values[values["metric"] == "box_accuracy"].set_index("item")["value"]

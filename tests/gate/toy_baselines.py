@@ -11,7 +11,12 @@ import pandas as pd
 from bench.gate.baseline import COLUMNS, Baseline
 from bench.protocol import Protocol
 
-BETTER = {"deletion": "lower", "insertion": "higher", "pointing": "higher", "box_accuracy": "higher"}
+BETTER = {
+    "deletion": "lower",
+    "insertion": "higher",
+    "pointing": "higher",
+    "box_accuracy": "higher",
+}
 
 
 def facts() -> dict[str, Any]:
@@ -23,8 +28,18 @@ def facts() -> dict[str, Any]:
         "packages": {"torch": "2"},
         "machine": {"device": "cpu"},
         "subsets": {"toy": {"manifest_id": "m1"}},
-        "models": {"net": {"weights_id": "w1", "weights_sha256": "w1", "card": {"arch": "a"}, "classes": 3, "size": 8}},
-        "methods": {m: {"id": f"{m}@1", "control": m == "random"} for m in ("cam", "other", "random")},
+        "models": {
+            "net": {
+                "weights_id": "w1",
+                "weights_sha256": "w1",
+                "card": {"arch": "a"},
+                "classes": 3,
+                "size": 8,
+            }
+        },
+        "methods": {
+            m: {"id": f"{m}@1", "control": m == "random"} for m in ("cam", "other", "random")
+        },
         "values": {
             name: {
                 "id": f"{name}@1",
@@ -43,16 +58,24 @@ def facts() -> dict[str, Any]:
     }
 
 
-def make(values: dict[tuple[str, str], Any], images: list[str] | None = None, **changes: Any) -> Baseline:
-    """Return a baseline of {(method, value name): values [N]}; every item is an image of its own but for `images`."""
+def make(
+    values: dict[tuple[str, str], Any], images: list[str] | None = None, **changes: Any
+) -> Baseline:
+    """Return a baseline of {(method, value name): values [N]}; every item is an image of its own
+    but for `images`.
+    """
     frames = []
     for (method, metric), column in values.items():
         items = [f"i{n:03d}" for n in range(len(column))]
         names = images or items
-        frame = pd.DataFrame({"item": items, "image": names[: len(items)], "value": np.asarray(column, np.float64)})
+        frame = pd.DataFrame(
+            {"item": items, "image": names[: len(items)], "value": np.asarray(column, np.float64)}
+        )
         frames.append(frame.assign(subset="toy", model="net", method=method, metric=metric))
     known = copy.deepcopy(facts())
-    known["values"] = {k: v for k, v in known["values"].items() if k in {metric for _, metric in values}}
+    known["values"] = {
+        k: v for k, v in known["values"].items() if k in {metric for _, metric in values}
+    }
     return Baseline(pd.concat(frames, ignore_index=True)[COLUMNS], {**known, **changes})
 
 

@@ -43,7 +43,9 @@ def measure(records, name):
 
 def test_a_separation_by_hand():
     """Oracle .9 and random .4 on every image: the gap is .5 in every resample."""
-    records = build(made("energy", {"oracle": [0.9, 0.8, 0.7, 0.6], "random": [0.4, 0.3, 0.2, 0.1]}))
+    records = build(
+        made("energy", {"oracle": [0.9, 0.8, 0.7, 0.6], "random": [0.4, 0.3, 0.2, 0.1]})
+    )
     found = separation(measure(records, "energy"), "net", "oracle", "random")
     assert (found.gap, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
     assert found.n == 4
@@ -54,7 +56,9 @@ def test_a_separation_by_hand():
 
 
 def test_lower_is_better_turns_the_gap():
-    records = build(made("deletion", {"oracle": [0.1, 0.2, 0.3, 0.2], "random": [0.5, 0.4, 0.6, 0.5]}))
+    records = build(
+        made("deletion", {"oracle": [0.1, 0.2, 0.3, 0.2], "random": [0.5, 0.4, 0.6, 0.5]})
+    )
     found = separation(measure(records, "deletion"), "net", "oracle", "random")
     assert found.gap == pytest.approx(0.3)
     assert found.low > 0
@@ -67,7 +71,9 @@ def test_what_maps_cost_is_no_measure_of_them():
 
 
 def test_a_separation_is_paired():
-    """A gap far smaller than the spread of the images holds, since both are scored on the same ones."""
+    """A gap far smaller than the spread of the images holds, since both are scored on the same
+    ones.
+    """
     base = np.linspace(0, 1, 12)
     records = build(made("energy", {"oracle": list(base + 0.01), "random": list(base)}))
     assert separation(measure(records, "energy"), "net", "oracle", "random").holds
@@ -106,7 +112,9 @@ def test_alpha_is_one_where_the_images_agree():
 @settings(max_examples=50, deadline=None)
 @given(st.integers(4, 9).flatmap(lambda k: st.tuples(*[arrays(float, k, elements=VALUES)] * 2)))
 def test_tau_is_scipys(orders):
-    first, second = (pd.Series(order, index=[f"m{i}" for i in range(len(order))]) for order in orders)
+    first, second = (
+        pd.Series(order, index=[f"m{i}" for i in range(len(order))]) for order in orders
+    )
     tau, count = order_tau(first, second.sample(frac=1, random_state=0))
     if np.ptp(orders[0]) == 0 or np.ptp(orders[1]) == 0:
         assert math.isnan(tau)
@@ -121,7 +129,9 @@ def test_tau_needs_four_methods():
 
 
 def test_agreement_leaves_controls_out():
-    """Without the control that both put last, deletion and insertion order the four methods in opposite ways."""
+    """Without the control that both put last, deletion and insertion order the four methods in
+    opposite ways.
+    """
     table = {"a": [0.1] * 3, "b": [0.2] * 3, "c": [0.3] * 3, "d": [0.4] * 3, "random": [0.9] * 3}
     other = {"a": [0.5] * 3, "b": [0.6] * 3, "c": [0.7] * 3, "d": [0.8] * 3, "random": [0.1] * 3}
     records = build([*made("deletion", table), *made("insertion", other)])
@@ -159,21 +169,29 @@ def test_the_cuts_of_fewer_steps_are_among_those_of_more(pixels, steps):
 def curve_records(curves, area, side=10):
     rows = [row(f"i{i}", "m", "deletion_curve", c) for i, c in enumerate(curves)]
     rows += [row(f"i{i}", "m", "deletion", a) for i, a in enumerate(area)]
-    return build(rows, models={"net": {"weights_id": "w-net", "size": side, "top1": 0.9, "parent": ""}})
+    return build(
+        rows, models={"net": {"weights_id": "w-net", "size": side, "top1": 0.9, "parent": ""}}
+    )
 
 
 def test_fewer_steps_from_a_stored_curve():
-    """Four steps 1, .6, .2, .1, 0 give .35; two of them, 1, .2, 0, give .35; one, 1, 0, gives .5."""
+    """Four steps 1, .6, .2, .1, 0 give .35; two of them, 1, .2, 0, give .35; one, 1, 0, gives
+    .5.
+    """
     import torch
 
     curves = np.array([[1, 0.6, 0.2, 0.1, 0]])
-    records = curve_records(curves, area_under(torch.from_numpy(curves), [0, 25, 50, 75, 100]).numpy())
+    records = curve_records(
+        curves, area_under(torch.from_numpy(curves), [0, 25, 50, 75, 100]).numpy()
+    )
     assert coarser(records, "toy", "net", FOUR, 2)["value"].tolist() == pytest.approx([0.35])
     assert coarser(records, "toy", "net", FOUR, 1)["value"].tolist() == pytest.approx([0.5])
 
 
 def test_a_curve_that_is_not_the_values_own_is_left_alone():
-    assert coarser(curve_records(np.array([[1, 0.6, 0.2, 0.1, 0]]), [0.7]), "toy", "net", FOUR, 2).empty
+    assert coarser(
+        curve_records(np.array([[1, 0.6, 0.2, 0.1, 0]]), [0.7]), "toy", "net", FOUR, 2
+    ).empty
 
 
 def test_equal_maps_count_once():
@@ -190,5 +208,9 @@ def test_a_separation_counts_images_and_not_items():
     """Four items of two images are two images."""
     table = {"oracle": [0.9, 0.8, 0.7, 0.6], "random": [0.4, 0.3, 0.2, 0.1]}
     items = ["a:0", "a:1", "b:0", "b:1"]
-    records = build(row(i, m, "energy", v) for m, values in table.items() for i, v in zip(items, values, strict=True))
+    records = build(
+        row(i, m, "energy", v)
+        for m, values in table.items()
+        for i, v in zip(items, values, strict=True)
+    )
     assert separation(measure(records, "energy"), "net", "oracle", "random").n == 2

@@ -37,7 +37,8 @@ QUICK = Protocol(steps=4)
 
 @pytest.fixture(scope="module")
 def model() -> bench.Explainee:
-    # In eval mode: some tests call a metric's bare function, outside the sealed call that sees to it.
+    # In eval mode: some tests call a metric's bare function, outside the sealed call that sees to
+    # it.
     return bench.Explainee(seeded(resnet_scenes, 0).eval(), size=96, name="small")
 
 
@@ -63,7 +64,9 @@ def plans_of(scenes, model, methods, count=3):
     }
     subset = scenes.limit(count)
     metrics = ["deletion", "pointing_game"]
-    return {n: make_plan(subset, [model], methods, metrics, p, shard_size=2) for n, p in rules.items()}
+    return {
+        n: make_plan(subset, [model], methods, metrics, p, shard_size=2) for n, p in rules.items()
+    }
 
 
 def scores(records):
@@ -71,9 +74,13 @@ def scores(records):
 
 
 def test_maps_are_made_once_for_all_plans(scenes, model, counted):
-    """Two tasks of 2 and 1 images; an untrained net predicts another class, so a second map for the label."""
+    """Two tasks of 2 and 1 images; an untrained net predicts another class, so a second map for the
+    label.
+    """
     run_grid(plans_of(scenes, model, ["counted"]), None)
-    predicted = Trace(Prober(model), model.normalise(scenes.batch(range(3), scenes.geometry).pixels)).predicted
+    predicted = Trace(
+        Prober(model), model.normalise(scenes.batch(range(3), scenes.geometry).pixels)
+    ).predicted
     missed = int((predicted.numpy() != scenes.labels[:3]).sum())
     assert missed > 0
     assert sum(counted) == 3 + missed
@@ -84,7 +91,12 @@ def test_values_are_those_of_a_run_of_its_own(scenes, model):
     done = run_grid(plans, None)
     for name, plan in plans.items():
         own = bench.evaluate(
-            plan.subset, model, ["grad_cam", "random"], ["deletion", "pointing_game"], plan.protocol, shard_size=2
+            plan.subset,
+            model,
+            ["grad_cam", "random"],
+            ["deletion", "pointing_game"],
+            plan.protocol,
+            shard_size=2,
         )
         np.testing.assert_allclose(scores(done[name]), scores(own), atol=1e-6, equal_nan=True)
     assert not np.allclose(scores(done["default"]), scores(done["black"]), equal_nan=True)
@@ -133,11 +145,16 @@ def test_insertion_from_the_blur_is_insertion(scenes, model):
     case = case_of(scenes, model, "insertion")
     images, _ = case.background.blurred(QUICK.blur_sigma_224, QUICK.blur_radius_sigmas)
     expected = METRICS.get("insertion").function(case)["insertion"]
-    torch.testing.assert_close(insertion_from(case, images)["insertion"], expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        insertion_from(case, images)["insertion"], expected, rtol=0, atol=1e-6
+    )
 
 
 def test_other_backgrounds_are_other_metrics():
-    ids = {on_background(*pair).id(QUICK) for pair in (("deletion", "blur"), ("deletion", "image mean"))}
+    ids = {
+        on_background(*pair).id(QUICK)
+        for pair in (("deletion", "blur"), ("deletion", "image mean"))
+    }
     assert len({*ids, METRICS.get("deletion").id(QUICK)}) == 3
 
 
@@ -154,9 +171,21 @@ def test_a_blurred_method_blurs(scenes, model):
 
 
 def test_choices_name_what_they_change(scenes, model):
-    plan = make_plan(scenes.limit(2), [model], ["grad_cam"], ["deletion", "insertion", "pointing_game"], Protocol())
+    plan = make_plan(
+        scenes.limit(2),
+        [model],
+        ["grad_cam"],
+        ["deletion", "insertion", "pointing_game"],
+        Protocol(),
+    )
     baselines = baseline_choices(plan, Protocol(steps=7))
-    names = ["baseline=black", "baseline=white", "baseline=colour", "baseline=image mean", "baseline=blur"]
+    names = [
+        "baseline=black",
+        "baseline=white",
+        "baseline=colour",
+        "baseline=image mean",
+        "baseline=blur",
+    ]
     assert list(baselines) == names
     assert baselines["baseline=black"].protocol.baseline == (0, 0, 0)
     assert {m.name for m in baselines["baseline=black"].metrics} == {"deletion", "insertion"}
@@ -195,4 +224,6 @@ def test_one_protocol_is_no_comparison(scenes, model):
     with pytest.raises(BenchError, match="at least two protocols"):
         compare_protocols(scenes.limit(2), [model], ["random"], ["deletion"], ["cambench-1"], None)
     with pytest.raises(BenchError, match="there twice"):
-        compare_protocols(scenes.limit(2), [model], ["random"], ["deletion"], ["cambench-1"] * 2, None)
+        compare_protocols(
+            scenes.limit(2), [model], ["random"], ["deletion"], ["cambench-1"] * 2, None
+        )

@@ -1,4 +1,6 @@
-"""Planted nets read their tile and nothing else, and see in it just what the network sees in a run."""
+"""Planted nets read their tile and nothing else, and see in it just what the network sees in a
+run.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,16 @@ import torch
 import bench
 from bench.engine.prober import Prober
 from bench.engine.trace import Trace
-from bench.health.planted import GRADED, PLANTED, TILES, graded, mosaics, planted_methods, planted_model, planted_plans
+from bench.health.planted import (
+    GRADED,
+    PLANTED,
+    TILES,
+    graded,
+    mosaics,
+    planted_methods,
+    planted_model,
+    planted_plans,
+)
 from bench.methods import METHODS
 from bench.models.architectures import resnet_scenes, seeded
 from bench.pipeline.plan import make_plan
@@ -40,7 +51,9 @@ def region(tile: int) -> torch.Tensor:
 def test_nothing_outside_the_tile_changes_a_bit(model, images, tile):
     planted, mask = planted_model(model, tile), region(tile)
     before = Trace(Prober(planted), images).logits
-    other = torch.where(mask, images, torch.randn(images.shape, generator=torch.Generator().manual_seed(1)))
+    other = torch.where(
+        mask, images, torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    )
     assert torch.equal(Trace(Prober(planted), other).logits, before)
     inside = torch.where(mask, torch.zeros(()), images)
     assert not torch.allclose(Trace(Prober(planted), inside).logits, before)
@@ -66,7 +79,9 @@ def test_the_planted_net_sees_what_the_network_sees(scenes):
         batch = subset.batch([0, 1], planted.geometry)
         got = Trace(Prober(planted), planted.normalise(batch.pixels)).logits
         own = scenes.batch([tile, tile + 4], scenes.geometry)
-        torch.testing.assert_close(got, Trace(Prober(model), model.normalise(own.pixels)).logits, rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            got, Trace(Prober(model), model.normalise(own.pixels)).logits, rtol=0, atol=1e-5
+        )
         assert torch.equal(batch.truth.masks[0], torch.from_numpy(subset[0].mask))
         assert batch.truth.masks[0].float().mean() == 0.25
         assert batch.ids[0] == f"{scenes.ids[tile]}|tile{tile}"
@@ -74,7 +89,9 @@ def test_the_planted_net_sees_what_the_network_sees(scenes):
 
 def test_every_image_is_evidence_once(scenes):
     parts = [mosaics(scenes.limit(6), scenes.geometry, tile) for tile in range(4)]
-    assert sorted(i.partition("|")[0] for part in parts for i in part.ids) == sorted(scenes.limit(6).ids)
+    assert sorted(i.partition("|")[0] for part in parts for i in part.ids) == sorted(
+        scenes.limit(6).ids
+    )
     assert [len(part) for part in parts] == [2, 2, 1, 1]
 
 
@@ -96,7 +113,9 @@ def test_the_four_nets_are_four_models_of_the_same_weights(model):
 @pytest.mark.parametrize("tile", range(4))
 def test_the_graded_map_falls_from_the_tiles_centre_to_nothing_outside(model, images, tile):
     mask = region(tile)
-    trace = Trace(Prober(planted_model(model, tile)), images, truth=Truth(masks=mask.expand(2, -1, -1)))
+    trace = Trace(
+        Prober(planted_model(model, tile)), images, truth=Truth(masks=mask.expand(2, -1, -1))
+    )
     maps = graded(trace)
     assert not maps[:, ~mask].any()
     assert (maps[:, mask] > 0).all()

@@ -1,4 +1,6 @@
-"""Verdicts: a broken metric fails and is marked on the board, a good one passes, an old verdict is left out."""
+"""Verdicts: a broken metric fails and is marked on the board, a good one passes, an old verdict is
+left out.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +21,37 @@ from bench.metrics.faithfulness import area_under, cuts
 from bench.pipeline.records import HEALTH, Records
 from bench.protocol import Protocol
 
-METHODS = ["oracle", "random", "center_gaussian", "grad_cam", "layer_cam", "saliency", "input_x_gradient"]
+METHODS = [
+    "oracle",
+    "random",
+    "center_gaussian",
+    "grad_cam",
+    "layer_cam",
+    "saliency",
+    "input_x_gradient",
+]
 NAMES = ["good_deletion", "blind_deletion", "flipped_deletion", "good_place", "blind_place"]
 
 
 def quick_deletion(case):
     """Deletion in four steps."""
     taken = cuts(case.maps[0].numel(), Protocol(steps=4))
-    odds = case.curve(case.trace.model.colour(case.protocol.baseline)[None], case.trace.images, taken)
+    odds = case.curve(
+        case.trace.model.colour(case.protocol.baseline)[None], case.trace.images, taken
+    )
     return area_under(probability(odds), taken)
 
 
 @pytest.fixture(scope="module")
 def metrics():
-    """One metric that works, one that ignores the map, and one whose direction is wrong, of each kind."""
-    lower = {"better": "lower", "family": "faithfulness", "reads": ("score", "tie_rule", "baseline")}
+    """One metric that works, one that ignores the map, and one whose direction is wrong, of each
+    kind.
+    """
+    lower = {
+        "better": "lower",
+        "family": "faithfulness",
+        "reads": ("score", "tie_rule", "baseline"),
+    }
 
     @register_metric("good_deletion", **lower)
     def good_deletion(case):
@@ -44,7 +62,10 @@ def metrics():
         return {"blind_deletion": probability(case.trace.log_odds)}
 
     @register_metric(
-        "flipped_deletion", better="higher", family="faithfulness", reads=("score", "tie_rule", "baseline")
+        "flipped_deletion",
+        better="higher",
+        family="faithfulness",
+        reads=("score", "tie_rule", "baseline"),
     )
     def flipped_deletion(case):
         return {"flipped_deletion": quick_deletion(case)}
@@ -53,7 +74,9 @@ def metrics():
 
     @register_metric("good_place", better="higher", **place)
     def good_place(case):
-        inside = (case.positive * case.truth.masks).flatten(1).sum(1) / case.positive.flatten(1).sum(1)
+        inside = (case.positive * case.truth.masks).flatten(1).sum(1) / case.positive.flatten(
+            1
+        ).sum(1)
         return {"good_place": inside.double()}
 
     @register_metric("blind_place", better="higher", **place)
@@ -95,10 +118,16 @@ def test_broken_metrics_fail_for_their_reason(checked):
     assert blind.spread.ties == 1
     flipped = verdict(health, "flipped_deletion")
     assert flipped.passes is False
-    planted = next(one for one in flipped.separations if (one.first, one.second) == ("planted", "inverted"))
+    planted = next(
+        one for one in flipped.separations if (one.first, one.second) == ("planted", "inverted")
+    )
     assert planted.high < 0
     assert verdict(health, "blind_place").passes is False
-    assert {v.metric for v in health.failing()} == {"blind_deletion", "flipped_deletion", "blind_place"}
+    assert {v.metric for v in health.failing()} == {
+        "blind_deletion",
+        "flipped_deletion",
+        "blind_place",
+    }
 
 
 def test_broken_metrics_are_marked_on_the_board(checked, tmp_path):
@@ -141,7 +170,9 @@ def test_a_second_call_runs_nothing_new(checked, monkeypatch):
 
     monkeypatch.setattr(Prober, "start", never)
     again = examine(folder, limit=8)
-    assert [(v.metric, v.passes) for v in again.verdicts] == [(v.metric, v.passes) for v in first.verdicts]
+    assert [(v.metric, v.passes) for v in again.verdicts] == [
+        (v.metric, v.passes) for v in first.verdicts
+    ]
 
 
 def test_stored_records_alone_judge_localisation(checked, tmp_path, metrics):
@@ -213,7 +244,10 @@ def test_a_published_board_keeps_its_health(checked, tmp_path):
 
 
 def test_a_protocol_comes_back_from_run_json():
-    for protocol in (Protocol(), dataclasses.replace(Protocol(), steps=5, box_ious=(0.5,), references=("black",))):
+    for protocol in (
+        Protocol(),
+        dataclasses.replace(Protocol(), steps=5, box_ious=(0.5,), references=("black",)),
+    ):
         told = json.loads(json.dumps({"id": protocol.id, **dataclasses.asdict(protocol)}))
         assert protocol_of(told) == protocol
     with pytest.raises(BenchError, match="unknown field 'colour'"):
@@ -229,7 +263,12 @@ def test_masking_metrics_lose_to_fake_cam():
 
     model = bench.load_model("resnet-scenes")
     plan = make_plan(
-        bench.load_subset("scenes-val", limit=4), [model], ["random"], ["average_drop"], Protocol(), calibration=0
+        bench.load_subset("scenes-val", limit=4),
+        [model],
+        ["random"],
+        ["average_drop"],
+        Protocol(),
+        calibration=0,
     )
     frame = run_planted(planted_plans(plan, model), None).frame
     means = frame[frame["metric"] == "average_drop"].groupby("method")["value"].mean()
@@ -238,14 +277,18 @@ def test_masking_metrics_lose_to_fake_cam():
 
 
 def test_a_control_that_is_missing_leaves_the_verdict_open():
-    """Better than the centre says nothing about random; worse than the centre is a failure all the same."""
+    """Better than the centre says nothing about random; worse than the centre is a failure all the
+    same.
+    """
     from board.conftest import build, scalars
 
     from bench.health.checks import Spread, directed
     from bench.health.report import Verdict, _separate
 
     for centre, passes in ((0.2, None), (0.95, False)):
-        records = build(scalars("energy", {"oracle": [0.9, 0.8, 0.9, 0.8], "center_gaussian": [centre] * 4}))
+        records = build(
+            scalars("energy", {"oracle": [0.9, 0.8, 0.9, 0.8], "center_gaussian": [centre] * 4})
+        )
         (measure,) = [m for m in directed(records, "toy") if m.name == "energy"]
         verdict = Verdict("toy", "net", "energy", {}, True, Spread(0.0, 0.0, 1.0, 2))
         _separate(verdict, measure, [("oracle", "random"), ("oracle", "center_gaussian")])

@@ -37,12 +37,16 @@ BRIEF = {
 }
 WRAPPED = ("tft(layer_cam)", "fused(layer_cam)", "tft(fused(layer_cam))", "sa_cam[base=score_cam]")
 SINGLE_ONLY = (BRIEF["extremal_perturbation"],)
-"""What takes a float64 network and computes in float32 all the same; a transformer's parts do, too."""
+"""What takes a float64 network and computes in float32 all the same; a transformer's parts do,
+too.
+"""
 METHOD_OF_METRICS = "a_fmi"
 
 
 def small_net(kind: str, *, double: bool) -> bench.Explainee:
-    """Return a small network with seeded weights; a double one computes in float64 from its first convolution on."""
+    """Return a small network with seeded weights; a double one computes in float64 from its first
+    convolution on.
+    """
     net = make_net(kind, 0, SIDE)
     model = bench.Explainee(net, mean=MEAN, std=STD, size=SIDE, layer="features", name=kind)
     if double:
@@ -66,8 +70,14 @@ def variants_of(name: str) -> Iterator[str]:
 
 
 def addresses() -> list[str]:
-    """Return what has a fingerprint: every method, every Literal option, and wrappers around others."""
-    listed = [METHODS.get(name) for name in METHODS.names if METHODS.get(name).function.__module__.startswith("bench.")]
+    """Return what has a fingerprint: every method, every Literal option, and wrappers around
+    others.
+    """
+    listed = [
+        METHODS.get(name)
+        for name in METHODS.names
+        if METHODS.get(name).function.__module__.startswith("bench.")
+    ]
     found = [address for method in listed for address in variants_of(method.name)]
     return list(dict.fromkeys([*found, *(METHODS.get(name).name for name in WRAPPED)]))
 
@@ -75,7 +85,9 @@ def addresses() -> list[str]:
 def kinds_for(address: str) -> tuple[str, ...]:
     """Return the networks that a method is run on."""
     base = METHODS.get(address).base
-    if address in WRAPPED:  # a cut-off that is searched may turn with the last digit of a transformer's map
+    if (
+        address in WRAPPED
+    ):  # a cut-off that is searched may turn with the last digit of a transformer's map
         return ("norm",)
     return (TRAINED[base],) if base in TRAINED else ("norm", "vit")
 
@@ -94,7 +106,8 @@ def make_truth(count: int) -> bench.Truth:
 
 
 def fingerprint(values: torch.Tensor) -> list[float]:
-    """Return sums of the values with random signs, over the root of their number: a change of one value moves all.
+    """Return sums of the values with random signs, over the root of their number: a change of one
+    value moves all.
 
     Not-a-number counts as such: its place has a sum of its own.
     """
@@ -105,7 +118,10 @@ def fingerprint(values: torch.Tensor) -> list[float]:
     finite = torch.where(missing | torch.isinf(flat), 0.0, flat)
     scale = math.sqrt(len(flat))
     sums = (signs @ finite / scale).tolist()
-    return [float(f"{x:.9g}") for x in (*sums, float(missing.double() @ signs[0]), float(finite.abs().max()))]
+    return [
+        float(f"{x:.9g}")
+        for x in (*sums, float(missing.double() @ signs[0]), float(finite.abs().max()))
+    ]
 
 
 def method_fingerprint(kind: str, address: str, *, double: bool) -> list[float] | str:
@@ -119,10 +135,14 @@ def method_fingerprint(kind: str, address: str, *, double: bool) -> list[float] 
 
 
 def make_maps() -> torch.Tensor:
-    """Return maps [4,H,W] with the troubles of real ones: signed, sparse, constant, without positive part."""
+    """Return maps [4,H,W] with the troubles of real ones: signed, sparse, constant, without
+    positive part.
+    """
     rng = torch.Generator().manual_seed(0)
     maps = torch.randn(4, 1, 6, 6, generator=rng)
-    maps = torch.nn.functional.interpolate(maps, size=(SIDE, SIDE), mode="bilinear", align_corners=False)[:, 0]
+    maps = torch.nn.functional.interpolate(
+        maps, size=(SIDE, SIDE), mode="bilinear", align_corners=False
+    )[:, 0]
     maps[1] = (maps[1] - 0.3).clamp(min=0)
     maps[2] = 0.5
     maps[3] = -maps[3].abs() - 0.1
@@ -136,7 +156,12 @@ def metric_names() -> list[str]:
 
 def metric_fingerprint(kind: str, name: str, *, double: bool) -> dict[str, list[float]] | str:
     """Return {value: fingerprint} of a metric of four maps, or "n/a"."""
-    given = {"truth": make_truth(4), "ids": list("abcd"), "curves": True, "method": METHOD_OF_METRICS}
+    given = {
+        "truth": make_truth(4),
+        "ids": list("abcd"),
+        "curves": True,
+        "method": METHOD_OF_METRICS,
+    }
     model, targets = small_net(kind, double=double), torch.tensor([0, 1, 2, 4])
     try:
         values = bench.score(model, make_images(0, 4, SIDE), targets, make_maps(), name, **given)
@@ -146,7 +171,9 @@ def metric_fingerprint(kind: str, name: str, *, double: bool) -> dict[str, list[
 
 
 def difference(stored: object, now: object) -> float:
-    """Return how far two fingerprints are apart, as a share of the largest value; infinite where their form differs."""
+    """Return how far two fingerprints are apart, as a share of the largest value; infinite where
+    their form differs.
+    """
     if isinstance(stored, dict) and isinstance(now, dict) and stored.keys() == now.keys():
         return max(difference(stored[key], now[key]) for key in stored)
     if not (isinstance(stored, list) and isinstance(now, list)):
@@ -161,7 +188,9 @@ def read_stored() -> dict[str, dict[str, object]]:
 
 
 def entry(take: Callable[..., object], kind: str, name: str, version: int) -> dict[str, object]:
-    """Return what is stored of a method or metric: in float64 where its code takes that, else in float32."""
+    """Return what is stored of a method or metric: in float64 where its code takes that, else in
+    float32.
+    """
     if kind != "vit" and name not in SINGLE_ONLY:
         try:
             return {"version": version, "double": True, "numbers": take(kind, name, double=True)}
@@ -175,11 +204,19 @@ def main() -> None:
     methods = [(one, kind) for one in addresses() for kind in kinds_for(one)]
     metrics = [(one, kind) for one in metric_names() for kind in ("norm", "vit")]
     content = {
-        "methods": {f"{k} {one}": entry(method_fingerprint, k, one, METHODS.get(one).version) for one, k in methods},
-        "metrics": {f"{k} {one}": entry(metric_fingerprint, k, one, METRICS.get(one).version) for one, k in metrics},
+        "methods": {
+            f"{k} {one}": entry(method_fingerprint, k, one, METHODS.get(one).version)
+            for one, k in methods
+        },
+        "metrics": {
+            f"{k} {one}": entry(metric_fingerprint, k, one, METRICS.get(one).version)
+            for one, k in metrics
+        },
     }
     lines = [
-        f' "{part}": {{\n' + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in entries.items()) + "\n }"
+        f' "{part}": {{\n'
+        + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in entries.items())
+        + "\n }"
         for part, entries in content.items()
     ]
     STORED.write_text("{\n" + ",\n".join(lines) + "\n}\n")

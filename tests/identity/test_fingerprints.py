@@ -1,4 +1,6 @@
-"""A change of behaviour without a new version is found: maps and values have stored fingerprints."""
+"""A change of behaviour without a new version is found: maps and values have stored
+fingerprints.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,13 @@ from bench.methods import METHODS, cam
 from bench.metrics import METRICS
 
 DOUBLE, SINGLE = 1e-4, 5e-3
-"""How far fingerprints may be apart, as a share of the largest value. Processors differ: the same code with other
-instruction sets moved a float64 one by 2.6e-5 and a float32 one by 3.2e-3, where equal values are put in order."""
+"""How far fingerprints may be apart, as a share of the largest value. Processors differ: the same
+code with other instruction sets moved a float64 one by 2.6e-5 and a float32 one by 3.2e-3, where
+equal values are put in order."""
 
 ADVICE = (
-    "{0} gives other numbers than its version {1} did. If that was not wanted, mend it. If it was, raise its version "
+    "{0} gives other numbers than its version {1} did. If that was not wanted, mend it. If it was, "
+    "raise its version "
     'where it is registered, write CHANGELOG\'s "Numbers", and run `PYTHONPATH=tests python '
     "tests/identity/fingerprints.py`."
 )
@@ -38,7 +42,10 @@ def check(part: str, key: str, version: int, take) -> None:
     stored = STORED[part][key]
     kind, _, name = key.partition(" ")
     if stored["version"] != version:
-        pytest.fail(f"{name} is of version {version} and its fingerprint of {stored['version']}; run fingerprints.py.")
+        pytest.fail(
+            f"{name} is of version {version} and its fingerprint of {stored['version']}; run "
+            "fingerprints.py."
+        )
     apart = difference(stored["numbers"], take(kind, name, double=stored["double"]))
     if apart > (DOUBLE if stored["double"] else SINGLE):
         pytest.fail(ADVICE.format(name, version))
@@ -61,12 +68,16 @@ def test_values_are_those_of_the_version(key):
 
 def test_a_change_of_behaviour_is_found(monkeypatch):
     monkeypatch.setattr(cam, "grad_cam_weights", lambda trace: trace.gradients.amax((2, 3)))
-    with pytest.raises(pytest.fail.Exception, match="grad_cam gives other numbers than its version 1 did"):
+    with pytest.raises(
+        pytest.fail.Exception, match="grad_cam gives other numbers than its version 1 did"
+    ):
         check("methods", "norm grad_cam", 1, method_fingerprint)
 
 
 def test_a_new_version_needs_a_new_fingerprint():
-    with pytest.raises(pytest.fail.Exception, match="grad_cam is of version 2 and its fingerprint of 1"):
+    with pytest.raises(
+        pytest.fail.Exception, match="grad_cam is of version 2 and its fingerprint of 1"
+    ):
         check("methods", "norm grad_cam", 2, method_fingerprint)
 
 

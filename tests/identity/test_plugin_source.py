@@ -1,4 +1,6 @@
-"""A plug-in is known by its source: every edit of a file of the user's own that its imports reach changes its ids."""
+"""A plug-in is known by its source: every edit of a file of the user's own that its imports reach
+changes its ids.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ def mine(trace):
 """
 HELPER = "def positive(a):\n    return a.clamp(min=0)\n"
 EDITED = "def positive(a):\n    return a.abs()\n"
-START = "from bench.source_walk import note_source, source_digest; from bench.plugins import load_plugin; "
+START = (
+    "from bench.source_walk import note_source, source_digest; from bench.plugins import "
+    "load_plugin; "
+)
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
@@ -37,27 +42,46 @@ def write(folder: Path, files: dict[str, str]) -> None:
 
 
 def digest_in_a_new_process(plugin: Path, then: str = "", *paths: Path) -> str:
-    """Return the digest that a fresh process gives the function `mine` of a plug-in file; then: code before."""
+    """Return the digest that a fresh process gives the function `mine` of a plug-in file; then:
+    code before.
+    """
     return run(f"module = load_plugin({str(plugin)!r}); note_source(module.mine); {then}", *paths)
 
 
 def run(code: str, *paths: Path) -> str:
-    """Run code that sets `module` in a fresh process, which loads no torch; return the digest of `module.mine`."""
+    """Run code that sets `module` in a fresh process, which loads no torch; return the digest of
+    `module.mine`.
+    """
     places = [str(Path(bench.__file__).parents[1]), *map(str, paths)]
-    whole = f"import sys; sys.path[:0] = {places!r}\n{START}\n{code}\nprint(source_digest(module.mine))"
-    done = subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True, check=False)
+    whole = (
+        f"import sys; sys.path[:0] = {places!r}\n{START}\n{code}\nprint(source_digest(module.mine))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", whole], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 FORMS = {
-    "beside": ({"mine.py": METHOD.format(imports="import helper", inside="", call="helper.positive")}, "helper.py"),
+    "beside": (
+        {"mine.py": METHOD.format(imports="import helper", inside="", call="helper.positive")},
+        "helper.py",
+    ),
     "from": (
-        {"mine.py": METHOD.format(imports="from helper import positive", inside="", call="positive")},
+        {
+            "mine.py": METHOD.format(
+                imports="from helper import positive", inside="", call="positive"
+            )
+        },
         "helper.py",
     ),
     "in a function": (
-        {"mine.py": METHOD.format(imports="", inside="from helper import positive", call="positive")},
+        {
+            "mine.py": METHOD.format(
+                imports="", inside="from helper import positive", call="positive"
+            )
+        },
         "helper.py",
     ),
     "of a helper": (
@@ -70,7 +94,9 @@ FORMS = {
     "relative": (
         {
             "pack/__init__.py": "",
-            "pack/mine.py": METHOD.format(imports="from . import helper", inside="", call="helper.positive"),
+            "pack/mine.py": METHOD.format(
+                imports="from . import helper", inside="", call="helper.positive"
+            ),
         },
         "pack/helper.py",
     ),
@@ -78,25 +104,35 @@ FORMS = {
         {
             "pack/__init__.py": "",
             "pack/inner/__init__.py": "",
-            "pack/inner/mine.py": METHOD.format(imports="from ..helper import positive", inside="", call="positive"),
+            "pack/inner/mine.py": METHOD.format(
+                imports="from ..helper import positive", inside="", call="positive"
+            ),
         },
         "pack/helper.py",
     ),
     "by name": (
         {
             "mine.py": METHOD.format(
-                imports="import importlib", inside="m = importlib.import_module('helper')", call="m.positive"
+                imports="import importlib",
+                inside="m = importlib.import_module('helper')",
+                call="m.positive",
             )
         },
         "helper.py",
     ),
     "in a namespace package": (
-        {"mine.py": METHOD.format(imports="from space.helper import positive", inside="", call="positive")},
+        {
+            "mine.py": METHOD.format(
+                imports="from space.helper import positive", inside="", call="positive"
+            )
+        },
         "space/helper.py",
     ),
     "a package's own file": (
         {
-            "mine.py": METHOD.format(imports="from pack.part import positive", inside="", call="positive"),
+            "mine.py": METHOD.format(
+                imports="from pack.part import positive", inside="", call="positive"
+            ),
             "pack/part.py": "from pack import positive\n",
         },
         "pack/__init__.py",
@@ -131,15 +167,24 @@ def test_an_editable_install_counts_by_its_files(tmp_path, finder):
     """Editable installs put a folder on the path, or a finder of their own in front of it."""
     project = tmp_path / "src"
     write(project, {"theirs/__init__.py": "", "theirs/helper.py": HELPER})
-    write(tmp_path, {"mine.py": FORMS["beside"][0]["mine.py"].replace("import helper", "from theirs import helper")})
+    write(
+        tmp_path,
+        {
+            "mine.py": FORMS["beside"][0]["mine.py"].replace(
+                "import helper", "from theirs import helper"
+            )
+        },
+    )
     if finder == "path file":
         start = f"sys.path.append({str(project)!r})"
     else:
         start = (
             "import importlib.util, types; "
             "Finder = types.SimpleNamespace(find_spec=lambda name, path=None, target=None: "
-            f"importlib.util.spec_from_file_location(name, {str(project / 'theirs/__init__.py')!r}, "
-            f"submodule_search_locations=[{str(project / 'theirs')!r}]) if name == 'theirs' else None); "
+            "importlib.util.spec_from_file_location(name, "
+            f"{str(project / 'theirs/__init__.py')!r}, "
+            f"submodule_search_locations=[{str(project / 'theirs')!r}]) if name == 'theirs' else "
+            "None); "
             "sys.meta_path.append(Finder)"
         )
     code = f"{start}; module = load_plugin({str(tmp_path / 'mine.py')!r})"
@@ -154,7 +199,16 @@ def test_an_installed_plugin_counts_by_name_version_and_record(tmp_path):
     info = {"theirs-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n"}
     info["theirs-1.0.dist-info/top_level.txt"] = "theirs\n"
     record = "theirs-1.0.dist-info/RECORD"
-    write(place, {"theirs/__init__.py": "", "theirs/helper.py": HELPER, "theirs/mine.py": method, **info, record: "a"})
+    write(
+        place,
+        {
+            "theirs/__init__.py": "",
+            "theirs/helper.py": HELPER,
+            "theirs/mine.py": method,
+            **info,
+            record: "a",
+        },
+    )
     code = "import theirs.mine as module"
     before = run(code, place)
     assert run(code, place) == before
@@ -172,7 +226,9 @@ def test_a_file_that_was_edited_after_the_import_never_passes_for_either_version
 
 
 def test_the_ids_of_a_method_and_a_metric_follow_a_helper(tmp_path, monkeypatch):
-    """The same in one process, by what is registered: each round loads a copy of the files from a folder of its own."""
+    """The same in one process, by what is registered: each round loads a copy of the files from a
+    folder of its own.
+    """
     text = """
 import bench
 from aid import positive
@@ -193,7 +249,9 @@ def peak(case):
         monkeypatch.delitem(sys.modules, "aid", raising=False)
         try:
             plugins.load_plugin(folder / "mine.py")
-            ids.append((METHODS.get("mine_with_aid").id, METRICS.get("peak_with_aid").id(Protocol())))
+            ids.append(
+                (METHODS.get("mine_with_aid").id, METRICS.get("peak_with_aid").id(Protocol()))
+            )
         finally:
             METHODS.remove("mine_with_aid")
             METRICS.remove("peak_with_aid")
@@ -211,10 +269,18 @@ def typed(code: str, name: str = "f"):
 
 
 def test_a_typed_function_has_a_digest_that_follows_its_code_and_what_this_names():
-    code = "SIGN = 1\ndef g(a):\n    return a * SIGN\ndef f(trace, power=1):\n    return g(trace.activations)"
+    code = (
+        "SIGN = 1\ndef g(a):\n    return a * SIGN\ndef f(trace, power=1):\n    return "
+        "g(trace.activations)"
+    )
     one = source_digest(typed(code))
     assert source_digest(typed(code)) == one
-    for old, new in (("SIGN = 1", "SIGN = -1"), ("a * SIGN", "a + SIGN"), ("power=1", "power=2"), ("activ", "Activ")):
+    for old, new in (
+        ("SIGN = 1", "SIGN = -1"),
+        ("a * SIGN", "a + SIGN"),
+        ("power=1", "power=2"),
+        ("activ", "Activ"),
+    ):
         assert source_digest(typed(code.replace(old, new))) != one, new
 
 
@@ -249,5 +315,7 @@ def test_a_plugin_of_a_package_that_is_loaded_from_elsewhere_is_refused(tmp_path
     for place in ("one", "two"):
         write(tmp_path / place, {"pack_twice/__init__.py": "", "pack_twice/mine.py": text})
     plugins.load_plugin(tmp_path / "one/pack_twice/mine.py")
-    with pytest.raises(BenchError, match=r"is the module pack_twice\.mine, and Python has loaded another one"):
+    with pytest.raises(
+        BenchError, match=r"is the module pack_twice\.mine, and Python has loaded another one"
+    ):
         plugins.load_plugin(tmp_path / "two/pack_twice/mine.py")

@@ -17,7 +17,9 @@ from bench.protocol import PROTOCOLS
 
 BOARDS = Path(__file__).parents[2] / "leaderboards"
 WRITTEN = json.loads(Path(__file__).with_name("published_ids.json").read_text())
-"""Ids of 219 addresses, 9 models and 114 metrics under named protocols, by the code that hashed source texts."""
+"""Ids of 219 addresses, 9 models and 114 metrics under named protocols, by the code that hashed
+source texts.
+"""
 
 
 def test_ids_of_addresses_are_those_of_the_code_that_hashed_source():
@@ -29,12 +31,16 @@ def test_ids_of_models_metrics_and_protocols_are_those_of_before():
     assert {name: load_model(name).weights_id for name in WRITTEN["models"]} == WRITTEN["models"]
     assert {name: protocol.id for name, protocol in PROTOCOLS.items()} == WRITTEN["protocols"]
     pairs = {key: key.split() for key in WRITTEN["metrics"]}
-    assert {key: METRICS.get(q).id(PROTOCOLS[p]) for key, (p, q) in pairs.items()} == WRITTEN["metrics"]
+    assert {key: METRICS.get(q).id(PROTOCOLS[p]) for key, (p, q) in pairs.items()} == WRITTEN[
+        "metrics"
+    ]
 
 
 @pytest.mark.parametrize("board", ["scenes", "scenes-field", "ilsvrc-mobilenetv2"])
 def test_methods_are_those_of_the_published_records(board):
-    frame = pd.read_parquet(BOARDS / board / "records.parquet", columns=["method", "method_id"]).drop_duplicates()
+    frame = pd.read_parquet(
+        BOARDS / board / "records.parquet", columns=["method", "method_id"]
+    ).drop_duplicates()
     now = {name: METHODS.get(name).id for name in frame.method}
     assert now == dict(zip(frame.method, frame.method_id, strict=True))
 

@@ -1,4 +1,6 @@
-"""What every registered method must keep, whoever wrote it; the list of methods is read from the registry."""
+"""What every registered method must keep, whoever wrote it; the list of methods is read from the
+registry.
+"""
 
 from __future__ import annotations
 
@@ -47,15 +49,27 @@ class State:
     def __init__(self, net: torch.nn.Module) -> None:
         self.modes = {name: module.training for name, module in net.named_modules()}
         self.hooks = {
-            name: {key: len(value) for key, value in vars(module).items() if key.endswith("_hooks") and value}
+            name: {
+                key: len(value)
+                for key, value in vars(module).items()
+                if key.endswith("_hooks") and value
+            }
             for name, module in net.named_modules()
         }
-        self.fused = {name: module.fused_attn for name, module in net.named_modules() if "fused_attn" in vars(module)}
+        self.fused = {
+            name: module.fused_attn
+            for name, module in net.named_modules()
+            if "fused_attn" in vars(module)
+        }
         self.forwards = [name for name, module in net.named_modules() if "forward" in vars(module)]
         self.classes = {name: type(module) for name, module in net.named_modules()}
-        self.values = {name: (id(t), t.detach().clone()) for name, t in net.state_dict(keep_vars=True).items()}
+        self.values = {
+            name: (id(t), t.detach().clone()) for name, t in net.state_dict(keep_vars=True).items()
+        }
         self.flags = {name: p.requires_grad for name, p in net.named_parameters()}
-        self.grads = {name: None if p.grad is None else p.grad.clone() for name, p in net.named_parameters()}
+        self.grads = {
+            name: None if p.grad is None else p.grad.clone() for name, p in net.named_parameters()
+        }
 
     def assert_same(self, net: torch.nn.Module) -> None:
         now = State(net)
@@ -72,7 +86,9 @@ class State:
 
 
 def make_messy_net(kind: str = "norm") -> torch.nn.Module:
-    """Return a net in a state a tidy-up would lose: mixed modes, frozen parameters, a stored gradient, a hook."""
+    """Return a net in a state a tidy-up would lose: mixed modes, frozen parameters, a stored
+    gradient, a hook.
+    """
     net = make_net(kind)
     net.train()
     for i, module in enumerate(net.modules()):
@@ -96,12 +112,15 @@ def kind_for(name: str, usual: str = "norm") -> str:
         return NEEDS[name]
     if METHODS.get(name).group == "attention":
         return "vit"
-    # On the net "norm" Grad-CAM of an image has no positive part, and its threshold fine-tuning is NaN as it should be.
+    # On the net "norm" Grad-CAM of an image has no positive part, and its threshold fine-tuning is
+    # NaN as it should be.
     return "gap" if name in ("cam", "tft(grad_cam)") else usual
 
 
 def applies(model: bench.Explainee, name: str) -> bool:
-    """Return whether a method explains this model (one that refuses is tested for its sentence elsewhere)."""
+    """Return whether a method explains this model (one that refuses is tested for its sentence
+    elsewhere).
+    """
     try:
         explain(model, name)
     except NotApplicable:
@@ -138,7 +157,10 @@ def test_the_same_call_gives_the_same_bytes(name):
     np.random.seed(3)  # noqa: NPY002 - the point is that no global state is read
     second = explain(model, name)
     assert first.numpy().tobytes() == second.numpy().tobytes()
-    assert explain(explainee(make_net(kind_for(name))), name).numpy().tobytes() == first.numpy().tobytes()
+    assert (
+        explain(explainee(make_net(kind_for(name))), name).numpy().tobytes()
+        == first.numpy().tobytes()
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -212,9 +234,13 @@ def test_wrong_targets_are_one_sentence(name, targets):
 def test_one_image_is_enough(name):
     truth = make_truth().select(torch.tensor([1]))
     model = explainee(make_net(kind_for(name)))
-    maps = bench.explain(model, make_images(0, 2, SIDE)[1:], targets=TARGETS[1:], method=name, truth=truth, ids=["b"])
+    maps = bench.explain(
+        model, make_images(0, 2, SIDE)[1:], targets=TARGETS[1:], method=name, truth=truth, ids=["b"]
+    )
     together = explain(model, name)
-    torch.testing.assert_close(maps[0], together[1], atol=1e-4 * together[1].abs().max().item() + 1e-7, rtol=0)
+    torch.testing.assert_close(
+        maps[0], together[1], atol=1e-4 * together[1].abs().max().item() + 1e-7, rtol=0
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -229,7 +255,9 @@ def test_order_of_images_does_not_matter(name):
         ids=["b", "a"],
     )
     straight = explain(model, name)
-    torch.testing.assert_close(turned.flip(0), straight, atol=1e-4 * straight.abs().max().item() + 1e-7, rtol=0)
+    torch.testing.assert_close(
+        turned.flip(0), straight, atol=1e-4 * straight.abs().max().item() + 1e-7, rtol=0
+    )
 
 
 @pytest.mark.parametrize("name", [m.name for m in METHODS if m.class_agnostic])
@@ -251,7 +279,8 @@ def test_cam_refuses_heads_that_are_not_gap_and_linear(kind):
 
 
 def test_cam_refuses_a_head_that_is_homogeneous_but_not_linear():
-    # GAP, linear, ReLU, linear, without biases: G is equal at all positions and S(2A) = 2 S(A), yet it has no w_ck.
+    # GAP, linear, ReLU, linear, without biases: G is equal at all positions and S(2A) = 2 S(A), yet
+    # it has no w_ck.
     net = randomise(GapLinear(), 0)
     net.fc = torch.nn.Sequential(
         torch.nn.Linear(8, 12, bias=False), torch.nn.ReLU(), torch.nn.Linear(12, 5, bias=False)
@@ -263,16 +292,23 @@ def test_cam_refuses_a_head_that_is_homogeneous_but_not_linear():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_net_is_explained_or_refused(name):
     for kind in NETS:
-        with contextlib.suppress(NotApplicable):  # any other error, or a map that is not finite, fails
+        with contextlib.suppress(
+            NotApplicable
+        ):  # any other error, or a map that is not finite, fails
             finite = torch.isfinite(explain(explainee(make_net(kind)), name)).flatten(1)
-            missing = ~finite.any(1) if METHODS.get(name).inner else False  # a wrapper may find nothing to refine
+            missing = (
+                ~finite.any(1) if METHODS.get(name).inner else False
+            )  # a wrapper may find nothing to refine
             assert (finite.all(1) | missing).all()
 
 
 @pytest.mark.parametrize("kind", ["gap", "vit"])
 def test_methods_of_one_trace_do_not_disturb_each_other(kind):
     model = explainee(make_net(kind))
-    images, given = make_images(0, 2, SIDE), {"targets": TARGETS, "truth": make_truth(), "ids": ["a", "b"]}
+    images, given = (
+        make_images(0, 2, SIDE),
+        {"targets": TARGETS, "truth": make_truth(), "ids": ["a", "b"]},
+    )
     names = [name for name in NAMES if kind_for(name, kind) == kind and applies(model, name)]
     assert len(names) > 20
     forwards = bench.explain(model, images, method=names, **given)
@@ -298,7 +334,8 @@ def test_targets_may_be_a_plain_list():
 
 @pytest.mark.parametrize("name", ["test_vit", "test_vit2"])
 def test_a_map_of_a_class_token_net_is_never_empty(name):
-    # The class token is pooled, so the gradient of the last patches is 0: an error or another layer, never a map of 0.
+    # The class token is pooled, so the gradient of the last patches is 0: an error or another
+    # layer, never a map of 0.
     torch_state = torch.get_rng_state()
     net = timm.create_model(name, num_classes=5).eval()
     torch.set_rng_state(torch_state)
@@ -312,27 +349,41 @@ def test_a_map_of_a_class_token_net_is_never_empty(name):
 def test_a_plan_counts_what_a_method_runs(name):
     # Beyond the pass, which all methods share.
     method, model = METHODS.get(name), explainee(make_net(kind_for(name)))
-    trace = Trace(Prober(model), make_images(0, 2, SIDE), TARGETS, ids=["a", "b"], truth=make_truth())
+    trace = Trace(
+        Prober(model), make_images(0, 2, SIDE), TARGETS, ids=["a", "b"], truth=make_truth()
+    )
     counts = method.measured(trace)[1].counts - trace.parts["pass"].counts
     planned = Counts(*(2 * count for count in method.planned(model).tuple))
     if method.why_varies:
-        assert all(m <= p for m, p in zip(counts.tuple, planned.tuple, strict=True)), method.why_varies
+        assert all(m <= p for m, p in zip(counts.tuple, planned.tuple, strict=True)), (
+            method.why_varies
+        )
         assert any(counts.tuple)
     else:
         assert counts == planned
 
 
-@pytest.mark.parametrize("name", [*NAMES, "sa_cam[base=score_cam]", "abs_cam[form=normalised]", "a_fmi[replace=zero]"])
+@pytest.mark.parametrize(
+    "name", [*NAMES, "sa_cam[base=score_cam]", "abs_cam[form=normalised]", "a_fmi[replace=zero]"]
+)
 def test_a_method_declares_the_shared_parts_that_it_reads(name):
     method, model = METHODS.get(name), explainee(make_net(kind_for(name)))
-    trace = Trace(Prober(model), make_images(0, 2, SIDE), TARGETS, ids=["a", "b"], truth=make_truth())
+    trace = Trace(
+        Prober(model), make_images(0, 2, SIDE), TARGETS, ids=["a", "b"], truth=make_truth()
+    )
     method.measured(trace)
-    made = {part: work.counts for part, work in trace.parts.items() if any(work.counts.tuple) and part != "pass"}
+    made = {
+        part: work.counts
+        for part, work in trace.parts.items()
+        if any(work.counts.tuple) and part != "pass"
+    }
     _, declared = method.declared_work(model)
     assert {part.name for part in declared} == set(made)
     for part in declared:
         assert (
-            method.why_varies or part.varies or Counts(*(2 * count for count in part.counts.tuple)) == made[part.name]
+            method.why_varies
+            or part.varies
+            or Counts(*(2 * count for count in part.counts.tuple)) == made[part.name]
         )
         assert trace.sizes.get(part.name, 0) <= 2 * 4 * part.numbers or part.name.startswith("taps")
 
@@ -366,4 +417,6 @@ def test_the_facts_of_methods_are_complete():
 
 def test_a_copied_model_gives_the_same_map():
     net = make_net("norm")
-    assert torch.equal(explain(explainee(net), "grad_cam"), explain(explainee(copy.deepcopy(net)), "grad_cam"))
+    assert torch.equal(
+        explain(explainee(net), "grad_cam"), explain(explainee(copy.deepcopy(net)), "grad_cam")
+    )

@@ -1,4 +1,6 @@
-"""CAMs of groups, positions, noise, classes and layers by hand, and the laws that tie them to simpler methods."""
+"""CAMs of groups, positions, noise, classes and layers by hand, and the laws that tie them to
+simpler methods.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from bench.randomness import generator
 
 ONES = (1.0, 1.0, 1.0)
 
-# Three channels on a 2x2 grid, class 0 with weights (1,-1,2) and logit 1, class 1 with (1,0,-1) and -.5; G = w/4.
+# Three channels on a 2x2 grid, class 0 with weights (1,-1,2) and logit 1, class 1 with (1,0,-1) and
+# -.5; G = w/4.
 A = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 2.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 3.0]]])
 W = [[1.0, -1.0, 2.0], [1.0, 0.0, -1.0]]
 
@@ -36,7 +39,9 @@ def repeated(times: int) -> torch.Tensor:
 
 def explain(name: str, weights: list[list[float]] = W, target: int = 0) -> torch.Tensor:
     """Return the map [4,4] of the hand-made GAP net."""
-    model = bench.Explainee(PooledLinear(weights).eval(), mean=BASELINE, std=ONES, size=4, layer="features")
+    model = bench.Explainee(
+        PooledLinear(weights).eval(), mean=BASELINE, std=ONES, size=4, layer="features"
+    )
     return bench.explain(model, repeated(2), torch.tensor([target]), name, ids=["a"])[0]
 
 
@@ -46,7 +51,9 @@ def corners(low: torch.Tensor) -> list[list[float]]:
 
 
 class Quadratic(nn.Module):
-    """S_0 = |A|^2 / 2 with A = x, S_1 = 0: the gradient is A itself and the Hessian the identity."""
+    """S_0 = |A|^2 / 2 with A = x, S_1 = 0: the gradient is A itself and the Hessian the
+    identity.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +69,7 @@ def quadratic() -> bench.Explainee:
     return bench.Explainee(Quadratic().eval(), mean=BASELINE, std=ONES, size=4, layer="features")
 
 
-# ------------------------------------------------------------------------------------------------ classes, curvature
+# ------------------------------------------------------------------------------- classes, curvature
 
 
 def test_shapley_cam_halves_the_weights_of_a_quadratic_score():
@@ -76,26 +83,35 @@ def test_shapley_cam_halves_the_weights_of_a_quadratic_score():
 @pytest.mark.parametrize("kind", ["gap", "mlp", "norm"])
 def test_shapley_cam_is_grad_cam_behind_a_piecewise_linear_head(kind):
     model = bench.Explainee(make_net(kind), MEAN, STD, 32, layer="features")
-    maps = bench.explain(model, make_images(1, 3, 32), torch.tensor([0, 2, 4]), ["shapley_cam", "grad_cam"])
+    maps = bench.explain(
+        model, make_images(1, 3, 32), torch.tensor([0, 2, 4]), ["shapley_cam", "grad_cam"]
+    )
     assert torch.equal(maps["shapley_cam"], maps["grad_cam"])
 
 
 def test_shapley_cam_differs_from_grad_cam_behind_a_smooth_head():
     model = bench.Explainee(make_net("signed"), MEAN, STD, 32, layer="features")
-    maps = bench.explain(model, make_images(1, 2, 32), torch.tensor([0, 2]), ["shapley_cam", "grad_cam"])
+    maps = bench.explain(
+        model, make_images(1, 2, 32), torch.tensor([0, 2]), ["shapley_cam", "grad_cam"]
+    )
     assert (maps["shapley_cam"] - maps["grad_cam"]).abs().max() > 1e-3 * maps["grad_cam"].max()
 
 
 @pytest.mark.parametrize("weights", ["mean", "softmax"])
 def test_finer_cam_of_two_classes(weights):
-    # The one other class: w = ((1,-1,2) - .6 (1,0,-1)) / 4 = (.1, -.25, .65); cells .1; -.5 -> 0; 0; -.25 + 3*.65.
-    np.testing.assert_allclose(corners(explain(f"finer_cam[weights={weights}]")), [[0.1, 0.0], [0.0, 1.7]], atol=1e-6)
+    # The one other class: w = ((1,-1,2) - .6 (1,0,-1)) / 4 = (.1, -.25, .65); cells .1; -.5 -> 0;
+    # 0; -.25 + 3*.65.
+    np.testing.assert_allclose(
+        corners(explain(f"finer_cam[weights={weights}]")), [[0.1, 0.0], [0.0, 1.7]], atol=1e-6
+    )
 
 
 def test_finer_cam_compares_with_the_closest_logits_not_the_highest():
     # A third class with weights (0,0,4) has the logit 3: further from 1 than -.5 is.
     three = [*W, [0.0, 0.0, 4.0]]
-    np.testing.assert_allclose(corners(explain("finer_cam[classes=1]", three)), [[0.1, 0.0], [0.0, 1.7]], atol=1e-6)
+    np.testing.assert_allclose(
+        corners(explain("finer_cam[classes=1]", three)), [[0.1, 0.0], [0.0, 1.7]], atol=1e-6
+    )
     # Both: mean weights (.5, 0, 1.5), so w = (.7, -1, 1.1) / 4; the last cell is -.25 + 3 * .275.
     both = [[0.175, 0.0], [0.0, 0.575]]
     np.testing.assert_allclose(corners(explain("finer_cam", three)), both, atol=1e-6)
@@ -109,12 +125,16 @@ def test_finer_cam_differentiates_its_softmax_weights():
     w = (np.array(W[0]) - 0.6 * share @ np.array([W[1], [0.0, 0.0, 4.0]])) / 4
     expected = np.maximum([[w[0], 2 * w[1]], [0, w[1] + 3 * w[2]]], 0)
     three = [*W, [0.0, 0.0, 4.0]]
-    np.testing.assert_allclose(corners(explain("finer_cam[weights=softmax]", three)), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        corners(explain("finer_cam[weights=softmax]", three)), expected, atol=1e-6
+    )
 
 
 def test_finer_cam_without_weight_is_grad_cam():
     model = bench.Explainee(make_net("signed"), MEAN, STD, 32, layer="features")
-    maps = bench.explain(model, make_images(1, 2, 32), torch.tensor([0, 2]), ["finer_cam[gamma=0]", "grad_cam"])
+    maps = bench.explain(
+        model, make_images(1, 2, 32), torch.tensor([0, 2]), ["finer_cam[gamma=0]", "grad_cam"]
+    )
     torch.testing.assert_close(maps["finer_cam[gamma=0]"], maps["grad_cam"], atol=1e-7, rtol=1e-5)
 
 
@@ -123,11 +143,12 @@ def test_finer_cam_needs_another_class():
         explain("finer_cam", W[:1])
 
 
-# ---------------------------------------------------------------------------------------------------------- masking
+# ------------------------------------------------------------------------------------------ masking
 
 
 def test_recipro_cam_shows_one_position_at_a_time():
-    # Logits W A_ij / 4: (.25,.25); (-.5,0); (0,0); ((6-1)/4, -3/4), and p_0 = sigmoid of their difference.
+    # Logits W A_ij / 4: (.25,.25); (-.5,0); (0,0); ((6-1)/4, -3/4), and p_0 = sigmoid of their
+    # difference.
     low = corners(explain("recipro_cam"))
     np.testing.assert_allclose(low, [[0.5, sigmoid(-0.5)], [0.5, sigmoid(2.0)]], atol=1e-6)
     other = corners(explain("recipro_cam", target=1))
@@ -135,9 +156,12 @@ def test_recipro_cam_shows_one_position_at_a_time():
 
 
 def test_recipro_cam_gaussian_is_cut_at_the_border():
-    # On 2x2 each position keeps 4/16, gives 2/16 to two neighbours and 1/16 to the diagonal: 9/16 of the logits.
+    # On 2x2 each position keeps 4/16, gives 2/16 to two neighbours and 1/16 to the diagonal: 9/16
+    # of the logits.
     low = corners(explain("recipro_cam[filter=gaussian]"))
-    np.testing.assert_allclose(low, [[0.5, sigmoid(-0.5 * 9 / 16)], [0.5, sigmoid(2.0 * 9 / 16)]], atol=1e-6)
+    np.testing.assert_allclose(
+        low, [[0.5, sigmoid(-0.5 * 9 / 16)], [0.5, sigmoid(2.0 * 9 / 16)]], atol=1e-6
+    )
 
 
 def test_group_cam_weighs_groups_by_what_they_add_to_a_blur():
@@ -145,19 +169,30 @@ def test_group_cam_weighs_groups_by_what_they_add_to_a_blur():
     weight = torch.zeros(3, 4, 4)
     weight[:, 0, :2] = torch.tensor([[1.0, 2.0], [1.0, -1.0], [3.0, 1.0]]) / 20
     x = torch.zeros(1, 3, 4, 4)
-    x[0, 0, 0, 0], x[0, 0, 2, 3], x[0, 1, 0, 1], x[0, 2, 0, 0], x[0, 2, 3, 1] = 1.0, 0.5, 2.0, 0.5, 1.0
-    model = bench.Explainee(PlantedEvidence(weight).eval(), mean=BASELINE, std=ONES, size=4, layer="features")
+    x[0, 0, 0, 0], x[0, 0, 2, 3], x[0, 1, 0, 1], x[0, 2, 0, 0], x[0, 2, 3, 1] = (
+        1.0,
+        0.5,
+        2.0,
+        0.5,
+        1.0,
+    )
+    model = bench.Explainee(
+        PlantedEvidence(weight).eval(), mean=BASELINE, std=ONES, size=4, layer="features"
+    )
     maps = bench.explain(model, x, torch.tensor([0]), "group_cam[groups=3]")
     # sigma = 50 * 4/224, radius ceil(sigma/2) = 1: three taps, the border reflected.
     e = math.exp(-0.5 / (50 * 4 / 224) ** 2)
     taps = np.array([e, 1.0, e]) / (1 + 2 * e)
     image = x[0].double().numpy()
     padded = np.pad(image, ((0, 0), (1, 1), (1, 1)), mode="reflect")
-    blur = sum(taps[i] * taps[j] * padded[:, i : i + 4, j : j + 4] for i in range(3) for j in range(3))
+    blur = sum(
+        taps[i] * taps[j] * padded[:, i : i + 4, j : j + 4] for i in range(3) for j in range(3)
+    )
     u = 0.1 + 0.8 * (weight.double().numpy() * image).sum()
     expected = np.zeros((4, 4))
     for k in range(3):
-        # G = .8 weight / u, constant in A: w_k is its mean over the 16 pixels. Channel 1 has weight 0: constant.
+        # G = .8 weight / u, constant in A: w_k is its mean over the 16 pixels. Channel 1 has weight
+        # 0: constant.
         M = np.maximum(0.8 / u * weight[k].double().numpy().mean() * image[k], 0)
         if M.max() > 0:
             gain = 0.8 * (weight.double().numpy() * (M / M.max()) * (image - blur)).sum()
@@ -173,7 +208,7 @@ def test_group_cam_cuts_channels_as_torch_chunk_does():
         assert math.ceil(channels / group_size(channels, groups)) == len(pieces)
 
 
-# ------------------------------------------------------------------------------------------------------------- noise
+# -------------------------------------------------------------------------------------------- noise
 
 
 def test_smooth_grad_cam_pp_averages_powers_of_noisy_gradients():
@@ -183,7 +218,9 @@ def test_smooth_grad_cam_pp_averages_powers_of_noisy_gradients():
     maps = bench.explain(quadratic(), x, torch.tensor([0, 0]), name, ids=["a", "b"], seed=7)
     for image, name, L in zip(x.double(), "ab", maps, strict=True):
         draw = generator(7, "smooth_grad_cam_pp", name)
-        noisy = torch.stack([image + std * torch.randn(3, 4, 4, generator=draw) for _ in range(samples)])
+        noisy = torch.stack(
+            [image + std * torch.randn(3, 4, 4, generator=draw) for _ in range(samples)]
+        )
         d1, d2, d3 = ((noisy**power).mean(0) for power in (1, 2, 3))
         alpha = d2 / (2 * d2 + image.sum((1, 2), keepdim=True) * d3)
         w = (alpha * d1.relu()).sum((1, 2))
@@ -192,7 +229,9 @@ def test_smooth_grad_cam_pp_averages_powers_of_noisy_gradients():
 
 
 def test_smooth_grad_cam_pp_of_a_linear_score_is_grad_cam_pp():
-    np.testing.assert_allclose(corners(explain("smooth_grad_cam_pp")), [[4 / 9, 0.0], [0.0, 12 / 7]], atol=1e-5)
+    np.testing.assert_allclose(
+        corners(explain("smooth_grad_cam_pp")), [[4 / 9, 0.0], [0.0, 12 / 7]], atol=1e-5
+    )
 
 
 def test_smooth_grad_cam_pp_without_noise_is_grad_cam_pp():
@@ -205,27 +244,38 @@ def test_smooth_grad_cam_pp_without_noise_is_grad_cam_pp():
 def test_random_cam_weighs_channels_by_its_draws():
     w = 2 * torch.rand(3, generator=generator(0, "random_cam", "a")) - 1
     cells = (w[:, None, None] * A).sum(0).relu()
-    torch.testing.assert_close(torch.tensor(corners(explain("random_cam"))), cells, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        torch.tensor(corners(explain("random_cam"))), cells, atol=1e-6, rtol=1e-5
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------ layers
+# ------------------------------------------------------------------------------------------- layers
 
 
 def pyramid() -> tuple[bench.Explainee, torch.Tensor]:
-    """Return a net of three poolings, 16 -> 8 -> 4 -> 2, and the image that is A at each of them."""
+    """Return a net of three poolings, 16 -> 8 -> 4 -> 2, and the image that is A at each of
+    them.
+    """
     net = PooledLinear(W)
     net.features = nn.Sequential(nn.AvgPool2d(2), nn.AvgPool2d(2), nn.AvgPool2d(2))
-    return bench.Explainee(net.eval(), mean=BASELINE, std=ONES, size=16, layer="features"), repeated(8)
+    return bench.Explainee(
+        net.eval(), mean=BASELINE, std=ONES, size=16, layer="features"
+    ), repeated(8)
 
 
 def test_layer_cam_fused_scales_shallow_layers():
-    # LayerCAM's cells are (1,0;0,6) up to a factor at every layer; the first of three layers is tanh(2 L / 6).
+    # LayerCAM's cells are (1,0;0,6) up to a factor at every layer; the first of three layers is
+    # tanh(2 L / 6).
     model, x = pyramid()
     assert model.stages == ["features.0", "features.1", "features.2"]
     L = bench.explain(model, x, torch.tensor([0]), "layer_cam_fused")[0]
     np.testing.assert_allclose(corners(L), [[math.tanh(2 / 6), 0.0], [0.0, 1.0]], atol=1e-6)
-    L = bench.explain(model, x, torch.tensor([0]), "layer_cam_fused[layers=features.1+features.2]")[0]
-    np.testing.assert_allclose(corners(L), [[1 / 6, 0.0], [0.0, 1.0]], atol=1e-6)  # two layers: none is shallow
+    L = bench.explain(model, x, torch.tensor([0]), "layer_cam_fused[layers=features.1+features.2]")[
+        0
+    ]
+    np.testing.assert_allclose(
+        corners(L), [[1 / 6, 0.0], [0.0, 1.0]], atol=1e-6
+    )  # two layers: none is shallow
 
 
 def test_fused_is_the_mean_or_the_maximum_of_unit_maps():
@@ -233,9 +283,13 @@ def test_fused_is_the_mean_or_the_maximum_of_unit_maps():
     target = torch.tensor([0])
     # Grad-CAM's cells are (1,0;0,5) up to a factor at every layer: unit maps agree at the corners.
     np.testing.assert_allclose(
-        corners(bench.explain(model, x, target, "fused(grad_cam)")[0]), [[0.2, 0], [0, 1]], atol=1e-6
+        corners(bench.explain(model, x, target, "fused(grad_cam)")[0]),
+        [[0.2, 0], [0, 1]],
+        atol=1e-6,
     )
-    alone = torch.stack([bench.explain(model.at(name), x, target, "grad_cam")[0] for name in model.stages])
+    alone = torch.stack(
+        [bench.explain(model.at(name), x, target, "grad_cam")[0] for name in model.stages]
+    )
     units = alone / alone.amax((1, 2), keepdim=True)
     assert (units[0] - units[2]).abs().max() > 0.1  # between the corners they do not
     for reduce, expected in (("mean", units.mean(0)), ("max", units.amax(0))):
@@ -243,7 +297,9 @@ def test_fused_is_the_mean_or_the_maximum_of_unit_maps():
         torch.testing.assert_close(L, expected, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("inner", ["layer_cam", "ablation_cam", "finer_cam[gamma=1]", "smooth_grad_cam_pp"])
+@pytest.mark.parametrize(
+    "inner", ["layer_cam", "ablation_cam", "finer_cam[gamma=1]", "smooth_grad_cam_pp"]
+)
 def test_fused_over_one_layer_is_the_methods_unit_map(inner):
     model = bench.Explainee(make_net("signed"), MEAN, STD, 32, layer="features")
     x, targets = make_images(3, 2, 32), torch.tensor([1, 4])
@@ -274,7 +330,7 @@ def test_a_layer_that_does_not_run_is_refused():
         bench.explain(model, x, torch.tensor([0]), "layer_cam_fused[layers=features.0+spare]")
 
 
-# ---------------------------------------------------------------------------------------------------------- FullGrad
+# ----------------------------------------------------------------------------------------- FullGrad
 
 
 class Biased(nn.Module):
@@ -285,7 +341,9 @@ class Biased(nn.Module):
         self.features = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(inplace=True))
         self.fc = nn.Linear(2, 1)
         with torch.no_grad():
-            self.features[0].weight.copy_(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).view(2, 3, 1, 1))
+            self.features[0].weight.copy_(
+                torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).view(2, 3, 1, 1)
+            )
             self.features[0].bias.copy_(torch.tensor([1.0, -2.0]))
             self.fc.weight.fill_(4.0)
             self.fc.bias.fill_(7.0)
@@ -295,10 +353,13 @@ class Biased(nn.Module):
 
 
 def test_full_grad_by_hand():
-    x = torch.tensor([[[0.0, 1.0], [2.0, -3.0]], [[3.0, 1.0], [5.0, 2.5]], [[9.0, 9.0], [9.0, 9.0]]])[None]
+    x = torch.tensor(
+        [[[0.0, 1.0], [2.0, -3.0]], [[3.0, 1.0], [5.0, 2.5]], [[9.0, 9.0], [9.0, 9.0]]]
+    )[None]
     model = bench.Explainee(Biased().eval(), mean=BASELINE, std=ONES, size=2, layer="features")
-    # Open are (1,1;1,0) and (1,0;1,1), with gradient 4/4 = 1. x * gradient: (0,1;2,0), (3,0;5,2.5), 0, over the common
-    # maximum 5. bias * gradient: (1,1;1,0) and -2 (1,0;1,1), over the common maximum 2.
+    # Open are (1,1;1,0) and (1,0;1,1), with gradient 4/4 = 1. x * gradient: (0,1;2,0), (3,0;5,2.5),
+    # 0, over the common maximum 5. bias * gradient: (1,1;1,0) and -2 (1,0;1,1), over the common
+    # maximum 2.
     inputs = np.array([[0.6, 0.2], [1.4, 0.5]])
     biases = np.array([[0.5 + 1, 0.5], [0.5 + 1, 1.0]])
     L = bench.explain(model, x, torch.tensor([0]), "full_grad")[0]
@@ -319,7 +380,9 @@ def test_full_gradients_add_up_to_the_logit(kind):
     assert (terms.abs().amax(1) > 0).all()
 
 
-@pytest.mark.parametrize(("kind", "words"), [("signed", "do not add up"), ("skip", "do not add up")])
+@pytest.mark.parametrize(
+    ("kind", "words"), [("signed", "do not add up"), ("skip", "do not add up")]
+)
 def test_full_grad_refuses_where_biases_do_not_account_for_the_logit(kind, words):
     model = bench.Explainee(make_net(kind), MEAN, STD, 32, layer="features")
     with pytest.raises(NotApplicable, match=words):

@@ -7,7 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from nets import BASELINE, MEAN, STD, PlainLinear, PlantedEvidence, make_images, make_net, region_mean
+from nets import (
+    BASELINE,
+    MEAN,
+    STD,
+    PlainLinear,
+    PlantedEvidence,
+    make_images,
+    make_net,
+    region_mean,
+)
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,9 +32,13 @@ def model_of(net: nn.Module, side: int = 32, mean=MEAN, std=STD) -> bench.Explai
     return bench.Explainee(net.eval(), mean=mean, std=std, size=side, layer="features")
 
 
-def explain(net: nn.Module, method: str, images: torch.Tensor | None = None, targets=TARGETS) -> torch.Tensor:
+def explain(
+    net: nn.Module, method: str, images: torch.Tensor | None = None, targets=TARGETS
+) -> torch.Tensor:
     images = make_images(0, 2, 32) if images is None else images
-    return bench.explain(model_of(net, images.shape[-1]), images, targets=targets, method=method, ids=["a", "b"])
+    return bench.explain(
+        model_of(net, images.shape[-1]), images, targets=targets, method=method, ids=["a", "b"]
+    )
 
 
 def trace_of(net: nn.Module, images: torch.Tensor) -> bench.engine.trace.Trace:
@@ -43,7 +56,9 @@ def assert_close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e
 
 
 class Scalar(nn.Module):
-    """Two classes whose logits are a function of the mean of a 4x4 image's red channel, and its negative."""
+    """Two classes whose logits are a function of the mean of a 4x4 image's red channel, and its
+    negative.
+    """
 
     def __init__(self, function) -> None:
         super().__init__()
@@ -56,7 +71,7 @@ class Scalar(nn.Module):
         return torch.stack([s, -s], 1)
 
 
-# ------------------------------------------------------------------------------------------------------ references
+# --------------------------------------------------------------------------------------- references
 
 
 def test_references_are_what_their_names_say():
@@ -84,12 +99,13 @@ def test_maps_sum_up_to_the_change_from_the_reference(method, name):
     torch.testing.assert_close(maps.sum((1, 2)), change, atol=1e-3, rtol=1e-3)
 
 
-# ------------------------------------------------------------------------------------------------- path and noise
+# ----------------------------------------------------------------------------------- path and noise
 
 
 def test_idgi_by_hand():
-    # S = m^2 with m the mean of 16 red pixels, from 0 to 1 in two steps. dS/dx = m/8 per red pixel. At m = 0 there is
-    # no gradient, so the first step (of 1/4) says nothing; the second, 3/4, is shared equally by 16 pixels.
+    # S = m^2 with m the mean of 16 red pixels, from 0 to 1 in two steps. dS/dx = m/8 per red pixel.
+    # At m = 0 there is no gradient, so the first step (of 1/4) says nothing; the second, 3/4, is
+    # shared equally by 16 pixels.
     maps = bench.explain(
         model_of(Scalar(torch.square), 4, BASELINE, (1, 1, 1)),
         torch.ones(1, 3, 4, 4),
@@ -103,7 +119,9 @@ def test_idgi_by_hand():
 def test_idgi_sums_up_for_any_number_of_steps(steps):
     net, images = make_net("signed"), make_images(0, 2, 32)
     change = scores(net, images) - scores(net, reference_images(trace_of(net, images), "baseline"))
-    torch.testing.assert_close(explain(net, f"idgi[steps={steps}]").sum((1, 2)), change, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        explain(net, f"idgi[steps={steps}]").sum((1, 2)), change, atol=1e-4, rtol=1e-4
+    )
 
 
 def test_noise_of_size_zero_leaves_the_gradient():
@@ -114,8 +132,9 @@ def test_noise_of_size_zero_leaves_the_gradient():
 
 
 def test_smooth_grad_and_var_grad_of_a_square():
-    # S = m^2: dS/dx = m/8 at each red pixel. Under noise of deviation s in 16 pixels m varies by s/4, so the mean
-    # gradient is m/8 and its variance (s/32)^2. The range of the image is 1, so s = 0.5.
+    # S = m^2: dS/dx = m/8 at each red pixel. Under noise of deviation s in 16 pixels m varies by
+    # s/4, so the mean gradient is m/8 and its variance (s/32)^2. The range of the image is 1, so s
+    # = 0.5.
     images = torch.ones(1, 3, 4, 4)
     images[0, 1] = 0
     model = model_of(Scalar(torch.square), 4, BASELINE, (1, 1, 1))
@@ -129,7 +148,10 @@ def test_smooth_grad_and_var_grad_of_a_square():
 
 def test_smooth_grad_and_var_grad_share_their_gradients():
     trace = trace_of(make_net("gap"), make_images(0, 2, 32))
-    costs = [bench.methods.METHODS.get(name).measured(trace)[1].counts for name in ("smooth_grad", "var_grad")]
+    costs = [
+        bench.methods.METHODS.get(name).measured(trace)[1].counts
+        for name in ("smooth_grad", "var_grad")
+    ]
     assert costs[0] == costs[1]  # each would have cost that much alone
     assert trace.prober.counts.backwards == 2 * 25
 
@@ -139,33 +161,50 @@ def test_gradient_shap_on_a_linear_net_is_the_mean_difference_times_the_weights(
     net, images = PlainLinear(weight), make_images(6, 2, 8)
     trace = trace_of(net, images)
     mean = torch.stack([reference_images(trace, name) for name in REFERENCES]).mean(0)
-    assert_close(explain(net, "gradient_shap[samples=5]", images), ((images - mean) * weight[TARGETS]).sum(1))
+    assert_close(
+        explain(net, "gradient_shap[samples=5]", images), ((images - mean) * weight[TARGETS]).sum(1)
+    )
 
 
 def test_gradient_shap_approaches_its_completeness():
     net, images = make_net("signed"), make_images(0, 2, 32)
     trace = trace_of(net, images)
-    changes = torch.stack([scores(net, images) - scores(net, reference_images(trace, n)) for n in REFERENCES])
+    changes = torch.stack(
+        [scores(net, images) - scores(net, reference_images(trace, n)) for n in REFERENCES]
+    )
     maps = explain(net, "gradient_shap[samples=500]")
-    torch.testing.assert_close(maps.sum((1, 2)), changes.mean(0), atol=0.1 * float(changes.abs().max()), rtol=0)
+    torch.testing.assert_close(
+        maps.sum((1, 2)), changes.mean(0), atol=0.1 * float(changes.abs().max()), rtol=0
+    )
 
 
-@pytest.mark.parametrize("method", ["smooth_grad", "var_grad", "gradient_shap", "gradient_shap[std=0.1]"])
+@pytest.mark.parametrize(
+    "method", ["smooth_grad", "var_grad", "gradient_shap", "gradient_shap[std=0.1]"]
+)
 def test_draws_come_from_seed_and_id(method):
     model, images = model_of(make_net("gap")), make_images(0, 2, 32)
     first = bench.explain(model, images, TARGETS, method, ids=["a", "b"])
-    assert torch.equal(first[1], bench.explain(model, images[1:], TARGETS[1:], method, ids=["b"])[0])
-    assert not torch.equal(first, bench.explain(model, images, TARGETS, method, ids=["a", "b"], seed=1))
-    assert not torch.equal(first[0], bench.explain(model, images, TARGETS, method, ids=["c", "b"])[0])
+    assert torch.equal(
+        first[1], bench.explain(model, images[1:], TARGETS[1:], method, ids=["b"])[0]
+    )
+    assert not torch.equal(
+        first, bench.explain(model, images, TARGETS, method, ids=["a", "b"], seed=1)
+    )
+    assert not torch.equal(
+        first[0], bench.explain(model, images, TARGETS, method, ids=["c", "b"])[0]
+    )
 
 
-# ---------------------------------------------------------------------------------------------- guided and deconvnet
+# ----------------------------------------------------------------------------- guided and deconvnet
 
 
 def guided_by_hand(gate: bool) -> torch.Tensor:
-    # Pixels (2,-1,1,-3) through S = 1*ReLU(x1) + 2*ReLU(x2) - 3*ReLU(x3) + 4*ReLU(x4): gradient (1,0,-3,0).
-    # Guided: the negative -3 is cut, and closed ReLUs stay closed: (1,0,0,0). Deconvnet ignores the gate: (1,2,0,4).
-    return torch.tensor([[1.0, 0.0], [0.0, 0.0]]) if gate else torch.tensor([[1.0, 2.0], [0.0, 4.0]])
+    # Pixels (2,-1,1,-3) through S = 1*ReLU(x1) + 2*ReLU(x2) - 3*ReLU(x3) + 4*ReLU(x4): gradient
+    # (1,0,-3,0). Guided: the negative -3 is cut, and closed ReLUs stay closed: (1,0,0,0). Deconvnet
+    # ignores the gate: (1,2,0,4).
+    return (
+        torch.tensor([[1.0, 0.0], [0.0, 0.0]]) if gate else torch.tensor([[1.0, 2.0], [0.0, 4.0]])
+    )
 
 
 class FourPixels(nn.Module):
@@ -220,12 +259,17 @@ def test_guided_backprop_without_negative_weights_is_the_gradient():
 
 
 @pytest.mark.parametrize("kind", ["gap", "mlp", "norm"])
-@pytest.mark.parametrize(("method", "peer"), [("guided_backprop", "GuidedBackprop"), ("deconvnet", "Deconvolution")])
+@pytest.mark.parametrize(
+    ("method", "peer"), [("guided_backprop", "GuidedBackprop"), ("deconvnet", "Deconvolution")]
+)
 def test_guided_backprop_and_deconvnet_equal_captums(kind, method, peer):
     from captum import attr
 
     net, images = make_net(kind), make_images(0, 2, 32)
-    assert_close(explain(net, method), getattr(attr, peer)(net).attribute(images.clone(), target=TARGETS).sum(1))
+    assert_close(
+        explain(net, method),
+        getattr(attr, peer)(net).attribute(images.clone(), target=TARGETS).sum(1),
+    )
 
 
 def test_guided_grad_cam_is_the_product():
@@ -238,18 +282,21 @@ def test_guided_grad_cam_is_the_product():
 def test_guided_backprop_is_for_relus(method):
     with pytest.raises(NotApplicable, match="has none"):
         explain(
-            PlainLinear(torch.randn(4, 3, 8, 8)), method.replace("guided_grad_cam", "deconvnet"), torch.ones(2, 3, 8, 8)
+            PlainLinear(torch.randn(4, 3, 8, 8)),
+            method.replace("guided_grad_cam", "deconvnet"),
+            torch.ones(2, 3, 8, 8),
         )
     with pytest.raises(NotApplicable, match="silu"):
         explain(make_net("signed"), method)
 
 
-# ---------------------------------------------------------------------------------------------------------- DeepLIFT
+# ----------------------------------------------------------------------------------------- DeepLIFT
 
 
 def test_deep_lift_by_hand():
-    # x = 2 and r = -2 for every red pixel, S = ReLU(mean): the multiplier of the ReLU is (2 - 0)/(2 + 2) = 1/2, so each
-    # of 16 pixels gets 4 * 1/2 / 16 = 1/8, where its gradient would say 1/4; they sum up to S(x) - S(r) = 2.
+    # x = 2 and r = -2 for every red pixel, S = ReLU(mean): the multiplier of the ReLU is (2 - 0)/(2
+    # + 2) = 1/2, so each of 16 pixels gets 4 * 1/2 / 16 = 1/8, where its gradient would say 1/4;
+    # they sum up to S(x) - S(r) = 2.
     images = torch.full((1, 3, 4, 4), 2.0)
     model = model_of(Scalar(torch.relu), 4, (2.485, 2.456, 2.406), (1, 1, 1))  # b is -2
     maps = bench.explain(model, images, torch.tensor([0]), "deep_lift")
@@ -259,13 +306,18 @@ def test_deep_lift_by_hand():
 def test_deep_lift_takes_the_gradient_where_nothing_changes():
     # x = r: nothing to explain, and nothing to divide by.
     maps = bench.explain(
-        model_of(Scalar(torch.relu), 4, BASELINE), torch.zeros(1, 3, 4, 4), torch.tensor([0]), "deep_lift"
+        model_of(Scalar(torch.relu), 4, BASELINE),
+        torch.zeros(1, 3, 4, 4),
+        torch.tensor([0]),
+        "deep_lift",
     )
     assert maps.abs().max() < 1e-7
 
 
 class Reused(nn.Module):
-    """One ReLU for everything, one of its calls in place, and a max pooling whose windows overlap."""
+    """One ReLU for everything, one of its calls in place, and a max pooling whose windows
+    overlap.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -297,7 +349,9 @@ def test_deep_lift_equals_captums(kind):
 
     net, images = make_net(kind), make_images(0, 2, 32)
     baseline = reference_images(trace_of(net, images), "baseline")
-    theirs = DeepLift(make_net(kind)).attribute(images.clone(), baseline, target=TARGETS).sum(1).detach()
+    theirs = (
+        DeepLift(make_net(kind)).attribute(images.clone(), baseline, target=TARGETS).sum(1).detach()
+    )
     assert_close(explain(net, "deep_lift"), theirs)
 
 
@@ -329,11 +383,13 @@ def test_deep_lift_refuses_what_does_not_sum_up():
         explain(OddLimit(), "deep_lift[reference=noise]", targets=torch.tensor([0, 1]))
 
 
-# --------------------------------------------------------------------------------------------------------------- LRP
+# ---------------------------------------------------------------------------------------------- LRP
 
 
 class TwoPixels(nn.Module):
-    """A 1x1 convolution on the red channel (weight w, bias), then the sum of the pixels: relevance by hand."""
+    """A 1x1 convolution on the red channel (weight w, bias), then the sum of the pixels: relevance
+    by hand.
+    """
 
     def __init__(self, bias: float) -> None:
         super().__init__()
@@ -354,7 +410,9 @@ def test_lrp_by_hand():
     images = torch.zeros(1, 3, 1, 2)
     images[0, 0, 0] = torch.tensor([3.0, 1.0])
     trace = bench.engine.trace.Trace(
-        bench.engine.prober.Prober(bench.Explainee(TwoPixels(1.0), size=2, layer="features")), images, torch.tensor([0])
+        bench.engine.prober.Prober(bench.Explainee(TwoPixels(1.0), size=2, layer="features")),
+        images,
+        torch.tensor([0]),
     )
     for rule, expected in (("epsilon", [6.0, -1.0]), ("epsilon_plus", [6.0, 0.0])):
         maps = bench.methods.METHODS.get(f"lrp[rule={rule}]")(trace)
@@ -364,7 +422,9 @@ def test_lrp_by_hand():
 @pytest.mark.parametrize("kind", ["gap", "mlp"])
 def test_lrp_epsilon_is_input_times_gradient_on_relu_nets(kind):
     net = make_net(kind)
-    assert_close(explain(net, "lrp[rule=epsilon,epsilon=1e-9]"), explain(net, "input_x_gradient"), 1e-4)
+    assert_close(
+        explain(net, "lrp[rule=epsilon,epsilon=1e-9]"), explain(net, "input_x_gradient"), 1e-4
+    )
 
 
 @pytest.mark.parametrize("kind", ["gap", "norm"])
@@ -372,7 +432,9 @@ def test_lrp_conserves_the_logit_where_no_bias_absorbs_it(kind):
     net = make_net(kind)
     with torch.no_grad():
         net.fc.bias.zero_()
-    assert_close(explain(net, "lrp[epsilon=1e-9]").sum((1, 2)), scores(net, make_images(0, 2, 32)), 1e-3)
+    assert_close(
+        explain(net, "lrp[epsilon=1e-9]").sum((1, 2)), scores(net, make_images(0, 2, 32)), 1e-3
+    )
 
 
 def test_lrp_folds_batch_norm_into_the_convolution():
@@ -405,7 +467,9 @@ class Residual(nn.Module):
             y += x
         else:
             y = y + x
-        return self.fc(torch.flatten(F.adaptive_avg_pool2d(self.pool(F.relu(y, inplace=self.in_place)), 1), 1))
+        return self.fc(
+            torch.flatten(F.adaptive_avg_pool2d(self.pool(F.relu(y, inplace=self.in_place)), 1), 1)
+        )
 
 
 def test_lrp_shares_sums_of_branches_in_place_or_not():
@@ -423,17 +487,25 @@ def test_lrp_refuses_what_it_has_no_rule_for():
         explain(net, "lrp", targets=torch.tensor([0, 1]))
 
 
-# ------------------------------------------------------------------------------------------------------------ counts
+# ------------------------------------------------------------------------------------------- counts
 
 
 @pytest.mark.parametrize(
     "method",
     [
-        "integrated_gradients[steps=7]", "idgi[steps=7]", "smooth_grad[samples=3]", "var_grad[samples=3]",
-        "gradient_shap[samples=3]", "guided_backprop", "deconvnet", "guided_grad_cam", "deep_lift", "deep_lift_shap",
+        "integrated_gradients[steps=7]",
+        "idgi[steps=7]",
+        "smooth_grad[samples=3]",
+        "var_grad[samples=3]",
+        "gradient_shap[samples=3]",
+        "guided_backprop",
+        "deconvnet",
+        "guided_grad_cam",
+        "deep_lift",
+        "deep_lift_shap",
         "lrp",
     ],
-)  # fmt: skip
+)
 def test_the_plan_is_what_is_run(method):
     trace = trace_of(make_net("norm"), make_images(0, 2, 32))
     entry = bench.methods.METHODS.get(method)

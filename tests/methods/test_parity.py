@@ -1,7 +1,8 @@
-"""Parity with grad-cam 1.5 and torchcam 0.5 on convolutional nets; where a peer differs, the difference is replayed.
+"""Parity with grad-cam 1.5 and torchcam 0.5 on convolutional nets; where a peer differs, the
+difference is replayed.
 
-torchcam can return its map at layer resolution without min-max, so values are compared; grad-cam min-maxes each map,
-so correlations are.
+torchcam can return its map at layer resolution without min-max, so values are compared; grad-cam
+min-maxes each map, so correlations are.
 """
 
 from __future__ import annotations
@@ -31,13 +32,17 @@ TARGETS = [1, 6]
 
 
 def resnet() -> torch.nn.Module:
-    """Return a narrow timm resnet10t with a 12x12x48 last layer and random weights: GAP and one linear layer."""
+    """Return a narrow timm resnet10t with a 12x12x48 last layer and random weights: GAP and one
+    linear layer.
+    """
     net = timm.create_model("resnet10t", num_classes=10, channels=(16, 24, 32, 48), output_stride=8)
     return randomise(net, 0)
 
 
 def squeezenet() -> torch.nn.Module:
-    """Return torchvision's squeezenet, random weights: conv, ReLU and GAP behind the layer, so G varies in space."""
+    """Return torchvision's squeezenet, random weights: conv, ReLU and GAP behind the layer, so G
+    varies in space.
+    """
     net = torchvision.models.squeezenet1_1(weights=None, num_classes=10)
     return randomise(net, 1)
 
@@ -49,19 +54,31 @@ class Subject:
         self.net = resnet() if kind == "resnet" else squeezenet()
         self.layer = "layer4" if kind == "resnet" else "features"
         # None: the explainee finds timm's last layer by itself.
-        self.model = bench.Explainee(self.net, mean, std, SIDE, layer=None if kind == "resnet" else "features")
+        self.model = bench.Explainee(
+            self.net, mean, std, SIDE, layer=None if kind == "resnet" else "features"
+        )
         self.images = make_images(20, 2, SIDE)
 
     def explain(self, method: str, targets: list[int] = TARGETS) -> np.ndarray:
-        return bench.explain(self.model, self.images, targets=torch.tensor(targets), method=method).double().numpy()
+        return (
+            bench.explain(self.model, self.images, targets=torch.tensor(targets), method=method)
+            .double()
+            .numpy()
+        )
 
     def grad_cam_library(self, name: str, targets: list[int] = TARGETS) -> np.ndarray:
         with getattr(peer_gradcam, name)(self.net, [self.net.get_submodule(self.layer)]) as peer:
-            return peer(self.images, [ClassifierOutputTarget(c) for c in targets]).astype(np.float64)
+            return peer(self.images, [ClassifierOutputTarget(c) for c in targets]).astype(
+                np.float64
+            )
 
-    def torchcam_library(self, name: str, targets: list[int] = TARGETS, **kwargs: object) -> np.ndarray:
+    def torchcam_library(
+        self, name: str, targets: list[int] = TARGETS, **kwargs: object
+    ) -> np.ndarray:
         """Return the maps at layer resolution, brought up by our replica's Up."""
-        with getattr(peer_torchcam, name)(self.net, self.layer, input_shape=(3, SIDE, SIDE), **kwargs) as peer:
+        with getattr(peer_torchcam, name)(
+            self.net, self.layer, input_shape=(3, SIDE, SIDE), **kwargs
+        ) as peer:
             (low,) = peer(targets, self.net(self.images), normalized=False)
         return np.stack([ref.up(a, SIDE, SIDE) for a in low.detach().double().numpy()])
 
@@ -83,7 +100,9 @@ def subject(request) -> Subject:
 
 @pytest.fixture(scope="module")
 def small() -> Subject:
-    """Return the net with few channels; its mean is the baseline colour, so a peer's `m * x` fades to b as ours."""
+    """Return the net with few channels; its mean is the baseline colour, so a peer's `m * x` fades
+    to b as ours.
+    """
     return Subject("resnet", mean=BASELINE)
 
 
@@ -98,19 +117,25 @@ def assert_close(ours: np.ndarray, theirs: np.ndarray, tolerance: float = 1e-4) 
         np.testing.assert_allclose(a / np.abs(b).max(), b / np.abs(b).max(), atol=tolerance)
 
 
-# ---------------------------------------------------------------------------------------------------- equal as they are
+# -------------------------------------------------------------------------------- equal as they are
 
 
 @pytest.mark.parametrize(
     ("method", "peer"),
-    [("grad_cam", "GradCAM"), ("xgrad_cam", "XGradCAM"), ("hires_cam", "HiResCAM"), ("layer_cam", "LayerCAM")],
+    [
+        ("grad_cam", "GradCAM"),
+        ("xgrad_cam", "XGradCAM"),
+        ("hires_cam", "HiResCAM"),
+        ("layer_cam", "LayerCAM"),
+    ],
 )
 def test_gradient_cams_equal_grad_cams(subject, method, peer):
     assert correlation(subject.explain(method), subject.grad_cam_library(peer)) > 0.999
 
 
 @pytest.mark.parametrize(
-    ("method", "peer"), [("grad_cam", "GradCAM"), ("xgrad_cam", "XGradCAM"), ("layer_cam", "LayerCAM")]
+    ("method", "peer"),
+    [("grad_cam", "GradCAM"), ("xgrad_cam", "XGradCAM"), ("layer_cam", "LayerCAM")],
 )
 def test_gradient_cams_equal_torchcams(subject, method, peer):
     assert_close(subject.explain(method), subject.torchcam_library(peer))
@@ -121,12 +146,13 @@ def test_cam_equals_torchcams(small):
     assert_close(small.explain("cam"), small.torchcam_library("CAM", fc_layer="fc"))
 
 
-# ------------------------------------------------------------------------------------------------------- Grad-CAM++
+# --------------------------------------------------------------------------------------- Grad-CAM++
 
 
 def test_grad_cam_pp_differs_from_grad_cams_by_its_epsilon(subject):
-    # grad-cam adds 1e-6 to alpha's denominator 2 G^2 + sum(A) G^3. Behind global pooling G is of size 1e-3, so G^2 is
-    # of the epsilon's own size and the weights of small gradients are damped; with the epsilon replayed we agree.
+    # grad-cam adds 1e-6 to alpha's denominator 2 G^2 + sum(A) G^3. Behind global pooling G is of
+    # size 1e-3, so G^2 is of the epsilon's own size and the weights of small gradients are damped;
+    # with the epsilon replayed we agree.
     def theirs(A: np.ndarray, G: np.ndarray) -> np.ndarray:
         total = A.sum(axis=(1, 2), keepdims=True)
         alpha = G**2 / (2 * G**2 + total * G**3 + 1e-6)
@@ -140,26 +166,35 @@ def test_grad_cam_pp_differs_from_grad_cams_by_its_epsilon(subject):
 def test_grad_cam_pp_equals_grad_cams_where_the_epsilon_is_small():
     scaled = Subject("resnet")
     with torch.no_grad():
-        scaled.net.fc.weight.mul_(1000)  # gradients a thousand times larger: the epsilon no longer matters
-    assert correlation(scaled.explain("grad_cam_pp"), scaled.grad_cam_library("GradCAMPlusPlus")) > 0.999
+        scaled.net.fc.weight.mul_(
+            1000
+        )  # gradients a thousand times larger: the epsilon no longer matters
+    assert (
+        correlation(scaled.explain("grad_cam_pp"), scaled.grad_cam_library("GradCAMPlusPlus"))
+        > 0.999
+    )
 
 
 def test_grad_cam_pp_differs_from_torchcams_which_skips_the_division(subject):
-    # torchcam 0.5 writes `alpha[mask].div_(denominator)`: indexing by a mask copies, so nothing is divided and its
-    # alpha is G^2, its weight sum relu(G)^3. Replayed, it is equal; ours keeps the paper's alpha.
+    # torchcam 0.5 writes `alpha[mask].div_(denominator)`: indexing by a mask copies, so nothing is
+    # divided and its alpha is G^2, its weight sum relu(G)^3. Replayed, it is equal; ours keeps the
+    # paper's alpha.
     def theirs(A: np.ndarray, G: np.ndarray) -> np.ndarray:
         return np.tensordot((np.maximum(G, 0) * G**2).sum(axis=(1, 2)), A, 1)
 
     assert_close(subject.replay(theirs), subject.torchcam_library("GradCAMpp"), 1e-3)
 
 
-# ------------------------------------------------------------------------------------------------------ Eigen family
+# ------------------------------------------------------------------------------------- Eigen family
 
 
-@pytest.mark.parametrize(("method", "peer"), [("eigen_cam", "EigenCAM"), ("eigen_grad_cam", "EigenGradCAM")])
+@pytest.mark.parametrize(
+    ("method", "peer"), [("eigen_cam", "EigenCAM"), ("eigen_grad_cam", "EigenGradCAM")]
+)
 def test_eigen_cams_differ_from_grad_cams_which_centres(subject, method, peer):
-    # The paper projects A on the first right singular vector of A itself. grad-cam first subtracts each channel's mean,
-    # which is another matrix; it fixes no sign and then cuts at zero. Replayed, it is equal up to that sign.
+    # The paper projects A on the first right singular vector of A itself. grad-cam first subtracts
+    # each channel's mean, which is another matrix; it fixes no sign and then cuts at zero.
+    # Replayed, it is equal up to that sign.
     def centred(A: np.ndarray, G: np.ndarray) -> np.ndarray:
         rows = (A if method == "eigen_cam" else A * G).reshape(A.shape[0], -1).T
         rows = rows - rows.mean(axis=0)
@@ -177,7 +212,7 @@ def test_eigen_cams_differ_from_grad_cams_which_centres(subject, method, peer):
     assert_close(subject.explain(method), expected)
 
 
-# ---------------------------------------------------------------------------------------------------------- Ablation
+# ----------------------------------------------------------------------------------------- Ablation
 
 
 def test_ablation_cam_equals_grad_cams_where_the_logit_is_positive(small):
@@ -189,7 +224,8 @@ def test_ablation_cam_equals_grad_cams_where_the_logit_is_positive(small):
 
 
 def test_ablation_cam_differs_from_grad_cams_where_the_logit_is_negative(small):
-    # grad-cam divides by S_c, as the paper does, so that below zero its map is the ReLU of our negative.
+    # grad-cam divides by S_c, as the paper does, so that below zero its map is the ReLU of our
+    # negative.
     logits = small.net(small.images).detach()
     targets = logits.argmin(dim=1).tolist()
     assert (logits.amin(dim=1) < 0).all()
@@ -208,17 +244,23 @@ def test_ablation_cam_differs_from_grad_cams_where_the_logit_is_negative(small):
     assert overlap < 0.1
 
 
-# ------------------------------------------------------------------------------------------------------- Score-CAM
+# ---------------------------------------------------------------------------------------- Score-CAM
 
 
-def masked_scores(subject: Subject, upsample: Callable[[torch.Tensor], torch.Tensor]) -> list[tuple]:
-    """Return (A, the target's logit per channel, its probability per channel), with masks as a library makes them."""
+def masked_scores(
+    subject: Subject, upsample: Callable[[torch.Tensor], torch.Tensor]
+) -> list[tuple]:
+    """Return (A, the target's logit per channel, its probability per channel), with masks as a
+    library makes them.
+    """
     found = []
     for i, (A, _) in enumerate(subject.layers()):
         masks = upsample(torch.from_numpy(A).float()[:, None])
         with torch.no_grad():
             logits = subject.net(masks * subject.images[i])
-        found.append((A, logits[:, TARGETS[i]].numpy(), logits.softmax(dim=1)[:, TARGETS[i]].numpy()))
+        found.append(
+            (A, logits[:, TARGETS[i]].numpy(), logits.softmax(dim=1)[:, TARGETS[i]].numpy())
+        )
     return found
 
 
@@ -233,20 +275,31 @@ def normalised(a: torch.Tensor) -> torch.Tensor:
 
 
 UPSAMPLERS = {
-    # grad-cam: bilinear with aligned corners, then min-max; torchcam: min-max at the layer, then bilinear without.
-    "grad-cam": lambda a: normalised(F.interpolate(a, size=(SIDE, SIDE), mode="bilinear", align_corners=True)),
-    "torchcam": lambda a: F.interpolate(normalised(a), size=(SIDE, SIDE), mode="bilinear", align_corners=False),
-    "ours": lambda a: normalised(F.interpolate(a, size=(SIDE, SIDE), mode="bilinear", align_corners=False)),
+    # grad-cam: bilinear with aligned corners, then min-max; torchcam: min-max at the layer, then
+    # bilinear without.
+    "grad-cam": lambda a: normalised(
+        F.interpolate(a, size=(SIDE, SIDE), mode="bilinear", align_corners=True)
+    ),
+    "torchcam": lambda a: F.interpolate(
+        normalised(a), size=(SIDE, SIDE), mode="bilinear", align_corners=False
+    ),
+    "ours": lambda a: normalised(
+        F.interpolate(a, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+    ),
 }
 
 
 @pytest.mark.parametrize("library", ["grad-cam", "torchcam"])
 def test_score_cam_of_the_libraries_is_a_softmax_of_logits(small, library):
-    # Both weigh channel k by a softmax *over channels* of the logits S_c(masked); the authors' code, and ours, by the
-    # softmax *over classes*, p_c(masked). (torchcam subtracts the whole image's logit first, which cancels.)
+    # Both weigh channel k by a softmax *over channels* of the logits S_c(masked); the authors'
+    # code, and ours, by the softmax *over classes*, p_c(masked). (torchcam subtracts the whole
+    # image's logit first, which cancels.)
     found = masked_scores(small, UPSAMPLERS[library])
     replayed = np.stack(
-        [ref.up(np.maximum(np.tensordot(softmax(logits), A, 1), 0), SIDE, SIDE) for A, logits, _ in found]
+        [
+            ref.up(np.maximum(np.tensordot(softmax(logits), A, 1), 0), SIDE, SIDE)
+            for A, logits, _ in found
+        ]
     )
     if library == "grad-cam":
         assert correlation(replayed, small.grad_cam_library("ScoreCAM")) > 0.999
@@ -258,23 +311,27 @@ def test_score_cam_weighs_by_probabilities(small):
     found = masked_scores(small, UPSAMPLERS["ours"])
     expected = []
     for A, _, p in found:
-        live = A.max(axis=(1, 2)) > A.min(axis=(1, 2))  # a constant channel masks nothing and weighs nothing
+        live = A.max(axis=(1, 2)) > A.min(
+            axis=(1, 2)
+        )  # a constant channel masks nothing and weighs nothing
         expected.append(ref.up(np.maximum(np.tensordot(p * live, A, 1), 0), SIDE, SIDE))
     assert_close(small.explain("score_cam"), np.stack(expected))
 
 
-# ------------------------------------------------------------------------------------------------------ gradients
+# ---------------------------------------------------------------------------------------- gradients
 
 
 def test_integrated_gradients_equals_its_replica_on_a_real_architecture(small):
     network = ref.Network(small.net, small.layer, mean=BASELINE, std=STD)
     expected = [
-        ref.integrated_gradients(network, x, c) for x, c in zip(small.images.double().numpy(), TARGETS, strict=True)
+        ref.integrated_gradients(network, x, c)
+        for x, c in zip(small.images.double().numpy(), TARGETS, strict=True)
     ]
     ours = small.explain("integrated_gradients")
     assert correlation(ours, np.stack(expected)) > 0.99999
-    # A ReLU or max-pool that stands on its edge at one of the 50 nodes may fall one way in float64 and the other in
-    # float32; the pixels that it sees then differ by that node's weight, all others by rounding only.
+    # A ReLU or max-pool that stands on its edge at one of the 50 nodes may fall one way in float64
+    # and the other in float32; the pixels that it sees then differ by that node's weight, all
+    # others by rounding only.
     error = np.abs(ours - np.stack(expected)) / np.abs(expected).max()
     assert np.median(error) < 1e-6
     assert error.max() < 0.02
@@ -290,7 +347,7 @@ def test_saliency_and_input_x_gradient_equal_captums(subject):
     assert_close(subject.explain("input_x_gradient"), theirs.detach().double().numpy())
 
 
-# ---------------------------------------------------------------------------------------------- the layer found alone
+# ---------------------------------------------------------------------------- the layer found alone
 
 
 def test_the_layer_found_alone_is_the_last_spatial_one():

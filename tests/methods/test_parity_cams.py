@@ -1,7 +1,9 @@
-"""Parity of the CAMs over classes, noise, layers and biases with grad-cam 1.5 and torchcam 0.5, differences replayed.
+"""Parity of the CAMs over classes, noise, layers and biases with grad-cam 1.5 and torchcam 0.5,
+differences replayed.
 
-torchcam gives its map at layer resolution without min-max, so values are compared; grad-cam min-maxes each map, so
-correlations are. A peer's other reading is written out in float64 and shown to be what it returns.
+torchcam gives its map at layer resolution without min-max, so values are compared; grad-cam
+min-maxes each map, so correlations are. A peer's other reading is written out in float64 and shown
+to be what it returns.
 """
 
 from __future__ import annotations
@@ -32,12 +34,19 @@ IMAGES = make_images(20, 2, SIDE)
 
 
 def resnet() -> nn.Module:
-    """Return a narrow timm resnet10t with a 12x12x48 last layer and random weights: GAP and one linear layer."""
-    return randomise(timm.create_model("resnet10t", num_classes=10, channels=(16, 24, 32, 48), output_stride=8), 0)
+    """Return a narrow timm resnet10t with a 12x12x48 last layer and random weights: GAP and one
+    linear layer.
+    """
+    return randomise(
+        timm.create_model("resnet10t", num_classes=10, channels=(16, 24, 32, 48), output_stride=8),
+        0,
+    )
 
 
 def explain(model: bench.Explainee, method: str, targets: list[int] = TARGETS) -> np.ndarray:
-    return bench.explain(model, IMAGES, torch.tensor(targets), method, ids=["a", "b"]).double().numpy()
+    return (
+        bench.explain(model, IMAGES, torch.tensor(targets), method, ids=["a", "b"]).double().numpy()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +61,9 @@ def model(net) -> bench.Explainee:
 
 @pytest.fixture(scope="module")
 def signed() -> bench.Explainee:
-    """Return a net whose head is smooth and pools patches, so that G varies and the Hessian is not zero."""
+    """Return a net whose head is smooth and pools patches, so that G varies and the Hessian is not
+    zero.
+    """
     return bench.Explainee(make_net("signed"), MEAN, STD, SIDE, layer="features")
 
 
@@ -65,10 +76,15 @@ def vit() -> bench.Explainee:
     rng = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for p in small.parameters():
-            p.copy_(torch.randn(p.shape, generator=rng) * (0.15 if p.ndim > 1 else 0.1) + (p.ndim == 1) * 0.5)
+            p.copy_(
+                torch.randn(p.shape, generator=rng) * (0.15 if p.ndim > 1 else 0.1)
+                + (p.ndim == 1) * 0.5
+            )
     for module in small.modules():
         if hasattr(module, "fused_attn"):
-            module.fused_attn = False  # grad-cam differentiates twice through whatever kernel there is
+            module.fused_attn = (
+                False  # grad-cam differentiates twice through whatever kernel there is
+            )
     return bench.Explainee(small.eval(), MEAN, STD, SIDE)
 
 
@@ -84,10 +100,15 @@ def assert_close(ours: np.ndarray, theirs: np.ndarray, tolerance: float = 1e-4) 
         np.testing.assert_allclose(a / np.abs(b).max(), b / np.abs(b).max(), atol=tolerance)
 
 
-def layers(net: nn.Module, layer: str, targets: list[int] = TARGETS) -> list[tuple[np.ndarray, np.ndarray]]:
+def layers(
+    net: nn.Module, layer: str, targets: list[int] = TARGETS
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return (A, G) per image in float64."""
     network = ref.Network(net, layer)
-    return [network.layer_and_gradient(x, c) for x, c in zip(IMAGES.double().numpy(), targets, strict=True)]
+    return [
+        network.layer_and_gradient(x, c)
+        for x, c in zip(IMAGES.double().numpy(), targets, strict=True)
+    ]
 
 
 def up(low: np.ndarray) -> np.ndarray:
@@ -104,7 +125,7 @@ def tokens_as_grid(tokens: torch.Tensor) -> torch.Tensor:
     return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), -1, side, side)
 
 
-# --------------------------------------------------------------------------------------------------------- Finer-CAM
+# ---------------------------------------------------------------------------------------- Finer-CAM
 
 
 @pytest.mark.parametrize("subject", ["model", "signed"])
@@ -133,7 +154,7 @@ def test_finer_cam_with_softmax_weights_equals_grad_cams(subject, request):
         assert correlation(ours, theirs) > 0.999
 
 
-# -------------------------------------------------------------------------------------------------------- Shapley-CAM
+# -------------------------------------------------------------------------------------- Shapley-CAM
 
 
 def test_shapley_cam_equals_grad_cams_behind_a_smooth_head(signed):
@@ -141,11 +162,14 @@ def test_shapley_cam_equals_grad_cams_behind_a_smooth_head(signed):
         theirs = peer(IMAGES, [ClassifierOutputTarget(c) for c in [1, 3]]).astype(np.float64)
     ours = explain(signed, "shapley_cam", [1, 3])
     assert correlation(ours, theirs) > 0.999
-    assert correlation(ours, explain(signed, "grad_cam", [1, 3])) < 0.999  # the Hessian does play a part
+    assert (
+        correlation(ours, explain(signed, "grad_cam", [1, 3])) < 0.999
+    )  # the Hessian does play a part
 
 
 def test_shapley_cam_on_a_vit_is_its_formula_over_the_grid_of_patches(vit):
-    # grad-cam 1.5 stops at token models (it reshapes for the weights and not for the map), so the formula itself.
+    # grad-cam 1.5 stops at token models (it reshapes for the weights and not for the map), so the
+    # formula itself.
     head = bench.models.split.LayerSplit(copy.deepcopy(vit.net).double(), vit.layer)
     expected = []
     for x, c in zip(IMAGES.double(), [1, 3], strict=True):
@@ -154,7 +178,9 @@ def test_shapley_cam_on_a_vit_is_its_formula_over_the_grid_of_patches(vit):
         patches = captured.values[:, 1:].detach().clone().requires_grad_()
         with torch.enable_grad():
             tokens = torch.cat([captured.values[:, :1], patches], dim=1)
-            (G,) = torch.autograd.grad(head.head(tokens, captured, torch.arange(1))[0, c], patches, create_graph=True)
+            (G,) = torch.autograd.grad(
+                head.head(tokens, captured, torch.arange(1))[0, c], patches, create_graph=True
+            )
             (HA,) = torch.autograd.grad((G * patches.detach()).sum(), patches)
         weights = (G - HA / 2).detach().mean(1, keepdim=True)
         assert HA.abs().max() > 1e-3 * G.abs().max()
@@ -162,13 +188,14 @@ def test_shapley_cam_on_a_vit_is_its_formula_over_the_grid_of_patches(vit):
     assert_close(explain(vit, "shapley_cam", [1, 3]), np.stack(expected), 1e-3)
 
 
-# ------------------------------------------------------------------------------------------------- Smooth Grad-CAM++
+# -------------------------------------------------------------------------------- Smooth Grad-CAM++
 
 
 def test_smooth_grad_cam_pp_differs_from_torchcams_in_alpha_and_in_the_last_sample():
-    # torchcam: alpha = D2 / (2 D2 + sum_ab(A_ab D3_ab) + 1e-8) with D3 inside the sum, times ReLU of the last sample's
-    # gradient; and the weights are put on the last sample's A, which its hook has kept. With its draws and these three
-    # readings it is replayed; ours keeps Grad-CAM++'s alpha, the mean gradient and the clean image's A.
+    # torchcam: alpha = D2 / (2 D2 + sum_ab(A_ab D3_ab) + 1e-8) with D3 inside the sum, times ReLU
+    # of the last sample's gradient; and the weights are put on the last sample's A, which its hook
+    # has kept. With its draws and these three readings it is replayed; ours keeps Grad-CAM++'s
+    # alpha, the mean gradient and the clean image's A.
     samples, std = 4, 0.3
     net = make_net("norm")
     given = {"num_samples": samples, "std": std, "input_shape": (3, SIDE, SIDE)}
@@ -198,15 +225,16 @@ def test_smooth_grad_cam_pp_differs_from_torchcams_in_alpha_and_in_the_last_samp
         assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.5
 
 
-# ------------------------------------------------------------------------------------------------------------- layers
+# ------------------------------------------------------------------------------------------- layers
 
 NAMES = ["layer2", "layer3", "layer4"]
 
 
 @pytest.mark.parametrize(("method", "peer"), [("grad_cam", "GradCAM"), ("layer_cam", "LayerCAM")])
 def test_fused_differs_from_grad_cams_by_normalising_at_image_size(net, model, method, peer):
-    # grad-cam: each layer's map is min-maxed at layer resolution, then resized, then the mean. Ours is brought up
-    # first, as every map is, so that its maximum is that of the map that a reader sees.
+    # grad-cam: each layer's map is min-maxed at layer resolution, then resized, then the mean. Ours
+    # is brought up first, as every map is, so that its maximum is that of the map that a reader
+    # sees.
     with getattr(peer_gradcam, peer)(net, [net.get_submodule(name) for name in NAMES]) as library:
         theirs = library(IMAGES, [ClassifierOutputTarget(c) for c in TARGETS]).astype(np.float64)
     replayed, ours = [], []
@@ -214,7 +242,11 @@ def test_fused_differs_from_grad_cams_by_normalising_at_image_size(net, model, m
         lows = []
         for name in NAMES:
             A, G = layers(net, name)[i]
-            weighted = np.tensordot(G.mean((1, 2)), A, 1) if method == "grad_cam" else (np.maximum(G, 0) * A).sum(0)
+            weighted = (
+                np.tensordot(G.mean((1, 2)), A, 1)
+                if method == "grad_cam"
+                else (np.maximum(G, 0) * A).sum(0)
+            )
             lows.append(np.maximum(weighted, 0))
         replayed.append(np.mean([up(mm(low)) for low in lows], axis=0))
         ours.append(np.mean([mm(up(low)) for low in lows], axis=0))
@@ -224,14 +256,18 @@ def test_fused_differs_from_grad_cams_by_normalising_at_image_size(net, model, m
 
 
 def test_layer_cam_fused_differs_from_torchcams_which_scales_every_layer(net, model):
-    # torchcam: tanh(2 mm(L)) of all layers, brought to the largest map's size, then the maximum. In the paper the
-    # scale is for the shallow layers alone, and ours divides by the maximum without subtracting the minimum.
+    # torchcam: tanh(2 mm(L)) of all layers, brought to the largest map's size, then the maximum. In
+    # the paper the scale is for the shallow layers alone, and ours divides by the maximum without
+    # subtracting the minimum.
     with peer_torchcam.LayerCAM(net, NAMES, input_shape=(3, SIDE, SIDE)) as peer:
         cams = peer(TARGETS, net(IMAGES))
         theirs = peer.fuse_cams(cams, (SIDE, SIDE)).detach().double().numpy()
     replayed, ours = [], []
     for i in range(2):
-        lows = [np.maximum((np.maximum(G, 0) * A).sum(0), 0) for A, G in (layers(net, name)[i] for name in NAMES)]
+        lows = [
+            np.maximum((np.maximum(G, 0) * A).sum(0), 0)
+            for A, G in (layers(net, name)[i] for name in NAMES)
+        ]
         replayed.append(np.max([up(np.tanh(2 * mm(low))) for low in lows], axis=0))
         shares = [low / low.max() for low in lows]
         ours.append(np.max([up(np.tanh(2 * shares[0])), up(shares[1]), up(shares[2])], axis=0))
@@ -242,16 +278,20 @@ def test_layer_cam_fused_differs_from_torchcams_which_scales_every_layer(net, mo
 
 def test_fused_on_a_vit_equals_grad_cams_up_to_the_order_of_normalising(vit):
     names = ["blocks.2.norm1", "blocks.5.norm1"]
-    with peer_gradcam.GradCAM(vit.net, [vit.net.get_submodule(n) for n in names], tokens_as_grid) as library:
+    with peer_gradcam.GradCAM(
+        vit.net, [vit.net.get_submodule(n) for n in names], tokens_as_grid
+    ) as library:
         theirs = library(IMAGES, [ClassifierOutputTarget(c) for c in TARGETS]).astype(np.float64)
     assert correlation(explain(vit, f"fused(grad_cam)[layers={'+'.join(names)}]"), theirs) > 0.99
 
 
-# ----------------------------------------------------------------------------------------------------------- FullGrad
+# ----------------------------------------------------------------------------------------- FullGrad
 
 
 def bias_terms(net: nn.Module, x: torch.Tensor, target: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return x dS/dx [3,H,W] and b dS/d output [K,h,w] of every batch norm and biased convolution, in float64."""
+    """Return x dS/dx [3,H,W] and b dS/d output [K,h,w] of every batch norm and biased convolution,
+    in float64.
+    """
     wide = copy.deepcopy(net).double()
     grads: list[tuple[nn.Module, torch.Tensor]] = []
     for module in wide.modules():
@@ -267,14 +307,17 @@ def bias_terms(net: nn.Module, x: torch.Tensor, target: int) -> tuple[np.ndarray
     for module, g in grads:
         bias = module.bias
         if isinstance(module, nn.BatchNorm2d):
-            bias = bias - module.running_mean * module.weight / (module.running_var + module.eps).sqrt()
+            bias = (
+                bias
+                - module.running_mean * module.weight / (module.running_var + module.eps).sqrt()
+            )
         terms.append((bias[:, None, None] * g).detach().numpy())
     return (image * image.grad)[0].detach().numpy(), terms
 
 
 def test_full_grad_differs_from_grad_cams_which_normalises_each_channel(net, model):
-    # The authors min-max |terms| of a layer over channels and positions together; grad-cam does so channel by channel,
-    # which gives a channel without influence the weight of any other.
+    # The authors min-max |terms| of a layer over channels and positions together; grad-cam does so
+    # channel by channel, which gives a channel without influence the weight of any other.
     with peer_gradcam.FullGrad(net, []) as library:
         theirs = library(IMAGES, [ClassifierOutputTarget(c) for c in TARGETS]).astype(np.float64)
     replayed, ours, authors = [], [], []
@@ -284,8 +327,13 @@ def test_full_grad_differs_from_grad_cams_which_normalises_each_channel(net, mod
         replayed.append(sum(up(sum(mm(channel) for channel in part)) for part in parts))
         ours.append(sum(up(mm(part).sum(0)) for part in parts))
         # What the authors' code does besides: 1e-6 in the denominator, and align_corners=True.
-        sums = [torch.from_numpy(((p - p.min()) / (p.max() - p.min() + 1e-6)).sum(0)) for p in parts]
-        resized = [F.interpolate(s[None, None], (SIDE, SIDE), mode="bilinear", align_corners=True) for s in sums]
+        sums = [
+            torch.from_numpy(((p - p.min()) / (p.max() - p.min() + 1e-6)).sum(0)) for p in parts
+        ]
+        resized = [
+            F.interpolate(s[None, None], (SIDE, SIDE), mode="bilinear", align_corners=True)
+            for s in sums
+        ]
         authors.append(torch.cat(resized).sum((0, 1)).numpy())
     assert correlation(np.stack(replayed), theirs) > 0.999
     maps = explain(model, "full_grad")
@@ -294,7 +342,7 @@ def test_full_grad_differs_from_grad_cams_which_normalises_each_channel(net, mod
     assert correlation(maps, theirs) > 0.7
 
 
-# ---------------------------------------------------------------------------------------------------------- RandomCAM
+# ---------------------------------------------------------------------------------------- RandomCAM
 
 
 def test_random_cam_equals_grad_cams_but_for_the_draws(net, model):
@@ -302,14 +350,21 @@ def test_random_cam_equals_grad_cams_but_for_the_draws(net, model):
     try:
         np.random.seed(1)  # noqa: NPY002
         with peer_gradcam.RandomCAM(net, [net.layer4]) as library:
-            theirs = library(IMAGES, [ClassifierOutputTarget(c) for c in TARGETS]).astype(np.float64)
+            theirs = library(IMAGES, [ClassifierOutputTarget(c) for c in TARGETS]).astype(
+                np.float64
+            )
         np.random.seed(1)  # noqa: NPY002
         weights = np.random.uniform(-1, 1, (2, 48))  # noqa: NPY002
     finally:
         np.random.set_state(state)  # noqa: NPY002
-    low = [np.maximum(np.tensordot(w, A, 1), 0) for w, (A, _) in zip(weights, layers(net, "layer4"), strict=True)]
+    low = [
+        np.maximum(np.tensordot(w, A, 1), 0)
+        for w, (A, _) in zip(weights, layers(net, "layer4"), strict=True)
+    ]
     assert correlation(np.stack([up(a) for a in low]), theirs) > 0.999
-    drawn = [2 * torch.rand(48, generator=ref.randomness.generator(0, "random_cam", i)) - 1 for i in "ab"]
+    drawn = [
+        2 * torch.rand(48, generator=ref.randomness.generator(0, "random_cam", i)) - 1 for i in "ab"
+    ]
     pairs = zip(drawn, layers(net, "layer4"), strict=True)
     ours = [up(np.maximum(np.tensordot(w.double().numpy(), A, 1), 0)) for w, (A, _) in pairs]
     assert_close(explain(model, "random_cam"), np.stack(ours), 1e-4)

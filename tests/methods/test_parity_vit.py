@@ -1,4 +1,6 @@
-"""Parity with grad-cam 1.5 on tokens: a ViT's layer seen as a grid, through its `reshape_transform`."""
+"""Parity with grad-cam 1.5 on tokens: a ViT's layer seen as a grid, through its
+`reshape_transform`.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,13 @@ class Subject:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # positions and class token
             net = timm.create_model(
-                "vit_tiny_patch16_224", img_size=SIDE, depth=3, embed_dim=24, num_heads=3, num_classes=10, **options
+                "vit_tiny_patch16_224",
+                img_size=SIDE,
+                depth=3,
+                embed_dim=24,
+                num_heads=3,
+                num_classes=10,
+                **options,
             )
         self.net = randomise(net, 0)
         self.images = make_images(21, 2, SIDE)
@@ -45,7 +53,11 @@ class Subject:
         return patches.reshape(len(tokens), GRID, GRID, -1).permute(0, 3, 1, 2)
 
     def explain(self, method: str) -> np.ndarray:
-        return bench.explain(self.model, self.images, targets=torch.tensor(TARGETS), method=method).double().numpy()
+        return (
+            bench.explain(self.model, self.images, targets=torch.tensor(TARGETS), method=method)
+            .double()
+            .numpy()
+        )
 
     def library(self, name: str) -> np.ndarray:
         layer = self.net.blocks[2].norm1
@@ -55,7 +67,9 @@ class Subject:
     def layers(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return (A, G) [K,h,w] per image in float32, from a hook and a whole backward."""
         kept = []
-        handle = self.net.blocks[2].norm1.register_forward_hook(lambda _m, _a, out: kept.append(out) or None)
+        handle = self.net.blocks[2].norm1.register_forward_hook(
+            lambda _m, _a, out: kept.append(out) or None
+        )
         logits = self.net(self.images)
         handle.remove()
         (gradient,) = torch.autograd.grad(logits[range(2), TARGETS].sum(), kept[0])
@@ -82,12 +96,18 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.mark.parametrize(
     ("method", "name"),
-    [("grad_cam", "GradCAM"), ("hires_cam", "HiResCAM"), ("xgrad_cam", "XGradCAM"), ("layer_cam", "LayerCAM")],
+    [
+        ("grad_cam", "GradCAM"),
+        ("hires_cam", "HiResCAM"),
+        ("xgrad_cam", "XGradCAM"),
+        ("layer_cam", "LayerCAM"),
+    ],
 )
 def test_gradient_cams_equal_grad_cams(subject, method, name):
     ours, theirs = subject.explain(method), subject.library(name)
     assert correlation(ours, theirs) > 0.999
-    # Values too: grad-cam min-maxes the low map and brings it up by OpenCV, which is the same bilinear rule.
+    # Values too: grad-cam min-maxes the low map and brings it up by OpenCV, which is the same
+    # bilinear rule.
     np.testing.assert_allclose(unit(ours), unit(theirs), atol=2e-3)
 
 
@@ -116,7 +136,9 @@ def test_eigen_cam_differs_from_grad_cams_which_centres(subject):
         rows = rows - rows.mean(axis=0) * centre
         return (rows @ np.linalg.svd(rows, full_matrices=False)[2][0]).reshape(GRID, GRID)
 
-    cases = zip(subject.layers(), subject.explain("eigen_cam"), subject.library("EigenCAM"), strict=True)
+    cases = zip(
+        subject.layers(), subject.explain("eigen_cam"), subject.library("EigenCAM"), strict=True
+    )
     for (a, _), ours, theirs in cases:
         low = projected(a, centre=True)
         both = [ref.up(np.maximum(sign * low, 0), SIDE, SIDE) for sign in (1, -1)]

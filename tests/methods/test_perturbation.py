@@ -1,11 +1,22 @@
-"""Perturbation methods by hand and by their laws, on nets whose probability is linear in the image."""
+"""Perturbation methods by hand and by their laws, on nets whose probability is linear in the
+image.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from nets import BASELINE, MEAN, STD, PlainLinear, PlantedEvidence, make_images, make_net, region_mean
+from nets import (
+    BASELINE,
+    MEAN,
+    STD,
+    PlainLinear,
+    PlantedEvidence,
+    make_images,
+    make_net,
+    region_mean,
+)
 from skimage.transform import resize
 
 import bench
@@ -18,9 +29,13 @@ ROWS, COLUMNS = slice(4, 8), slice(8, 12)
 
 
 def planted() -> tuple[bench.Explainee, torch.Tensor]:
-    """Return a net with p = .1 + .8 * (mean of a 4x4 region), b = 0, and two white images; class 0 is explained."""
+    """Return a net with p = .1 + .8 * (mean of a 4x4 region), b = 0, and two white images; class 0
+    is explained.
+    """
     net = PlantedEvidence(region_mean(SIDE, ROWS, COLUMNS)).eval()
-    return bench.Explainee(net, mean=BASELINE, std=ONES, size=SIDE, layer="features"), torch.ones(2, 3, SIDE, SIDE)
+    return bench.Explainee(net, mean=BASELINE, std=ONES, size=SIDE, layer="features"), torch.ones(
+        2, 3, SIDE, SIDE
+    )
 
 
 def explain(method: str, **kwargs: object) -> torch.Tensor:
@@ -28,7 +43,7 @@ def explain(method: str, **kwargs: object) -> torch.Tensor:
     return bench.explain(model, images, torch.tensor([0, 0]), method, ids=["a", "b"], **kwargs)
 
 
-# --------------------------------------------------------------------------------------------------------- occlusion
+# ---------------------------------------------------------------------------------------- occlusion
 
 
 def test_occlusion_by_hand():
@@ -41,14 +56,15 @@ def test_occlusion_by_hand():
 
 
 def test_occlusion_is_a_mean_over_the_windows_that_cover_a_pixel():
-    # Windows of 8 at 0, 4 and 8 in both axes; the region (rows 4-8, columns 8-12) lies in rows 0 and 4, columns 4 and
-    # 8. Pixel (0, 8) is under row 0 and columns 4 and 8: both hide the region. Pixel (8, 8) is under rows 4 and 8,
-    # columns 4 and 8: half of them hide it. Pixel (0, 0): one window, without the region.
+    # Windows of 8 at 0, 4 and 8 in both axes; the region (rows 4-8, columns 8-12) lies in rows 0
+    # and 4, columns 4 and 8. Pixel (0, 8) is under row 0 and columns 4 and 8: both hide the region.
+    # Pixel (8, 8) is under rows 4 and 8, columns 4 and 8: half of them hide it. Pixel (0, 0): one
+    # window, without the region.
     L = explain("occlusion[window=0.5,stride=0.25]")[0]
     np.testing.assert_allclose([L[0, 8], L[8, 8], L[0, 0]], [0.8, 0.4, 0.0], atol=1e-6)
 
 
-# -------------------------------------------------------------------------------------------------------------- RISE
+# --------------------------------------------------------------------------------------------- RISE
 
 
 @pytest.mark.parametrize(("cells", "length"), [(7, 40), (7, 256), (3, 16), (2, 3)])
@@ -66,7 +82,9 @@ def test_rise_masks_are_shifted_cuts_of_their_grids():
     assert both.min() >= 0
     assert both.max() <= 1 + 1e-6
     assert float(both.mean()) == pytest.approx(0.5, abs=0.03)
-    assert torch.equal(masks(torch.tensor([7, 3])), both[[7, 3]])  # the same whatever batch asks for them
+    assert torch.equal(
+        masks(torch.tensor([7, 3])), both[[7, 3]]
+    )  # the same whatever batch asks for them
     assert not torch.equal(rise_masks(1, 300, 7, 0.5, (SIDE, SIDE))(torch.arange(300)), both)
 
 
@@ -76,7 +94,9 @@ def test_rise_is_the_weighted_mean_of_its_masks():
     expected = (p[:, None, None] * masks).sum(0) / (50 * 0.5)
     maps = explain("rise[masks=50]")
     np.testing.assert_allclose(maps[0].numpy(), expected.numpy(), atol=1e-5)
-    assert torch.equal(maps[0], maps[1])  # one set of masks for all images, whatever they are called
+    assert torch.equal(
+        maps[0], maps[1]
+    )  # one set of masks for all images, whatever they are called
 
 
 def test_rise_finds_the_planted_region():
@@ -87,36 +107,47 @@ def test_rise_finds_the_planted_region():
     assert L[inside].min() > L[~inside].mean() + 2 * L[~inside].std()
 
 
-# -------------------------------------------------------------------------------------------------------- surrogates
+# --------------------------------------------------------------------------------------- surrogates
 
 
-@pytest.mark.parametrize("method", ["kernel_shap[cells=4,samples=60]", "lime[cells=4,samples=3000]"])
+@pytest.mark.parametrize(
+    "method", ["kernel_shap[cells=4,samples=60]", "lime[cells=4,samples=3000]"]
+)
 def test_surrogates_recover_a_linear_function(method):
     # The region is one of 4x4 segments: p = .1 + .8 z with z whether it is shown.
     L = explain(method)[0]
     expected = torch.zeros(SIDE, SIDE)
     expected[ROWS, COLUMNS] = 0.8
     # Ridge shrinks LIME's slope a little: 3,000 samples of weight ~ .5 against a strength of 1.
-    np.testing.assert_allclose(L.numpy(), expected.numpy(), atol=1e-6 if method.startswith("kernel") else 0.01)
+    np.testing.assert_allclose(
+        L.numpy(), expected.numpy(), atol=1e-6 if method.startswith("kernel") else 0.01
+    )
 
 
 def test_kernel_shap_sums_up_over_segments():
     model = bench.Explainee(make_net("gap"), mean=MEAN, std=STD, size=32, layer="features")
     images = make_images(0, 2, 32)
-    L = bench.explain(model, images, torch.tensor([1, 3]), "kernel_shap[cells=4,samples=20]")  # fewer than players
+    L = bench.explain(
+        model, images, torch.tensor([1, 3]), "kernel_shap[cells=4,samples=20]"
+    )  # fewer than players
     p = model.net(images).softmax(1)[[0, 1], [1, 3]]
     low = model.net(model.colour(BASELINE).expand_as(images)).softmax(1)[[0, 1], [1, 3]]
     torch.testing.assert_close(L.sum((1, 2)) / 64, (p - low).detach(), atol=1e-5, rtol=1e-3)
 
 
 def test_kernel_shap_of_an_interaction_by_hand():
-    # Two players' product: with 2x2 segments, v = z0 z1 is shared as 1/2 and 1/2; all sizes and coalitions appear.
+    # Two players' product: with 2x2 segments, v = z0 z1 is shared as 1/2 and 1/2; all sizes and
+    # coalitions appear.
     from bench.methods.perturbation import shapley_regression
 
-    z = torch.tensor([[a, b, c, d] for a in (0, 1) for b in (0, 1) for c in (0, 1) for d in (0, 1)][1:-1]).double()
+    z = torch.tensor(
+        [[a, b, c, d] for a in (0, 1) for b in (0, 1) for c in (0, 1) for d in (0, 1)][1:-1]
+    ).double()
     # Every coalition as often as the kernel weighs it: 1 / (k (4-k) C(4,k)) is 1/12, 1/24, 1/12.
     z = torch.cat([z, z[(z.sum(1) != 2)]])[None]
-    values = shapley_regression(z, z[..., 0] * z[..., 1], torch.zeros(1).double(), torch.ones(1).double())
+    values = shapley_regression(
+        z, z[..., 0] * z[..., 1], torch.zeros(1).double(), torch.ones(1).double()
+    )
     np.testing.assert_allclose(values[0].numpy(), [0.5, 0.5, 0.0, 0.0], atol=1e-9)
 
 
@@ -145,7 +176,9 @@ def test_lime_equals_captums_regression():
     def draws(_original, **_):
         yield from z[:, None]
 
-    theirs = Lime(lambda x: model.net(x).softmax(1), SkLearnRidge(alpha=1.0), distance, draws).attribute(
+    theirs = Lime(
+        lambda x: model.net(x).softmax(1), SkLearnRidge(alpha=1.0), distance, draws
+    ).attribute(
         image,
         baselines=model.colour(BASELINE).expand_as(image),
         target=1,
@@ -162,22 +195,29 @@ def test_draws_come_from_seed_and_id(method):
     first = bench.explain(model, images, targets, method, ids=["a", "b"])
     alone = bench.explain(model, images[1:], targets[1:], method, ids=["b"])
     torch.testing.assert_close(first[1:], alone, atol=1e-6, rtol=1e-4)
-    assert not torch.equal(first, bench.explain(model, images, targets, method, ids=["a", "b"], seed=1))
-    assert not torch.equal(first[0], bench.explain(model, images, targets, method, ids=["c", "b"])[0])
+    assert not torch.equal(
+        first, bench.explain(model, images, targets, method, ids=["a", "b"], seed=1)
+    )
+    assert not torch.equal(
+        first[0], bench.explain(model, images, targets, method, ids=["c", "b"])[0]
+    )
 
 
-# ----------------------------------------------------------------------------------------------------------- extremal
+# ----------------------------------------------------------------------------------------- extremal
 
 
 def test_extremal_perturbation_of_a_planted_region():
-    # White on black, and the class's logit is 100 times the mean of the region: a mask of 7 % of the frame must lie on
-    # it. (A logit of size 1 is too weak against the authors' area term of 300.)
+    # White on black, and the class's logit is 100 times the mean of the region: a mask of 7 % of
+    # the frame must lie on it. (A logit of size 1 is too weak against the authors' area term of
+    # 300.)
     weight = 100 * region_mean(32, slice(4, 12), slice(16, 24))
     net = PlainLinear(torch.stack([weight, -weight])).eval()
     model = bench.Explainee(net, mean=BASELINE, std=ONES, size=32, layer="features")
     images = torch.zeros(1, 3, 32, 32)
     images[..., 4:12, 16:24] = 1.0
-    L = bench.explain(model, images, torch.tensor([0]), "extremal_perturbation[areas=0.07,iterations=200]")[0]
+    L = bench.explain(
+        model, images, torch.tensor([0]), "extremal_perturbation[areas=0.07,iterations=200]"
+    )[0]
     y, x = divmod(int(L.argmax()), 32)
     assert 4 <= y < 12
     assert 16 <= x < 24
@@ -200,16 +240,20 @@ def test_extremal_areas_are_shares(areas):
         explain(f"extremal_perturbation[areas={areas},iterations=1]")
 
 
-# ------------------------------------------------------------------------------------------------------------- counts
+# ------------------------------------------------------------------------------------------- counts
 
 
 @pytest.mark.parametrize(
     "method",
     [
-        "occlusion", "occlusion[stride=0.3,window=0.4]", "rise[masks=33]", "lime[cells=3,samples=20]",
-        "kernel_shap[cells=3,samples=20]", "extremal_perturbation[areas=0.1+0.2,iterations=3]",
+        "occlusion",
+        "occlusion[stride=0.3,window=0.4]",
+        "rise[masks=33]",
+        "lime[cells=3,samples=20]",
+        "kernel_shap[cells=3,samples=20]",
+        "extremal_perturbation[areas=0.1+0.2,iterations=3]",
     ],
-)  # fmt: skip
+)
 def test_the_plan_is_what_is_run_in_full_batches(method):
     model, images = planted()
     prober = bench.engine.prober.Prober(model, batch_size=16)
@@ -225,7 +269,9 @@ def test_the_plan_is_what_is_run_in_full_batches(method):
         assert all(size == 16 for size in sizes[:-1])
 
 
-@pytest.mark.parametrize("method", ["rise[masks=0]", "lime[samples=1]", "kernel_shap[samples=2]", "idgi[steps=0]"])
+@pytest.mark.parametrize(
+    "method", ["rise[masks=0]", "lime[samples=1]", "kernel_shap[samples=2]", "idgi[steps=0]"]
+)
 def test_too_few_samples_are_one_sentence(method):
     with pytest.raises(BenchError, match="at least"):
         explain(method)

@@ -1,4 +1,6 @@
-"""Every method against its slow float64 replica, over nets, sizes and seeds; and laws that hold on any net."""
+"""Every method against its slow float64 replica, over nets, sizes and seeds; and laws that hold on
+any net.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,18 @@ from nets import MEAN, STD, make_images, make_net
 import bench
 
 QUICK = settings(
-    max_examples=10, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=10,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 
 
 def explainee(kind: str, seed: int, side: int) -> bench.Explainee:
-    return bench.Explainee(make_net(kind, seed, side), mean=MEAN, std=STD, size=side, layer="features")
+    return bench.Explainee(
+        make_net(kind, seed, side), mean=MEAN, std=STD, size=side, layer="features"
+    )
 
 
 def cases() -> list[pytest.param]:
@@ -29,11 +37,14 @@ def cases() -> list[pytest.param]:
     for method in ref.METHODS:
         for kind in ("gap", "mlp", "norm", "signed", "skip"):
             if method == "cam" and kind != "gap":
-                continue  # CAM is for GAP + linear heads; test_contract.py checks that the others are refused
+                # CAM is for GAP + linear heads; test_contract.py checks that the others are refused
+                continue
             for seed, side in ((0, 32), (1, 32), (2, 64)):
                 if side == 64 and kind in ("gap", "signed", "skip"):
                     continue
-                chosen.append(pytest.param(method, kind, seed, side, id=f"{method}-{kind}-{seed}-{side}"))
+                chosen.append(
+                    pytest.param(method, kind, seed, side, id=f"{method}-{kind}-{seed}-{side}")
+                )
     return chosen
 
 
@@ -53,8 +64,9 @@ def test_method_equals_its_replica(method, kind, seed, side):
             continue
         error = np.abs(L - expected) / scale
         if method == "integrated_gradients" and kind != "signed":
-            # A ReLU that stands at zero at one of the 50 nodes may open in float64 and not in float32; the pixels it
-            # sees then differ by that node's weight. On the smooth net, and everywhere else, the bound is tight.
+            # A ReLU that stands at zero at one of the 50 nodes may open in float64 and not in
+            # float32; the pixels it sees then differ by that node's weight. On the smooth net, and
+            # everywhere else, the bound is tight.
             assert np.median(error) < 1e-3
             assert error.max() < 0.05
         else:
@@ -75,14 +87,17 @@ def test_batch_mates_do_not_matter(method):
 @QUICK
 @given(seed=st.integers(0, 10_000), target=st.integers(0, 4))
 def test_gap_heads_make_three_cams_equal(seed, target):
-    # Grad-CAM = HiResCAM = XGrad-CAM where the head starts by GAP, and = ReLU(CAM)/(h w) where it is linear after it.
+    # Grad-CAM = HiResCAM = XGrad-CAM where the head starts by GAP, and = ReLU(CAM)/(h w) where it
+    # is linear after it.
     model, images = explainee("gap", seed % 7, 32), make_images(seed, 1, 32)
     names = ["cam", "grad_cam", "hires_cam", "xgrad_cam"]
     maps = bench.explain(model, images, targets=torch.tensor([target]), method=names)
     scale = maps["grad_cam"].abs().max().item() + 1e-6
     for name in ("hires_cam", "xgrad_cam"):
         torch.testing.assert_close(maps[name], maps["grad_cam"], atol=1e-4 * scale, rtol=0)
-    low = maps["cam"][:, ::4, ::4]  # any sample will do: where CAM is far above 0, ReLU and Up commute
+    low = maps["cam"][
+        :, ::4, ::4
+    ]  # any sample will do: where CAM is far above 0, ReLU and Up commute
     sample = maps["grad_cam"][:, ::4, ::4] * 64  # h w = 8 * 8
     assert (sample - low).min() > -1e-3 * (64 * scale)  # ReLU before Up never gives less
 
@@ -94,17 +109,22 @@ def test_maps_of_eigen_methods_point_the_way_of_the_activations(seed):
     network = ref.Network(make_net("norm", seed % 5, 32), mean=MEAN, std=STD)
     A, _ = network.layer_and_gradient(images[0].double().numpy(), 0)
     total = ref.up(A.sum(axis=0), 32, 32)
-    maps = bench.explain(model, images, targets=torch.tensor([0]), method=["eigen_cam", "eigen_grad_cam"])
+    maps = bench.explain(
+        model, images, targets=torch.tensor([0]), method=["eigen_cam", "eigen_grad_cam"]
+    )
     assert (maps["eigen_cam"][0].numpy() * total).sum() > 0
 
 
 @QUICK
 @given(seed=st.integers(0, 10_000), target=st.integers(0, 4))
 def test_integrated_gradients_adds_up(seed, target):
-    # Completeness: the sum of the map is S_c(x) - S_c(b), up to what 50 nodes leave on a smooth net.
+    # Completeness: the sum of the map is S_c(x) - S_c(b), up to what 50 nodes leave on a smooth
+    # net.
     net = make_net("signed", seed % 5, 32)
     images = make_images(seed, 1, 32)
-    maps = bench.explain(explainee("signed", seed % 5, 32), images, torch.tensor([target]), "integrated_gradients")
+    maps = bench.explain(
+        explainee("signed", seed % 5, 32), images, torch.tensor([target]), "integrated_gradients"
+    )
     network = ref.Network(net, mean=MEAN, std=STD)
     start = np.broadcast_to(network.baseline, (3, 32, 32))
     gap = network.logits(images[0].double().numpy())[target] - network.logits(start)[target]
@@ -123,7 +143,15 @@ def test_flipping_the_image_flips_the_map(seed):
                 module.weight.copy_((module.weight + module.weight.flip(-1)) / 2)
     model = bench.Explainee(net, mean=MEAN, std=STD, size=16, layer="features")
     images = make_images(seed, 1, 16)
-    names = ["grad_cam", "layer_cam", "eigen_cam", "ablation_cam", "score_cam", "saliency", "input_x_gradient"]
+    names = [
+        "grad_cam",
+        "layer_cam",
+        "eigen_cam",
+        "ablation_cam",
+        "score_cam",
+        "saliency",
+        "input_x_gradient",
+    ]
     maps = bench.explain(model, images, targets=torch.tensor([1]), method=names)
     flipped = bench.explain(model, images.flip(-1), targets=torch.tensor([1]), method=names)
     for name in names:
@@ -131,17 +159,26 @@ def test_flipping_the_image_flips_the_map(seed):
         torch.testing.assert_close(flipped[name].flip(-1), maps[name], atol=1e-3 * scale, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_efficientnet", "test_nfnet"])
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "test_convnext", "test_efficientnet", "test_nfnet"]
+)
 def test_timm_nets_are_split_where_timm_splits_them(name):
     # A = forward_features(x) and S = forward_head(A), in float64; layer=None finds that by itself.
     net = timm.create_model(name, num_classes=6)
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in net.parameters():
-            p.copy_(torch.randn(p.shape, generator=rng) * (0.3 if p.ndim > 1 else 0.5) + (p.ndim == 1))
+            p.copy_(
+                torch.randn(p.shape, generator=rng) * (0.3 if p.ndim > 1 else 0.5) + (p.ndim == 1)
+            )
     net.eval()
     images, targets = make_images(30, 2, 96), torch.tensor([1, 4])
-    maps = bench.explain(bench.Explainee(net, mean=MEAN, std=STD, size=96), images, targets, ["grad_cam", "layer_cam"])
+    maps = bench.explain(
+        bench.Explainee(net, mean=MEAN, std=STD, size=96),
+        images,
+        targets,
+        ["grad_cam", "layer_cam"],
+    )
     double = copy.deepcopy(net).double()
     for i, c in enumerate(targets.tolist()):
         A = double.forward_features(images[[i]].double()).detach().requires_grad_()
@@ -154,4 +191,6 @@ def test_timm_nets_are_split_where_timm_splits_them(name):
         for method, low in expected.items():
             expected_map = ref.up(np.maximum(low, 0), 96, 96)
             scale = np.abs(expected_map).max() + 1e-12
-            np.testing.assert_allclose(maps[method][i].numpy() / scale, expected_map / scale, atol=1e-3)
+            np.testing.assert_allclose(
+                maps[method][i].numpy() / scale, expected_map / scale, atol=1e-3
+            )

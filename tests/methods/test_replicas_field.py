@@ -1,4 +1,6 @@
-"""The methods of `reference_field.py`: each against its slow float64 replica, and the laws that tie them together."""
+"""The methods of `reference_field.py`: each against its slow float64 replica, and the laws that tie
+them together.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS
 
 QUICK = settings(
-    max_examples=6, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=6,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 SIDE = 32
 IDS = ["a", "b"]
@@ -30,7 +36,9 @@ SEEDS = (0, 1)
 
 
 class Pooled(nn.Module):
-    """Max pooling of both sorts, VGG's and the overlapping one of ResNet's stem, before a linear layer."""
+    """Max pooling of both sorts, VGG's and the overlapping one of ResNet's stem, before a linear
+    layer.
+    """
 
     def __init__(self, classes: int = 5, channels: int = 6) -> None:
         super().__init__()
@@ -63,7 +71,9 @@ def network(kind: str, seed: int) -> field.Network:
 
 
 def registered(*names: str) -> pytest.MarkDecorator:
-    """Skip a test of methods that this version of the package does not have (by name, without parameters)."""
+    """Skip a test of methods that this version of the package does not have (by name, without
+    parameters).
+    """
     missing = []
     for name in names:
         try:
@@ -73,9 +83,9 @@ def registered(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(missing), reason=f"not registered: {', '.join(missing)}")
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Method against replica
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 EXTREMAL = {"areas": "0.1+0.3", "iterations": 4}
 
@@ -117,12 +127,20 @@ ADDRESSES: list[tuple[str, str, dict[str, Any]]] = [
     ("layer_cam_fused[layers=THREE]", "layer_cam_fused", {"layers": "three"}),
     ("fused(grad_cam)", "fused", {"layers": "auto"}),
     ("fused(grad_cam)[layers=THREE]", "fused", {"layers": "three"}),
-    ("fused(layer_cam)[reduce=max]", "fused", {"layers": "auto", "inner": "layer_cam", "reduce": "max"}),
+    (
+        "fused(layer_cam)[reduce=max]",
+        "fused",
+        {"layers": "auto", "inner": "layer_cam", "reduce": "max"},
+    ),
     ("fused(abs_cam_init)", "fused", {"layers": "auto", "inner": "abs_cam_init"}),
     ("random_cam", "random_cam", {}),
     ("full_grad", "full_grad", {}),
     *[
-        (f"integrated_gradients[reference={start},steps=20]", "integrated_gradients", {"reference": start, "steps": 20})
+        (
+            f"integrated_gradients[reference={start},steps=20]",
+            "integrated_gradients",
+            {"reference": start, "steps": 20},
+        )
         for start in ("black", "white", "blur", "noise")
     ],
     ("idgi", "idgi", {}),
@@ -166,7 +184,8 @@ REFUSED = {
 # Methods with a rule of their own for max pooling, or that read gradients behind one.
 POOLED = {"deep_lift", "deep_lift_shap", "lrp", "guided_backprop", "deconvnet", "full_grad"}
 
-# What layers="auto" means on the nets here; and three layers, so that the shallow ones of LayerCAM are squashed.
+# What layers="auto" means on the nets here; and three layers, so that the shallow ones of LayerCAM
+# are squashed.
 LAYERS = {
     "auto": {
         "gap": "features.1+features.3",
@@ -184,8 +203,9 @@ LAYERS = {
     },
 }
 
-# A ReLU that stands at zero at one node of the path, or for one noisy image, may open in float64 and not in float32;
-# the pixels it sees then differ by that node's weight. On the smooth net the bound is tight.
+# A ReLU that stands at zero at one node of the path, or for one noisy image, may open in float64
+# and not in float32; the pixels it sees then differ by that node's weight. On the smooth net the
+# bound is tight.
 SAMPLED = {"integrated_gradients", "idgi", "smooth_grad", "var_grad", "gradient_shap"}
 
 
@@ -194,13 +214,23 @@ def cases() -> list[pytest.param]:
     for address, replica, parameters in ADDRESSES:
         for kind in (*KINDS, "pool") if replica in POOLED else KINDS:
             told = (
-                {**parameters, "layers": LAYERS[parameters["layers"]][kind]} if "layers" in parameters else parameters
+                {**parameters, "layers": LAYERS[parameters["layers"]][kind]}
+                if "layers" in parameters
+                else parameters
             )
             # Integrated gradients had no references before IDGI came.
             names = [replica, "idgi"] if replica == "integrated_gradients" else [replica]
             for seed in SEEDS:
-                case = (address.replace("THREE", str(told.get("layers"))), replica, told, kind, seed)
-                chosen.append(pytest.param(*case, id=f"{address}-{kind}-{seed}", marks=registered(*names)))
+                case = (
+                    address.replace("THREE", str(told.get("layers"))),
+                    replica,
+                    told,
+                    kind,
+                    seed,
+                )
+                chosen.append(
+                    pytest.param(*case, id=f"{address}-{kind}-{seed}", marks=registered(*names))
+                )
     return chosen
 
 
@@ -226,7 +256,8 @@ def test_method_equals_its_replica(address, replica, parameters, kind, seed):
             continue
         error = np.abs(L - expected) / scale
         if replica == "tft":
-            # Pixels at the cut-off that are equal in exact arithmetic (Up repeats the edge) may change places.
+            # Pixels at the cut-off that are equal in exact arithmetic (Up repeats the edge) may
+            # change places.
             assert (L > 0).sum() == (expected > 0).sum()
             cut = expected[expected > 0].min()
             error[np.abs(np.maximum(L, expected) - cut) < 1e-5] = 0.0
@@ -234,36 +265,60 @@ def test_method_equals_its_replica(address, replica, parameters, kind, seed):
             assert np.median(error) < 1e-3
             assert error.max() < 0.05
         elif replica == "extremal_perturbation":
-            # The area term sorts the mask, which starts level: rounding decides which pixel of equals is pulled up.
+            # The area term sorts the mask, which starts level: rounding decides which pixel of
+            # equals is pulled up.
             assert error.max() < 5e-3
         else:
-            assert error.max() < 1e-4 + slack(network(kind, seed), x, c, IDS[i], replica, parameters) / scale
+            assert (
+                error.max()
+                < 1e-4 + slack(network(kind, seed), x, c, IDS[i], replica, parameters) / scale
+            )
 
 
-def slack(net: field.Network, x: np.ndarray, c: int, image_id: str, replica: str, parameters: dict[str, Any]) -> float:
+def slack(
+    net: field.Network,
+    x: np.ndarray,
+    c: int,
+    image_id: str,
+    replica: str,
+    parameters: dict[str, Any],
+) -> float:
     """What float32 logits cost where a formula magnifies them, in units of the map."""
     rounding = 2.0**-22 * np.abs(net.logits(x)).max()
     if parameters.get("form") == "complete":  # FMI_k over a sum of D_k that may cancel
         start = field.reference_image(net, x, image_id, parameters.get("reference", "baseline"))
         D = net.activations(x) - net.activations(start)
-        return float(sum(rounding * np.abs(d).max() / abs(d.sum()) for d in D if abs(d.sum()) > 1e-3 * np.abs(d).sum()))
+        return float(
+            sum(
+                rounding * np.abs(d).max() / abs(d.sum())
+                for d in D
+                if abs(d.sum()) > 1e-3 * np.abs(d).sum()
+            )
+        )
     if replica == "group_cam":  # gains are small differences of probabilities
         A, G = net.layer_and_gradient(x, c)
-        return float(rounding * np.abs(G.mean(axis=(1, 2), keepdims=True) * A).max(axis=(1, 2)).sum())
+        return float(
+            rounding * np.abs(G.mean(axis=(1, 2), keepdims=True) * A).max(axis=(1, 2)).sum()
+        )
     return 0.0
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Laws of the five systems
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
-def explained(kind: str, seed: int, image: int, target: int, names: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
+def explained(
+    kind: str, seed: int, image: int, target: int, names: list[str]
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Return one image [3,H,W] and its float64 maps by name."""
     images = make_images(image, 1, SIDE)
     maps = bench.explain(explainee(kind, seed), images, torch.tensor([target]), names, ids=["a"])
-    # A variant has one name, whatever the order and the defaults in the address; the maps come in the order asked.
-    return images[0].double().numpy(), {n: L[0].double().numpy() for n, L in zip(names, maps.values(), strict=True)}
+    # A variant has one name, whatever the order and the defaults in the address; the maps come in
+    # the order asked.
+    return images[0].double().numpy(), {
+        n: L[0].double().numpy() for n, L in zip(names, maps.values(), strict=True)
+    }
 
 
 def assert_same_map(L: np.ndarray, expected: np.ndarray, tolerance: float = 1e-4) -> None:
@@ -277,7 +332,10 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
 
 
 draws = given(
-    kind=st.sampled_from(KINDS), seed=st.integers(0, 2), image=st.integers(0, 10_000), target=st.integers(0, 4)
+    kind=st.sampled_from(KINDS),
+    seed=st.integers(0, 2),
+    image=st.integers(0, 10_000),
+    target=st.integers(0, 4),
 )
 
 
@@ -299,7 +357,9 @@ def test_tft_keeps_the_order_of_survivors_and_their_values(kind, seed, image, ta
 @QUICK
 @draws
 def test_tft_is_never_worse_than_no_threshold_if_zero_is_in_the_grid(kind, seed, image, target):
-    x, maps = explained(kind, seed, image, target, ["layer_cam", "tft(layer_cam)[include_zero=true]"])
+    x, maps = explained(
+        kind, seed, image, target, ["layer_cam", "tft(layer_cam)[include_zero=true]"]
+    )
     net = network(kind, seed)
     before = net.p(net.masked(ref.unit(maps["layer_cam"]), x), target)
     after = net.p(net.masked(maps["tft(layer_cam)[include_zero=true]"], x), target)
@@ -312,7 +372,9 @@ def test_tft_of_a_map_without_positive_part_is_missing():
     with torch.no_grad():
         net.fc.weight[2] = -net.fc.weight[2].abs()  # no channel speaks for class 2
     model = bench.Explainee(net, mean=MEAN, std=STD, size=SIDE, layer="features")
-    maps = bench.explain(model, make_images(0, 2, SIDE), torch.tensor([2, 2]), ["grad_cam", "tft(grad_cam)"])
+    maps = bench.explain(
+        model, make_images(0, 2, SIDE), torch.tensor([2, 2]), ["grad_cam", "tft(grad_cam)"]
+    )
     assert (maps["grad_cam"] == 0).all()
     assert maps["tft(grad_cam)"].isnan().all()
 
@@ -329,13 +391,22 @@ def test_a_fmi_on_gap_and_linear_heads(seed, image, target):
     D = A - net.activations(field.reference_image(net, x, "a", "baseline"))
     weight = net.net.get_submodule("fc").weight[target].numpy()
     importance = weight * D.mean(axis=(1, 2))
-    np.testing.assert_allclose(field.feature_map_importance(net, x, target, A - D), importance, atol=1e-12)
+    np.testing.assert_allclose(
+        field.feature_map_importance(net, x, target, A - D), importance, atol=1e-12
+    )
     assert_same_map(maps["a_fmi"], field.relu_up(field.weighted(importance, D), x))
-    assert_same_map(maps["a_fmi[form=absdiff]"], field.relu_up(field.weighted(importance, np.abs(D)), x))
-    room = 1e-4 + slack(net, x, target, "a", "a_fmi", {"form": "complete"}) / np.abs(maps["a_fmi[form=complete]"]).max()
+    assert_same_map(
+        maps["a_fmi[form=absdiff]"], field.relu_up(field.weighted(importance, np.abs(D)), x)
+    )
+    room = (
+        1e-4
+        + slack(net, x, target, "a", "a_fmi", {"form": "complete"})
+        / np.abs(maps["a_fmi[form=complete]"]).max()
+    )
     assert_same_map(maps["a_fmi[form=complete]"], ref.up((G * D).sum(axis=0), SIDE, SIDE), room)
     gap = net.logits(x)[target] - net.logits(field.reference_image(net, x, "a", "baseline"))[target]
-    # Up by a whole factor keeps the mean, so the map adds up to the difference times the pixels per cell.
+    # Up by a whole factor keeps the mean, so the map adds up to the difference times the pixels per
+    # cell.
     share = (SIDE // A.shape[1]) ** 2
     assert maps["a_fmi[form=complete]"].sum() / share == pytest.approx(gap, rel=1e-3, abs=1e-4)
 
@@ -344,7 +415,8 @@ def test_a_fmi_on_gap_and_linear_heads(seed, image, target):
 @QUICK
 @given(seed=st.integers(0, 2), image=st.integers(0, 10_000), target=st.integers(0, 4))
 def test_zero_replacement_on_linear_heads_takes_ablation_cams_weights(seed, image, target):
-    # FMI_k against zero is Ablation-CAM's w_k = w_ck mean(A_k); only the maps that they weigh differ, D_k and A_k.
+    # FMI_k against zero is Ablation-CAM's w_k = w_ck mean(A_k); only the maps that they weigh
+    # differ, D_k and A_k.
     x, maps = explained("gap", seed, image, target, ["a_fmi[replace=zero]", "ablation_cam"])
     net = network("gap", seed)
     A = net.activations(x)
@@ -401,7 +473,9 @@ def test_abs_cam_init_does_not_depend_on_the_sign_of_the_gradient(kind, seed, im
     _, maps = explained(kind, seed, image, target, ["abs_cam_init"])
     turned = Negated(make_net(kind, seed, SIDE))
     model = bench.Explainee(turned, mean=MEAN, std=STD, size=SIDE, layer="net.features")
-    negated = bench.explain(model, make_images(image, 1, SIDE), torch.tensor([target]), "abs_cam_init")
+    negated = bench.explain(
+        model, make_images(image, 1, SIDE), torch.tensor([target]), "abs_cam_init"
+    )
     assert_same_map(negated[0].double().numpy(), maps["abs_cam_init"], 1e-5)
 
 
@@ -438,9 +512,9 @@ def test_abs_cam_init_is_nearly_blind_to_the_class_on_gap_heads():
         assert agreement["abs_cam_init"] > agreement["grad_cam"]
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Laws of the CAM family
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @registered("shapley_cam")
@@ -507,7 +581,9 @@ def test_group_cam_of_one_group_is_grad_cam_times_its_gain(kind, seed, image, ta
     net, away = network(kind, seed), field.wide_blur(x)
     H = ref.mm(maps["grad_cam"])
     gain = max(net.p(H * x + (1 - H) * away, target) - net.p(away, target), 0.0)
-    np.testing.assert_allclose(maps["group_cam[groups=1]"], gain * maps["grad_cam"], atol=2e-6, rtol=1e-3)
+    np.testing.assert_allclose(
+        maps["group_cam[groups=1]"], gain * maps["grad_cam"], atol=2e-6, rtol=1e-3
+    )
 
 
 @registered("smooth_grad_cam_pp")
@@ -527,7 +603,9 @@ def test_one_layer_fused_is_that_layers_map(kind, seed, image, target):
     low = maps["layer_cam"]
     assert_same_map(maps[names[2]], ref.unit(low), 1e-5)
     # Over the maximum at layer resolution, which Up may leave between two pixels.
-    A, G = network(kind, seed).layer_and_gradient(make_images(image, 1, SIDE)[0].double().numpy(), target)
+    A, G = network(kind, seed).layer_and_gradient(
+        make_images(image, 1, SIDE)[0].double().numpy(), target
+    )
     top = np.maximum((np.maximum(G, 0) * A).sum(axis=0), 0).max()
     assert_same_map(maps[names[1]], low / top if top > 0 else low)
 
@@ -539,9 +617,9 @@ def test_random_cam_knows_neither_class_nor_batch():
     np.testing.assert_array_equal(maps["random_cam"], other["random_cam"])
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Laws of the gradient family
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def gap_to(net: field.Network, x: np.ndarray, target: int, reference: str = "baseline") -> float:
@@ -596,14 +674,18 @@ def test_smooth_grad_without_noise_is_the_gradient(kind, seed, image, target):
     target=st.integers(0, 4),
 )
 def test_guided_grad_cam_is_the_product(kind, seed, image, target):
-    _, maps = explained(kind, seed, image, target, ["grad_cam", "guided_backprop", "guided_grad_cam"])
+    _, maps = explained(
+        kind, seed, image, target, ["grad_cam", "guided_backprop", "guided_grad_cam"]
+    )
     assert_same_map(maps["guided_grad_cam"], maps["grad_cam"] * maps["guided_backprop"], 1e-5)
 
 
 def linear(seed: int) -> tuple[bench.Explainee, np.ndarray]:
     """A net that is linear in the pixels, and its weight [3,3,H,W]."""
     weight = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed)) / SIDE
-    return bench.Explainee(PlainLinear(weight), mean=MEAN, std=STD, size=SIDE, layer="features"), weight.numpy()
+    return bench.Explainee(
+        PlainLinear(weight), mean=MEAN, std=STD, size=SIDE, layer="features"
+    ), weight.numpy()
 
 
 @registered("deep_lift", "deep_lift_shap", "gradient_shap")
@@ -614,8 +696,14 @@ def test_path_methods_agree_on_a_linear_net(seed):
     images = make_images(seed, 1, SIDE)
     names = ["deep_lift", "integrated_gradients", "deep_lift_shap", "gradient_shap"]
     maps = bench.explain(model, images, torch.tensor([1]), names, ids=["a"])
-    x, net = images[0].double().numpy(), field.Network(PlainLinear(torch.from_numpy(weight)), mean=MEAN, std=STD)
-    products = [((x - field.reference_image(net, x, "a", r)) * weight[1]).sum(axis=0) for r in field.REFERENCES]
+    x, net = (
+        images[0].double().numpy(),
+        field.Network(PlainLinear(torch.from_numpy(weight)), mean=MEAN, std=STD),
+    )
+    products = [
+        ((x - field.reference_image(net, x, "a", r)) * weight[1]).sum(axis=0)
+        for r in field.REFERENCES
+    ]
     for name in names[:2]:
         assert_same_map(maps[name][0].double().numpy(), products[0])
     for name in names[2:]:
@@ -634,22 +722,28 @@ def test_lrp_without_biases_is_input_times_gradient(kind, seed, image):
                 parameter.zero_()
     model = bench.Explainee(net, mean=MEAN, std=STD, size=SIDE, layer="features")
     names = ["lrp[epsilon=1e-9,rule=epsilon]", "input_x_gradient"]
-    given_, expected = bench.explain(model, make_images(image, 1, SIDE), torch.tensor([1]), names).values()
+    given_, expected = bench.explain(
+        model, make_images(image, 1, SIDE), torch.tensor([1]), names
+    ).values()
     scale = expected.abs().max() + 1e-6
     # Pre-activations that nearly vanish cost digits in float32.
     assert ((given_ - expected) / scale).abs().max() < 1e-2
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Laws of the perturbation family, on a net whose probability is linear in the image
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def planted(seed: int) -> tuple[bench.Explainee, np.ndarray]:
-    """p(class 0) = .4 + .2 * sum(weight * x): what a pixel is worth against the baseline is known."""
+    """p(class 0) = .4 + .2 * sum(weight * x): what a pixel is worth against the baseline is
+    known.
+    """
     weight = torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed)) / (3 * SIDE)
     net = PlantedEvidence(weight, floor=0.4, gain=0.2)
-    return bench.Explainee(net, mean=MEAN, std=STD, size=SIDE, layer="features"), 0.2 * weight.double().numpy()
+    return bench.Explainee(
+        net, mean=MEAN, std=STD, size=SIDE, layer="features"
+    ), 0.2 * weight.double().numpy()
 
 
 def worth(weight: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -674,7 +768,9 @@ def test_kernel_shap_of_planted_evidence(seed):
     # Where p is additive over segments, Shapley values are the segments' sums; and they add up.
     model, weight = planted(seed)
     images = make_images(seed, 1, SIDE)
-    L = bench.explain(model, images, torch.tensor([0]), "kernel_shap[cells=4,samples=200]", ids=["a"])[0]
+    L = bench.explain(
+        model, images, torch.tensor([0]), "kernel_shap[cells=4,samples=200]", ids=["a"]
+    )[0]
     value, parts = worth(weight, images[0].double().numpy()), field.segments(SIDE, SIDE, 4)
     sums = np.array([value[parts == k].sum() for k in range(16)])
     assert_same_map(L.double().numpy(), sums[parts], 1e-3)
@@ -686,7 +782,11 @@ def test_lime_of_planted_evidence_shrinks_towards_nothing(seed):
     # Ridge leaves the direction and takes some of the length.
     model, weight = planted(seed)
     images = make_images(seed, 1, SIDE)
-    L = bench.explain(model, images, torch.tensor([0]), "lime[cells=4,samples=1000]", ids=["a"])[0].double().numpy()
+    L = (
+        bench.explain(model, images, torch.tensor([0]), "lime[cells=4,samples=1000]", ids=["a"])[0]
+        .double()
+        .numpy()
+    )
     value, parts = worth(weight, images[0].double().numpy()), field.segments(SIDE, SIDE, 4)
     sums = np.array([value[parts == k].sum() for k in range(16)])
     assert pearson(L, sums[parts]) > 0.99
@@ -696,29 +796,36 @@ def test_lime_of_planted_evidence_shrinks_towards_nothing(seed):
 @registered("extremal_perturbation")
 @pytest.mark.parametrize(("gain", "iterations", "tolerance"), [(1e4, 4, 2e-4), (100.0, 20, 5e-3)])
 def test_extremal_perturbation_climbs_the_score(gain, iterations, tolerance):
-    # A steep score, so that it, and not the area term, moves the mask in a few steps; then the classes part.
+    # A steep score, so that it, and not the area term, moves the mask in a few steps; then the
+    # classes part.
     weight = gain * torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) / SIDE
     model = bench.Explainee(PlainLinear(weight), mean=MEAN, std=STD, size=SIDE, layer="features")
     net, images = field.Network(PlainLinear(weight), mean=MEAN, std=STD), make_images(20, 1, SIDE)
     address = f"extremal_perturbation[areas=0.1,iterations={iterations}]"
     L = bench.explain(model, images, torch.tensor([0]), address)[0].double().numpy()
     x = images[0].double().numpy()
-    mine, other = (field.extremal_perturbation(net, x, c, "", areas="0.1", iterations=iterations) for c in (0, 1))
+    mine, other = (
+        field.extremal_perturbation(net, x, c, "", areas="0.1", iterations=iterations)
+        for c in (0, 1)
+    )
     assert_same_map(L, mine, tolerance)
     assert np.abs(mine - other).max() > 10 * tolerance * np.abs(mine).max()
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The replicas themselves
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["gap", "norm", "mlp", "pool"])
 def test_the_full_gradient_is_complete(kind):
-    # S_c = sum x dS/dx + sum over all biases b dS/db, those of linear layers too (Srinivas and Fleuret, prop. 1).
+    # S_c = sum x dS/dx + sum over all biases b dS/db, those of linear layers too (Srinivas and
+    # Fleuret, prop. 1).
     net = network(kind, 1)
     x = make_images(7, 1, SIDE)[0].double().numpy()
-    terms = (x * net.input_gradient(x, 2)).sum() + sum(part.sum() for part in field.bias_terms(net, x, 2))
+    terms = (x * net.input_gradient(x, 2)).sum() + sum(
+        part.sum() for part in field.bias_terms(net, x, 2)
+    )
     for module in net.net.modules():
         if isinstance(module, nn.Linear):
             terms += (module.bias.numpy() * field.gradient_at_module(net, module, x, 2)).sum()
@@ -740,11 +847,14 @@ def test_the_difference_of_gradients_is_the_hessian_times_a(kind):
 
     _, product = torch.autograd.functional.hvp(score, torch.from_numpy(A), torch.from_numpy(A))
     expected = field.relu_up(field.weighted((G - product.numpy() / 2).mean(axis=(1, 2)), A), x)
-    np.testing.assert_allclose(field.shapley_cam(net, x, 3, "a"), expected, atol=1e-6 * (expected.max() + 1e-9))
+    np.testing.assert_allclose(
+        field.shapley_cam(net, x, 3, "a"), expected, atol=1e-6 * (expected.max() + 1e-9)
+    )
 
 
 def test_every_new_method_has_a_replica():
-    # The replica of a method that is trained first stands beside its training (tests/finetune/test_classifier.py).
+    # The replica of a method that is trained first stands beside its training
+    # (tests/finetune/test_classifier.py).
     known = {*ref.METHODS, *field.METHODS, "sa_cam_trained"}
     families = ("cam", "gradient", "perturbation")
     assert {m.base.partition("(")[0] for m in METHODS if m.group in families} <= known

@@ -1,4 +1,6 @@
-"""Attention methods: numbers done by hand, float64 replicas without autograd, laws, and what they refuse."""
+"""Attention methods: numbers done by hand, float64 replicas without autograd, laws, and what they
+refuse.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,20 @@ from bench.methods.transformer import gathered, relevance, rolled_out
 NAMES = ["raw_attention", "attention_rollout", "gradient_rollout", "legrad"]
 SIDE = 64
 TARGETS = [1, 3]
-TINY = {"img_size": SIDE, "depth": 3, "embed_dim": 12, "num_heads": 2, "num_classes": 5, "mlp_ratio": 2}
+TINY = {
+    "img_size": SIDE,
+    "depth": 3,
+    "embed_dim": 12,
+    "num_heads": 2,
+    "num_classes": 5,
+    "mlp_ratio": 2,
+}
 
 
 def make_vit(name: str = "vit_tiny_patch16_224", **options: object) -> nn.Module:
-    """Return a tiny timm transformer with 4x4 patches, every parameter drawn, so that attention is far from uniform."""
+    """Return a tiny timm transformer with 4x4 patches, every parameter drawn, so that attention is
+    far from uniform.
+    """
     with torch.random.fork_rng(devices=[]):
         net = timm.create_model(name, **(TINY | options)).eval()
     rng = torch.Generator().manual_seed(7)
@@ -45,7 +56,9 @@ def make_trace(net: nn.Module, targets: list[int] = TARGETS, side: int = SIDE) -
     return Trace(Prober(model), make_images(3, len(targets), side), torch.tensor(targets))
 
 
-def assert_maps_equal(maps: torch.Tensor, expected: list[np.ndarray], tolerance: float = 2e-4) -> None:
+def assert_maps_equal(
+    maps: torch.Tensor, expected: list[np.ndarray], tolerance: float = 2e-4
+) -> None:
     """Compare maps at image size with rows over patches, after our replica's Up."""
     for ours, theirs in zip(maps.double().numpy(), expected, strict=True):
         grid = round(len(theirs) ** 0.5)
@@ -54,16 +67,18 @@ def assert_maps_equal(maps: torch.Tensor, expected: list[np.ndarray], tolerance:
         np.testing.assert_allclose(ours / np.abs(up).max(), up / np.abs(up).max(), atol=tolerance)
 
 
-# ------------------------------------------------------------------------------------------------ numbers done by hand
+# ----------------------------------------------------------------------------- numbers done by hand
 
 
 def test_two_tokens_by_hand():
     first = torch.tensor([[[0.5, 0.5], [0.2, 0.8]]])
     last = torch.tensor([[[0.9, 0.1], [0.4, 0.6]]])
     top = torch.tensor([[1.0, 0.0]])
-    # (I + A_2)/2 = [[.95, .05], [.2, .8]], (I + A_1)/2 = [[.75, .25], [.1, .9]]; the first row of their product:
+    # (I + A_2)/2 = [[.95, .05], [.2, .8]], (I + A_1)/2 = [[.75, .25], [.1, .9]]; the first row of
+    # their product:
     torch.testing.assert_close(rolled_out(top, [first, last]), torch.tensor([[0.7175, 0.2825]]))
-    # R = (I + E_2)(I + E_1) with E_1 = [[0, .5], [0, 0]], E_2 = [[.1, 0], [0, 0]]: first row (1.1, .55), less I.
+    # R = (I + E_2)(I + E_1) with E_1 = [[0, .5], [0, 0]], E_2 = [[.1, 0], [0, 0]]: first row (1.1,
+    # .55), less I.
     e1, e2 = torch.tensor([[[0.0, 0.5], [0.0, 0.0]]]), torch.tensor([[[0.1, 0.0], [0.0, 0.0]]])
     torch.testing.assert_close(gathered(top, [e1, e2]), torch.tensor([[0.1, 0.55]]))
     # Two heads: (A*G)+ is (.5, 0) and (0, .6), their mean (.25, .3).
@@ -73,7 +88,9 @@ def test_two_tokens_by_hand():
 
 
 class PlantedBlock(nn.Module):
-    """z_i + sum_j A_ij z_j with A_ij = weight_j whatever z is, through a softmax or the fused attention."""
+    """z_i + sum_j A_ij z_j with A_ij = weight_j whatever z is, through a softmax or the fused
+    attention.
+    """
 
     def __init__(self, weights: list[float], fused: bool) -> None:
         super().__init__()
@@ -85,12 +102,19 @@ class PlantedBlock(nn.Module):
         value = z[:, None]
         if self.fused_attn:
             query = torch.zeros_like(value)
-            return z + nn.functional.scaled_dot_product_attention(query, query, value, attn_mask=scores)[:, 0]
+            return (
+                z
+                + nn.functional.scaled_dot_product_attention(query, query, value, attn_mask=scores)[
+                    :, 0
+                ]
+            )
         return z + (scores.softmax(dim=-1) @ value)[:, 0]
 
 
 class PlantedViT(nn.Module):
-    """A class token of 0, four patches (their means), one planted block; logits (c, -c), c the class token's number."""
+    """A class token of 0, four patches (their means), one planted block; logits (c, -c), c the
+    class token's number.
+    """
 
     def __init__(self, weights: list[float], fused: bool) -> None:
         super().__init__()
@@ -120,27 +144,45 @@ def test_planted_attention_by_hand(fused):
         "raw_attention": [0.4, 0.2, 0.1, 0.1],
         "attention_rollout": [0.2, 0.1, 0.05, 0.05],
         "gradient_rollout": [0.4, 0.0, 0.3, 0.0],  # A_0j max(z_j, 0)
-        "legrad": [0.2, 0.0, 0.6, 0.0],  # the mean token's score: ds/dA_ij = z_j / 5 in each of the five rows
-        "legrad[token=model]": [0.2, 0.0, 0.6, 0.0],  # the class token's: z_j in its row, 0 in the four others
+        "legrad": [
+            0.2,
+            0.0,
+            0.6,
+            0.0,
+        ],  # the mean token's score: ds/dA_ij = z_j / 5 in each of the five rows
+        "legrad[token=model]": [
+            0.2,
+            0.0,
+            0.6,
+            0.0,
+        ],  # the class token's: z_j in its row, 0 in the four others
     }
     maps = bench.explain(model, images, targets=torch.tensor([0]), method=list(expected))
     for name, row in expected.items():
         up = ref.up(np.array(row).reshape(2, 2), 8, 8)
         np.testing.assert_allclose(maps[name][0].numpy(), up, atol=1e-6, err_msg=name)
     # Seen from the other class the signs turn: only the patch of -2 speaks for it.
-    (other,) = bench.explain(model, images, targets=torch.tensor([1]), method="gradient_rollout").numpy()
+    (other,) = bench.explain(
+        model, images, targets=torch.tensor([1]), method="gradient_rollout"
+    ).numpy()
     np.testing.assert_allclose(other, ref.up(np.array([[0, 0.4], [0, 0]]), 8, 8), atol=1e-6)
 
 
-# --------------------------------------------------------------------------------- replicas: numpy, finite differences
+# -------------------------------------------------------------- replicas: numpy, finite differences
 
 
 class NumpyViT:
-    """timm's ViT in float64 numpy, from its state dict; `shift` is added to one attention's probabilities."""
+    """timm's ViT in float64 numpy, from its state dict; `shift` is added to one attention's
+    probabilities.
+    """
 
     def __init__(self, net: nn.Module) -> None:
         self.w = {name: t.double().numpy() for name, t in net.state_dict().items()}
-        self.pool, self.heads, self.depth = net.global_pool, net.blocks[0].attn.num_heads, len(net.blocks)
+        self.pool, self.heads, self.depth = (
+            net.global_pool,
+            net.blocks[0].attn.num_heads,
+            len(net.blocks),
+        )
         self.prefix, self.distilled = net.num_prefix_tokens, hasattr(net, "head_dist")
 
     def norm(self, x: np.ndarray, name: str) -> np.ndarray:
@@ -158,14 +200,19 @@ class NumpyViT:
 
     def tokens(self, image: np.ndarray) -> np.ndarray:
         cut = image.reshape(3, 2, 16, 2, 16).transpose(1, 3, 0, 2, 4).reshape(4, -1)
-        patches = cut @ self.w["patch_embed.proj.weight"].reshape(-1, cut.shape[1]).T + self.w["patch_embed.proj.bias"]
+        patches = (
+            cut @ self.w["patch_embed.proj.weight"].reshape(-1, cut.shape[1]).T
+            + self.w["patch_embed.proj.bias"]
+        )
         first = [self.w[n][0] for n in ("cls_token", "dist_token", "reg_token") if n in self.w]
         position = self.w["pos_embed"][0]
         if len(position) == len(patches):
             return np.concatenate([*first, patches + position])
         return np.concatenate([*first, patches]) + position
 
-    def attend(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, shift: np.ndarray | None) -> tuple:
+    def attend(
+        self, q: np.ndarray, k: np.ndarray, v: np.ndarray, shift: np.ndarray | None
+    ) -> tuple:
         def split(x: np.ndarray) -> np.ndarray:
             return x.reshape(len(x), self.heads, -1).transpose(1, 0, 2)
 
@@ -177,10 +224,14 @@ class NumpyViT:
         return a, out.transpose(1, 0, 2).reshape(out.shape[1], -1)
 
     def run(self, image: np.ndarray, at: int = -1, shift: np.ndarray | None = None) -> tuple:
-        """Return attention maps, tokens after each block, and logits; `at` = depth shifts the pooling's attention."""
+        """Return attention maps, tokens after each block, and logits; `at` = depth shifts the
+        pooling's attention.
+        """
         z, maps, outputs = self.tokens(image), [], []
         for i in range(self.depth):
-            q, k, v = np.split(self.linear(self.norm(z, f"blocks.{i}.norm1"), f"blocks.{i}.attn.qkv"), 3, axis=1)
+            q, k, v = np.split(
+                self.linear(self.norm(z, f"blocks.{i}.norm1"), f"blocks.{i}.attn.qkv"), 3, axis=1
+            )
             a, mixed = self.attend(q, k, v, shift if at == i else None)
             z = z + self.linear(mixed, f"blocks.{i}.attn.proj")
             z = z + self.mlp(self.norm(z, f"blocks.{i}.norm2"), f"blocks.{i}.mlp")
@@ -193,7 +244,9 @@ class NumpyViT:
         z, a = self.norm(z, "norm"), None
         if self.pool == "map":
             q = self.linear(self.w["attn_pool.latent"][0], "attn_pool.q")
-            a, x = self.attend(q, *np.split(self.linear(z[self.prefix :], "attn_pool.kv"), 2, axis=1), shift)
+            a, x = self.attend(
+                q, *np.split(self.linear(z[self.prefix :], "attn_pool.kv"), 2, axis=1), shift
+            )
             x = self.linear(x, "attn_pool.proj")
             pooled = (x + self.mlp(self.norm(x, "attn_pool.norm"), "attn_pool.mlp"))[0]
         else:
@@ -236,13 +289,17 @@ def replica(net: NumpyViT, image: np.ndarray, target: int, name: str) -> np.ndar
         return read(matrix, pooling)
     if name == "gradient_rollout":
         found = [
-            np.maximum(a * slopes(lambda s, i=i: net.run(image, i, s)[2][target], a.shape), 0).mean(0)
+            np.maximum(a * slopes(lambda s, i=i: net.run(image, i, s)[2][target], a.shape), 0).mean(
+                0
+            )
             for i, a in enumerate(maps)
         ]
         matrix = np.eye(size)
         for e in found[: net.depth]:
             matrix = matrix + e @ matrix
-        return read(matrix, found[-1][0]) if net.pool == "map" else read(matrix - np.eye(size), None)
+        return (
+            read(matrix, found[-1][0]) if net.pool == "map" else read(matrix - np.eye(size), None)
+        )
     rows = []
     for i, z in enumerate(outputs):
         if net.pool == "map":
@@ -294,11 +351,15 @@ def test_legrad_of_the_last_layers_is_theirs_alone():
     torch.testing.assert_close(METHODS.get("legrad[layers=1,token=model]")(trace), own)
 
 
-# ------------------------------------------------------------------- other families, against timm's own unfused forward
+# ----------------------------------------------- other families, against timm's own unfused forward
 
 
-def written_out(net: nn.Module, images: torch.Tensor, targets: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return (A, dS/dA) of all attention dropouts of a float64 copy with `fused_attn` off, in the order they ran."""
+def written_out(
+    net: nn.Module, images: torch.Tensor, targets: list[int]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return (A, dS/dA) of all attention dropouts of a float64 copy with `fused_attn` off, in the
+    order they ran.
+    """
     twin, kept = copy.deepcopy(net).double(), []
     for name, module in twin.named_modules():
         if hasattr(module, "fused_attn"):
@@ -329,7 +390,9 @@ def test_families_equal_timms_unfused_attention(family):
     net = make_vit(name, **options)
     side = options.get("img_size", SIDE)
     trace = make_trace(net, side=side)
-    assert any(getattr(m, "fused_attn", False) for m in net.modules())  # what is under test is the fused one
+    assert any(
+        getattr(m, "fused_attn", False) for m in net.modules()
+    )  # what is under test is the fused one
     pairs = written_out(net, trace.images, TARGETS)
     found, gradients = attention(trace), attention_gradients(trace)
     assert len(pairs) == len(found.layers) == 3
@@ -341,7 +404,9 @@ def test_families_equal_timms_unfused_attention(family):
     rollout = np.eye(prefix + 16)
     for a, _ in pairs:
         rollout = (0.5 * np.eye(prefix + 16) + 0.5 * a.mean(1)) @ rollout
-    for ours, row in zip(METHODS.get("attention_rollout")(trace).numpy(), rollout[:, rows].mean(1), strict=True):
+    for ours, row in zip(
+        METHODS.get("attention_rollout")(trace).numpy(), rollout[:, rows].mean(1), strict=True
+    ):
         np.testing.assert_allclose(ours, ref.up(row[-16:].reshape(4, 4), side, side), atol=1e-4)
 
 
@@ -352,7 +417,12 @@ def test_cait_reads_its_class_attention_over_its_patch_blocks():
     for block in net.blocks:  # the softmax before heads are mixed, from the block's own weights
 
         def keep(module: nn.Module, args: tuple, _output: object) -> None:
-            q, k, _ = module.qkv(args[0]).reshape(*args[0].shape[:2], 3, 2, -1).permute(2, 0, 3, 1, 4).unbind(0)
+            q, k, _ = (
+                module.qkv(args[0])
+                .reshape(*args[0].shape[:2], 3, 2, -1)
+                .permute(2, 0, 3, 1, 4)
+                .unbind(0)
+            )
             scores = (q @ k.transpose(-2, -1)) * module.scale
             mixed = torch.einsum("oh,bhij->boij", module.proj_l.weight, scores)
             kept.append((mixed + module.proj_l.bias.view(1, -1, 1, 1)).softmax(-1))
@@ -380,7 +450,7 @@ def test_cait_reads_its_class_attention_over_its_patch_blocks():
         METHODS.get("legrad")(trace)
 
 
-# ---------------------------------------------------------------------------------------------------------------- laws
+# --------------------------------------------------------------------------------------------- laws
 
 
 def test_rollout_rows_sum_to_one():
@@ -425,7 +495,9 @@ def test_batch_mates_change_nothing(name):
     together = bench.explain(model, images, targets=torch.tensor([0, 1, 2]), method=name)
     for i in range(3):
         (alone,) = bench.explain(model, images[i : i + 1], targets=torch.tensor([i]), method=name)
-        torch.testing.assert_close(alone, together[i], atol=1e-4 * together[i].abs().max().item(), rtol=0)
+        torch.testing.assert_close(
+            alone, together[i], atol=1e-4 * together[i].abs().max().item(), rtol=0
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -434,13 +506,21 @@ def test_fused_or_not_is_the_same_map(name):
     fused = METHODS.get(name)(make_trace(net))
     for block in net.blocks:
         block.attn.fused_attn = False
-    torch.testing.assert_close(METHODS.get(name)(make_trace(net)), fused, atol=1e-5 * fused.max().item(), rtol=0)
+    torch.testing.assert_close(
+        METHODS.get(name)(make_trace(net)), fused, atol=1e-5 * fused.max().item(), rtol=0
+    )
 
 
 def state(net: nn.Module) -> list[tuple]:
     tables = ("_forward_hooks", "_forward_pre_hooks")
     return [
-        (name, m.training, vars(m).get("fused_attn"), "forward" in vars(m), *(len(getattr(m, t)) for t in tables))
+        (
+            name,
+            m.training,
+            vars(m).get("fused_attn"),
+            "forward" in vars(m),
+            *(len(getattr(m, t)) for t in tables),
+        )
         for name, m in net.named_modules()
     ] + [(name, p.requires_grad, p.grad is None) for name, p in net.named_parameters()]
 
@@ -477,18 +557,22 @@ def test_counts_are_exact_and_the_family_shares_one_forward():
         _, spent = method.measured(trace)
         planned = method.planned(trace.model)
         # The shared pass is one more forward for everybody; two images.
-        assert spent.counts.tuple == tuple(2 * n for n in (planned.forwards + 1, planned.backwards, 0, 0)), name
+        assert spent.counts.tuple == tuple(
+            2 * n for n in (planned.forwards + 1, planned.backwards, 0, 0)
+        ), name
     # One forward for the family, and two gradients: of the logit, and of the blocks' own scores.
     assert trace.prober.counts.tuple == (4, 4, 0, 0)
 
 
-# ----------------------------------------------------------------------------------------------------- not applicable
+# ----------------------------------------------------------------------------------- not applicable
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_cnn_has_no_attention(name):
     model = bench.Explainee(make_net("gap"), mean=MEAN, std=STD, size=32, layer="features")
-    with pytest.raises(NotApplicable, match="no attention over all tokens in every block") as caught:
+    with pytest.raises(
+        NotApplicable, match="no attention over all tokens in every block"
+    ) as caught:
         bench.explain(model, make_images(0, 1, 32), targets=torch.tensor([0]), method=name)
     assert str(caught.value).count(".") == 1
 
@@ -497,7 +581,10 @@ def test_a_cnn_has_no_attention(name):
     ("name", "options"),
     [
         ("xcit_nano_12_p16_224", {"img_size": SIDE, "depth": 2}),  # attention between channels
-        ("swin_tiny_patch4_window7_224", {"img_size": SIDE, "depths": (1, 1), "num_heads": (3, 6), "window_size": 4}),
+        (
+            "swin_tiny_patch4_window7_224",
+            {"img_size": SIDE, "depths": (1, 1), "num_heads": (3, 6), "window_size": 4},
+        ),
         ("mixer_s32_224", {"img_size": SIDE}),
         ("test_efficientnet", {}),
     ],
@@ -527,7 +614,9 @@ def test_a_pass_with_other_logits_is_refused():
 def test_legrad_refuses_a_network_with_more_behind_its_blocks():
     net = make_vit()
     head = net.head
-    net.forward = lambda x: head(net.pool(net.norm(net.blocks(net._pos_embed(net.patch_embed(x)))))) * 2
+    net.forward = lambda x: (
+        head(net.pool(net.norm(net.blocks(net._pos_embed(net.patch_embed(x)))))) * 2
+    )
     trace = make_trace(net)
     assert METHODS.get("gradient_rollout")(trace).any()
     with pytest.raises(NotApplicable, match="cannot be scored one by one"):

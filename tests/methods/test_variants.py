@@ -1,4 +1,6 @@
-"""Methods by address: parameters in square brackets, wrappers around other methods, and what a wrong address says."""
+"""Methods by address: parameters in square brackets, wrappers around other methods, and what a
+wrong address says.
+"""
 
 from __future__ import annotations
 
@@ -50,18 +52,34 @@ def test_one_variant_has_one_name():
     assert METHODS.get("doc_power[power=1]").id == METHODS.get("doc_power").id
     assert METHODS.get("doc_power[power=2]").id != METHODS.get("doc_power").id
     assert METHODS.get("doc_twice").name == "doc_twice(grad_cam)"
-    assert METHODS.get("doc_twice(doc_power[flip=true])[times=3]").name == "doc_twice(doc_power[flip=true])[times=3]"
+    assert (
+        METHODS.get("doc_twice(doc_power[flip=true])[times=3]").name
+        == "doc_twice(doc_power[flip=true])[times=3]"
+    )
 
 
 def test_variants_stand_in_lists_among_groups_and_wildcards():
-    chosen = METHODS.select("cam/grad_c*,doc_power[flip=true,power=2],doc_twice(layer_cam),doc_twice,-grad_cam_pp")
-    assert chosen == ["grad_cam", "doc_power[flip=true,power=2]", "doc_twice(layer_cam)", "doc_twice(grad_cam)"]
+    chosen = METHODS.select(
+        "cam/grad_c*,doc_power[flip=true,power=2],doc_twice(layer_cam),doc_twice,-grad_cam_pp"
+    )
+    assert chosen == [
+        "grad_cam",
+        "doc_power[flip=true,power=2]",
+        "doc_twice(layer_cam)",
+        "doc_twice(grad_cam)",
+    ]
 
 
 def test_parameters_reach_the_function_and_the_record():
     model = bench.Explainee(make_net("gap"), mean=MEAN, std=STD, size=32, layer="features")
     images = make_images(0, 1, 32)
-    names = ["doc_power", "doc_power[lambda=3]", "doc_twice(doc_power)[times=3]", "doc_twice(layer_cam)", "layer_cam"]
+    names = [
+        "doc_power",
+        "doc_power[lambda=3]",
+        "doc_twice(doc_power)[times=3]",
+        "doc_twice(layer_cam)",
+        "layer_cam",
+    ]
     maps = bench.explain(model, images, torch.tensor([1]), names)
     assert list(maps) == names
     torch.testing.assert_close(maps["doc_power[lambda=3]"], 3 * maps["doc_power"])
@@ -111,9 +129,14 @@ def test_shared_parts_are_made_once_and_paid_by_every_reader():
     model = bench.Explainee(make_net("gap"), mean=MEAN, std=STD, size=32, layer="features")
 
     def probes(trace):
-        return trace.shared("probes", lambda: trace.prober.logits(trace.images) * trace.gradients.mean())
+        return trace.shared(
+            "probes", lambda: trace.prober.logits(trace.images) * trace.gradients.mean()
+        )
 
-    readers = [bench.methods.Method(n, lambda t: t.images[:, 0] * probes(t).mean(), "x", "paper") for n in "ab"]
+    readers = [
+        bench.methods.Method(n, lambda t: t.images[:, 0] * probes(t).mean(), "x", "paper")
+        for n in "ab"
+    ]
     trace = bench.engine.trace.Trace(bench.engine.prober.Prober(model), make_images(0, 2, 32))
     spent = [reader.measured(trace)[1].counts for reader in readers]
     assert trace.prober.counts.forwards == 4  # the pass and the probes, once each

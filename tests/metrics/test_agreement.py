@@ -1,4 +1,6 @@
-"""How alike two maps are: against scipy and scikit-image, and by hand where there is nothing to correlate."""
+"""How alike two maps are: against scipy and scikit-image, and by hand where there is nothing to
+correlate.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,13 @@ def test_correlations_are_scipys(scale):
     first, second = make_pair(0)
     second = (second * 2).round() / 2  # many equal values
     for name, theirs in (("pearson", stats.pearsonr), ("spearman", stats.spearmanr)):
-        expected = [theirs(a.flatten().double(), b.flatten().double())[0] for a, b in zip(first, second, strict=True)]
-        np.testing.assert_allclose(getattr(agreement, name)(first * scale, second), expected, atol=1e-6)
+        expected = [
+            theirs(a.flatten().double(), b.flatten().double())[0]
+            for a, b in zip(first, second, strict=True)
+        ]
+        np.testing.assert_allclose(
+            getattr(agreement, name)(first * scale, second), expected, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize(("window", "sigma"), [(11, 1.5), (9, 1.0)])
@@ -56,7 +63,9 @@ def test_top_overlap_by_hand():
     second = first.roll(4, dims=2)  # row 0 is -6, ..., -9, 0, ..., -5; the same ten pixels
     assert agreement.top_overlap(first, second, ties, 0.1).tolist() == [1.0]
     third = torch.zeros(1, 10, 10)
-    third.view(-1)[5:9] = 1.0  # four pixels stand out, the other six are the first in the order of ties: 0..4 and 9
+    third.view(-1)[5:9] = (
+        1.0  # four pixels stand out, the other six are the first in the order of ties: 0..4 and 9
+    )
     assert agreement.top_overlap(first, third, ties, 0.1).tolist() == [1.0]
     fourth = torch.zeros(1, 10, 10)
     fourth.view(-1)[50:55] = 1.0  # 50..54, then 0..4: five of fifteen in common

@@ -1,4 +1,6 @@
-"""What every registered metric must keep; the list of metrics and their facts are read from the registry."""
+"""What every registered metric must keep; the list of metrics and their facts are read from the
+registry.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from bench.protocol import PROTOCOLS, Protocol, get_protocol
 
 SIDE = 32
 COUNT = 4
-# Costs are measured while a method runs (forwards, seconds), so there is nothing to score in a finished map.
+# Costs are measured while a method runs (forwards, seconds), so there is nothing to score in a
+# finished map.
 NAMES = [m.name for m in METRICS if m.family != "cost"]
 TARGETS = torch.tensor([0, 1, 2, 4])
 IDS = [f"image-{i}" for i in range(COUNT)]
@@ -39,14 +42,19 @@ LENGTHS = {
     **{f"{attack}_{measure}_curve": 4 for attack in ATTACKS for measure in MEASURES},
 }
 TRUTHS = {"boxes", "masks", "truth", "others"}
-METHOD = "a_fmi"  # for metrics that run a method again; it has a reference, so every metric applies to it
+# for metrics that run a method again; it has a reference, so every metric applies to it
+METHOD = "a_fmi"
 
 
 def make_maps() -> torch.Tensor:
-    """Return maps with the troubles of real ones: dense and signed, mostly zero, constant, without positive part."""
+    """Return maps with the troubles of real ones: dense and signed, mostly zero, constant, without
+    positive part.
+    """
     rng = torch.Generator().manual_seed(0)
     maps = torch.randn(COUNT, 1, 6, 6, generator=rng)
-    maps = torch.nn.functional.interpolate(maps, size=(SIDE, SIDE), mode="bilinear", align_corners=False)[:, 0]
+    maps = torch.nn.functional.interpolate(
+        maps, size=(SIDE, SIDE), mode="bilinear", align_corners=False
+    )[:, 0]
     maps[1] = (maps[1] - 0.3).clamp(min=0)
     maps[2] = 0.5
     maps[3] = -maps[3].abs() - 0.1
@@ -63,7 +71,10 @@ def make_truth() -> bench.Truth:
     others = torch.zeros(COUNT, SIDE, SIDE, dtype=torch.bool)
     others[:, 20:28, 3:20] = True
     return bench.Truth(
-        boxes=tuple(boxes), masks=masks, others=others, other_labels=torch.tensor([1, 2, 3, 0], dtype=torch.int64)
+        boxes=tuple(boxes),
+        masks=masks,
+        others=others,
+        other_labels=torch.tensor([1, 2, 3, 0], dtype=torch.int64),
     )
 
 
@@ -71,7 +82,9 @@ def explainee(net: torch.nn.Module | None = None) -> bench.Explainee:
     return bench.Explainee(net or make_net("norm"), mean=MEAN, std=STD, size=SIDE, layer="features")
 
 
-def score(name: str, model: bench.Explainee | None = None, **kwargs: object) -> dict[str, np.ndarray]:
+def score(
+    name: str, model: bench.Explainee | None = None, **kwargs: object
+) -> dict[str, np.ndarray]:
     """Score four maps by name; any argument can be replaced."""
     given = {
         "images": make_images(0, COUNT, SIDE),
@@ -143,7 +156,12 @@ def test_no_global_random_state_moves(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_inputs_are_not_written(name):
-    images, maps, targets, truth = make_images(0, COUNT, SIDE), make_maps(), TARGETS.clone(), make_truth()
+    images, maps, targets, truth = (
+        make_images(0, COUNT, SIDE),
+        make_maps(),
+        TARGETS.clone(),
+        make_truth(),
+    )
     score(name, images=images, maps=maps, targets=targets, truth=truth)
     fresh = make_truth()
     assert torch.equal(images, make_images(0, COUNT, SIDE))
@@ -156,7 +174,10 @@ def test_inputs_are_not_written(name):
 def state(net: torch.nn.Module) -> tuple:
     return (
         [m.training for m in net.modules()],
-        [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in net.modules()],
+        [
+            len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks)
+            for m in net.modules()
+        ],
         ["forward" in vars(m) for m in net.modules()],
         [p.requires_grad for p in net.parameters()],
         [None if p.grad is None else p.grad.sum().item() for p in net.parameters()],
@@ -235,7 +256,13 @@ def test_metrics_about_a_parameter_are_not_for_methods_without_it(name):
         {"maps": torch.zeros(COUNT - 1, SIDE, SIDE)},
         {"ids": ["a"]},
     ],
-    ids=["class above all", "too few targets", "map of another size", "too few maps", "too few ids"],
+    ids=[
+        "class above all",
+        "too few targets",
+        "map of another size",
+        "too few maps",
+        "too few ids",
+    ],
 )
 def test_wrong_input_is_one_sentence(name, wrong):
     with pytest.raises(BenchError) as caught:
@@ -297,11 +324,15 @@ def test_targets_may_be_a_plain_list_or_left_to_the_prediction():
     )
     with torch.no_grad():
         predicted = model.net(make_images(0, COUNT, SIDE)).argmax(dim=1)
-    unsaid, said = score("deletion", model, targets=None), score("deletion", model, targets=predicted)
+    unsaid, said = (
+        score("deletion", model, targets=None),
+        score("deletion", model, targets=predicted),
+    )
     np.testing.assert_array_equal(unsaid["deletion"], said["deletion"])
 
 
-# One feature at a time is 3,072 forwards per map here; the step changes nothing that a contract says.
+# One feature at a time is 3,072 forwards per map here; the step changes nothing that a contract
+# says.
 PROTOCOLS_SHORT = [name if name != "quantus" else "quantus[step_features=96]" for name in PROTOCOLS]
 
 
@@ -320,7 +351,9 @@ def test_every_metric_runs_under_every_named_protocol(name, protocol):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS_SHORT)
-@pytest.mark.parametrize("name", ["deletion", "insertion", "average_drop", "threshold_quality", "road"])
+@pytest.mark.parametrize(
+    "name", ["deletion", "insertion", "average_drop", "threshold_quality", "road"]
+)
 def test_the_declared_forwards_are_those_of_one_more_map(name, protocol):
     rules, metric = get_protocol(protocol), METRICS.get(name)
     prober = Prober(explainee())
@@ -339,7 +372,9 @@ def test_the_declared_forwards_are_those_of_one_more_map(name, protocol):
 def test_a_metric_without_the_fields_of_other_libraries_keeps_its_numbers():
     plain, other = score("complexity"), score("complexity", protocol="xplique")
     np.testing.assert_array_equal(plain["gini"], other["gini"])
-    assert METRICS.get("complexity").id(get_protocol("torchcam")) == METRICS.get("complexity").id(Protocol())
+    assert METRICS.get("complexity").id(get_protocol("torchcam")) == METRICS.get("complexity").id(
+        Protocol()
+    )
 
 
 def test_ranked_values_have_a_direction():

@@ -17,7 +17,9 @@ ZEROS = (0.0, 0.0, 0.0)
 
 
 def planted(weight: torch.Tensor, mean: tuple[float, ...] = BASELINE) -> bench.Explainee:
-    """Return a model with p_0 = .1 + .8 sum(weight * x); with the mean at b, a removed pixel is 0."""
+    """Return a model with p_0 = .1 + .8 sum(weight * x); with the mean at b, a removed pixel is
+    0.
+    """
     net = PlantedEvidence(weight).eval()
     return bench.Explainee(net, mean=mean, std=ONES, size=weight.shape[-1], layer="features")
 
@@ -25,7 +27,9 @@ def planted(weight: torch.Tensor, mean: tuple[float, ...] = BASELINE) -> bench.E
 def score(model, images, maps, metric, truth=None, ids=None, **kwargs):
     """Return the named values of class 0 as float64 arrays, curves included."""
     targets = torch.zeros(len(images), dtype=torch.long)
-    out = bench.score(model, images, targets, maps, metric, truth=truth, ids=ids, curves=True, **kwargs)
+    out = bench.score(
+        model, images, targets, maps, metric, truth=truth, ids=ids, curves=True, **kwargs
+    )
     return {name: np.asarray(values, dtype=np.float64) for name, values in out.items()}
 
 
@@ -49,9 +53,11 @@ def box_truth(*boxes: list[float]) -> bench.Truth:
     return bench.Truth(boxes=(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),))
 
 
-# ------------------------------------------------------------- deletion and insertion, 28x28: 28 pixels a step
+# -------------------------------------------------- deletion and insertion, 28x28: 28 pixels a step
 
-TOP = region_mean(28, slice(0, 7), slice(None))  # the evidence: mean of the 7 first rows, that is of 7 steps
+TOP = region_mean(
+    28, slice(0, 7), slice(None)
+)  # the evidence: mean of the 7 first rows, that is of 7 steps
 DOWN = -torch.arange(784.0).reshape(1, 28, 28)  # row by row from the top, no ties
 
 
@@ -80,7 +86,8 @@ def test_deleted_pixels_take_the_baseline_colour():
 
 
 def test_curves_include_both_ends():
-    # The evidence is one pixel, the most relevant one: only the interval that starts at step 0 sees it.
+    # The evidence is one pixel, the most relevant one: only the interval that starts at step 0 sees
+    # it.
     weight = region_mean(28, slice(0, 1), slice(0, 1))
     out = score(planted(weight), torch.ones(1, 3, 28, 28), DOWN, "deletion")
     np.testing.assert_allclose(out["deletion_curve"][0, :2], [0.9, 0.1], atol=1e-6)
@@ -90,14 +97,17 @@ def test_curves_include_both_ends():
 def test_a_constant_map_is_scored_under_the_tie_rule():
     ranked = ref.order(np.zeros((28, 28)), "a")
     left = [1 - (ranked[: 28 * i] < 7 * 28).sum() / 196 for i in range(29)]
-    out = score(planted(TOP), torch.ones(1, 3, 28, 28), torch.full((1, 28, 28), 0.3), "deletion", ids=["a"])
+    out = score(
+        planted(TOP), torch.ones(1, 3, 28, 28), torch.full((1, 28, 28), 0.3), "deletion", ids=["a"]
+    )
     np.testing.assert_allclose(out["deletion_curve"][0], 0.1 + 0.8 * np.array(left), atol=1e-6)
 
 
 def test_insertion_onto_the_blurred_image():
-    # Columns alternate +1, -1, and the net correlates the top rows with that pattern. A kernel g turns the pattern
-    # into H times itself, H = sum_k g_k (-1)^k, also at the border when it is mirrored without repeating the edge.
-    # sigma = 10 * 28/224 = 1.25 and the radius is ceil(2.5 * 1.25) = 4.
+    # Columns alternate +1, -1, and the net correlates the top rows with that pattern. A kernel g
+    # turns the pattern into H times itself, H = sum_k g_k (-1)^k, also at the border when it is
+    # mirrored without repeating the edge. sigma = 10 * 28/224 = 1.25 and the radius is ceil(2.5 *
+    # 1.25) = 4.
     g = np.exp(-(np.arange(-4, 5) ** 2) / (2 * 1.25**2))
     H = (g * (-1.0) ** np.arange(-4, 5)).sum() / g.sum()
     pattern = torch.ones(28)
@@ -116,8 +126,9 @@ def test_insertion_onto_the_blurred_image():
 
 
 def test_blur_keeps_a_step_symmetric():
-    # A step between columns 13 and 14 is odd about its middle, so blurring leaves the mean of the left half equal to
-    # (the mass that crosses) 1/14 * sum over columns of the kernel's tail: sum_{k>=1} k g_k.
+    # A step between columns 13 and 14 is odd about its middle, so blurring leaves the mean of the
+    # left half equal to (the mass that crosses) 1/14 * sum over columns of the kernel's tail:
+    # sum_{k>=1} k g_k.
     g = np.exp(-(np.arange(-4, 5) ** 2) / (2 * 1.25**2))
     g /= g.sum()
     crossing = sum(k * g[4 + k] for k in range(1, 5)) / 14
@@ -127,7 +138,7 @@ def test_blur_keeps_a_step_symmetric():
     np.testing.assert_allclose(out["insertion_start"], [0.1 + 0.8 * crossing], atol=1e-6)
 
 
-# --------------------------------------------------------------------------------------- average drop, increase, gain
+# --------------------------------------------------------------------- average drop, increase, gain
 
 
 def test_average_drop_by_hand():
@@ -165,10 +176,12 @@ def test_normalisation_is_per_map_and_never_per_batch():
     L[0, :7] = 0.01
     L[1, :7] = 1.0
     out = score(planted(TOP), torch.ones(2, 3, 28, 28), L, "average_drop")
-    np.testing.assert_allclose(out["average_drop"], [0.0, 0.0], atol=1e-6)  # both keep all the evidence
+    np.testing.assert_allclose(
+        out["average_drop"], [0.0, 0.0], atol=1e-6
+    )  # both keep all the evidence
 
 
-# -------------------------------------------------------------------------------------------------- pointing game
+# ------------------------------------------------------------------------------------ pointing game
 
 AT = 100  # the truth is the pixel (100,100) of 224x224, so the tolerance is 15 pixels
 
@@ -230,7 +243,9 @@ def test_pointing_uses_one_maximum_not_any():
         mask = torch.zeros(28, 28, dtype=torch.bool)
         mask[y, x] = True
         first = bool(field[y, x] > field[27 - y, 27 - x])
-        assert one("pointing_game", L, truth=mask_truth(mask), ids=["a"])["pointing"] == float(first)
+        assert one("pointing_game", L, truth=mask_truth(mask), ids=["a"])["pointing"] == float(
+            first
+        )
 
 
 def test_a_constant_map_points_where_the_field_does():
@@ -238,7 +253,12 @@ def test_a_constant_map_points_where_the_field_does():
     mask = torch.zeros(784, dtype=torch.bool)
     mask[point] = True
     mask = mask.reshape(28, 28)
-    assert one("pointing_game", torch.ones(28, 28), truth=mask_truth(mask), ids=["a"])["pointing_exact"] == 1.0
+    assert (
+        one("pointing_game", torch.ones(28, 28), truth=mask_truth(mask), ids=["a"])[
+            "pointing_exact"
+        ]
+        == 1.0
+    )
 
 
 def test_an_empty_truth_is_no_hit_but_missing():
@@ -249,7 +269,7 @@ def test_an_empty_truth_is_no_hit_but_missing():
     assert np.isnan(out["box_iou"]).all()
 
 
-# ------------------------------------------------------------------------------------------------ energy, boxes, pixels
+# ---------------------------------------------------------------------------- energy, boxes, pixels
 
 
 def test_energy_by_hand():
@@ -261,11 +281,15 @@ def test_energy_by_hand():
     assert out["energy"] == pytest.approx(0.75)
     assert out["energy_lift"] == pytest.approx(0.75 / (4 / 64))
     # x and y are not swapped: the transposed box holds one unit only.
-    assert one("energy_pointing_game", L, truth=box_truth([0.0, 0.0, 1.0, 4.0]))["energy"] == pytest.approx(0.25)
+    assert one("energy_pointing_game", L, truth=box_truth([0.0, 0.0, 1.0, 4.0]))[
+        "energy"
+    ] == pytest.approx(0.25)
 
 
 def steps_map() -> torch.Tensor:
-    """Return 8x8: a 4x4 block at .5 in the top left, a 2x2 block at 1 inside it, negative elsewhere."""
+    """Return 8x8: a 4x4 block at .5 in the top left, a 2x2 block at 1 inside it, negative
+    elsewhere.
+    """
     L = torch.full((8, 8), -1.0)
     L[0:4, 0:4] = 0.5
     L[1:3, 1:3] = 1.0
@@ -273,7 +297,8 @@ def steps_map() -> torch.Tensor:
 
 
 def test_box_iou_by_hand():
-    # tau < .5: the 4x4 block, which is the truth; .5 <= tau < 1 (strict >): the 2x2 block, 4/16; tau = 1: nothing.
+    # tau < .5: the 4x4 block, which is the truth; .5 <= tau < 1 (strict >): the 2x2 block, 4/16;
+    # tau = 1: nothing.
     out = one("box_localization", steps_map(), truth=box_truth([0.0, 0.0, 4.0, 4.0]))
     assert out["box_iou"].shape == (101,)
     np.testing.assert_allclose(out["box_iou"], [1.0] * 50 + [0.25] * 50 + [0.0], atol=1e-6)
@@ -281,8 +306,8 @@ def test_box_iou_by_hand():
 
 @pytest.mark.parametrize("level", range(1, 5))
 def test_thresholds_are_strict_at_decimal_levels_too(level):
-    # Values 0..5 give unit(L) = k/5, which float32 cannot hold: .2 and .6 are rounded up, .8 too. At tau = k/5 the
-    # pixels of level k are out all the same, and one step below they are in.
+    # Values 0..5 give unit(L) = k/5, which float32 cannot hold: .2 and .6 are rounded up, .8 too.
+    # At tau = k/5 the pixels of level k are out all the same, and one step below they are in.
     L = torch.zeros(8, 8)
     L[0:4, 0:4], L[0, 0] = level, 5.0
     truth = bench.Truth(boxes=(torch.tensor([[0.0, 0.0, 4.0, 4.0]]),))
@@ -290,16 +315,21 @@ def test_thresholds_are_strict_at_decimal_levels_too(level):
     np.testing.assert_allclose(out[20 * level - 1 : 20 * level + 1], [1.0, 1 / 16], atol=1e-6)
     # IoU 1 for tau < k/5, then 1/16: .01 * ((20k - 1) + (1 + 1/16)/2 + (99 - 20k)/16 + 1/32).
     area = 0.01 * (20 * level - 1 + 17 / 32 + (99 - 20 * level) / 16 + 1 / 32)
-    assert one("threshold_localization", L, truth=truth)["iou_area"] == pytest.approx(area, abs=1e-6)
+    assert one("threshold_localization", L, truth=truth)["iou_area"] == pytest.approx(
+        area, abs=1e-6
+    )
 
 
 def test_a_constant_map_has_a_positive_part():
-    # max(L,0) is positive, so it is scored: unit(L) is zeros (constant -> zeros) and hides everything; a map of energy
-    # or mass is spread evenly. Only a map without positive part is missing.
+    # max(L,0) is positive, so it is scored: unit(L) is zeros (constant -> zeros) and hides
+    # everything; a map of energy or mass is spread evenly. Only a map without positive part is
+    # missing.
     L = torch.full((28, 28), 0.3)
     truth = full_truth(1, 28)
     hidden = score(planted(TOP), torch.ones(1, 3, 28, 28), L[None], "average_drop")
-    np.testing.assert_allclose(hidden["average_drop"], [0.8 / 0.9], atol=1e-6)  # p falls from .9 to the floor .1
+    np.testing.assert_allclose(
+        hidden["average_drop"], [0.8 / 0.9], atol=1e-6
+    )  # p falls from .9 to the floor .1
     assert (one("box_localization", L, truth=truth)["box_iou"] == 0).all()
     assert one("threshold_localization", L, truth=truth)["iou_area"] == 0
     assert one("energy_pointing_game", L, truth=truth)["energy"] == pytest.approx(16 / 784)
@@ -310,7 +340,8 @@ def test_best_pair_of_component_and_truth():
     L = torch.zeros(8, 8)
     L[0:2, 0:2] = 1.0
     L[5:8, 5:8] = 1.0
-    # Component 2 has IoU 9/16 with the second truth box; component 1 has 1/4 with the first: the best pair counts.
+    # Component 2 has IoU 9/16 with the second truth box; component 1 has 1/4 with the first: the
+    # best pair counts.
     out = one("box_localization", L, truth=box_truth([0.0, 0.0, 4.0, 4.0], [4.0, 4.0, 8.0, 8.0]))
     np.testing.assert_allclose(out["box_iou"][:100], 9 / 16, atol=1e-6)
 
@@ -319,7 +350,8 @@ def test_components_touch_at_corners():
     L = torch.zeros(8, 8)
     for i in range(4):
         L[i, i] = 1.0
-    # Eight-connected, the diagonal is one box of 4x4; four-connected it would be four boxes of IoU 1/16.
+    # Eight-connected, the diagonal is one box of 4x4; four-connected it would be four boxes of IoU
+    # 1/16.
     out = one("box_localization", L, truth=box_truth([0.0, 0.0, 4.0, 4.0]))
     np.testing.assert_allclose(out["box_iou"][:100], 1.0, atol=1e-6)
 
@@ -329,7 +361,9 @@ def test_pixel_average_precision_by_hand():
     L = -torch.arange(16.0).reshape(4, 4)
     mask = torch.zeros(4, 4, dtype=torch.bool)
     mask[0, 0] = mask[0, 2] = True
-    assert one("pixel_precision", L, truth=mask_truth(mask))["pixel_ap"] == pytest.approx((1 + 2 / 3) / 2)
+    assert one("pixel_precision", L, truth=mask_truth(mask))["pixel_ap"] == pytest.approx(
+        (1 + 2 / 3) / 2
+    )
 
 
 def test_equal_values_are_one_group():
@@ -344,7 +378,9 @@ def test_equal_values_are_one_group():
     # A constant map: the base rate, 2 of 16.
     mask = torch.zeros(4, 4, dtype=torch.bool)
     mask[0, :2] = True
-    assert one("pixel_precision", torch.ones(4, 4), truth=mask_truth(mask))["pixel_ap"] == pytest.approx(1 / 8)
+    assert one("pixel_precision", torch.ones(4, 4), truth=mask_truth(mask))[
+        "pixel_ap"
+    ] == pytest.approx(1 / 8)
 
 
 def test_relevance_mass_and_rank_by_hand():
@@ -352,7 +388,9 @@ def test_relevance_mass_and_rank_by_hand():
     L[0] = torch.tensor([4.0, 3.0, 2.0, 1.0])
     L[1, 0] = -8.0
     mask = torch.zeros(4, 4, dtype=torch.bool)
-    mask[0, 0] = mask[0, 2] = mask[1, 0] = True  # three pixels; the top three are columns 0, 1, 2 of row 0
+    mask[0, 0] = mask[0, 2] = mask[1, 0] = (
+        True  # three pixels; the top three are columns 0, 1, 2 of row 0
+    )
     out = one("pixel_precision", L, truth=mask_truth(mask))
     assert out["relevance_mass"] == pytest.approx(6 / 10)
     assert out["relevance_rank"] == pytest.approx(2 / 3)
@@ -362,7 +400,9 @@ def test_relevance_rank_follows_the_tie_rule():
     ranked = ref.order(np.zeros((16, 16)), "a")
     mask = torch.zeros(256, dtype=torch.bool)
     mask[torch.from_numpy(ranked[5:15])] = True  # ten pixels, five of them among the first ten
-    out = one("pixel_precision", torch.ones(16, 16), truth=mask_truth(mask.reshape(16, 16)), ids=["a"])
+    out = one(
+        "pixel_precision", torch.ones(16, 16), truth=mask_truth(mask.reshape(16, 16)), ids=["a"]
+    )
     assert out["relevance_rank"] == pytest.approx(0.5)
 
 
@@ -397,7 +437,7 @@ def test_pixel_histogram_counts_every_pixel_once():
     assert {i % 1001 for i in np.nonzero(histogram)[0].tolist()} == {0, 1000}
 
 
-# --------------------------------------------------------------------------------------------------- threshold quality
+# -------------------------------------------------------------------------------- threshold quality
 
 
 def row_weights(**rows: float) -> torch.Tensor:
@@ -415,12 +455,16 @@ RAMP = (torch.arange(10.0).view(1, 10, 1) * 3).expand(1, 10, 10).contiguous()
 def test_threshold_quality_by_hand():
     # Evidence in row 9, and .9 of it against in row 4. Whole image: .1 + .8 * (1 - .9) = .18.
     # t = 0..4: row 4 is kept at 4/9: .1 + .8 * (1 - .4) = .58. t = 5..9: row 4 is gone: .9.
-    out = score(planted(row_weights(r9=1.0, r4=-0.9)), torch.ones(1, 3, 10, 10), RAMP, "threshold_quality")
+    out = score(
+        planted(row_weights(r9=1.0, r4=-0.9)), torch.ones(1, 3, 10, 10), RAMP, "threshold_quality"
+    )
     np.testing.assert_allclose(out["threshold_p"], [[0.58] * 5 + [0.9] * 5], atol=1e-6)
     odds = [math.log(0.58 / 0.42)] * 5 + [math.log(9)] * 5
     np.testing.assert_allclose(out["threshold_log_odds"], [odds], atol=1e-5)
     # Row 0 of unit(L) is 0 already, so t = 0 and t = 1 keep the same nine rows.
-    np.testing.assert_allclose(out["threshold_area"], [[0.9, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]], atol=1e-6)
+    np.testing.assert_allclose(
+        out["threshold_area"], [[0.9, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]], atol=1e-6
+    )
     np.testing.assert_allclose(out["tft_q"], [0.72], atol=1e-6)
     np.testing.assert_allclose(out["tft_gain"], [odds[9] - odds[0]], atol=1e-5)
     np.testing.assert_allclose(out["tft_t"], [5.0])  # the first of the equal best
@@ -429,33 +473,50 @@ def test_threshold_quality_by_hand():
 
 
 def test_threshold_zero_when_nothing_helps():
-    # Evidence in rows 8 and 9, halves: whole .9; any mask has at most .1 + .8 * (8/18 + 1/2) = .8556; so t* = 0.
-    out = score(planted(row_weights(r9=0.5, r8=0.5)), torch.ones(1, 3, 10, 10), RAMP, "threshold_quality")
+    # Evidence in rows 8 and 9, halves: whole .9; any mask has at most .1 + .8 * (8/18 + 1/2) =
+    # .8556; so t* = 0.
+    out = score(
+        planted(row_weights(r9=0.5, r8=0.5)), torch.ones(1, 3, 10, 10), RAMP, "threshold_quality"
+    )
     low = 0.1 + 0.8 * (8 / 18 + 0.5)
     np.testing.assert_allclose(out["threshold_p"], [[low] * 9 + [0.5]], atol=1e-6)
-    assert [out[name].item() for name in ("tft_q", "tft_t", "api", "ir", "dr")] == [0.0, 0.0, 0.0, 0.0, 1.0]
+    assert [out[name].item() for name in ("tft_q", "tft_t", "api", "ir", "dr")] == [
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        1.0,
+    ]
     np.testing.assert_allclose(out["apd"], [(0.9 - low) / 0.9], atol=1e-6)
     np.testing.assert_allclose(out["tft_gain"], [0.0], atol=1e-5)
 
 
 def test_threshold_zero_is_not_in_the_search():
-    # The lowest tenth is row 0: pixel (0,0) at 0 is against (-.9), the others, at .5, are for it (1 in all).
-    # Whole .1 + .8 * .1 = .18; M_0 keeps half of what is for it: .5; M_1 and on keep nothing: .1.
+    # The lowest tenth is row 0: pixel (0,0) at 0 is against (-.9), the others, at .5, are for it (1
+    # in all). Whole .1 + .8 * .1 = .18; M_0 keeps half of what is for it: .5; M_1 and on keep
+    # nothing: .1.
     L = torch.ones(1, 10, 10)
     L[0, 0], L[0, 0, 0] = 0.5, 0.0
     weight = torch.zeros(3, 10, 10)
     weight[:, 0, 1:], weight[:, 0, 0] = 1 / 27, -0.9 / 3
     out = score(planted(weight), torch.ones(1, 3, 10, 10), L, "threshold_quality")
     np.testing.assert_allclose(out["threshold_p"], [[0.5] + [0.1] * 9], atol=1e-6)
-    # q looks at t = 1..9 only, finds nothing and leaves the map as it is: q = 0 and t* = 0, judged as M_0.
-    assert [out[name].item() for name in ("tft_q", "tft_t", "apd", "ir", "dr")] == [0.0, 0.0, 0.0, 1.0, 0.0]
+    # q looks at t = 1..9 only, finds nothing and leaves the map as it is: q = 0 and t* = 0, judged
+    # as M_0.
+    assert [out[name].item() for name in ("tft_q", "tft_t", "apd", "ir", "dr")] == [
+        0.0,
+        0.0,
+        0.0,
+        1.0,
+        0.0,
+    ]
     np.testing.assert_allclose(out["api"], [(0.5 - 0.18) / 0.18], atol=1e-5)
     np.testing.assert_allclose(out["tft_gain"], [0.0], atol=1e-6)
 
 
 def test_lowest_pixels_follow_the_tie_rule():
-    # Two levels: the right half at 1, the left at .5 (and one pixel at 0): t removes the left half's pixels from the
-    # end of the common order.
+    # Two levels: the right half at 1, the left at .5 (and one pixel at 0): t removes the left
+    # half's pixels from the end of the common order.
     L = torch.full((1, 10, 10), 0.5)
     L[0, :, 5:] = 1.0
     L[0, 0, 0] = 0.0
@@ -470,13 +531,15 @@ def test_lowest_pixels_follow_the_tie_rule():
 
 
 def test_threshold_localization_by_hand():
-    # IoU is 1 for tau = 0...49, 1/4 for .5...99, 0 at 1: .01 * (49 * 1 + 5/8 + 49 * 1/4 + 1/8) = .62.
+    # IoU is 1 for tau = 0...49, 1/4 for .5...99, 0 at 1: .01 * (49 * 1 + 5/8 + 49 * 1/4 + 1/8) =
+    # .62.
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[:4, :4] = True
     out = one("threshold_localization", steps_map(), truth=mask_truth(mask))
     assert out["iou_area"] == pytest.approx(0.62, abs=1e-6)
     assert out["best_tau"] == 0.0
-    # With the small block as truth it is 1/4 below .5 and 1 from .5 on: .01 * (49/4 + 5/8 + 49 + 1/2) = .62375.
+    # With the small block as truth it is 1/4 below .5 and 1 from .5 on: .01 * (49/4 + 5/8 + 49 +
+    # 1/2) = .62375.
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[1:3, 1:3] = True
     out = one("threshold_localization", steps_map(), truth=mask_truth(mask))
@@ -484,7 +547,7 @@ def test_threshold_localization_by_hand():
     assert out["best_tau"] == pytest.approx(0.5)
 
 
-# ------------------------------------------------------------------------------------------------------- complexity
+# --------------------------------------------------------------------------------------- complexity
 
 
 @pytest.mark.parametrize(
@@ -493,8 +556,14 @@ def test_threshold_localization_by_hand():
         ([1.0], 0.0, 15 / 16, 1 / 16),  # one pixel of 16 holds all
         ([2.0, 2.0], 0.25, 14 / 16, 2 / 16),  # ln 2 / ln 16
         ([1.0] * 16, 1.0, 0.0, 1.0),
-        # (3,1)/4: H = 2 ln 2 - .75 ln 3; sorted, sum (2k - 17) v_k = 13 * 1 + 15 * 3 = 58 over 16 * 4.
-        ([3.0, 1.0], (2 * math.log(2) - 0.75 * math.log(3)) / math.log(16), 58 / 64, 4 * 3**-0.75 / 16),
+        # (3,1)/4: H = 2 ln 2 - .75 ln 3; sorted, sum (2k - 17) v_k = 13 * 1 + 15 * 3 = 58 over 16 *
+        # 4.
+        (
+            [3.0, 1.0],
+            (2 * math.log(2) - 0.75 * math.log(3)) / math.log(16),
+            58 / 64,
+            4 * 3**-0.75 / 16,
+        ),
     ],
 )
 def test_complexity_by_hand(values, entropy, gini, share):
@@ -506,7 +575,7 @@ def test_complexity_by_hand(values, entropy, gini, share):
     assert out["effective_share"] == pytest.approx(share, abs=1e-6)
 
 
-# ---------------------------------------------------------------------------------------------------------- missing
+# ------------------------------------------------------------------------------------------ missing
 
 LOCALISATION = (
     "pointing_game",

@@ -1,4 +1,6 @@
-"""Robustness, sanity, infidelity, ROAD and discriminability on nets whose attacks and maps can be done by hand."""
+"""Robustness, sanity, infidelity, ROAD and discriminability on nets whose attacks and maps can be
+done by hand.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +51,12 @@ def methods():
 
 # --- attacks: of a linear net they have a closed form
 
-COLUMNS = torch.where(torch.arange(SIDE) < SIDE // 2, -1.0, 1.0).expand(SIDE, SIDE)  # -1 left, 1 right
-ROWS = torch.where(torch.arange(SIDE) % 2 == 0, 1.0, -1.0)[:, None].expand(SIDE, SIDE)  # orthogonal to it
+COLUMNS = torch.where(torch.arange(SIDE) < SIDE // 2, -1.0, 1.0).expand(
+    SIDE, SIDE
+)  # -1 left, 1 right
+ROWS = torch.where(torch.arange(SIDE) % 2 == 0, 1.0, -1.0)[:, None].expand(
+    SIDE, SIDE
+)  # orthogonal to it
 
 
 @pytest.mark.parametrize("std", [ONES, (0.2, 0.3, 0.4)])
@@ -67,7 +73,9 @@ def test_attacks_of_a_linear_net(std, eps):
     expected = (pixels + eps * away).clamp(0, 1)
     torch.testing.assert_close(fgsm(pixels, gradient, eps), expected, atol=1e-6, rtol=0)
     # Ten steps of eps/4 in one direction end at the border of the eps ball.
-    torch.testing.assert_close(pgd(trace, pixels, gradient, eps, 10, 0.25), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        pgd(trace, pixels, gradient, eps, 10, 0.25), expected, atol=1e-6, rtol=0
+    )
     # Two steps of eps/4 stay inside it.
     half = (pixels + eps / 2 * away).clamp(0, 1)
     torch.testing.assert_close(pgd(trace, pixels, gradient, eps, 2, 0.25), half, atol=1e-6, rtol=0)
@@ -89,8 +97,9 @@ def test_one_class_cannot_be_attacked():
 
 
 def test_robustness_by_hand(methods):
-    # The map is the image's brightness. An attack adds eps * COLUMNS to the image .5 + .1 ROWS - m COLUMNS, whose logit
-    # k * sum(m - eps) stays positive for eps < m = 3/255: at 1 and 2 of the four sizes.
+    # The map is the image's brightness. An attack adds eps * COLUMNS to the image .5 + .1 ROWS - m
+    # COLUMNS, whose logit k * sum(m - eps) stays positive for eps < m = 3/255: at 1 and 2 of the
+    # four sizes.
     name = methods("brightness", lambda trace: trace.images.mean(1))
     m = 3 / 255
     x = (0.5 + 0.1 * ROWS - m * COLUMNS).expand(1, 3, SIDE, SIDE).contiguous()
@@ -113,7 +122,9 @@ def test_robustness_by_hand(methods):
 
 def test_where_the_prediction_never_holds_there_is_no_row():
     x = (0.5 - 0.1 / 255 * COLUMNS).expand(1, 3, SIDE, SIDE).contiguous()
-    out = score(linear(-COLUMNS.expand(3, SIDE, SIDE)), x, x.mean(1), "robustness", method="saliency")
+    out = score(
+        linear(-COLUMNS.expand(3, SIDE, SIDE)), x, x.mean(1), "robustness", method="saliency"
+    )
     assert out["fgsm_held"] == [0.0]
     assert np.isposinf(out["fgsm_pearson_held"]).all()
     assert np.isfinite(out["fgsm_pearson"]).all()
@@ -130,29 +141,51 @@ def test_what_does_not_look_at_the_pixels_never_moves(control):
     given = {"method": control, "truth": truth, "ids": ["a", "b"]}
     out = score(model, images, maps, ["robustness", "max_sensitivity", "sanity"], **given)
     assert (out["max_sensitivity"] == 0).all()
-    for name in ("fgsm_pearson", "pgd_ssim", "noise_top", "sanity_ssim", "sanity_spearman", "random_logit_spearman"):
+    for name in (
+        "fgsm_pearson",
+        "pgd_ssim",
+        "noise_top",
+        "sanity_ssim",
+        "sanity_spearman",
+        "random_logit_spearman",
+    ):
         np.testing.assert_allclose(out[name], 1.0, atol=1e-9, err_msg=name)
     assert (out["pgd_shift"] == 0).all()
 
 
 def test_max_sensitivity_by_hand(methods):
-    # A map that is 5 x its image's red channel, in normalised space with std .1: the change is 5 * u / .1.
+    # A map that is 5 x its image's red channel, in normalised space with std .1: the change is 5 *
+    # u / .1.
     name = methods("red", lambda trace: 5 * trace.images[:, 0])
     model = linear(torch.ones(3, SIDE, SIDE), std=(0.1, 0.1, 0.1))
     images = make_images(1, 1, SIDE)
     out = score(model, images, 5 * images[:, 0], "max_sensitivity", method=name, ids=["a"])
     draws = [
-        (2 * torch.rand(3, SIDE, SIDE, generator=bench.randomness.generator(0, f"max-sensitivity {k}", "a")) - 1)[0]
+        (
+            2
+            * torch.rand(
+                3, SIDE, SIDE, generator=bench.randomness.generator(0, f"max-sensitivity {k}", "a")
+            )
+            - 1
+        )[0]
         for k in range(10)
     ]
     worst = max(float(draw.norm()) for draw in draws) * 0.02 / 0.1
-    np.testing.assert_allclose(out["max_sensitivity"], worst / float(images[:, 0].norm()), rtol=1e-5)
+    np.testing.assert_allclose(
+        out["max_sensitivity"], worst / float(images[:, 0].norm()), rtol=1e-5
+    )
 
 
 def test_a_zero_map_that_does_not_stay_zero_cannot_be_scored(methods):
     clean = make_images(1, 1, SIDE)
     name = methods("moved", lambda trace: (trace.images - clean).abs().sum(1))
-    out = score(linear(torch.ones(3, SIDE, SIDE)), clean, torch.zeros(1, SIDE, SIDE), "max_sensitivity", method=name)
+    out = score(
+        linear(torch.ones(3, SIDE, SIDE)),
+        clean,
+        torch.zeros(1, SIDE, SIDE),
+        "max_sensitivity",
+        method=name,
+    )
     assert np.isnan(out["max_sensitivity"]).all()
 
 
@@ -167,7 +200,9 @@ def test_the_gradient_of_a_linear_net_is_perfectly_faithful():
     out = score(model, images, maps, "infidelity", targets=[0] * 5, ids=["a"] * 5)["infidelity"]
     # The fitted factor takes care of scale and sign; without a map the drops themselves are left.
     assert (out[:3] < 1e-6).all()
-    noise = 0.2 * torch.randn(10, 3, SIDE, SIDE, generator=bench.randomness.generator(0, "infidelity", "a"))
+    noise = 0.2 * torch.randn(
+        10, 3, SIDE, SIDE, generator=bench.randomness.generator(0, "infidelity", "a")
+    )
     drops = (noise * w).sum((1, 2, 3))
     np.testing.assert_allclose(out[3], float((drops**2).mean()), rtol=1e-4)
     assert 0 < out[4] <= out[3]
@@ -177,15 +212,19 @@ def test_the_gradient_of_a_linear_net_is_perfectly_faithful():
 
 
 def test_road_by_hand():
-    # The evidence are the 7 first rows of 28: 1 there, 0 elsewhere. Removed pixels are filled in from the rest.
+    # The evidence are the 7 first rows of 28: 1 there, 0 elsewhere. Removed pixels are filled in
+    # from the rest.
     top = region_mean(28, slice(0, 7), slice(None))
-    model = bench.Explainee(PlantedEvidence(top).eval(), mean=ZEROS, std=ONES, size=28, layer="features")
+    model = bench.Explainee(
+        PlantedEvidence(top).eval(), mean=ZEROS, std=ONES, size=28, layer="features"
+    )
     x = torch.zeros(1, 3, 28, 28)
     x[:, :, :7] = 1.0
     down = -torch.arange(784.0).reshape(1, 28, 28)
     protocol = bench.Protocol(road_fractions=(0.25, 0.5), road_noise=0.0)
     out = score(model, x, down, "road", targets=[0], protocol=protocol)
-    # Most relevant first: the evidence is gone and its place is filled in with zeros, p = .1. Least first: p stays .9.
+    # Most relevant first: the evidence is gone and its place is filled in with zeros, p = .1. Least
+    # first: p stays .9.
     np.testing.assert_allclose(out["road_morf_curve"], [[0.1, 0.1]], atol=1e-4)
     np.testing.assert_allclose(out["road_lerf_curve"], [[0.9, 0.9]], atol=1e-4)
     np.testing.assert_allclose(out["road"], [0.4], atol=1e-4)
@@ -204,9 +243,12 @@ def test_road_of_a_constant_image_is_nothing():
 
 
 def test_a_mostly_zero_map_loses_exactly_the_stated_pixels():
-    # A percentile of the values would remove every zero. Here: 90 % at most, so the evidence is never gone altogether.
+    # A percentile of the values would remove every zero. Here: 90 % at most, so the evidence is
+    # never gone altogether.
     weight = region_mean(20, slice(None), slice(None))
-    model = bench.Explainee(PlantedEvidence(weight).eval(), mean=ZEROS, std=ONES, size=20, layer="features")
+    model = bench.Explainee(
+        PlantedEvidence(weight).eval(), mean=ZEROS, std=ONES, size=20, layer="features"
+    )
     maps = torch.zeros(1, 20, 20)
     maps[0, 0, 0] = 1.0
     images = torch.ones(1, 3, 20, 20)
@@ -268,7 +310,9 @@ def test_the_map_of_the_opposite_class_is_the_opposite_map(methods):
     truth = bench.Truth(masks=masks, others=~masks, other_labels=torch.tensor([1, -1]))
     maps = bench.explain(model, images, [0, 0], name)
     given = {"targets": [0, 0], "method": name}
-    np.testing.assert_allclose(score(model, images, maps, "sanity", **given)["random_logit_spearman"], -1.0, atol=1e-9)
+    np.testing.assert_allclose(
+        score(model, images, maps, "sanity", **given)["random_logit_spearman"], -1.0, atol=1e-9
+    )
     contrast = score(model, images, maps, "class_contrast", truth=truth, **given)["map_contrast"]
     np.testing.assert_allclose(contrast[0], -1.0, atol=1e-9)
     assert np.isnan(contrast[1])  # there is no other class
@@ -286,7 +330,9 @@ def test_a_gradient_follows_the_parameters_and_an_edge_filter_does_not():
 def test_one_class_has_no_other():
     model = bench.Explainee(PlainLinear(torch.ones(1, 3, SIDE, SIDE)), size=SIDE, layer="features")
     images = make_images(0, 1, SIDE)
-    out = score(model, images, bench.explain(model, images, method="saliency"), "sanity", method="saliency")
+    out = score(
+        model, images, bench.explain(model, images, method="saliency"), "sanity", method="saliency"
+    )
     assert np.isnan(out["random_logit_ssim"]).all()
 
 
@@ -302,7 +348,8 @@ def test_reference_insensitivity_by_hand(methods):
     name = methods("two_minds", two_minds)
     model, images = linear(torch.ones(3, SIDE, SIDE)), make_images(0, 1, SIDE)
     out = score(model, images, ramp, "reference_insensitivity", method=name)
-    # Of the ten pairs, three of {baseline, black, white} and one of {blur, noise} agree; six are opposite.
+    # Of the ten pairs, three of {baseline, black, white} and one of {blur, noise} agree; six are
+    # opposite.
     np.testing.assert_allclose(out["reference_spearman"], (4 - 6) / 10)
 
 
@@ -319,6 +366,8 @@ def test_discriminability_by_hand():
     own[3] = other[3] = False
     truth = bench.Truth(masks=own, others=other)
     model = linear(torch.ones(3, SIDE, SIDE))
-    out = score(model, make_images(0, 4, SIDE), maps, "discriminability", truth=truth)["discriminability"]
+    out = score(model, make_images(0, 4, SIDE), maps, "discriminability", truth=truth)[
+        "discriminability"
+    ]
     np.testing.assert_allclose(out[:2], [0.75, 0.0])
     assert np.isnan(out[2:]).all()  # no other object, and none at all

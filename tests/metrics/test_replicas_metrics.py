@@ -1,4 +1,6 @@
-"""Every metric against its slow float64 replica, over nets and kinds of maps; and laws that hold for any map."""
+"""Every metric against its slow float64 replica, over nets and kinds of maps; and laws that hold
+for any map.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ from bench import randomness
 
 SIDE = 32
 QUICK = settings(
-    max_examples=8, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 
 
@@ -25,7 +31,10 @@ def make_maps(kind: str, seed: int, count: int) -> torch.Tensor:
     """Return maps [B,32,32] of a kind: dense and signed, or with the ties that real maps have."""
     rng = torch.Generator().manual_seed(seed)
     smooth = torch.nn.functional.interpolate(
-        torch.randn(count, 1, 6, 6, generator=rng), size=(SIDE, SIDE), mode="bilinear", align_corners=False
+        torch.randn(count, 1, 6, 6, generator=rng),
+        size=(SIDE, SIDE),
+        mode="bilinear",
+        align_corners=False,
     )[:, 0]
     if kind == "signed":
         return smooth + 0.1 * torch.randn(count, SIDE, SIDE, generator=rng)
@@ -57,7 +66,9 @@ def make_truth(seed: int, count: int) -> bench.Truth:
 
 
 def explainee(kind: str, seed: int) -> bench.Explainee:
-    return bench.Explainee(make_net(kind, seed, SIDE), mean=MEAN, std=STD, size=SIDE, layer="features")
+    return bench.Explainee(
+        make_net(kind, seed, SIDE), mean=MEAN, std=STD, size=SIDE, layer="features"
+    )
 
 
 def score(model, images, targets, maps, metric, **kwargs) -> dict[str, np.ndarray]:
@@ -71,7 +82,8 @@ def assert_same(a: dict[str, np.ndarray], b: dict[str, np.ndarray], atol: float)
         np.testing.assert_allclose(a[name], b[name], atol=atol, err_msg=name)
 
 
-# Values that are not per pixel: a threshold chosen among near-equal ones may differ between float32 and float64.
+# Values that are not per pixel: a threshold chosen among near-equal ones may differ between float32
+# and float64.
 CASES = [
     ("gap", 0, "signed"),
     ("mlp", 1, "relu"),
@@ -90,9 +102,15 @@ def tolerance(name: str) -> float:
 @pytest.mark.parametrize("metric", ref.METRICS)
 def test_metric_equals_its_replica(metric, kind, seed, maps_kind):
     count = 3
-    images, maps, truth = make_images(seed, count, SIDE), make_maps(maps_kind, seed, count), make_truth(seed, count)
+    images, maps, truth = (
+        make_images(seed, count, SIDE),
+        make_maps(maps_kind, seed, count),
+        make_truth(seed, count),
+    )
     if metric in ("energy_pointing_game", "threshold_localization", "pointing_game"):
-        truth = bench.Truth(boxes=truth.boxes, masks=truth.masks)  # what `ignore` means there is not written down
+        truth = bench.Truth(
+            boxes=truth.boxes, masks=truth.masks
+        )  # what `ignore` means there is not written down
     targets = torch.tensor([0, 2, 4])
     ids = [f"image-{i}" for i in range(count)]
     out = score(explainee(kind, seed), images, targets, maps, metric, truth=truth, ids=ids)
@@ -109,12 +127,16 @@ def test_metric_equals_its_replica(metric, kind, seed, maps_kind):
             ignore=None if truth.ignore is None else truth.ignore[i].numpy(),
         )
         for name, value in expected.items():
-            np.testing.assert_allclose(out[name][i], value, atol=tolerance(name), err_msg=f"{name} of image {i}")
+            np.testing.assert_allclose(
+                out[name][i], value, atol=tolerance(name), err_msg=f"{name} of image {i}"
+            )
 
 
 def test_boxes_stand_in_for_masks():
     maps, truth = make_maps("signed", 0, 3), make_truth(0, 3)
-    pixels = torch.from_numpy(np.stack([ref.box_pixels(b.double().numpy(), SIDE, SIDE) for b in truth.boxes]))
+    pixels = torch.from_numpy(
+        np.stack([ref.box_pixels(b.double().numpy(), SIDE, SIDE) for b in truth.boxes])
+    )
     model, images, targets = explainee("gap", 0), make_images(0, 3, SIDE), torch.tensor([0, 1, 2])
     for metric in ("pointing_game", "energy_pointing_game", "threshold_localization"):
         by_box = score(model, images, targets, maps, metric, truth=bench.Truth(boxes=truth.boxes))
@@ -123,11 +145,14 @@ def test_boxes_stand_in_for_masks():
 
 
 def test_pooled_histogram_gives_average_precision_up_to_its_bins():
-    # On one image the pooled precision is the image's own, up to values that share one of 1001 bins.
+    # On one image the pooled precision is the image's own, up to values that share one of 1001
+    # bins.
     maps, truth = make_maps("signed", 5, 3).clamp(min=0), make_truth(5, 3)
     truth = bench.Truth(masks=truth.masks)
     model, images = explainee("gap", 0), make_images(0, 3, SIDE)
-    out = score(model, images, torch.zeros(3, dtype=torch.long), maps, "pixel_precision", truth=truth)
+    out = score(
+        model, images, torch.zeros(3, dtype=torch.long), maps, "pixel_precision", truth=truth
+    )
     for i in range(3):
         first, second = out["pixel_histogram"][i].reshape(2, 1001)
         inside = truth.masks[i].sum().item()
@@ -140,7 +165,7 @@ def test_pooled_histogram_gives_average_precision_up_to_its_bins():
         assert pooled == pytest.approx(out["pixel_ap"][i], abs=5e-3)
 
 
-# -------------------------------------------------------------------------------------------------------------- laws
+# --------------------------------------------------------------------------------------------- laws
 
 
 def setting(seed: int, maps_kind: str, count: int = 2):
@@ -186,7 +211,13 @@ def test_batch_mates_change_no_score(metric, seed, kind):
     for i in range(3):
         one = torch.tensor([i])
         alone = score(
-            model, images[one], targets[one], maps[one], metric, truth=rest["truth"].select(one), ids=[rest["ids"][i]]
+            model,
+            images[one],
+            targets[one],
+            maps[one],
+            metric,
+            truth=rest["truth"].select(one),
+            ids=[rest["ids"][i]],
         )
         assert_same(alone, {name: values[[i]] for name, values in together.items()}, 1e-4)
 
@@ -201,7 +232,11 @@ def test_flipping_image_and_map_leaves_deletion_where_nothing_ties(seed):
             module.weight = torch.nn.Parameter(module.weight[:, :, 1:2, 1:2].clone())
             module.kernel_size, module.stride, module.padding = (1, 1), (1, 1), (0, 0)
     model = bench.Explainee(net, mean=MEAN, std=STD, size=SIDE, layer="features")
-    images, targets, maps = make_images(seed, 2, SIDE), torch.tensor([0, 1]), make_maps("signed", seed, 2)
+    images, targets, maps = (
+        make_images(seed, 2, SIDE),
+        torch.tensor([0, 1]),
+        make_maps("signed", seed, 2),
+    )
     for metric in ("deletion", "insertion"):
         plain = score(model, images, targets, maps, metric)
         flipped = score(model, images.flip(-1), targets, maps.flip(-1), metric)
@@ -240,10 +275,18 @@ def test_zero_start_and_whole_image_bound_the_curves(seed):
 def test_the_oracle_is_the_best_there_is():
     truth = make_truth(3, 4)
     truth = bench.Truth(boxes=tuple(b[:1].round() for b in truth.boxes))
-    model, images, targets = explainee("gap", 0), make_images(3, 4, SIDE), torch.zeros(4, dtype=torch.long)
+    model, images, targets = (
+        explainee("gap", 0),
+        make_images(3, 4, SIDE),
+        torch.zeros(4, dtype=torch.long),
+    )
     maps = truth.pixels(SIDE, SIDE).float()
-    assert (score(model, images, targets, maps, "energy_pointing_game", truth=truth)["energy"] == 1).all()
-    assert (score(model, images, targets, maps, "pointing_game", truth=truth)["pointing_all_exact"] == 1).all()
+    assert (
+        score(model, images, targets, maps, "energy_pointing_game", truth=truth)["energy"] == 1
+    ).all()
+    assert (
+        score(model, images, targets, maps, "pointing_game", truth=truth)["pointing_all_exact"] == 1
+    ).all()
     best = score(model, images, targets, maps, "box_localization", truth=truth)["box_iou"]
     np.testing.assert_allclose(best[:, :100], 1.0, atol=1e-6)
     out = score(model, images, targets, maps, "threshold_localization", truth=truth)
@@ -260,7 +303,9 @@ def test_average_drop_and_threshold_agree_at_zero():
     masked = score(model, images, targets, maps, "threshold_quality", **rest)["threshold_p"][:, 0]
     drop = score(model, images, targets, maps, "average_drop", **rest)
     whole = score(model, images, targets, maps, "deletion", **rest)["deletion_curve"][:, 0]
-    np.testing.assert_allclose(drop["average_drop"], np.maximum(0, whole - masked) / whole, atol=1e-6)
+    np.testing.assert_allclose(
+        drop["average_drop"], np.maximum(0, whole - masked) / whole, atol=1e-6
+    )
     np.testing.assert_array_equal(drop["average_increase"], (masked > whole).astype(float))
 
 
@@ -268,7 +313,15 @@ def test_pointing_marks_images_outside_the_set_with_infinity():
     masks = torch.zeros(2, SIDE, SIDE, dtype=torch.bool)
     masks[0, :8], masks[1, :9] = True, True  # 25 % and more
     model, images, targets, maps, rest = setting(6, "signed")
-    out = score(model, images, targets, maps, "pointing_game", truth=bench.Truth(masks=masks), ids=rest["ids"])
+    out = score(
+        model,
+        images,
+        targets,
+        maps,
+        "pointing_game",
+        truth=bench.Truth(masks=masks),
+        ids=rest["ids"],
+    )
     assert math.isfinite(out["pointing"][0])
     assert out["pointing"][1] == out["pointing_exact"][1] == math.inf
     assert np.isfinite(out["pointing_all"]).all()

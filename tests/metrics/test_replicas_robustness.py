@@ -1,4 +1,6 @@
-"""Robustness, sanity, infidelity and ROAD against their slow float64 replicas, and against Captum."""
+"""Robustness, sanity, infidelity and ROAD against their slow float64 replicas, and against
+Captum.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ class Subject:
         self.network = self.wrap(self.net)
         self.view = slow.Pixels(self.network, MEAN, STD)
         # A little darker, so that no pixel lies outside [0,1].
-        self.images = self.model.normalise(self.model.denormalise(make_images(seed, COUNT, side)).clamp(0, 1))
+        self.images = self.model.normalise(
+            self.model.denormalise(make_images(seed, COUNT, side)).clamp(0, 1)
+        )
         self.method = method
         self.maps = bench.explain(self.model, self.images, TARGETS, method, ids=IDS)
 
@@ -37,7 +41,16 @@ class Subject:
         return ref.Network(net, mean=MEAN, std=STD)
 
     def score(self, metric: str) -> dict[str, np.ndarray]:
-        out = bench.score(self.model, self.images, TARGETS, self.maps, metric, ids=IDS, curves=True, method=self.method)
+        out = bench.score(
+            self.model,
+            self.images,
+            TARGETS,
+            self.maps,
+            metric,
+            ids=IDS,
+            curves=True,
+            method=self.method,
+        )
         return {name: np.asarray(values, dtype=np.float64) for name, values in out.items()}
 
     def rows(self):
@@ -46,7 +59,9 @@ class Subject:
             yield i, {"x": x, "c": int(TARGETS[i]), "L": L, "image_id": IDS[i]}
 
 
-def compare(out: dict[str, np.ndarray], i: int, expected: dict[str, object], atol: float = 1e-4) -> None:
+def compare(
+    out: dict[str, np.ndarray], i: int, expected: dict[str, object], atol: float = 1e-4
+) -> None:
     assert set(out) == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(out[name][i], value, atol=atol, err_msg=name)
@@ -57,7 +72,8 @@ def test_robustness_equals_its_replica(kind, seed):
     subject = Subject(kind, seed)
     out = subject.score("robustness")
     for i, row in subject.rows():
-        # One pixel more or less among the top 102 is .01; the sign of a gradient near zero moves a pixel by eps.
+        # One pixel more or less among the top 102 is .01; the sign of a gradient near zero moves a
+        # pixel by eps.
         compare(out, i, slow.robustness(subject.view, **row, explain=ref.grad_cam), atol=0.02)
 
 
@@ -82,7 +98,9 @@ def test_sanity_equals_its_replica():
     subject = Subject("norm", 4)
     out = subject.score("sanity")
     for i, row in subject.rows():
-        compare(out, i, slow.sanity(subject.net, subject.wrap, **row, explain=ref.grad_cam), atol=1e-3)
+        compare(
+            out, i, slow.sanity(subject.net, subject.wrap, **row, explain=ref.grad_cam), atol=1e-3
+        )
 
 
 # --- Captum: the same perturbations, the same numbers
@@ -92,7 +110,9 @@ def test_infidelity_equals_captums():
     from captum.metrics import infidelity
 
     subject = Subject("norm", 5, "input_x_gradient")
-    draws = [0.2 * torch.randn(10, 3, SIDE, SIDE, generator=generator(0, "infidelity", i)) for i in IDS]
+    draws = [
+        0.2 * torch.randn(10, 3, SIDE, SIDE, generator=generator(0, "infidelity", i)) for i in IDS
+    ]
     noise = torch.cat(draws)  # Captum repeats each image ten times in a row
     attributions = (subject.maps / 3)[:, None].expand(-1, 3, -1, -1)
     expected = infidelity(
@@ -104,7 +124,9 @@ def test_infidelity_equals_captums():
         n_perturb_samples=10,
         normalize=True,
     )
-    np.testing.assert_allclose(subject.score("infidelity")["infidelity"], expected.detach().numpy(), rtol=1e-3)
+    np.testing.assert_allclose(
+        subject.score("infidelity")["infidelity"], expected.detach().numpy(), rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize("method", ["grad_cam", "saliency"])
@@ -130,5 +152,9 @@ def test_max_sensitivity_equals_captums(method):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        expected = sensitivity_max(explain, subject.images, perturb_func=shaken, n_perturb_samples=10)
-    np.testing.assert_allclose(subject.score("max_sensitivity")["max_sensitivity"], expected.numpy(), rtol=1e-4)
+        expected = sensitivity_max(
+            explain, subject.images, perturb_func=shaken, n_perturb_samples=10
+        )
+    np.testing.assert_allclose(
+        subject.score("max_sensitivity")["max_sensitivity"], expected.numpy(), rtol=1e-4
+    )

@@ -1,4 +1,6 @@
-"""Attention branch networks: the published table, where they start from, the mechanism redone slowly, refusals."""
+"""Attention branch networks: the published table, where they start from, the mechanism redone
+slowly, refusals.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,23 @@ from bench.models.architectures import resnet_scenes, vgg_scenes
 
 
 def seeded(build, *args, **kwargs) -> nn.Module:
-    """Build a net with drawn parameters and batch statistics, the global random state left alone."""
+    """Build a net with drawn parameters and batch statistics, the global random state left
+    alone.
+    """
     with torch.random.fork_rng(devices=[]):
         return randomise(build(*args, **kwargs), 3)
 
 
 def tiny_resnet(block: type = BasicBlock, **kwargs) -> nn.Module:
-    return ResNet(block, [1, 1, 1, 1], num_classes=5, channels=(4, 6, 8, 10), stem_width=4, **kwargs)
+    return ResNet(
+        block, [1, 1, 1, 1], num_classes=5, channels=(4, 6, 8, 10), stem_width=4, **kwargs
+    )
 
 
 def tiny_vgg() -> nn.Module:
-    return VGG([6, "M", 8, 8, "M", 10, "M"], num_classes=5, mlp_ratio=0.01, norm_layer=nn.BatchNorm2d)
+    return VGG(
+        [6, "M", 8, 8, "M", 10, "M"], num_classes=5, mlp_ratio=0.01, norm_layer=nn.BatchNorm2d
+    )
 
 
 BACKBONES = {
@@ -41,7 +49,9 @@ BACKBONES = {
     "resnet-blur": lambda: tiny_resnet(aa_layer=BlurPool2d),
     "resnet-dilated": lambda: tiny_resnet(output_stride=8),
     "resnest": lambda: timm.create_model("resnest14d", num_classes=5),
-    "resnetv2": lambda: timm.create_model("resnetv2_50d_gn", num_classes=5, width_factor=1, layers=[1, 1, 1, 1]),
+    "resnetv2": lambda: timm.create_model(
+        "resnetv2_50d_gn", num_classes=5, width_factor=1, layers=[1, 1, 1, 1]
+    ),
     "regnet": lambda: timm.create_model("regnetx_002", num_classes=5),
     "regnet-final-conv": lambda: timm.create_model("regnetz_005", num_classes=5),
     "vgg": tiny_vgg,
@@ -51,7 +61,7 @@ BACKBONES = {
 SIDE = 64
 
 
-# ------------------------------------------------------------------------------------------------ the published table
+# ------------------------------------------------------------------------------ the published table
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +74,9 @@ def test_resnet50_has_the_published_shapes(resnet50):
     seen = {}
     hooks = [
         resnet50.attention.register_forward_pre_hook(lambda _, args: seen.update(g=args[0].shape)),
-        resnet50.attention.act.register_forward_hook(lambda _m, _a, output: seen.update(a=output.shape)),
+        resnet50.attention.act.register_forward_hook(
+            lambda _m, _a, output: seen.update(a=output.shape)
+        ),
     ]
     with torch.no_grad():
         out = resnet50.branches(torch.zeros(1, 3, 224, 224))
@@ -76,8 +88,13 @@ def test_resnet50_has_the_published_shapes(resnet50):
 
 
 def test_resnet50_has_the_published_number_of_parameters(resnet50):
-    """The count is that of the whole attention branch, its copy of layer4 and its class head included."""
-    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in resnet50.attention.named_children()}
+    """The count is that of the whole attention branch, its copy of layer4 and its class head
+    included.
+    """
+    counts = {
+        name: sum(p.numel() for p in part.parameters())
+        for name, part in resnet50.attention.named_children()
+    }
     assert counts == {
         "stage": 14_964_736,
         "bn_stage": 4_096,
@@ -94,7 +111,7 @@ def test_resnet50_has_the_published_number_of_parameters(resnet50):
     assert sum(p.numel() for p in one.to_map.parameters()) == 1_000
 
 
-# ----------------------------------------------------------------------------------------------- where it starts from
+# ----------------------------------------------------------------------------- where it starts from
 
 
 @pytest.mark.parametrize("kind", BACKBONES)
@@ -115,7 +132,9 @@ def test_both_stages_start_from_the_backbones(kind):
     backbone = seeded(BACKBONES[kind])
     net = AttentionBranchNetwork(backbone)
     branch = net.attention.stage.state_dict()
-    last = {key.partition(".")[2]: value for key, value in net.perception.stage.state_dict().items()}
+    last = {
+        key.partition(".")[2]: value for key, value in net.perception.stage.state_dict().items()
+    }
     assert len(branch) > 1
     for key, value in branch.items():
         assert torch.equal(value, last[key])
@@ -134,10 +153,14 @@ def test_the_attention_branch_keeps_the_grid(kind):
         assert net.attention.stage(g).shape[2:] == net.attention_map(x).shape[2:] == g.shape[2:]
 
 
-@pytest.mark.parametrize("options", [{}, {"avg_down": True}, {"aa_layer": BlurPool2d}, {"aa_layer": nn.AvgPool2d}])
+@pytest.mark.parametrize(
+    "options", [{}, {"avg_down": True}, {"aa_layer": BlurPool2d}, {"aa_layer": nn.AvgPool2d}]
+)
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
 def test_a_stage_at_stride_1_is_built_as_timm_builds_one(block, options):
-    """timm's layer1 has stride 1: where its widths change as layer4's do, both have the same modules and settings."""
+    """timm's layer1 has stride 1: where its widths change as layer4's do, both have the same
+    modules and settings.
+    """
     net = seeded(tiny_resnet, block, **options)
 
     def build(layer: nn.Module) -> list[tuple[object, ...]]:
@@ -145,7 +168,11 @@ def test_a_stage_at_stride_1_is_built_as_timm_builds_one(block, options):
         parts = dict(layer.named_modules())
         if block is BasicBlock:  # layer1 has no shortcut that changes the width
             parts = {name: part for name, part in parts.items() if "downsample" not in name}
-        return [(name, type(m), *(getattr(m, s, None) for s in settings)) for name, m in parts.items() if name != "0"]
+        return [
+            (name, type(m), *(getattr(m, s, None) for s in settings))
+            for name, m in parts.items()
+            if name != "0"
+        ]
 
     assert build(at_full_resolution(net.layer4)) == build(net.layer1)
     assert build(net.layer4) != build(net.layer1)
@@ -172,7 +199,9 @@ def test_vgg_is_cut_behind_the_last_pooling_that_convolutions_follow():
 def test_new_layers_are_drawn_from_the_seed_alone(kernel):
     backbone = seeded(tiny_resnet)
     state = torch.get_rng_state()
-    one, same, other = (AttentionBranchNetwork(backbone, kernel, seed=s).attention for s in (0, 0, 1))
+    one, same, other = (
+        AttentionBranchNetwork(backbone, kernel, seed=s).attention for s in (0, 0, 1)
+    )
     assert torch.equal(torch.get_rng_state(), state)
     for name in ("to_classes", "to_map", "class_head"):
         weight = one.get_submodule(name).weight
@@ -187,12 +216,13 @@ def test_new_layers_are_drawn_from_the_seed_alone(kernel):
     assert one.bn_map.bias.item() == 0
 
 
-# ------------------------------------------------------------------------------------------------------ the mechanism
+# ------------------------------------------------------------------------------------ the mechanism
 
 
 def slow_norm(x: np.ndarray, bn: nn.BatchNorm2d) -> np.ndarray:
     mean, var, gamma, beta = (
-        t.detach().double().numpy()[:, None, None] for t in (bn.running_mean, bn.running_var, bn.weight, bn.bias)
+        t.detach().double().numpy()[:, None, None]
+        for t in (bn.running_mean, bn.running_var, bn.weight, bn.bias)
     )
     return (x - mean) / np.sqrt(var + bn.eps) * gamma + beta
 
@@ -211,19 +241,30 @@ def slow_conv(x: np.ndarray, conv: nn.Conv2d) -> np.ndarray:
     return out
 
 
-def slow_branches(net: AttentionBranchNetwork, image: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return attention logits [C], logits [C] and M [h,w] of one image [3,H,W], in float64, as the paper writes it."""
+def slow_branches(
+    net: AttentionBranchNetwork, image: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return attention logits [C], logits [C] and M [h,w] of one image [3,H,W], in float64, as the
+    paper writes it.
+    """
     wide = copy.deepcopy(net).double().eval()
     with torch.no_grad():
         g = wide.extractor(image.double()[None])
         stage = wide.attention.stage(g)[0].numpy()
     branch = wide.attention
-    a = np.maximum(slow_norm(slow_conv(slow_norm(stage, branch.bn_stage), branch.to_classes), branch.bn_classes), 0)
+    a = np.maximum(
+        slow_norm(
+            slow_conv(slow_norm(stage, branch.bn_stage), branch.to_classes), branch.bn_classes
+        ),
+        0,
+    )
     m = 1 / (1 + np.exp(-slow_norm(slow_conv(a, branch.to_map), branch.bn_map)))[0]
     attention_logits = slow_conv(a, branch.class_head).mean((1, 2))
     perceived = g[0].numpy() * (1 + m)
     with torch.no_grad():
-        logits = wide.perception.head(wide.perception.stage(torch.from_numpy(perceived)[None]))[0].numpy()
+        logits = wide.perception.head(wide.perception.stage(torch.from_numpy(perceived)[None]))[
+            0
+        ].numpy()
     return attention_logits, logits, m
 
 
@@ -232,7 +273,9 @@ def slow_branches(net: AttentionBranchNetwork, image: torch.Tensor) -> tuple[np.
 def test_both_branches_are_what_the_paper_says(kind, kernel):
     net = randomise(AttentionBranchNetwork(seeded(BACKBONES[kind]), kernel), 5)
     x = make_images(2, 2, SIDE)
-    net.attention.bn_map.train().momentum = 1.0  # its own statistics, so that M is away from 0 and 1
+    net.attention.bn_map.train().momentum = (
+        1.0  # its own statistics, so that M is away from 0 and 1
+    )
     with torch.no_grad():
         net.attention_map(x)
         out = net.eval().branches(x)
@@ -240,7 +283,9 @@ def test_both_branches_are_what_the_paper_says(kind, kernel):
         attention_logits, logits, m = slow_branches(net, image)
         assert m.std() > 0.05
         np.testing.assert_allclose(out.attention[row, 0].numpy(), m, atol=1e-5)
-        np.testing.assert_allclose(out.attention_logits[row].numpy(), attention_logits, atol=1e-4, rtol=1e-4)
+        np.testing.assert_allclose(
+            out.attention_logits[row].numpy(), attention_logits, atol=1e-4, rtol=1e-4
+        )
         np.testing.assert_allclose(out.logits[row].numpy(), logits, atol=1e-4, rtol=1e-4)
 
 
@@ -259,7 +304,8 @@ def test_every_way_through_the_network_agrees(kind):
     assert ((m >= 0) & (m <= 1)).all()
     assert torch.equal(other.logits, net(x, attention=edited))
     assert not torch.allclose(other.logits, logits, atol=1e-3)
-    # The map that is returned is the network's own, and the attention branch does not hear of the edited one.
+    # The map that is returned is the network's own, and the attention branch does not hear of the
+    # edited one.
     assert torch.equal(other.attention, m)
     assert torch.equal(other.attention_logits, out.attention_logits)
 
@@ -268,7 +314,10 @@ def test_the_perception_loss_reaches_the_attention_branch_and_an_injected_map_cu
     net, x = randomise(BranchNet(), 1), make_images(2, 2, 32)
     net(x)[:, 0].sum().backward()
     assert net.attention.to_map.weight.grad.abs().sum() > 0
-    assert net.attention.class_head.weight.grad is None or not net.attention.class_head.weight.grad.any()
+    assert (
+        net.attention.class_head.weight.grad is None
+        or not net.attention.class_head.weight.grad.any()
+    )
     net.zero_grad()
     net(x, attention=torch.full((2, 4, 4), 0.5))[:, 0].sum().backward()
     assert net.attention.to_map.weight.grad is None
@@ -286,7 +335,7 @@ def test_maps_of_another_size_come_to_the_grid_by_area():
     assert to_grid(torch.rand(2, 7, 9), 7, 9).shape == (2, 1, 7, 9)
 
 
-# ------------------------------------------------------------------------------------------------------- as a method
+# -------------------------------------------------------------------------------------- as a method
 
 
 @pytest.mark.parametrize("kind", ["resnet_scenes", "vgg_scenes"])
@@ -296,7 +345,9 @@ def test_attention_branch_is_m_at_image_size(kind):
     maps = bench.explain(model, x, targets=torch.tensor([1, 2]), method="attention_branch")
     with torch.no_grad():
         m = net.attention_map(x)
-    expected = nn.functional.interpolate(m, size=(SIDE, SIDE), mode="bilinear", align_corners=False)[:, 0]
+    expected = nn.functional.interpolate(
+        m, size=(SIDE, SIDE), mode="bilinear", align_corners=False
+    )[:, 0]
     torch.testing.assert_close(maps, expected)
     other = bench.explain(model, x, targets=torch.tensor([3, 0]), method="attention_branch")
     assert torch.equal(maps, other)  # one map per image, whatever class is asked for
@@ -310,7 +361,9 @@ def test_cams_explain_the_perception_branch():
         features = net.forward_features(x)
         weights = net.perception.head.fc.weight[[1, 2]]
     by_hand = torch.einsum("bk,bkij->bij", weights, features)
-    by_hand = nn.functional.interpolate(by_hand[:, None], (SIDE, SIDE), mode="bilinear", align_corners=False)[:, 0]
+    by_hand = nn.functional.interpolate(
+        by_hand[:, None], (SIDE, SIDE), mode="bilinear", align_corners=False
+    )[:, 0]
     torch.testing.assert_close(maps["cam"], by_hand, atol=1e-4, rtol=1e-4)
     assert model.layer == "forward_features"
     assert model.stages == [
@@ -325,7 +378,7 @@ def test_other_networks_have_no_attention_branch():
         bench.explain(model, make_images(0, 1, 32), method="attention_branch")
 
 
-# ------------------------------------------------------------------------------------------------------ what is refused
+# ---------------------------------------------------------------------------------- what is refused
 
 
 @pytest.mark.parametrize(
@@ -377,9 +430,15 @@ def strided() -> nn.Module:
     [
         (GapLinear, r"\(GapLinear\) cannot be split"),
         (lambda: token_net(0, 32), r"\(TokenNet\) cannot be split"),
-        (lambda: Twisted(BasicBlock, [1, 1, 1, 1], num_classes=5, channels=(4, 6, 8, 10)), "gives? other logits"),
+        (
+            lambda: Twisted(BasicBlock, [1, 1, 1, 1], num_classes=5, channels=(4, 6, 8, 10)),
+            "gives? other logits",
+        ),
         (strided, "cannot run at stride 1"),
-        (lambda: tiny_resnet().__class__(BasicBlock, [1] * 4, num_classes=0, channels=(4,) * 4), "no classifier"),
+        (
+            lambda: tiny_resnet().__class__(BasicBlock, [1] * 4, num_classes=0, channels=(4,) * 4),
+            "no classifier",
+        ),
         (lambda: VGG([8, 8], num_classes=5, mlp_ratio=0.01), "cannot be split"),
     ],
 )

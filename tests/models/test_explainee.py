@@ -1,4 +1,6 @@
-"""The explainee: split, grid, replay, preprocessing, fingerprint, and that it leaves the network alone."""
+"""The explainee: split, grid, replay, preprocessing, fingerprint, and that it leaves the network
+alone.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def test_replay_from_a_layer_is_the_network(build, layer, shape):
             assert tuple(grid.shape[1:]) == shape
         rows = torch.tensor([2, 0, 2])
         values = model.ungrid(grid[rows], captured.values[rows])
-        torch.testing.assert_close(model.split.head(values, captured, rows), net(x)[rows], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            model.split.head(values, captured, rows), net(x)[rows], atol=1e-4, rtol=1e-4
+        )
         torch.testing.assert_close(values, captured.values[rows])
 
 
@@ -78,7 +82,8 @@ def test_replay_runs_only_the_head():
         net.conv1.register_forward_hook(lambda *_: calls.append("stem"))
         net.layer4.register_forward_hook(lambda *_: calls.append("layer4"))
         model.split.head(captured.values, captured, torch.arange(1))
-    # A patched module answers without running; its hooks may see the stand-in, its inner layers must not run.
+    # A patched module answers without running; its hooks may see the stand-in, its inner layers
+    # must not run.
     inner = []
     handle = net.layer1[0].conv1.register_forward_hook(lambda *_: inner.append(1))
     with torch.no_grad(), untouched(net):
@@ -170,7 +175,10 @@ def test_a_network_without_a_grid_is_not_applicable():
 
 
 def test_weights_that_do_not_fit_are_one_sentence(tmp_path):
-    save_file({k: v.contiguous() for k, v in vgg_scenes().state_dict().items()}, tmp_path / "vgg.safetensors")
+    save_file(
+        {k: v.contiguous() for k, v in vgg_scenes().state_dict().items()},
+        tmp_path / "vgg.safetensors",
+    )
     with pytest.raises(BenchError, match=r"do not fit resnet: tensors .* missing .* unknown"):
         load_weights(resnet_scenes(), tmp_path / "vgg.safetensors", "resnet")
     (tmp_path / "bad.pth").write_bytes(b"nothing")
@@ -222,13 +230,25 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
 
 
 def test_cards_build_check_and_refuse(tmp_path):
-    save_file({k: v.contiguous() for k, v in seeded(resnet_scenes, 0).state_dict().items()}, tmp_path / "a.safetensors")
+    save_file(
+        {k: v.contiguous() for k, v in seeded(resnet_scenes, 0).state_dict().items()},
+        tmp_path / "a.safetensors",
+    )
     entry = {"file": "a.safetensors", "library": "cambench", "arch": "resnet_scenes", "size": 96}
     card = tmp_path / "models.json"
-    card.write_text(json.dumps({"a": entry, "b": {**entry, "sha256": "0" * 64}, "c": {**entry, "library": "keras"}}))
+    card.write_text(
+        json.dumps(
+            {"a": entry, "b": {**entry, "sha256": "0" * 64}, "c": {**entry, "library": "keras"}}
+        )
+    )
     assert bench.load_model(f"{card}#a").num_classes == 10
     assert expand_models([str(card)]) == [f"{card}#{n}" for n in "abc"]
-    for name, words in (("", "describes 3 models"), ("#d", "no entry"), ("#b", "sha256 differs"), ("#c", "not one of")):
+    for name, words in (
+        ("", "describes 3 models"),
+        ("#d", "no entry"),
+        ("#b", "sha256 differs"),
+        ("#c", "not one of"),
+    ):
         with pytest.raises(BenchError, match=words):
             bench.load_model(f"{card}{name}")
 
@@ -267,7 +287,9 @@ def test_pretrained_without_a_network_is_one_sentence(monkeypatch):
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(BenchError, match=r"could not download pretrained weights for 'resnet18'.*local weights"):
+    with pytest.raises(
+        BenchError, match=r"could not download pretrained weights for 'resnet18'.*local weights"
+    ):
         bench.load_model("resnet18", weights="pretrained")
 
 
@@ -293,7 +315,9 @@ def test_channels_last_activations_are_known_without_num_features():
     class Swinlike(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.body = torch.nn.Sequential(torch.nn.Conv2d(3, 12, 8, stride=8), Permute(0, 2, 3, 1))
+            self.body = torch.nn.Sequential(
+                torch.nn.Conv2d(3, 12, 8, stride=8), Permute(0, 2, 3, 1)
+            )
             self.fc = torch.nn.Linear(12, 4)
 
         def forward(self, x):
@@ -320,7 +344,9 @@ def test_what_is_no_classifier_in_float32_is_one_sentence():
         def forward(self, x):
             return {"logits": self.body(x).mean((2, 3))}
 
-    with pytest.raises(BenchError, match="returns dict; cambench explains networks that return logits"):
+    with pytest.raises(
+        BenchError, match="returns dict; cambench explains networks that return logits"
+    ):
         _ = bench.Explainee(Wrapped(), size=32, layer="body").probe_shape
     with pytest.raises(BenchError, match=r"not in float32; give net\.float\(\)"):
         bench.Explainee(resnet_scenes().double(), size=96)

@@ -1,4 +1,6 @@
-"""Head replay without needless copies gives the bits of a replay that copies everything, and leaves inputs alone."""
+"""Head replay without needless copies gives the bits of a replay that copies everything, and leaves
+inputs alone.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def slow_trace_head(trace: Trace, activations: torch.Tensor, rows: torch.Tensor)
 def whole_copies(captured: Captured, rows: torch.Tensor) -> Captured:
     chosen = captured.select(rows)
     bypass = {name: [copied(out) for out in outs] for name, outs in chosen.bypass.items()}
-    return Captured(chosen.values.clone(), chosen.logits, chosen.size, bypass, copied(chosen.whole), chosen.part)
+    return Captured(
+        chosen.values.clone(), chosen.logits, chosen.size, bypass, copied(chosen.whole), chosen.part
+    )
 
 
 def copied(value: object) -> object:
@@ -48,9 +52,15 @@ def copied(value: object) -> object:
     return type(value)(copied(v) for v in value) if isinstance(value, (list, tuple)) else value
 
 
-def both(model: bench.Explainee, images: torch.Tensor, name: str, monkeypatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a method's maps by replay as it is and by the replica, the first once the split knows its head."""
-    trace = Trace(Prober(model), images, torch.zeros(len(images), dtype=torch.int64), ids=["a", "b"])
+def both(
+    model: bench.Explainee, images: torch.Tensor, name: str, monkeypatch
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a method's maps by replay as it is and by the replica, the first once the split knows
+    its head.
+    """
+    trace = Trace(
+        Prober(model), images, torch.zeros(len(images), dtype=torch.int64), ids=["a", "b"]
+    )
     fast = METHODS.get(name)(trace)
     with monkeypatch.context() as patch:
         patch.setattr(Trace, "head", slow_trace_head)
@@ -62,17 +72,23 @@ def both(model: bench.Explainee, images: torch.Tensor, name: str, monkeypatch) -
 @pytest.mark.parametrize("kind", [*NETS, *(f"{kind}@{layer}" for kind, layer in DEEPER.items())])
 def test_replay_has_the_bits_of_whole_copies(kind, name, monkeypatch):
     kind, _, layer = kind.partition("@")
-    model = bench.Explainee(make_net(kind, 3, SIDE), mean=MEAN, std=STD, size=SIDE, layer=layer or "features")
+    model = bench.Explainee(
+        make_net(kind, 3, SIDE), mean=MEAN, std=STD, size=SIDE, layer=layer or "features"
+    )
     fast, slow = both(model, make_images(4, 2, SIDE), name, monkeypatch)
     assert torch.equal(fast, slow)
     assert fast.abs().max() > 0
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "mobilenetv2_035", "vit_tiny_patch16_224", "convnext_atto"])
+@pytest.mark.parametrize(
+    "architecture", ["resnet18", "mobilenetv2_035", "vit_tiny_patch16_224", "convnext_atto"]
+)
 def test_replay_of_timm_networks_has_the_bits_of_whole_copies(architecture, monkeypatch):
     size = 64
     more = {"img_size": size} if architecture.startswith("vit") else {}
-    model = bench.Explainee(randomise(timm.create_model(architecture, num_classes=5, **more), 0), size=size)
+    model = bench.Explainee(
+        randomise(timm.create_model(architecture, num_classes=5, **more), 0), size=size
+    )
     for name in ("ablation_cam", "recipro_cam"):
         fast, slow = both(model, make_images(4, 2, size), name, monkeypatch)
         assert torch.equal(fast, slow)
@@ -82,7 +98,9 @@ def test_replay_of_timm_networks_has_the_bits_of_whole_copies(architecture, monk
 
 
 class Writes(nn.Module):
-    """The head starts with an activation that works in place; the layer is signed, so that it shows."""
+    """The head starts with an activation that works in place; the layer is signed, so that it
+    shows.
+    """
 
     def __init__(self, inplace: bool = True) -> None:
         super().__init__()
@@ -113,7 +131,9 @@ def traced(net: nn.Module, layer: str | None) -> Trace:
 def given(trace: Trace) -> Iterator[list[int]]:
     """Watch where in memory the tensors lie that reach the head's first module."""
     places: list[int] = []
-    hook = trace.model.net.act.register_forward_pre_hook(lambda _, args: places.append(args[0].data_ptr()))
+    hook = trace.model.net.act.register_forward_pre_hook(
+        lambda _, args: places.append(args[0].data_ptr())
+    )
     try:
         yield places
     finally:
@@ -169,4 +189,6 @@ def test_the_rows_of_one_image_are_a_view():
     one = trace.captured.values_at(torch.tensor([1, 1, 1]))
     assert one.data_ptr() == trace.captured.values[1].data_ptr()
     assert torch.equal(one, trace.captured.values[[1, 1, 1]])
-    assert torch.equal(trace.captured.values_at(torch.tensor([1, 0])), trace.captured.values[[1, 0]])
+    assert torch.equal(
+        trace.captured.values_at(torch.tensor([1, 0])), trace.captured.values[[1, 0]]
+    )

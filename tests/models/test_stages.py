@@ -70,7 +70,9 @@ def test_named_layers_are_checked_and_kept_in_order():
 
 
 def test_the_same_net_at_another_layer_is_made_once():
-    model = bench.Explainee(make_net("norm"), mean=(0.1, 0.2, 0.3), size=32, name="n", layer="features")
+    model = bench.Explainee(
+        make_net("norm"), mean=(0.1, 0.2, 0.3), size=32, name="n", layer="features"
+    )
     there = model.at("neck")
     assert (there.layer, there.name, there.mean) == ("neck", "n", (0.1, 0.2, 0.3))
     assert there.net is model.net

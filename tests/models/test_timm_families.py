@@ -1,6 +1,8 @@
-"""One small member of each timm family: default layer, grid, grid in place, replay, and a Grad-CAM that says something.
+"""One small member of each timm family: default layer, grid, grid in place, replay, and a Grad-CAM
+that says something.
 
-The check is the one of `cambench list models --check` (bench/pipeline/coverage.py), on networks made smaller.
+The check is the one of `cambench list models --check` (bench/pipeline/coverage.py), on networks
+made smaller.
 """
 
 from __future__ import annotations
@@ -24,7 +26,14 @@ from bench.pipeline import coverage
 
 VIT = {"img_size": 112, "embed_dim": 48, "depth": 3, "num_heads": 2}
 SMALL = {"img_size": 112}
-TNT = {**SMALL, "embed_dim": 48, "depth": 2, "inner_dim": 8, "num_heads_inner": 2, "num_heads_outer": 2}
+TNT = {
+    **SMALL,
+    "embed_dim": 48,
+    "depth": 2,
+    "inner_dim": 8,
+    "num_heads_inner": 2,
+    "num_heads_outer": 2,
+}
 WHOLE = "forward_features"
 FAMILIES = [
     # class tokens: what they read for the last time
@@ -39,10 +48,20 @@ FAMILIES = [
     ("tnt_s_patch16_224", TNT, "blocks.1.norm_out", "7x7"),
     ("tnt_s_legacy_patch16_224", TNT, "blocks.1.norm_out", "7x7"),
     ("convit_tiny", {**VIT, "num_heads": 4, "local_up_to_layer": 2}, "blocks.2.norm1", "7x7"),
-    ("pit_ti_224", {"depth": (1, 1, 2), "base_dims": (16, 16, 16)}, "transformers.2.blocks.1.norm1", "7x7"),
+    (
+        "pit_ti_224",
+        {"depth": (1, 1, 2), "base_dims": (16, 16, 16)},
+        "transformers.2.blocks.1.norm1",
+        "7x7",
+    ),
     ("crossvit_tiny_240", {"depth": [[1, 1, 0], [1, 1, 0]]}, "blocks.1.fusion.0.norm1", "14x14"),
     ("coat_lite_tiny", {"embed_dims": (16, 16, 32, 32)}, "serial_blocks4.1.norm1", "7x7"),
-    ("coat_tiny", {"embed_dims": (16, 32, 32, 32), "parallel_depth": 1}, "parallel_blocks.0.norm13", "14x14"),
+    (
+        "coat_tiny",
+        {"embed_dims": (16, 32, 32, 32), "parallel_depth": 1},
+        "parallel_blocks.0.norm13",
+        "14x14",
+    ),
     # averaged or attended tokens
     ("vit_wee_patch16_reg1_gap_256", VIT, WHOLE, "7x7"),
     ("vit_relpos_small_patch16_224", VIT, WHOLE, "7x7"),
@@ -79,15 +98,25 @@ FAMILIES = [
 
 
 def _volo():
-    return VOLO((1, 1, 1, 1), img_size=112, embed_dims=(24, 48, 48, 48), num_heads=(2, 2, 2, 2), num_classes=10)
+    return VOLO(
+        (1, 1, 1, 1),
+        img_size=112,
+        embed_dims=(24, 48, 48, 48),
+        num_heads=(2, 2, 2, 2),
+        num_classes=10,
+    )
 
 
 def _mvitv2(**kwargs):
-    return MultiScaleVit(MultiScaleVitCfg(depths=(1, 1, 1, 1), embed_dim=24, **kwargs), num_classes=10)
+    return MultiScaleVit(
+        MultiScaleVitCfg(depths=(1, 1, 1, 1), embed_dim=24, **kwargs), num_classes=10
+    )
 
 
 def _poolformer():
-    return MetaFormer(num_classes=10, depths=(1, 1, 2, 1), dims=(16, 32, 32, 48), use_mlp_head=False)
+    return MetaFormer(
+        num_classes=10, depths=(1, 1, 2, 1), dims=(16, 32, 32, 48), use_mlp_head=False
+    )
 
 
 def _vgg():
@@ -102,7 +131,12 @@ BUILT = {
     "poolformer": (_poolformer, 112, WHOLE, "7x7"),
     "hrnet": (lambda: timm.create_model("hrnet_w18_small", num_classes=10), 160, WHOLE, "5x5"),
     "vgg": (_vgg, 224, WHOLE, "7x7"),
-    "inception": (lambda: timm.create_model("inception_v3", num_classes=10, aux_logits=False), 203, WHOLE, "5x5"),
+    "inception": (
+        lambda: timm.create_model("inception_v3", num_classes=10, aux_logits=False),
+        203,
+        WHOLE,
+        "5x5",
+    ),
     "fastvit": (lambda: timm.create_model("fastvit_t8", num_classes=10), 160, WHOLE, "5x5"),
     "repvgg": (lambda: timm.create_model("repvgg_a0", num_classes=10), 160, WHOLE, "5x5"),
 }
@@ -124,7 +158,9 @@ def check(model, layer, grid):
         torch.testing.assert_close(model.ungrid(grids, captured.values), captured.values)
 
 
-@pytest.mark.parametrize(("name", "kwargs", "layer", "grid"), FAMILIES, ids=[f[0] for f in FAMILIES])
+@pytest.mark.parametrize(
+    ("name", "kwargs", "layer", "grid"), FAMILIES, ids=[f[0] for f in FAMILIES]
+)
 def test_family(name, kwargs, layer, grid):
     check(bench.load_model(name, num_classes=10, **kwargs), layer, grid)
 
@@ -152,13 +188,17 @@ class Transposed(Layout):
 
 
 @pytest.mark.parametrize("wrong", [Shifted, Transposed])
-@pytest.mark.parametrize(("name", "kwargs"), [("vit_tiny_patch16_224", VIT), ("levit_128s", {}), ("pit_ti_224", {})])
+@pytest.mark.parametrize(
+    ("name", "kwargs"), [("vit_tiny_patch16_224", VIT), ("levit_128s", {}), ("pit_ti_224", {})]
+)
 def test_a_wrong_layout_is_not_in_place(name, kwargs, wrong, monkeypatch):
     model = bench.load_model(name, num_classes=10, **kwargs)
     _, _, height, width = model.probe_shape
     (shape,) = model._layouts
     right = model._layouts[shape]
-    monkeypatch.setitem(model._layouts, shape, wrong(right.order, right.height, right.width, right.prefix))
+    monkeypatch.setitem(
+        model._layouts, shape, wrong(right.order, right.height, right.width, right.prefix)
+    )
     cells = coverage.places(height, width)
     trace = Trace(Prober(model), coverage.changed_images(model.size, (height, width), cells))
     assert coverage.in_place(coverage.precise(trace), cells, 1) < coverage.PLACES
@@ -204,7 +244,8 @@ def test_layout_follows_what_the_network_says(shape, facts, expected):
 
 
 @pytest.mark.parametrize(
-    "layout", [Layout("NCHW", 2, 3), Layout("NHWC", 2, 3), Layout("NLC", 2, 3, 2), Layout("NCL", 2, 3)]
+    "layout",
+    [Layout("NCHW", 2, 3), Layout("NHWC", 2, 3), Layout("NLC", 2, 3, 2), Layout("NCL", 2, 3)],
 )
 def test_a_layout_there_and_back(layout):
     shapes = {"NCHW": (4, 5, 2, 3), "NHWC": (4, 2, 3, 5), "NLC": (4, 8, 5), "NCL": (4, 5, 6)}
@@ -217,14 +258,18 @@ def test_a_layout_there_and_back(layout):
 
 
 def test_layers_that_return_several_tensors_are_replayed():
-    """PiT's stages give (maps, class token), CrossViT's blocks one token list per branch: the coarsest is explained."""
+    """PiT's stages give (maps, class token), CrossViT's blocks one token list per branch: the
+    coarsest is explained.
+    """
     for name, layer, shape in (
         ("pit_ti_224", "transformers.1", (128, 14, 14)),
         ("crossvit_tiny_240", "blocks.1", (192, 14, 14)),
     ):
         model = bench.load_model(name, layer=layer, num_classes=10)
         assert model.probe_shape[1:] == shape
-        images = torch.randn(2, 3, model.size, model.size, generator=torch.Generator().manual_seed(0))
+        images = torch.randn(
+            2, 3, model.size, model.size, generator=torch.Generator().manual_seed(0)
+        )
         with torch.no_grad(), untouched(model.net):
             captured = model.capture(images)
             for rows in (torch.tensor([0, 1]), torch.tensor([1])):
@@ -237,13 +282,19 @@ def test_layers_that_return_several_tensors_are_replayed():
 
 def test_a_layer_that_the_logits_do_not_read_is_no_map():
     model = bench.load_model("vit_tiny_patch16_224", layer="blocks.2", num_classes=10, **VIT)
-    with pytest.raises(NotApplicable, match=r"No position of layer 'blocks\.2' .* choose an earlier layer"):
+    with pytest.raises(
+        NotApplicable, match=r"No position of layer 'blocks\.2' .* choose an earlier layer"
+    ):
         bench.explain(model, torch.randn(1, 3, 112, 112), None, "grad_cam")
 
 
 def test_networks_without_logits_or_layer_are_one_sentence():
-    encoder = bench.Explainee(timm.create_model("vit_tiny_patch16_224", **VIT, global_pool="", num_classes=0), size=112)
-    with pytest.raises(NotApplicable, match=r"output has shape \(1, 50, 48\); cambench explains classifiers"):
+    encoder = bench.Explainee(
+        timm.create_model("vit_tiny_patch16_224", **VIT, global_pool="", num_classes=0), size=112
+    )
+    with pytest.raises(
+        NotApplicable, match=r"output has shape \(1, 50, 48\); cambench explains classifiers"
+    ):
         _ = encoder.split
     with pytest.raises(BenchError, match=r"no layer 'blocks\.9\.norm1'.*blocks\.2\.norm1"):
         _ = bench.load_model("vit_tiny_patch16_224", layer="blocks.9.norm1", **VIT).split

@@ -1,4 +1,6 @@
-"""What benchmarks share: two torch threads where there are two cores, and a file that says what ran."""
+"""What benchmarks share: two torch threads where there are two cores, and a file that says what
+ran.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,18 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+def pytest_benchmark_update_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any]
+) -> None:
     """Add to pytest-benchmark's file what the table says of the machine and the libraries."""
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
     versions = {name: metadata.version(name) for name in PEERS if _installed(name)}
-    machine_info["cambench"] = {"torch": torch.__version__, "threads": THREADS, "gpu": gpu, "peers": versions}
+    machine_info["cambench"] = {
+        "torch": torch.__version__,
+        "threads": THREADS,
+        "gpu": gpu,
+        "peers": versions,
+    }
 
 
 def _installed(name: str) -> bool:

@@ -1,7 +1,8 @@
-"""How speeds are compared: two calls side by side, pair after pair, in one process; never an absolute time.
+"""How speeds are compared: two calls side by side, pair after pair, in one process; never an
+absolute time.
 
-A benchmark ends with `report(benchmark, row, ratios)`: what it measured becomes a row of README's table "Speed" (see
-`table.py`). A row says what the ratios are of, and what is aimed at.
+A benchmark ends with `report(benchmark, row, ratios)`: what it measured becomes a row of README's
+table "Speed" (see `table.py`). A row says what the ratios are of, and what is aimed at.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ FASTER, SLOWER, SECONDS = "times as fast", "times the time", "seconds"
 class Row:
     """A line of the table "Speed": what was measured, against what, and what is aimed at.
 
-    what: the work.  against: what ours is compared with.  aim: of the median ratio; None where there is none.
-    better: which way the ratio should go; "higher" aims at `aim` or more, "lower" at `aim` or less.  unit: what the
-    ratio counts, said after the number.  forwards: whole forwards of the network that (ours, the other) ran, images.
-    per_forward: whether the ratio over that of the forwards says something: both sides mostly run forwards.
+    what: the work.  against: what ours is compared with.  aim: of the median ratio; None where
+    there is none. better: which way the ratio should go; "higher" aims at `aim` or more, "lower" at
+    `aim` or less.  unit: what the ratio counts, said after the number.  forwards: whole forwards of
+    the network that (ours, the other) ran, images. per_forward: whether the ratio over that of the
+    forwards says something: both sides mostly run forwards.
     """
 
     what: str
@@ -93,11 +95,12 @@ def interleaved(
     calls: tuple[int, int] = (1, 1),
     warm: bool = False,
 ) -> list[float]:
-    """Return the ratios of seconds, one over two, of pairs run side by side after a warm-up of both.
+    """Return the ratios of seconds, one over two, of pairs run side by side after a warm-up of
+    both.
 
-    pairs: default `pairs_wanted()`.  calls: how often each is called within a pair, where one takes far less time than
-    the other: the ratio is of their means.  warm: both have run already. Every second pair runs in the other order, so
-    that none is always first.
+    pairs: default `pairs_wanted()`.  calls: how often each is called within a pair, where one takes
+    far less time than the other: the ratio is of their means.  warm: both have run already. Every
+    second pair runs in the other order, so that none is always first.
     """
     if not warm:
         one()
@@ -115,9 +118,10 @@ def interleaved(
 def median_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     """Return the median with a nonparametric interval of it, from order statistics.
 
-    The k-th lowest and the k-th highest of n values hold the median with probability 1 - 2 P(Bin(n, 1/2) < k), whatever
-    the values' distribution; k is the largest one that keeps `level`. Of fewer than six values not even the lowest and
-    the highest keep 95 %: they are returned with the level that they have.
+    The k-th lowest and the k-th highest of n values hold the median with probability 1 - 2 P(Bin(n,
+    1/2) < k), whatever the values' distribution; k is the largest one that keeps `level`. Of fewer
+    than six values not even the lowest and the highest keep 95 %: they are returned with the level
+    that they have.
     """
     if not values:
         raise BenchError("There are no ratios to take a median of; run at least one pair.")
@@ -128,15 +132,17 @@ def median_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
 
 
 def _held(count: int, k: int) -> float:
-    """Return the probability that the k-th lowest and the k-th highest of `count` values hold the median."""
+    """Return the probability that the k-th lowest and the k-th highest of `count` values hold the
+    median.
+    """
     return max(0.0, 1 - 2 * sum(math.comb(count, i) for i in range(k)) / 2**count)
 
 
 def report(benchmark: Any, row: Row, ratios: Sequence[float]) -> Interval:
     """Store a row in the benchmark's extra_info, print it, and return the median with its interval.
 
-    A benchmark may report several rows. What pytest-benchmark has not timed it leaves out of its file, so a benchmark
-    that timed nothing itself has one empty round noted.
+    A benchmark may report several rows. What pytest-benchmark has not timed it leaves out of its
+    file, so a benchmark that timed nothing itself has one empty round noted.
     """
     found = median_interval(ratios)
     stored = dataclasses.asdict(row) | dataclasses.asdict(found)
@@ -149,12 +155,17 @@ def report(benchmark: Any, row: Row, ratios: Sequence[float]) -> Interval:
     forwards = "" if row.forwards is None else f", forwards {row.forwards[0]} and {row.forwards[1]}"
     if stored["per_forward"] is not None:
         forwards += f", {stored['per_forward']:.3g} per forward"
-    print(f"\n{row.what}, against {row.against}: {found} {row.unit}, {len(ratios)} pairs{forwards}{aim}")
+    print(
+        f"\n{row.what}, against {row.against}: {found} {row.unit}, {len(ratios)} "
+        f"pairs{forwards}{aim}"
+    )
     return found
 
 
 def per_forward(row: Row, ratio: float) -> float | None:
-    """Return how many times as fast ours is per forward, where the row says that this means something."""
+    """Return how many times as fast ours is per forward, where the row says that this means
+    something.
+    """
     if not row.per_forward or row.forwards is None or row.unit != FASTER:
         return None
     ours, theirs = row.forwards
@@ -174,7 +185,9 @@ class Forwards:
 
 @contextmanager
 def watched(module: nn.Module) -> Iterator[Forwards]:
-    """Count the images that reach a module: a network's first layer, which head replays do not run."""
+    """Count the images that reach a module: a network's first layer, which head replays do not
+    run.
+    """
     forwards = Forwards()
 
     def count(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
@@ -191,7 +204,9 @@ def watched(module: nn.Module) -> Iterator[Forwards]:
 def bare_forwards(prober: Prober, forwards: int) -> Callable[[], None]:
     """Return a call that runs so many images through the bare network, in the prober's batches."""
     side = prober.model.size
-    images = torch.randn(prober.batch_size, 3, side, side).contiguous(memory_format=torch.channels_last)
+    images = torch.randn(prober.batch_size, 3, side, side).contiguous(
+        memory_format=torch.channels_last
+    )
 
     @torch.inference_mode()
     def bare() -> None:

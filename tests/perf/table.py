@@ -1,8 +1,9 @@
-"""Write README's table "Speed" and `leaderboards/speed.json` from what the benchmarks measured in one run.
+"""Write README's table "Speed" and `leaderboards/speed.json` from what the benchmarks measured in
+one run.
 
 `tox -e perf` runs the benchmarks and then this: `python tests/perf/table.py FILE`, FILE written by
-`pytest tests/perf -m perf --benchmark-json=FILE`. Every benchmark has a row (see `ratios.report`); one that has none
-is an error, and so is a row without an interval of 95 %.
+`pytest tests/perf -m perf --benchmark-json=FILE`. Every benchmark has a row (see `ratios.report`);
+one that has none is an error, and so is a row without an interval of 95 %.
 """
 
 from __future__ import annotations
@@ -38,22 +39,33 @@ def read(path: Path) -> Fields:
     try:
         run = json.loads(path.read_text())
     except OSError as error:
-        raise BenchError(f"Cannot read {path} ({error.strerror}); give the file of --benchmark-json.") from None
+        raise BenchError(
+            f"Cannot read {path} ({error.strerror}); give the file of --benchmark-json."
+        ) from None
     except ValueError:
-        raise BenchError(f"{path} is not JSON; give the file that pytest --benchmark-json wrote.") from None
+        raise BenchError(
+            f"{path} is not JSON; give the file that pytest --benchmark-json wrote."
+        ) from None
     if not isinstance(run, dict) or "cambench" not in run.get("machine_info", {}):
-        raise BenchError(f"{path} does not say what machine it is of; write it with pytest tests/perf -m perf.")
+        raise BenchError(
+            f"{path} does not say what machine it is of; write it with pytest tests/perf -m perf."
+        )
     if not run.get("benchmarks"):
-        raise BenchError(f"{path} holds no benchmark; run pytest tests/perf -m perf --benchmark-json={path}.")
+        raise BenchError(
+            f"{path} holds no benchmark; run pytest tests/perf -m perf --benchmark-json={path}."
+        )
     return run
 
 
 def rows_of(run: Fields) -> list[Fields]:
-    """Return every benchmark's rows, in the run's order; one without a row or with a weak interval is an error."""
+    """Return every benchmark's rows, in the run's order; one without a row or with a weak interval
+    is an error.
+    """
     without = [one["fullname"] for one in run["benchmarks"] if not one["extra_info"].get("rows")]
     if without:
         raise BenchError(
-            f"No row of the table comes from {', '.join(without)}; end each with report(benchmark, row, ratios)."
+            f"No row of the table comes from {', '.join(without)}; end each with report(benchmark, "
+            "row, ratios)."
         )
     rows = [
         {"benchmark": one["fullname"], **{name: row[name] for name in FIELDS}}
@@ -63,13 +75,16 @@ def rows_of(run: Fields) -> list[Fields]:
     weak = [row["benchmark"] for row in rows if row["level"] < LEVEL]
     if weak:
         raise BenchError(
-            f"Too few pairs for an interval of 95 % in {', '.join(weak)}; run six or more (CAMBENCH_PERF_PAIRS)."
+            f"Too few pairs for an interval of 95 % in {', '.join(weak)}; run six or more "
+            "(CAMBENCH_PERF_PAIRS)."
         )
     return rows
 
 
 def machine_of(run: Fields) -> Fields:
-    """Return what is said of the machine: cores, processor, GPU, threads, versions, day and commit."""
+    """Return what is said of the machine: cores, processor, GPU, threads, versions, day and
+    commit.
+    """
     info = run["machine_info"]
     cpu = info.get("cpu", {})
     return {
@@ -88,8 +103,10 @@ def caption(machine: Fields) -> str:
     gpu = machine["gpu"] or "no GPU"
     peers = ", ".join(f"{name} {version}" for name, version in machine["peers"].items())
     return (
-        f"Measured on {machine['date']} on {cores} ({machine['processor']}), {gpu}, torch {machine['torch']} with "
-        f"{machine['threads']} threads, {peers}; medians of pairs that ran side by side in one process, with "
+        f"Measured on {machine['date']} on {cores} ({machine['processor']}), {gpu}, torch "
+        f"{machine['torch']} with "
+        f"{machine['threads']} threads, {peers}; medians of pairs that ran side by side in one "
+        "process, with "
         "nonparametric 95 % intervals of the median."
     )
 
@@ -100,7 +117,9 @@ def line(row: Fields) -> str:
     forwards = "" if row["forwards"] is None else "{}, {}".format(*row["forwards"])
     aim = "–"
     if row["aim"] is not None:
-        aim = f"{'≥' if row['better'] == 'higher' else '≤'} {shown(row['aim'])}" + ("" if row["met"] else ": missed")
+        aim = f"{'≥' if row['better'] == 'higher' else '≤'} {shown(row['aim'])}" + (
+            "" if row["met"] else ": missed"
+        )
     each = "" if row["per_forward"] is None else shown(row["per_forward"])
     return "| " + " | ".join([row["what"], row["against"], ratio, aim, forwards, each]) + " |"
 
@@ -122,26 +141,36 @@ def table(rows: Sequence[Fields], machine: Fields) -> str:
 def between_markers(text: str, new: str, where: Path) -> str:
     """Return a text with what stands between the two markers replaced; each must be there once."""
     if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise BenchError(f"{where} needs {START} and behind it {END}, once each; put them where the table goes.")
+        raise BenchError(
+            f"{where} needs {START} and behind it {END}, once each; put them where the table goes."
+        )
     head, _, rest = text.partition(START)
     return f"{head}{START}\n{new}\n{END}{rest.partition(END)[2]}"
 
 
 def lost(rows: Sequence[Fields], board: Path) -> list[str]:
-    """Return the benchmarks that the written rows have and these rows have not: a part of a run is no table."""
+    """Return the benchmarks that the written rows have and these rows have not: a part of a run is
+    no table.
+    """
     if not board.is_file():
         return []
     before = [row["benchmark"] for row in json.loads(board.read_text())["rows"]]
-    return [name for name in dict.fromkeys(before) if name not in {row["benchmark"] for row in rows}]
+    return [
+        name for name in dict.fromkeys(before) if name not in {row["benchmark"] for row in rows}
+    ]
 
 
 def write(path: Path, readme: Path, board: Path, fewer: bool = False) -> int:
-    """Write both files from a run; return the number of rows. Nothing is written where anything is wrong."""
+    """Write both files from a run; return the number of rows. Nothing is written where anything is
+    wrong.
+    """
     run = read(path)
     rows, machine = rows_of(run), machine_of(run)
     gone = [] if fewer else lost(rows, board)
     if gone:
-        raise BenchError(f"The run lacks {', '.join(gone)}, which {board.name} has; run all, or say --fewer.")
+        raise BenchError(
+            f"The run lacks {', '.join(gone)}, which {board.name} has; run all, or say --fewer."
+        )
     if not readme.is_file():
         raise BenchError(f"There is no {readme}; give --readme.")
     text = between_markers(readme.read_text(), table(rows, machine), readme)
@@ -153,11 +182,17 @@ def write(path: Path, readme: Path, board: Path, fewer: bool = False) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; exit code 2 and one sentence where it cannot be done."""
-    parser = argparse.ArgumentParser(description="Write README's table of speeds from a run of the benchmarks.")
-    parser.add_argument("run", type=Path, help="what pytest tests/perf -m perf --benchmark-json wrote")
+    parser = argparse.ArgumentParser(
+        description="Write README's table of speeds from a run of the benchmarks."
+    )
+    parser.add_argument(
+        "run", type=Path, help="what pytest tests/perf -m perf --benchmark-json wrote"
+    )
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     parser.add_argument("--board", type=Path, default=ROOT / "leaderboards" / "speed.json")
-    parser.add_argument("--fewer", action="store_true", help="the table may lose benchmarks: they are gone")
+    parser.add_argument(
+        "--fewer", action="store_true", help="the table may lose benchmarks: they are gone"
+    )
     given = parser.parse_args(arguments)
     try:
         count = write(given.run, given.readme, given.board, given.fewer)

@@ -1,4 +1,5 @@
-"""bfloat16 against float32: the probes of deletion and insertion of mobilenetv2_100 at 224 pixels, on the CPU.
+"""bfloat16 against float32: the probes of deletion and insertion of mobilenetv2_100 at 224 pixels,
+on the CPU.
 
 Run on an idle machine: `pytest tests/perf -m perf`. Where a CPU has no arithmetic
 for it, it is emulated and far slower: few probes are run then.

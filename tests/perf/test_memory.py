@@ -1,7 +1,7 @@
 """Memory and time per image of a run of 5,000 scenes, after 500 and at its end.
 
-Run on an idle machine: `pytest tests/perf/test_memory.py -m perf`. CAMBENCH_PERF_SCENES changes the 5,000 (8,000 at
-most). Memory is that of a process of its own.
+Run on an idle machine: `pytest tests/perf/test_memory.py -m perf`. CAMBENCH_PERF_SCENES changes the
+5,000 (8,000 at most). Memory is that of a process of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ MIB = 2**20
 
 pytestmark = [
     pytest.mark.perf,
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is read from /proc"),
+    pytest.mark.skipif(
+        not sys.platform.startswith("linux"), reason="resident memory is read from /proc"
+    ),
 ]
 
 
@@ -53,4 +55,8 @@ def test_memory_and_time_of_many_scenes(benchmark, tmp_path):
     report(benchmark, sizes, [point[1] / early[1] for point in last])
     first = seconds_per_image(tenth)
     times = [late / early for early, late in zip(first, seconds_per_image(last), strict=False)]
-    report(benchmark, Row(f"an image in the last tenth of {what}", "one in the first", None, "lower", SLOWER), times)
+    report(
+        benchmark,
+        Row(f"an image in the last tenth of {what}", "one in the first", None, "lower", SLOWER),
+        times,
+    )

@@ -1,6 +1,8 @@
-"""Methods over bare forwards: one trace for six CAMs, head replay, and masked forwards; beside others: `test_peers.py`.
+"""Methods over bare forwards: one trace for six CAMs, head replay, and masked forwards; beside
+others: `test_peers.py`.
 
-Run on an idle machine: `pytest tests/perf -m perf`. Everything is compared in one run, pair after pair.
+Run on an idle machine: `pytest tests/perf -m perf`. Everything is compared in one run, pair after
+pair.
 """
 
 from __future__ import annotations
@@ -49,13 +51,17 @@ def test_head_replay_in_forwards(benchmark, name):
         bench.explain(model, images, [1] * len(images), name)
 
     ratios = interleaved(ours, bare_forwards(Prober(model), len(images)), calls=(3, 5))
-    row = Row(f"{name}, 512 head replays, resnet18", "one bare forward", better="lower", unit=SLOWER)
+    row = Row(
+        f"{name}, 512 head replays, resnet18", "one bare forward", better="lower", unit=SLOWER
+    )
     report(benchmark, row, ratios)
 
 
 @pytest.mark.parametrize("name", ["score_cam", "abs_cam", "abs_cam_elementwise"])
 def test_masked_channels_over_bare_forwards(benchmark, name):
-    """score_cam and its kin over the same number of bare forwards, mobilenetv2 at 224, 160 channels of block 5.2."""
+    """score_cam and its kin over the same number of bare forwards, mobilenetv2 at 224, 160 channels
+    of block 5.2.
+    """
     model = bench.load_model("mobilenetv2_100", layer="blocks.5.2")
     images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     prober, method = Prober(model), METHODS.get(name)

@@ -1,8 +1,9 @@
 """Beside other libraries: the same work, in one run, pair after pair; never slower than any.
 
-Each benchmark first asserts that both sides do the same work: equal scores or maps as far as the other's definition
-allows, and the forwards that each runs, counted at the network's first layer. Then both are timed side by side. Other
-libraries get the batches that they are faster with; ours runs as a user calls it (`bench.score`, `bench.explain`).
+Each benchmark first asserts that both sides do the same work: equal scores or maps as far as the
+other's definition allows, and the forwards that each runs, counted at the network's first layer.
+Then both are timed side by side. Other libraries get the batches that they are faster with; ours
+runs as a user calls it (`bench.score`, `bench.explain`).
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ CONTEXTS: dict[str, Context] = {"float32": nullcontext}
 
 
 class Subject:
-    """A 224 net with random weights, images, their predicted classes, and maps whose values all differ."""
+    """A 224 net with random weights, images, their predicted classes, and maps whose values all
+    differ.
+    """
 
     def __init__(self, name: str, images: int, layer: str | None = None) -> None:
         self.net: nn.Module = randomise(timm.create_model(name), 0)
@@ -52,9 +55,13 @@ class Subject:
         self.ids = [f"image-{i}" for i in range(images)]
         self.maps = ranked_maps(images)
 
-    def score(self, metric: str | list[str], protocol: str, maps: torch.Tensor | None = None) -> dict[str, np.ndarray]:
+    def score(
+        self, metric: str | list[str], protocol: str, maps: torch.Tensor | None = None
+    ) -> dict[str, np.ndarray]:
         maps = self.maps if maps is None else maps
-        out = bench.score(self.model, self.images, self.targets, maps, metric, protocol=protocol, ids=self.ids)
+        out = bench.score(
+            self.model, self.images, self.targets, maps, metric, protocol=protocol, ids=self.ids
+        )
         return {name: values.double().numpy() for name, values in out.items()}
 
     def explain(self, method: str) -> np.ndarray:
@@ -68,20 +75,30 @@ class Subject:
 
 
 def ranked_maps(count: int) -> torch.Tensor:
-    """Return smooth maps [count,224,224] whose values are the pixels' ranks, over their number: no two are equal."""
+    """Return smooth maps [count,224,224] whose values are the pixels' ranks, over their number: no
+    two are equal.
+    """
     coarse = torch.rand(count, 1, 7, 7, generator=torch.Generator().manual_seed(2))
-    smooth = F.interpolate(coarse, size=(SIDE, SIDE), mode="bilinear", align_corners=False).flatten(1)
+    smooth = F.interpolate(coarse, size=(SIDE, SIDE), mode="bilinear", align_corners=False).flatten(
+        1
+    )
     ranks = smooth.argsort(dim=1, stable=True).argsort(dim=1)
     return (ranks.float() / ranks.shape[1]).view(count, SIDE, SIDE)
 
 
 def correlation(one: np.ndarray, two: np.ndarray) -> float:
     """Return the lowest Pearson correlation over the images."""
-    return min(float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) for a, b in zip(one, two, strict=True))
+    return min(
+        float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) for a, b in zip(one, two, strict=True)
+    )
 
 
-def both(subject: Subject, ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[Any, Any, tuple[int, int]]:
-    """Run both sides once and return what each returns, and the forwards that (ours, theirs) ran."""
+def both(
+    subject: Subject, ours: Callable[[], Any], theirs: Callable[[], Any]
+) -> tuple[Any, Any, tuple[int, int]]:
+    """Run both sides once and return what each returns, and the forwards that (ours, theirs)
+    ran.
+    """
     with watched(subject.stem) as mine:
         own = ours()
     with watched(subject.stem) as others:
@@ -98,8 +115,14 @@ def compared(
     calls: tuple[int, int] = (1, 1),
     pairs: int | None = None,
 ) -> None:
-    """Time both sides, which have run once, and report how many times as fast ours is; calls: of (theirs, ours)."""
-    report(benchmark, replace(row, forwards=forwards), interleaved(theirs, ours, pairs, calls, warm=True))
+    """Time both sides, which have run once, and report how many times as fast ours is; calls: of
+    (theirs, ours).
+    """
+    report(
+        benchmark,
+        replace(row, forwards=forwards),
+        interleaved(theirs, ours, pairs, calls, warm=True),
+    )
 
 
 # --- metrics
@@ -107,17 +130,23 @@ def compared(
 
 @pytest.mark.parametrize("precision", list(CONTEXTS))
 def test_deletion_against_quantus_pixel_flipping(benchmark, precision):
-    """Quantus' own definition, from both: 21 steps of 7168 channels' pixels, the image's least value behind them."""
+    """Quantus' own definition, from both: 21 steps of 7168 channels' pixels, the image's least
+    value behind them.
+    """
     pixel_flipping(benchmark, precision, CONTEXTS[precision])
 
 
-def pixel_flipping(benchmark: Any, precision: str, context: Context, tolerance: float = 1e-3) -> None:
+def pixel_flipping(
+    benchmark: Any, precision: str, context: Context, tolerance: float = 1e-3
+) -> None:
     import quantus
 
     subject, step = Subject("resnet18", 2), 7168
     # A little apart from channel to channel, so that no tie is left to an unstable sort.
     apart = 0.25 / SIDE**2
-    spread = torch.stack([subject.maps, subject.maps - apart, subject.maps - 2 * apart], dim=1).numpy()
+    spread = torch.stack(
+        [subject.maps, subject.maps - apart, subject.maps - 2 * apart], dim=1
+    ).numpy()
     metric = quantus.PixelFlipping(features_in_step=step, disable_warnings=True)
 
     def theirs() -> np.ndarray:
@@ -140,7 +169,12 @@ def pixel_flipping(benchmark: Any, precision: str, context: Context, tolerance: 
     np.testing.assert_allclose(mine, other, rtol=tolerance)
     points = 3 * SIDE**2 // step
     assert forwards == (2 * (points + 1), 2 * points)  # ours also runs the clean image
-    row = Row(f"deletion, {points} steps, resnet18, {precision}", "quantus PixelFlipping", 3.0, per_forward=True)
+    row = Row(
+        f"deletion, {points} steps, resnet18, {precision}",
+        "quantus PixelFlipping",
+        3.0,
+        per_forward=True,
+    )
     compared(benchmark, row, ours, theirs, forwards)
 
 
@@ -150,7 +184,9 @@ class Ready:
     def __init__(self, net: nn.Module, maps: torch.Tensor) -> None:
         self.model, self.maps = net, maps
 
-    def __call__(self, class_idx: Any = None, scores: Any = None, normalized: bool = True, **_: Any) -> Any:
+    def __call__(
+        self, class_idx: Any = None, scores: Any = None, normalized: bool = True, **_: Any
+    ) -> Any:
         return [self.maps]
 
     def fuse_cams(self, cams: list[torch.Tensor]) -> torch.Tensor:
@@ -166,7 +202,9 @@ def test_deletion_and_insertion_against_torchcam(benchmark):
     subject, steps = Subject("resnet18", 1), 20
 
     def theirs() -> dict[str, float]:
-        metric = DeletionInsertionMetric(Ready(subject.net, subject.maps), partial(torch.softmax, dim=-1), steps=steps)
+        metric = DeletionInsertionMetric(
+            Ready(subject.net, subject.maps), partial(torch.softmax, dim=-1), steps=steps
+        )
         metric.update(subject.images, subject.targets)
         return metric.summary()
 
@@ -178,7 +216,12 @@ def test_deletion_and_insertion_against_torchcam(benchmark):
         np.testing.assert_allclose(mine[name].mean(), other[f"{name}_auc"], rtol=1e-3)
     between = 2 * (steps - 1)
     assert forwards == (between + 2, between + 2)  # with the clean and the empty image
-    row = Row("deletion and insertion, 20 steps, resnet18", "torchcam DeletionInsertionMetric", 1.0, per_forward=True)
+    row = Row(
+        "deletion and insertion, 20 steps, resnet18",
+        "torchcam DeletionInsertionMetric",
+        1.0,
+        per_forward=True,
+    )
     compared(benchmark, row, ours, theirs, forwards)
 
 
@@ -200,12 +243,16 @@ def test_average_drop_against_torchcam(benchmark):
     mine, other, forwards = both(subject, ours, theirs)
     np.testing.assert_allclose(mine["average_drop"].mean(), other["avg_drop"], rtol=1e-3)
     assert forwards == (32, 32)
-    row = Row("average drop, 16 images, resnet18", "torchcam ClassificationMetric", 1.0, per_forward=True)
+    row = Row(
+        "average drop, 16 images, resnet18", "torchcam ClassificationMetric", 1.0, per_forward=True
+    )
     compared(benchmark, row, ours, theirs, forwards)
 
 
 def test_road_against_grad_cam(benchmark):
-    """Both remove a tenth, half and nine tenths, in both orders; grad-cam solves each system with SciPy."""
+    """Both remove a tenth, half and nine tenths, in both orders; grad-cam solves each system with
+    SciPy.
+    """
     from pytorch_grad_cam.metrics.road import ROADCombined
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 
@@ -290,7 +337,9 @@ def test_six_cams_from_one_trace_against_grad_cam(benchmark):
     for name, (_, least) in FAMILY.items():
         assert correlation(np.maximum(mine[name], 0), other[name]) > least, name
     assert forwards == (4, 6 * 4)
-    row = Row("six CAMs from one trace, 4 images, resnet18", "grad-cam, one CAM after the other", 15.0)
+    row = Row(
+        "six CAMs from one trace, 4 images, resnet18", "grad-cam, one CAM after the other", 15.0
+    )
     compared(benchmark, row, ours, theirs, forwards, calls=(1, 3))
 
 
@@ -317,7 +366,9 @@ def test_ablation_cam_against_grad_cam(benchmark):
 
 
 def test_score_cam_against_grad_cam(benchmark):
-    """64 channels of resnet18's layer1, one masked forward each; the weights differ by definition."""
+    """64 channels of resnet18's layer1, one masked forward each; the weights differ by
+    definition.
+    """
     from pytorch_grad_cam import ScoreCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 
@@ -356,7 +407,9 @@ def masked_probabilities(subject: Subject) -> np.ndarray:
 
 
 def test_occlusion_against_captum(benchmark):
-    """49 windows of 56 pixels, 28 apart; captum is given batches of 16 images, where its default is one window."""
+    """49 windows of 56 pixels, 28 apart; captum is given batches of 16 images, where its default is
+    one window.
+    """
     from captum.attr import Occlusion
 
     subject, side, stride = Subject("resnet18", 1), 56, 28

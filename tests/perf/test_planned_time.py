@@ -1,7 +1,8 @@
 """Planned against actual time of three small runs of different kinds: run on an idle machine.
 
-`pytest tests/perf/test_planned_time.py -m perf -s`. Each ratio is of one plan and the run that follows it, in one
-process; the aim is 25 %. Nothing is asserted of a time, only that what was planned to be run is what was run.
+`pytest tests/perf/test_planned_time.py -m perf -s`. Each ratio is of one plan and the run that
+follows it, in one process; the aim is 25 %. Nothing is asserted of a time, only that what was
+planned to be run is what was run.
 """
 
 from __future__ import annotations
@@ -34,16 +35,28 @@ def test_planned_over_actual_seconds(benchmark, kind):
     methods, metrics, images = RUNS[kind]
     model = bench.load_model("resnet-scenes")
     plan = make_plan(
-        bench.load_subset("scenes-val", limit=images), [model], methods, metrics, bench.Protocol(), calibration=0
+        bench.load_subset("scenes-val", limit=images),
+        [model],
+        methods,
+        metrics,
+        bench.Protocol(),
+        calibration=0,
     )
     ratios, told = [], []
     for _ in range(pairs_wanted(6)):
         cost = estimate(plan, "sample")
         seen: list[Progress] = []
         actual = seconds(lambda seen=seen: run_plan(plan, None, progress=seen.append))
-        assert seen[-1].counts.forwards <= (cost.run + Counts(int(cost.models[0].extra.forwards) + images)).forwards
+        assert (
+            seen[-1].counts.forwards
+            <= (cost.run + Counts(int(cost.models[0].extra.forwards) + images)).forwards
+        )
         assert seen[-1].done == len(cost.tasks)
         ratios.append(cost.seconds / actual)
         told.append((cost.seconds, actual, cost.measured_seconds))
     benchmark.extra_info.update(planned_actual_planning=told)
-    report(benchmark, Row(f"time that a plan says: {kind}, {images} images", "the run's", unit="of it"), ratios)
+    report(
+        benchmark,
+        Row(f"time that a plan says: {kind}, {images} images", "the run's", unit="of it"),
+        ratios,
+    )

@@ -1,8 +1,10 @@
-"""Scoring against the bare network: deletion and insertion of eight methods over the same number of bare forwards.
+"""Scoring against the bare network: deletion and insertion of eight methods over the same number of
+bare forwards.
 
-Run on an idle machine: `pytest tests/perf -m perf`. What is timed is a task of a run whose maps are there already
-(`run_task`): the image is read, its class predicted, maps ranked, perturbed images made, run and scored, and put into
-records. The bare side runs as many images, channels last, in the same batches.
+Run on an idle machine: `pytest tests/perf -m perf`. What is timed is a task of a run whose maps are
+there already (`run_task`): the image is read, its class predicted, maps ranked, perturbed images
+made, run and scored, and put into records. The bare side runs as many images, channels last, in the
+same batches.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ def test_scoring_over_bare_forwards(benchmark, tmp_path, name):
     """Fifteen pairs, since what is aimed at is a difference of a few per cent."""
     model = bench.load_model(name)
     randomise(model.net, 0)
-    plan = make_plan(one_photograph(tmp_path / "one"), [model], METHODS, METRICS, Protocol(), calibration=0)
+    plan = make_plan(
+        one_photograph(tmp_path / "one"), [model], METHODS, METRICS, Protocol(), calibration=0
+    )
     (task,) = plan.tasks()
     groups = missing_cells(plan, task, {})
     prober, kept = Prober(model, plan.batch_size), Kept(frozenset(["predicted"]))

@@ -1,7 +1,8 @@
-"""Loading: a frame that is kept against one that is decoded, and a run that reads ahead against one that does not.
+"""Loading: a frame that is kept against one that is decoded, and a run that reads ahead against one
+that does not.
 
-Run on an idle machine with two cores or more: `pytest tests/perf/test_reading.py -m perf`. Ratios are of pairs that are
-run one after the other. The images are enlarged scenes as JPEG.
+Run on an idle machine with two cores or more: `pytest tests/perf/test_reading.py -m perf`. Ratios
+are of pairs that are run one after the other. The images are enlarged scenes as JPEG.
 """
 
 from __future__ import annotations
@@ -60,7 +61,11 @@ def test_decoding_over_a_kept_frame(benchmark, tmp_path, monkeypatch):
 
     bounded("1")
     ratios = interleaved(lambda: bounded("0"), lambda: bounded("1"))
-    row = Row("images of 500 x 375 as frames of 224, kept on disk", "reading, decoding and resizing the files", 1.0)
+    row = Row(
+        "images of 500 x 375 as frames of 224, kept on disk",
+        "reading, decoding and resizing the files",
+        1.0,
+    )
     report(benchmark, row, ratios)
 
 
@@ -80,10 +85,16 @@ class Slow:
 
 @pytest.mark.parametrize("what", ["decoding", "waiting"])
 def test_a_run_alone_over_one_that_reads_ahead(benchmark, tmp_path, what):
-    """Large pictures to decode, or small ones to wait for, and little work, so that reading is a good part of it."""
+    """Large pictures to decode, or small ones to wait for, and little work, so that reading is a
+    good part of it.
+    """
     torch.set_num_threads(1)
     model = bench.load_model("resnet10t")
-    subset = pictures(tmp_path, 1600, 1200) if what == "decoding" else bench.load_subset("scenes-val", limit=IMAGES)
+    subset = (
+        pictures(tmp_path, 1600, 1200)
+        if what == "decoding"
+        else bench.load_subset("scenes-val", limit=IMAGES)
+    )
     if what == "waiting":
         model = bench.load_model("resnet-scenes")
         subset = dataclasses.replace(subset, source=Slow(subset.source))
@@ -93,5 +104,12 @@ def test_a_run_alone_over_one_that_reads_ahead(benchmark, tmp_path, what):
         bench.evaluate(subset, model, "grad_cam", "complexity", **given)
 
     ratios = interleaved(lambda: run(False), lambda: run(True))
-    of = {"decoding": "large JPEG files", "waiting": f"a source that answers after {1000 * LATENCY:.0f} ms"}[what]
-    report(benchmark, Row(f"a run that reads ahead, {of}, one thread", "the same without reading ahead", 1.0), ratios)
+    of = {
+        "decoding": "large JPEG files",
+        "waiting": f"a source that answers after {1000 * LATENCY:.0f} ms",
+    }[what]
+    report(
+        benchmark,
+        Row(f"a run that reads ahead, {of}, one thread", "the same without reading ahead", 1.0),
+        ratios,
+    )

@@ -1,7 +1,8 @@
-"""Two single-threaded workers of a Ray cluster against one: tasks per second of the same run, its start not counted.
+"""Two single-threaded workers of a Ray cluster against one: tasks per second of the same run, its
+start not counted.
 
-Run on an idle machine with two cores or more: `pytest tests/perf/test_scale.py -m perf`. Ratios are of pairs that are
-run one after the other.
+Run on an idle machine with two cores or more: `pytest tests/perf/test_scale.py -m perf`. Ratios are
+of pairs that are run one after the other.
 """
 
 from __future__ import annotations
@@ -21,13 +22,19 @@ TASKS = int(os.environ.get("CAMBENCH_PERF_TASKS", "24"))
 
 pytestmark = [
     pytest.mark.perf,
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (cambench[ray])"),
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+    ),
+    pytest.mark.skipif(
+        importlib.util.find_spec("ray") is None, reason="ray is not installed (cambench[ray])"
+    ),
 ]
 
 
 def throughput(workers: int, address: str) -> float:
-    """Return tasks per second between the first and the last task that is finished: start-up is paid once per run."""
+    """Return tasks per second between the first and the last task that is finished: start-up is
+    paid once per run.
+    """
     times: list[float] = []
 
     def note(_: Progress) -> None:
@@ -53,14 +60,22 @@ def test_two_workers_over_one(benchmark):
     from ray.cluster_utils import Cluster
 
     few = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_log_monitor": False}
-    cluster = Cluster(initialize_head=True, head_node_args={**few, "include_dashboard": False, "no_monitor": True})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={**few, "include_dashboard": False, "no_monitor": True}
+    )
     try:
         cluster.add_node(**few)
-        pairs = [(throughput(2, cluster.address), throughput(1, cluster.address)) for _ in range(pairs_wanted(6))]
+        pairs = [
+            (throughput(2, cluster.address), throughput(1, cluster.address))
+            for _ in range(pairs_wanted(6))
+        ]
     finally:
         cluster.shutdown()
     ratios = [two / one for two, one in pairs]
     row = Row(
-        f"{TASKS} tasks on two Ray workers of one thread", "one such worker", aim=1.5, unit="times the tasks per second"
+        f"{TASKS} tasks on two Ray workers of one thread",
+        "one such worker",
+        aim=1.5,
+        unit="times the tasks per second",
     )
     report(benchmark, row, ratios)

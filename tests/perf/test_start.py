@@ -1,7 +1,8 @@
 """Seconds from a command to its work: `cambench run` until its first task, and `import bench`.
 
-Run on an idle machine: `pytest tests/perf/test_start.py -m perf`. The only rows of the table that are no ratios: what a
-user waits for is seconds. Every start is a process of its own, and the files of Python's modules are warm.
+Run on an idle machine: `pytest tests/perf/test_start.py -m perf`. The only rows of the table that
+are no ratios: what a user waits for is seconds. Every start is a process of its own, and the files
+of Python's modules are warm.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ LONGEST = 120.0
 
 
 def until_first_task(out: Path) -> float:
-    """Return the seconds until run.json is there, which is written when the first task starts; then stop the run."""
+    """Return the seconds until run.json is there, which is written when the first task starts; then
+    stop the run.
+    """
     start = time.perf_counter()
     command = [sys.executable, "-m", "bench", *RUN.split(), str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -38,7 +41,9 @@ def until_first_task(out: Path) -> float:
 
 
 def test_first_task_of_a_run(benchmark, tmp_path, monkeypatch):
-    """What a run announces is counted, and the rates of its networks are measured, before it starts."""
+    """What a run announces is counted, and the rates of its networks are measured, before it
+    starts.
+    """
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     until_first_task(tmp_path / "warm")
     times = [until_first_task(tmp_path / str(number)) for number in range(pairs_wanted())]

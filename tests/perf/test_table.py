@@ -1,4 +1,6 @@
-"""The table of speeds: from measured pairs to README's lines, and what is refused. Not a benchmark itself."""
+"""The table of speeds: from measured pairs to README's lines, and what is refused. Not a benchmark
+itself.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from ratios import Row, interleaved, median_interval, pairs_wanted, report
 
 from bench.errors import BenchError
 
-README = f"# cambench\n\n## Speed\n\nSaid by hand.\n\n{table.START}\nold\n{table.END}\n\nThe rest.\n"
+README = (
+    f"# cambench\n\n## Speed\n\nSaid by hand.\n\n{table.START}\nold\n{table.END}\n\nThe rest.\n"
+)
 MACHINE = {
     "cpu": {"count": 2, "brand_raw": "A processor"},
     "python_version": "3.12.0",
@@ -21,7 +25,9 @@ MACHINE = {
 
 
 class Benchmark:
-    """What `report` needs of pytest-benchmark's fixture, which times nothing outside a run of benchmarks."""
+    """What `report` needs of pytest-benchmark's fixture, which times nothing outside a run of
+    benchmarks.
+    """
 
     def __init__(self) -> None:
         self.extra_info: dict[str, Any] = {}
@@ -43,7 +49,9 @@ def measured(*rows: tuple[Row, list[float]]) -> dict[str, Any]:
     return json.loads(json.dumps(benchmark.extra_info))
 
 
-def written(tmp_path: Path, extras: dict[str, dict[str, Any]], machine: dict[str, Any] = MACHINE) -> Path:
+def written(
+    tmp_path: Path, extras: dict[str, dict[str, Any]], machine: dict[str, Any] = MACHINE
+) -> Path:
     path = tmp_path / "run.json"
     benchmarks = [{"fullname": name, "extra_info": extra} for name, extra in extras.items()]
     run = {
@@ -69,7 +77,9 @@ RATIOS = [1.6, 1.4, 1.7, 1.55, 1.58, 1.59, 1.62]
 
 
 def run_main(path: Path, readme: Path, *more: str) -> int:
-    return table.main([str(path), "--readme", str(readme), "--board", str(readme.parent / "speed.json"), *more])
+    return table.main(
+        [str(path), "--readme", str(readme), "--board", str(readme.parent / "speed.json"), *more]
+    )
 
 
 def test_rows_reach_readme_and_board(tmp_path, readme, capsys):
@@ -80,12 +90,16 @@ def test_rows_reach_readme_and_board(tmp_path, readme, capsys):
     assert run_main(written(tmp_path, extras), readme) == 0
     text = readme.read_text()
     assert text.startswith(
-        "# cambench\n\n## Speed\n\nSaid by hand.\n\n<!-- speed -->\nMeasured on 2026-01-02 on two cor"
+        "# cambench\n\n## Speed\n\nSaid by hand.\n\n<!-- speed -->\nMeasured on 2026-01-02 on two "
+        "cor"
     )
     assert text.endswith("|\n<!-- /speed -->\n\nThe rest.\n")
     assert "no GPU, torch 2.9 with 2 threads, quantus 0.6.0" in text
     assert "| deletion | a peer | 1.59 [1.4, 1.7] times as fast | ≥ 1.5 | 22, 21 | 1.67 |" in text
-    assert "| scoring | bare forwards | 1.09 [0.9, 1.2] times the time | ≤ 1.05: missed |  |  |" in text
+    assert (
+        "| scoring | bare forwards | 1.09 [0.9, 1.2] times the time | ≤ 1.05: missed |  |  |"
+        in text
+    )
     assert "| six CAMs | another peer | 12345 [12345, 12345] times as fast | – |  |  |" in text
     assert "old" not in text
     board = json.loads((tmp_path / "speed.json").read_text())
@@ -111,14 +125,20 @@ def refused(capsys, path: Path, readme: Path) -> str:
 
 
 def test_a_benchmark_without_a_row_is_refused_by_name(tmp_path, readme, capsys):
-    extras = {"a": measured((FAST, RATIOS)), "test_memory.py::test_peak": {"peak": 3}, "b": {"rows": []}}
+    extras = {
+        "a": measured((FAST, RATIOS)),
+        "test_memory.py::test_peak": {"peak": 3},
+        "b": {"rows": []},
+    }
     said = refused(capsys, written(tmp_path, extras), readme)
     assert "test_memory.py::test_peak, b;" in said
     assert not (tmp_path / "speed.json").exists()
 
 
 def test_too_few_pairs_are_refused(tmp_path, readme, capsys):
-    assert "a; run six" in refused(capsys, written(tmp_path, {"a": measured((FAST, RATIOS[:5]))}), readme)
+    assert "a; run six" in refused(
+        capsys, written(tmp_path, {"a": measured((FAST, RATIOS[:5]))}), readme
+    )
 
 
 def test_part_of_a_run_does_not_replace_the_table(tmp_path, readme, capsys):
@@ -133,11 +153,14 @@ def test_part_of_a_run_does_not_replace_the_table(tmp_path, readme, capsys):
 @pytest.mark.parametrize("text", ["no marker", f"{table.END} {table.START}", README + table.START])
 def test_a_readme_without_one_pair_of_markers_is_refused(tmp_path, readme, capsys, text):
     readme.write_text(text)
-    assert "once each" in refused(capsys, written(tmp_path, {"a": measured((FAST, RATIOS))}), readme)
+    assert "once each" in refused(
+        capsys, written(tmp_path, {"a": measured((FAST, RATIOS))}), readme
+    )
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("{", "not JSON"), ("[]", "what machine"), ('{"machine_info": {"cpu": {}}}', "what machine")]
+    ("text", "said"),
+    [("{", "not JSON"), ("[]", "what machine"), ('{"machine_info": {"cpu": {}}}', "what machine")],
 )
 def test_another_file_is_refused(tmp_path, readme, capsys, text, said):
     path = tmp_path / "other.json"
@@ -189,7 +212,9 @@ def test_pairs_come_from_the_environment(monkeypatch):
 
 def test_pairs_are_side_by_side_and_change_places():
     order: list[str] = []
-    ratios = interleaved(lambda: order.append("a"), lambda: order.append("b"), pairs=3, calls=(1, 2))
+    ratios = interleaved(
+        lambda: order.append("a"), lambda: order.append("b"), pairs=3, calls=(1, 2)
+    )
     assert len(ratios) == 3
     assert "".join(order) == "ab" + "abb" + "bba" + "abb"
 

@@ -1,4 +1,6 @@
-"""Metrics that run a method again, in a run: what is shared, what is counted, what is n/a, and what the default is."""
+"""Metrics that run a method again, in a run: what is shared, what is counted, what is n/a, and what
+the default is.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,12 @@ def subset() -> bench.Subset:
 
 
 def evaluate(subset, model, out=None, **more):
-    given = {"methods": ["grad_cam", "center_gaussian"], "metrics": ["infidelity"], "calibration": 0, **more}
+    given = {
+        "methods": ["grad_cam", "center_gaussian"],
+        "metrics": ["infidelity"],
+        "calibration": 0,
+        **more,
+    }
     return bench.evaluate(subset, model, out=out, **given)
 
 
@@ -54,14 +61,21 @@ def test_the_default_leaves_out_what_is_costly(subset, model):
     plan = make_plan(subset, [model], ["grad_cam"], "standard", bench.Protocol(), calibration=0)
     assert not COSTLY & {m.name for m in plan.metrics}
     assert set(METRICS.select("costly")) == COSTLY
-    assert set(METRICS.select("standard")) | COSTLY == set(METRICS.select("all")) == set(METRICS.names)
+    assert (
+        set(METRICS.select("standard")) | COSTLY == set(METRICS.select("all")) == set(METRICS.names)
+    )
     import inspect
 
     assert inspect.signature(bench.evaluate).parameters["metrics"].default == "standard"
 
 
-def test_a_metric_that_says_nothing_of_a_method_is_na_and_not_computed_again(subset, model, tmp_path):
-    given = {"methods": ["a_fmi", "center_gaussian"], "metrics": ["reference_insensitivity", "complexity"]}
+def test_a_metric_that_says_nothing_of_a_method_is_na_and_not_computed_again(
+    subset, model, tmp_path
+):
+    given = {
+        "methods": ["a_fmi", "center_gaussian"],
+        "metrics": ["reference_insensitivity", "complexity"],
+    }
     records = evaluate(subset, model, tmp_path, **given)
     table = wide(records).loc["reference_spearman"]
     assert np.isfinite(table["a_fmi"])
@@ -70,11 +84,17 @@ def test_a_metric_that_says_nothing_of_a_method_is_na_and_not_computed_again(sub
     again = evaluate(subset, model, tmp_path, progress=seen.append, **given)
     assert seen == []
     board = bench.leaderboard(again)
-    row = board.table("reference_spearman", "scenes-val", "small").set_index("method").loc["center_gaussian"]
+    row = (
+        board.table("reference_spearman", "scenes-val", "small")
+        .set_index("method")
+        .loc["center_gaussian"]
+    )
     assert row["n"] == 0
     board.save(tmp_path / "board")
     text = (tmp_path / "board" / "tables" / "scenes-val--small.md").read_text()
-    (line,) = [row for row in text.splitlines() if row.startswith("| *center") and "reference" not in row][:1]
+    (line,) = [
+        row for row in text.splitlines() if row.startswith("| *center") and "reference" not in row
+    ][:1]
     assert "n/a" in "".join(row for row in text.splitlines() if "center" in row), line
 
 
@@ -108,7 +128,8 @@ def test_what_methods_share_is_made_once(subset, model):
         seen: list[Progress] = []
         evaluate(subset, model, methods=methods, metrics=metrics, progress=seen.append)
         counts[len(methods)] = seen[-1].counts
-    # They read activations and gradients of traces that are there: attacked images and networks cost nothing more.
+    # They read activations and gradients of traces that are there: attacked images and networks
+    # cost nothing more.
     assert counts[1].forwards == counts[4].forwards
     assert counts[1].backwards == counts[4].backwards
 
@@ -123,7 +144,9 @@ def test_the_plan_counts_what_is_run(subset, model, metric, method):
 
 
 def test_two_equal_clean_maps_are_not_taken_for_equal_under_attack(subset, model):
-    """A method that looks at the class only on the clean images must be run on the attacked ones."""
+    """A method that looks at the class only on the clean images must be run on the attacked
+    ones.
+    """
     from bench.methods import METHODS
 
     batch = subset.batch(range(2), subset.geometry)
@@ -135,7 +158,9 @@ def test_two_equal_clean_maps_are_not_taken_for_equal_under_attack(subset, model
         return maps if (trace.images - clean).abs().max() < 1e-6 else maps.flip(2)
 
     try:
-        records = evaluate(subset, model, methods=["grad_cam", "turncoat"], metrics=["robustness", "complexity"])
+        records = evaluate(
+            subset, model, methods=["grad_cam", "turncoat"], metrics=["robustness", "complexity"]
+        )
     finally:
         METHODS.remove("turncoat")
     table = wide(records)
@@ -146,7 +171,10 @@ def test_two_equal_clean_maps_are_not_taken_for_equal_under_attack(subset, model
 def test_scenes_with_two_classes_have_discriminability(model):
     pairs = bench.load_subset("scenes-pairs", limit=4)
     records = evaluate(
-        pairs, model, methods=["oracle", "inverted_oracle", "constant"], metrics=["discriminability", "class_contrast"]
+        pairs,
+        model,
+        methods=["oracle", "inverted_oracle", "constant"],
+        metrics=["discriminability", "class_contrast"],
     )
     table = wide(records)
     assert table.loc["discriminability", "oracle"] == 1.0
@@ -170,5 +198,9 @@ def test_later_fields_leave_published_ids_as_they_are():
             owner = next(m for m in METRICS if name in m.values)
             assert facts["id"] == owner.id(protocol), name
     assert bench.Protocol(road_noise=0.02).id != protocol.id
-    assert METRICS.get("road").id(bench.Protocol(road_noise=0.02)) != METRICS.get("road").id(protocol)
-    assert METRICS.get("deletion").id(bench.Protocol(road_noise=0.02)) == METRICS.get("deletion").id(protocol)
+    assert METRICS.get("road").id(bench.Protocol(road_noise=0.02)) != METRICS.get("road").id(
+        protocol
+    )
+    assert METRICS.get("deletion").id(bench.Protocol(road_noise=0.02)) == METRICS.get(
+        "deletion"
+    ).id(protocol)

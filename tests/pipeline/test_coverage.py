@@ -1,4 +1,6 @@
-"""The coverage run: one row per architecture whatever happens, resumed from its file, stopped with Ctrl-C."""
+"""The coverage run: one row per architecture whatever happens, resumed from its file, stopped with
+Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,9 @@ def test_what_is_above_the_limit_is_not_built(here):
     large = rows[1]
     assert (large.name, large.works, large.parameters) == ("vit_tiny_patch16_224", "no", "5.7")
     assert large.reason == "Not built: 6 M parameters, above the limit of 1 M (--limit)."
-    assert summary(rows) == "1 of 1 architectures work (100.0%); 1 were above the limit and not built."
+    assert (
+        summary(rows) == "1 of 1 architectures work (100.0%); 1 were above the limit and not built."
+    )
 
 
 class Scaled(torch.nn.Module):
@@ -94,10 +98,13 @@ class Scaled(torch.nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("scale", "reason"), [(0.0, "No position of layer 'body' of"), (1e38 * 10, "the logits overflow")]
+    ("scale", "reason"),
+    [(0.0, "No position of layer 'body' of"), (1e38 * 10, "the logits overflow")],
 )
 def test_a_network_that_vanishes_or_overflows_says_so(scale, reason, monkeypatch):
-    monkeypatch.setattr(coverage, "load_model", lambda name: Explainee(Scaled(scale), size=32, name=name))
+    monkeypatch.setattr(
+        coverage, "load_model", lambda name: Explainee(Scaled(scale), size=32, name=name)
+    )
     row = check("test_vit")
     assert row.works == "no"
     assert reason in row.reason
@@ -143,7 +150,9 @@ def test_names_and_files_that_are_not_there_are_one_sentence(tmp_path):
 
 @pytest.mark.parametrize("grid", [(7, 7), (14, 14), (5, 5), (9, 12)])
 def test_places_tell_rows_from_columns_and_show_tokens_counted_wrongly(grid):
-    """A perfect response at each place is found; swapped axes and a shift by a token are not, even one cell off."""
+    """A perfect response at each place is found; swapped axes and a shift by a token are not, even
+    one cell off.
+    """
     height, width = grid
     cells = places(height, width)
     assert len(set(cells)) == PLACES

@@ -30,8 +30,17 @@ def subset() -> bench.Subset:
     return bench.load_subset("scenes-val", limit=4)
 
 
-def evaluate(subset, model, out=None, methods=("grad_cam", "random"), metrics=("pointing_game", "complexity"), **more):
-    return bench.evaluate(subset, model, list(methods), list(metrics), out=out, **{**SETTINGS, **more})
+def evaluate(
+    subset,
+    model,
+    out=None,
+    methods=("grad_cam", "random"),
+    metrics=("pointing_game", "complexity"),
+    **more,
+):
+    return bench.evaluate(
+        subset, model, list(methods), list(metrics), out=out, **{**SETTINGS, **more}
+    )
 
 
 def test_records_have_the_schema_and_one_row_per_key(subset, model, tmp_path):
@@ -60,7 +69,9 @@ def test_records_hold_what_score_gives(subset, model):
     maps = bench.explain(model, images, method="grad_cam", ids=batch.image_ids)
     expected = bench.score(model, images, None, maps, "deletion", ids=batch.image_ids)["deletion"]
     order = np.argsort(batch.ids)
-    np.testing.assert_allclose(values(records, "deletion", "grad_cam"), expected.numpy()[order], atol=1e-6)
+    np.testing.assert_allclose(
+        values(records, "deletion", "grad_cam"), expected.numpy()[order], atol=1e-6
+    )
 
 
 def test_a_second_run_computes_nothing_and_changes_nothing(subset, model, tmp_path):
@@ -83,7 +94,9 @@ def test_the_same_plan_gives_the_same_bytes(subset, model, tmp_path):
 def test_only_what_is_missing_is_computed(subset, model, tmp_path):
     evaluate(subset, model, tmp_path)
     seen: list[Progress] = []
-    more = evaluate(subset, model, tmp_path, methods=("grad_cam", "random", "layer_cam"), progress=seen.append)
+    more = evaluate(
+        subset, model, tmp_path, methods=("grad_cam", "random", "layer_cam"), progress=seen.append
+    )
     assert {s.task.start for s in seen} == {0, 2}
     assert set(more.frame["method"]) == {"grad_cam", "random", "layer_cam"}
     assert not more.frame.duplicated(KEY).any()
@@ -113,7 +126,9 @@ def test_an_edited_plugin_counts_as_changed(subset, model, tmp_path):
         METHODS.remove("mine")
         plugins.load_plugin(plugin)
         ids.append(METHODS.get("mine").id)
-        records = evaluate(subset, model, tmp_path / "run", methods=("mine",), metrics=("complexity",))
+        records = evaluate(
+            subset, model, tmp_path / "run", methods=("mine",), metrics=("complexity",)
+        )
         assert set(records.frame["method_id"]) == {ids[-1]}
         means.append(values(records, "entropy", "mine").mean())
     METHODS.remove("mine")
@@ -122,7 +137,10 @@ def test_an_edited_plugin_counts_as_changed(subset, model, tmp_path):
 
 
 def test_batch_size_and_batch_mates_change_no_value(subset, model):
-    methods, metrics = ("grad_cam", "random", "score_cam", "oracle"), ("deletion", "insertion", "pointing_game")
+    methods, metrics = (
+        ("grad_cam", "random", "score_cam", "oracle"),
+        ("deletion", "insertion", "pointing_game"),
+    )
     one = evaluate(subset, model, methods=methods, metrics=metrics, batch_size=5, shard_size=1)
     two = evaluate(subset, model, methods=methods, metrics=metrics, batch_size=32, shard_size=4)
     merged = one.frame.merge(two.frame, on=KEY)
@@ -133,9 +151,15 @@ def test_batch_size_and_batch_mates_change_no_value(subset, model):
 def test_equal_maps_are_scored_once_and_named(subset, model):
     methods = ("grad_cam", "hires_cam", "xgrad_cam", "layer_cam")
     records = evaluate(subset, model, methods=methods, metrics=("deletion", "complexity"))
-    assert records.provenance["equal"] == {"small": {"hires_cam": "grad_cam", "xgrad_cam": "grad_cam"}}
-    np.testing.assert_array_equal(values(records, "deletion", "hires_cam"), values(records, "deletion", "grad_cam"))
-    assert equal_methods(records.frame[records.frame["method"] != "hires_cam"]) == {"small": {"xgrad_cam": "grad_cam"}}
+    assert records.provenance["equal"] == {
+        "small": {"hires_cam": "grad_cam", "xgrad_cam": "grad_cam"}
+    }
+    np.testing.assert_array_equal(
+        values(records, "deletion", "hires_cam"), values(records, "deletion", "grad_cam")
+    )
+    assert equal_methods(records.frame[records.frame["method"] != "hires_cam"]) == {
+        "small": {"xgrad_cam": "grad_cam"}
+    }
 
 
 def test_a_map_that_is_nan_is_nan_counted_and_not_fatal(subset, model):
@@ -146,11 +170,20 @@ def test_a_map_that_is_nan_is_nan_counted_and_not_fatal(subset, model):
         return maps
 
     try:
-        records = evaluate(subset, model, methods=("broken", "random"), metrics=("deletion", "complexity"))
+        records = evaluate(
+            subset, model, methods=("broken", "random"), metrics=("deletion", "complexity")
+        )
     finally:
         METHODS.remove("broken")
-    assert np.isnan(values(records, "deletion", "broken")).sum() == 2  # the first image of each of two shards
-    row = bench.leaderboard(records).table("deletion", "scenes-val", "small").set_index("method").loc["broken"]
+    assert (
+        np.isnan(values(records, "deletion", "broken")).sum() == 2
+    )  # the first image of each of two shards
+    row = (
+        bench.leaderboard(records)
+        .table("deletion", "scenes-val", "small")
+        .set_index("method")
+        .loc["broken"]
+    )
     assert row["n"] == 2
     assert row["expected"] == 4
     assert np.isnan(row["rank"])
@@ -195,7 +228,13 @@ def test_a_method_that_does_not_fit_is_na_and_the_rest_goes_on(subset, tmp_path)
     ],
 )
 def test_unknown_names_are_refused_with_suggestions(subset, model, change, words):
-    given = {"subset": subset, "model": model, "methods": ["grad_cam"], "metrics": ["complexity"], **change}
+    given = {
+        "subset": subset,
+        "model": model,
+        "methods": ["grad_cam"],
+        "metrics": ["complexity"],
+        **change,
+    }
     with pytest.raises(BenchError, match=words):
         bench.evaluate(**given)
 
@@ -265,8 +304,9 @@ import sys, bench
 from bench.models.architectures import resnet_scenes, seeded
 model = bench.Explainee(seeded(resnet_scenes, 0), size=96, name="small")
 subset = bench.load_subset("scenes-val", limit=12)
-bench.evaluate(subset, model, ["grad_cam", "random"], ["pointing_game", "complexity", "deletion"], out=sys.argv[1],
-               calibration=0, shard_size=1, progress=lambda state: print(state.done, flush=True))
+bench.evaluate(subset, model, ["grad_cam", "random"], ["pointing_game", "complexity", "deletion"],
+               out=sys.argv[1], calibration=0, shard_size=1,
+               progress=lambda state: print(state.done, flush=True))
 """
 
 

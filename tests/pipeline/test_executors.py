@@ -36,11 +36,15 @@ from bench.protocol import Protocol
 
 ROOT = Path(__file__).parents[2]
 
-with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (cambench[ray])")
+with_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="ray is not installed (cambench[ray])"
+)
 
 
 def tiny(seed: int) -> bench.Explainee:
-    return bench.Explainee(randomise(GapLinear(classes=10), seed), size=96, layer="features", name=f"gap{seed}")
+    return bench.Explainee(
+        randomise(GapLinear(classes=10), seed), size=96, layer="features", name=f"gap{seed}"
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -54,9 +58,13 @@ def subset() -> bench.Subset:
     return bench.load_subset("scenes-val", limit=6)
 
 
-def evaluate(subset, out=None, methods=("grad_cam", "random"), metrics=("pointing_game", "deletion"), **more):
+def evaluate(
+    subset, out=None, methods=("grad_cam", "random"), metrics=("pointing_game", "deletion"), **more
+):
     given = {"calibration": 0, "shard_size": 1, **more}
-    return bench.evaluate(subset, [tiny(0), tiny(1)], list(methods), list(metrics), out=out, **given)
+    return bench.evaluate(
+        subset, [tiny(0), tiny(1)], list(methods), list(metrics), out=out, **given
+    )
 
 
 def sort(frame: pd.DataFrame) -> pd.DataFrame:
@@ -150,7 +158,9 @@ def plugin(subset, tmp_path) -> Iterator[None]:
     """A plug-in that is loaded here, and whose file is gone before any worker could read it."""
     (tmp_path / "plug").mkdir()
     file = tmp_path / "plug" / "mine.py"
-    file.write_text(PLUGIN.replace("BAD", repr(subset.image_ids[4])).replace("DRIVER", str(os.getpid())))
+    file.write_text(
+        PLUGIN.replace("BAD", repr(subset.image_ids[4])).replace("DRIVER", str(os.getpid()))
+    )
     module = plugins.load_plugin(file)
     yield
     METHODS.remove("mine")
@@ -190,7 +200,9 @@ def test_a_plugin_is_the_same_where_its_file_is_not(plugin, tmp_path):
 
 @with_ray
 def test_another_version_of_the_code_is_refused(subset):
-    plan = make_plan(subset, [tiny(0)], ["grad_cam", "tft(grad_cam)"], ["deletion"], Protocol(), calibration=0)
+    plan = make_plan(
+        subset, [tiny(0)], ["grad_cam", "tft(grad_cam)"], ["deletion"], Protocol(), calibration=0
+    )
     from ray import cloudpickle
 
     worker = Worker()
@@ -205,9 +217,17 @@ def test_another_version_of_the_code_is_refused(subset):
 
 
 def cambench(*words: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": "200",
+        "NO_COLOR": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-m", "bench", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, **more)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, **more
+    )
 
 
 def test_options_of_ray_without_ray_are_refused(tmp_path):
@@ -247,7 +267,9 @@ def test_no_workers_are_refused():
 
 # --- a cluster of two nodes
 
-ray_warnings = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+ray_warnings = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 on_a_cluster = [with_ray, ray_warnings, pytest.mark.slow]
 FEW = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_log_monitor": False}
 
@@ -265,7 +287,9 @@ def cluster():
     os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={**FEW, "include_dashboard": False, "no_monitor": True})
+    made = Cluster(
+        initialize_head=True, head_node_args={**FEW, "include_dashboard": False, "no_monitor": True}
+    )
     try:
         made.second = made.add_node(**FEW)
         yield made
@@ -305,17 +329,25 @@ def gone(pids: list[int], seconds: float = 20) -> bool:
 @marked
 def test_records_of_a_cluster_are_those_of_this_process(cluster, subset, local, tmp_path):
     notes: list[str] = []
-    executor = RayExecutor(cluster.address, workers=3, note=notes.append)  # the third has no place, and holds up none
+    executor = RayExecutor(
+        cluster.address, workers=3, note=notes.append
+    )  # the third has no place, and holds up none
     states: list[Progress] = []
     records = evaluate(subset, tmp_path / "ray", executor=executor, progress=states.append)
     pd.testing.assert_frame_equal(sort(records.frame), sort(local), check_exact=True)
     assert [s.done for s in states] == list(range(1, 13))
     here: list[Progress] = []
     evaluate(subset, tmp_path / "here", progress=here.append)
-    assert states[-1].counts.forwards - here[-1].counts.forwards in range(3 * 2)  # shared colours, once per worker
-    one, two = ({p.name: p.read_bytes() for p in Store(tmp_path / name).parts} for name in ("here", "ray"))
+    assert states[-1].counts.forwards - here[-1].counts.forwards in range(
+        3 * 2
+    )  # shared colours, once per worker
+    one, two = (
+        {p.name: p.read_bytes() for p in Store(tmp_path / name).parts} for name in ("here", "ray")
+    )
     assert one == two
-    pictures = [sorted(p.name for p in (tmp_path / name / "gallery").iterdir()) for name in ("here", "ray")]
+    pictures = [
+        sorted(p.name for p in (tmp_path / name / "gallery").iterdir()) for name in ("here", "ray")
+    ]
     assert pictures[0] == pictures[1]
     assert notes == []
     assert gone(worker_pids(cluster))
@@ -351,7 +383,9 @@ def test_an_error_of_a_worker_is_the_same_sentence(cluster, subset, plugin, tmp_
 def test_a_task_that_kills_its_workers_is_named(cluster, subset, plugin, tmp_path):
     notes: list[str] = []
     executor = RayExecutor(cluster.address, attempts=2, note=notes.append)
-    with pytest.raises(BenchError, match=r"The task gap[01]-eval-000004-000005 was lost with its worker 2 times"):
+    with pytest.raises(
+        BenchError, match=r"The task gap[01]-eval-000004-000005 was lost with its worker 2 times"
+    ):
         evaluate(subset, tmp_path / "run", methods=["mine"], metrics=["kills"], executor=executor)
     assert notes
     assert all("goes to another" in note for note in notes)
@@ -439,8 +473,27 @@ def tagged(tag: str) -> list[int]:
 @pytest.mark.slow
 def test_ctrl_c_at_the_terminal_leaves_nothing_behind(tmp_path):
     tag = f"{os.getpid()}-{time.monotonic_ns()}"
-    words = ["run", "--models", "resnet-scenes", "--methods", "grad_cam,random", "--metrics", "deletion"]
-    words += ["--limit", "200", "--calibration", "0", "--executor", "ray", "--workers", "2", "--out", str(tmp_path)]
+    words = [
+        "run",
+        "--models",
+        "resnet-scenes",
+        "--methods",
+        "grad_cam,random",
+        "--metrics",
+        "deletion",
+    ]
+    words += [
+        "--limit",
+        "200",
+        "--calibration",
+        "0",
+        "--executor",
+        "ray",
+        "--workers",
+        "2",
+        "--out",
+        str(tmp_path),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "CAMBENCH_TAG": tag}
     command = [sys.executable, "-m", "bench", *words]
     with interruptible(command, environment, start_new_session=True) as process:

@@ -1,4 +1,6 @@
-"""Maps made elsewhere: the same scores as the method that made them, and one sentence for what cannot be read."""
+"""Maps made elsewhere: the same scores as the method that made them, and one sentence for what
+cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ METRICS = ("deletion", "pointing_game", "complexity", "cost", "max_sensitivity",
 
 @pytest.fixture(scope="module")
 def model() -> bench.Explainee:
-    """Random weights that are right about the last of the four scenes and wrong about the others."""
+    """Random weights that are right about the last of the four scenes and wrong about the
+    others.
+    """
     return bench.Explainee(seeded(resnet_scenes, 3), size=96, name="small")
 
 
@@ -33,13 +37,23 @@ def subset() -> bench.Subset:
 def own(model, subset) -> dict[str, np.ndarray]:
     """Grad-CAM of the predicted class, by item id."""
     batch = subset.batch(range(4), subset.geometry)
-    maps = bench.explain(model, model.normalise(batch.pixels), method="grad_cam", ids=batch.image_ids)
+    maps = bench.explain(
+        model, model.normalise(batch.pixels), method="grad_cam", ids=batch.image_ids
+    )
     return dict(zip(batch.ids, maps.numpy(), strict=True))
 
 
-def evaluate(subset, model, maps, methods=("grad_cam", "random"), metrics=METRICS, out=None, **more):
+def evaluate(
+    subset, model, maps, methods=("grad_cam", "random"), metrics=METRICS, out=None, **more
+):
     return bench.evaluate(
-        subset, model, [*methods, maps], list(metrics), out=out, shard_size=2, **{"calibration": 0, **more}
+        subset,
+        model,
+        [*methods, maps],
+        list(metrics),
+        out=out,
+        shard_size=2,
+        **{"calibration": 0, **more},
     )
 
 
@@ -48,7 +62,7 @@ def values(records: bench.Records, metric: str, method: str) -> np.ndarray:
     return frame.sort_values("item")["value"].to_numpy()
 
 
-# ------------------------------------------------------------------------------------------------ what they score
+# ---------------------------------------------------------------------------------- what they score
 
 
 def test_maps_score_what_the_method_that_made_them_scores(subset, model, own, tmp_path):
@@ -56,7 +70,9 @@ def test_maps_score_what_the_method_that_made_them_scores(subset, model, own, tm
     maps = bench.load_maps(tmp_path / "theirs.npz", subset)
     records = evaluate(subset, model, maps, metrics=["deletion", "complexity"])
     for metric in ("deletion", "entropy"):
-        np.testing.assert_allclose(values(records, metric, "theirs"), values(records, metric, "grad_cam"), atol=1e-6)
+        np.testing.assert_allclose(
+            values(records, metric, "theirs"), values(records, metric, "grad_cam"), atol=1e-6
+        )
     assert records.provenance["equal"]["small"]["theirs"] == "grad_cam"
     facts = records.provenance["methods"]["theirs"]
     assert facts["fidelity"] == facts["group"] == "external"
@@ -66,7 +82,9 @@ def test_maps_score_what_the_method_that_made_them_scores(subset, model, own, tm
 
 def test_every_form_gives_the_same_maps_and_id(subset, own, tmp_path):
     np.savez(tmp_path / "a.npz", **own)
-    np.savez_compressed(tmp_path / "b.npz", ids=np.array(list(own)), maps=np.stack(list(own.values())))
+    np.savez_compressed(
+        tmp_path / "b.npz", ids=np.array(list(own)), maps=np.stack(list(own.values()))
+    )
     (tmp_path / "c").mkdir()
     for item, one in own.items():
         np.save(tmp_path / "c" / f"{item}.npy", one)
@@ -87,8 +105,12 @@ def test_an_id_says_the_bytes_and_the_class(subset, own):
     assert bench.load_maps(other, subset, name="maps").id != one.id
     assert bench.load_maps(own, subset, "label", name="maps").id != one.id
     assert bench.load_maps({k: own[k] for k in reversed(own)}, subset, name="maps").id == one.id
-    assert bench.load_maps(own, subset.limit(2), name="maps").id == one.id  # a limit is no change of the maps
-    in_order = [bench.load_maps(own, limited, name="maps").id for limited in (subset, subset.limit(2))]
+    assert (
+        bench.load_maps(own, subset.limit(2), name="maps").id == one.id
+    )  # a limit is no change of the maps
+    in_order = [
+        bench.load_maps(own, limited, name="maps").id for limited in (subset, subset.limit(2))
+    ]
     assert in_order[0] == in_order[1]
 
 
@@ -141,7 +163,8 @@ def test_missing_and_broken_maps_are_counted_and_unranked(subset, model, own):
 
 def test_small_maps_are_resized_bilinearly(subset, model):
     one = np.array([[0.0, 4.0], [0.0, 4.0]], dtype=np.float32)
-    # Four columns over two cells: centres at -.25, .25, .75, 1.25 of the cells, the outer ones clamped.
+    # Four columns over two cells: centres at -.25, .25, .75, 1.25 of the cells, the outer ones
+    # clamped.
     np.testing.assert_allclose(resized(one, (2, 4))[0].numpy(), [0.0, 1.0, 3.0, 4.0], atol=1e-6)
     maps = bench.load_maps(dict.fromkeys(subset.ids, one), subset, name="small")
     assert maps.facts()["parameters"]["sizes"] == "2x2"
@@ -153,19 +176,28 @@ def test_a_limit_that_grows_computes_only_what_is_new(subset, model, own, tmp_pa
     maps = bench.load_maps(own, subset, name="theirs")
     evaluate(subset.limit(2), model, maps, out=tmp_path, metrics=["deletion"])
     seen: list[Progress] = []
-    records = evaluate(subset, model, maps, out=tmp_path, metrics=["deletion"], progress=seen.append)
+    records = evaluate(
+        subset, model, maps, out=tmp_path, metrics=["deletion"], progress=seen.append
+    )
     assert [state.task.start for state in seen] == [2]
     assert len(values(records, "deletion", "theirs")) == 4
 
 
 def test_maps_without_calibration_have_no_box_accuracy(model, own, subset):
     records = evaluate(
-        subset, model, bench.load_maps(own, subset, "label", "theirs"), ["oracle"], ["box_localization"], calibration=50
+        subset,
+        model,
+        bench.load_maps(own, subset, "label", "theirs"),
+        ["oracle"],
+        ["box_localization"],
+        calibration=50,
     )
     board = bench.leaderboard(records)
     table = board.table("box_accuracy").set_index("method")
     assert np.isfinite(table.loc["oracle", "mean"])
-    assert table.loc["theirs", "n"] == 0  # not at tau = 0, which is where the argmax of nothing lies
+    assert (
+        table.loc["theirs", "n"] == 0
+    )  # not at tau = 0, which is where the argmax of nothing lies
     assert any("0 calibration images for theirs" in flag for flag in board.flags)
     assert board.table("box_accuracy_oracle").set_index("method").loc["theirs", "n"] > 0
 
@@ -175,16 +207,20 @@ def test_several_items_of_an_image_have_their_own_maps(model, subset):
     from bench.engine.trace import Trace
     from bench.pipeline.external import Item
 
-    maps = bench.load_maps({subset.ids[0]: np.zeros((4, 4)), subset.ids[1]: np.ones((4, 4))}, subset, "label", "theirs")
+    maps = bench.load_maps(
+        {subset.ids[0]: np.zeros((4, 4)), subset.ids[1]: np.ones((4, 4))}, subset, "label", "theirs"
+    )
     items = {"image": [Item(subset.ids[0], "image", 0), Item(subset.ids[1], "image", 1)]}
     object.__setattr__(maps, "items", items)
-    trace = Trace(Prober(model), torch.zeros(3, 3, 96, 96), torch.tensor([1, 0, 2]), ids=["image"] * 3)
+    trace = Trace(
+        Prober(model), torch.zeros(3, 3, 96, 96), torch.tensor([1, 0, 2]), ids=["image"] * 3
+    )
     found = maps(trace).amax((1, 2)).tolist()
     assert found[:2] == [1, 0]
     assert np.isnan(found[2])
 
 
-# ----------------------------------------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------------------------- what is refused
 
 
 def test_unknown_ids_are_said_with_the_nearest(subset, own):
@@ -261,7 +297,7 @@ def test_two_maps_of_one_name_are_refused(subset, model, own):
         bench.evaluate(subset, model, [maps, maps], ["complexity"])
 
 
-# ------------------------------------------------------------------------------------------------------ the snippet
+# -------------------------------------------------------------------------------------- the snippet
 
 
 def test_the_documented_snippet_saves_maps_that_can_be_scored(tmp_path, monkeypatch):

@@ -12,7 +12,9 @@ PER_IMAGE = 20_000
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is read from /proc")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="resident memory is read from /proc"
+)
 def test_memory_after_a_thousand_scenes_is_that_after_a_hundred(tmp_path):
     held = {count: size for count, size, _ in grown(1000, tmp_path)[:-1]}
     assert sorted(held)[-1] == 1000

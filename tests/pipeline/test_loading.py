@@ -1,4 +1,6 @@
-"""Reading ahead: the next task's images while one is computed, the same results, errors where they belong."""
+"""Reading ahead: the next task's images while one is computed, the same results, errors where they
+belong.
+"""
 
 from __future__ import annotations
 
@@ -64,21 +66,42 @@ def _no_thread_is_left():
 
 
 def tiny() -> bench.Explainee:
-    return bench.Explainee(randomise(GapLinear(classes=10), 0), size=96, layer="features", name="gap")
+    return bench.Explainee(
+        randomise(GapLinear(classes=10), 0), size=96, layer="features", name="gap"
+    )
 
 
 def plan_of(subset: bench.Subset) -> Plan:
-    return make_plan(subset, [tiny()], ["grad_cam"], ["complexity"], bench.Protocol(), shard_size=2, calibration=0)
+    return make_plan(
+        subset,
+        [tiny()],
+        ["grad_cam"],
+        ["complexity"],
+        bench.Protocol(),
+        shard_size=2,
+        calibration=0,
+    )
 
 
 def evaluate(subset, out=None, **more):
     return bench.evaluate(
-        subset, tiny(), ["grad_cam", "random"], ["complexity", "deletion"], out=out, calibration=0, shard_size=2, **more
+        subset,
+        tiny(),
+        ["grad_cam", "random"],
+        ["complexity", "deletion"],
+        out=out,
+        calibration=0,
+        shard_size=2,
+        **more,
     )
 
 
 def same(one: Batch, two: Batch) -> bool:
-    return torch.equal(one.pixels, two.pixels) and torch.equal(one.labels, two.labels) and one.ids == two.ids
+    return (
+        torch.equal(one.pixels, two.pixels)
+        and torch.equal(one.labels, two.labels)
+        and one.ids == two.ids
+    )
 
 
 def test_records_are_the_same_bytes_with_and_without(subset, tmp_path):
@@ -88,13 +111,17 @@ def test_records_are_the_same_bytes_with_and_without(subset, tmp_path):
     source.reads.clear()
     evaluate(subset, tmp_path / "alone", executor=LocalExecutor(ahead=False))
     assert sorted(source.reads) == [(i, True) for i in range(6)]
-    one, two = ({p.name: p.read_bytes() for p in Store(tmp_path / n).parts} for n in ("ahead", "alone"))
+    one, two = (
+        {p.name: p.read_bytes() for p in Store(tmp_path / n).parts} for n in ("ahead", "alone")
+    )
     assert one == two
     assert len(one) == 3
 
 
 def test_the_next_task_is_read_before_the_present_one_is_computed(subset):
-    """The method of the first task waits until an image of the second is read: without reading ahead, for ever."""
+    """The method of the first task waits until an image of the second is read: without reading
+    ahead, for ever.
+    """
     second, seen = threading.Event(), []
     subset.source.before = lambda position: second.set() if position >= 2 else None
 
@@ -113,7 +140,9 @@ def test_the_next_task_is_read_before_the_present_one_is_computed(subset):
         subset.source.before = lambda position: second.set() if position >= 2 else None
         alone = LocalExecutor(ahead=False)
         globals()["WAIT"] = 0.2
-        bench.evaluate(subset, tiny(), ["waits"], ["complexity"], calibration=0, shard_size=2, executor=alone)
+        bench.evaluate(
+            subset, tiny(), ["waits"], ["complexity"], calibration=0, shard_size=2, executor=alone
+        )
         assert seen[0] is False
     finally:
         globals()["WAIT"] = 30.0
@@ -158,7 +187,9 @@ def test_an_error_is_the_next_tasks_and_not_the_present_ones(subset, tmp_path):
     subset.source.before = lambda position: None
     records = evaluate(subset, tmp_path / "run")
     whole = evaluate(subset, tmp_path / "whole")
-    frames = [r.frame[SCHEMA.names].sort_values(KEY).reset_index(drop=True) for r in (records, whole)]
+    frames = [
+        r.frame[SCHEMA.names].sort_values(KEY).reset_index(drop=True) for r in (records, whole)
+    ]
     pd.testing.assert_frame_equal(*frames, check_exact=True)
 
 
@@ -217,8 +248,12 @@ def test_positions_that_nobody_expected_are_read_here(subset):
     with Reader(plan) as reader:
         reader.expect({first: [[0, 1]]})
         assert same(reader.read(first, [0, 1]), read_batch(plan, first, [0, 1]))
-        assert same(reader.read(first, [0]), read_batch(plan, first, [0]))  # a half, after memory was short
-        assert same(reader.read(first, [0, 1]), read_batch(plan, first, [0, 1]))  # handed over once, read again
+        assert same(
+            reader.read(first, [0]), read_batch(plan, first, [0])
+        )  # a half, after memory was short
+        assert same(
+            reader.read(first, [0, 1]), read_batch(plan, first, [0, 1])
+        )  # handed over once, read again
 
 
 # --- the end
@@ -274,7 +309,9 @@ class Hangs:
 scenes = bench.load_subset("scenes-val", limit=6)
 subset = dataclasses.replace(scenes, source=Hangs(scenes.source))
 model = bench.Explainee(seeded(resnet_scenes, 0), size=96, name="small")
-bench.evaluate(subset, model, ["random"], ["complexity"], out=sys.argv[1], calibration=0, shard_size=2)
+bench.evaluate(
+    subset, model, ["random"], ["complexity"], out=sys.argv[1], calibration=0, shard_size=2
+)
 """
 
 
@@ -304,12 +341,18 @@ def fleet(tasks: list[Task], workers: int) -> _Fleet:
             self.run = self
             self.calls: list[tuple[Task, list[Task]]] = []
 
-        def remote(self, task: Task, near: dict[Task, Any], gallery: int, model: list[Any]) -> object:
+        def remote(
+            self, task: Task, near: dict[Task, Any], gallery: int, model: list[Any]
+        ) -> object:
             self.calls.append((task, list(near)))
             return object()
 
     made = object.__new__(_Fleet)
-    made.waiting, made.gallery, made.models = {task: {} for task in tasks}, 0, {task.model: None for task in tasks}
+    made.waiting, made.gallery, made.models = (
+        {task: {} for task in tasks},
+        0,
+        {task.model: None for task in tasks},
+    )
     made.queue, made.members, made.problem, made.pending = _Queue(made.waiting), [], None, {}
     made.members = [_Member(Actor()) for _ in range(workers)]
     from collections import deque
@@ -323,7 +366,10 @@ def test_a_worker_reads_ahead_the_task_that_it_is_given_next():
     some = fleet(tasks, 2)
     some._hand_out()
     one, two = some.members
-    assert [m.actor.calls[-1] for m in (one, two)] == [(tasks[0], tasks[:2]), (tasks[2], tasks[2:4])]
+    assert [m.actor.calls[-1] for m in (one, two)] == [
+        (tasks[0], tasks[:2]),
+        (tasks[2], tasks[2:4]),
+    ]
     some.idle.append(two)
     some._hand_out()
     assert two.actor.calls[-1] == (tasks[3], tasks[3:5])
@@ -358,7 +404,9 @@ def test_batches_for_a_gpu_are_pinned_by_who_reads_them(subset, monkeypatch):
     """No GPU is needed: what is asked of torch is written down."""
     asked: list[str] = []
     monkeypatch.setattr(
-        torch.Tensor, "pin_memory", lambda self: asked.append(threading.current_thread().name) or self.clone()
+        torch.Tensor,
+        "pin_memory",
+        lambda self: asked.append(threading.current_thread().name) or self.clone(),
     )
     plan = plan_of(subset)
     first, second, _ = plan.tasks()

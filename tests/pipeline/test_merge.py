@@ -37,10 +37,19 @@ def subset() -> bench.Subset:
 
 
 def tiny(seed: int) -> bench.Explainee:
-    return bench.Explainee(randomise(GapLinear(classes=10), seed), size=96, layer="features", name=f"gap{seed}")
+    return bench.Explainee(
+        randomise(GapLinear(classes=10), seed), size=96, layer="features", name=f"gap{seed}"
+    )
 
 
-def evaluate(subset, model, out=None, methods=("grad_cam", "random"), metrics=("pointing_game", "deletion"), **more):
+def evaluate(
+    subset,
+    model,
+    out=None,
+    methods=("grad_cam", "random"),
+    metrics=("pointing_game", "deletion"),
+    **more,
+):
     given = {"calibration": 0, "shard_size": 2, **more}
     return bench.evaluate(subset, model, list(methods), list(metrics), out=out, **given)
 
@@ -75,15 +84,25 @@ def change(folder, target, edit) -> None:
 
 
 def test_shards_are_disjoint_and_complete(subset, models):
-    plan = make_plan(subset, models, ["grad_cam"], ["deletion"], Protocol(), shard_size=2, calibration=0)
+    plan = make_plan(
+        subset, models, ["grad_cam"], ["deletion"], Protocol(), shard_size=2, calibration=0
+    )
     for count in (1, 2, 3, 5, 20):
-        dealt = [list(dataclasses.replace(plan, shard=(i + 1, count)).tasks()) for i in range(count)]
-        assert sorted((task for one in dealt for task in one), key=str) == sorted(plan.tasks(), key=str)
+        dealt = [
+            list(dataclasses.replace(plan, shard=(i + 1, count)).tasks()) for i in range(count)
+        ]
+        assert sorted((task for one in dealt for task in one), key=str) == sorted(
+            plan.tasks(), key=str
+        )
         assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
-        assert {dataclasses.replace(plan, shard=(i + 1, count)).id for i in range(count)} == {plan.id}
+        assert {dataclasses.replace(plan, shard=(i + 1, count)).id for i in range(count)} == {
+            plan.id
+        }
 
 
-@pytest.mark.parametrize("text", ["0/4", "5/4", "1", "1/0", "a/b", "-1/4", "1/4/2", "1.0/4", "²/4", ""])
+@pytest.mark.parametrize(
+    "text", ["0/4", "5/4", "1", "1/0", "a/b", "-1/4", "1/4/2", "1.0/4", "²/4", ""]
+)
 def test_a_shard_that_is_none_is_refused(subset, models, text):
     with pytest.raises(BenchError, match="I/N"):
         evaluate(subset, models, shard=text)
@@ -93,13 +112,17 @@ def test_merged_shards_are_the_whole_run_byte_for_byte(shards, whole, tmp_path):
     folder, records = whole
     merged = merge_runs(shards, tmp_path / "all")
     pd.testing.assert_frame_equal(merged.frame, records.frame, check_exact=True)
-    one, two = ({p.name: p.read_bytes() for p in Store(f).parts} for f in (folder, tmp_path / "all"))
+    one, two = (
+        {p.name: p.read_bytes() for p in Store(f).parts} for f in (folder, tmp_path / "all")
+    )
     assert one == two
     assert merged.provenance["equal"] == records.provenance["equal"]
     pictures = {p.name for p in (folder / "gallery").iterdir()}
     assert {p.name for p in (tmp_path / "all" / "gallery").iterdir()} == pictures
     assert missing_shards(merged.provenance) == []
-    pd.testing.assert_frame_equal(Records.load(tmp_path / "all").frame, records.frame, check_exact=True)
+    pd.testing.assert_frame_equal(
+        Records.load(tmp_path / "all").frame, records.frame, check_exact=True
+    )
 
 
 def test_a_merged_run_can_be_gone_on_with(shards, subset, models, tmp_path):
@@ -143,7 +166,11 @@ def test_rows_that_are_not_current_are_left_behind(whole, tmp_path):
 
 
 def test_a_method_that_did_not_fit_is_still_known(whole, tmp_path):
-    change(whole[0], tmp_path / "run", lambda f: f["not_applicable"].update(gap0={"random": "it does not fit."}))
+    change(
+        whole[0],
+        tmp_path / "run",
+        lambda f: f["not_applicable"].update(gap0={"random": "it does not fit."}),
+    )
     for name, order in (("a", [whole[0], tmp_path / "run"]), ("b", [tmp_path / "run", whole[0]])):
         merged = merge_runs(order, tmp_path / name)
         assert merged.provenance["not_applicable"] == {"gap0": {"random": "it does not fit."}}
@@ -160,7 +187,9 @@ def test_a_method_that_did_not_fit_is_still_known(whole, tmp_path):
 )
 def test_mixes_are_refused(shards, tmp_path, place, name, key, words):
     change(shards[0], tmp_path / "other", lambda facts: facts[place][name].update({key: "another"}))
-    with pytest.raises(BenchError, match=rf"cannot be merged: they differ in the {words} \(.*another\)"):
+    with pytest.raises(
+        BenchError, match=rf"cannot be merged: they differ in the {words} \(.*another\)"
+    ):
         merge_runs([shards[1], tmp_path / "other"], tmp_path / "all")
     assert not Store(tmp_path / "all").parts
 
@@ -184,9 +213,20 @@ def test_rows_that_contradict_each_other_are_refused(whole, tmp_path):
 
 
 def test_shards_are_merged_on_the_command_line(tmp_path):
-    words = ["--models", "resnet-scenes", "--methods", "grad_cam,random", "--metrics", "deletion", "--limit", "15"]
+    words = [
+        "--models",
+        "resnet-scenes",
+        "--methods",
+        "grad_cam,random",
+        "--metrics",
+        "deletion",
+        "--limit",
+        "15",
+    ]
     for shard in ("1/2", "2/2"):
-        done = cambench("run", *words, "--calibration", "0", "--shard", shard, "--out", tmp_path / shard[0])
+        done = cambench(
+            "run", *words, "--calibration", "0", "--shard", shard, "--out", tmp_path / shard[0]
+        )
         assert done.returncode == 0, done.stderr
         assert f"Shard {shard[0]} of 2 is finished" in done.stdout
         assert not (tmp_path / shard[0] / "board.md").exists()
@@ -203,9 +243,17 @@ def test_shards_are_merged_on_the_command_line(tmp_path):
 
 
 def cambench(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": "200",
+        "NO_COLOR": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-m", "bench", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def test_bad_folders_are_refused(shards, tmp_path):

@@ -58,7 +58,9 @@ LOWERED = {"deletion", "insertion"}
 
 
 class Offset(GapLinear):
-    """A classifier with 512 on every logit: softmax does not see it, and bfloat16 has no digits left beside it."""
+    """A classifier with 512 on every logit: softmax does not see it, and bfloat16 has no digits
+    left beside it.
+    """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x) + 512
@@ -84,13 +86,19 @@ def subset() -> bench.Subset:
     return bench.load_subset("scenes-val", limit=5)
 
 
-def evaluate(subset, model=None, out=None, methods=METHODS, metrics=METRICS_RUN, protocol=RULES, **more):
+def evaluate(
+    subset, model=None, out=None, methods=METHODS, metrics=METRICS_RUN, protocol=RULES, **more
+):
     given = {"calibration": 0, "shard_size": 2, "precision": "bfloat16", **more}
-    return bench.evaluate(subset, model or tiny(), list(methods), list(metrics), protocol, out, **given)
+    return bench.evaluate(
+        subset, model or tiny(), list(methods), list(metrics), protocol, out, **given
+    )
 
 
 def planned(subset, model, asked="bfloat16", methods=METHODS, metrics=METRICS_RUN, **more):
-    return make_plan(subset, [model], list(methods), list(metrics), RULES, calibration=0, precision=asked, **more)
+    return make_plan(
+        subset, [model], list(methods), list(metrics), RULES, calibration=0, precision=asked, **more
+    )
 
 
 def parts(folder: Path) -> dict[str, bytes]:
@@ -139,7 +147,9 @@ def test_ids_of_float32_are_those_of_published_boards(subset):
     assert ids["deletion"] == "deletion@eeda0576cdbb"
     assert {name: METRICS.get(name).id(Protocol()) for name in ids} == ids
     plans = [make_plan(subset, [tiny()], "grad_cam", "deletion", Protocol())]
-    plans.append(make_plan(subset, [tiny()], "grad_cam", "deletion", Protocol(), precision="bfloat16"))
+    plans.append(
+        make_plan(subset, [tiny()], "grad_cam", "deletion", Protocol(), precision="bfloat16")
+    )
     assert len({plan.id for plan in plans}) == 1  # what was asked changes nothing before a verdict
 
 
@@ -175,7 +185,9 @@ def test_maps_and_all_that_does_not_probe_stay_as_they_are(exact, rough):
 
 def test_ends_of_curves_are_float32_and_the_steps_between_are_not(exact, rough):
     for name in ("deletion_curve", "insertion_curve"):
-        one, two = (np.stack(rows(records, metric=[name])["vector"]) for _, records in (exact, rough))
+        one, two = (
+            np.stack(rows(records, metric=[name])["vector"]) for _, records in (exact, rough)
+        )
         np.testing.assert_array_equal(one[:, [0, -1]], two[:, [0, -1]])
         assert (one[:, 1:-1] != two[:, 1:-1]).mean() > 0.9
         np.testing.assert_allclose(one, two, atol=IMAGE_BOUND)
@@ -183,8 +195,12 @@ def test_ends_of_curves_are_float32_and_the_steps_between_are_not(exact, rough):
 
 def test_only_probes_are_run_in_bfloat16(subset):
     model, dtypes = tiny(), []
-    model.net.register_forward_hook(lambda _, images, logits: dtypes.append((logits.dtype, len(images[0]))))
-    evaluate(subset, model, methods=["grad_cam", "tft(grad_cam)"], metrics=["deletion", "pointing_game"])
+    model.net.register_forward_hook(
+        lambda _, images, logits: dtypes.append((logits.dtype, len(images[0])))
+    )
+    evaluate(
+        subset, model, methods=["grad_cam", "tft(grad_cam)"], metrics=["deletion", "pointing_game"]
+    )
     low = sum(count for dtype, count in dtypes if dtype == torch.bfloat16)
     # Three steps between the ends, of two methods and five images, in the guard and in the run.
     assert 0 < low <= 2 * 3 * 2 * 5
@@ -196,11 +212,17 @@ def test_a_probe_of_one_precision_is_not_taken_for_the_other(subset):
     prober = Prober(model)
     batch = subset.batch([0, 1], subset.geometry)
     trace = Trace(prober, model.normalise(batch.pixels), ids=batch.image_ids)
-    case = Case(trace, bench.explain(model, trace.images, None, "grad_cam"), RULES.view(()), reuses=True)
+    case = Case(
+        trace, bench.explain(model, trace.images, None, "grad_cam"), RULES.view(()), reuses=True
+    )
     deletion = METRICS.get("deletion")
-    full, low = (apply(deletion, case, rules)["deletion"] for rules in (RULES, RULES.in_precision(BFLOAT16)))
+    full, low = (
+        apply(deletion, case, rules)["deletion"] for rules in (RULES, RULES.in_precision(BFLOAT16))
+    )
     run = prober.counts.forwards
-    again = [apply(deletion, case, rules)["deletion"] for rules in (RULES, RULES.in_precision(BFLOAT16))]
+    again = [
+        apply(deletion, case, rules)["deletion"] for rules in (RULES, RULES.in_precision(BFLOAT16))
+    ]
     assert prober.counts.forwards == run
     assert (full != low).all()
     assert torch.equal(again[0], full)
@@ -211,7 +233,14 @@ def test_a_probe_of_one_precision_is_not_taken_for_the_other(subset):
 def test_bundled_models_agree_within_the_bounds(subset, name):
     assert name in MODELS
     model = bench.load_model(name)
-    plan = make_plan(subset.limit(2), [model], ["grad_cam", "random"], ["deletion", "insertion"], RULES, calibration=0)
+    plan = make_plan(
+        subset.limit(2),
+        [model],
+        ["grad_cam", "random"],
+        ["deletion", "insertion"],
+        RULES,
+        calibration=0,
+    )
     verdict = judge(dataclasses.replace(plan, precision="bfloat16"), model)
     assert set(verdict.metrics) == LOWERED
     assert verdict.images == 2
@@ -225,7 +254,15 @@ def test_bundled_models_agree_within_the_bounds(subset, name):
 def test_real_weights_on_real_images(data_root):
     model = bench.load_model(f"{data_root / 'weights' / 'models.json'}#squeezenet1_1.onnxzoo_in1k")
     images = bench.load_subset("ilsvrc-sample-1k", limit=2, data_root=data_root)
-    plan = make_plan(images, [model], ["grad_cam", "random"], ["deletion"], RULES, calibration=0, precision="bfloat16")
+    plan = make_plan(
+        images,
+        [model],
+        ["grad_cam", "random"],
+        ["deletion"],
+        RULES,
+        calibration=0,
+        precision="bfloat16",
+    )
     (found,) = (one for name, one in judge(plan, model).values.items() if name == "deletion")
     assert 0 < found.mean <= found.image <= IMAGE_BOUND
 
@@ -281,7 +318,9 @@ def test_records_of_a_precision_that_run_json_does_not_tell_are_no_board(rough):
 
 
 def table(values: list[list[float]]) -> Table:
-    return Table(tuple("abcdef"[: len(values)]), tuple(map(str, range(len(values[0])))), np.array(values))
+    return Table(
+        tuple("abcdef"[: len(values)]), tuple(map(str, range(len(values[0])))), np.array(values)
+    )
 
 
 SHARE = Value("share", lower=0, upper=1)
@@ -307,7 +346,9 @@ def test_each_bound_is_looked_at(after, said):
 def test_what_could_not_be_compared_is_no_agreement():
     nothing = table([[np.nan, np.nan]])
     assert agreement("m", SHARE, nothing, nothing).problem == "no image of the sample can be scored"
-    assert agreement("m", SHARE, table([[0.5, 0.5]]), {}).problem == "it cannot be scored in bfloat16"
+    assert (
+        agreement("m", SHARE, table([[0.5, 0.5]]), {}).problem == "it cannot be scored in bfloat16"
+    )
 
 
 def test_a_swap_within_the_bound_is_a_tie():
@@ -319,18 +360,28 @@ def test_a_swap_within_the_bound_is_a_tie():
 
 def test_a_value_without_a_range_is_measured_by_its_spread():
     values = np.array([[-20.0, 20.0], [-10.0, 30.0]])
-    found = agreement("m", Value("log-odds"), table(values.tolist()), table((values + 0.03).tolist()))
+    found = agreement(
+        "m", Value("log-odds"), table(values.tolist()), table((values + 0.03).tolist())
+    )
     assert found.scale == 20
     assert found.mean == pytest.approx(0.0015)
     assert not found.problem
-    assert agreement("m", Value("x"), table([[1.0, 1.0]]), table([[1.0, 1.001]])).problem  # no spread: no difference
+    assert agreement(
+        "m", Value("x"), table([[1.0, 1.0]]), table([[1.0, 1.001]])
+    ).problem  # no spread: no difference
 
 
 def test_the_sample_leaves_out_what_is_dear(subset):
     names = ("score_cam", "grad_cam", "random", "rise", "layer_cam", "saliency")
     plan = planned(subset, tiny(), methods=names)
     chosen = [method.name for method in precision.sample_methods(plan, plan.models[0])]
-    assert chosen == ["score_cam", "grad_cam", "random", "layer_cam", "saliency"]  # of 8 channels; rise: 4,000 masks
+    assert chosen == [
+        "score_cam",
+        "grad_cam",
+        "random",
+        "layer_cam",
+        "saliency",
+    ]  # of 8 channels; rise: 4,000 masks
     assert len(precision.sample_methods(plan, plan.models[0], count=3)) == 3
 
 
@@ -398,7 +449,9 @@ def test_another_models_metrics_in_the_folder_are_no_records_of_this_one(subset,
     evaluate(subset, tiny(0), tmp_path, metrics=["deletion"])
     evaluate(subset, tiny(1), tmp_path, metrics=["pointing_game"])
     records = evaluate(subset, [tiny(0), tiny(1)], tmp_path, metrics=["deletion"])
-    assert set(rows(records, metric=["deletion"])["protocol_id"]) == {RULES.in_precision(BFLOAT16).id}
+    assert set(rows(records, metric=["deletion"])["protocol_id"]) == {
+        RULES.in_precision(BFLOAT16).id
+    }
 
 
 def test_sentences_are_of_the_weights_that_the_records_are_of(subset, tmp_path):
@@ -411,7 +464,9 @@ def test_sentences_are_of_the_weights_that_the_records_are_of(subset, tmp_path):
 
 def test_a_plan_without_a_sample_knows_what_the_guard_has_said(subset, tmp_path):
     evaluate(subset, out=tmp_path)
-    plan = make_plan(subset, [tiny()], METHODS, METRICS_RUN, RULES, calibration=0, precision="bfloat16")
+    plan = make_plan(
+        subset, [tiny()], METHODS, METRICS_RUN, RULES, calibration=0, precision="bfloat16"
+    )
     assert estimate(remembered(plan, Store(tmp_path)), "none", out=tmp_path).tasks == {}
     assert remembered(dataclasses.replace(plan, precision=FLOAT32), Store(tmp_path)).verdicts == {}
 
@@ -426,7 +481,10 @@ def test_a_continued_run_takes_the_verdict_that_is_there(subset, guards, tmp_pat
     more = evaluate(subset, out=tmp_path, metrics=[*METRICS_RUN, "road"])
     assert guards == ["gap0"]
     ids = {name: set(rows(more, metric=[name])["protocol_id"]) for name in ("deletion", "road")}
-    assert ids == {"deletion": {RULES.in_precision(BFLOAT16).id}, "road": {RULES.id}}  # the guard never saw road
+    assert ids == {
+        "deletion": {RULES.in_precision(BFLOAT16).id},
+        "road": {RULES.id},
+    }  # the guard never saw road
     assert set(more.frame["method"]) == set(METHODS)
     assert more.provenance["precision"]["gap0"]["metrics"].keys() == LOWERED
 
@@ -450,7 +508,14 @@ def test_verdicts_survive_json_and_pickle(rough, subset):
     facts = json.loads((rough[0] / "run.json").read_text())["precision"]["gap0"]
     verdict = Verdict.of(facts)
     assert verdict.facts() == Verdict.of(json.loads(json.dumps(verdict.facts()))).facts()
-    assert {"asked", "used", "tau", "bounds", "largest_mean_difference", "largest_image_difference"} < facts.keys()
+    assert {
+        "asked",
+        "used",
+        "tau",
+        "bounds",
+        "largest_mean_difference",
+        "largest_image_difference",
+    } < facts.keys()
     assert (facts["images"], set(facts["methods"]), facts["speed"]) == (5, set(METHODS), None)
     plan = dataclasses.replace(planned(subset, tiny()), verdicts={"gap0": verdict})
     there = dataclasses.replace(plan, models=(), verdicts=pickle.loads(pickle.dumps(plan.verdicts)))
@@ -475,7 +540,9 @@ def test_workers_are_given_the_verdict(subset, rough, guards, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (cambench[ray])")
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="ray is not installed (cambench[ray])"
+)
 @pytest.mark.filterwarnings("ignore")
 def test_ray_workers_use_the_verdict(subset, rough, tmp_path):
     evaluate(subset, out=tmp_path, executor=RayExecutor(workers=1))
@@ -485,7 +552,9 @@ def test_ray_workers_use_the_verdict(subset, rough, tmp_path):
 def test_shards_of_different_precisions_are_not_merged(subset, tmp_path):
     evaluate(subset, out=tmp_path / "1", shard="1/2")
     evaluate(subset, out=tmp_path / "2", shard="2/2", precision="float32")
-    with pytest.raises(BenchError, match=r"differ in the precision of deletion of gap0 \(bfloat16, float32\)"):
+    with pytest.raises(
+        BenchError, match=r"differ in the precision of deletion of gap0 \(bfloat16, float32\)"
+    ):
         merge_runs([tmp_path / "1", tmp_path / "2"], tmp_path / "both")
 
 
@@ -506,7 +575,9 @@ def test_metrics_of_different_precisions_are_merged(subset, rough, tmp_path):
 
 def test_the_gate_compares_no_two_precisions(exact, rough):
     one, two = (from_records(records) for _, records in (exact, rough))
-    with pytest.raises(BenchError, match="is probed in bfloat16 in the run and in float32 in the baseline"):
+    with pytest.raises(
+        BenchError, match="is probed in bfloat16 in the run and in float32 in the baseline"
+    ):
         check_comparable(one, two)
     check_comparable(two, two)
 
@@ -515,7 +586,9 @@ def test_the_gate_compares_no_two_precisions(exact, rough):
 
 
 def test_a_precision_that_is_none_is_refused(subset):
-    with pytest.raises(BenchError, match="Unknown precision 'float16'; choose one of float32, auto, bfloat16"):
+    with pytest.raises(
+        BenchError, match="Unknown precision 'float16'; choose one of float32, auto, bfloat16"
+    ):
         evaluate(subset, precision="float16")
     with pytest.raises(BenchError, match="do not go together"):
         evaluate(subset, compiled=True)
@@ -530,17 +603,46 @@ def test_a_protocol_does_not_pass_by_the_guard(subset):
 
 
 def test_the_command_line_refuses_in_one_sentence(tmp_path):
-    words = [sys.executable, "-m", "bench", "run", "--precision", "half", "--out", str(tmp_path / "run")]
+    words = [
+        sys.executable,
+        "-m",
+        "bench",
+        "run",
+        "--precision",
+        "half",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 2
-    assert done.stderr.strip() == "Error: Unknown precision 'half'; choose one of float32, auto, bfloat16."
+    assert (
+        done.stderr.strip()
+        == "Error: Unknown precision 'half'; choose one of float32, auto, bfloat16."
+    )
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
 def test_the_command_line_says_what_was_decided(tmp_path):
-    words = ["run", "--models", "resnet-scenes", "--methods", "grad_cam,random", "--metrics", "deletion"]
-    words += ["--limit", "2", "--calibration", "0", "--protocol", "cambench-1[steps=3]", "--out", str(tmp_path)]
+    words = [
+        "run",
+        "--models",
+        "resnet-scenes",
+        "--methods",
+        "grad_cam,random",
+        "--metrics",
+        "deletion",
+    ]
+    words += [
+        "--limit",
+        "2",
+        "--calibration",
+        "0",
+        "--protocol",
+        "cambench-1[steps=3]",
+        "--out",
+        str(tmp_path),
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "bench", *words, "--precision", "bfloat16"],
         capture_output=True,

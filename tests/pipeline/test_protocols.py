@@ -21,13 +21,19 @@ SHORT = [name if name != "quantus" else "quantus[step_features=1536]" for name i
 
 @pytest.mark.parametrize("protocol", SHORT)
 def test_the_plan_counts_what_is_run(subset, model, protocol):
-    methods, metrics = ["grad_cam", "random"], ["deletion", "insertion", "average_drop", "threshold_quality"]
+    methods, metrics = (
+        ["grad_cam", "random"],
+        ["deletion", "insertion", "average_drop", "threshold_quality"],
+    )
     rules = get_protocol(protocol)
     plan = make_plan(subset, [model], methods, metrics, rules, calibration=0)
     seen: list[Progress] = []
-    records = bench.evaluate(subset, model, methods, metrics, protocol=protocol, calibration=0, progress=seen.append)
+    records = bench.evaluate(
+        subset, model, methods, metrics, protocol=protocol, calibration=0, progress=seen.append
+    )
     planned, run = counted(plan).run.forwards, seen[-1].counts.forwards
-    # A label's map where the label is not predicted costs more; equal images (thresholds among zeros) cost less.
+    # A label's map where the label is not predicted costs more; equal images (thresholds among
+    # zeros) cost less.
     cut = len(subset) * len(methods) * rules.thresholds
     assert planned - cut <= run <= planned + len(subset) * 2
     assert set(records.frame["protocol_id"]) == {rules.id}
@@ -46,21 +52,35 @@ def test_one_feature_at_a_time_is_in_the_plan():
 
 def test_quantus_explains_the_label(subset, model):
     records = bench.evaluate(
-        subset, model, ["grad_cam"], ["deletion"], protocol="quantus[step_features=2304]", calibration=0
+        subset,
+        model,
+        ["grad_cam"],
+        ["deletion"],
+        protocol="quantus[step_features=2304]",
+        calibration=0,
     ).frame
     assert (records["target"] == records["label"]).all()
-    assert not records["correct"].all()  # a net of random weights: the prediction would be another class
+    assert not records[
+        "correct"
+    ].all()  # a net of random weights: the prediction would be another class
 
 
 def test_wsol_needs_no_calibration(model):
     subset = bench.load_subset("scenes-val", limit=4)
     plan = make_plan(subset, [model], ["grad_cam"], ["box_localization"], get_protocol("wsol"))
     assert plan.calibration is None
-    assert make_plan(subset, [model], ["grad_cam"], ["box_localization"], bench.Protocol()).calibration is not None
-    records = bench.evaluate(subset, model, ["grad_cam", "random", "oracle"], ["box_localization"], protocol="wsol")
+    assert (
+        make_plan(subset, [model], ["grad_cam"], ["box_localization"], bench.Protocol()).calibration
+        is not None
+    )
+    records = bench.evaluate(
+        subset, model, ["grad_cam", "random", "oracle"], ["box_localization"], protocol="wsol"
+    )
     board = bench.leaderboard(records, resamples=50)
     means = board.table("box_accuracy").set_index("method")["mean"]
-    assert means["oracle"] > 0.9  # not 1: its boxes are a pixel too large, which a small object's IoU of .7 feels
+    assert (
+        means["oracle"] > 0.9
+    )  # not 1: its boxes are a pixel too large, which a small object's IoU of .7 feels
     assert means["oracle"] > means["random"]
     at_half = board.table("box_accuracy_50").set_index("method")["mean"]
     assert at_half["oracle"] == 1
@@ -76,8 +96,12 @@ def test_squash_is_for_subsets_that_leave_the_frame_open(model, tmp_path):
     rng = np.random.default_rng(0)
     rows = []
     for i in range(3):
-        Image.fromarray(rng.integers(0, 255, (80, 200, 3), dtype=np.uint8)).save(tmp_path / "images" / f"{i}.png")
-        rows.append({"file": f"images/{i}.png", "label": i % 2, "x0": 0, "y0": 0, "x1": 50, "y1": 40})
+        Image.fromarray(rng.integers(0, 255, (80, 200, 3), dtype=np.uint8)).save(
+            tmp_path / "images" / f"{i}.png"
+        )
+        rows.append(
+            {"file": f"images/{i}.png", "label": i % 2, "x0": 0, "y0": 0, "x1": 50, "y1": 40}
+        )
     pd.DataFrame(rows).to_csv(tmp_path / "annotations.csv", index=False)
     (tmp_path / "manifest.toml").write_text(
         'name = "wide"\nkind = "folder"\ntitle = "Wide"\nlicence = "own"\ncalibration = "none"\n'
@@ -109,5 +133,10 @@ def test_a_curve_of_nothing_is_one_sentence(model, subset):
     images = model.normalise(subset.batch([0], subset.geometry).pixels)
     with pytest.raises(BenchError, match="give the protocol more steps"):
         bench.score(
-            model, images, None, torch.rand(1, 96, 96), "deletion", protocol="cambench-1[steps=1,curve_ends=none]"
+            model,
+            images,
+            None,
+            torch.rand(1, 96, 96),
+            "deletion",
+            protocol="cambench-1[steps=1,curve_ends=none]",
         )

@@ -1,4 +1,6 @@
-"""A run packs and shares: the same values as one map and one metric at a time, and a ledger that adds up."""
+"""A run packs and shares: the same values as one map and one metric at a time, and a ledger that
+adds up.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,23 @@ from bench.pipeline.evaluate import Progress, run_task
 from bench.pipeline.ledger import added, sentence
 from bench.pipeline.plan import make_plan
 
-METRICS = ["deletion", "insertion", "average_drop", "threshold_quality", "pointing_game", "infidelity", "road"]
+METRICS = [
+    "deletion",
+    "insertion",
+    "average_drop",
+    "threshold_quality",
+    "pointing_game",
+    "infidelity",
+    "road",
+]
 CHOSEN = ["grad_cam", "xgrad_cam", "tft(grad_cam)", "layer_cam", "random", "a_fmi"]
 
 
 def ran(subset, model, methods, metrics, **options):
     states: list[Progress] = []
-    records = bench.evaluate(subset, model, methods, metrics, calibration=0, progress=states.append, **options)
+    records = bench.evaluate(
+        subset, model, methods, metrics, calibration=0, progress=states.append, **options
+    )
     return records, states[-1]
 
 
@@ -42,9 +54,13 @@ def test_a_run_gives_what_each_method_and_metric_gives_alone(subset, model):
     for method in CHOSEN:
         for metric in ("deletion", "insertion", "average_drop", "threshold_quality", "road"):
             maps = bench.explain(model, images, None, method, seed=0, ids=batch.image_ids)
-            for name, alone in bench.score(model, images, None, maps, metric, ids=batch.image_ids).items():
+            for name, alone in bench.score(
+                model, images, None, maps, metric, ids=batch.image_ids
+            ).items():
                 found = [together[item, method, name] for item in batch.ids]
-                np.testing.assert_allclose(found, alone, rtol=0, atol=1e-4, err_msg=f"{method} {name}")
+                np.testing.assert_allclose(
+                    found, alone, rtol=0, atol=1e-4, err_msg=f"{method} {name}"
+                )
 
 
 def test_waves_and_batch_sizes_move_no_value(subset, model, monkeypatch):
@@ -61,7 +77,9 @@ def test_metrics_and_methods_are_packed_into_full_batches(subset, model):
     ran(subset, model, ["random", "center_gaussian"], ["deletion", "insertion"], batch_size=16)
     handle.remove()
     probes = 3 * 2 * 2 * (bench.Protocol().steps - 1)
-    assert sizes.count(16) == probes // 16  # two methods, two metrics, three images: one rest in all
+    assert (
+        sizes.count(16) == probes // 16
+    )  # two methods, two metrics, three images: one rest in all
     assert sizes.count(probes % 16) == 1
 
 
@@ -71,7 +89,8 @@ def test_the_ledger_adds_up(subset, model):
     assert ledger["run"] == last.counts.forwards
     assert ledger["asked"] == last.asked.everything
     assert ledger["asked"] - ledger["run"] >= ledger["equal_maps"] + ledger["equal_probes"] > 0
-    # xgrad_cam is grad_cam here (up to a factor): all that its probing metrics ask for, ends included
+    # xgrad_cam is grad_cam here (up to a factor): all that its probing metrics ask for, ends
+    # included
     steps, p = bench.Protocol().steps - 1, bench.Protocol()
     each = 2 * (steps + 2) + 1 + p.thresholds + p.infidelity_draws + 2 * len(p.road_fractions)
     assert ledger["equal_maps"] == 3 * each
@@ -84,8 +103,12 @@ def test_one_map_and_one_metric_ask_for_what_they_run(subset, model):
     records, _ = ran(subset, model, ["random"], ["deletion"])
     ledger = records.provenance["forwards"]
     steps = bench.Protocol().steps - 1
-    assert ledger["asked"] == 3 * (1 + 1 + steps + 2)  # what is predicted, the map alone, the steps, both ends
-    assert ledger["run"] == 3 * (1 + steps) + 1  # the clean end is the pass, the empty one is one image
+    assert ledger["asked"] == 3 * (
+        1 + 1 + steps + 2
+    )  # what is predicted, the map alone, the steps, both ends
+    assert (
+        ledger["run"] == 3 * (1 + steps) + 1
+    )  # the clean end is the pass, the empty one is one image
     assert ledger["equal_maps"] == ledger["equal_probes"] == 0
 
 
@@ -100,7 +123,9 @@ def test_a_run_that_goes_on_adds_to_its_ledger(subset, model, tmp_path):
 
 def test_a_task_that_memory_is_too_short_for_is_run_in_parts(subset):
     free = bench.Explainee(seeded(resnet_scenes, 0), size=96, layer="layer4", name="net")
-    tight = bench.Explainee(Cramped(seeded(resnet_scenes, 0), 2), size=96, layer="net.layer4", name="net")
+    tight = bench.Explainee(
+        Cramped(seeded(resnet_scenes, 0), 2), size=96, layer="net.layer4", name="net"
+    )
     methods, metrics = ["grad_cam", "random"], ["deletion", "pointing_game"]
     expected = values(ran(subset, free, methods, metrics)[0])
     records, _ = ran(subset, tight, methods, metrics)
@@ -115,7 +140,11 @@ def test_memory_too_short_for_one_image_is_one_sentence(subset):
     none = bench.Explainee(seeded(resnet_scenes, 0), size=96, layer="layer4", name="net")
     plan = make_plan(subset, [none], ["random"], ["deletion"], bench.Protocol(), calibration=0)
     groups = {
-        frozenset((method.id, metric.id(plan.protocol)) for method in plan.methods for metric in plan.metrics): [0, 1]
+        frozenset(
+            (method.id, metric.id(plan.protocol))
+            for method in plan.methods
+            for metric in plan.metrics
+        ): [0, 1]
     }
     none.net.forward = lambda x: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("out of memory"))
     with pytest.raises(BenchError, match="Memory is too short for net and one image of 96 pixels"):
@@ -141,7 +170,9 @@ def test_a_metric_of_a_plugin_is_called_once_per_map(subset, model):
 def test_a_metric_of_a_plugin_shares_what_deletion_has_asked_for(subset, model):
     """It does not wait as ours do, and wants probes that are under way."""
 
-    @bench.register_metric("theirs", better="lower", reads=("steps", "baseline", "removed", "score"))
+    @bench.register_metric(
+        "theirs", better="lower", reads=("steps", "baseline", "removed", "score")
+    )
     def theirs(case):
         pixels = case.maps[0].numel()
         cuts = [round(i * pixels / case.protocol.steps) for i in range(1, case.protocol.steps)]
@@ -166,16 +197,27 @@ def test_a_run_that_is_stopped_has_run_what_it_has_run(subset, model, tmp_path):
     whole = bench.evaluate(subset, model, ["random"], ["deletion"], calibration=0, shard_size=2)
     with pytest.raises(KeyboardInterrupt):
         bench.evaluate(
-            subset, model, ["random"], ["deletion"], calibration=0, shard_size=2, out=tmp_path, progress=stop
+            subset,
+            model,
+            ["random"],
+            ["deletion"],
+            calibration=0,
+            shard_size=2,
+            out=tmp_path,
+            progress=stop,
         )
     stopped = json.loads((tmp_path / "run.json").read_text())["forwards"]
     assert 0 < stopped["run"] < whole.provenance["forwards"]["run"]
-    records = bench.evaluate(subset, model, ["random"], ["deletion"], calibration=0, shard_size=2, out=tmp_path)
+    records = bench.evaluate(
+        subset, model, ["random"], ["deletion"], calibration=0, shard_size=2, out=tmp_path
+    )
     assert records.provenance["forwards"]["asked"] == whole.provenance["forwards"]["asked"]
 
 
 def test_what_memory_was_too_short_for_was_not_run(subset):
-    tight = bench.Explainee(Cramped(seeded(resnet_scenes, 0), 2), size=96, layer="net.layer4", name="net")
+    tight = bench.Explainee(
+        Cramped(seeded(resnet_scenes, 0), 2), size=96, layer="net.layer4", name="net"
+    )
     records, state = ran(subset, tight, ["random"], ["deletion"])
     ledger = records.provenance["forwards"]
     assert ledger["run"] == state.counts.forwards
@@ -193,7 +235,10 @@ def test_what_a_method_runs_before_it_says_that_it_does_not_fit_was_asked_for(su
         raise NotApplicable("It does not fit.")
 
     try:
-        one, two = (ran(subset, model, names, ["complexity"])[0] for names in (["random"], ["random", "hesitant"]))
+        one, two = (
+            ran(subset, model, names, ["complexity"])[0]
+            for names in (["random"], ["random", "hesitant"])
+        )
     finally:
         METHODS.remove("hesitant")
     ledgers = [records.provenance["forwards"] for records in (one, two)]
@@ -202,6 +247,10 @@ def test_what_a_method_runs_before_it_says_that_it_does_not_fit_was_asked_for(su
 
 def test_the_maps_of_methods_are_made_before_any_is_scored_and_cost_the_same(subset, model):
     method = METHODS.get("tft(grad_cam)")
-    frames = [ran(subset, model, names, ["average_drop"])[0].frame for names in (CHOSEN, [method.name])]
-    costs = [frame[frame["method"] == method.name]["forwards"].unique().tolist() for frame in frames]
+    frames = [
+        ran(subset, model, names, ["average_drop"])[0].frame for names in (CHOSEN, [method.name])
+    ]
+    costs = [
+        frame[frame["method"] == method.name]["forwards"].unique().tolist() for frame in frames
+    ]
     assert costs[0] == costs[1]

@@ -1,4 +1,6 @@
-"""What methods and metrics share, and what they must not: equal maps, masks, tensors, part numbers, folders."""
+"""What methods and metrics share, and what they must not: equal maps, masks, tensors, part numbers,
+folders.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,15 @@ def images(model) -> torch.Tensor:
 
 def frame(**values: list[float]) -> pd.DataFrame:
     rows = [
-        {"part": "eval", "model": "m", "method": method, "item": str(i), "metric": "x", "value": v, "vector": None}
+        {
+            "part": "eval",
+            "model": "m",
+            "method": method,
+            "item": str(i),
+            "metric": "x",
+            "value": v,
+            "vector": None,
+        }
         for method, scores in values.items()
         for i, v in enumerate(scores)
     ]
@@ -37,7 +47,9 @@ def frame(**values: list[float]) -> pd.DataFrame:
 def test_equal_methods_need_evidence_on_every_image():
     assert equal_methods(frame(a=[0.3, 0.5], b=[0.3, 0.5 + 1e-9])) == {"m": {"b": "a"}}
     assert equal_methods(frame(a=[0.3, 0.5], b=[0.3, 0.6])) == {}
-    assert equal_methods(frame(a=[1.0, 0.0], b=[1.0, 0.0])) == {}  # two hits and misses alike say nothing
+    assert (
+        equal_methods(frame(a=[1.0, 0.0], b=[1.0, 0.0])) == {}
+    )  # two hits and misses alike say nothing
     assert equal_methods(frame(a=[0.3, np.nan], b=[0.3, 0.5])) == {}
 
 
@@ -56,12 +68,16 @@ def test_a_scale_dependent_metric_shares_nothing(model):
 
     subset = bench.load_subset("scenes-val", limit=2)
     try:
-        records = bench.evaluate(subset, model, ["once", "twice"], ["top", "complexity"], calibration=0)
+        records = bench.evaluate(
+            subset, model, ["once", "twice"], ["top", "complexity"], calibration=0
+        )
     finally:
         METHODS.remove("once")
         METHODS.remove("twice")
         METRICS.remove("top")
-    tops = records.frame[records.frame["metric"] == "top"].pivot_table(index="item", columns="method", values="value")
+    tops = records.frame[records.frame["metric"] == "top"].pivot_table(
+        index="item", columns="method", values="value"
+    )
     np.testing.assert_allclose(tops["twice"], 2 * tops["once"], rtol=1e-6)
 
 
@@ -145,7 +161,10 @@ def test_a_deleted_part_frees_no_number(tmp_path):
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.md").write_text("mine")
     (tmp_path / ".mine.tmp").write_text("mine")
-    with pytest.raises(BenchError, match=r"holds other files \(thesis\.md\)"), Store(tmp_path).locked():
+    with (
+        pytest.raises(BenchError, match=r"holds other files \(thesis\.md\)"),
+        Store(tmp_path).locked(),
+    ):
         pass
     assert (tmp_path / ".mine.tmp").exists()
     check_own(tmp_path / "not there yet")
@@ -171,7 +190,9 @@ def test_compiled_probes_give_the_same_values():
     subset = bench.load_subset("scenes-val", limit=3)
     model = bench.load_model("vgg-scenes")
     frames = [
-        bench.evaluate(subset, model, ["grad_cam"], ["deletion", "insertion"], calibration=0, compiled=c).frame
+        bench.evaluate(
+            subset, model, ["grad_cam"], ["deletion", "insertion"], calibration=0, compiled=c
+        ).frame
         for c in (False, True)
     ]
     np.testing.assert_allclose(frames[0]["value"], frames[1]["value"], atol=1e-4)
@@ -182,5 +203,7 @@ def test_a_network_that_cannot_be_compiled_is_one_sentence(model, monkeypatch):
         raise RuntimeError("no compiler found\nlong trace")
 
     monkeypatch.setattr(torch, "compile", broken)
-    with pytest.raises(BenchError, match=r"cannot be compiled here \(no compiler found\); run without --compile"):
+    with pytest.raises(
+        BenchError, match=r"cannot be compiled here \(no compiler found\); run without --compile"
+    ):
         compiled_net(model, torch.zeros(1, 3, 96, 96))

@@ -1,4 +1,6 @@
-"""What a run costs, before it starts: declared counts equal those of the run, and the rest adds up."""
+"""What a run costs, before it starts: declared counts equal those of the run, and the rest adds
+up.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +37,16 @@ SIDE, CLASSES = 32, 5
 SMALL = {**FEWER, "extremal_perturbation": "extremal_perturbation[areas=0.1+0.2,iterations=20]"}
 """Methods whose defaults take too many forwards for this file, with fewer."""
 NAMES = [SMALL.get(name, name) for name in METHODS.names]
-NETS = {"attention_branch": "abn", "sa_cam_trained": "attentive", "cam": "gap", "tft(grad_cam)": "gap"}
+NETS = {
+    "attention_branch": "abn",
+    "sa_cam_trained": "attentive",
+    "cam": "gap",
+    "tft(grad_cam)": "gap",
+}
 AGAIN = ["saliency", "a_fmi", "grad_cam", "random", "eigen_cam"]
-"""Methods of every kind of cost: input gradients, a reference and replays, head gradients, none, class-agnostic."""
+"""Methods of every kind of cost: input gradients, a reference and replays, head gradients, none,
+class-agnostic.
+"""
 
 
 class Pictures:
@@ -58,7 +67,9 @@ class Pictures:
         others[20:30, 20:30] = True
         box, label = np.array([[6, 4, 20, 14]], dtype=np.float32), int(self.labels[position])
         name = self.ids[position]
-        return Sample(name, name, image, label, box, mask, others=others, other_label=(label + 1) % CLASSES)
+        return Sample(
+            name, name, image, label, box, mask, others=others, other_label=(label + 1) % CLASSES
+        )
 
     def attribution(self, _position: int) -> str | None:
         return None
@@ -68,10 +79,17 @@ def net(kind: str = "norm") -> bench.Explainee:
     return bench.Explainee(make_net(kind, side=SIDE), MEAN, STD, SIDE, layer="features", name=kind)
 
 
-def pictures(model: bench.Explainee, count: int = 2, wrong: int = 0, calibrating: int = 0) -> Subset:
+def pictures(
+    model: bench.Explainee, count: int = 2, wrong: int = 0, calibrating: int = 0
+) -> Subset:
     """Return a subset whose labels are what the model predicts, but for the first `wrong`."""
     manifest = Manifest("pictures", "folder", geometry=Geometry(SIDE, "none", SIDE))
-    everything = Subset("pictures", manifest, Pictures([0] * (count + calibrating)), tuple(range(count + calibrating)))
+    everything = Subset(
+        "pictures",
+        manifest,
+        Pictures([0] * (count + calibrating)),
+        tuple(range(count + calibrating)),
+    )
     pixels = everything.batch(range(count + calibrating), manifest.geometry).pixels
     with torch.no_grad():
         labels = model.net.eval()(model.normalise(pixels)).argmax(1)
@@ -80,8 +98,12 @@ def pictures(model: bench.Explainee, count: int = 2, wrong: int = 0, calibrating
     return Subset("pictures", manifest, Pictures(labels.tolist()), tuple(range(count)), kept)
 
 
-def planned(model: bench.Explainee, subset: Subset, methods: list[str], metrics: object, **given: object) -> Plan:
-    return make_plan(subset, [model], methods, metrics, bench.Protocol(), **{"calibration": 0, **given})
+def planned(
+    model: bench.Explainee, subset: Subset, methods: list[str], metrics: object, **given: object
+) -> Plan:
+    return make_plan(
+        subset, [model], methods, metrics, bench.Protocol(), **{"calibration": 0, **given}
+    )
 
 
 def run(plan: Plan, out: Path | None = None) -> Progress:
@@ -96,11 +118,13 @@ def spared(cost: Cost, seen: Progress) -> Counts:
     return seen.counts + Counts(seen.asked.equal_probes - sum(model.masks for model in cost.models))
 
 
-# ------------------------------------------------------------------------------------------------ what is run is known
+# ----------------------------------------------------------------------------- what is run is known
 
 
 def hold(cost: Cost, seen: Progress, varies: str) -> None:
-    """Assert that a plan is what was run; where the data decide (varies), that it is the most that could be run."""
+    """Assert that a plan is what was run; where the data decide (varies), that it is the most that
+    could be run.
+    """
     ran = spared(cost, seen)
     if varies:
         assert all(most >= count for most, count in zip(cost.run.tuple, ran.tuple, strict=True))
@@ -115,7 +139,9 @@ def hold(cost: Cost, seen: Progress, varies: str) -> None:
 def test_the_plan_of_a_method_is_what_is_run(name):
     kind = NETS.get(name, "vit" if METHODS.get(name).group == "attention" else "norm")
     model = net(kind)
-    plan = planned(model, pictures(model), [name], ["deletion", "average_drop", "threshold_quality"])
+    plan = planned(
+        model, pictures(model), [name], ["deletion", "average_drop", "threshold_quality"]
+    )
     cost, seen = counted(plan), run(plan)
     hold(cost, seen, METHODS.get(name).why_varies)
     assert not cost.models[0].not_applicable
@@ -138,7 +164,12 @@ def test_the_plan_of_a_bundled_model_is_what_is_run(name):
     subset = bench.load_subset("scenes-val", limit=2)
     metrics = ["deletion", "average_drop", "max_sensitivity"]
     plan = make_plan(
-        subset, [bench.load_model(name)], ["fast", "-tft*"], metrics, bench.Protocol(sensitivity_draws=2), calibration=0
+        subset,
+        [bench.load_model(name)],
+        ["fast", "-tft*"],
+        metrics,
+        bench.Protocol(sensitivity_draws=2),
+        calibration=0,
     )
     cost, seen = counted(plan), run(plan)
     assert cost.asked == seen.asked.everything
@@ -158,7 +189,9 @@ def test_a_metric_declares_the_lengths_of_its_values(metric):
     said = found.lengths(plan.protocol, SIDE * SIDE)
     assert set(said) <= set(found.values)
     assert lengths == {name: said.get(name, 0) for name in lengths}
-    assert {name for name, value in found.values.items() if value.reduce not in ("mean", "std")} == set(said)
+    assert {
+        name for name, value in found.values.items() if value.reduce not in ("mean", "std")
+    } == set(said)
 
 
 MANY = [
@@ -180,11 +213,14 @@ def test_the_plan_of_many_methods_is_what_is_run_and_what_equality_spares():
     cost, seen = counted(plan), run(plan)
     assert cost.asked == seen.asked.everything
     assert seen.asked.equal_maps > 0
-    # A map that was scored before spares its probes; its ends of curves and shared images would not have been run.
+    # A map that was scored before spares its probes; its ends of curves and shared images would not
+    # have been run.
     size, protocol = SIDE * SIDE, plan.protocol
     free = [metric for metric in plan.metrics if metric.scale_free]
     probes = sum(metric.forwards(protocol, size) for metric in free)
-    asked = probes + sum(part.counts.forwards for metric in free for part in metric.shared(protocol))
+    asked = probes + sum(
+        part.counts.forwards for metric in free for part in metric.shared(protocol)
+    )
     assert seen.asked.equal_maps * probes % asked == 0
     twins = Counts(seen.asked.equal_maps * probes // asked)
     assert cost.run == spared(cost, seen) + twins
@@ -198,13 +234,20 @@ def test_the_plan_of_many_methods_is_what_is_run_and_what_equality_spares():
 def test_labels_that_are_not_predicted_cost_a_second_map(wrong):
     model = net()
     methods = ["saliency", "a_fmi", "grad_cam", "eigen_cam"]
-    plan = planned(model, pictures(model, 3, wrong), methods, ["deletion", "pointing_game", "class_contrast"])
+    plan = planned(
+        model, pictures(model, 3, wrong), methods, ["deletion", "pointing_game", "class_contrast"]
+    )
     cost, seen = counted(plan), run(plan)
     second = dataclasses.astuple(cost.models[0].second)
     # class_contrast looks at the label's other class anyway: nothing more is run for it.
-    assert tuple(a + wrong * b for a, b in zip(cost.run.tuple, second, strict=True)) == spared(cost, seen).tuple
+    assert (
+        tuple(a + wrong * b for a, b in zip(cost.run.tuple, second, strict=True))
+        == spared(cost, seen).tuple
+    )
     assert second[2] > 0
-    assert counted(planned(model, plan.subset, methods, ["deletion"])).models[0].second.forwards == 0
+    assert (
+        counted(planned(model, plan.subset, methods, ["deletion"])).models[0].second.forwards == 0
+    )
 
 
 def test_parts_that_are_too_large_to_keep_are_counted_as_often_as_they_are_made(monkeypatch):
@@ -315,7 +358,9 @@ def test_counting_runs_no_perturbed_image_of_metrics_or_costly_methods_and_leave
     methods = ["lime[samples=50]", "rise[masks=40]", "kernel_shap[samples=50]"]
     plan = planned(model, pictures(model), methods, ["deletion", "insertion"])
     before = model.weights_id
-    handle = model.net.features.register_forward_hook(lambda _m, args, _o: sizes.append(len(args[0])))
+    handle = model.net.features.register_forward_hook(
+        lambda _m, args, _o: sizes.append(len(args[0]))
+    )
     try:
         assert counted(plan).run.forwards > 200
     finally:
@@ -324,13 +369,18 @@ def test_counting_runs_no_perturbed_image_of_metrics_or_costly_methods_and_leave
     assert model.weights_id == before
 
 
-# ------------------------------------------------------------------------------------------ parts, shards, folders
+# --------------------------------------------------------------------------- parts, shards, folders
 
 
 def test_calibration_shards_and_tasks_add_up():
     model = net()
     plan = planned(
-        model, pictures(model, 5, calibrating=4), ["grad_cam", "saliency"], "standard", calibration=4, shard_size=2
+        model,
+        pictures(model, 5, calibrating=4),
+        ["grad_cam", "saliency"],
+        "standard",
+        calibration=4,
+        shard_size=2,
     )
     cost, seen = counted(plan), run(plan)
     assert cost.models[0].images == {"eval": 5, "calibration": 4}
@@ -359,20 +409,27 @@ def test_of_a_folder_only_what_is_missing_counts(tmp_path):
     assert whole.whole
 
 
-# ------------------------------------------------------------------------------------------------ time, bytes, memory
+# ------------------------------------------------------------------------------ time, bytes, memory
 
 
 def small(**given: object) -> Plan:
     model = net()
     return planned(
-        model, pictures(model, 6), ["grad_cam", "saliency"], ["deletion", "complexity"], shard_size=2, **given
+        model,
+        pictures(model, 6),
+        ["grad_cam", "saliency"],
+        ["deletion", "complexity"],
+        shard_size=2,
+        **given,
     )
 
 
 def test_time_follows_the_rate_that_is_given():
     plan = small()
     slow, fast = (estimate(plan, forwards_per_second=rate) for rate in (100, 200))
-    assert slow.seconds == pytest.approx(2 * fast.seconds, rel=0.5)  # the other rates are measured again
+    assert slow.seconds == pytest.approx(
+        2 * fast.seconds, rel=0.5
+    )  # the other rates are measured again
     assert slow.seconds >= slow.run.forwards / 100
     assert slow.models[0].rates.forward == 1 / 100
     assert not slow.models[0].rates.measured
@@ -419,9 +476,17 @@ def test_memory_holds_weights_and_grows_with_batches_and_tasks():
     assert 0 < found.widest <= found.kept
 
     def bytes_of(batch_size: int, items: int, backwards: bool = False) -> float:
-        return memory_bytes(dataclasses.replace(plan, batch_size=batch_size), found, items, 2, backwards)
+        return memory_bytes(
+            dataclasses.replace(plan, batch_size=batch_size), found, items, 2, backwards
+        )
 
-    assert found.weights < bytes_of(1, 1) < bytes_of(64, 1) < bytes_of(64, 25) < bytes_of(64, 25, backwards=True)
+    assert (
+        found.weights
+        < bytes_of(1, 1)
+        < bytes_of(64, 1)
+        < bytes_of(64, 25)
+        < bytes_of(64, 25, backwards=True)
+    )
 
 
 def test_the_share_of_wrong_labels_comes_from_the_card_or_from_images():
@@ -436,7 +501,7 @@ def test_the_share_of_wrong_labels_comes_from_the_card_or_from_images():
     assert cost.wrong_from == "the model's card"
 
 
-# ---------------------------------------------------------------------------------------------------------- ImageNet
+# ----------------------------------------------------------------------------------------- ImageNet
 
 
 def test_the_imagined_run_has_the_size_of_the_real_one():
@@ -446,7 +511,12 @@ def test_the_imagined_run_has_the_size_of_the_real_one():
     assert not subset.has_masks
     (model,) = imagined_models(["test_resnet"])
     plan = make_plan(
-        subset, [model], ["grad_cam"], ["deletion", "box_localization"], bench.Protocol(), calibration=1000
+        subset,
+        [model],
+        ["grad_cam"],
+        ["deletion", "box_localization"],
+        bench.Protocol(),
+        calibration=1000,
     )
     cost = estimate(plan, "rates", forwards_per_second=1000, examined=1)
     # The pass and 27 probes of each, one pass of each that calibrates, and one grey image.
@@ -457,7 +527,7 @@ def test_the_imagined_run_has_the_size_of_the_real_one():
     assert cost.seconds > cost.run.forwards / 1000
 
 
-# ------------------------------------------------------------------------------------------------------- command line
+# ------------------------------------------------------------------------------------- command line
 
 
 def test_every_method_says_whether_its_count_hangs_on_the_image():

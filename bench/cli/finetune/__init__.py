@@ -12,6 +12,8 @@ from bench.cli.finetune.guided import guided
 from bench.cli.finetune.sa import sa
 from bench.cli.finetune.simulate import simulate
 
-app = typer.Typer(help="Train classifiers, and fine-tune them for attribution.", no_args_is_help=True)
+app = typer.Typer(
+    help="Train classifiers, and fine-tune them for attribution.", no_args_is_help=True
+)
 for one in (classifier, sa, aft, abn, guided, channels, simulate):
     one.add_to(app)

@@ -37,7 +37,10 @@ class BranchOptions(TrainingOptions):
     lr: RateOption = 2e-3
     weight_decay: DecayOption = 0.05
     map_kernel: Annotated[
-        int, typer.Option(help="Side of the convolution that makes the map: 3 or 1.", rich_help_panel=RECIPE)
+        int,
+        typer.Option(
+            help="Side of the convolution that makes the map: 3 or 1.", rich_help_panel=RECIPE
+        ),
     ] = 3
     shift: ShiftOption = 0.0
     label_smoothing: SmoothingOption = 0.02
@@ -48,7 +51,8 @@ def abn(
     backbone: Annotated[
         str,
         typer.Option(
-            help="Trained model to start from, or bundled architecture or timm name (random weights).",
+            help="Trained model to start from, or bundled architecture or timm name (random "
+            "weights).",
             rich_help_panel=RECIPE,
         ),
     ],

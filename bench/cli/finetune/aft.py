@@ -48,45 +48,66 @@ class TunerOptions(TrainingOptions):
     epochs: EpochsOption = 6
     lr: RateOption = 5e-3
     weight_decay: DecayOption = 0.05
-    method: Annotated[str, typer.Option(help="Method whose maps TFT cuts.", rich_help_panel=RECIPE)] = "grad_cam"
+    method: Annotated[
+        str, typer.Option(help="Method whose maps TFT cuts.", rich_help_panel=RECIPE)
+    ] = "grad_cam"
     scope: Annotated[
         str,
-        typer.Option(help="tuner: the network is frozen; full: it is trained too, slowly.", rich_help_panel=RECIPE),
+        typer.Option(
+            help="tuner: the network is frozen; full: it is trained too, slowly.",
+            rich_help_panel=RECIPE,
+        ),
     ] = "tuner"
     weight: Annotated[
-        float, typer.Option("--lambda", help="Weight of the mask term.", min=0, rich_help_panel=RECIPE)
+        float,
+        typer.Option("--lambda", help="Weight of the mask term.", min=0, rich_help_panel=RECIPE),
     ] = 1.0
-    select: Annotated[str, typer.Option(help="How t* is chosen: official, logodds, auto.", rich_help_panel=RECIPE)] = (
-        "auto"
-    )
+    select: Annotated[
+        str, typer.Option(help="How t* is chosen: official, logodds, auto.", rich_help_panel=RECIPE)
+    ] = "auto"
     control: Annotated[
         str,
         typer.Option(
-            help="In the masks' place: none, lambda0, random, shuffled, fixed (t = 5).", rich_help_panel=RECIPE
+            help="In the masks' place: none, lambda0, random, shuffled, fixed (t = 5).",
+            rich_help_panel=RECIPE,
         ),
     ] = "none"
     mu: Annotated[
         float,
-        typer.Option(help="Weight of the divergence from the original's predictions.", min=0, rich_help_panel=RECIPE),
+        typer.Option(
+            help="Weight of the divergence from the original's predictions.",
+            min=0,
+            rich_help_panel=RECIPE,
+        ),
     ] = 0.0
     target: Annotated[
         str,
-        typer.Option(help="What the mask term compares: activations, rescaled, channel_mean.", rich_help_panel=RECIPE),
+        typer.Option(
+            help="What the mask term compares: activations, rescaled, channel_mean.",
+            rich_help_panel=RECIPE,
+        ),
     ] = "activations"
     extra_masked: Annotated[
         bool,
-        typer.Option("--extra-masked", help="Masked images are further examples.", rich_help_panel=RECIPE),
+        typer.Option(
+            "--extra-masked", help="Masked images are further examples.", rich_help_panel=RECIPE
+        ),
     ] = False
     reduction: Annotated[
-        int, typer.Option(help="Channels per channel inside the tuner.", min=1, rich_help_panel=RECIPE)
+        int,
+        typer.Option(help="Channels per channel inside the tuner.", min=1, rich_help_panel=RECIPE),
     ] = 8
     backbone_rate: Annotated[
-        float, typer.Option(help="Of --lr, for the network under full.", min=0, rich_help_panel=TRAINING)
+        float,
+        typer.Option(help="Of --lr, for the network under full.", min=0, rich_help_panel=TRAINING),
     ] = 0.03
     weights: Annotated[
-        str | None, typer.Option(help="Weights of the model: a file, or 'pretrained'.", rich_help_panel=RECIPE)
+        str | None,
+        typer.Option(help="Weights of the model: a file, or 'pretrained'.", rich_help_panel=RECIPE),
     ] = None
-    limit: Annotated[int, typer.Option(help="Training images; 0 for all.", min=0, rich_help_panel=DATA)] = 0
+    limit: Annotated[
+        int, typer.Option(help="Training images; 0 for all.", min=0, rich_help_panel=DATA)
+    ] = 0
 
     def make_recipe(self) -> AftRecipe:
         """Return the recipe of these options."""
@@ -108,7 +129,8 @@ class TunerOptions(TrainingOptions):
 
 @command(epilog=EPILOG)
 def aft(model: ModelOption, subset: SubsetOption, options: TunerOptions) -> None:
-    """Activation fine-tuning: a tuner learns the activations that a search for a threshold (TFT) would leave.
+    """Activation fine-tuning: a tuner learns the activations that a search for a threshold (TFT)
+    would leave.
 
     The masks are made once by the original model, on the images that it classifies correctly, and
     kept on disk.
@@ -144,6 +166,8 @@ def say_masks(card: Path) -> None:
     facts = next(iter(read_card(card).values())).get("masks")
     if facts:
         say(
-            f"Masks: {facts['with_mask']} of {facts['images']} images, t* by {facts['select']}; t* = 0 on "
-            f"{facts['share_t0_official']:.1%} of them by official, {facts['share_t0_logodds']:.1%} by logodds"
+            f"Masks: {facts['with_mask']} of {facts['images']} images, t* by {facts['select']}; t* "
+            "= 0 on "
+            f"{facts['share_t0_official']:.1%} of them by official, "
+            f"{facts['share_t0_logodds']:.1%} by logodds"
         )

@@ -24,7 +24,8 @@ from bench.cli.registration import command
 from bench.files import file_name
 
 EPILOG = (
-    "**Example**  \n`cambench finetune classifier --backbone resnet_small --subset tiny-imagenet-20-train "
+    "**Example**  \n`cambench finetune classifier --backbone resnet_small --subset "
+    "tiny-imagenet-20-train "
     "--validation tiny-imagenet-20 --data-root DATA --epochs 30`"
 )
 
@@ -44,7 +45,10 @@ class ClassifierOptions(TrainingOptions):
 def classifier(
     backbone: Annotated[
         str,
-        typer.Option(help="Bundled architecture, timm name (random weights) or card file.", rich_help_panel=RECIPE),
+        typer.Option(
+            help="Bundled architecture, timm name (random weights) or card file.",
+            rich_help_panel=RECIPE,
+        ),
     ],
     subset: SubsetOption,
     options: ClassifierOptions,

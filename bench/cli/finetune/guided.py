@@ -23,7 +23,10 @@ from bench.cli.finetune.options import (
 from bench.cli.output import say
 from bench.cli.registration import command
 
-EPILOG = "**Example**  \n`cambench finetune guided --model abn-scenes --maps maps/abn-scenes --scope all`"
+EPILOG = (
+    "**Example**  \n`cambench finetune guided --model abn-scenes --maps maps/abn-scenes "
+    "--scope all`"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,10 @@ class GuidedOptions(TrainingOptions):
 
     validation: Annotated[
         str | None,
-        typer.Option(help="Held-out images to measure on [default: those without a map].", rich_help_panel=DATA),
+        typer.Option(
+            help="Held-out images to measure on [default: those without a map].",
+            rich_help_panel=DATA,
+        ),
     ] = None
     epochs: EpochsOption = 20
     batch_size: StepOption = 16
@@ -40,35 +46,54 @@ class GuidedOptions(TrainingOptions):
     weight_decay: DecayOption = 0.0
     scope: Annotated[
         str,
-        typer.Option(help="What learns: all of the attention branch, or its final layers.", rich_help_panel=RECIPE),
+        typer.Option(
+            help="What learns: all of the attention branch, or its final layers.",
+            rich_help_panel=RECIPE,
+        ),
     ] = "all"
     objective: Annotated[
         str,
-        typer.Option(help="mse of the maps, or mitsuhara: both heads' losses and maps.", rich_help_panel=RECIPE),
+        typer.Option(
+            help="mse of the maps, or mitsuhara: both heads' losses and maps.",
+            rich_help_panel=RECIPE,
+        ),
     ] = "mse"
     gamma: Annotated[
-        float, typer.Option(help="Weight of the maps' distance in mitsuhara.", min=0, rich_help_panel=RECIPE)
+        float,
+        typer.Option(
+            help="Weight of the maps' distance in mitsuhara.", min=0, rich_help_panel=RECIPE
+        ),
     ] = 1.0
     norms: Annotated[
-        str, typer.Option(help="Batch norms that learn use batch or running statistics.", rich_help_panel=RECIPE)
+        str,
+        typer.Option(
+            help="Batch norms that learn use batch or running statistics.", rich_help_panel=RECIPE
+        ),
     ] = "batch"
 
 
 @command(epilog=EPILOG)
 def guided(
     model: Annotated[
-        str, typer.Option(help="Attention Branch Network that the maps were edited on.", rich_help_panel=RECIPE)
+        str,
+        typer.Option(
+            help="Attention Branch Network that the maps were edited on.", rich_help_panel=RECIPE
+        ),
     ],
     maps: Annotated[
         Path,
         typer.Option(
-            help="Folder of edited maps (`cambench edit`, `cambench finetune simulate`).", rich_help_panel=DATA
+            help="Folder of edited maps (`cambench edit`, `cambench finetune simulate`).",
+            rich_help_panel=DATA,
         ),
     ],
     options: GuidedOptions,
     subset: Annotated[
         str | None,
-        typer.Option(help="Images that the maps are of [default: the subset that they name].", rich_help_panel=DATA),
+        typer.Option(
+            help="Images that the maps are of [default: the subset that they name].",
+            rich_help_panel=DATA,
+        ),
     ] = None,
 ) -> None:
     """Teach an Attention Branch Network where to look, by edited attention maps."""

@@ -23,31 +23,56 @@ DATA, TRAINING, RECIPE, RESULT = "What is trained on", "How it is trained", "The
 """Headings of the options in `--help`."""
 
 ModelOption = Annotated[
-    str, typer.Option(help="Model to start from: bundled name, timm name or card file.", rich_help_panel=RECIPE)
+    str,
+    typer.Option(
+        help="Model to start from: bundled name, timm name or card file.", rich_help_panel=RECIPE
+    ),
 ]
 SubsetOption = Annotated[
-    str, typer.Option(help="Training images; NAME[start:stop] is a part of a subset.", rich_help_panel=DATA)
+    str,
+    typer.Option(
+        help="Training images; NAME[start:stop] is a part of a subset.", rich_help_panel=DATA
+    ),
 ]
 ValidationOption = Annotated[
     str | None,
     typer.Option(
-        help="Held-out images that choose the best epoch [default: a tenth of --subset].", rich_help_panel=DATA
+        help="Held-out images that choose the best epoch [default: a tenth of --subset].",
+        rich_help_panel=DATA,
     ),
 ]
-EpochsOption = Annotated[int, typer.Option(help="Passes over the training images.", min=1, rich_help_panel=TRAINING)]
+EpochsOption = Annotated[
+    int, typer.Option(help="Passes over the training images.", min=1, rich_help_panel=TRAINING)
+]
 StepOption = Annotated[int, typer.Option(help="Images per step.", min=1, rich_help_panel=TRAINING)]
-RateOption = Annotated[float, typer.Option(help="Learning rate of AdamW.", min=0, rich_help_panel=TRAINING)]
-DecayOption = Annotated[float, typer.Option(help="Weight decay of AdamW.", min=0, rich_help_panel=TRAINING)]
+RateOption = Annotated[
+    float, typer.Option(help="Learning rate of AdamW.", min=0, rich_help_panel=TRAINING)
+]
+DecayOption = Annotated[
+    float, typer.Option(help="Weight decay of AdamW.", min=0, rich_help_panel=TRAINING)
+]
 PatienceOption = Annotated[
     int,
-    typer.Option(help="Stop after so many epochs without a better score; 0: never.", min=0, rich_help_panel=TRAINING),
+    typer.Option(
+        help="Stop after so many epochs without a better score; 0: never.",
+        min=0,
+        rich_help_panel=TRAINING,
+    ),
 ]
 ShiftOption = Annotated[
     float,
-    typer.Option(help="Pictures move by up to this share of their side.", min=0, max=0.5, rich_help_panel=TRAINING),
+    typer.Option(
+        help="Pictures move by up to this share of their side.",
+        min=0,
+        max=0.5,
+        rich_help_panel=TRAINING,
+    ),
 ]
 SmoothingOption = Annotated[
-    float, typer.Option(help="Share of the label spread over all classes.", min=0, rich_help_panel=TRAINING)
+    float,
+    typer.Option(
+        help="Share of the label spread over all classes.", min=0, rich_help_panel=TRAINING
+    ),
 ]
 
 
@@ -57,32 +82,46 @@ class TrainingOptions:
 
     validation: ValidationOption = None
     data_root: Annotated[
-        Path | None, typer.Option(help="Where named subsets find their files.", rich_help_panel=DATA)
+        Path | None,
+        typer.Option(help="Where named subsets find their files.", rich_help_panel=DATA),
     ] = None
     epochs: EpochsOption
     batch_size: StepOption = 64
     lr: RateOption
     weight_decay: DecayOption
     patience: PatienceOption = 0
-    seed: Annotated[int, typer.Option(help="Seed of every draw.", min=0, rich_help_panel=TRAINING)] = 0
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=TRAINING)] = "cpu"
+    seed: Annotated[
+        int, typer.Option(help="Seed of every draw.", min=0, rich_help_panel=TRAINING)
+    ] = 0
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=TRAINING)
+    ] = "cpu"
     precision: Annotated[
-        str, typer.Option(help="Of the forward pass: auto, float32, bfloat16.", rich_help_panel=TRAINING)
+        str,
+        typer.Option(
+            help="Of the forward pass: auto, float32, bfloat16.", rich_help_panel=TRAINING
+        ),
     ] = "auto"
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for weights, card and checkpoint; goes on where it stopped.", rich_help_panel=RESULT),
+        typer.Option(
+            help="Folder for weights, card and checkpoint; goes on where it stopped.",
+            rich_help_panel=RESULT,
+        ),
     ] = None
-    name: Annotated[str | None, typer.Option(help="Name of the trained model on boards.", rich_help_panel=RESULT)] = (
-        None
-    )
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the trained model on boards.", rich_help_panel=RESULT),
+    ] = None
 
     def make_settings(self) -> Settings:
         """Return the settings of the training loop."""
         from bench.finetune.loop import PRECISIONS, Settings
 
         if self.precision not in PRECISIONS:
-            raise BenchError(f"Unknown precision {self.precision!r}; choose one of {', '.join(PRECISIONS)}.")
+            raise BenchError(
+                f"Unknown precision {self.precision!r}; choose one of {', '.join(PRECISIONS)}."
+            )
         return Settings(
             epochs=self.epochs,
             batch_size=self.batch_size,

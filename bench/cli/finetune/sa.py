@@ -22,7 +22,9 @@ from bench.cli.finetune.options import (
 )
 from bench.cli.registration import command
 
-EPILOG = "**Example**  \n`cambench finetune sa --model resnet-scenes --subset scenes-train --epochs 2`"
+EPILOG = (
+    "**Example**  \n`cambench finetune sa --model resnet-scenes --subset scenes-train --epochs 2`"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +36,16 @@ class AttentionOptions(TrainingOptions):
     weight_decay: DecayOption = 0.0
     patience: PatienceOption = 3
     strength: Annotated[
-        float, typer.Option("--lambda", help="How much the attention adds.", min=0, rich_help_panel=RECIPE)
+        float,
+        typer.Option(
+            "--lambda", help="How much the attention adds.", min=0, rich_help_panel=RECIPE
+        ),
     ] = 1.0
     width: Annotated[
-        int | None, typer.Option(help="Channels of queries and keys [default: K/8].", min=1, rich_help_panel=RECIPE)
+        int | None,
+        typer.Option(
+            help="Channels of queries and keys [default: K/8].", min=1, rich_help_panel=RECIPE
+        ),
     ] = None
 
 
