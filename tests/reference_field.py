@@ -719,7 +719,10 @@ def deep_lift(net: Network, x: Array, c: int, image_id: str, reference: str = "b
     """DeepLIFT, rescale rule: (x - x') times the multipliers, summed over channels."""
     start = reference_image(net, x, image_id, reference)
     pair = torch.from_numpy(np.stack([x, start])).requires_grad_()
-    relu = lambda a: Rescaled.apply(a, lambda t: t.clamp(min=0), lambda t: (t > 0).to(t))  # noqa: E731
+
+    def relu(a: torch.Tensor) -> torch.Tensor:
+        return Rescaled.apply(a, lambda t: t.clamp(min=0), lambda t: (t > 0).to(t))
+
     silu = lambda a: Rescaled.apply(a, lambda t: t * torch.sigmoid(t), silu_slope)  # noqa: E731
     with Activations(relu, silu, RescaledPool.apply):
         score = net.net(pair)[0, c]

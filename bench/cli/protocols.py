@@ -34,7 +34,8 @@ def protocols(
     subset: SubsetOption = "scenes-val",
     models: ModelsOption = "resnet-scenes",
     methods: MethodsOption = (
-        "grad_cam,grad_cam_pp,layer_cam,eigen_cam,ablation_cam,saliency,input_x_gradient,integrated_gradients,"
+        "grad_cam,grad_cam_pp,layer_cam,eigen_cam,ablation_cam,saliency,input_x_gradient,"
+        "integrated_gradients,"
         "random,center_gaussian,oracle"
     ),
     protocols: Annotated[

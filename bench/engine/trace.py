@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -369,7 +370,8 @@ class Trace:
                 if isinstance(output, torch.Tensor) and output.requires_grad:
                     if outputs is not None:  # a copy: an activation that works in place may follow
                         outputs[name] = output.detach().clone()
-                    output.register_hook(lambda gradient: take(name, gradient))  # type: ignore[no-untyped-call]
+                    keep = functools.partial(take, name)
+                    output.register_hook(keep)  # type: ignore[no-untyped-call]
 
             return hook
 

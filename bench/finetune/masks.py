@@ -372,7 +372,8 @@ def _load(
     try:
         with safe_open(file, "pt") as kept:
             stamp = (kept.metadata() or {}).get("key")
-            tensors = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118 - no mapping
+            # A safetensors file is no mapping.
+            tensors = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         warn(f"The kept TFT masks {file} cannot be read ({error}); they are made anew.")
         return None

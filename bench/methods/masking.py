@@ -98,7 +98,11 @@ def group_maps(trace: Trace, groups: int) -> torch.Tensor:
     citation="Byun and Lee, ReciproCAM, CVPRW 2024, arXiv:2209.14074, and the authors' code",
     heads=lambda model, _: model.probe_shape[2] * model.probe_shape[3],
 )
-def recipro_cam(trace: Trace, *, filter: Literal["none", "gaussian"] = "none") -> torch.Tensor:  # noqa: A002
+def recipro_cam(
+    trace: Trace,
+    *,
+    filter: Literal["none", "gaussian"] = "none",  # noqa: A002
+) -> torch.Tensor:
     """L_ij = p_c of the head on A with position ij alone, all others 0; h*w head replays. [B,H,W]
     in [0,1].
 

@@ -100,7 +100,8 @@ class TunedNet(nn.Module):
 
     def forward_features(self, x: torch.Tensor, **options: Any) -> torch.Tensor:
         """Return A^ [B,K,h,w] of images [B,3,H,W]."""
-        tuned: torch.Tensor = self.tuner(self.net.forward_features(x, **options))  # type: ignore[operator]
+        features = self.net.forward_features(x, **options)  # type: ignore[operator]
+        tuned: torch.Tensor = self.tuner(features)
         return tuned
 
     def forward_head(self, features: torch.Tensor, **options: Any) -> torch.Tensor:

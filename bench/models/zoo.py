@@ -207,7 +207,8 @@ def _draw_zero_heads(net: nn.Module) -> None:
     """Give random weights to classifiers that timm starts at zero (Hiera, MLP-Mixer, ...): else
     every logit is 0.
     """
-    classifier = net.get_classifier() if hasattr(net, "get_classifier") else None  # type: ignore[operator]
+    get: Any = getattr(net, "get_classifier", None)
+    classifier = None if get is None else get()
     heads = classifier if isinstance(classifier, (list, tuple)) else [classifier]
     rng = generator(RANDOM_SEED, "head")
     for module in (m for head in heads if isinstance(head, nn.Module) for m in head.modules()):

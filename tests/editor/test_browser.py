@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -643,9 +643,10 @@ def test_a_brush(page):
     """The paint itself: full in the core, half at the edge, nothing outside; twice over a place is
     once.
     """
-    run: Callable[[str], Any] = lambda body: page.evaluate(
-        f"import('/brush.js').then((m) => {{ {body} }})"
-    )
+
+    def run(body: str) -> Any:
+        return page.evaluate(f"import('/brush.js').then((m) => {{ {body} }})")
+
     assert run("return [0, 9.4, 10, 10.6].map((d) => m.coverage(d, 10, 0))") == pytest.approx(
         [1, 1, 0.5, 0], abs=0.01
     )

@@ -32,7 +32,10 @@ class Line(Task):
     """Fits y = 2x with batch norm in between; the noise comes from the batch's generator."""
 
     def __init__(self, scores: list[float] | None = None) -> None:
-        build = lambda: nn.Sequential(nn.Linear(1, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))  # noqa: E731
+
+        def build() -> nn.Module:
+            return nn.Sequential(nn.Linear(1, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+
         self.net = seeded(build, 0)
         self.size = 18
         self.x = torch.linspace(-1, 1, self.size)[:, None]

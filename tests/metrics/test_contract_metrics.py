@@ -148,7 +148,8 @@ def test_the_same_call_gives_the_same_bytes(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_no_global_random_state_moves(name):
     model = explainee()
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    torch_state = torch.get_rng_state()
+    numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
     score(name, model)
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002

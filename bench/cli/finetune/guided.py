@@ -104,7 +104,12 @@ def guided(
     parent, edited = bench.load_model(model).to(options.device), load_maps(maps)
     name = options.name or f"{parent.name}-guided"
     folder = options.choose_folder(name)
-    guidance = Guidance(options.scope, options.objective, options.gamma, norms=options.norms)  # type: ignore[arg-type]
+    guidance = Guidance(
+        options.scope,  # type: ignore[arg-type]
+        options.objective,  # type: ignore[arg-type]
+        options.gamma,
+        norms=options.norms,  # type: ignore[arg-type]
+    )
     with show_training(str(folder)) as progress:
         done = train_guided(
             parent,
