@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from bench.methods import register_method
     from bench.metrics import register_metric
     from bench.models import Explainee, load_model, register_model
-    from bench.pipeline.evaluate import evaluate
-    from bench.pipeline.external import load_maps
-    from bench.pipeline.records import Records
-    from bench.pipeline.single import explain, score
     from bench.protocol import Protocol
+    from bench.records.store import Records
+    from bench.run.evaluate import evaluate
+    from bench.run.external_maps import load_maps
+    from bench.run.in_memory import explain, score
     from bench.types import Batch, Sample, Truth
 
 _HOMES = {
@@ -36,22 +36,22 @@ _HOMES = {
     "Explainee": "bench.models",
     "NotApplicable": "bench.errors",
     "Protocol": "bench.protocol",
-    "Records": "bench.pipeline.records",
+    "Records": "bench.records.store",
     "Sample": "bench.types",
     "Subset": "bench.data",
     "Trace": "bench.engine.trace",
     "Truth": "bench.types",
-    "evaluate": "bench.pipeline.evaluate",
-    "explain": "bench.pipeline.single",
+    "evaluate": "bench.run.evaluate",
+    "explain": "bench.run.in_memory",
     "leaderboard": "bench.board",
-    "load_maps": "bench.pipeline.external",
+    "load_maps": "bench.run.external_maps",
     "load_model": "bench.models",
     "load_subset": "bench.data",
     "register_method": "bench.methods",
     "register_metric": "bench.metrics",
     "register_model": "bench.models",
     "register_subset": "bench.data",
-    "score": "bench.pipeline.single",
+    "score": "bench.run.in_memory",
 }
 
 __all__ = [

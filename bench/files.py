@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 
@@ -86,3 +87,30 @@ def cache_folder() -> Path:
     """Return the folder of what is kept between runs and may be deleted at any time."""
     named = os.environ.get(CACHE_VARIABLE)
     return Path(named).expanduser() if named else Path.home() / ".cache" / "cambench"
+
+
+PRIVATE_KEYS = ("cwd", "host", "hostname", "user", "username", "home")
+"""Keys of run.json that describe a machine and not a result."""
+
+ABSOLUTE_PATH = re.compile(
+    r"(?<![\w:/.}\])~-])(?:file://)?(?:~|[A-Za-z]:)?[/\\](?:[^\s'\"/\\,;:]+[/\\])+([^\s'\"/\\,;:]*)"
+)
+"""An absolute path of two parts or more inside a text; not the tail of a URL or of a relative
+path.
+"""
+
+
+def public(value: Any) -> Any:
+    """Return a copy of run.json's content without what belongs to one machine: `/a/b/c` becomes
+    `PATH/c`.
+
+    >>> public({"command": "cambench run --out /tmp/x/run --data-root ../data", "user": "me"})
+    {'command': 'cambench run --out PATH/run --data-root ../data'}
+    """
+    if isinstance(value, dict):
+        return {key: public(entry) for key, entry in value.items() if key not in PRIVATE_KEYS}
+    if isinstance(value, list | tuple):
+        return [public(entry) for entry in value]
+    if isinstance(value, str):
+        return ABSOLUTE_PATH.sub(lambda found: f"PATH/{found.group(1)}", value)
+    return json.loads(json.dumps(value, default=str))

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
-import importlib.metadata
 import importlib.util
 import sys
 import tempfile

@@ -13,40 +13,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from bench.errors import BenchError, suggestions
+from bench.field_text import read_field, write_fields
 from bench.identity import digest
+from bench.protocol_checks import check_fields
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "faithfulness_target": ("predicted", "label"),
-    "localization_target": ("label", "predicted"),
-    "score": ("softmax", "logit"),
-    "tie_rule": ("smooth_field", "first_index", "last_index"),
-    "precision": (FLOAT32, BFLOAT16),
-    "insertion_start": ("blur", "baseline", "kernel"),
-    "geometry": ("own", "squash"),
-    "removed": ("colour", "zero", "minimum"),
-    "features": ("pixels", "channels"),
-    "step_rule": ("nearest", "down", "up"),
-    "curve_ends": ("both", "last", "none"),
-    "curve_area": ("fraction", "steps", "sum"),
-    "kernel_border": ("cut", "fold"),
-    "kernel_padding": ("reflect", "zero"),
-    "localization_map": ("positive", "range"),
-    "box_shapes": ("components", "contours"),
-    "box_choice": ("any", "largest"),
-    "box_edges": ("half_open", "inclusive"),
-    "box_tau_from": ("calibration", "scored"),
-}
-"""What the fields that name a rule can be; a rule that is not built is refused, not ignored."""
-
-MAX_LEVELS = 255
-"""Most steps of a map's values that `box_levels` can ask for: an 8-bit map's."""
 
 T = TypeVar("T")
 
@@ -200,58 +176,7 @@ class Protocol:
     )  # the images that choose tau per IoU: "calibration", or the "scored" ones
 
     def __post_init__(self) -> None:
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise BenchError(
-                    f"Protocol field {name} is {getattr(self, name)!r}; it can be "
-                    f"{' or '.join(allowed)}."
-                )
-        for name in ("steps", "thresholds", "box_taus", "pixel_bins"):
-            if getattr(self, name) < (1 if name == "steps" else 2):
-                raise BenchError(
-                    f"Protocol field {name} is {getattr(self, name)}, which is too small."
-                )
-        for name in ("step_features", "box_levels"):
-            if getattr(self, name) < 0:
-                raise BenchError(
-                    f"Protocol field {name} is {getattr(self, name)}; it must not be negative."
-                )
-        if self.box_levels > MAX_LEVELS:
-            raise BenchError(
-                f"Protocol field box_levels is {self.box_levels}; it can be at most {MAX_LEVELS} "
-                "(8 bit)."
-            )
-        for name in (
-            "pgd_steps",
-            "sensitivity_draws",
-            "infidelity_draws",
-            "sanity_stages",
-            "sanity_seeds",
-        ):
-            if getattr(self, name) < 1:
-                raise BenchError(
-                    f"Protocol field {name} is {getattr(self, name)}; it must be at least 1."
-                )
-        for name in ("ssim_window", "kernel_side"):
-            if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
-                raise BenchError(f"Protocol field {name} is {getattr(self, name)}; it must be odd.")
-        if not self.kernel_sigma > 0:
-            raise BenchError(
-                f"Protocol field kernel_sigma is {self.kernel_sigma:g}; it must be above 0."
-            )
-        if len(self.baseline) != len(Protocol.baseline):
-            raise BenchError(
-                f"Protocol field baseline is {self.baseline}; give red, green and blue."
-            )
-        if not self.box_ious or not all(0 < iou <= 1 for iou in self.box_ious):
-            raise BenchError(
-                "Protocol field box_ious needs at least one IoU, each above 0 and at most 1."
-            )
-        if not all(0 < share < 1 for share in (*self.road_fractions, self.top_share)):
-            raise BenchError(
-                "Protocol fields road_fractions and top_share must lie between 0 and 1, both "
-                "excluded."
-            )
+        check_fields(self)
 
     @property
     def id(self) -> str:
@@ -346,7 +271,6 @@ class ProtocolView:
 
 Fields = Protocol | ProtocolView
 """What a function can read a protocol's fields from."""
-
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
@@ -473,7 +397,7 @@ def _typed(protocol: Protocol, name: str, value: Any) -> Any:
     if not isinstance(value, str) or isinstance(known[name], str):
         return value
     try:
-        return _read(value, known[name])
+        return read_field(value, known[name])
     except ValueError:
         kind = _KINDS[type(known[name])]
         raise BenchError(f"Protocol {protocol.name}[{name}={value}]: give {kind}.") from None
@@ -485,39 +409,3 @@ _KINDS = {
     float: "a number",
     tuple: "values with : between them, such as 0.3:0.5",
 }
-_WORDS = {"true": True, "false": False}
-
-
-def _read(text: str, default: Any) -> Any:
-    """Return text as a value of the default's type; ValueError where it is none."""
-    if isinstance(default, bool):
-        if text.lower() not in _WORDS:
-            raise ValueError(text)
-        return _WORDS[text.lower()]
-    if isinstance(default, tuple):
-        return tuple(_read(part.strip(), default[0]) for part in text.split(":"))
-    if isinstance(default, str):
-        return text
-    kind: Callable[[str], Any] = type(default)
-    number = kind(text)
-    if number != number or abs(number) == float("inf"):
-        raise ValueError(text)
-    return number
-
-
-def write_fields(values: Mapping[str, Any], between: str = ", ") -> str:
-    """Return fields and values as an address writes them.
-
-    >>> write_fields({"steps": 10, "box_ious": (0.3, 0.5), "box_last_tau": False})
-    'steps=10, box_ious=0.3:0.5, box_last_tau=false'
-    """
-    return between.join(f"{name}={_written(value)}" for name, value in values.items())
-
-
-def _written(value: Any) -> str:
-    """Return a value as an address writes it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return ":".join(map(_written, value))
-    return f"{value:.12g}" if isinstance(value, float) else str(value)

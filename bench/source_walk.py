@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import importlib.machinery
 import importlib.metadata
 import inspect
 import json

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from bench.models.abn import AttentionBranchNetwork
-from bench.models.affinity import Affinity
+from bench.models.sa_affinity import Affinity
 
 # A normalisation unlike ImageNet's, so that a baseline colour put in the wrong space shows.
 MEAN = (0.5, 0.4, 0.3)

@@ -16,7 +16,7 @@ import pytest
 
 from bench.errors import BenchError
 from bench.files import lock_folder
-from bench.pipeline.records import Store
+from bench.records.store import Store
 
 ROOT = Path(__file__).parents[1]
 

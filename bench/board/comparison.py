@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bench.board.measures import Cube, Measure
+from bench.board.cubes import Cube, Measure
 from bench.board.significance import (
     ALPHA,
     NOISE,

@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from bench.board.measures import CORRECT, is_scored
+from bench.board.cubes import is_scored
+from bench.board.measures import CORRECT
 from bench.board.text import COUPLED, FAILED, OVERALL, is_simulated, number
-from bench.pipeline.records import MIN_CALIBRATION, Records
+from bench.records.store import MIN_CALIBRATION, Records
 
 MAX_INSERTION_START = 0.05
 """Mean probability, over that of chance, at the start of insertion above which its curve begins too

@@ -16,7 +16,7 @@ from bench.errors import BenchError
 from bench.identity import older_name, plain_name
 from bench.methods import METHODS
 from bench.metrics import find_owner
-from bench.pipeline.records import Records
+from bench.records.store import Records
 
 
 def mark_older(records: Records) -> Records:

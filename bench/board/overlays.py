@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from bench.board.gallery import Picture, overlay
-from bench.board.plots import new_figure, write_figure
+from bench.board.plots.figures import new_figure, write_figure
 
 COLUMNS = 5
 SIDE = 224

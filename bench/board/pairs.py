@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from bench.board.aggregate import Board, originals
 from bench.board.comparison import Comparison, compare
-from bench.board.measures import Cube, Measure, cube, sample
+from bench.board.cubes import Cube, Measure, cube, sample
+from bench.board.scores import Scores, originals
 from bench.board.statistics import Floats, Sampled
 from bench.board.text import OVERALL
 from bench.errors import BenchError, suggestions
@@ -26,7 +26,7 @@ Wilcoxon's, NaN where the number is no mean; effect is d_z; same_map: the two ma
 nothing is tested; apart: told apart."""
 
 
-def pairs(board: Board, metric: str, subset: str, model: str) -> pd.DataFrame:
+def pairs(board: Scores, metric: str, subset: str, model: str) -> pd.DataFrame:
     """Return every pair of completely scored methods, one row each, with the columns of `COLUMNS`.
 
     Raises BenchError where fewer than two methods are scored completely, or on fewer than two
@@ -69,7 +69,7 @@ def table(found: Comparison) -> pd.DataFrame:
     return result.assign(effect=np.copysign(result["effect"], result["difference"]))[COLUMNS]
 
 
-def all_pairs(board: Board, subset: str, model: str) -> pd.DataFrame:
+def all_pairs(board: Scores, subset: str, model: str) -> pd.DataFrame:
     """Return `pairs` of every ranked value of a table, under each other; Holm's correction is per
     value.
     """
@@ -89,7 +89,7 @@ def all_pairs(board: Board, subset: str, model: str) -> pd.DataFrame:
     )
 
 
-def comparison(board: Board, metric: str, subset: str, model: str) -> Comparison:
+def comparison(board: Scores, metric: str, subset: str, model: str) -> Comparison:
     """Return the comparison of a measure in a table: the board's own, or a new one of a value that
     is not ranked.
     """
@@ -105,19 +105,19 @@ def comparison(board: Board, metric: str, subset: str, model: str) -> Comparison
     return compare(measure, cells, sample(measure, cells, board.resamples, board.seed), {})
 
 
-def board_models(board: Board, measure: Measure, model: str) -> list[str]:
+def board_models(board: Scores, measure: Measure, model: str) -> list[str]:
     """Return the models of a table: one, or all originals of the overall table."""
     return originals(measure.models, board.provenance) if model == OVERALL else [model]
 
 
-def agreements(board: Board, subset: str, model: str) -> dict[str, float]:
+def agreements(board: Scores, subset: str, model: str) -> dict[str, float]:
     """Return {metric: Krippendorff's alpha} of every ranked mean of a table."""
     return {
         metric: agreement(board, metric, subset, model) for metric in means(board, subset, model)
     }
 
 
-def means(board: Board, subset: str, model: str) -> list[str]:
+def means(board: Scores, subset: str, model: str) -> list[str]:
     """Return the ranked metrics of a table that are means over items and that at least one method
     scored completely.
     """
@@ -126,7 +126,7 @@ def means(board: Board, subset: str, model: str) -> list[str]:
     return [metric for metric, _ in board.ranked_metrics(subset, model) if metric in usable]
 
 
-def agreement(board: Board, metric: str, subset: str, model: str) -> float:
+def agreement(board: Scores, metric: str, subset: str, model: str) -> float:
     """Return Krippendorff's alpha of the orders that the items give to the completely scored
     methods.
     """
@@ -134,7 +134,7 @@ def agreement(board: Board, metric: str, subset: str, model: str) -> float:
     return krippendorff(np.apply_along_axis(rankdata, 1, cells.scalars().mean(0)))
 
 
-def complete(board: Board, metric: str, subset: str, model: str) -> Cube:
+def complete(board: Scores, metric: str, subset: str, model: str) -> Cube:
     """Return the cells of a measure, of the methods that every item scores."""
     known = {m.name: m for m in board.measures.get(subset, []) if m.reduce == "mean"}
     if metric not in known:

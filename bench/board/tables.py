@@ -11,21 +11,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import pandas as pd
 
 from bench.board import text
-from bench.board.aggregate import Board
 from bench.board.flags import failing
 from bench.board.measures import CORRECT
-from bench.board.pairs import agreements, all_pairs
+from bench.board.pairs import all_pairs
+from bench.board.rank_notes import write_rank_notes
+from bench.board.scores import Scores
 from bench.board.statistics import POOLED_RESAMPLES
-from bench.board.ties import tie_notes, ties
+from bench.board.tie_groups import find_tie_groups
 from bench.board.tuned import TOP1, find_pairs, shown_values
 from bench.files import replaced_file, write_json
-from bench.pipeline.precision import sentences
+
+if TYPE_CHECKING:
+    from bench.board.board import Board
 
 COLUMNS_PER_TABLE = 8
 """Values side by side in a table for readers; more of them make another table."""
@@ -36,14 +39,13 @@ TUNED = "fine-tuned.csv"
 DIGITS = 6
 """Decimals in CSV and JSON: more of them would depend on the order in which a machine sums."""
 
-
 HEALTH_WORDS = (
     f" {text.FAILED}: fails its health check on a model of this table (`cambench health`)."
 )
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One number as text: mean, interval ("" where there is none), note (rank or n), whether it is
     the best, mark.
     """
@@ -67,7 +69,7 @@ class Line:
     method: str
     fidelity: str
     control: bool
-    cells: list[Cell]
+    cells: list[TableCell]
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Section:
     notes: list[str] = field(default_factory=list)
 
 
-def sections(board: Board, subset: str, model: str) -> list[Section]:
+def sections(board: Scores, subset: str, model: str) -> list[Section]:
     """Return the tables of one (subset, model): ranked values, `@correct`, shares of the gap, the
     rest.
     """
@@ -119,7 +121,7 @@ def sections(board: Board, subset: str, model: str) -> list[Section]:
 
 
 def split(
-    board: Board, subset: str, model: str, title: str, metrics: list[tuple[str, str]], write: Any
+    board: Scores, subset: str, model: str, title: str, metrics: list[tuple[str, str]], write: Any
 ) -> Iterator[Section]:
     """Yield sections of at most `COLUMNS_PER_TABLE` values."""
     rows = board.select(subset=subset, model=model)
@@ -138,15 +140,15 @@ def split(
                 [
                     write(table.loc[facts["method"]], top)
                     if facts["method"] in table.index
-                    else Cell("n/a")
+                    else TableCell("n/a")
                     for table, top in zip(tables, best, strict=True)
                 ],
             )
             for facts in board.methods(subset, model).values()
         ]
-        headers = [marked(metric, better, failed) for metric, better in part]
+        headers = [mark_best(metric, better, failed) for metric, better in part]
         notes = (
-            tie_notes(board, subset, model, [metric for metric, _ in part])
+            write_rank_notes(board, subset, model, [metric for metric, _ in part])
             if write is number_cell
             else []
         )
@@ -155,7 +157,7 @@ def split(
         )
 
 
-def marked(metric: str, better: str, failed: set[str]) -> str:
+def mark_best(metric: str, better: str, failed: set[str]) -> str:
     """Return a value's header, marked where it fails its health check."""
     mark = text.FAILED if metric.removesuffix(CORRECT) in failed else ""
     return f"{text.metric_label(metric, better)}{mark}"
@@ -173,7 +175,7 @@ class Beside:
     simulated: bool
 
 
-def beside(board: Board) -> list[Beside]:
+def tabulate_tuned(board: Board) -> list[Beside]:
     """Return the differences to originals as tables for readers, one per fine-tuned model."""
     found = []
     for key, rows in board.tuned.groupby(["subset", "model"], sort=True):
@@ -209,7 +211,7 @@ def beside(board: Board) -> list[Beside]:
 
 
 def beside_line(
-    board: Board, rows: pd.DataFrame, compared: tuple[str, str], metrics: list[tuple[str, str]]
+    board: Scores, rows: pd.DataFrame, compared: tuple[str, str], metrics: list[tuple[str, str]]
 ) -> Line:
     """Return the differences of one method; bold where the interval leaves out 0 on the better
     side.
@@ -220,7 +222,7 @@ def beside_line(
     cells = []
     for metric, better in metrics:
         if metric not in rows.index:
-            cells.append(Cell("n/a"))
+            cells.append(TableCell("n/a"))
             continue
         gap, low, high = (
             rows.loc[[metric], ["difference", "low", "high"]].to_numpy(dtype=float)[0].tolist()
@@ -231,7 +233,7 @@ def beside_line(
             else f"[{text.number(low, sign=True)}, {text.number(high, sign=True)}]"
         )
         cells.append(
-            Cell(
+            TableCell(
                 text.number(gap, sign=True),
                 between,
                 best=low > 0 if better == "higher" else high < 0,
@@ -251,10 +253,10 @@ def best_rank(table: pd.DataFrame) -> float:
     return float(table.loc[~table["control"], "rank"].min())
 
 
-def number_cell(row: pd.Series, best: float) -> Cell:
+def number_cell(row: pd.Series, best: float) -> TableCell:
     """Write a reduced number, its interval, and its rank or else its n."""
     if row["n"] == 0:
-        return Cell("n/a", note=f"n=0/{row['expected']}")
+        return TableCell("n/a", note=f"n=0/{row['expected']}")
     low, high = row["low"], row["high"]
     note = (
         ""
@@ -265,17 +267,19 @@ def number_cell(row: pd.Series, best: float) -> Cell:
         note = f"n={row['n']}/{row['expected']}"
     between = "" if math.isnan(low) else f"[{text.number(low)}, {text.number(high)}]"
     best_here = bool(row["rank"] == best) and not row["control"]
-    return Cell(
+    return TableCell(
         text.number(row["mean"]), between, note, best_here, text.COUPLED if row["coupled"] else ""
     )
 
 
-def share_cell(row: pd.Series, best: float) -> Cell:
+def share_cell(row: pd.Series, best: float) -> TableCell:
     """Write a share of the gap from random to oracle."""
-    return Cell(text.number(row["share"]), best=bool(row["rank"] == best) and not row["control"])
+    return TableCell(
+        text.number(row["share"]), best=bool(row["rank"] == best) and not row["control"]
+    )
 
 
-def caption(board: Board, subset: str, model: str) -> str:
+def caption(board: Scores, subset: str, model: str) -> str:
     """Say what a table's numbers are: subset, n, protocol, interval, marks."""
     rows = board.select(subset=subset, model=model)
     coupling = f"{text.COUPLING} " if rows["coupled"].any() else ""
@@ -295,7 +299,7 @@ def caption(board: Board, subset: str, model: str) -> str:
     )
 
 
-def interval_words(board: Board) -> str:
+def interval_words(board: Scores) -> str:
     """Define the intervals of this board."""
     pooled = min(board.resamples, POOLED_RESAMPLES)
     return text.INTERVAL.format(resamples=board.resamples, pooled=pooled)
@@ -318,7 +322,7 @@ def write_tables(board: Board, folder: Path) -> list[Path]:
             {
                 **facts,
                 "flags": board.flags,
-                "ties": ties(board, subset, model),
+                "ties": find_tie_groups(board, subset, model),
                 "rows": plain(rows),
             },
         )
@@ -344,52 +348,6 @@ def plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
         rows.to_json(orient="records", double_precision=DIGITS)
     )
     return result
-
-
-def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
-    """Write `board.md`: command, protocol, n, flags, fidelity, tables and pictures."""
-    provenance = board.provenance
-    commands = provenance.get("commands") or ["made in Python with bench.evaluate(...)"]
-    tables = [
-        {
-            "subset": subset,
-            "model": model,
-            "stem": f"tables/{text.slug(subset, model)}",
-            "caption": caption(board, subset, model),
-            "sections": sections(board, subset, model)[:1],
-            "agreement": ", ".join(
-                f"{metric} {text.number(alpha)}"
-                for metric, alpha in agreements(board, subset, model).items()
-            ),
-            "pictures": [p for p in pictures if p.stem.endswith(f"--{text.slug(subset, model)}")],
-        }
-        for subset, model in board.scopes
-    ]
-    shown = [p for table in tables for p in table["pictures"]]
-    methods = [
-        {"name": name, **facts}
-        for name, facts in sorted(provenance["methods"].items())
-        if name in set(board.frame["method"])
-    ]
-    page = render(
-        "board.md.j2",
-        beside=beside(board) if len(board.tuned) else [],
-        tuned=f"tables/{TUNED}",
-        command="\n".join(commands),
-        provenance=provenance,
-        flags=board.flags,
-        tables=tables,
-        methods=methods,
-        galleries=[p for p in pictures if p not in shown],
-        interval=interval_words(board),
-        fidelity=text.FIDELITY,
-        ranks=text.RANKS,
-        coupling=text.COUPLING,
-        precision=sentences(provenance),
-    )
-    path = folder / "board.md"
-    write_text(path, page)
-    return path
 
 
 def write_text(path: Path, content: str) -> None:

@@ -44,7 +44,6 @@ INTERVAL = (
 )
 """What a cell holds."""
 
-
 RANKS = (
     "(rank), or (best-worst), the ranks that the images allow where some methods cannot be "
     "told apart"

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bench.board.aggregate import FAMILIES, Board
-from bench.board.measures import CORRECT, Cube, Measure, cube, sample
+from bench.board.cubes import Cube, Measure, cube, sample
+from bench.board.measures import CORRECT
+from bench.board.scores import FAMILIES, Scores
 from bench.board.significance import holm, signed_rank
 from bench.board.statistics import Sampled, sample_mean
 
@@ -44,7 +45,7 @@ class Pair:
     parent: str
 
 
-def find_pairs(board: Board) -> list[Pair]:
+def find_pairs(board: Scores) -> list[Pair]:
     """Return the fine-tuned models whose originals were scored on the same subset."""
     facts = board.provenance["models"]
     found = []
@@ -59,7 +60,7 @@ def find_pairs(board: Board) -> list[Pair]:
     return found
 
 
-def tuned_table(board: Board) -> pd.DataFrame:
+def tuned_table(board: Scores) -> pd.DataFrame:
     """Return every difference between a fine-tuned model and its original, one row per method and
     value.
     """
@@ -69,7 +70,7 @@ def tuned_table(board: Board) -> pd.DataFrame:
     )
 
 
-def _tables(board: Board, pair: Pair) -> Iterator[pd.DataFrame]:
+def _tables(board: Scores, pair: Pair) -> Iterator[pd.DataFrame]:
     facts = {"subset": pair.subset, "model": pair.model, "parent": pair.parent}
     yield _accuracy(board, pair).assign(**facts)
     wanted = [
@@ -84,7 +85,7 @@ def _tables(board: Board, pair: Pair) -> Iterator[pd.DataFrame]:
             yield table.assign(**facts)
 
 
-def _differences(board: Board, measure: Measure, pair: Pair) -> pd.DataFrame:
+def _differences(board: Scores, measure: Measure, pair: Pair) -> pd.DataFrame:
     """Return the rows of one measure."""
     cells = cube(measure, [pair.parent, pair.model])
     own, other = _compared(cells)
@@ -155,7 +156,7 @@ def _of(cells: Cube, row: int) -> Cube:
     )
 
 
-def _accuracy(board: Board, pair: Pair) -> pd.DataFrame:
+def _accuracy(board: Scores, pair: Pair) -> pd.DataFrame:
     """Return the row of top-1 on the scored images, in [0,1]."""
     rows = board.records.frame
     rows = rows[

@@ -10,9 +10,6 @@ import os
 import sys
 from typing import Annotated, NoReturn
 
-# Before torch starts its threads: waiting threads that spin make busy processes much slower.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import typer
 
 from bench.cli.baseline import baseline
@@ -36,6 +33,9 @@ from bench.cli.zoo import app as zoo_app
 from bench.errors import BenchError
 from bench.version import __version__
 
+# Before torch starts its threads: waiting threads that spin make busy processes much slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 COMMANDS = (
     *(run, plan, score, board, merge),
     *(list_entries, explain),
@@ -55,7 +55,9 @@ app = typer.Typer(
 )
 for one in COMMANDS:
     one.add_to(app)
+
 app.add_typer(finetune_app, name="finetune", rich_help_panel=TRAIN)
+
 app.add_typer(zoo_app, name="zoo", rich_help_panel=TRAIN)
 
 

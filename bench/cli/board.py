@@ -25,7 +25,7 @@ def board(
 ) -> None:
     """Rebuild every table and plot from the records of a run; no images or models are needed."""
     if protocol is not None:
-        from bench.pipeline.records import check_protocol
+        from bench.records.store import check_protocol
 
         check_protocol(folder, protocol)
     show_board(folder, publish)

@@ -12,13 +12,15 @@ from typing import Any
 
 from bench.data import SUBSETS, Manifest, manifest_folder
 from bench.errors import BenchError, suggestions
+from bench.field_text import write_fields
 from bench.methods import METHODS
 from bench.methods.variants import write_value
 from bench.metrics import METRICS, Value
 from bench.metrics.base import board_names
 from bench.models import MODELS
-from bench.models.zoo import expand_models, load_model, read_card
-from bench.protocol import PROTOCOLS, Protocol, get_protocol, write_fields
+from bench.models.cards import read_card
+from bench.models.zoo import expand_models, load_model
+from bench.protocol import PROTOCOLS, Protocol, get_protocol
 from bench.registry import Registry, split_list
 
 Facts = dict[str, Any]

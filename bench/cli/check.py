@@ -135,10 +135,10 @@ def check(
     Every value of every method is compared on the same images; docs/gate.md says how.
     """
     from bench.gate.baseline import load_baseline, load_run
-    from bench.gate.judge import Rules, judge
-    from bench.gate.report import print_verdicts, write_junit, write_markdown
+    from bench.gate.judge import JudgingRules, judge
+    from bench.gate.verdict_report import print_verdicts, write_junit, write_markdown
 
-    rules = Rules(strictness.margin, strictness.alpha, strictness.miss)
+    rules = JudgingRules(strictness.margin, strictness.alpha, strictness.miss)
     old = load_baseline(against).chosen(judged.values, judged.models, judged.methods)
     new_names = read_pairs(judged.stands_for)
     run = load_run(folder, old, new_names).renamed(new_names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.cli.output import errors, say, stoppable
-from bench.pipeline.coverage import Row, run, select, summary
+from bench.health.timm_coverage import Row, run, select, summary
 from bench.progress import show_steps
 
 

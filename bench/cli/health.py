@@ -13,7 +13,7 @@ from bench.cli.registration import command
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.health.report import Health
+    from bench.health.findings import Health
 
 EPILOG = """**Examples**
 

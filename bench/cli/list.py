@@ -31,7 +31,6 @@ EPILOG = """**Examples**
   where it stopped
 """
 
-
 WIDEST = 48
 """Characters that a column is padded to at most; longer cells are printed whole."""
 

@@ -35,7 +35,7 @@ def merge(
     They must agree in protocol, images, weights, methods and metrics; rows that are in several are
     kept once.
     """
-    from bench.pipeline.merge import merge_runs, missing_shards
+    from bench.records.merge import merge_runs, missing_shards
 
     records = merge_runs(runs, out)
     missing = missing_shards(records.provenance)

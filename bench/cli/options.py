@@ -14,7 +14,7 @@ from bench.errors import BenchError
 from bench.gate.tier import tier_options
 
 if TYPE_CHECKING:
-    from bench.pipeline.executors import Executor
+    from bench.run.executors import Executor
 
 WHAT, HOW, WHERE, OUTPUT = "What is scored", "How it is scored", "Where it runs", "Output"
 """Headings of the options in `--help`."""
@@ -24,7 +24,6 @@ BENCHMARK, LOOK, JUDGE, TRAIN, HOUSE = "Benchmark", "Look", "Judge", "Train", "H
 
 DEFAULT = "default"
 """The name of the lists of methods and models that a bare `cambench run` takes."""
-
 
 # --- callbacks: an option that acts when it is read
 
@@ -171,7 +170,6 @@ RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="Folder of a run, or of a committed board.")
 ]
 
-
 # --- groups of options
 
 
@@ -268,6 +266,6 @@ class ExecutorOptions:
                     f"{unused[0]} is for --executor ray; add that, or leave {unused[0]} out."
                 )
             return None
-        from bench.pipeline.executors import RayExecutor
+        from bench.run.ray_executor import RayExecutor
 
         return RayExecutor(self.address, self.workers, self.threads_per_worker, note=warn)

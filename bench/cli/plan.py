@@ -18,8 +18,8 @@ from bench.cli.registration import command
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.pipeline.plan import Plan
     from bench.planning.estimate import Cost, Measure
+    from bench.run.plan import Plan
 
 ESTIMATE = "How the cost is found"
 
@@ -116,9 +116,9 @@ def plan(options: RunOptions, estimation: EstimateOptions) -> None:
 
 def estimate_costs(options: RunOptions, estimation: EstimateOptions) -> Iterator[tuple[Plan, Cost]]:
     """Yield each plan of the options with its cost."""
-    from bench.pipeline.precision import decided, remembered
-    from bench.pipeline.records import Store
     from bench.planning.estimate import estimate
+    from bench.records.store import Store
+    from bench.run.precision_guard import decide_precisions, recall_verdicts
 
     measure = estimation.measure
     with errors.status("Reading images and models") as status:
@@ -126,7 +126,9 @@ def estimate_costs(options: RunOptions, estimation: EstimateOptions) -> Iterator
             # Without a sample nothing is run, so the guard does not run either; its stored result
             # holds.
             status.update("Comparing float32 and bfloat16")
-            one = (decided if measure == "sample" else remembered)(asked, Store(options.out))
+            one = (decide_precisions if measure == "sample" else recall_verdicts)(
+                asked, Store(options.out)
+            )
             cost = estimate(
                 one,
                 measure,
@@ -140,9 +142,9 @@ def estimate_costs(options: RunOptions, estimation: EstimateOptions) -> Iterator
 
 def imagine_plans(options: RunOptions) -> list[Plan]:
     """Return the plan of the ImageNet run, with what was asked for in place of its own choices."""
-    from bench.pipeline.plan import make_plan, read_shard
     from bench.planning.imagenet_plan import MODELS, imagined_models, imagined_subset
     from bench.protocol import get_protocol
+    from bench.run.plan import make_plan, read_shard
 
     usual = RunOptions()
     for name in ("subset", "data_root", "weights", "out", "precision", "seed"):

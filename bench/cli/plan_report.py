@@ -12,8 +12,8 @@ from rich.table import Table
 from bench.cli.output import console, format_bytes, format_time, say
 
 if TYPE_CHECKING:
-    from bench.pipeline.plan import Plan
     from bench.planning.estimate import Cost, Each, ModelCost
+    from bench.run.plan import Plan
 
 
 def describe_cost(plan: Plan, cost: Cost) -> list[str]:

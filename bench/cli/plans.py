@@ -14,8 +14,8 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from bench.methods import Method
     from bench.models import Explainee
-    from bench.pipeline.plan import Plan
     from bench.protocol import Protocol
+    from bench.run.plan import Plan
 
 FINETUNED = "finetuned"
 """The group of the fine-tuned models, and the list of methods that a default run scores there."""
@@ -58,7 +58,7 @@ def split_run(options: RunOptions) -> list[RunOptions]:
 
 def make_plans(options: RunOptions) -> list[Plan]:
     """Return the plan of each part of a run."""
-    from bench.pipeline.plan import read_shard
+    from bench.run.plan import read_shard
 
     shard = read_shard(options.shard or "1/1")
     plans = [
@@ -77,8 +77,8 @@ def make_part(
 ) -> Plan:
     """Return one plan of the options; `more` are methods that no name stands for."""
     import bench
-    from bench.pipeline.plan import make_plan
     from bench.registry import split_list
+    from bench.run.plan import make_plan
 
     subset = bench.load_subset(
         options.subset, limit=options.limit or None, data_root=options.data_root

@@ -53,7 +53,7 @@ def protocols(
     """Score the same maps under several protocols, and say how each method's rank moves."""
     load_plugins(plugin)
     import bench
-    from bench.health.protocols import compare_protocols
+    from bench.health.protocol_comparison import compare_protocols
     from bench.models.zoo import expand_models
     from bench.progress import show_steps
     from bench.registry import split_list

@@ -52,7 +52,7 @@ def run(
     Started again with the same --out, only what is missing or has changed is computed.
     """
     with loading_modules():
-        from bench.pipeline.precision import check_precision
+        from bench.records.precision_verdict import check_precision
 
         check_precision(options.precision, options.compiled)
         executor = machines.make_executor()

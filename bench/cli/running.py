@@ -9,11 +9,11 @@ from bench.cli.output import command_line, console, errors, say, stoppable, warn
 
 if TYPE_CHECKING:
     from bench.board import Board
-    from bench.pipeline.evaluate import Progress
-    from bench.pipeline.executors import Executor
-    from bench.pipeline.plan import Plan
-    from bench.pipeline.records import Records
     from bench.planning.estimate import Cost
+    from bench.records.store import Records
+    from bench.run.evaluate import Progress
+    from bench.run.executors import Executor
+    from bench.run.plan import Plan
 
 REFERENCE = "grad_cam"
 """The method that a plug-in's method or given maps are compared with, where the run has it."""
@@ -38,10 +38,10 @@ def announce_plan(plan: Plan, folder: Path, out: Path | None) -> Cost:
 
 def execute_plan(plan: Plan, folder: Path, executor: Executor | None = None) -> Records:
     """Announce a plan and run it with a progress bar; Ctrl-C keeps what is finished."""
-    from bench.pipeline.evaluate import run_plan
-    from bench.pipeline.ledger import sentence, told
-    from bench.pipeline.precision import sentences
     from bench.progress import show_share
+    from bench.records.forward_counts import describe_forwards, write_forwards
+    from bench.records.precision_verdict import write_precision
+    from bench.run.evaluate import run_plan
 
     plan = decide_precision(plan, folder)
     cost = announce_plan(plan, folder, folder)
@@ -59,22 +59,22 @@ def execute_plan(plan: Plan, folder: Path, executor: Executor | None = None) -> 
 
         records = run_plan(plan, folder, command=command_line(), progress=report, executor=executor)
     if last:
-        say(sentence(told(last[0].asked, last[0].counts)))
-    for note in (*sentences(records.provenance), *records.provenance["notes"]):
+        say(write_forwards(describe_forwards(last[0].asked, last[0].counts)))
+    for note in (*write_precision(records.provenance), *records.provenance["notes"]):
         warn(note)
     return records
 
 
 def decide_precision(plan: Plan, folder: Path) -> Plan:
     """Return the plan with the precision of each model, where a lower one was asked for."""
-    from bench.pipeline.precision import decided
-    from bench.pipeline.records import Store
+    from bench.records.store import Store
+    from bench.run.precision_guard import decide_precisions
 
     with (
         stoppable("Stopped before the first task."),
         errors.status("Comparing float32 and bfloat16 ..."),
     ):
-        return decided(plan, Store(folder))
+        return decide_precisions(plan, Store(folder))
 
 
 def make_board(records: Records) -> Board:
@@ -98,7 +98,7 @@ def write_and_print(records: Records, folder: Path) -> Board:
 def show_board(folder: Path, publish: Path | None = None) -> None:
     """Make, write and print the board of the records in a folder."""
     from bench.board import publish_board
-    from bench.pipeline.records import Records
+    from bench.records.store import Records
 
     if publish is None:
         write_and_print(Records.load(folder), folder)

@@ -18,8 +18,8 @@ from bench.errors import BenchError
 from bench.files import file_name
 
 if TYPE_CHECKING:
-    from bench.pipeline.external import ExternalMethod
-    from bench.pipeline.plan import Plan
+    from bench.run.external_maps import ExternalMethod
+    from bench.run.plan import Plan
 
 EPILOG = """**Examples**
 
@@ -93,7 +93,7 @@ def score(
     leave the maps
     unranked; what cannot be read off a finished map (cost, robustness) is n/a.
     """
-    from bench.pipeline.external import said_targets
+    from bench.run.external_maps import describe_targets
 
     load_plugins(options.plugin)
     given = read_maps(maps, options)
@@ -106,7 +106,7 @@ def score(
     folder = options.out or Path("runs") / file_name(f"{given.name}--{plan.subset.name}", "-")
     records = execute_plan(plan, folder)
     board = write_and_print(records, folder)
-    say(said_targets(records.frame, given))
+    say(describe_targets(records.frame, given))
     say_comparison(board, given.name)
     say_board(folder)
 

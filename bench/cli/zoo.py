@@ -21,7 +21,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a bundled model on the generated scenes by its recipe; writes weights and card."""
-    from bench.finetune.scenes import BUNDLED, train_bundled
+    from bench.finetune.bundled import BUNDLED, train_bundled
     from bench.models.zoo import WEIGHTS_FOLDER
 
     for one in BUNDLED if name == "all" else [name]:

@@ -34,6 +34,7 @@ import numpy as np
 import PIL
 from PIL import features
 
+from bench.data.decode import decode
 from bench.data.geometry import Geometry
 from bench.errors import BenchError
 from bench.files import cache_folder, replaced_file
@@ -238,8 +239,6 @@ def pixels_version() -> str:
     """Return what decides the pixels of a frame beside image and geometry: codecs, Pillow, and our
     own code.
     """
-    from bench.data.images import decode  # it imports this module
-
     codecs = [
         f"{name}={features.version(name)}"
         for name in ("jpg", "libjpeg_turbo", "webp", "jpg_2000", "avif")

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from bench.data.cache import FrameCache
+from bench.data.decode import decode
 from bench.data.geometry import Framed, Geometry
 from bench.data.manifest import IMAGENET_CLASSES
 from bench.errors import BenchError
-from bench.types import Sample, UInt8Image
+from bench.types import Sample
 
 Boxes = npt.NDArray[np.float32]
 BOX_SLACK = 1.0
@@ -147,26 +146,6 @@ def _encoded(record: dict[str, Any]) -> bytes:
     if content is None:
         return Path(record.get("path") or "").read_bytes()
     return bytes(content)
-
-
-def decode(record: dict[str, Any], where: str) -> UInt8Image:
-    """Return the image uint8 [H,W,3] of a record {"bytes", "path"}.
-
-    `datasets` would also turn images by their EXIF orientation; boxes and trained models know the
-    stored pixels, so this does not.
-    """
-    content = record.get("bytes")
-    if content is None and not record.get("path"):
-        raise BenchError(f"The image {where} is empty in its file; fetch it again.")
-    try:
-        with Image.open(io.BytesIO(content) if content is not None else record["path"]) as image:
-            return np.asarray(image.convert("RGB"))
-    except FileNotFoundError as error:
-        raise BenchError(
-            f"The image {where} is missing; it was there when the subset was opened."
-        ) from error
-    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
-        raise BenchError(f"The image {where} cannot be read ({error}); fetch it again.") from error
 
 
 def read_boxes(values: Any, where: str, inclusive: bool = False) -> Boxes:

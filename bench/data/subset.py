@@ -50,13 +50,21 @@ class Source(Protocol):
     def attribution(self, position: int) -> str | None: ...
 
 
+class Opener(Protocol):
+    """Opens a subset by name: `bench.load_subset`."""
+
+    def __call__(
+        self, name_or_path: str | Path, *, data_root: str | Path | None = None
+    ) -> Subset: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Subset:
     """Labelled images in a fixed order.
 
     positions: which of the source's samples are scored, in order.  calibrating: those that
-    calibrate; or the name of the subset that does; or None.  data_root: where a named calibration
-    subset finds its files.
+    calibrate; or the name of the subset that does; or None.  data_root, opener: where a
+    named calibration subset finds its files, and what opens it.
     """
 
     name: str
@@ -65,6 +73,7 @@ class Subset:
     positions: tuple[int, ...]
     calibrating: tuple[int, ...] | str | None = None
     data_root: Path | None = None
+    opener: Opener | None = None
 
     def __post_init__(self) -> None:
         if not self.positions:
@@ -177,9 +186,12 @@ class Subset:
         if not self.calibrating:
             return None
         if isinstance(self.calibrating, str):
-            from bench.data import load_subset  # it imports this module
-
-            return load_subset(self.calibrating, data_root=self.data_root)
+            if self.opener is None:
+                raise BenchError(
+                    f"The subset {self.name} calibrates on {self.calibrating}; open it with "
+                    "load_subset to find it."
+                )
+            return self.opener(self.calibrating, data_root=self.data_root)
         name = f"{self.name}/calibration"
         return dataclasses.replace(self, name=name, positions=self.calibrating, calibrating=None)
 
@@ -213,7 +225,7 @@ class Subset:
 
     def _item(
         self, i: int, geometry: Geometry, min_visible: float, cache: FrameCache | None
-    ) -> _Item:
+    ) -> _FramedItem:
         source = self.source
         if (
             cache is not None and type(source) is ImagesSource
@@ -221,7 +233,7 @@ class Subset:
             position = self.positions[i]
             framed = source.framed(position, geometry, min_visible, cache)
             if framed is not None:
-                return _Item(
+                return _FramedItem(
                     source.ids[position],
                     source.image_ids[position],
                     int(source.labels[position]),
@@ -233,10 +245,10 @@ class Subset:
             framed = geometry.sample(sample, min_visible)
         except BenchError as error:
             raise BenchError(f"In the subset {self.name}: {error}") from error
-        return _Item(sample.id, sample.image_id, sample.label, sample.other_label, framed)
+        return _FramedItem(sample.id, sample.image_id, sample.label, sample.other_label, framed)
 
 
-class _Item(NamedTuple):
+class _FramedItem(NamedTuple):
     """One item of a batch."""
 
     id: str

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from bench.data.subset import Subset, id_hash
+from bench.editor.inference import Inference, Looked
 from bench.errors import BenchError
 from bench.files import lock_folder, write_json
 from bench.finetune.attention_maps import (
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 
 HISTORY, SEEN = "history", "placements.json"
 SEEN_FORMAT = 1
-TOP = 5
+
 KEPT = 64
 """Images whose own map and logits are kept in memory."""
 
@@ -70,54 +71,6 @@ class ConflictError(Exception):
         super().__init__(f"revision {current.facts['revision']} is newer")
         self.current = current
         self.kept = kept
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A network under one map.
-
-    probabilities: [C] of the perception branch.  energy: share of the map, as the network uses it,
-    inside the truth; None where there is none.  attention: that map, uint8 [h,w].
-    """
-
-    probabilities: torch.Tensor
-    energy: float | None
-    attention: Grey
-
-    @property
-    def predicted(self) -> int:
-        """Return the class with the highest probability."""
-        return int(self.probabilities.argmax())
-
-    @property
-    def top(self) -> list[int]:
-        """Return the most probable classes, the first one first."""
-        return self.probabilities.topk(min(TOP, len(self.probabilities))).indices.tolist()
-
-    def facts(self, label: int) -> dict[str, Any]:
-        """Return what is stored with a map: predicted class, the label's probability, energy inside
-        the truth.
-        """
-        probability = float(self.probabilities[label])
-        return {
-            "predicted": self.predicted,
-            "probability": round(probability, 6),
-            "energy": _rounded(self.energy),
-        }
-
-
-@dataclass(frozen=True)
-class Looked:
-    """One image as the network sees it by itself.
-
-    batch: of one.  own: its map over the image, uint8 [size,size], which pools back to the
-    network's.  before: Outcome.
-    """
-
-    batch: Batch
-    images: torch.Tensor
-    own: Grey
-    before: Outcome
 
 
 class Session:
@@ -299,7 +252,7 @@ class Session:
         own = expanded(out.attention.cpu(), self.model.size)[0].numpy()
         return Looked(batch, images, grey_of(own), self._judged(batch, out.logits, out.attention))
 
-    def _outcome(self, looked: Looked, grey: Grey) -> Outcome:
+    def _outcome(self, looked: Looked, grey: Grey) -> Inference:
         height, width = looked.before.attention.shape
         maps = torch.from_numpy(grey.astype(np.float32) / np.float32(255))[None]
         attention = to_grid(maps, height, width).clamp(0, 1).to(self.model.device)
@@ -308,7 +261,7 @@ class Session:
                 looked.batch, self._net(looked.images, attention=attention), attention
             )
 
-    def _judged(self, batch: Batch, logits: torch.Tensor, attention: torch.Tensor) -> Outcome:
+    def _judged(self, batch: Batch, logits: torch.Tensor, attention: torch.Tensor) -> Inference:
         attention = attention.cpu()
         truth = batch.truth.pixels(self.model.size, self.model.size)
         energy = (
@@ -316,9 +269,9 @@ class Session:
             if truth is None
             else energy_inside(upsampled(attention, self.model.size), truth)[0]
         )
-        return Outcome(logits.cpu().softmax(1)[0], energy, grey_of(attention[0, 0].numpy()))
+        return Inference(logits.cpu().softmax(1)[0], energy, grey_of(attention[0, 0].numpy()))
 
-    def _compare(self, k: int, before: Outcome, after: Outcome) -> dict[str, Any]:
+    def _compare(self, k: int, before: Inference, after: Inference) -> dict[str, Any]:
         """Return both outcomes; classes: the top ones of each, and the image's own."""
         top = dict.fromkeys([*before.top, *after.top, self.queue[k].label])
         return {
@@ -363,7 +316,7 @@ class Session:
             self._note(item, edited)
         return edited
 
-    def _facts(self, k: int, looked: Looked, after: Outcome, revision: int) -> dict[str, Any]:
+    def _facts(self, k: int, looked: Looked, after: Inference, revision: int) -> dict[str, Any]:
         placement = self.queue[k]
         return {
             "item": placement.item,
@@ -423,7 +376,3 @@ def _hold(folder: Path) -> BaseFileLock:
         raise BenchError(
             f"Maps cannot be saved in {folder} ({error.strerror}); choose another --out."
         ) from None
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)

@@ -11,26 +11,14 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from bench.engine.prober import (
-    Counts,
-    Fill,
-    Job,
-    Mode,
-    Prober,
-    gaussian_blur,
-    kernel_blur,
-    probability,
-    ranks_of,
-    replace_ranked,
-    target_log_odds,
-    target_logits,
-    unchanged,
-)
+from bench.engine.background import MINIMUM, Background, Colour, T
+from bench.engine.counts import Counts
+from bench.engine.fills import Fill, ranks_of, replace_ranked, unchanged
+from bench.engine.prober import Job, Mode, Prober, probability, target_log_odds, target_logits
 from bench.engine.probes import Key, Probes, digests
 from bench.engine.trace import Trace
-from bench.errors import BenchError, NotApplicable
+from bench.errors import NotApplicable
 from bench.protocol import FLOAT32, ProtocolView
-from bench.randomness import generator, smooth_field
 from bench.types import Truth
 
 
@@ -60,120 +48,10 @@ class Rerun(Protocol):
         ...
 
 
-T = TypeVar("T")
 S = TypeVar("S", bound=Hashable)
-
-Colour = tuple[float, float, float]
 
 SMOOTH = "smooth_field"
 """The tie rule of `cambench-1`, and of metrics that do not say that they read it."""
-
-MINIMUM = "minimum"
-"""In place of a colour: each image's least value after normalisation, in all channels."""
-
-
-class Background:
-    """What all methods' cases on one batch share: blurred images and their logits, the tie-break
-    order of pixels, and whatever else metrics make once per batch (attacked images, randomised
-    networks, and their traces).
-
-    probes: the perturbed images that have been run.
-    """
-
-    def __init__(self, trace: Trace) -> None:
-        self.trace = trace
-        self.probes = Probes(trace.prober, trace.size)
-        self._empty: dict[Hashable, torch.Tensor] = {}
-        self._blurred: dict[Hashable, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._ties: dict[int, torch.Tensor] = {}
-        self._shared: dict[Hashable, tuple[Any, int]] = {}
-
-    def shared(self, key: Hashable, make: Callable[[], T]) -> tuple[T, int]:
-        """Return what several cases need, made by the first of them, and the forwards that it took.
-
-        key: says what it is, with its parameters.
-        """
-        if key not in self._shared:
-            counts = self.trace.prober.counts
-            before = counts.forwards
-            made = make()
-            self._shared[key] = made, counts.forwards - before
-        return self._shared[key]
-
-    def name_of(self, images: torch.Tensor) -> Hashable:
-        """Return what images [B,3,H,W] (or a colour) of this background are called, or None for any
-        others.
-        """
-        kept = {**{key: pair[0] for key, pair in self._blurred.items()}, **self._empty}
-        return next((key for key, known in kept.items() if known is images), None)
-
-    def blurred(self, sigma_224: float, radius_sigmas: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return blurred images [B,3,H,W] and their logits [B,C]; sigma = sigma_224 * min(H,W)/224
-        pixels.
-        """
-        sigma = sigma_224 * min(self.trace.size) / 224
-        key = (sigma_224, radius_sigmas)
-        return self._run_once(key, lambda: gaussian_blur(self.trace.images, sigma, radius_sigmas))
-
-    def kernel_blurred(
-        self, side: int, sigma: float, border: str, padding: str
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images [B,3,H,W] blurred with a fixed kernel, and their logits [B,C] (see
-        `kernel_blur`).
-        """
-        fold = border == "fold"
-        if padding == "reflect" and side // 2 >= min(self.trace.size):
-            raise BenchError(
-                f"A kernel of {side} pixels reflects beyond images of {min(self.trace.size)}; make "
-                "kernel_side smaller."
-            )
-        return self._run_once(
-            (side, sigma, fold, padding),
-            lambda: kernel_blur(self.trace.images, side, sigma, fold=fold, padding=padding),
-        )
-
-    def empty(self, colour: Colour | str) -> torch.Tensor:
-        """Return what is left where every pixel is removed: [1,3,1,1], or [B,3,1,1] for
-        `MINIMUM`.
-        """
-        key = ("empty", colour)
-        if key not in self._empty:
-            images = self.trace.images
-            self._empty[key] = (
-                images.amin((1, 2, 3), keepdim=True).expand(-1, images.shape[1], 1, 1)
-                if isinstance(colour, str)
-                else self.trace.model.colour(colour)[None]
-            )
-        return self._empty[key]
-
-    def empty_logits(self, colour: Colour | str) -> torch.Tensor:
-        """Return the logits of the empty image: [C], run once per model, or [B,C] for `MINIMUM`,
-        once per image.
-        """
-        if not isinstance(colour, str):
-            return self.trace.prober.colour_logits(colour, self.trace.size)
-        return self._run_once(colour, lambda: self.empty(colour).expand_as(self.trace.images))[1]
-
-    def _run_once(
-        self, key: Hashable, make: Callable[[], torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if key not in self._blurred:
-            with torch.inference_mode():
-                images = make().contiguous(memory_format=torch.channels_last)
-                self._blurred[key] = images, self.trace.prober.logits(images)
-        return self._blurred[key]
-
-    def tie_order(self, seed: int) -> torch.Tensor:
-        """Return pixel indices [B,N] by falling smooth field, then by index: the order of equal
-        values.
-        """
-        if seed not in self._ties:
-            fields = [
-                smooth_field(generator(seed, "ties", i), *self.trace.size).flatten()
-                for i in self.trace.ids
-            ]
-            self._ties[seed] = torch.stack(fields).argsort(dim=1, descending=True, stable=True)
-        return self._ties[seed]
 
 
 def unit(maps: torch.Tensor) -> torch.Tensor:

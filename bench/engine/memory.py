@@ -77,3 +77,9 @@ def memory_of(device: torch.device) -> int:
     return (
         int(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else 0
     )
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given, so that a clock reads work and not launches."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

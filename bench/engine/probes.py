@@ -25,28 +25,6 @@ class Pending(Exception):  # noqa: N818 - nothing went wrong
     """What a metric asked for waits to be run with others; call it again when that is done."""
 
 
-@dataclass
-class Asked:
-    """Forwards, in images, that were asked for, and those of them that did not have to be run.
-
-    everything: what all maps and metrics would have needed alone.  equal_maps: of maps that were
-    scored before, up to a factor.  equal_probes: of equal rankings, and of masks that a method's
-    search and metrics share. What else was not run is shared: passes, gradients, ends of curves,
-    attacked images.
-    """
-
-    everything: int = 0
-    equal_maps: int = 0
-    equal_probes: int = 0
-
-    def __add__(self, other: Asked) -> Asked:
-        return Asked(
-            self.everything + other.everything,
-            self.equal_maps + other.equal_maps,
-            self.equal_probes + other.equal_probes,
-        )
-
-
 @dataclass(frozen=True)
 class _Waiting:
     """A job, the names of its images, and how it is run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bench.engine.prober import Counts
+from bench.engine.counts import Counts
 
 
 @dataclass(frozen=True)

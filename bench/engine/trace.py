@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bench.engine.prober import Counts, Prober, target_log_odds
+from bench.engine.counts import Counts
+from bench.engine.memory import wait_for
+from bench.engine.output_gradients import collect_output_gradients
+from bench.engine.prober import Prober, target_log_odds
 from bench.errors import BenchError, NotApplicable
 from bench.models.explainee import Explainee, untouched
 from bench.models.split import Captured
@@ -33,12 +34,6 @@ LARGE = 2**24
 """Bytes above which a shared part is not kept on a trace that is only one of many (an attacked
 image's).
 """
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given, so that a clock reads work and not launches."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @dataclass(frozen=True)
@@ -357,36 +352,16 @@ class Trace:
         keep: called as each gradient arrives, so that many layers' gradients need not be held at
         once. outputs: is given a copy of each output.
         """
-        modules = dict(self.model.net.named_modules())
-        runs: Counter[str] = Counter()
-        kept: dict[str, T] = {}
-
-        def take(name: str, gradient: torch.Tensor) -> None:
-            kept[name] = keep(name, gradient.detach())
-
-        def watch(name: str) -> Callable[..., None]:
-            def hook(_module: Any, _args: Any, output: Any) -> None:
-                runs[name] += 1
-                if isinstance(output, torch.Tensor) and output.requires_grad:
-                    if outputs is not None:  # a copy: an activation that works in place may follow
-                        outputs[name] = output.detach().clone()
-                    keep = functools.partial(take, name)
-                    output.register_hook(keep)  # type: ignore[no-untyped-call]
-
-            return hook
-
-        with untouched(self.model.net), torch.enable_grad():
-            handles = []
-            try:
-                handles += [modules[name].register_forward_hook(watch(name)) for name in layers]
-                images = self.images.detach().clone().requires_grad_()
-                score = self.of_targets(self.prober.logits(images)).sum()
-            finally:
-                for handle in handles:
-                    handle.remove()
-            torch.autograd.backward(score, inputs=[images])
-            self.prober.counts.backwards += len(self)
-        return {name: kept[name] for name in layers if name in kept and runs[name] == 1}
+        gradients = collect_output_gradients(
+            self.model.net,
+            layers,
+            self.images,
+            lambda images: self.of_targets(self.prober.logits(images)).sum(),
+            keep,
+            outputs,
+        )
+        self.prober.counts.backwards += len(self)
+        return gradients
 
     def upsample(self, maps: torch.Tensor) -> torch.Tensor:
         """Return maps [B,h,w] (or [B,K,h,w]) at image size: bilinear, align_corners=False."""

@@ -3,9 +3,9 @@
 loop      epochs, checkpoints, early stop; the same for every recipe
 data      the pictures of a subset as a training set
 save      the written model: weights and card
-classifier, scenes      plain classifiers, and the bundled models
+classifier, bundled     plain classifiers, and the bundled models
 attention_maps          edited maps of attention branch networks, on disk
 placement, simulate     whose attention misses the object; maps made from its mask or box
-abn                     attention branch networks
-guided, agreement       attention taught by edited maps; how well maps agree
+abn_training, sa_training   attention branch networks; trained affinities
+guided_attention, attention_agreement   attention taught by edited maps; how well maps agree
 """

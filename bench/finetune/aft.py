@@ -25,10 +25,11 @@ from torch import nn
 
 from bench.data import Subset
 from bench.errors import BenchError, suggestions
+from bench.finetune.aft_losses import channel_mean_loss, divergence, mask_loss, rescaled
 from bench.finetune.augment import Augmentation, augmented
 from bench.finetune.classifier import accuracy, network_input, share_right
 from bench.finetune.data import Pictures, flipped, for_model, held_out, in_order
-from bench.finetune.loop import SCORE, Report, Settings, Task, Tick, fit
+from bench.finetune.loop import SCORE, Report, Settings, Tick, TrainingTask, fit
 from bench.finetune.masks import CONTROLS, SELECTS, Masks, Progress, choose, tft_search
 from bench.finetune.save import build_facts, description, write_model
 from bench.methods import METHODS
@@ -48,8 +49,6 @@ the mean of A^ over channels, scaled to [0,1] per image, with M_{t*} itself, ave
 """
 
 PARTS = ("ce", "mask", "kl")
-MOST = 2.0
-"""How far a tuner can raise an activation."""
 
 
 @dataclass(frozen=True)
@@ -107,44 +106,6 @@ class AftRecipe:
         return self.mask_weight > 0 or self.extra_masked
 
 
-# --- the loss
-
-
-def mask_loss(tuned: torch.Tensor, original: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return mean((A^ - m * A0)^2) / mean(A0^2) of A^, A0 [B,K,h,w] and m [B,h,w]."""
-    wanted = mask[:, None] * original
-    scale = original.square().mean().clamp(min=torch.finfo(original.dtype).tiny)
-    return (tuned - wanted).square().mean() / scale
-
-
-def rescaled(mask: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
-    """Return s * m [B,h,w] of m [B,h,w] and A0 [B,K,h,w], s = mean|A0| / mean|m * A0| per image, at
-    most `MOST`.
-    """
-    size = original.abs().mean(1)
-    kept = (mask * size).mean((1, 2))
-    s = size.mean((1, 2)) / kept.clamp(min=torch.finfo(kept.dtype).tiny)
-    return mask * s.clamp(max=MOST)[:, None, None]
-
-
-def channel_mean_loss(tuned: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
-    """Return mean((mm(mean_k A^) - M)^2) of A^ [B,K,h,w] and M [B,h,w] in [0,1]; mm scales each map
-    to [0,1].
-    """
-    mean = tuned.mean(1)
-    low, high = (reduced(mean.flatten(1), 1)[:, None, None] for reduced in (torch.amin, torch.amax))
-    spread = high - low
-    scaled = torch.where(spread > 0, (mean - low) / torch.where(spread > 0, spread, 1.0), 0.0)
-    return (scaled - soft).square().mean()
-
-
-def divergence(logits: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
-    """Return KL(original || new) of the softmax of logits [B,C], the mean over images."""
-    return F.kl_div(
-        logits.log_softmax(1), original.log_softmax(1), log_target=True, reduction="batchmean"
-    )
-
-
 @dataclass
 class Seen:
     """What a tuner was given and gave in the last forward: A and A^, [B,K,h,w] float32."""
@@ -187,7 +148,7 @@ class Terms:
         return {part: float(getattr(self, part).detach()) for part in PARTS}
 
 
-class AftTask(Task):
+class AftTask(TrainingTask):
     """The tuner, and under "full" the network; the score is the loss on held-out images, negative.
 
     model: the tuned network, not trained yet.  train, validation: pictures with their masks (None:

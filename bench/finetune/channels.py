@@ -63,7 +63,7 @@ def importance(net: AttentionBranchNetwork) -> Importance:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ChannelComparison:
     """Importance before and after.
 
     table: channel, name, before, after, delta (signed importance), absolute_before, absolute_after.
@@ -90,7 +90,7 @@ class Comparison:
 
 def compare_channels(
     before: Explainee, after: Explainee, subset: Subset | None = None, tops: Sequence[int] = TOPS
-) -> Comparison:
+) -> ChannelComparison:
     """Return how the importance of the class channels changed from one attention branch network to
     another.
 
@@ -122,7 +122,7 @@ def compare_channels(
         }
     )
     ablations = [] if subset is None else [ablate(model, subset, tops) for model in (before, after)]
-    return Comparison(
+    return ChannelComparison(
         before.name,
         after.name,
         table,
@@ -201,7 +201,7 @@ def _measured(model: Explainee, subset: Subset) -> tuple[float, float, torch.Ten
 # --- files
 
 
-def write_channels(found: Comparison, folder: Path) -> list[Path]:
+def write_channels(found: ChannelComparison, folder: Path) -> list[Path]:
     """Write channels.csv, ablation.csv, channels.json (correlations) and the chart channels.png;
     return the files.
     """
@@ -221,7 +221,7 @@ def write_channels(found: Comparison, folder: Path) -> list[Path]:
     return files
 
 
-def draw_channels(found: Comparison, path: Path) -> None:
+def draw_channels(found: ChannelComparison, path: Path) -> None:
     """Draw bars of the signed importance before and after, and below them the difference."""
     import seaborn as sns
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -15,14 +15,14 @@ from bench.data import Subset
 from bench.errors import BenchError
 from bench.finetune.augment import Augmentation, augmented
 from bench.finetune.data import Pictures, for_model, held_out, in_order
-from bench.finetune.loop import SCORE, Report, Settings, Task, Tick, fit
+from bench.finetune.loop import SCORE, Report, Settings, Tick, TrainingTask, fit
 from bench.finetune.save import description, write_model
 from bench.models.architectures import ARCHITECTURES, seeded
 from bench.models.explainee import Explainee
 from bench.models.zoo import load_model
 
 
-class ClassifierTask(Task):
+class ClassifierTask(TrainingTask):
     """All weights, cross-entropy with smoothed labels; the score is top-1 in percent."""
 
     def __init__(

@@ -1,9 +1,9 @@
 """The training loop: seeded, resumable, best weights kept, early stop.
 
-A recipe is a `Task`: it says what is trained, the loss of a batch, and how good the network is now.
-All that decides the weights is in the task and in `Settings`, and every draw comes from (seed,
-epoch): a training that was stopped and started again ends with the same bytes as one that ran
-through.
+A recipe is a `TrainingTask`: it says what is trained, the loss of a batch, and how good the network
+is now. All that decides the weights is in the task and in `Settings`, and every draw comes from
+(seed, epoch): a training that was stopped and started again ends with the same bytes as one that
+ran through.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Settings:
                 )
 
 
-class Task(ABC):
+class TrainingTask(ABC):
     """What is trained. `net` is the whole network, whose state dict is kept; `size` the number of
     examples.
     """
@@ -125,7 +125,7 @@ class History:
 
 
 def fit(
-    task: Task,
+    task: TrainingTask,
     settings: Settings,
     folder: Path,
     stamp: dict[str, Any],
@@ -158,7 +158,9 @@ def fit(
     return state.history
 
 
-def _epoch(task: Task, settings: Settings, state: _State, tick: Tick | None) -> dict[str, float]:
+def _epoch(
+    task: TrainingTask, settings: Settings, state: _State, tick: Tick | None
+) -> dict[str, float]:
     """Train one epoch and return its mean numbers."""
     started, sums, epoch = (
         time.perf_counter(),
@@ -225,7 +227,7 @@ def fast_bfloat16(device: torch.device) -> bool:
 class _State:
     """Optimiser, schedule, history and best weights, and their checkpoint."""
 
-    def __init__(self, task: Task, settings: Settings, folder: Path, stamp: str) -> None:
+    def __init__(self, task: TrainingTask, settings: Settings, folder: Path, stamp: str) -> None:
         self.task, self.settings, self.folder, self.stamp = task, settings, folder, stamp
         groups = task.parameters()
         rates = [group.get("lr", settings.lr) for group in groups]

@@ -18,16 +18,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.board.aggregate import check as check_records
-from bench.board.measures import CORRECT, Measure, box_ious, measures
+from bench.board.box_thresholds import box_ious
+from bench.board.cubes import Measure
+from bench.board.measures import CORRECT, measures
 from bench.board.older_versions import mark_older, mark_older_rows, older_methods
-from bench.board.page import public
+from bench.board.record_checks import check_records
 from bench.errors import BenchError, suggestions
-from bench.files import replaced_file
-from bench.gate import thresholds
-from bench.gate.thresholds import Taus
+from bench.files import public, replaced_file
+from bench.gate import baseline_taus
+from bench.gate.baseline_taus import Taus
 from bench.identity import digest
-from bench.pipeline.records import Records
+from bench.records.store import Records
 from bench.registry import split_list
 
 FORMAT = 1
@@ -211,7 +212,7 @@ def load_run(
         return load_baseline(path)
     new_names = {old: new for new, old in (stands_for or {}).items()}
     return from_records(
-        Records.load(path), thresholds.from_facts(baseline.facts["thresholds"], new_names)
+        Records.load(path), baseline_taus.from_facts(baseline.facts["thresholds"], new_names)
     )
 
 
@@ -225,9 +226,9 @@ def from_records(records: Records, taus: Taus | None = None) -> Baseline:
     check_records(records)
     records = mark_older(records)
     provenance = records.provenance
-    boxes = thresholds.box_values(records)
+    boxes = baseline_taus.box_values(records)
     calibrated = {provenance["metrics"][name]["id"] for name in boxes}
-    used = thresholds.kept(records, taus or {})
+    used = baseline_taus.kept(records, taus or {})
     frames, values = [], {}
     for subset, rows in records.frame.groupby("subset", sort=True):
         for measure in filter(judged, measures(rows, provenance)):
@@ -235,7 +236,7 @@ def from_records(records: Records, taus: Taus | None = None) -> Baseline:
                 **value_facts(measure),
                 "calibrated": measure.facts["id"] in calibrated,
             }
-            paired = thresholds.at_taus(measure, used, str(subset), boxes, box_ious(provenance))
+            paired = baseline_taus.at_taus(measure, used, str(subset), boxes, box_ious(provenance))
             frames.append(paired.rows.assign(subset=subset, metric=measure.name)[COLUMNS])
     if not frames:
         raise BenchError(
@@ -247,7 +248,7 @@ def from_records(records: Records, taus: Taus | None = None) -> Baseline:
     made = {
         "values": values,
         "calibration": calibrations(records),
-        "thresholds": thresholds.as_facts(used),
+        "thresholds": baseline_taus.as_facts(used),
     }
     return Baseline(pd.concat(frames, ignore_index=True), {**facts, **known, **made})
 

@@ -9,8 +9,8 @@ from typing import Any
 from bench.errors import BenchError
 from bench.gate.baseline import Baseline
 from bench.metrics import METRICS
-from bench.pipeline.precision import lowered
 from bench.protocol import BFLOAT16, FLOAT32, Protocol
+from bench.records.precision_verdict import read_lowered
 
 
 def check_comparable(baseline: Baseline, run: Baseline, *, other_seed: bool = False) -> list[str]:
@@ -55,7 +55,7 @@ def check_precisions(baseline: Baseline, run: Baseline) -> None:
         facts["metric"] for facts in run.values.values()
     }
     for model in sorted({*baseline.frame["model"]} & {*run.frame["model"]}):
-        old, new = (known & lowered(side.facts, model).keys() for side in (baseline, run))
+        old, new = (known & read_lowered(side.facts, model).keys() for side in (baseline, run))
         for metric in sorted(old ^ new):
             words = (BFLOAT16, FLOAT32) if metric in new else (FLOAT32, BFLOAT16)
             raise BenchError(

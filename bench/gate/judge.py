@@ -40,7 +40,7 @@ from bench.board.statistics import Floats, Labels
 from bench.errors import BenchError
 from bench.gate.baseline import RANDOM, Baseline
 from bench.gate.comparable import check_comparable, method_changed, model_changed
-from bench.gate.statistics import Mean, mean_difference
+from bench.gate.intervals import Mean, mean_difference
 
 REGRESSION, UNJUDGED = "regression", "could not judge"
 SAME, CHANGED, BETTER = "same", "changed, not worse", "better"
@@ -71,7 +71,7 @@ them so far.
 
 
 @dataclass(frozen=True)
-class Rules:
+class JudgingRules:
     """What the gate is set to.
 
     margin: share of the baseline's distance from random that may be lost.  alpha: chance of any
@@ -134,7 +134,7 @@ class Evidence:
     why: str = ""
 
 
-def compare(pair: Paired, rules: Rules) -> Evidence:
+def compare(pair: Paired, rules: JudgingRules) -> Evidence:
     """Weigh one cell."""
     scored, kept = np.isfinite(pair.old), np.isfinite(pair.old) & np.isfinite(pair.new)
     lost = int((scored & ~kept).sum())
@@ -195,7 +195,7 @@ class Verdicts:
     """
 
     frame: pd.DataFrame
-    rules: Rules
+    rules: JudgingRules
     baseline: dict[str, Any] = field(repr=False)
     run: dict[str, Any] = field(repr=False)
     notes: list[str] = field(default_factory=list)
@@ -218,7 +218,11 @@ class Verdicts:
 
 
 def judge(
-    baseline: Baseline, run: Baseline, rules: Rules | None = None, *, other_seed: bool = False
+    baseline: Baseline,
+    run: Baseline,
+    rules: JudgingRules | None = None,
+    *,
+    other_seed: bool = False,
 ) -> Verdicts:
     """Judge a run by a baseline.
 
@@ -226,7 +230,7 @@ def judge(
     BenchError where the two cannot be compared at all (`check_comparable`), or where there are too
     few images for any verdict.
     """
-    rules = rules or Rules()
+    rules = rules or JudgingRules()
     notes = check_comparable(baseline, run, other_seed=other_seed)
     rows = [cell_row(names, cell, baseline, run, rules) for names, cell in cells(baseline, run)]
     verdicts = Verdicts(decide(pd.DataFrame(rows), rules), rules, baseline.facts, run.facts, notes)
@@ -266,7 +270,11 @@ def cells(baseline: Baseline, run: Baseline) -> Iterator[tuple[tuple[str, ...], 
 
 
 def cell_row(
-    names: tuple[str, ...], rows: pd.DataFrame, baseline: Baseline, run: Baseline, rules: Rules
+    names: tuple[str, ...],
+    rows: pd.DataFrame,
+    baseline: Baseline,
+    run: Baseline,
+    rules: JudgingRules,
 ) -> dict[str, Any]:
     """Return a cell's evidence, and its verdict where no test is needed for it ("" where one
     is).
@@ -301,7 +309,7 @@ def settled(
     found: Evidence,
     baseline: Baseline,
     run: Baseline,
-    rules: Rules,
+    rules: JudgingRules,
 ) -> tuple[str, str]:
     """Return the verdict and its reason where they follow from facts, else ("", "")."""
     subset, model, method, metric = names
@@ -346,7 +354,7 @@ def cause(baseline: Baseline, run: Baseline, model: str, method: str) -> str:
     return ", ".join(changed) or "below"
 
 
-def decide(frame: pd.DataFrame, rules: Rules) -> pd.DataFrame:
+def decide(frame: pd.DataFrame, rules: JudgingRules) -> pd.DataFrame:
     """Add Holm's correction over the deciding cells, and the verdicts that tests give.
 
     The family is every deciding cell of the baseline, also those that are the same: it is fixed

@@ -4,8 +4,8 @@
 
 Three parts: resamples of stored runs without a true difference (`bench.gate.resample`), real
 re-runs of the tier in which nothing is wrong (threads, batches, seeds, instruction sets), and real
-re-runs with a planted defect (`bench.gate.planted`). Each step leaves a JSON file in the work
-folder, so the command goes on where it stopped.
+re-runs with a planted defect (`bench.gate.planted_defects`). Each step leaves a JSON file in the
+work folder, so the command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -25,10 +25,19 @@ import pandas as pd
 from bench.errors import BenchError
 from bench.files import replaced_file, write_json
 from bench.gate.baseline import RANDOM, Baseline, load_baseline, load_run
-from bench.gate.judge import BETTER, CHANGED, REGRESSION, SAME, UNJUDGED, Rules, Verdicts, judge
-from bench.gate.planted import DEFECTS, Defect, planted_run
+from bench.gate.judge import (
+    BETTER,
+    CHANGED,
+    REGRESSION,
+    SAME,
+    UNJUDGED,
+    JudgingRules,
+    Verdicts,
+    judge,
+)
+from bench.gate.planted_defects import DEFECTS, Defect, planted_run
 from bench.gate.resample import false_alarms, make_null
-from bench.pipeline.provenance import code_version
+from bench.records.provenance import code_version
 
 RESAMPLES = 2_000
 """Resamples per null."""
@@ -50,7 +59,7 @@ SIMILAR = {
 
 
 @dataclass(frozen=True)
-class Rerun:
+class HarmlessRerun:
     """A run of the tier in which nothing is wrong: other words of the command, another
     environment.
     """
@@ -62,31 +71,31 @@ class Rerun:
 
 
 RERUNS = (
-    Rerun("threads-1", "1 thread", environment={"OMP_NUM_THREADS": "1"}),
-    Rerun(
+    HarmlessRerun("threads-1", "1 thread", environment={"OMP_NUM_THREADS": "1"}),
+    HarmlessRerun(
         "threads-1-batch-7",
         "1 thread, batches of 7",
         ("--batch-size", "7"),
         {"OMP_NUM_THREADS": "1"},
     ),
-    Rerun("batch-16", "batches of 16", ("--batch-size", "16")),
-    Rerun("batch-64", "batches of 64", ("--batch-size", "64")),
-    Rerun("batch-200", "batches of 200", ("--batch-size", "200")),
-    Rerun("seed-1", "seed 1", ("--seed", "1")),
-    Rerun("seed-2", "seed 2", ("--seed", "2")),
-    Rerun("seed-3", "seed 3", ("--seed", "3")),
-    Rerun(
+    HarmlessRerun("batch-16", "batches of 16", ("--batch-size", "16")),
+    HarmlessRerun("batch-64", "batches of 64", ("--batch-size", "64")),
+    HarmlessRerun("batch-200", "batches of 200", ("--batch-size", "200")),
+    HarmlessRerun("seed-1", "seed 1", ("--seed", "1")),
+    HarmlessRerun("seed-2", "seed 2", ("--seed", "2")),
+    HarmlessRerun("seed-3", "seed 3", ("--seed", "3")),
+    HarmlessRerun(
         "isa-default",
         "no vector instructions in PyTorch",
         environment={"ATEN_CPU_CAPABILITY": "default"},
     ),
-    Rerun(
+    HarmlessRerun(
         "isa-avx2",
         "AVX2 in PyTorch and oneDNN",
         environment={"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
     ),
-    Rerun("isa-sse41", "SSE4.1 in oneDNN", environment={"ONEDNN_MAX_CPU_ISA": "SSE41"}),
-    Rerun(
+    HarmlessRerun("isa-sse41", "SSE4.1 in oneDNN", environment={"ONEDNN_MAX_CPU_ISA": "SSE41"}),
+    HarmlessRerun(
         "mkl-compatible",
         "MKL in compatible mode, 1 thread, batches of 33",
         ("--batch-size", "33"),
@@ -108,7 +117,7 @@ class Study:
     work: Path
     limit: int | None = None
     resamples: int = RESAMPLES
-    rules: Rules = field(default_factory=Rules)
+    rules: JudgingRules = field(default_factory=JudgingRules)
 
     def run(self, name: str) -> Path:
         """Return the folder of a run."""
@@ -126,7 +135,7 @@ class Study:
         write_json(file, made)
         return made
 
-    def tier(self, rerun: Rerun) -> Path:
+    def tier(self, rerun: HarmlessRerun) -> Path:
         """Run the tier as a command of its own, in its environment; what is there already is not
         run again.
         """
@@ -146,7 +155,7 @@ class Study:
 
     def reference(self) -> Baseline:
         """Return the healthy run that all others are held against."""
-        return load_baseline(self.tier(Rerun("reference", ""))).chosen()
+        return load_baseline(self.tier(HarmlessRerun("reference", ""))).chosen()
 
 
 def measure(study: Study, tick: Tick) -> dict[str, list[dict[str, Any]]]:
@@ -210,7 +219,7 @@ def null_row(study: Study, title: str, pair: Pair, margin: bool) -> dict[str, An
     return {"title": title, "at_the_margin": margin, **rates}
 
 
-def rerun_row(study: Study, reference: Baseline, rerun: Rerun) -> dict[str, Any]:
+def rerun_row(study: Study, reference: Baseline, rerun: HarmlessRerun) -> dict[str, Any]:
     """Run and judge a healthy re-run."""
     run = load_run(study.tier(rerun), reference)
     return {

@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 
 from bench.board.significance import holm
 from bench.gate.baseline import Baseline
-from bench.gate.judge import CELL, Evidence, Paired, Rules, cells, compare, paired
+from bench.gate.judge import CELL, Evidence, JudgingRules, Paired, cells, compare, paired
 
 Positions = npt.NDArray[np.intp]
 
@@ -77,7 +77,7 @@ def exchanged(null: Null, rng: np.random.Generator) -> list[Paired]:
     return resampled
 
 
-def at_the_margin(pairs: list[Paired], rules: Rules) -> list[Paired]:
+def at_the_margin(pairs: list[Paired], rules: JudgingRules) -> list[Paired]:
     """Return the same with every new value worse by the margin of this resample: the hardest null
     there is.
     """
@@ -91,7 +91,7 @@ def at_the_margin(pairs: list[Paired], rules: Rules) -> list[Paired]:
     return moved
 
 
-def outcomes(evidence: list[Evidence], rules: Rules) -> tuple[int, int, int]:
+def outcomes(evidence: list[Evidence], rules: JudgingRules) -> tuple[int, int, int]:
     """Return how many cells are a regression, could not be judged, and pass."""
     adjusted = holm(np.array([e.p_worse for e in evidence]))
     lost = [e.lost > rules.margin * (e.n + e.lost) for e in evidence]
@@ -102,7 +102,7 @@ def outcomes(evidence: list[Evidence], rules: Rules) -> tuple[int, int, int]:
 
 def false_alarms(
     null: Null,
-    rules: Rules,
+    rules: JudgingRules,
     resamples: int,
     seed: int = 0,
     *,

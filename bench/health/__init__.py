@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.health.report import Health, Verdict, examine
+    from bench.health.findings import Health, Verdict
+    from bench.health.report import examine
 
 __all__ = ["Health", "Verdict", "examine"]
 

@@ -15,12 +15,13 @@ import pandas as pd
 import torch
 from scipy.stats import kendalltau, rankdata
 
-from bench.board.measures import CORRECT, Cube, Measure, cube, measures, sample, stack
+from bench.board.cubes import Cube, Measure, cube, sample, stack
+from bench.board.measures import CORRECT, measures
 from bench.board.pairs import krippendorff
 from bench.board.statistics import RESAMPLES, Floats, Sampled, ranks, sample_difference
 from bench.metrics.faithfulness import area_under, cuts, features_of
-from bench.pipeline.records import Records
 from bench.protocol import Protocol
+from bench.records.store import Records
 
 Bools = npt.NDArray[np.bool_]
 

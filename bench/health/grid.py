@@ -18,7 +18,8 @@ import pandas as pd
 import torch
 
 from bench.engine.case import Case
-from bench.engine.prober import Prober, gaussian_blur
+from bench.engine.fills import gaussian_blur
+from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.files import file_name
@@ -28,11 +29,13 @@ from bench.methods.variants import write_address
 from bench.metrics import METRICS, Metric
 from bench.metrics.base import Scores
 from bench.metrics.faithfulness import curve_scores
-from bench.pipeline.evaluate import Kept, known_unfit, missing_cells, run_task, task_name
-from bench.pipeline.plan import Plan, Task
-from bench.pipeline.provenance import describe, merged
-from bench.pipeline.records import Records, Store, empty_frame
 from bench.protocol import Protocol
+from bench.records.provenance import merge_provenance
+from bench.records.store import Records, Store, empty_frame
+from bench.run.cells import Kept, known_unfit, missing_cells, task_name
+from bench.run.describe import describe_run
+from bench.run.plan import Plan, Task
+from bench.run.task import run_task
 
 Report = Callable[[int, int], None]
 """Told (tasks done, tasks in all)."""
@@ -55,7 +58,8 @@ def run_grid(
         for store in stores.values():
             held.enter_context(store.locked())
         told = {
-            name: merged(stores[name].provenance(), describe(plan)) for name, plan in plans.items()
+            name: merge_provenance(stores[name].provenance(), describe_run(plan))
+            for name, plan in plans.items()
         }
         for name, store in stores.items():
             store.write_provenance(told[name])

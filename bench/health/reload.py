@@ -15,9 +15,9 @@ from bench.methods import METHODS, Method
 from bench.metrics import METRICS, Metric
 from bench.models.explainee import Explainee
 from bench.models.zoo import load_model
-from bench.pipeline.plan import Plan, common_geometry, make_plan
-from bench.pipeline.records import Records
 from bench.protocol import Protocol
+from bench.records.store import Records
+from bench.run.plan import Plan, common_geometry, make_plan
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from bench.board.aggregate import check
-from bench.board.measures import Measure
+from bench.board.cubes import Measure
+from bench.board.record_checks import check_records
 from bench.board.tables import write_csv
 from bench.board.text import interval
 from bench.errors import BenchError
 from bench.files import file_name, write_json
 from bench.health.checks import (
-    Separation,
     Spread,
     agreement,
     directed,
@@ -31,14 +28,14 @@ from bench.health.checks import (
     separation,
     spread,
 )
-from bench.health.planted import CONTROLS, GRADED, PLANTED, planted_plans, run_planted
+from bench.health.findings import Health, Verdict
+from bench.health.health_page import write_page, write_plots
+from bench.health.planted_evidence import CONTROLS, GRADED, PLANTED, planted_plans, run_planted
 from bench.health.reload import Reloaded, reload_run
-from bench.health.sensitivity import Tables, chosen_methods, run_choices, sample_items
+from bench.health.sensitivity import chosen_methods, run_choices, sample_items
 from bench.models.explainee import Explainee
-from bench.pipeline.provenance import code_version
-from bench.pipeline.records import HEALTH, Records
+from bench.records.store import HEALTH, Records
 
-VERSION = 1
 FOLDER = "health"
 
 LIMIT = 12
@@ -64,74 +61,6 @@ Say = Callable[[str, int, int], None]
 """Told (what is being done, steps done, steps in all)."""
 
 
-@dataclass
-class Verdict:
-    """What was found of one measure on one model.
-
-    passes: None where nothing could be judged.  reasons: why it fails (or could not be judged).
-    cautions: what a reader should know of a metric that passes.  spread: of the stored values.
-    separations: each check made.
-    """
-
-    subset: str
-    model: str
-    metric: str
-    ids: dict[str, str]
-    ranked: bool
-    spread: Spread
-    separations: list[Separation] = field(default_factory=list)
-    passes: bool | None = None
-    reasons: list[str] = field(default_factory=list)
-    cautions: list[str] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the verdict as JSON values; a number that is missing is null."""
-        content = dataclasses.asdict(self)
-        content["separations"] = [
-            {**dataclasses.asdict(found), "holds": found.holds} for found in self.separations
-        ]
-        plain: dict[str, Any] = _plain({**content, **content.pop("ids")})
-        return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float):
-        return None if math.isnan(value) else round(value, 6)
-    return value
-
-
-@dataclass
-class Health:
-    """A run's health: verdicts, tables for CSV files, and what was left out, in sentences."""
-
-    records: Records
-    verdicts: list[Verdict] = field(default_factory=list)
-    agreement: list[pd.DataFrame] = field(default_factory=list)
-    tables: list[Tables] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    images: int = 0
-
-    def failing(self) -> list[Verdict]:
-        """Return the verdicts that say no."""
-        return [verdict for verdict in self.verdicts if verdict.passes is False]
-
-    def as_json(self, command: str = "") -> dict[str, Any]:
-        """Return the content of health.json."""
-        return {
-            "version": VERSION,
-            "protocol": self.records.provenance["protocol"]["id"],
-            "command": command,
-            "code": code_version(),
-            "images": self.images,
-            "notes": self.notes,
-            "verdicts": [verdict.as_json() for verdict in self.verdicts],
-        }
-
-
 def examine(
     folder: str | Path,
     limit: int = LIMIT,
@@ -152,7 +81,7 @@ def examine(
     """
     run = Path(folder)
     records = Records.load(run)
-    check(records)
+    check_records(records)
     health = Health(records, images=limit)
     for subset in sorted(set(records.frame["subset"])):
         loaded = _reloaded(health, subset, data_root, device) if forwards else None
@@ -380,7 +309,6 @@ def _caution(health: Health) -> None:
 
 def write(health: Health, run: Path, command: str = "") -> None:
     """Write RUN/health/ and then RUN/health.json, each file atomically."""
-    from bench.health.page import write_page, write_plots
 
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,9 +30,9 @@ from bench.health.grid import (
 )
 from bench.health.reload import Reloaded, methods_of
 from bench.models.explainee import Explainee
-from bench.pipeline.plan import Plan
-from bench.pipeline.records import Records
 from bench.protocol import Protocol
+from bench.records.store import Records
+from bench.run.plan import Plan
 
 DEFAULT = "default"
 SIGMAS = (4.0, 8.0)

@@ -48,6 +48,7 @@ METHODS.add_list(
     "ablation_cam,score_cam,seed/*,-abs_cam_elementwise,saliency,input_x_gradient,"
     "integrated_gradients,attention_branch",
 )
+
 # Controls, what papers compare with most, and the seed methods: the default run stays under 120,000
 # forwards.
 METHODS.add_list("finetuned", "random,oracle,grad_cam,layer_cam,tft(grad_cam),attention_branch")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from bench.engine.prober import Counts
+from bench.engine.counts import Counts
 from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable

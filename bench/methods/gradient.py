@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bench.engine.prober import Counts
+from bench.engine.counts import Counts
 from bench.engine.shared_parts import INPUT_GRADIENTS, SharedPart
 from bench.engine.trace import Trace
 from bench.methods.base import register_method

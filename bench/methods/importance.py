@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 import torch
 
-from bench.engine.prober import Counts, Job, blend, probability
+from bench.engine.counts import Counts
+from bench.engine.fills import blend
+from bench.engine.prober import Job, probability
 from bench.engine.shared_parts import GRADIENTS, SharedPart
 from bench.engine.trace import Trace
 from bench.methods.base import register_method

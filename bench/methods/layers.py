@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from bench.engine.prober import Counts, Prober
+from bench.engine.counts import Counts
+from bench.engine.prober import Prober
 from bench.engine.shared_parts import INPUT_GRADIENTS, SharedPart
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable

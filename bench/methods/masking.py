@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from bench.engine.prober import Job, blend, gaussian_blur, probability, target_log_odds
+from bench.engine.fills import blend, gaussian_blur
+from bench.engine.prober import Job, probability, target_log_odds
 from bench.engine.shared_parts import GRADIENTS
 from bench.engine.trace import Trace
 from bench.methods.base import register_method

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import torch
 
-from bench.engine.prober import Job, blend, probability
+from bench.engine.fills import blend
+from bench.engine.prober import Job, probability
 from bench.engine.trace import Trace
 from bench.methods.base import register_method
 from bench.methods.references import MASK_COLOUR

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import torch
 
-from bench.engine.prober import gaussian_blur
+from bench.engine.fills import gaussian_blur
 from bench.engine.trace import Trace
 from bench.errors import BenchError
 from bench.methods.variants import write_value

@@ -12,8 +12,8 @@ from bench.errors import NotApplicable
 from bench.methods.base import register_method
 from bench.methods.cam import grad_cam_pp_weights, grad_cam_weights, weighted
 from bench.methods.importance import min_max, score_cam_part, score_cam_weights
-from bench.models.affinity import refined
 from bench.models.explainee import untouched
+from bench.models.sa_affinity import refined
 
 WEIGHTS = {
     "grad_cam": grad_cam_weights,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from bench.engine.case import Background, Case
+from bench.engine.background import Background
+from bench.engine.case import Case
 from bench.engine.prober import probability
 from bench.engine.trace import Trace
 from bench.methods.base import Method, register_method

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 
 from bench.engine.attention import Attention, attention, attention_gradients, block_gradients
-from bench.engine.prober import Counts
+from bench.engine.counts import Counts
 from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
 from bench.methods.base import register_method

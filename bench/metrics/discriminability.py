@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 
 from bench.engine.case import Case
-from bench.metrics import agreement
+from bench.metrics import map_similarity
 from bench.metrics.base import Scores, Value, register_metric
 
 
@@ -67,5 +67,5 @@ def class_contrast(case: Case) -> Scores:
     other = case.shared(
         "other class", lambda: case.trace.retarget(torch.where(known, labels, case.trace.targets))
     )
-    value = agreement.spearman(case.maps, case.again(other))
+    value = map_similarity.spearman(case.maps, case.again(other))
     return {"map_contrast": torch.where(known, value, torch.nan)}

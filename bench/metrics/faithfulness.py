@@ -9,7 +9,8 @@ import dataclasses
 import torch
 
 from bench.engine.case import Case
-from bench.engine.prober import Counts, probability, target_log_odds
+from bench.engine.counts import Counts
+from bench.engine.prober import probability, target_log_odds
 from bench.engine.shared_parts import PASS, SharedPart
 from bench.errors import BenchError
 from bench.metrics.base import Scores, Value, register_metric

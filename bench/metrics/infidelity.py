@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 
 from bench.engine.case import Case
-from bench.engine.prober import Counts, Job, minus
+from bench.engine.counts import Counts
+from bench.engine.fills import minus
+from bench.engine.prober import Job
 from bench.engine.shared_parts import SharedPart
 from bench.metrics.base import Scores, Value, register_metric
 

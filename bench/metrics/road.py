@@ -9,7 +9,7 @@ import dataclasses
 import torch
 
 from bench.engine.case import Case
-from bench.engine.prober import Fill, impute_ranked
+from bench.engine.fills import Fill, impute_ranked
 from bench.metrics.base import Scores, Value, register_metric
 
 

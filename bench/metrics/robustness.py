@@ -12,10 +12,10 @@ import torch
 
 from bench.engine.attacks import fgsm, loss_gradient, pgd, pixels_of, uniform_noise
 from bench.engine.case import Case
-from bench.engine.prober import Counts
+from bench.engine.counts import Counts
 from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
-from bench.metrics import agreement
+from bench.metrics import map_similarity
 from bench.metrics.base import OUTSIDE, Scores, Value, register_metric
 from bench.protocol import Protocol
 
@@ -119,10 +119,10 @@ def _under(case: Case, attack: str, eps: float) -> tuple[torch.Tensor, Scores]:
     window, sigma = case.protocol.ssim_window, case.protocol.ssim_sigma
     ties = case.background.tie_order(case.seed)
     return trace.predicted == case.trace.predicted, {
-        "pearson": agreement.pearson(case.maps, maps),
-        "ssim": agreement.ssim(case.unit, agreement.unit(maps), window, sigma),
-        "top": agreement.top_overlap(case.maps, maps, ties, case.protocol.top_share),
-        "shift": agreement.centroid_shift(case.maps, maps),
+        "pearson": map_similarity.pearson(case.maps, maps),
+        "ssim": map_similarity.ssim(case.unit, map_similarity.unit(maps), window, sigma),
+        "top": map_similarity.top_overlap(case.maps, maps, ties, case.protocol.top_share),
+        "shift": map_similarity.centroid_shift(case.maps, maps),
     }
 
 

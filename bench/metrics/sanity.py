@@ -11,11 +11,11 @@ import itertools
 import torch
 
 from bench.engine.case import Case
-from bench.engine.prober import Counts
+from bench.engine.counts import Counts
 from bench.engine.randomised import randomised
 from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
-from bench.metrics import agreement
+from bench.metrics import map_similarity
 from bench.metrics.base import Scores, Value, register_metric
 from bench.protocol import Protocol
 from bench.randomness import generator
@@ -90,8 +90,8 @@ def sanity(case: Case) -> Scores:
 def _likeness(case: Case, maps: torch.Tensor) -> dict[str, torch.Tensor]:
     window, sigma = case.protocol.ssim_window, case.protocol.ssim_sigma
     return {
-        "ssim": agreement.ssim(case.unit, agreement.unit(maps), window, sigma),
-        "spearman": agreement.spearman(case.maps, maps),
+        "ssim": map_similarity.ssim(case.unit, map_similarity.unit(maps), window, sigma),
+        "spearman": map_similarity.spearman(case.maps, maps),
     }
 
 
@@ -154,8 +154,13 @@ def reference_insensitivity(case: Case) -> Scores:
     pairs = list(itertools.combinations(maps, 2))
     window, sigma = case.protocol.ssim_window, case.protocol.ssim_sigma
     return {
-        "reference_spearman": torch.stack([agreement.spearman(a, b) for a, b in pairs]).mean(0),
+        "reference_spearman": torch.stack([map_similarity.spearman(a, b) for a, b in pairs]).mean(
+            0
+        ),
         "reference_ssim": torch.stack(
-            [agreement.ssim(agreement.unit(a), agreement.unit(b), window, sigma) for a, b in pairs]
+            [
+                map_similarity.ssim(map_similarity.unit(a), map_similarity.unit(b), window, sigma)
+                for a, b in pairs
+            ]
         ).mean(0),
     }

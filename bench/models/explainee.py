@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from bench.data.decode import decode
 from bench.data.geometry import Geometry
-from bench.data.images import decode
 from bench.errors import BenchError, NotApplicable, suggestions
-from bench.models.layers import find_split
+from bench.models.default_layer import find_split
 from bench.models.layout import Layout, find_layout
 from bench.models.split import Captured, LayerSplit, Split, WholeSplit
 from bench.models.stages import stage_layers

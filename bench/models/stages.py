@@ -10,7 +10,7 @@ from collections import Counter
 import torch
 from torch import nn
 
-from bench.models.layers import outputs
+from bench.models.default_layer import outputs
 
 STAGES = 4
 """Blocks that are taken of a network whose blocks all have one resolution (a transformer)."""

@@ -12,14 +12,13 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench.engine.prober import Counts, Prober
+from bench.engine.counts import Counts
+from bench.engine.prober import Prober
 from bench.engine.shared_parts import PASS
 from bench.errors import BenchError
 from bench.methods import Method
 from bench.metrics import Metric
 from bench.models.explainee import Explainee
-from bench.pipeline.evaluate import Cell, waiting_groups
-from bench.pipeline.plan import Plan, Task
 from bench.planning.storage import (
     PART_BYTES,
     footprint,
@@ -30,7 +29,9 @@ from bench.planning.storage import (
 )
 from bench.planning.timing import Rates, TimedSample, measured_rates, run_sample
 from bench.planning.trial import Trial, tried
+from bench.run.cells import Cell, waiting_groups
 from bench.run.declared import DeclaredCounts, TotalWork, chosen_of
+from bench.run.plan import Plan, Task
 
 Measure = Literal["sample", "rates", "none"]
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from bench.engine.folding import folds_of
 from bench.models.explainee import Explainee, untouched
-from bench.pipeline.evaluate import PIXEL_BYTES, WAVE_BYTES
-from bench.pipeline.plan import Plan
-from bench.pipeline.records import write_parquet
+from bench.records.store import write_parquet
+from bench.run.batch import PIXEL_BYTES, WAVE_BYTES
+from bench.run.plan import Plan
 
 ROW_BYTES = 8.0
 """Bytes on disk of a record: its number; everything else is the same in many rows and packs to

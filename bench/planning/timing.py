@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 
+from bench.engine.counts import Counts
 from bench.engine.folding import folds_of
-from bench.engine.memory import fitting
-from bench.engine.prober import Counts, Prober
-from bench.engine.trace import wait_for
+from bench.engine.memory import fitting, wait_for
+from bench.engine.prober import Prober
 from bench.models.explainee import Explainee, untouched
-from bench.pipeline.evaluate import Cell, run_task
-from bench.pipeline.plan import Plan, Task
+from bench.run.cells import Cell
+from bench.run.plan import Plan, Task
+from bench.run.task import run_task
 
 REPEATS, PATIENCE = 3, 0.3
 """A call is timed so often, but no more when it has taken so many seconds: a run waits for this

@@ -7,15 +7,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bench.engine.prober import Counts, Prober
+from bench.engine.counts import Counts
+from bench.engine.prober import Prober
 from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
 from bench.methods import Method
 from bench.models.explainee import Explainee, untouched
-from bench.pipeline.external import ExternalMethod
-from bench.pipeline.plan import Plan
 from bench.run.declared import FLOAT_BYTES, DeclaredCounts, MethodWork
+from bench.run.external_maps import ExternalMethod
+from bench.run.plan import Plan
 
 CHEAP = 32
 """A method is tried up to this declared work per image; what may refuse a model lies below."""

@@ -1,1 +1,3 @@
-"""Plan and compute a run: a choice of models, methods and metrics becomes records."""
+"""A run: a plan becomes records. `evaluate` writes them to disk; `in_memory` explains and scores
+one batch.
+"""

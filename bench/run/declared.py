@@ -11,15 +11,15 @@ import math
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from bench.engine.prober import Counts
+from bench.engine.counts import Counts
 from bench.engine.shared_parts import PASS, SharedPart
 from bench.engine.trace import LARGE
 from bench.errors import BenchError, NotApplicable
 from bench.methods import Method
 from bench.metrics import Metric
 from bench.models.explainee import Explainee
-from bench.pipeline.external import ExternalMethod
-from bench.pipeline.plan import Plan
+from bench.run.external_maps import ExternalMethod
+from bench.run.plan import Plan
 
 FLOAT_BYTES = 4
 

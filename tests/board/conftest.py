@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.board.aggregate import Board, leaderboard
-from bench.pipeline.records import SCHEMA, Records
+from bench.board.board import Board, leaderboard
+from bench.records.store import SCHEMA, Records
 
 CONTROLS = ("random", "oracle", "center", "fake_cam")
 LOCAL = ("pointing", "energy", "box_iou", "pixel_ap", "pixel_histogram")

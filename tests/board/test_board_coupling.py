@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.board.aggregate import leaderboard
+from bench.board.board import leaderboard
 from bench.board.coupling import is_coupled, metric_reference, reference_of
 from bench.errors import BenchError
 from bench.methods import METHODS, register_method

@@ -16,11 +16,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from bench.board import gallery, page, plots, tables, text
-from bench.board.aggregate import Board, leaderboard
+from bench import files as files_module
+from bench.board import gallery, publish, tables, text
+from bench.board.board import Board, leaderboard
+from bench.board.plots import cost_plot, curves_plot, plot_files
 from bench.errors import BenchError
 from bench.files import write_json
-from bench.pipeline.records import KEY, Records, write_parquet
+from bench.records.store import KEY, Records, write_parquet
 
 
 def write_run(folder: Path, records: Records) -> Path:
@@ -64,22 +66,15 @@ def small(toy: SimpleNamespace) -> Records:
     return Records(records.frame[records.frame["metric"] != "pixel_histogram"], records.provenance)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "aggregate",
-        "statistics",
-        "text",
-        "page",
-        "tables",
-        "measures",
-        "flags",
-        "gallery",
-        "coupling",
-        "significance",
-        "ties",
-    ],
+BOARD_MODULES = sorted(
+    ".".join(file.relative_to(folder).with_suffix("").parts)
+    for folder in [Path(importlib.import_module("bench.board").__file__ or "").parent]
+    for file in folder.rglob("*.py")
+    if file.name != "__init__.py"
 )
+
+
+@pytest.mark.parametrize("name", BOARD_MODULES)
 def test_doctests(name: str) -> None:
     assert doctest.testmod(importlib.import_module(f"bench.board.{name}")).failed == 0
 
@@ -225,12 +220,12 @@ def test_plots_take_a_single_method_and_missing_values(
 ) -> None:
     rows = toy.scalars("deletion", {"a": [0.1]}) + toy.scalars("forwards", {"a": [0.0]})
     rows += toy.scalars("insertion", {"a": [float("nan")]})
-    files = plots.write_plots(leaderboard(toy.build(rows)), tmp_path)
+    files = plot_files.write_plots(leaderboard(toy.build(rows)), tmp_path)
     assert {f.name for f in files} == {"ranking--toy--net.png", "cost--toy--net.png"}
 
 
 def test_spread_keeps_names_apart() -> None:
-    moved = plots.spread(np.array([0.5, 0.5, 0.51, 0.9]), 0.1)
+    moved = cost_plot.spread(np.array([0.5, 0.5, 0.51, 0.9]), 0.1)
     assert np.diff(moved).min() >= 0.1 - 1e-12
     assert moved.min() >= 0
     assert moved.max() <= 1
@@ -242,7 +237,7 @@ def test_curve_means_by_hand(toy: SimpleNamespace) -> None:
         for k, v in enumerate(([1.0, 0.5, 0.0], [0.5, 0.25, 0.25]))
     ]
     board = leaderboard(toy.build([*rows, *toy.scalars("deletion", {"a": [0.5, 0.3]})]))
-    table = plots.curves(board, "toy", "net")["deletion"]
+    table = curves_plot.curves(board, "toy", "net")["deletion"]
     np.testing.assert_allclose(table["mean"], [0.75, 0.375, 0.125])
     np.testing.assert_allclose(table["share"], [0, 0.5, 1])
     assert (table["low"] <= table["mean"]).all()
@@ -298,7 +293,7 @@ def test_published_board_rebuilds_without_the_run(small: Records, tmp_path: Path
     source = write_run(tmp_path / "run", small)
     pictures(source, ("net-a",))
     target = tmp_path / "leaderboards" / "toy"
-    page.publish_board(source, target)
+    publish.publish_board(source, target)
     before = contents(target)
     assert {
         "records.parquet",
@@ -310,12 +305,12 @@ def test_published_board_rebuilds_without_the_run(small: Records, tmp_path: Path
     (target / "tables" / "gone--net.csv").write_text("a model that is no longer there")
     leaderboard(Records.load(target)).save(target)
     assert contents(target) == before
-    page.publish_board(target, target)  # a published board publishes to itself
+    publish.publish_board(target, target)  # a published board publishes to itself
     assert contents(target) == before
 
 
 def test_published_curves_are_rounded_and_values_are_not(small: Records, tmp_path: Path) -> None:
-    page.publish_board(write_run(tmp_path / "run", small), tmp_path / "out")
+    publish.publish_board(write_run(tmp_path / "run", small), tmp_path / "out")
     whole, kept = (
         r.frame.sort_values(KEY, ignore_index=True) for r in (small, Records.load(tmp_path / "out"))
     )
@@ -336,7 +331,7 @@ def test_pictures_that_are_not_free_stay_home(small: Records, tmp_path: Path) ->
         tmp_path / "run", Records(small.frame, {**small.provenance, "subsets": subsets})
     )
     pictures(source, ("net-a",))
-    page.publish_board(source, tmp_path / "out")
+    publish.publish_board(source, tmp_path / "out")
     assert not (tmp_path / "out" / "gallery").exists()
     assert not list((tmp_path / "out" / "plots").glob("gallery*"))
 
@@ -344,10 +339,10 @@ def test_pictures_that_are_not_free_stay_home(small: Records, tmp_path: Path) ->
 def test_too_many_records_are_refused(
     small: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page, "COMMITTED_LIMIT", 1000)
+    monkeypatch.setattr(publish, "COMMITTED_LIMIT", 1000)
     source = write_run(tmp_path / "run", small)
     with pytest.raises(BenchError, match="fewer images"):
-        page.publish_board(source, tmp_path / "out")
+        publish.publish_board(source, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -360,7 +355,7 @@ def test_private_paths_do_not_leave_the_machine() -> None:
         "models": {"net": {"weights": "/srv/models/net.pth", "top1": 0.9}},
         "list": ["C:\\Users\\me\\x.txt", "n/a", 3, None],
     }
-    assert page.public(private) == {
+    assert files_module.public(private) == {
         "command": "cambench run --data-root PATH/val --out PATH/x --subset ../shared/data/ilsvrc",
         "source": "https://example.org/a/b",
         "models": {"net": {"weights": "PATH/net.pth", "top1": 0.9}},

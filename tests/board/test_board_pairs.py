@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.board.aggregate import leaderboard
+from bench.board.board import leaderboard
 from bench.board.pairs import agreement, all_pairs, krippendorff, pairs
 from bench.board.significance import exact_signed_rank, holm
 from bench.errors import BenchError

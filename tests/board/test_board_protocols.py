@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.board.aggregate import leaderboard
+from bench.board.board import leaderboard
 from bench.board.measures import measures
 from bench.board.tables import caption
 from bench.errors import BenchError
 from bench.files import write_json
-from bench.pipeline.records import Records, check_protocol, write_parquet
 from bench.protocol import get_protocol
+from bench.records.store import Records, check_protocol, write_parquet
 
 
 def refused(records: Records) -> str:

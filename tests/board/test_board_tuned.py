@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import build, random_records, row, scalars
 
-from bench.board.aggregate import leaderboard
+from bench.board.board import leaderboard
 from bench.board.significance import signed_rank
 from bench.board.tuned import COLUMNS, find_pairs, tuned_table
 

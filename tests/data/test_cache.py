@@ -71,11 +71,12 @@ def without(
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of images as they are decoded."""
+    from bench.data import decode as decode_module
     from bench.data import images
 
     seen: list[str] = []
 
-    def noted(record, where, decode=images.decode):
+    def noted(record, where, decode=decode_module.decode):
         seen.append(Path(where).name)
         return decode(record, where)
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import bench.data.scenes as scenes
-from bench.data import load_subset, manifest_folder
+from bench.data import load_subset, manifest_folder, scene_drawing, scene_pixels, scenes
 from bench.data.manifest import Manifest
 from bench.errors import BenchError
 
@@ -105,15 +104,17 @@ def test_boxes_are_tight_and_masks_are_theirs() -> None:
 
 def test_at_least_seven_tenths_of_an_object_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
-    real = scenes._arrange
+    real = scene_drawing._arrange
 
     def spy(bits, patches, objects):
         drawn[:] = [int(patch.solid.sum()) for patch in patches[:objects]]
         return real(bits, patches, objects)
 
-    monkeypatch.setattr(scenes, "_arrange", spy)
+    monkeypatch.setattr(scene_drawing, "_arrange", spy)
     for index in range(120):
-        scene = scenes.draw_scene(5, index, scenes.object_labels(5, index, pairs=index % 2 == 0))
+        scene = scene_drawing.draw_scene(
+            5, index, scenes.object_labels(5, index, pairs=index % 2 == 0)
+        )
         for mask, whole in zip(scene.masks, drawn, strict=True):
             assert mask.sum() >= 0.7 * whole
 
@@ -129,10 +130,10 @@ def test_areas_and_places_leave_the_middle_nothing() -> None:
 
 def test_shape_or_texture_alone_leave_two_classes() -> None:
     for part in (0, 1):
-        values = [kind[part] for kind in scenes.CLASSES]
+        values = [kind[part] for kind in scene_drawing.CLASSES]
         assert sorted(values) == sorted(list(range(5)) * 2)
-    assert len(set(scenes.CLASSES)) == 10
-    assert not set(scenes.CLASSES) & set(scenes.NO_CLASS)
+    assert len(set(scene_drawing.CLASSES)) == 10
+    assert not set(scene_drawing.CLASSES) & set(scene_drawing.NO_CLASS)
 
 
 def test_drawing_uses_whole_numbers_only() -> None:
@@ -140,7 +141,7 @@ def test_drawing_uses_whole_numbers_only() -> None:
     for node in ast.walk(tree):
         assert not (isinstance(node, ast.Constant) and isinstance(node.value, float)), node.lineno
         assert not isinstance(node, ast.Div), "a true division gives floats"
-    assert scenes._noise(scenes._Bits(0, 0), 8).dtype == np.int16
+    assert scene_pixels._noise(scene_pixels.RandomBits(0, 0), 8).dtype == np.int16
 
 
 def test_no_product_overflows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,14 +158,15 @@ def test_no_product_overflows(monkeypatch: pytest.MonkeyPatch) -> None:
     for index in range(150):
         labels = scenes.object_labels(9, index, pairs=index % 2 == 0)
         assert np.array_equal(
-            scenes.draw_scene(9, index, labels).image, wide.draw_scene(9, index, labels).image
+            scene_drawing.draw_scene(9, index, labels).image,
+            wide.draw_scene(9, index, labels).image,
         )
 
 
 def test_fixed_point_tables() -> None:
     for k in range(64):
-        assert scenes._cosine(k) == round(1024 * math.cos(2 * math.pi * k / 64))
-    for k, (a, b) in enumerate(scenes._STAR):
+        assert scene_pixels._cosine(k) == round(1024 * math.cos(2 * math.pi * k / 64))
+    for k, (a, b) in enumerate(scene_pixels._STAR):
         angle = 2 * math.pi * k / 5
         assert (a, b) == (round(1024 * math.sin(angle)), round(-1024 * math.cos(angle)))
 
@@ -172,18 +174,18 @@ def test_fixed_point_tables() -> None:
 @pytest.mark.parametrize("shape", range(5))
 def test_drawn_area_is_the_area_asked_for(shape: int) -> None:
     for area in (370, 1000, 2800):
-        patch = scenes._draw_object(scenes._Bits(1, area), (shape, 0), area)
-        assert abs(int(patch.cover.sum()) / scenes.FULL - area) <= 0.04 * area
+        patch = scene_drawing._draw_object(scene_pixels.RandomBits(1, area), (shape, 0), area)
+        assert abs(int(patch.cover.sum()) / scene_pixels.FULL - area) <= 0.04 * area
         # Half-covered pixels count as covered, which widens small shapes a little.
         assert 0 <= int(patch.solid.sum()) - area <= 0.13 * area
 
 
 def test_raw_bits_are_those_of_numpy_for_ever() -> None:
     # Golden, of numpy 2.4.
-    assert [scenes._Bits(1, i).below(1 << 32) for i in range(3)] == [
+    assert [scene_pixels.RandomBits(1, i).below(1 << 32) for i in range(3)] == [
         2198257139,
         1425381069,
         1925928375,
     ]
-    numbers = [scenes._Bits(0, i).between(3, 5) for i in range(200)]
+    numbers = [scene_pixels.RandomBits(0, i).between(3, 5) for i in range(200)]
     assert set(numbers) == {3, 4, 5}

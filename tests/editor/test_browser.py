@@ -19,7 +19,7 @@ from bench.data import load_subset
 from bench.editor import Session, address_of, listen
 from bench.editor.server import make_app
 from bench.finetune.attention_maps import load_map, load_maps
-from bench.finetune.guided import train_guided
+from bench.finetune.guided_attention import train_guided
 from bench.finetune.loop import Settings
 from bench.finetune.placement import placements
 from bench.finetune.simulate import simulate_maps

@@ -14,8 +14,9 @@ from torch import nn
 
 import bench
 from bench.engine import folding
+from bench.engine.fills import unchanged
 from bench.engine.folding import folds_of
-from bench.engine.prober import Job, Mode, Prober, target_log_odds, unchanged
+from bench.engine.prober import Job, Mode, Prober, target_log_odds
 from bench.models.explainee import untouched
 
 

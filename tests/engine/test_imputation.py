@@ -11,8 +11,8 @@ from scipy.sparse import csc_matrix
 from scipy.sparse.linalg import spsolve
 
 from bench.engine import imputation
+from bench.engine.fills import impute_ranked
 from bench.engine.imputation import impute
-from bench.engine.prober import impute_ranked
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -9,15 +9,16 @@ import torch
 from nets import make_images, make_net
 
 import bench
-from bench.engine.case import Background, Case
+from bench.engine.background import Background
+from bench.engine.case import Case
 from bench.engine.prober import Job, Mode, Prober
 from bench.engine.probes import Pending, Probes
 from bench.engine.trace import Trace
 from bench.methods import METHODS
 from bench.metrics import METRICS
 from bench.models.explainee import untouched
-from bench.pipeline.single import apply
 from bench.protocol import Protocol
+from bench.run.in_memory import apply
 
 SIDE = 32
 STEPS = Protocol().steps - 1

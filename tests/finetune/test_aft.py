@@ -22,16 +22,17 @@ import bench
 from bench.cli import app
 from bench.errors import BenchError
 from bench.files import CACHE_VARIABLE
-from bench.finetune.aft import AftRecipe, AftTask, rescaled, train_aft, tuned_model
+from bench.finetune.aft import AftRecipe, AftTask, train_aft, tuned_model
+from bench.finetune.aft_losses import rescaled
 from bench.finetune.classifier import accuracy
 from bench.finetune.data import for_model
 from bench.finetune.loop import CHECKPOINT, SCORE, Settings
 from bench.finetune.masks import CONTROLS, choose, tft_search
 from bench.finetune.save import write_model
 from bench.models.architectures import seeded
+from bench.models.cards import read_card
 from bench.models.explainee import Explainee, untouched
 from bench.models.tuner import TunedLayer, TunedNet, find_tuner
-from bench.models.zoo import read_card
 
 TRAIN, CHECK = "scenes-calibration[:24]", "scenes-calibration[24:40]"
 SETTINGS = Settings(epochs=2, batch_size=8, lr=5e-3, precision="float32")

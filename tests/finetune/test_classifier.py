@@ -17,10 +17,10 @@ from bench.finetune.augment import Augmentation, augmented
 from bench.finetune.classifier import accuracy, network_input, new_model, train_classifier
 from bench.finetune.data import Pictures, flipped, for_model, held_out
 from bench.finetune.loop import Settings
+from bench.finetune.sa_training import SelfAttentionTask, train_self_attention
 from bench.finetune.save import description, write_model
-from bench.finetune.self_attention import SelfAttentionTask, train_self_attention
 from bench.models import Explainee
-from bench.models.affinity import Affinity, AffinityNet, refined
+from bench.models.sa_affinity import Affinity, AffinityNet, refined
 from bench.randomness import generator
 
 SETTINGS = Settings(epochs=1, batch_size=8, precision="float32", keep="last")

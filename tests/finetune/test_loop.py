@@ -18,7 +18,7 @@ from bench.finetune.loop import (
     HISTORY,
     SCORE,
     Settings,
-    Task,
+    TrainingTask,
     batches,
     fit,
     steps_per_epoch,
@@ -28,7 +28,7 @@ from bench.models.architectures import seeded
 SETTINGS = Settings(epochs=4, batch_size=4, lr=0.05, precision="float32")
 
 
-class Line(Task):
+class Line(TrainingTask):
     """Fits y = 2x with batch norm in between; the noise comes from the batch's generator."""
 
     def __init__(self, scores: list[float] | None = None) -> None:

@@ -17,10 +17,16 @@ from bench.board.measures import measures
 from bench.errors import BenchError
 from bench.gate.baseline import load_baseline, save_baseline, select
 from bench.gate.judge import CHANGED, REGRESSION, UNJUDGED, judge
-from bench.gate.report import markdown_lines, print_verdicts, sentence, write_junit, write_markdown
+from bench.gate.verdict_report import (
+    markdown_lines,
+    print_verdicts,
+    sentence,
+    write_junit,
+    write_markdown,
+)
 from bench.metrics import METRICS
-from bench.pipeline.records import Records
 from bench.protocol import Protocol
+from bench.records.store import Records
 
 ROOT = Path(__file__).parents[2]
 BOARD = ROOT / "leaderboards" / "scenes"

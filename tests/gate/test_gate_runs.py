@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from toy_baselines import make, scores
 
-from bench.gate import planted, rates
+from bench.gate import planted_defects, rates
 from bench.gate.baseline import Baseline, from_records, load_baseline, save_baseline
-from bench.gate.judge import CHANGED, REGRESSION, SAME, Rules, Verdicts, judge
+from bench.gate.judge import CHANGED, REGRESSION, SAME, JudgingRules, Verdicts, judge
 from bench.gate.resample import at_the_margin, exchanged, false_alarms, make_null
 from bench.gate.tier import TIERS
-from bench.pipeline.evaluate import run_plan
-from bench.pipeline.plan import Plan
+from bench.run.evaluate import run_plan
+from bench.run.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 BASELINE = ROOT / "leaderboards" / "gate" / "baseline.parquet"
-DEFECTS = {defect.name: defect for defect in planted.DEFECTS}
+DEFECTS = {defect.name: defect for defect in planted_defects.DEFECTS}
 
 
 def words(
@@ -57,8 +57,8 @@ def small() -> Plan:
     """Return the tier with 32 images, Grad-CAM and the localisation values that need no
     threshold.
     """
-    plan = planted.tier_plan(32)
-    methods = tuple(m for m in plan.methods if m.name in ("random", planted.METHOD))
+    plan = planted_defects.tier_plan(32)
+    methods = tuple(m for m in plan.methods if m.name in ("random", planted_defects.METHOD))
     metrics = tuple(m for m in plan.metrics if m.family == "localization" and not m.calibrates)
     return dataclasses.replace(plan, methods=methods, metrics=metrics, calibration=None)
 
@@ -69,17 +69,21 @@ def healthy(small: Plan) -> Baseline:
 
 
 def judged(small: Plan, healthy: Baseline, name: str) -> Verdicts:
-    return judge(healthy, from_records(run_plan(planted.with_defect(small, DEFECTS[name]), None)))
+    return judge(
+        healthy, from_records(run_plan(planted_defects.with_defect(small, DEFECTS[name]), None))
+    )
 
 
-@pytest.mark.parametrize("name", [d.name for d in planted.DEFECTS if d.expected == REGRESSION])
+@pytest.mark.parametrize(
+    "name", [d.name for d in planted_defects.DEFECTS if d.expected == REGRESSION]
+)
 def test_planted_defects_are_regressions(small, healthy, name):
     verdicts = judged(small, healthy, name)
     assert verdicts.exit_code == 1, verdicts.frame.to_string()
     assert set(verdicts.gated["cause"]) - {""} == {"method" if DEFECTS[name].method else "model"}
 
 
-@pytest.mark.parametrize("name", [d.name for d in planted.DEFECTS if d.expected == CHANGED])
+@pytest.mark.parametrize("name", [d.name for d in planted_defects.DEFECTS if d.expected == CHANGED])
 def test_planted_changes_that_do_no_harm_are_none(small, healthy, name):
     verdicts = judged(small, healthy, name)
     assert verdicts.count(REGRESSION) == 0, verdicts.frame.to_string()
@@ -116,13 +120,13 @@ def test_an_exchange_takes_both_sides_of_each_image_and_keeps_random():
 
 def test_two_runs_that_differ_by_a_lot_raise_no_alarm_once_exchanged():
     """A difference of every image that the exchange makes 0 on average."""
-    assert false_alarms(null(shift=0.3), Rules(), 60)["false_alarms"] <= 1
+    assert false_alarms(null(shift=0.3), JudgingRules(), 60)["false_alarms"] <= 1
     assert judge(make(scores(n=60)), make(scores(-0.3, n=60, noise=0.2))).exit_code == 1
 
 
 def test_at_the_margin_the_true_loss_is_the_margin():
     pairs = exchanged(null(noise=0.0), np.random.default_rng(0))
-    moved = at_the_margin(pairs, Rules())
+    moved = at_the_margin(pairs, JudgingRules())
     for before, after in zip(pairs, moved, strict=True):
         loss = before.new - after.new
         assert loss == pytest.approx(0.05 * abs((before.old - before.random).mean()))
@@ -139,7 +143,7 @@ def test_a_gate_without_correction_would_be_alarmed_too_often(monkeypatch):
             ] + 0.05 * rng.standard_normal(60)
     new = {key: value + 0.2 * rng.standard_normal(60) for key, value in old.items()}
     made = make_null(make(old), make(new))
-    rules = Rules(alpha=0.05)
+    rules = JudgingRules(alpha=0.05)
     kept = false_alarms(made, rules, 150, margin=True)["rate"]
     monkeypatch.setattr("bench.gate.resample.holm", lambda p: p)
     assert false_alarms(made, rules, 150, margin=True)["rate"] > kept

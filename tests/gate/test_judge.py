@@ -14,6 +14,7 @@ from scipy import stats
 from toy_baselines import make, scores
 
 from bench.errors import BenchError
+from bench.gate.intervals import Mean, mean_difference, mean_over_images
 from bench.gate.judge import (
     BETTER,
     CHANGED,
@@ -22,13 +23,12 @@ from bench.gate.judge import (
     REGRESSION,
     SAME,
     UNJUDGED,
+    JudgingRules,
     Paired,
-    Rules,
     compare,
     items_needed,
     judge,
 )
-from bench.gate.statistics import Mean, mean_difference, mean_over_images
 
 floats = st.floats(-1, 1, allow_nan=False).map(lambda v: round(v, 3))
 
@@ -50,7 +50,9 @@ def test_golden_margin_and_statistics():
     old, random = np.full(100, 1.0), np.full(100, 0.2)
     old[::2] += 0.001 * np.arange(50)  # many levels, so that no pair is added
     new = old - np.where(np.arange(100) % 2, 0.02, 0.0)
-    found = compare(Paired(old, new, random, np.arange(100).astype(str).astype(object), 1), Rules())
+    found = compare(
+        Paired(old, new, random, np.arange(100).astype(str).astype(object), 1), JudgingRules()
+    )
     assert found.change == pytest.approx(-0.01)
     assert found.margin == pytest.approx(0.05 * (old.mean() - 0.2))
     error = 0.01 / math.sqrt(99)
@@ -183,10 +185,12 @@ def test_clustered_error_is_that_of_a_bootstrap_over_images():
 def test_the_verdict_does_not_depend_on_order_and_turns_with_the_direction(rows, random):
     old, new, control = np.array(rows).T
     images = np.arange(len(old)).astype(str).astype(object)
-    first = compare(Paired(old, new, control, images, 1), Rules())
+    first = compare(Paired(old, new, control, images, 1), JudgingRules())
     order = np.array(random.sample(range(len(old)), len(old)))
-    again = compare(Paired(old[order], new[order], control[order], images[order], 1), Rules())
-    turned = compare(Paired(-old, -new, -control, images, -1), Rules())
+    again = compare(
+        Paired(old[order], new[order], control[order], images[order], 1), JudgingRules()
+    )
+    turned = compare(Paired(-old, -new, -control, images, -1), JudgingRules())
     for other in (again, turned):
         for name in ("p_worse", "p_fine", "p_better", "margin", "low", "high"):
             assert getattr(other, name) == pytest.approx(
@@ -201,7 +205,9 @@ def test_no_cell_is_a_regression_and_fine_at_once(noise, shift):
     rng = np.random.default_rng(0)
     old, control = 0.8 + 0.05 * rng.standard_normal(60), 0.2 + 0.05 * rng.standard_normal(60)
     new = old + shift + noise * rng.standard_normal(60)
-    found = compare(Paired(old, new, control, np.arange(60).astype(str).astype(object), 1), Rules())
+    found = compare(
+        Paired(old, new, control, np.arange(60).astype(str).astype(object), 1), JudgingRules()
+    )
     assert found.p_worse + found.p_fine == pytest.approx(1)
     assert not (found.p_worse < 0.01 and found.p_fine < 0.05)
 
@@ -237,7 +243,7 @@ def test_a_newly_unscored_method_is_a_regression():
     assert (row["verdict"], row["lost"], row["n"]) == (REGRESSION, 3, 37)
     assert "no longer scored on 3 of 40 items" in row["reason"]
     # A wide margin is about values: it does not make room for missing ones.
-    assert verdict(old, new, rules=Rules(margin=1.0))["verdict"] == REGRESSION
+    assert verdict(old, new, rules=JudgingRules(margin=1.0))["verdict"] == REGRESSION
     new[("cam", "insertion")][:] = np.nan
     assert verdict(old, new)["verdict"] == REGRESSION
 
@@ -361,4 +367,4 @@ def test_a_baseline_of_controls_is_refused():
 )
 def test_senseless_rules_are_refused(given_rules):
     with pytest.raises(BenchError, match=f"--{next(iter(given_rules))} is"):
-        Rules(**given_rules)
+        JudgingRules(**given_rules)

@@ -24,13 +24,13 @@ from bench.health.grid import (
     steps_below,
     target_choices,
 )
-from bench.health.protocols import compare_protocols
+from bench.health.protocol_comparison import compare_protocols
 from bench.methods import METHODS, register_method
 from bench.metrics import METRICS
 from bench.models.architectures import resnet_scenes, seeded
-from bench.pipeline.plan import make_plan
-from bench.pipeline.records import KEY
 from bench.protocol import Protocol
+from bench.records.store import KEY
+from bench.run.plan import make_plan
 
 QUICK = Protocol(steps=4)
 

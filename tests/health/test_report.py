@@ -18,8 +18,8 @@ from bench.health import examine
 from bench.health.reload import protocol_of
 from bench.metrics import METRICS, register_metric
 from bench.metrics.faithfulness import area_under, cuts
-from bench.pipeline.records import HEALTH, Records
 from bench.protocol import Protocol
+from bench.records.store import HEALTH, Records
 
 METHODS = [
     "oracle",
@@ -258,8 +258,8 @@ def test_a_protocol_comes_back_from_run_json():
 
 def test_masking_metrics_lose_to_fake_cam():
     """Fake-CAM keeps everything, so average drop cannot tell the planted tile from it."""
-    from bench.health.planted import planted_plans, run_planted
-    from bench.pipeline.plan import make_plan
+    from bench.health.planted_evidence import planted_plans, run_planted
+    from bench.run.plan import make_plan
 
     model = bench.load_model("resnet-scenes")
     plan = make_plan(
@@ -283,7 +283,8 @@ def test_a_control_that_is_missing_leaves_the_verdict_open():
     from board.conftest import build, scalars
 
     from bench.health.checks import Spread, directed
-    from bench.health.report import Verdict, _separate
+    from bench.health.findings import Verdict
+    from bench.health.report import _separate
 
     for centre, passes in ((0.2, None), (0.95, False)):
         records = build(

@@ -15,7 +15,8 @@ from fewer import FEWER
 from nets import MEAN, NETS, STD, FailsLater, GapLinear, make_images, make_net, randomise
 
 import bench
-from bench.engine.prober import Counts, Prober
+from bench.engine.counts import Counts
+from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS

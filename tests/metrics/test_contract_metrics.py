@@ -10,15 +10,16 @@ import torch
 from nets import MEAN, STD, FailsLater, make_images, make_net
 
 import bench
-from bench.engine.case import Background, Case
+from bench.engine.background import Background
+from bench.engine.case import Case
 from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.metrics import METRICS
 from bench.metrics.robustness import ATTACKS, MEASURES
 from bench.models.explainee import untouched
-from bench.pipeline.single import apply
 from bench.protocol import PROTOCOLS, Protocol, get_protocol
+from bench.run.in_memory import apply
 
 SIDE = 32
 COUNT = 4

@@ -19,9 +19,9 @@ from nets import MEAN, STD, make_images, make_net
 from torch import nn
 
 import bench
-from bench.board.measures import hits
+from bench.board.box_thresholds import hits
 from bench.board.statistics import pooled_precision
-from bench.engine.prober import kernel_blur
+from bench.engine.fills import kernel_blur
 
 SIDE = 32
 RELATIVE = 1e-4

@@ -17,10 +17,11 @@ from safetensors.torch import save_file
 
 import bench
 from bench.errors import BenchError, NotApplicable
-from bench.finetune.scenes import BUNDLED
+from bench.finetune.bundled import BUNDLED
 from bench.models.architectures import resnet_scenes, seeded, vgg_scenes
+from bench.models.cards import load_weights
 from bench.models.explainee import untouched
-from bench.models.zoo import MODELS, expand_models, load_weights
+from bench.models.zoo import MODELS, expand_models
 
 TIMM = ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "vgg11", "efficientnet_b0"]
 

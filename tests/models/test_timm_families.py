@@ -1,7 +1,7 @@
 """One small member of each timm family: default layer, grid, grid in place, replay, and a Grad-CAM
 that says something.
 
-The check is the one of `cambench list models --check` (bench/pipeline/coverage.py), on networks
+The check is the one of `cambench list models --check` (bench/health/timm_coverage.py), on networks
 made smaller.
 """
 
@@ -19,10 +19,10 @@ import bench
 from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
+from bench.health import timm_check
 from bench.models.architectures import seeded
 from bench.models.explainee import untouched
 from bench.models.layout import Layout, find_layout
-from bench.pipeline import coverage
 
 VIT = {"img_size": 112, "embed_dim": 48, "depth": 3, "num_heads": 2}
 SMALL = {"img_size": 112}
@@ -143,7 +143,7 @@ BUILT = {
 
 
 def check(model, layer, grid):
-    facts = coverage.examine(model)
+    facts = timm_check.examine(model)
     assert facts["reason"] == ""
     assert (facts["layer"], facts["grid"], facts["in_place"]) == (layer, grid, "5/5")
     assert facts["non_constant"] == "yes"
@@ -199,9 +199,9 @@ def test_a_wrong_layout_is_not_in_place(name, kwargs, wrong, monkeypatch):
     monkeypatch.setitem(
         model._layouts, shape, wrong(right.order, right.height, right.width, right.prefix)
     )
-    cells = coverage.places(height, width)
-    trace = Trace(Prober(model), coverage.changed_images(model.size, (height, width), cells))
-    assert coverage.in_place(coverage.precise(trace), cells, 1) < coverage.PLACES
+    cells = timm_check.places(height, width)
+    trace = Trace(Prober(model), timm_check.changed_images(model.size, (height, width), cells))
+    assert timm_check.in_place(timm_check.precise(trace), cells, 1) < timm_check.PLACES
 
 
 # --- what a network says of itself, and what it does not

@@ -12,14 +12,15 @@ import torch
 from ratios import Row, interleaved, report
 
 import bench
-from bench.engine.case import Background, Case
+from bench.engine.background import Background
+from bench.engine.case import Case
 from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.metrics import METRICS
 from bench.models.explainee import untouched
-from bench.pipeline.precision import speed_ratio
-from bench.pipeline.single import apply
 from bench.protocol import BFLOAT16, Protocol
+from bench.run.in_memory import apply
+from bench.run.precision_guard import speed_ratio
 
 pytestmark = pytest.mark.perf
 

@@ -20,9 +20,10 @@ from ratios import SLOWER, Row, bare_forwards, interleaved, pairs_wanted, report
 
 import bench
 from bench.engine.prober import Prober
-from bench.pipeline.evaluate import Kept, Outcome, missing_cells, run_task
-from bench.pipeline.plan import make_plan
 from bench.protocol import Protocol
+from bench.run.cells import Kept, Outcome, missing_cells
+from bench.run.plan import make_plan
+from bench.run.task import run_task
 
 METHODS = [
     *("grad_cam", "layer_cam", "eigen_cam", "ablation_cam"),

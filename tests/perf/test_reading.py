@@ -22,7 +22,7 @@ from bench.data import Geometry, Subset
 from bench.data.cache import BOUND_VARIABLE
 from bench.engine.memory import keep_memory
 from bench.files import CACHE_VARIABLE
-from bench.pipeline.executors import LocalExecutor
+from bench.run.executors import LocalExecutor
 from bench.types import Sample
 
 IMAGES = 40

@@ -15,8 +15,8 @@ import pytest
 from ratios import Row, pairs_wanted, report
 
 import bench
-from bench.pipeline.evaluate import Progress
-from bench.pipeline.executors import RayExecutor
+from bench.run.evaluate import Progress
+from bench.run.ray_executor import RayExecutor
 
 TASKS = int(os.environ.get("CAMBENCH_PERF_TASKS", "24"))
 

@@ -15,21 +15,21 @@ from nets import MEAN, STD, make_net
 
 import bench
 from bench.data import Geometry, Manifest, Subset
+from bench.engine.counts import Counts
 from bench.engine.folding import folds_of
 from bench.engine.memory import fitting
-from bench.engine.prober import Counts
 from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import LARGE, Trace
 from bench.errors import BenchError
 from bench.methods import METHODS, Method
 from bench.metrics import METRICS
-from bench.pipeline.evaluate import Progress, run_plan
-from bench.pipeline.plan import Plan, make_plan
 from bench.planning.estimate import Cost, counted, estimate
 from bench.planning.imagenet_plan import imagined_models, imagined_subset
 from bench.planning.storage import footprint, memory_bytes
 from bench.planning.timing import measured_rates
 from bench.run import declared
+from bench.run.evaluate import Progress, run_plan
+from bench.run.plan import Plan, make_plan
 from bench.types import Sample
 
 ROOT = Path(__file__).parents[2]

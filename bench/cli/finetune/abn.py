@@ -60,7 +60,7 @@ def abn(
     options: BranchOptions,
 ) -> None:
     """Train an Attention Branch Network, whose attention map weights what its last stage sees."""
-    from bench.finetune.abn import train_abn
+    from bench.finetune.abn_training import train_abn
     from bench.finetune.augment import Augmentation
 
     name = options.name or f"abn-{file_name(backbone, '-')}"

@@ -99,7 +99,7 @@ def guided(
     """Teach an Attention Branch Network where to look, by edited attention maps."""
     import bench
     from bench.finetune.attention_maps import load_maps
-    from bench.finetune.guided import Guidance, train_guided
+    from bench.finetune.guided_attention import Guidance, train_guided
 
     parent, edited = bench.load_model(model).to(options.device), load_maps(maps)
     name = options.name or f"{parent.name}-guided"

@@ -53,7 +53,7 @@ class AttentionOptions(TrainingOptions):
 def sa(model: ModelOption, subset: SubsetOption, options: AttentionOptions) -> None:
     """Train the queries and keys of SA-CAM's attention; the classifier stays as it is."""
     import bench
-    from bench.finetune.self_attention import train_self_attention
+    from bench.finetune.sa_training import train_self_attention
 
     parent = bench.load_model(model).to(options.device)
     name = options.name or f"{parent.name}-sa"

@@ -1,0 +1,93 @@
+"""The page of a board: `board.md`, with its tables and plots in folders beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.board import text
+from bench.board.gallery import load_gallery
+from bench.board.pairs import agreements
+from bench.board.plots.choices_plot import read_grid
+from bench.board.plots.plot_files import write_plots
+from bench.board.tables import (
+    TUNED,
+    caption,
+    interval_words,
+    render,
+    sections,
+    tabulate_tuned,
+    write_tables,
+    write_text,
+)
+from bench.records.precision_verdict import write_precision
+
+if TYPE_CHECKING:
+    from bench.board.board import Board
+
+
+def write_board(board: Board, folder: Path, run: Path) -> None:
+    """Write `board.md`, `tables/` and `plots/` into `folder`; tables and plots of an earlier board
+    go.
+
+    run: the folder whose `gallery/` and `health/grid.csv` are drawn.
+    """
+    gallery = load_gallery(run, sorted(board.provenance["models"]))
+    tables = write_tables(board, folder / "tables")
+    pictures = write_plots(board, folder / "plots", gallery, read_grid(run))
+    write_page(board, folder, pictures)
+    clean(folder / "tables", tables)
+    clean(folder / "plots", pictures)
+
+
+def clean(folder: Path, keep: list[Path]) -> None:
+    """Remove files of an earlier board: of our kinds, and not written this time."""
+    for path in folder.glob("*"):
+        if path.suffix in (".csv", ".json", ".md", ".tex", ".png") and path not in keep:
+            path.unlink()
+
+
+def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
+    """Write `board.md`: command, protocol, n, flags, fidelity, tables and pictures."""
+    provenance = board.provenance
+    commands = provenance.get("commands") or ["made in Python with bench.evaluate(...)"]
+    tables = [
+        {
+            "subset": subset,
+            "model": model,
+            "stem": f"tables/{text.slug(subset, model)}",
+            "caption": caption(board, subset, model),
+            "sections": sections(board, subset, model)[:1],
+            "agreement": ", ".join(
+                f"{metric} {text.number(alpha)}"
+                for metric, alpha in agreements(board, subset, model).items()
+            ),
+            "pictures": [p for p in pictures if p.stem.endswith(f"--{text.slug(subset, model)}")],
+        }
+        for subset, model in board.scopes
+    ]
+    shown = [p for table in tables for p in table["pictures"]]
+    methods = [
+        {"name": name, **facts}
+        for name, facts in sorted(provenance["methods"].items())
+        if name in set(board.frame["method"])
+    ]
+    page = render(
+        "board.md.j2",
+        beside=tabulate_tuned(board) if len(board.tuned) else [],
+        tuned=f"tables/{TUNED}",
+        command="\n".join(commands),
+        provenance=provenance,
+        flags=board.flags,
+        tables=tables,
+        methods=methods,
+        galleries=[p for p in pictures if p not in shown],
+        interval=interval_words(board),
+        fidelity=text.FIDELITY,
+        ranks=text.RANKS,
+        coupling=text.COUPLING,
+        precision=write_precision(provenance),
+    )
+    path = folder / "board.md"
+    write_text(path, page)
+    return path

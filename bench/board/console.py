@@ -1,0 +1,95 @@
+"""A board in the terminal: ranked values with arrows, best in bold, controls dim."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from bench.board.scores import Scores
+from bench.board.tables import Section, TableCell, interval_words, sections
+from bench.board.text import COUPLING, FIDELITY, RANKS
+
+
+def print_board(board: Scores, console: Console | None = None) -> None:
+    """Print the ranked values of every (subset, model), or all where none is ranked; then flags and
+    the legend.
+
+    Intervals are shown where the terminal is wide enough for them.
+    """
+    console = console or Console()
+    full = True
+    for subset, model in board.scopes:
+        everything = sections(board, subset, model)
+        ranked = [
+            s for s in everything if s.title.startswith("Ranked values") and "label" not in s.title
+        ]
+        for section in ranked or everything:  # a board of values that are only reported shows those
+            wide = build(section, f"{subset}, {model}", full=True)
+            whole = fits(wide, console)
+            full = full and whole
+            for table in [wide] if whole else narrow(section, f"{subset}, {model}", console):
+                console.print(table)
+            for note in section.notes:
+                console.print(escape(note), style="dim")
+    for flag in board.flags:
+        console.print(f"! {escape(flag)}", style="yellow")
+    words = f"{interval_words(board)}, then {RANKS}"
+    words = words if full else "mean; a wider terminal and the files show intervals and ranks"
+    console.print(f"Cells: {escape(words)}. Bold: best that is no control.", style="dim")
+    if board.frame["coupled"].any():
+        console.print(escape(COUPLING), style="dim")
+    console.print(escape(FIDELITY), style="dim")
+
+
+def fits(table: Table, console: Console) -> bool:
+    """Tell whether a table can be printed without cutting a cell."""
+    return (
+        console.measure(table, options=console.options.update(width=10_000)).maximum
+        <= console.width
+    )
+
+
+def narrow(section: Section, title: str, console: Console) -> Iterator[Table]:
+    """Yield tables of means only, cut into halves until they fit."""
+    table = build(section, title, full=False)
+    if fits(table, console) or len(section.headers) == 1:
+        yield table
+        return
+    half = math.ceil(len(section.headers) / 2)
+    for part in (slice(0, half), slice(half, None)):
+        lines = [replace(line, cells=line.cells[part]) for line in section.lines]
+        yield from narrow(
+            replace(section, headers=section.headers[part], lines=lines), title, console
+        )
+
+
+def build(section: Section, title: str, *, full: bool) -> Table:
+    """Lay out one section; `full` shows intervals and ranks, else headers break at their
+    underscores to save width.
+    """
+    table = Table(title=title, title_justify="left", padding=(0, 1), box=box.SIMPLE_HEAD)
+    table.add_column("method", no_wrap=True)
+    table.add_column("F", no_wrap=True)
+    for header in section.headers:
+        table.add_column(
+            header if full else header.replace("_", "_\n"), justify="right", no_wrap=full
+        )
+    for line in section.lines:
+        cells = [show(cell, full=full) for cell in line.cells]
+        table.add_row(Text(line.method), line.fidelity, *cells, style="dim" if line.control else "")
+    return table
+
+
+def show(cell: TableCell, *, full: bool) -> Text:
+    """Write a cell, its mean bold where it is the best."""
+    text = Text(cell.mean, style="bold" if cell.best else "", no_wrap=True)
+    note = cell.note if full or cell.note.startswith("n=") else ""
+    rest = " ".join(part for part in (cell.interval if full else "", note + cell.mark) if part)
+    return text.append(f" {rest}", style="not bold") if rest else text

@@ -1,0 +1,65 @@
+"""Plots of a board: one PNG per kind and (subset, model), and one gallery per model.
+
+matplotlib and seaborn are imported here only when something is drawn. A method's name carries the
+letter of its fidelity (o official, p paper, r reconstruction, e external, ? not stated); controls
+are grey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.board.gallery import Gallery, small
+from bench.board.plots.choices_plot import draw_choices
+from bench.board.plots.correlation_plot import draw_correlation
+from bench.board.plots.cost_plot import draw_cost
+from bench.board.plots.critical_plot import draw_critical
+from bench.board.plots.curves_plot import draw_curves
+from bench.board.plots.figures import write_figure
+from bench.board.plots.gallery_plot import draw_gallery
+from bench.board.plots.ranking_plot import draw_ranking
+from bench.board.plots.stability_plot import draw_stability
+from bench.board.scores import Scores
+from bench.board.text import slug
+
+
+def write_plots(
+    board: Scores, folder: Path, gallery: Gallery | None = None, grid: pd.DataFrame | None = None
+) -> list[Path]:
+    """Draw every plot that the records allow, and the ranks under a grid of protocol choices;
+    return the files.
+    """
+    files = []
+    for subset, model in board.scopes:
+        for kind, draw in PLOTS.items():
+            figure = draw(board, subset, model)
+            if figure is not None:
+                files.append(folder / f"{slug(kind, subset, model)}.png")
+                write_figure(figure, files[-1])
+    for key, rows in grid.groupby(["subset", "model"], sort=True) if grid is not None else ():
+        figure = draw_choices(board, rows, *map(str, key))
+        if figure is not None:
+            files.append(folder / f"{slug('choices', *map(str, key))}.png")
+            write_figure(figure, files[-1])
+    for model, pictures in small(gallery or {}).items():
+        if pictures:
+            files.append(folder / f"{slug('gallery', model)}.png")
+            write_figure(draw_gallery(board, model, pictures), files[-1], dpi=100)
+    return files
+
+
+PLOTS: dict[str, Callable[[Scores, str, str], Any]] = {
+    "ranking": draw_ranking,
+    "curves": draw_curves,
+    "correlation": draw_correlation,
+    "cost": draw_cost,
+    "critical": draw_critical,
+    "stability": draw_stability,
+}
+"""The plots of one (subset, model); each returns a figure, or None where the records do not hold
+what it needs.
+"""

@@ -1,0 +1,119 @@
+"""A published board: a run's records, tables, plots and gallery, from which the board is
+rebuilt.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.board.board import Board, leaderboard
+from bench.board.gallery import FOLDER, Gallery, load_gallery, save_gallery_part, small
+from bench.board.record_checks import check_records
+from bench.errors import BenchError
+from bench.files import file_name, public, replaced_file, write_json
+from bench.records.store import COMMITTED_LIMIT, HEALTH, KEY, Records, check_own, write_parquet
+
+
+def publish_board(run: str | Path, folder: str | Path) -> Board:
+    """Publish a run: its current records in one file, run.json without private paths, tables, plots
+    and gallery.
+
+    The gallery goes along, reduced to what is drawn, where every subset's pictures may be shown.
+    `Records.load(folder)` then gives the same board. Raises BenchError where the records are over
+    `COMMITTED_LIMIT`.
+    """
+    source, target = Path(run), Path(folder)
+    records = Records.load(source)
+    check_records(records)  # refuse before anything is written
+    check_own(target)
+    gallery = (
+        load_gallery(source, sorted(records.provenance["models"]))
+        if free(records.provenance)
+        else {}
+    )
+    write_records(records, target)
+    write_json(
+        target / "run.json", public({k: v for k, v in records.provenance.items() if k != "health"})
+    )
+    publish_health(source, target, records)
+    publish_gallery(small(gallery), target / FOLDER)
+    board = leaderboard(Records.load(target))
+    board.save(target)
+    return board
+
+
+def publish_health(source: Path, target: Path, records: Records) -> None:
+    """Copy a run's health report, where it has one: verdicts, page, tables and plots, not the parts
+    behind them.
+    """
+    if "health" not in records.provenance or source.resolve() == target.resolve():
+        return
+    write_json(target / HEALTH, public(records.provenance["health"]))
+    for file in sorted((source / "health").glob("*.*")):
+        with replaced_file(target / "health" / file.name) as temporary:
+            temporary.write_bytes(
+                public(file.read_text()).encode() if file.suffix == ".md" else file.read_bytes()
+            )
+
+
+def free(provenance: dict[str, Any]) -> bool:
+    """Tell whether the pictures of every subset may be shown."""
+    return all(facts.get("pictures", False) for facts in provenance["subsets"].values())
+
+
+def write_records(records: Records, folder: Path) -> None:
+    """Write all rows to `folder/records.parquet`, in the order of their keys, unless that is too
+    large.
+
+    Curves, which are only drawn, are rounded to 2^-16: that takes a fifth of the bytes off. Every
+    value is kept whole.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    frame = records.frame.sort_values(KEY, kind="stable", ignore_index=True)
+    curves = [
+        name for name, facts in records.provenance["metrics"].items() if facts["reduce"] == "curve"
+    ]
+    frame["vector"] = frame["vector"].where(
+        ~frame["metric"].isin(curves), frame["vector"].map(round_curve)
+    )
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".publish-") as scratch:
+        file = Path(scratch) / "records.parquet"
+        write_parquet(file, frame)
+        size = file.stat().st_size
+        if size > COMMITTED_LIMIT:
+            raise BenchError(
+                f"The records take {size / 2**20:.1f} MiB, and a board may carry "
+                f"{COMMITTED_LIMIT / 2**20:.0f}; "
+                "publish a run with fewer images or without curves."
+            )
+        file.replace(folder / "records.parquet")
+
+
+def round_curve(curve: Any) -> Any:
+    """Return a curve rounded to multiples of 2^-16, as float32; None stays None.
+
+    >>> round_curve(np.array([0.1, 1.0])).tolist()
+    [0.100006103515625, 1.0]
+    """
+    return (
+        None
+        if curve is None
+        else (np.round(np.asarray(curve, np.float64) * 2**16) / 2**16).astype(np.float32)
+    )
+
+
+def publish_gallery(gallery: Gallery, folder: Path) -> None:
+    """Write one part per model, in place of all that was there."""
+    for old in folder.glob("*.npz"):
+        old.unlink()
+    for model, pictures in gallery.items():
+        save_gallery_part(
+            folder / f"{file_name(model)}-0.npz",
+            {item: picture.image for item, picture in pictures.items()},
+            {item: picture.maps for item, picture in pictures.items()},
+            {item: picture.title for item, picture in pictures.items()},
+        )

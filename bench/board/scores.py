@@ -1,0 +1,376 @@
+"""Scores: one number per method, the only place where per-image values are reduced."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.board.comparison import Comparison, compare
+from bench.board.coupling import is_coupled
+from bench.board.cubes import Cube, Measure, cube, sample
+from bench.board.measures import CORRECT
+from bench.board.statistics import RESAMPLES, Sampled, ranks
+from bench.board.text import OVERALL, interval, short_fidelity
+from bench.errors import BenchError, suggestions
+from bench.records.store import Records
+
+FAMILIES = {"faithfulness": 0, "localization": 1, "threshold": 2}
+"""Which families of values come first in a table."""
+
+COLUMNS = [
+    *(
+        "subset",
+        "model",
+        "method",
+        "metric",
+        "n",
+        "expected",
+        "n_nan",
+        "coverage",
+        "mean",
+        "median",
+        "low",
+        "high",
+    ),
+    *(
+        "rank",
+        "rank_best",
+        "rank_worst",
+        "share",
+        "better",
+        "ranked",
+        "reduce",
+        "family",
+        "fidelity",
+        "control",
+        "equal_to",
+        "coupled",
+        "title",
+    ),
+]
+"""The columns of `Board.frame`."""
+
+
+@dataclass
+class Scores:
+    """Numbers per (subset, model, method, metric), and what a reader must know beside them.
+
+    frame: the columns of `COLUMNS`. "mean" is the reduced number (for reduce "std" a standard
+    deviation, for "pooled_precision" a pooled precision) with its interval [low, high]; rank is NaN
+    where coverage is incomplete or the value is not ranked; [rank_best, rank_worst] are the ranks
+    that the images allow (`bench.board.comparison`); share is the share of the gap from the random
+    control to the oracle (localisation); coupled: the value favours the method by its construction
+    (`bench.board.coupling`). comparisons: {(subset, model, metric): which methods are told apart},
+    of ranked values.  flags: sentences.
+    """
+
+    frame: pd.DataFrame
+    records: Records
+    measures: dict[str, list[Measure]] = field(repr=False)
+    comparisons: dict[tuple[str, str, str], Comparison] = field(default_factory=dict, repr=False)
+    flags: list[str] = field(default_factory=list)
+    resamples: int = RESAMPLES
+    seed: int = 0
+    _selected: dict[tuple[tuple[str, str], ...], pd.DataFrame] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Return the content of run.json."""
+        return self.records.provenance
+
+    @cached_property
+    def scopes(self) -> list[tuple[str, str]]:
+        """Return the (subset, model) of each table, the overall one of a subset first."""
+        seen = self.frame[["subset", "model"]].drop_duplicates().itertuples(index=False, name=None)
+        return sorted(seen, key=lambda scope: (scope[0], scope[1] != OVERALL, scope[1]))
+
+    def table(
+        self, metric: str, subset: str | None = None, model: str | None = None
+    ) -> pd.DataFrame:
+        """Return the rows of one metric, best first; subset and model narrow it down."""
+        return self.select(metric=metric, subset=subset, model=model).reset_index(drop=True)
+
+    def select(self, **wanted: str | None) -> pd.DataFrame:
+        """Return the rows with these columns, ordered by subset, model, metric and rank, unranked
+        last.
+        """
+        key = tuple(
+            sorted((column, value) for column, value in wanted.items() if value is not None)
+        )
+        if key not in self._selected:  # every table and plot of a scope asks for the same
+            self._selected[key] = self._narrowed(dict(key))
+        return self._selected[key].copy()
+
+    def _narrowed(self, wanted: dict[str, str]) -> pd.DataFrame:
+        frame = self.frame
+        for column, value in wanted.items():
+            frame = frame[frame[column] == value]
+            if frame.empty and value not in (known := set(self.frame[column])):
+                raise BenchError(f"No {column} {value!r} on this board.{suggestions(value, known)}")
+        return frame.sort_values(["subset", "model", "metric", "rank", "method"], kind="stable")
+
+    def ranked_metrics(
+        self, subset: str, model: str, *, correct: bool = False
+    ) -> list[tuple[str, str]]:
+        """Return (name, better direction) of the ranked metrics of a table, faithfulness first."""
+        rows = self.select(subset=subset, model=model).drop_duplicates("metric")
+        rows = rows[rows["ranked"] & (rows["metric"].str.endswith(CORRECT) == correct)]
+        rows = rows.sort_values(["family", "metric"], key=family_order, kind="stable")
+        return list(rows[["metric", "better"]].itertuples(index=False, name=None))
+
+    def order(self, subset: str, model: str) -> list[str]:
+        """Return a table's methods, best first by its first ranked metric; methods without that
+        rank last, by name.
+        """
+        rows = self.select(subset=subset, model=model)
+        first = next((metric for metric, _ in self.ranked_metrics(subset, model)), "")
+        rank = {
+            row["method"]: row["rank"]
+            for row in as_rows(rows[rows["metric"] == first])
+            if row["rank"] > 0
+        }
+        return sorted(set(rows["method"]), key=lambda method: (rank.get(method, math.inf), method))
+
+    def methods(self, subset: str, model: str) -> dict[str, dict[str, Any]]:
+        """Return {method: method, fidelity, control, equal_to} of a table, in the order of
+        `order`.
+        """
+        columns = ["method", "fidelity", "control", "equal_to"]
+        rows = as_rows(self.select(subset=subset, model=model)[columns].drop_duplicates("method"))
+        facts = {row["method"]: row for row in rows}
+        return {method: facts[method] for method in self.order(subset, model)}
+
+    def wide(self, subset: str, model: str, *, correct: bool = False) -> pd.DataFrame:
+        """Return methods x ranked metrics as text, "mean [low, high]", with each method's fidelity
+        and equal map.
+        """
+        rows = self.select(subset=subset, model=model)
+        methods = self.methods(subset, model)
+        facts = [(short_fidelity(row["fidelity"]), row["equal_to"]) for row in methods.values()]
+        table = pd.DataFrame(
+            facts, index=pd.Index(methods, name="method"), columns=["fidelity", "equal_to"]
+        )
+        for metric, _ in self.ranked_metrics(subset, model, correct=correct):
+            cells = {row["method"]: cell(row) for row in as_rows(rows[rows["metric"] == metric])}
+            table[metric] = [cells.get(method, "n/a") for method in table.index]
+        return table
+
+    def compare(self, mine: str, reference: str) -> list[str]:
+        """Return one sentence per subset, model and ranked value: the paired difference mine -
+        reference.
+
+        The interval is a bootstrap over the images that both scored, the same resamples for both.
+        """
+        for name in (mine, reference):
+            self.select(method=name)
+        several = len(self.scopes) > 1
+        lines = []
+        for subset, found in self.measures.items():
+            ranked = [m for m in found if m.facts["ranked"] and not m.name.endswith(CORRECT)]
+            ranked.sort(key=lambda m: (FAMILIES.get(m.facts["family"], 9), m.name))
+            for model in sorted({model for m in ranked for model in m.models}):
+                where = f" ({subset}, {model})" if several else ""
+                lines += [
+                    f"{line}{where}"
+                    for m in ranked
+                    for line in self._difference(m, model, mine, reference)
+                ]
+        return lines
+
+    def _difference(self, measure: Measure, model: str, mine: str, reference: str) -> Iterator[str]:
+        """Yield the sentence of one measure, or nothing where the two share no scored item."""
+        rows = measure.rows[
+            (measure.rows["model"] == model) & measure.rows["method"].isin([mine, reference])
+        ]
+        if set(rows["method"]) != {mine, reference}:
+            return
+        cells = cube(Measure(measure.name, measure.facts, rows), [model])
+        both = cells.scored.all(1)
+        if not both.any():
+            return
+        cells = Cube(
+            cells.methods,
+            cells.items[both],
+            cells.images[both],
+            cells.values[:, both],
+            *[cells.scored[both]] * 2,
+        )
+        drawn = sample(measure, cells, self.resamples, self.seed)
+        left, right = cells.methods.index(mine), cells.methods.index(reference)
+        gap = Sampled(
+            drawn.point[[left]] - drawn.point[[right]],
+            drawn.replicates[:, [left]] - drawn.replicates[:, [right]],
+        )
+        low, high = gap.interval()
+        text = interval(gap.point[0], low[0], high[0])
+        yield f"{mine} against {reference}: {measure.name} {text}, n={len(cells.items)}"
+
+
+def as_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a table's rows as dicts of plain values."""
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def family_order(column: pd.Series) -> pd.Series:
+    """Sort key of a column: families by `FAMILIES`, other columns as they are."""
+    return (
+        column.map(lambda family: f"{FAMILIES.get(family, 9)}{family}")
+        if column.name == "family"
+        else column
+    )
+
+
+def cell(row: dict[str, Any]) -> str:
+    """Write a number with its interval, and its n where that is not complete."""
+    text = interval(row["mean"], row["low"], row["high"])
+    return text if row["n"] == row["expected"] else f"{text} n={row['n']}/{row['expected']}"
+
+
+def scopes(
+    measure: Measure, several: Sequence[Measure], provenance: dict[str, Any]
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield the tables a measure is in: each model's, and "overall" where every original of the
+    subset has it.
+    """
+    for model in measure.models:
+        yield model, [model]
+    everywhere = originals({model for m in several for model in m.models}, provenance)
+    if len(everywhere) > 1 and everywhere == originals(measure.models, provenance):
+        yield OVERALL, everywhere
+
+
+def originals(models: Iterable[str], provenance: dict[str, Any]) -> list[str]:
+    """Return the models that were not fine-tuned from another one on the board, sorted: those of
+    the overall table.
+    """
+    facts = provenance["models"]
+    return sorted(model for model in models if facts[model].get("parent") not in facts)
+
+
+def is_ranked(measure: Measure) -> bool:
+    """Tell whether a measure orders methods: values that a trivial map wins are declared as not
+    ranked.
+    """
+    return bool(measure.facts["ranked"]) and measure.facts["better"] != "none"
+
+
+def summary(
+    subset: str,
+    measure: Measure,
+    model: str,
+    models: list[str],
+    provenance: dict[str, Any],
+    resamples: int,
+    seed: int,
+) -> tuple[pd.DataFrame, Comparison | None]:
+    """Return the rows of one measure in one table, one per method, and where it is ranked the
+    methods' comparison.
+    """
+    cells = cube(measure, models)
+    if not cells.methods or not len(cells.items):
+        return pd.DataFrame(), None
+    drawn = sample(measure, cells, resamples, seed)
+    equal = {name: equal_to(provenance, models, name) for name in cells.methods}
+    compared = compare(measure, cells, drawn, equal) if is_ranked(measure) else None
+    low, high = drawn.interval()
+    facts = measure.facts
+    methods = [provenance["methods"][name] for name in cells.methods]
+    table = pd.DataFrame(
+        {
+            "subset": subset,
+            "model": model,
+            "method": cells.methods,
+            "metric": measure.name,
+            "n": cells.scored.sum(0),
+            "expected": len(cells.items),
+            "n_nan": (cells.present & ~cells.scored).sum(0),
+            "coverage": cells.scored.mean(0),
+            "mean": drawn.point,
+            "median": medians(measure, cells),
+            "low": low,
+            "high": high,
+            "better": facts["better"],
+            "ranked": is_ranked(measure),
+            "reduce": facts["reduce"],
+            "family": facts["family"],
+            "fidelity": [m.get("fidelity", "") for m in methods],
+            "control": [bool(m.get("control", False)) for m in methods],
+            "equal_to": [equal[name] for name in cells.methods],
+            "coupled": [is_coupled(provenance, models, name, facts) for name in cells.methods],
+            "title": facts["title"],
+        }
+    )
+    best, worst = rank_range(cells.methods, compared)
+    return table.assign(
+        rank=rank(table), rank_best=best, rank_worst=worst, share=share(table)
+    ), compared
+
+
+def rank_range(methods: list[str], compared: Comparison | None) -> tuple[list[float], list[float]]:
+    """Return the best and the worst rank that the data allow each method; NaN where it has no
+    rank.
+    """
+    if compared is None:
+        return [math.nan] * len(methods), [math.nan] * len(methods)
+    known = dict(zip(compared.methods, zip(*compared.ranges, strict=True), strict=True))
+    found = [known.get(method, (math.nan, math.nan)) for method in methods]
+    return [float(best) for best, _ in found], [float(worst) for _, worst in found]
+
+
+def medians(measure: Measure, cells: Cube) -> Any:
+    """Return the median over items per method, NaN where the number is not a mean over items."""
+    result = np.full(len(cells.methods), np.nan)
+    if measure.reduce == "mean":
+        values = cells.scalars().mean(0)
+        for column in np.flatnonzero(cells.scored.any(0)):
+            result[column] = np.median(values[cells.scored[:, column], column])
+    return result
+
+
+def equal_to(provenance: dict[str, Any], models: Sequence[str], method: str) -> str:
+    """Return the method whose map is the same in all of these models, or ""."""
+    first = {provenance.get("equal", {}).get(model, {}).get(method, "") for model in models}
+    only = first.pop() if len(first) == 1 else ""
+    return "" if only == method else only
+
+
+def rank(table: pd.DataFrame) -> Any:
+    """Rank the complete rows of a table; methods with the same map share the rank of the first of
+    them.
+    """
+    if not table["ranked"].iloc[0]:
+        return np.full(len(table), np.nan)
+    complete = table["n"] == table["expected"]
+    means = dict(zip(table.loc[complete, "method"], table.loc[complete, "mean"], strict=True))
+    own = [means.get(method, np.nan) for method in table["method"]]
+    # Forward passes packed in another batch differ in the last digits, so equal maps can differ
+    # there as well.
+    scores = [
+        score if np.isnan(score) else means.get(first, score)
+        for score, first in zip(own, table["equal_to"], strict=True)
+    ]
+    return ranks(np.array(scores), table["better"].iloc[0])
+
+
+def share(table: pd.DataFrame) -> Any:
+    """Return the share of the gap from the random control to the oracle, of complete localisation
+    rows; else NaN.
+    """
+    complete = table[table["n"] == table["expected"]].set_index("method")["mean"]
+    ends = complete.reindex(["random", "oracle"])
+    gap = ends["oracle"] - ends["random"]
+    if (
+        table["family"].iloc[0] != "localization"
+        or table["better"].iloc[0] == "none"
+        or not abs(gap) > 0
+    ):
+        return np.full(len(table), np.nan)
+    return (complete.reindex(table["method"]).to_numpy() - ends["random"]) / gap

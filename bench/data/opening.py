@@ -1,0 +1,136 @@
+"""Subsets by name or path: the registry, and how a manifest, a folder or a parquet file is
+opened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench.data.manifest import Manifest, manifest_folder
+from bench.data.subset import Subset
+from bench.errors import BenchError, suggestions
+from bench.registry import Registry
+
+DATA_VARIABLE = "CAMBENCH_DATA"
+"""The environment variable that names the data root where none is given."""
+
+
+@dataclass(frozen=True)
+class SubsetEntry:
+    """A named subset that is opened when asked for.
+
+    make: data root (or None) -> Subset.  groups: names that lists may use for it.
+    """
+
+    name: str
+    make: Callable[[Path | None], Subset]
+    groups: tuple[str, ...] = ()
+
+
+_PART = re.compile(r"(?P<name>.+)\[(?P<start>\d*):(?P<stop>\d*)\]")
+
+SUBSETS: Registry[SubsetEntry] = Registry("subset")
+
+
+def register_subset(
+    name: str, groups: tuple[str, ...] = ()
+) -> Callable[[Callable[[], Subset]], Callable[[], Subset]]:
+    """Register a function that returns a `Subset` under a name.
+
+    >>> @register_subset("mine")
+    ... def mine() -> Subset:
+    ...     return load_subset("path/of/a/folder")
+    """
+
+    def decorate(function: Callable[[], Subset]) -> Callable[[], Subset]:
+        def make(_data_root: Path | None) -> Subset:
+            subset = function()
+            if not isinstance(subset, Subset):
+                raise BenchError(
+                    f"The registered subset {name} returned {type(subset).__name__}, not a Subset."
+                )
+            return subset
+
+        SUBSETS.add(SubsetEntry(name, make, groups))
+        return function
+
+    return decorate
+
+
+def load_subset(
+    name_or_path: str | Path, limit: int | None = None, data_root: str | Path | None = None
+) -> Subset:
+    """Return a subset by name or path.
+
+    name_or_path: a registered name; or the path of a manifest (.toml), of a folder with
+    annotations.csv or parquet files (its own manifest.toml is used where there is one), or of a
+    .parquet file. NAME[start:stop] is a part of its fixed order: `ilsvrc-sample-1k[:300]` and
+    `ilsvrc-sample-1k[300:]` share no image. limit: only the first so many items of its fixed order.
+    data_root: where named subsets find their files; else the environment variable CAMBENCH_DATA.
+    Raises BenchError, one sentence, where something is missing or wrong.
+    """
+    text, part = str(name_or_path), _PART.fullmatch(str(name_or_path))
+    if part is not None and text not in SUBSETS and not Path(text).exists():
+        whole = load_subset(part["name"], data_root=data_root)
+        start, stop = (int(part[end]) if part[end] else None for end in ("start", "stop"))
+        subset = whole.part(start, stop)
+        return subset if limit is None else subset.limit(limit)
+    given = data_root if data_root is not None else os.environ.get(DATA_VARIABLE)
+    root = Path(given).expanduser() if given else None
+    if str(name_or_path) in SUBSETS:
+        subset = SUBSETS.get(str(name_or_path)).make(root)
+    else:
+        subset = _open_path(Path(name_or_path), root)
+    subset = dataclasses.replace(subset, opener=load_subset)
+    return subset if limit is None else subset.limit(limit)
+
+
+def _open_path(path: Path, data_root: Path | None) -> Subset:
+    if not path.exists():
+        known = suggestions(str(path), SUBSETS.names)
+        raise BenchError(f"There is no subset and no file or folder {str(path)!r}.{known}")
+    if (path / "manifest.toml").is_file():
+        path = path / "manifest.toml"
+    if path.suffix == ".toml":
+        return _open_manifest(path, data_root)
+    from bench.data import folder  # slow: pandas and datasets
+
+    return folder.open_plain(path)
+
+
+def _open_manifest(file: Path, data_root: Path | None) -> Subset:
+    manifest = Manifest.read(file)
+    if manifest.root or (manifest.kind in ("folder", "parquet") and not manifest.path):
+        # A manifest that says no path lies beside its files.
+        data_root = file.parent / manifest.root
+    if manifest.kind == "scenes":
+        from bench.data import scenes
+
+        return scenes.open_scenes(manifest, data_root)
+    if manifest.kind == "imagenet":
+        from bench.data import imagenet
+
+        return imagenet.open_imagenet(manifest, data_root)
+    from bench.data import folder
+
+    return folder.open_folder(manifest, data_root)
+
+
+def _register_manifests() -> None:
+    for file in sorted(manifest_folder().glob("*.toml")):
+        # Only names are read here: an import of bench.data stays fast, and one bad manifest breaks
+        # only itself.
+        SUBSETS.add(
+            SubsetEntry(
+                file.stem, partial(_open_manifest, file), groups=(file.stem.partition("-")[0],)
+            )
+        )
+
+
+_register_manifests()

@@ -1,3 +1,0 @@
-"""From a plan to records: `plan`, `evaluate`, `records`, and the same steps in memory
-(`single`).
-"""

@@ -1,0 +1,381 @@
+"""Records: one row per (item, model, method, value), with ids of everything that produced it.
+
+Rows live in parquet parts inside a run folder, written to a temporary name and moved into place;
+`run.json` beside them says what is current. Only `bench.run` writes records; only
+`bench.board` aggregates them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.errors import BenchError
+from bench.files import lock_folder, replaced_file, write_json
+from bench.protocol import get_protocol
+from bench.records.current_rows import keep_current
+
+SCHEMA = pa.schema(
+    [
+        ("run", pa.string()),
+        ("subset", pa.string()),
+        ("part", pa.string()),  # "eval" is scored; "calibration" only chooses box thresholds
+        ("item", pa.string()),  # image and explained class
+        ("image", pa.string()),  # the unit that is resampled
+        ("model", pa.string()),
+        ("parent", pa.string()),  # the model this one was fine-tuned from, or ""
+        ("method", pa.string()),
+        ("metric", pa.string()),  # the value's name, e.g. "deletion"
+        ("value", pa.float64()),  # NaN = could not be scored; counted, never averaged over
+        ("vector", pa.list_(pa.float32())),  # for values that the board reduces; else null
+        ("target", pa.int32()),
+        ("label", pa.int32()),
+        ("predicted", pa.int32()),
+        ("correct", pa.bool_()),
+        ("forwards", pa.float64()),  # network forwards this method spent on the item's map
+        ("method_id", pa.string()),
+        ("metric_id", pa.string()),
+        ("protocol_id", pa.string()),
+        ("weights_id", pa.string()),
+        ("manifest_id", pa.string()),
+        ("code", pa.string()),
+    ]
+)
+"""The columns of a record."""
+
+KEY = ["subset", "part", "item", "model", "method", "metric"]
+"""What makes a row unique among current records."""
+
+MIN_CALIBRATION = 50
+"""Images needed to choose a threshold; with fewer a board shows only the oracle threshold,
+flagged.
+"""
+
+COMMITTED_LIMIT = 5 * 1024 * 1024
+"""Bytes of per-image records that a committed board may carry."""
+
+
+@dataclass
+class Records:
+    """Rows (`frame`, columns of `SCHEMA`) and what produced them (`provenance`, the content of
+    run.json).
+
+    provenance holds: run, created, commands, code, packages, machine, protocol {name,id,...},
+    subsets {name: facts}, models {name: facts}, methods {name:
+    {id,group,fidelity,citation,control,...}}, metrics {value name: {family,id,
+    title,better,ranked,reduce,target}}, not_applicable {model: {method: reason}}, equal (see
+    `equal_methods`), and precision {model: verdict} where bfloat16 was asked for (see
+    `bench.run.precision_guard`).
+    """
+
+    frame: pd.DataFrame
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Records:
+        """Read a run folder (parts under `records/`) or a committed board (`records.parquet`);
+        current rows only.
+        """
+        folder = Path(path)
+        if not folder.exists():
+            raise BenchError(
+                f"There is no run at {path}; give the folder that `cambench run --out` wrote."
+            )
+        if not (folder / "run.json").is_file():
+            raise BenchError(
+                f"{path} holds no run.json, so it is not a run folder; give the folder of a run."
+            )
+        provenance = read_provenance(folder)
+        files = sorted((folder / "records").glob("*.parquet")) or sorted(
+            folder.glob("records.parquet")
+        )
+        if not files:
+            raise BenchError(
+                f"The run at {path} holds no records yet; let `cambench run` finish at least one "
+                "task."
+            )
+        frame = pd.concat([read_part(file) for file in files], ignore_index=True)
+        rows = keep_current(frame, provenance)
+        return cls(rows, {**provenance, **read_health(folder), "equal": equal_methods(rows)})
+
+
+def check_protocol(folder: Path, protocol: str) -> None:
+    """Refuse a run of another protocol than the one named, in one sentence."""
+    wanted = get_protocol(protocol).id
+    found = str(Store(folder).provenance().get("protocol", {}).get("id", wanted))
+    if hash_of(found) != hash_of(wanted):
+        raise BenchError(
+            f"The run at {folder} is of protocol {found}, not {wanted}; a protocol needs a run "
+            "folder of its own, so"
+            f" run it with --protocol {protocol} and another --out."
+        )
+
+
+def hash_of(identity: str) -> str:
+    """Return the part of an id that says what it is of, without the name before the @."""
+    return identity.rpartition("@")[2]
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """Return the content of a folder's run.json."""
+    try:
+        content: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    except ValueError as error:
+        raise BenchError(
+            f"{folder / 'run.json'} is not valid JSON ({error}); restore it or start again."
+        ) from None
+    return content
+
+
+HEALTH = "health.json"
+"""The verdicts of `cambench health`, beside run.json; boards mark what failed."""
+
+
+def read_health(folder: Path) -> dict[str, Any]:
+    """Return {"health": the content of a folder's health.json}, or {} where there is none."""
+    file = folder / HEALTH
+    if not file.is_file():
+        return {}
+    try:
+        return {"health": json.loads(file.read_text())}
+    except ValueError as error:
+        raise BenchError(
+            f"{file} is not valid JSON ({error}); run `cambench health` again or delete it."
+        ) from None
+
+
+def read_part(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read one parquet part (some of its columns)."""
+    frame: pd.DataFrame = read_table(file, columns).to_pandas()
+    return frame
+
+
+def read_table(file: Path, columns: list[str] | None = None) -> Any:
+    """Read one parquet part (some of its columns) as an Arrow table."""
+    try:
+        with pq.ParquetFile(
+            file
+        ) as part:  # a third of the time of `read_table`, which parts are too small for
+            return part.read(columns=columns, use_threads=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BenchError(
+            f"The records file {file} cannot be read ({error}); delete it and run again."
+        ) from None
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Write records atomically, in the schema's order and types.
+
+    zstd with byte-stream-split vectors: the same bytes for the same rows, and about half the size
+    of plain encoding.
+    """
+    table = pa.Table.from_pandas(
+        frame[SCHEMA.names], schema=SCHEMA, preserve_index=False
+    ).replace_schema_metadata()
+    with replaced_file(path) as temporary:
+        pq.write_table(
+            table,
+            temporary,
+            compression="zstd",
+            compression_level=9,
+            use_dictionary=[c for c in SCHEMA.names if c not in ("value", "vector")],
+            column_encoding={"vector.list.element": "BYTE_STREAM_SPLIT"},
+        )
+
+
+NOT_OF_THE_MAP = (
+    "forwards",
+    "backwards",
+    "head_forwards",
+    "head_backwards",
+    "seconds",
+    "peak_memory",
+)
+"""Values that say what a map cost and not what it is."""
+
+
+def equal_methods(frame: pd.DataFrame, tolerance: float = 1e-6) -> dict[str, dict[str, str]]:
+    """Return {model: {method: first method with the same map}}: those whose scores agree on every
+    image.
+
+    Maps that are the same up to a positive factor share their probes, so their scores agree to the
+    last bit; those of different commands agree within the tolerance. Scores of only 0 and 1 (hits)
+    are no evidence.
+    """
+    scored = frame[
+        (frame["part"] == "eval") & ~frame["metric"].isin(NOT_OF_THE_MAP) & frame["vector"].isna()
+    ]
+    equal: dict[str, dict[str, str]] = {}
+    for model, rows in scored.groupby("model", sort=False):
+        table = rows.pivot_table(
+            index=["item", "metric"], columns="method", values="value", sort=False, dropna=False
+        )
+        columns = {str(name): table[name].to_numpy() for name in table.columns}
+        for number, (method, values) in enumerate(columns.items()):
+            if not (np.isfinite(values) & (values != 0) & (values != 1)).any():
+                continue
+            for earlier in list(columns)[:number]:
+                if np.allclose(values, columns[earlier], rtol=0, atol=tolerance, equal_nan=True):
+                    equal.setdefault(str(model), {})[method] = earlier
+                    break
+    return equal
+
+
+def empty_frame() -> pd.DataFrame:
+    """Return a frame of no records with the schema's columns."""
+    frame: pd.DataFrame = SCHEMA.empty_table().to_pandas()
+    return frame
+
+
+Done = dict[tuple[str, ...], set[tuple[str, str]]]
+"""{(part, item, model, weights id, manifest id): {(method id, metric id)}}."""
+
+
+class Store:
+    """The records of a run: a folder with one parquet part per finished task, or memory.
+
+    A part's name holds the task and a number, so that a later run adds parts and never rewrites
+    one.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._memory: list[tuple[str, pd.DataFrame]] = []
+        self._numbers: dict[str, int] | None = None  # the last of each task's parts
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one process; a second one is told so. The lock goes with the process,
+        also if killed.
+        """
+        if self.folder is None:
+            yield
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            check_own(self.folder)
+            advice = "wait for it or choose another --out."
+            lock = lock_folder(self.folder, f"Another run is writing to {self.folder}; {advice}")
+        except OSError as error:
+            raise BenchError(
+                f"Cannot write to {self.folder} ({error.strerror}); choose another --out."
+            ) from None
+        try:
+            for place in (self.folder, *(self.folder / name for name in OWN_FOLDERS)):
+                for leftover in place.glob(".*.tmp"):  # of a process that was killed while it wrote
+                    leftover.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def parts(self) -> list[Path]:
+        """Return the parts on disk."""
+        return [] if self.folder is None else sorted((self.folder / "records").glob("*.parquet"))
+
+    def provenance(self) -> dict[str, Any]:
+        """Return the content of run.json, or {} where there is none yet."""
+        if self.folder is None or not (self.folder / "run.json").is_file():
+            return {}
+        return read_provenance(self.folder)
+
+    def write_provenance(self, provenance: dict[str, Any]) -> None:
+        """Write run.json."""
+        if self.folder is not None:  # the health of metrics has a file of its own
+            write_json(
+                self.folder / "run.json", {k: v for k, v in provenance.items() if k != "health"}
+            )
+
+    def done(self) -> Done:
+        """Return what is on disk."""
+        columns = ["part", "item", "model", "weights_id", "manifest_id", "method_id", "metric_id"]
+        found: Done = {}
+        cells: dict[
+            tuple[str, str], tuple[str, str]
+        ] = {}  # one of each: millions of items share them
+        for part in self.parts:
+            for *item, method, metric in set(
+                zip(*read_table(part, columns).to_pydict().values(), strict=True)
+            ):
+                cell = cells.setdefault((method, metric), (method, metric))
+                found.setdefault(tuple(item), set()).add(cell)
+        return found
+
+    def add(self, name: str, frame: pd.DataFrame) -> None:
+        """Keep a finished task's rows."""
+        if self.folder is None:
+            self._memory.append((name, frame))
+        elif len(frame):
+            write_parquet(self._free(self.folder / "records", name), frame)
+
+    def _free(self, folder: Path, name: str) -> Path:
+        """Return NAME-<n>.parquet after the last there is; the folder grows with every task, so it
+        is read once.
+        """
+        if self._numbers is None:
+            self._numbers = last_numbers(folder, ".parquet")
+        self._numbers[name] = self._numbers.get(name, -1) + 1
+        return folder / f"{name}-{self._numbers[name]}.parquet"
+
+    def records(self, provenance: dict[str, Any], order: Sequence[str] = ()) -> Records:
+        """Return the current records; those in memory in this order of tasks, whatever order they
+        were finished in.
+        """
+        if self.folder is not None and self.parts:
+            frame = pd.concat([read_part(p) for p in self.parts], ignore_index=True)
+            return Records(
+                keep_current(frame, provenance), {**provenance, **read_health(self.folder)}
+            )
+        place = {name: number for number, name in enumerate(order)}
+        kept = [
+            f
+            for _, f in sorted(self._memory, key=lambda one: place.get(one[0], len(place)))
+            if len(f)
+        ]
+        return Records(pd.concat(kept, ignore_index=True) if kept else empty_frame(), provenance)
+
+
+OWN_FOLDERS = ("records", "gallery", "tables", "plots", "health")
+"""What a run folder holds beside run.json and board.md."""
+
+
+def check_own(folder: Path) -> None:
+    """Refuse a folder with somebody's files in it: a run folder is written and cleaned as a
+    whole.
+    """
+    strangers = (
+        [p.name for p in folder.iterdir() if not p.name.startswith(".")] if folder.is_dir() else []
+    )
+    if strangers and not (folder / "run.json").is_file():
+        raise BenchError(
+            f"The folder {folder} holds other files ({sorted(strangers)[0]}); choose a new or "
+            "empty one."
+        )
+
+
+def free_name(folder: Path, name: str, suffix: str) -> Path:
+    """Return the path NAME-<n>SUFFIX after the last one there is: a file that was deleted frees no
+    number.
+    """
+    return folder / f"{name}-{last_numbers(folder, suffix).get(name, -1) + 1}{suffix}"
+
+
+def last_numbers(folder: Path, suffix: str) -> dict[str, int]:
+    """Return {NAME: largest n} of the files NAME-<n>SUFFIX in a folder."""
+    found: dict[str, int] = {}
+    for name, _, number in (path.stem.rpartition("-") for path in folder.glob(f"*{suffix}")):
+        if number.isdecimal():
+            found[name] = max(int(number), found.get(name, -1))
+    return found

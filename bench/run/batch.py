@@ -1,0 +1,367 @@
+"""One batch of a task: all maps of all methods are made and scored together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from bench.engine.background import Background
+from bench.engine.case import Case, Spent
+from bench.engine.prober import Prober
+from bench.engine.probes import Pending
+from bench.engine.trace import Trace
+from bench.errors import NotApplicable
+from bench.methods import Method
+from bench.metrics import OUTSIDE, Metric
+from bench.protocol import Protocol
+from bench.records.provenance import code_version
+from bench.run.cells import Cell, Kept, Maps, Outcome
+from bench.run.external_maps import ExternalMethod
+from bench.run.in_memory import Again, apply
+from bench.run.plan import Plan, Task
+from bench.types import Batch
+
+PIXEL_BYTES = 64
+"""What a case holds for a pixel of a map while it is scored: the map in three forms, its order and
+its ranks.
+"""
+
+WAVE_BYTES = 2**29
+"""What the cases that are scored together may hold."""
+
+SAME = 1e-5
+"""Two maps are the same map when, scaled to a maximum of 1, no pixel differs by more than this."""
+
+
+@dataclass(eq=False)
+class _Scored:
+    """A method's maps on a batch, and what is made of them.
+
+    case, label_case: the maps as metrics see them, until they are scored.  twin: an earlier method
+    of the same maps. results, asked: scores by metric, and the forwards that each asked for.
+    """
+
+    method: Method
+    maps: Maps
+    metrics: list[Metric]
+    case: Case
+    label_case: Case
+    twin: _Scored | None
+    results: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+    asked: dict[str, int] = field(default_factory=dict)
+
+    def twin_has(self, metric: Metric) -> bool:
+        """Return whether the score is that of the twin: a positive factor on the map changes
+        nothing.
+        """
+        return metric.scale_free and self.twin is not None and metric in self.twin.metrics
+
+    def forget(self) -> None:
+        """Drop the cases, with the rankings and masks that they hold."""
+        del self.case, self.label_case
+
+
+@dataclass(frozen=True)
+class _ScoredCell:
+    """One metric of one method's maps."""
+
+    one: _Scored
+    metric: Metric
+
+
+class BatchRun:
+    """All methods and metrics on one batch: shared pass, shared background, equal maps and equal
+    probes run once.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        task: Task,
+        batch: Batch,
+        prober: Prober,
+        cells: frozenset[Cell],
+        shown: list[int],
+        outcome: Outcome,
+        kept: Kept | None = None,
+    ) -> None:
+        self.plan, self.task, self.batch, self.prober, self.outcome = (
+            plan,
+            task,
+            batch,
+            prober,
+            outcome,
+        )
+        self.kept = kept
+        self.cells, self.shown = cells, shown
+        self.weights_id = prober.model.weights_id
+        images = prober.model.normalise(batch.pixels)
+        seed = plan.protocol.seed
+        outcome.asked.everything += len(batch)  # the pass that says what is predicted
+        base = Trace(prober, images, ids=batch.image_ids, truth=batch.truth, seed=seed)
+        self.predicted = base.predicted
+        every_label = plan.subset.explain == "label"
+        self.trace = base.retarget(batch.labels) if every_label else base
+        self.rows = torch.nonzero(batch.labels != self.trace.targets)[
+            :, 0
+        ]  # explained a second time, for the label
+        self.label_trace = base.retarget(batch.labels)
+        self.second = self.label_trace.select(self.rows) if len(self.rows) else None
+        for trace in (self.trace, self.label_trace):
+            trace.parts.update(base.parts)
+        # The one that methods which probe (tft) find there, too.
+        self.background = self.trace.shared("background", lambda: Background(self.trace))
+        self.probed = 0
+        self._seen: list[tuple[torch.Tensor, _Scored]] = []
+
+    def run(self) -> None:
+        """All maps first, since a method's own probes may be what metrics want; then the scores,
+        wave by wave.
+        """
+        for wave in self._waves(list(self._explained())):
+            self._score(wave)
+        self.outcome.asked.equal_probes += self.probed - self.background.probes.run
+
+    def _explained(self) -> Iterator[_Scored]:
+        """Yield each method's maps with what is to be made of them, in the plan's order."""
+        protocol = self.plan.protocol
+        ids = [
+            (q, self.plan.metric_id(self.task.model, q))
+            for q in self.plan.metrics_of(self.task.part)
+        ]
+        for method in self.plan.methods:
+            metrics = [q for q, identity in ids if (method.id, identity) in self.cells]
+            if not metrics:
+                continue
+            before = self.prober.counts.forwards
+            try:
+                maps = self._find_maps(method, {getattr(protocol, q.target_field) for q in metrics})
+            except NotApplicable as reason:
+                self.outcome.not_applicable[method.name] = str(reason)
+                self.outcome.asked.everything += (
+                    self.prober.counts.forwards - before
+                )  # of finding that out
+                continue
+            used = self.prober.counts.forwards - before
+            alone = 0 if maps.spent is None else maps.spent.counts.forwards
+            self.outcome.asked.everything += max(used, alone)
+            self._keep_for_gallery(method, maps)
+            yield self._prepared(method, maps, metrics)
+
+    def _prepared(self, method: Method, maps: Maps, metrics: list[Metric]) -> _Scored:
+        """Return what is scored of a method's maps, and the earlier method whose maps are these, if
+        there is one.
+        """
+        case, label_case = (
+            Case(
+                trace,
+                own,
+                self.plan.protocol.view(()),
+                background=self.background,
+                spent=maps.spent,
+                seed=self.plan.protocol.seed,
+                rerun=None if isinstance(method, ExternalMethod) else Again(method),
+                reuses=True,
+            )
+            for trace, own in ((self.trace, maps.predicted), (self.label_trace, maps.label))
+        )
+        one = _Scored(method, maps, metrics, case, label_case, self._twin(maps.scaled))
+        self._seen.append((maps.scaled, one))
+        return one
+
+    def _waves(self, everything: list[_Scored]) -> Iterator[list[_Scored]]:
+        """Cut methods into groups whose rankings, made while they are scored, fit into
+        `WAVE_BYTES`.
+        """
+        each = max(1, len(self.batch) * self.plan.geometry.size**2 * PIXEL_BYTES)
+        size = max(1, WAVE_BYTES // each)
+        for start in range(0, len(everything), size):
+            yield everything[start : start + size]
+
+    def _find_maps(self, method: Method, targets: set[str]) -> Maps:
+        """Return a method's maps for the targets that are wanted, or those that another plan has
+        kept.
+        """
+        if self.kept is None:
+            return self._make_for_targets(method, targets)
+        rules = self.plan.protocol
+        key = (method.id, self.batch.ids, rules.seed, rules.box_min_visible)
+        if key not in self.kept.maps:
+            self.kept.maps[key] = self._make_for_targets(method, targets | self.kept.targets)
+        return self.kept.maps[key]
+
+    def _make_for_targets(self, method: Method, targets: set[str] | frozenset[str]) -> Maps:
+        """Return a method's maps for the targets that are wanted; the label's anew only where it is
+        not predicted.
+        """
+        only_label = targets == {"label"} and not method.class_agnostic
+        maps, spent = make_maps(method, self.label_trace if only_label else self.trace)
+        if only_label or "label" not in targets or method.class_agnostic or self.second is None:
+            return Maps(maps, maps, spent)
+        label = maps.clone()
+        label[self.rows] = method(self.second)
+        return Maps(maps, label, spent)
+
+    def _score(self, wave: list[_Scored]) -> None:
+        """Score maps together: what their metrics probe is packed into the same batches."""
+        cells = [
+            _ScoredCell(one, metric)
+            for one in wave
+            for metric in one.metrics
+            if not one.twin_has(metric)
+        ]
+        waiting = self._asked([cell for cell in cells if self._may_wait(cell.metric)])
+        finish = self.background.probes.start()
+        # A GPU is at work from here on; on a CPU it is done.
+        for cell in cells:
+            if not self._may_wait(cell.metric):
+                self._take(cell)
+        finish()
+        while waiting:
+            waiting = self._asked(waiting)
+            self.background.probes.start()()
+        for one in wave:
+            self._write(one)
+
+    def _may_wait(self, metric: Metric) -> bool:
+        """Return whether a metric probes, and may be called again: ours are functions of the map
+        and nothing else.
+        """
+        return metric.probes(self.plan.protocol, self.plan.geometry.size**2)
+
+    def _rules(self, metric: Metric) -> Protocol:
+        return self.plan.rules(self.task.model, metric)
+
+    def _asked(self, cells: list[_ScoredCell]) -> list[_ScoredCell]:
+        """Score what can be scored; return what waits for probes, which are on the list now."""
+        waiting = []
+        with self.background.probes.deferred():
+            for cell in cells:
+                try:
+                    self._take(cell)
+                except Pending:
+                    waiting.append(cell)
+        return waiting
+
+    def _take(self, cell: _ScoredCell) -> None:
+        one, metric = cell.one, cell.metric
+        case = one.label_case if self._on_label(metric) else one.case
+        before = self.prober.counts.forwards
+        one.results[metric.name] = self._applied(metric, case)
+        one.asked[metric.name] = max(case.asked, self.prober.counts.forwards - before)
+        self.probed += case.probed
+
+    def _on_label(self, metric: Metric) -> bool:
+        return bool(getattr(self.plan.protocol, metric.target_field) == "label")
+
+    def _write(self, one: _Scored) -> None:
+        """Add the rows of a method, and what they asked for; what a wave leaves of it is its
+        scores.
+        """
+        for metric in one.metrics:
+            if one.twin_has(metric):
+                assert one.twin is not None
+                one.results[metric.name] = one.twin.results[metric.name]
+                one.asked[metric.name] = one.twin.asked[metric.name]
+                self.outcome.asked.equal_maps += one.asked[metric.name]
+            self.outcome.asked.everything += one.asked[metric.name]
+            targets = self.batch.labels if self._on_label(metric) else self.trace.targets
+            self._add_rows(one.method, metric, one.results[metric.name], targets, one.maps.spent)
+        one.forget()
+
+    def _applied(self, metric: Metric, case: Case) -> dict[str, torch.Tensor]:
+        """Return a metric's values; NaN where it does not apply, so that a later run knows, and the
+        board says n/a.
+        """
+        try:
+            return apply(metric, case, self._rules(metric))
+        except NotApplicable:
+            nothing = torch.full((len(case),), torch.nan, dtype=torch.float64)
+            return dict.fromkeys(metric.values, nothing)
+
+    def _twin(self, scaled: torch.Tensor) -> _Scored | None:
+        """Return the earliest method whose maps are these up to a positive factor."""
+        for other, one in self._seen:
+            if torch.allclose(scaled, other, rtol=0, atol=SAME):
+                return one
+        return None
+
+    def _add_rows(
+        self,
+        method: Method,
+        metric: Metric,
+        scores: dict[str, torch.Tensor],
+        targets: torch.Tensor,
+        spent: Spent | None,
+    ) -> None:
+        plan, batch, model, rules = self.plan, self.batch, self.prober.model, self._rules(metric)
+        constant = {
+            "run": plan.id_under(rules),
+            "subset": plan.subset.name,
+            "part": self.task.part,
+            "model": model.name,
+            "parent": model.parent,
+            "method": method.name,
+            "forwards": float("nan") if spent is None else spent.counts.forwards / len(batch),
+            "method_id": method.id,
+            "metric_id": metric.id(rules),
+            "protocol_id": rules.id,
+            "weights_id": self.weights_id,
+            "manifest_id": plan.manifest_id,
+            "code": code_version(),
+        }
+        for name, values in scores.items():
+            for i in range(len(batch)):
+                if values.ndim == 1 and values[i] == OUTSIDE:
+                    continue
+                vector = values[i].to(torch.float32).numpy() if values.ndim == 2 else None
+                self.outcome.rows.append(
+                    {
+                        **constant,
+                        "metric": name,
+                        "item": batch.ids[i],
+                        "image": batch.image_ids[i],
+                        "value": _summarise_value(values[i]),
+                        "vector": vector,
+                        "target": int(targets[i]),
+                        "label": int(batch.labels[i]),
+                        "predicted": int(self.predicted[i]),
+                        "correct": bool(self.predicted[i] == batch.labels[i]),
+                    }
+                )
+
+    def _keep_for_gallery(self, method: Method, maps: Maps) -> None:
+        for i in self.shown:
+            item = self.batch.ids[i]
+            pixels = (
+                (self.batch.pixels[i].cpu().permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+            )
+            self.outcome.gallery[f"{item}|image"] = pixels
+            names, target = self.plan.subset.class_names, int(self.trace.targets[i])
+            self.outcome.gallery[f"{item}|title"] = np.array(
+                names[target] if target < len(names) else str(target)
+            )
+            small = torch.nn.functional.avg_pool2d(
+                maps.scaled[0, i][None, None], max(1, pixels.shape[0] // 96)
+            )
+            self.outcome.gallery[f"{item}|{method.name}"] = small[0, 0].to(torch.float16).numpy()
+
+
+def make_maps(method: Method, trace: Trace) -> tuple[torch.Tensor, Spent | None]:
+    """Return a method's maps [B,H,W] and what they cost; what maps made elsewhere cost is not known
+    here.
+    """
+    maps, spent = method.measured(trace)
+    return maps, None if isinstance(method, ExternalMethod) else spent
+
+
+def _summarise_value(values: torch.Tensor) -> float:
+    """Return a row's value: the scalar itself; for a vector NaN or 0, saying whether it could be
+    scored.
+    """
+    if values.ndim == 0:
+        return float(values)
+    return float("nan") if bool(torch.isnan(values).any()) else 0.0

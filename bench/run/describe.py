@@ -1,0 +1,99 @@
+"""The description of a run in run.json: protocol, subset, models, methods, metrics, packages,
+device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import platform
+from typing import Any
+
+import torch
+
+from bench.records.provenance import code_version
+from bench.run.plan import Plan
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "captum",
+    "numpy",
+    "scipy",
+    "opencv-python-headless",
+    "pandas",
+    "pyarrow",
+    "pillow",
+)
+
+
+def describe_run(plan: Plan, command: str = "") -> dict[str, Any]:
+    """Return the content of run.json for a plan that is about to run."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    subset = plan.subset
+    return {
+        "run": f"{subset.name} {now}",
+        "created": now,
+        "commands": [command] if command else [],
+        "code": code_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "machine": {
+            "python": platform.python_version(),
+            "platform": platform.platform(terse=True),
+            "device": str(plan.models[0].device),
+            "threads": torch.get_num_threads(),
+        },
+        "protocol": {"id": plan.protocol.id, **dataclasses.asdict(plan.protocol)},
+        "seed": plan.protocol.seed,
+        "plan": {
+            "batch_size": plan.batch_size,
+            "shard_size": plan.shard_size,
+            "compiled": plan.compiled,
+            "geometry": plan.geometry.id,
+        },
+        "subsets": {
+            subset.name: {
+                "manifest_id": plan.manifest_id,
+                "title": subset.manifest.title,
+                "licence": subset.manifest.licence,
+                "pictures": subset.pictures,
+                "classes": subset.num_classes,
+                "explain": subset.explain,
+                "n": len(subset),
+                "n_calibration": 0 if plan.calibration is None else len(plan.calibration),
+                "calibration": "" if plan.calibration is None else plan.calibration.name,
+            }
+        },
+        "models": {model.name: model.facts() for model in plan.models},
+        "methods": {method.name: method.facts() for method in plan.methods},
+        "metrics": {
+            name: {
+                "metric": metric.name,
+                "family": metric.family,
+                "id": metric.id(plan.protocol),
+                "version": metric.version,
+                "target": getattr(plan.protocol, metric.target_field),
+                **dataclasses.asdict(value),
+            }
+            for metric in plan.metrics
+            for name, value in metric.facts(plan.protocol).items()
+        },
+        "not_applicable": {},
+        "equal": {},
+        "notes": [],
+        **(
+            {"precision": {name: verdict.facts() for name, verdict in plan.verdicts.items()}}
+            if plan.verdicts
+            else {}
+        ),
+        **({"shards": ["{}/{}".format(*plan.shard)]} if plan.shard[1] > 1 else {}),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

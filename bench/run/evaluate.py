@@ -1,0 +1,158 @@
+"""A run: every task's missing cells are computed and written; what is there already is not computed
+again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.data import Subset, load_subset
+from bench.engine.counts import Asked, Counts
+from bench.methods import Method
+from bench.models.explainee import Explainee
+from bench.models.zoo import load_model
+from bench.protocol import FLOAT32, Protocol, get_protocol
+from bench.records.forward_counts import add_forwards, describe_forwards
+from bench.records.gallery_parts import write_gallery
+from bench.records.provenance import merge_provenance
+from bench.records.store import Records, Store, empty_frame, equal_methods
+from bench.run.cells import Groups, find_waiting, task_name
+from bench.run.describe import describe_run
+from bench.run.executors import Executor, LocalExecutor
+from bench.run.plan import Plan, Task, make_plan, read_shard
+from bench.run.precision_guard import decide_precisions
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Told after each task: the task, tasks done and in all, what the networks have run so far, and
+    what was asked.
+    """
+
+    task: Task
+    done: int
+    total: int
+    counts: Counts
+    asked: Asked = field(default_factory=Asked)
+
+
+def evaluate(
+    subset: str | Path | Subset,
+    model: str | Explainee | Sequence[str | Explainee],
+    methods: str | Sequence[str | Method] = "fast",
+    metrics: str | Sequence[str] = "standard",
+    protocol: str | Protocol = "cambench-1",
+    out: str | Path | None = None,
+    *,
+    batch_size: int | None = None,
+    shard_size: int | None = None,
+    calibration: int | None = None,
+    compiled: bool = False,
+    precision: str = FLOAT32,
+    gallery: int = 6,
+    command: str = "",
+    progress: Callable[[Progress], None] | None = None,
+    executor: Executor | None = None,
+    shard: str = "1/1",
+) -> Records:
+    """Explain and score a subset with every method under every metric; return the records.
+
+    methods: names, groups and wildcards; a list may also hold maps made elsewhere (see
+    `load_maps`). out: the run folder. Tasks are written as they finish; started again with the same
+    or a larger plan only what is missing or has changed is computed. None keeps the records in
+    memory.  calibration, compiled, precision: see `make_plan`. gallery: so many images are drawn
+    later.  executor: where tasks are computed; None: in this process. shard: "i/n" computes one of
+    n disjoint parts of the tasks, each into its own `out` (see `merge_runs`).
+    """
+    chosen = subset if isinstance(subset, Subset) else load_subset(subset)
+    listed = [model] if isinstance(model, (str, Explainee)) else list(model)
+    models = [m if isinstance(m, Explainee) else load_model(m) for m in listed]
+    rules = get_protocol(protocol)
+    plan = make_plan(
+        chosen,
+        models,
+        methods,
+        metrics,
+        rules,
+        batch_size,
+        shard_size,
+        calibration,
+        compiled,
+        precision,
+    )
+    plan = dataclasses.replace(plan, shard=read_shard(shard))
+    folder = None if out is None else Path(out)
+    return run_plan(
+        plan, folder, gallery=gallery, command=command, progress=progress, executor=executor
+    )
+
+
+def run_plan(
+    plan: Plan,
+    out: Path | None,
+    *,
+    gallery: int = 6,
+    command: str = "",
+    progress: Callable[[Progress], None] | None = None,
+    executor: Executor | None = None,
+) -> Records:
+    """Run a plan into a folder (or memory) and return its records.
+
+    Only this process writes: an executor computes tasks and hands over what they leave, so that
+    nothing is there twice.
+    """
+    store = Store(out)
+    with store.locked():
+        plan = decide_precisions(plan, store)
+        provenance = merge_provenance(store.provenance(), describe_run(plan, command))
+        store.write_provenance(provenance)
+        waiting = find_waiting(plan, store)
+        _compute(plan, waiting, executor or LocalExecutor(), store, provenance, gallery, progress)
+        records = store.records(provenance, [task_name(task) for task in waiting])
+        records.provenance["equal"] = equal_methods(records.frame)
+        store.write_provenance(records.provenance)
+    return records
+
+
+def _compute(
+    plan: Plan,
+    waiting: dict[Task, Groups],
+    executor: Executor,
+    store: Store,
+    provenance: dict[str, Any],
+    gallery: int,
+    progress: Callable[[Progress], None] | None,
+) -> None:
+    """Have the tasks computed and keep what they leave; what is noted of it goes into `provenance`
+    and run.json.
+    """
+    before, earlier = list(provenance.get("notes", ())), provenance.get("forwards")
+    notes, total, asked = set[str](), Counts(), Asked()
+    try:
+        with closing(executor.run(plan, waiting, gallery)) as results:
+            for number, (task, outcome, counts) in enumerate(results):
+                if (
+                    store.folder is not None and outcome.gallery
+                ):  # before the rows: a task whose rows are there is done
+                    write_gallery(store.folder, task_name(task), outcome.gallery)
+                store.add(
+                    task_name(task), pd.DataFrame(outcome.rows) if outcome.rows else empty_frame()
+                )
+                for method, reason in outcome.not_applicable.items():
+                    provenance["not_applicable"].setdefault(task.model, {})[method] = reason
+                total += counts
+                asked += outcome.asked
+                notes |= outcome.notes
+                if progress:
+                    progress(Progress(task, number + 1, len(waiting), total, asked))
+    finally:  # a run that is stopped has run what it has run
+        provenance["forwards"] = add_forwards(earlier, describe_forwards(asked, total))
+        provenance["notes"] = list(dict.fromkeys([*before, *sorted(notes)]))
+        store.write_provenance(provenance)

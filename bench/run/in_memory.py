@@ -1,0 +1,217 @@
+"""Explain and score one batch in memory: the same steps as a run, without files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import torch
+
+from bench.engine.background import Background
+from bench.engine.case import Case
+from bench.engine.prober import Prober
+from bench.engine.trace import Trace
+from bench.errors import BenchError, NotApplicable
+from bench.methods import METHODS, Method
+from bench.metrics import METRICS, OUTSIDE, Metric
+from bench.models.explainee import Explainee, untouched
+from bench.protocol import Protocol, get_protocol
+from bench.types import Truth
+
+Scores = dict[str, torch.Tensor]
+
+
+@overload
+def explain(
+    model: Explainee,
+    images: torch.Tensor,
+    targets: torch.Tensor | Sequence[int] | None = None,
+    method: str = "grad_cam",
+    truth: Truth | None = None,
+    seed: int = 0,
+    ids: Sequence[str] | None = None,
+) -> torch.Tensor: ...
+
+
+@overload
+def explain(
+    model: Explainee,
+    images: torch.Tensor,
+    targets: torch.Tensor | Sequence[int] | None,
+    method: list[str],
+    truth: Truth | None = None,
+    seed: int = 0,
+    ids: Sequence[str] | None = None,
+) -> dict[str, torch.Tensor]: ...
+
+
+def explain(
+    model: Explainee,
+    images: torch.Tensor,
+    targets: torch.Tensor | Sequence[int] | None = None,
+    method: str | list[str] = "grad_cam",
+    truth: Truth | None = None,
+    seed: int = 0,
+    ids: Sequence[str] | None = None,
+) -> torch.Tensor | dict[str, torch.Tensor]:
+    """Return maps [B,H,W] float32 of images [B,3,H,W] (normalised), higher = more evidence for the
+    target.
+
+    targets: [B] classes, or None for the predicted ones.  method: a name, or a list of names and
+    wildcards, which gives a dict of maps from one shared pass.  truth: for the oracle controls.
+    ids: image ids, the source of all draws; without them draws come from a hash of each image.
+    """
+    trace = Trace(
+        Prober(model),
+        check_images(model, images),
+        _tensor(targets),
+        ids=ids,
+        truth=truth,
+        seed=seed,
+    )
+    if isinstance(method, str):
+        return METHODS.get(method)(trace)
+    return {name: METHODS.get(name)(trace) for name in METHODS.select(method)}
+
+
+def score(
+    model: Explainee,
+    images: torch.Tensor,
+    targets: torch.Tensor | Sequence[int] | None,
+    maps: torch.Tensor,
+    metric: str | Sequence[str],
+    truth: Truth | None = None,
+    protocol: str | Protocol = "cambench-1",
+    ids: Sequence[str] | None = None,
+    curves: bool = False,
+    method: str | None = None,
+) -> Scores:
+    """Return {value name: [B]} of maps [B,H,W] under a protocol; NaN where a map cannot be scored.
+
+    metric: a name, or a list of names and wildcards.  curves: also the vectors, e.g.
+    "deletion_curve" [B,S+1]. method: the name of the method that made the maps, for metrics that
+    run it again (robustness, sanity). +inf marks an image outside a value's set (a large object in
+    the pointing game).
+    """
+    chosen = get_protocol(protocol)
+    images = check_images(model, images)
+    maps = torch.as_tensor(maps, dtype=torch.float32).detach().cpu()
+    if maps.shape != (len(images), *images.shape[-2:]):
+        raise BenchError(
+            f"maps has shape {tuple(maps.shape)} for images {tuple(images.shape)}; give one map "
+            "[H,W] per image."
+        )
+    trace = Trace(Prober(model), images, _tensor(targets), ids=ids, truth=truth, seed=chosen.seed)
+    names = METRICS.select(metric if isinstance(metric, str) else [*metric])
+    background = Background(trace)
+    rerun = None if method is None else Again(METHODS.get(method))
+    case = Case(
+        trace,
+        maps,
+        chosen.view(()),
+        background=background,
+        seed=chosen.seed,
+        rerun=rerun,
+        reuses=True,
+    )
+    scores: Scores = {}
+    with untouched(model.net):
+        for name in names:
+            scores |= apply(METRICS.get(name), case, chosen)
+    return {k: v for k, v in scores.items() if curves or v.ndim == 1}
+
+
+@dataclass(frozen=True)
+class Again:
+    """A method as metrics see it, who know no methods: something to run again."""
+
+    method: Method
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Return every parameter of the method, defaults included."""
+        return self.method.all_parameters
+
+    def __call__(self, trace: Trace, **parameters: Any) -> torch.Tensor:
+        """Return the method's maps [B,H,W] of another trace, or with other parameters."""
+        try:
+            method = self.method.variant(**parameters) if parameters else self.method
+        except NotApplicable:
+            raise
+        except BenchError as error:  # a parameter of the same name that is about something else
+            raise NotApplicable(str(error)) from error
+        return method(trace)
+
+
+def apply(metric: Metric, case: Case, protocol: Protocol) -> Scores:
+    """Run one metric on a case and return its values, float64, checked: names, shapes, NaN for
+    non-finite maps.
+    """
+    case.under(
+        protocol.view(metric.all_reads)
+    )  # first: one that does not apply has asked for nothing
+    reason = unmet_need(metric, case)
+    if reason:
+        raise NotApplicable(f"{metric.name} {reason}")
+    scores = metric.function(case)
+    if set(scores) != set(metric.values):
+        raise BenchError(
+            f"Metric {metric.name} returned {sorted(scores)} but declares {sorted(metric.values)}; "
+            "make them the same."
+        )
+    checked: Scores = {}
+    for name, values in scores.items():
+        if values.ndim not in (1, 2) or len(values) != len(case):
+            raise BenchError(
+                f"Metric {metric.name} returned {name} of shape {tuple(values.shape)} for "
+                f"{len(case)} images; "
+                "a value is [B] or [B,n]."
+            )
+        values = torch.as_tensor(values).detach().cpu().double()
+        usable = case.finite.view(-1, *[1] * (values.ndim - 1))
+        checked[name] = torch.where(usable | (values == OUTSIDE), values, torch.nan)
+    return checked
+
+
+def unmet_need(metric: Metric, case: Case) -> str:
+    """Return what a metric needs and does not find, as the end of a sentence, or ""."""
+    truth = case.truth
+    have = {name: getattr(truth, name) is not None for name in ("boxes", "masks", "others")}
+    have["truth"] = have["boxes"] or have["masks"]
+    words = {"truth": "boxes or masks", "others": "masks of another class's objects"}
+    missing = [need for need in metric.needs if need != "method" and not have.get(need, False)]
+    if missing:
+        return (
+            f"needs {' and '.join(words.get(m, m) for m in missing)}, which these images do not "
+            "have."
+        )
+    if "method" in metric.needs and case.rerun is None:
+        return (
+            "runs the method again, which maps alone do not allow; say which made them "
+            "(method=...)."
+        )
+    if (
+        metric.parameter
+        and case.rerun is not None
+        and metric.parameter not in case.rerun.parameters
+    ):
+        return f"is about the parameter {metric.parameter!r}, which this method does not have."
+    return ""
+
+
+def check_images(model: Explainee, images: torch.Tensor) -> torch.Tensor:
+    """Return images on the model's device; anything but finite float [B,3,H,W] is an error."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise BenchError(
+            f"images has shape {tuple(images.shape)}; give normalised images [B,3,H,W]."
+        )
+    if not len(images):
+        raise BenchError("images is empty; give at least one image.")
+    if not torch.isfinite(images).all():
+        raise BenchError("images holds NaN or infinite values; check the preprocessing.")
+    return images.to(model.device, torch.float32)
+
+
+def _tensor(targets: torch.Tensor | Sequence[int] | None) -> torch.Tensor | None:
+    return None if targets is None else torch.as_tensor(targets, dtype=torch.int64)

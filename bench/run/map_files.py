@@ -1,0 +1,149 @@
+"""Maps in files: how maps that other code made are found, read, checked and resized."""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from bench.data import Subset
+from bench.errors import BenchError
+
+Map = npt.NDArray[np.float32]
+Read = Callable[[], npt.NDArray[Any]]
+
+# --- reading
+
+
+def read_entries(
+    maps: str | Path | Mapping[str, Any], subset: Subset
+) -> tuple[dict[str, Read], bool]:
+    """Return {id: read} as they are found, and whether they came in the subset's order instead of
+    with ids.
+    """
+    if isinstance(maps, Mapping):
+        return {str(key): _given(value) for key, value in maps.items()}, False
+    path = Path(maps)
+    if path.is_dir():
+        return _folder(path), False
+    if not path.is_file():
+        raise BenchError(
+            f"There are no maps at {path}; give an .npz, an .npy or a folder of .npy files."
+        )
+    if path.suffix == ".npz":
+        return _archive(path), False
+    if path.suffix == ".npy":
+        return _array(path), True
+    raise BenchError(
+        f"{path} is neither .npz nor .npy nor a folder of .npy files, so no maps can be read from "
+        "it."
+    )
+
+
+def _given(value: Any) -> Read:
+    return lambda: np.asarray(value)
+
+
+def _folder(folder: Path) -> dict[str, Read]:
+    files = sorted(folder.rglob("*.npy"))
+    return {file.relative_to(folder).as_posix().removesuffix(".npy"): _file(file) for file in files}
+
+
+def _file(path: Path) -> Read:
+    def read() -> npt.NDArray[Any]:
+        with _readable(path):
+            array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+            return array
+
+    return read
+
+
+def _archive(path: Path) -> dict[str, Read]:
+    with _readable(path):
+        archive = np.load(path, allow_pickle=False)
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise BenchError(
+            f"{path} is no .npz archive, whatever its name says; save the maps with numpy.savez."
+        )
+    if set(archive.files) == {"ids", "maps"}:
+        with _readable(path):
+            ids, stacked = archive["ids"], archive["maps"]
+        return _stacked(path, ids, stacked)
+
+    def read(key: str) -> npt.NDArray[Any]:
+        with _readable(path):
+            array: npt.NDArray[Any] = archive[key]
+            return array
+
+    return {key: lambda key=key: read(key) for key in archive.files}  # type: ignore[misc]
+
+
+def _stacked(path: Path, ids: npt.NDArray[Any], stacked: npt.NDArray[Any]) -> dict[str, Read]:
+    if stacked.ndim != 3 or ids.shape != stacked.shape[:1]:
+        raise BenchError(
+            f"{path} has ids of shape {ids.shape} and maps of shape {stacked.shape}; it must be "
+            "[N] and [N,h,w]."
+        )
+    names = [key.decode() if isinstance(key, bytes) else str(key) for key in ids.tolist()]
+    twice = [key for key, count in Counter(names).items() if count > 1]
+    if twice:
+        raise BenchError(f"{path} has two maps of the id {twice[0]!r}; keep one.")
+    return {key: _given(stacked[row]) for row, key in enumerate(names)}
+
+
+def _array(path: Path) -> dict[str, Read]:
+    with _readable(path):
+        stacked = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(stacked, np.ndarray) or stacked.ndim != 3:
+        raise BenchError(
+            f"{path} holds no array [N,h,w]; maps without ids are one such array, in the subset's "
+            "order."
+        )
+    return {f"{row:09d}": _given(stacked[row]) for row in range(len(stacked))}
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise BenchError(
+            f"The maps in {path} cannot be read ({error}); save them again with numpy."
+        ) from None
+
+
+# --- checking
+
+
+def check_map(array: npt.NDArray[Any], item: str) -> Map:
+    """Return a map as float32 [h,w]; anything but a two-dimensional array of real numbers is an
+    error.
+    """
+    if array.ndim != 2 or not array.size:
+        raise BenchError(
+            f"The map of {item!r} has shape {array.shape}; a map is one array [h,w] per item."
+        )
+    if array.dtype.kind not in "fiub":
+        raise BenchError(f"The map of {item!r} holds {array.dtype}; a map holds real numbers.")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and counted as that
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def resize_map(one: Map, size: tuple[int, int]) -> torch.Tensor:
+    """Return a map [h,w] at the frame's size [H,W]: bilinear, corners not aligned; a larger one by
+    area.
+    """
+    values = torch.from_numpy(one.copy())[None, None]
+    if one.shape != size:
+        values = F.interpolate(
+            values, size=size, mode="bilinear", align_corners=False, antialias=True
+        )
+    return values[0, 0]

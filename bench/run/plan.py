@@ -1,0 +1,293 @@
+"""The plan of a run: what is computed, and in which tasks; `bench.planning` estimates its cost."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bench.data import Geometry, Subset
+from bench.engine.memory import memory_of
+from bench.engine.prober import default_batch_size
+from bench.errors import BenchError, NotApplicable
+from bench.identity import digest
+from bench.methods import METHODS, Method
+from bench.metrics import METRICS, Metric
+from bench.models.explainee import Explainee
+from bench.protocol import FLOAT32, Protocol, unlowered
+from bench.records.precision_verdict import PrecisionVerdict, check_precision
+from bench.records.store import MIN_CALIBRATION
+from bench.run.external_maps import ExternalMethod
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model and a slice of items: what is computed, written and lost as one."""
+
+    model: str
+    part: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides a run's records.
+
+    batch_size: images per forward.  shard_size: items per task.  Both are part of the plan: the
+    same plan gives the same bytes, another one the same values to within 1e-4.  shard: (i, n) for
+    one of n runs, i from 1, that share the tasks of the plan; it is no part of the plan's id, since
+    it changes no record.  precision: what was asked for (`bench.run.precision_guard`).  verdicts:
+    by model, what is run in which; nothing before the guard has looked.
+    """
+
+    subset: Subset
+    calibration: Subset | None
+    geometry: Geometry
+    models: tuple[Explainee, ...]
+    methods: tuple[Method, ...]
+    metrics: tuple[Metric, ...]
+    protocol: Protocol
+    batch_size: int
+    shard_size: int
+    compiled: bool = False
+    shard: tuple[int, int] = (1, 1)
+    precision: str = FLOAT32
+    verdicts: Mapping[str, PrecisionVerdict] = field(default_factory=dict)
+
+    @property
+    def manifest_id(self) -> str:
+        """Return the id of the images as the models see them: manifest, calibration part and
+        preprocessing.
+        """
+        return f"{self.subset.manifest_id}-{digest(self.geometry.id)[:6]}"
+
+    @property
+    def id(self) -> str:
+        """Return the id of what all records of a run share: images, protocol, batch and task
+        size.
+        """
+        return self.id_under(self.protocol)
+
+    def id_under(self, protocol: Protocol) -> str:
+        """Return the id that stands in records made under a protocol: the plan's, or that of
+        `rules`.
+        """
+        return digest(
+            [self.manifest_id, protocol.id, self.batch_size, self.shard_size, self.compiled]
+        )
+
+    def rules(self, model: str, metric: Metric) -> Protocol:
+        """Return the protocol that a metric is computed under on a model: the plan's, or the same
+        in bfloat16.
+        """
+        verdict = self.verdicts.get(model)
+        return (
+            self.protocol
+            if verdict is None
+            else self.protocol.in_precision(verdict.precision_of(metric.name))
+        )
+
+    def metric_id(self, model: str, metric: Metric) -> str:
+        """Return the id that a metric's records of a model have."""
+        return metric.id(self.rules(model, metric))
+
+    def cells(self, model: str, part: str) -> frozenset[tuple[str, str]]:
+        """Return what every item of a model and a part is to have: (method id, metric id)."""
+        metrics = [self.metric_id(model, metric) for metric in self.metrics_of(part)]
+        return frozenset((method.id, metric) for method in self.methods for metric in metrics)
+
+    def part(self, name: str) -> Subset:
+        """Return the scored ("eval") or the calibration part."""
+        chosen = self.subset if name == "eval" else self.calibration
+        assert chosen is not None
+        return chosen
+
+    def tasks(self) -> Iterator[Task]:
+        """Yield this shard's tasks, dealt like cards: together the shards have every task, and none
+        has another's.
+        """
+        number, count = self.shard
+        return itertools.islice(self._all_tasks(), number - 1, None, count)
+
+    def _all_tasks(self) -> Iterator[Task]:
+        """Yield the tasks of all shards: scored images first, model by model, then the calibration
+        part.
+        """
+        for part in ("eval", "calibration"):
+            if part == "calibration" and (self.calibration is None or not self.metrics_of(part)):
+                continue
+            size = len(self.part(part))
+            for model in self.models:
+                for start in range(0, size, self.shard_size):
+                    yield Task(model.name, part, start, min(start + self.shard_size, size))
+
+    def metrics_of(self, part: str) -> tuple[Metric, ...]:
+        """Return the metrics that a part is for."""
+        return tuple(m for m in self.metrics if part == "eval" or m.calibrates)
+
+    def model(self, name: str) -> Explainee:
+        """Return a model of the run by name."""
+        return next(m for m in self.models if m.name == name)
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """Return (i, n) of "i/n", for `Plan.shard`.
+
+    >>> read_shard("2/8")
+    (2, 8)
+    """
+    number, _, count = text.partition("/")
+    if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
+        return int(number), int(count)
+    raise BenchError(
+        f"A shard is I/N with I from 1 to N, such as 1/8 (the first of eight); got {text!r}."
+    )
+
+
+def make_plan(
+    subset: Subset,
+    models: Sequence[Explainee],
+    methods: str | Sequence[str | Method],
+    metrics: str | Sequence[str],
+    protocol: Protocol,
+    batch_size: int | None = None,
+    shard_size: int | None = None,
+    calibration: int | None = None,
+    compiled: bool = False,
+    precision: str = FLOAT32,
+) -> Plan:
+    """Check that everything fits together and return the plan; what does not fit is one sentence.
+
+    calibration: images that choose box thresholds; None takes half as many as are scored, but at
+    least 50; 0 none. compiled: see `Prober`.  precision: "float32", "auto" or "bfloat16"
+    (docs/precision.md).
+    """
+    check_precision(precision, compiled)
+    unlowered(protocol)
+    if not models:
+        raise BenchError("A run needs at least one model; give --models.")
+    names = [m.name for m in models]
+    if len(set(names)) != len(names):
+        raise BenchError(
+            f"Two models of the run share a name ({', '.join(sorted(names))}); give each its own."
+        )
+    for model in models:
+        _check_classes(model, subset)
+    geometry = common_geometry(subset, models, protocol.geometry)
+    chosen_methods = _methods(methods)
+    for method in chosen_methods:
+        if isinstance(method, ExternalMethod):
+            method.check_frame(geometry.size, geometry.size)
+    chosen_metrics = [
+        METRICS.get(n) for n in METRICS.select(metrics if isinstance(metrics, str) else [*metrics])
+    ]
+    have = {
+        "boxes": subset.has_boxes,
+        "masks": subset.has_masks,
+        "truth": subset.has_boxes or subset.has_masks,
+        "others": subset.has_others,
+        "method": True,
+    }
+    usable_methods = [m for m in chosen_methods if all(have[n] for n in m.needs)]
+    usable_metrics = [m for m in chosen_metrics if all(have[n] for n in m.needs)]
+    if not usable_methods or not usable_metrics:
+        what, need = (
+            ("method", chosen_methods) if not usable_methods else ("metric", chosen_metrics)
+        )
+        raise NotApplicable(
+            f"No {what} of the run fits the subset {subset.name}: "
+            f"{', '.join(m.name for m in need)} need ground truth "
+            "(boxes or masks) that it does not have."
+        )
+    device = models[0].device
+    return Plan(
+        subset=subset,
+        calibration=None
+        if protocol.box_tau_from == "scored"
+        else _calibration(subset, usable_metrics, calibration),
+        geometry=geometry,
+        models=tuple(models),
+        methods=tuple(usable_methods),
+        metrics=tuple(usable_metrics),
+        protocol=protocol,
+        batch_size=batch_size or default_batch_size(geometry.size, device.type, memory_of(device)),
+        shard_size=shard_size or default_shard_size(geometry.size, device.type),
+        compiled=compiled,
+        precision=precision,
+    )
+
+
+def _methods(methods: str | Sequence[str | Method]) -> list[Method]:
+    """Return the methods of a list of names, groups, wildcards and, at its end, methods that no
+    name stands for.
+    """
+    listed = [methods] if isinstance(methods, str) else [*methods]
+    names = METHODS.select(
+        methods if isinstance(methods, str) else [m for m in listed if isinstance(m, str)]
+    )
+    chosen = [*(METHODS.get(name) for name in names), *(m for m in listed if isinstance(m, Method))]
+    twice = [name for name, count in Counter(m.name for m in chosen).items() if count > 1]
+    if twice:
+        raise BenchError(f"Two methods of the run are called {twice[0]!r}; give each its own name.")
+    return chosen
+
+
+def default_shard_size(side: int, device: str = "cpu") -> int:
+    """Return the default items per task: enough to fill batches, few enough to lose little when a
+    run is killed.
+
+    A GPU, which needs larger batches and is done with a task in seconds, gets four times as many.
+    """
+    return (25 if side <= 128 else 10) * (1 if device == "cpu" else 4)
+
+
+def _calibration(subset: Subset, metrics: Sequence[Metric], wanted: int | None) -> Subset | None:
+    if wanted == 0 or not any(metric.calibrates for metric in metrics):
+        return None
+    calibration = subset.calibration()
+    count = max(len(subset) // 2, MIN_CALIBRATION) if wanted is None else wanted
+    return None if calibration is None else calibration.limit(count)
+
+
+def _check_classes(model: Explainee, subset: Subset) -> None:
+    classes = model.num_classes
+    # Numbers as names: the largest label is all that is known of the classes, and a model may have
+    # more.
+    named = any(not name.isdigit() for name in subset.class_names)
+    if classes < subset.num_classes or (classes != subset.num_classes and named):
+        raise BenchError(
+            f"The model {model.name} has {classes} classes and the subset {subset.name} "
+            f"{subset.num_classes}; "
+            "choose a model and a subset of the same classes."
+        )
+
+
+def common_geometry(subset: Subset, models: Sequence[Explainee], rule: str = "own") -> Geometry:
+    """Return the one geometry of a run: the manifest's, else the models' own where they agree, else
+    0.875 bicubic.
+
+    rule: the protocol's `geometry`; under "squash" a frame that the manifest leaves open is the
+    whole image, bilinear.
+    """
+    sizes = {model.size for model in models}
+    if len(sizes) > 1:
+        raise BenchError(
+            f"The models of the run want images of {' and '.join(map(str, sorted(sizes)))} pixels; "
+            "one run has one geometry, so run them apart."
+        )
+    (size,) = sizes
+    if subset.geometry is not None:
+        if subset.geometry.size != size:
+            raise BenchError(
+                f"The subset {subset.name} is fixed at {subset.geometry.size} pixels and "
+                f"{models[0].name} wants "
+                f"{size}; "
+                "choose a model of that size."
+            )
+        return subset.geometry
+    if rule == "squash":
+        return Geometry(size, "squash", size, "bilinear")
+    own = {model.geometry for model in models}
+    return own.pop() if len(own) == 1 else Geometry(size, "short", round(size / 0.875), "bicubic")

@@ -1,0 +1,87 @@
+"""One task of a run: its missing cells are computed, in halves where memory is too short."""
+
+from __future__ import annotations
+
+from bench.engine.counts import Asked
+from bench.engine.memory import out_of_memory, release_memory
+from bench.engine.prober import Prober
+from bench.errors import BenchError
+from bench.models.explainee import untouched
+from bench.run.batch import BatchRun
+from bench.run.cells import Cell, Groups, Kept, Outcome
+from bench.run.plan import Plan, Task
+from bench.run.read_ahead import Reader
+
+# --- one task
+
+
+def run_task(
+    plan: Plan,
+    task: Task,
+    groups: Groups,
+    prober: Prober,
+    gallery: int = 0,
+    kept: Kept | None = None,
+    reader: Reader | None = None,
+) -> Outcome:
+    """Compute the missing cells of a task.
+
+    kept: where maps lie that other plans of the same images and model have made, or will want.
+    reader: of the plan's images, who may have read them already; None reads them here.
+    """
+    outcome = Outcome()
+    for cells, positions in groups.items():
+        outcome += _run_positions(
+            plan, task, cells, positions, prober, gallery, kept, reader or Reader(plan)
+        )
+    if prober.reduced_to is not None:
+        outcome.notes.add(
+            f"Memory is too short for {plan.batch_size} images per forward; {task.model} went on "
+            "with "
+            f"{prober.reduced_to}."
+        )
+    return outcome
+
+
+def _run_positions(
+    plan: Plan,
+    task: Task,
+    cells: frozenset[Cell],
+    positions: list[int],
+    prober: Prober,
+    gallery: int,
+    kept: Kept | None,
+    reader: Reader,
+) -> Outcome:
+    """Compute the same cells of several items; items that memory is too short for together are run
+    in halves.
+    """
+    outcome, before = Outcome(), prober.counts.forwards
+    try:
+        batch = reader.read(task, positions)
+        shown = [i for i, p in enumerate(positions) if p < gallery and task.part == "eval"]
+        with untouched(prober.model.net):
+            BatchRun(
+                plan, task, batch.to(prober.model.device), prober, cells, shown, outcome, kept
+            ).run()
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        if len(positions) == 1:
+            raise BenchError(
+                f"Memory is too short for {task.model} and one image of {plan.geometry.size} "
+                "pixels; free some, choose "
+                "other methods, or a smaller model."
+            ) from error
+    else:
+        return outcome
+    # Outside the except: the error's traceback holds on to what is to be freed.
+    release_memory(prober.model.device)
+    again = Asked(prober.counts.forwards - before)  # what was run so far is asked for a second time
+    middle = len(positions) // 2
+    both = [
+        _run_positions(plan, task, cells, half, prober, gallery, kept, reader)
+        for half in (positions[:middle], positions[middle:])
+    ]
+    note = f"Memory is too short for {len(positions)} images of {task.model} in one task."
+    return sum(both, Outcome(asked=again, notes={note}))
