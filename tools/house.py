@@ -24,7 +24,7 @@ from pathlib import Path
 
 GROUND = frozenset(
     {"errors", "types", "files", "protocol", "registry", "plugins", "identity"}
-    | {"randomness", "version", "progress"}
+    | {"randomness", "version", "progress", "field_text", "protocol_checks", "source_walk"}
 )
 """The modules directly below the package that every room may import."""
 

@@ -27,13 +27,14 @@ ARROWS = (
     "ground <- data <- models <- engine <- methods, metrics",
     "engine <- records",
     "methods, metrics, records <- run <- planning",
-    "records <- board",
+    "methods, metrics, records <- board",
     "run, board <- gate, health",
     "methods, metrics <- finetune <- editor",
 )
 """Who imports whom: `a <- b` lets b import a, and all that a may import.
 
-The command line (`cli`) may import everything. finetune reads what methods and metrics give, and no
+The board reads of methods and metrics what they declare: versions, references, derived values. The
+command line (`cli`) may import everything. finetune reads what methods and metrics give, and no
 records or boards. No arrow leads from finetune or editor to a room that measures.
 """
 

@@ -38,7 +38,8 @@ def write_order(metric: str, facts: dict[str, Any]) -> str:
 def write_images_needed(pair: dict[str, Any]) -> str:
     """Say how many images separate the first two methods.
 
-    >>> write_images_needed({"a": "grad_cam", "b": "cam", "effect": 0.08, "n_needed": 1229.0, "apart": False})
+    >>> pair = {"a": "grad_cam", "b": "cam", "effect": 0.08, "n_needed": 1229.0, "apart": False}
+    >>> write_images_needed(pair)
     'n needed to separate grad_cam from cam, the first two that are no controls: 1,229 (d_z .080)'
     """
     who = f"n needed to separate {pair['a']} from {pair['b']}, the first two that are no controls"
