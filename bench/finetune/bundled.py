@@ -78,7 +78,7 @@ def train_bundled(
 # what boards score.
 
 
-def _from_nothing(train: Made, backbone: str) -> Made:
+def _make_recipe(train: Made, backbone: str) -> Made:
     def recipe(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
         settings, check = replace(SETTINGS, **changes), load_subset(VALIDATION)
         more |= {"validation": check, "settings": settings, "augmentation": AUGMENTATION}
@@ -87,7 +87,7 @@ def _from_nothing(train: Made, backbone: str) -> Made:
     return recipe
 
 
-def _aft(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
+def _train_aft(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
     settings = replace(Settings(epochs=6, lr=5e-3, keep="last"), **changes)
     parent, check = load_model(TUNED[name]), load_subset(VALIDATION)
     return train_aft(
@@ -102,7 +102,7 @@ def _aft(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
     )
 
 
-def _guided(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
+def _train_guided(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
     """Simulated maps of a tenth of the training images that are right in class, then the attention
     branch.
     """
@@ -117,8 +117,8 @@ def _guided(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
 
 
 RECIPES: dict[str, Made] = {
-    **{name: _from_nothing(train_classifier, backbone) for name, backbone in ARCHITECTURE.items()},
-    **dict.fromkeys(TUNED, _aft),
-    ABN: _from_nothing(train_abn, ABN_BACKBONE),
-    GUIDED: _guided,
+    **{name: _make_recipe(train_classifier, backbone) for name, backbone in ARCHITECTURE.items()},
+    **dict.fromkeys(TUNED, _train_aft),
+    ABN: _make_recipe(train_abn, ABN_BACKBONE),
+    GUIDED: _train_guided,
 }

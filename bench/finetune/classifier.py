@@ -13,10 +13,10 @@ import torch.nn.functional as F
 
 from bench.data import Subset
 from bench.errors import BenchError
-from bench.finetune.augment import Augmentation, augmented
-from bench.finetune.data import Pictures, for_model, held_out, in_order
+from bench.finetune.augment import Augmentation, augment_pixels
+from bench.finetune.data import Pictures, hold_out, make_pictures, split_rows
 from bench.finetune.loop import SCORE, Report, Settings, Tick, TrainingTask, fit
-from bench.finetune.save import description, write_model
+from bench.finetune.save import describe_data, write_model
 from bench.models.architectures import ARCHITECTURES, seeded
 from bench.models.explainee import Explainee
 from bench.models.zoo import load_model
@@ -49,7 +49,7 @@ class ClassifierTask(TrainingTask):
         self, rows: torch.Tensor, rng: torch.Generator
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the cross-entropy and the accuracy of a batch."""
-        pixels = augmented(self.train.pixels(rows), self.augmentation, rng)
+        pixels = augment_pixels(self.train.pixels(rows), self.augmentation, rng)
         labels = self.train.labels[rows].to(self.model.device)
         logits = self.net(network_input(self.model, pixels)).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
@@ -77,7 +77,7 @@ def share_right(logits: torch.Tensor, labels: torch.Tensor) -> float:
 def accuracy(model: Explainee, pictures: Pictures) -> float:
     """Return top-1 in percent of a network in eval mode."""
     hits = 0
-    for rows in in_order(len(pictures)):
+    for rows in split_rows(len(pictures)):
         logits = model.net(network_input(model, pictures.pixels(rows)))
         hits += int((logits.argmax(1).cpu() == pictures.labels[rows]).sum())
     return 100 * hits / len(pictures)
@@ -107,11 +107,11 @@ def train_classifier(
     else a tenth of the subset. facts: further keys of the card.
     """
     settings, how = settings or Settings(), augmentation or Augmentation()
-    train, check = (subset, validation) if validation is not None else held_out(subset)
+    train, check = (subset, validation) if validation is not None else hold_out(subset)
     model = new_model(backbone, train, settings.seed).to(device)
     model.net.to(memory_format=torch.channels_last)
     task = ClassifierTask(
-        model, for_model(train, model), for_model(check, model), how, label_smoothing
+        model, make_pictures(train, model), make_pictures(check, model), how, label_smoothing
     )
     recipe = {
         "backbone": backbone,
@@ -121,15 +121,15 @@ def train_classifier(
     stamp = {
         "what": "classifier",
         "recipe": recipe,
-        "data": [description(train), description(check)],
+        "data": [describe_data(train), describe_data(check)],
     }
     history = fit(task, settings, out, stamp, report, tick)
     card = {
         "recipe": recipe,
         "command": command,
-        "data": description(train),
+        "data": describe_data(train),
         "top1": history.best["top1"],
-        "top1_subset": description(check),
+        "top1_subset": describe_data(check),
         "epoch": history.best_epoch,
         **(facts or {}),
     }
@@ -139,7 +139,7 @@ def train_classifier(
 def new_model(backbone: str, subset: Subset, seed: int) -> Explainee:
     """Return the network that training starts from, for the frames and classes of a subset."""
     if backbone not in ARCHITECTURES:
-        return _loaded(backbone, subset)
+        return _load_backbone(backbone, subset)
     if subset.geometry is None:
         raise BenchError(
             f"The subset {subset.name} fixes no image size, which {backbone} needs; take a timm "
@@ -152,7 +152,7 @@ def new_model(backbone: str, subset: Subset, seed: int) -> Explainee:
     )
 
 
-def _loaded(backbone: str, subset: Subset) -> Explainee:
+def _load_backbone(backbone: str, subset: Subset) -> Explainee:
     import timm
 
     # A plain timm name is an architecture: its head gets as many outputs as the subset has classes.

@@ -38,13 +38,13 @@ from torch import nn
 from bench.data import Subset
 from bench.data.subset import id_hash
 from bench.errors import BenchError
-from bench.finetune.attention_agreement import MEASURES, Group, Numbers, agreement, grid_of
+from bench.finetune.attention_agreement import MEASURES, Group, Numbers, grid_of, measure_agreement
 from bench.finetune.attention_maps import EditedMap, check_maps, map_facts
 from bench.finetune.classifier import network_input, share_right
-from bench.finetune.data import HELD_OUT, Pictures, flipped, for_model, in_order
+from bench.finetune.data import HELD_OUT, Pictures, make_pictures, mirror_images, split_rows
 from bench.finetune.loop import SCORE, Report, Settings, Tick, TrainingTask, fit
-from bench.finetune.placement import Placement, attention_net, placements
-from bench.finetune.save import description, write_model
+from bench.finetune.placement import Placement, attention_net, find_placements
+from bench.finetune.save import describe_data, write_model
 from bench.models.abn import AttentionBranchNetwork, to_grid
 from bench.models.explainee import Explainee
 
@@ -93,11 +93,11 @@ class Guidance:
             )
 
 
-def chosen(model: Explainee, subset: Subset) -> list[Placement]:
+def choose_images(model: Explainee, subset: Subset) -> list[Placement]:
     """Return the images to edit: right in class, and less than half of the attention's energy on
     the object.
     """
-    return [one for one in placements(model, subset) if one.right and one.misplaced]
+    return [one for one in find_placements(model, subset) if one.right and one.misplaced]
 
 
 class GuidedTask(TrainingTask):
@@ -148,7 +148,7 @@ class GuidedTask(TrainingTask):
         """Return the objective of a batch, images and maps mirrored together, and its parts."""
         index = rows + self.aside
         pixels, targets = self.pictures.pixels(self.rows[index]), self.targets[index]
-        pixels, targets = flipped(
+        pixels, targets = mirror_images(
             torch.rand(len(rows), generator=rng) < self.guidance.flip, pixels, targets
         )
         return self._objective(pixels, targets, self.pictures.labels[self.rows[index]])
@@ -160,7 +160,7 @@ class GuidedTask(TrainingTask):
         if not self.aside:
             return {SCORE: 0.0}
         values = []
-        for index in in_order(self.aside):
+        for index in split_rows(self.aside):
             rows = self.rows[index]
             loss, _ = self._objective(
                 self.pictures.pixels(rows), self.targets[index], self.pictures.labels[rows]
@@ -270,10 +270,10 @@ def train_guided(
     tuned = model.with_net(copy.deepcopy(net))
     tuned.card = dict(model.card)
     pictures, others = (
-        for_model(subset, model),
-        for_model(validation or unedited(subset, maps), model),
+        make_pictures(subset, model),
+        make_pictures(validation or find_unedited(subset, maps), model),
     )
-    rows, targets = examples(tuned, subset, maps)
+    rows, targets = make_examples(tuned, subset, maps)
     aside = len(rows) // HELD_OUT
     task = GuidedTask(tuned, pictures, rows, targets, guidance, settings.lr, aside)
     if not aside:
@@ -281,7 +281,7 @@ def train_guided(
     groups = {"edited": Group(pictures, rows[aside:], targets[aside:])}
     groups |= {"aside": Group(pictures, rows[:aside], targets[:aside])} if aside else {}
     groups |= {"held_out": Group(others, torch.arange(len(others)))}
-    before = {which: agreement(tuned, group) for which, group in groups.items()}
+    before = {which: measure_agreement(tuned, group) for which, group in groups.items()}
     recipe = {"kind": "guided"} | asdict(guidance) | asdict(settings)
     told = map_facts(maps)
     stamp = {
@@ -290,17 +290,17 @@ def train_guided(
         "parent": model.fingerprint,
         "maps": told["sha256"],
     }
-    history = fit(task, settings, out, stamp | {"data": description(subset)}, report, tick)
-    after = {which: agreement(tuned, group) for which, group in groups.items()}
+    history = fit(task, settings, out, stamp | {"data": describe_data(subset)}, report, tick)
+    after = {which: measure_agreement(tuned, group) for which, group in groups.items()}
     card = {
         "recipe": recipe,
         "command": command,
-        "data": description(subset),
+        "data": describe_data(subset),
         "maps": told,
         "simulated": told["simulated"],
         "top1": after["held_out"]["top1"],
         "attention_top1": after["held_out"]["attention_top1"],
-        "top1_subset": description(others.subset),
+        "top1_subset": describe_data(others.subset),
         "epoch": history.best_epoch,
         "agreement": {which: {"before": before[which], "after": after[which]} for which in groups},
         **(facts or {}),
@@ -310,7 +310,7 @@ def train_guided(
     )
 
 
-def examples(
+def make_examples(
     model: Explainee, subset: Subset, maps: Sequence[EditedMap]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the pictures' rows [n] and the maps on M's grid [n,1,h,w], in an order that the items
@@ -325,7 +325,7 @@ def examples(
     )
 
 
-def unedited(subset: Subset, maps: Sequence[EditedMap]) -> Subset:
+def find_unedited(subset: Subset, maps: Sequence[EditedMap]) -> Subset:
     """Return the images of a subset that no map is of, the first `OTHERS` of its order."""
     edited = {one.facts["image_id"] for one in maps}
     free = [

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 
 from bench.data import Subset
-from bench.finetune.augment import Augmentation, augmented
+from bench.finetune.augment import Augmentation, augment_pixels
 from bench.finetune.classifier import accuracy, network_input, share_right
-from bench.finetune.data import Pictures, for_model, held_out, in_order
+from bench.finetune.data import Pictures, hold_out, make_pictures, split_rows
 from bench.finetune.loop import SCORE, Report, Settings, Tick, TrainingTask, fit
-from bench.finetune.save import build_facts, description, write_model
+from bench.finetune.save import build_facts, describe_data, write_model
 from bench.models.architectures import seeded
 from bench.models.explainee import Explainee
 from bench.models.sa_affinity import AffinityNet, refined
@@ -66,14 +66,14 @@ class SelfAttentionTask(TrainingTask):
         self, rows: torch.Tensor, rng: torch.Generator
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the cross-entropy and the accuracy of a batch."""
-        logits = self.logits(augmented(self.train.pixels(rows), GENTLE, rng))
+        logits = self.logits(augment_pixels(self.train.pixels(rows), GENTLE, rng))
         labels = self.train.labels[rows].to(logits.device)
         return F.cross_entropy(logits, labels), {"accuracy": share_right(logits, labels)}
 
     def validate(self) -> dict[str, float]:
         """Return cross-entropy and accuracy from the refined activations."""
         total, hits, images = 0.0, 0.0, len(self.validation)
-        for rows in in_order(images):
+        for rows in split_rows(images):
             logits, labels = self.logits(self.validation.pixels(rows)), self.validation.labels[rows]
             labels = labels.to(logits.device)
             total += float(F.cross_entropy(logits, labels, reduction="sum"))
@@ -107,8 +107,12 @@ def train_self_attention(
     trained attention. strength: lambda of the refinement.  width: d of queries and keys.
     """
     settings = settings or Settings()
-    train, check = (subset, validation) if validation is not None else held_out(subset)
-    build, layer, pictures = build_facts(model), model.card.get("layer"), for_model(check, model)
+    train, check = (subset, validation) if validation is not None else hold_out(subset)
+    build, layer, pictures = (
+        build_facts(model),
+        model.card.get("layer"),
+        make_pictures(check, model),
+    )
     wrap = {"kind": "self_attention", "channels": model.probe_shape[1], "width": width}
     net = seeded(AffinityNet, settings.seed, net=model.net, channels=wrap["channels"], width=width)
     tuned = Explainee(
@@ -118,9 +122,9 @@ def train_self_attention(
     recipe = {"strength": strength, "width": width, "augmentation": asdict(GENTLE)} | asdict(
         settings
     )
-    data = [description(train), description(check)]
+    data = [describe_data(train), describe_data(check)]
     stamp = {"what": "sa", "recipe": recipe, "data": data, "parent": model.fingerprint}
-    task = SelfAttentionTask(tuned, for_model(train, tuned), pictures, strength)
+    task = SelfAttentionTask(tuned, make_pictures(train, tuned), pictures, strength)
     history = fit(task, settings, out, stamp, report, tick)
     card = {
         "recipe": {"kind": "sa"} | recipe,

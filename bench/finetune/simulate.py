@@ -16,15 +16,15 @@ from bench.data.subset import Subset, id_hash
 from bench.errors import BenchError
 from bench.finetune.attention_maps import (
     SIMULATED,
-    edited_map,
     grey_of,
     load_map,
+    make_edited_map,
     map_files,
     map_path,
     save_map,
     utc_now,
 )
-from bench.finetune.placement import Placement, Report, frame_of, placements
+from bench.finetune.placement import Placement, Report, find_placements, frame_of
 from bench.models.explainee import Explainee
 from bench.types import Truth
 
@@ -57,7 +57,7 @@ class Simulation:
         )
 
 
-def simulated_map(
+def simulate_map(
     truth: torch.Tensor, soft: float
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """Return an attention map [H,W] float32 in [0,1] for the object's pixels [H,W] bool.
@@ -89,7 +89,7 @@ def simulate_maps(
     before are replaced.
 
     share: of the images right in class, in (0,1]; those with the smallest sha256 of "simulated" and
-    their id, so that a larger share holds a smaller one.  soft: see `simulated_map`; None:
+    their id, so that a larger share holds a smaller one.  soft: see `simulate_map`; None:
     `SOFT_SHARE` of the side. kind: what the maps are made from; None: masks where the subset has
     them, else boxes. misplaced: only images wrong in place.  report(done, total): called while the
     images are looked at.
@@ -103,11 +103,11 @@ def simulate_maps(
             f"A share of {share} of the images cannot be simulated; it must be above 0 and at most "
             "1."
         )
-    chosen_kind = _kind(subset, kind)
+    chosen_kind = _choose_kind(subset, kind)
     size = model.size
     width = SOFT_SHARE * size if soft is None else soft
     _check_folder(folder)
-    seen = placements(model, subset, report)
+    seen = find_placements(model, subset, report)
     right = [p for p in seen if p.right and p.energy is not None and (p.misplaced or not misplaced)]
     wanted = round(share * len(right))
     if wanted == 0:
@@ -148,10 +148,10 @@ def _write(
 ) -> bool:
     """Write the map of one image; False where nothing of the object is left in the frame."""
     batch = subset.batch([placement.index], frame_of(model, subset))
-    pixels = _pixels(batch.truth, kind, model.size)
+    pixels = _read_pixels(batch.truth, kind, model.size)
     if not pixels.any():
         return False
-    values = simulated_map(pixels, soft)
+    values = simulate_map(pixels, soft)
     own = {
         "item": placement.item,
         "image_id": batch.image_ids[0],
@@ -162,18 +162,18 @@ def _write(
             "probability": placement.probability,
         },
     }
-    save_map(folder, edited_map(grey_of(values), {**facts, **own}))
+    save_map(folder, make_edited_map(grey_of(values), {**facts, **own}))
     return True
 
 
-def _pixels(truth: Truth, kind: Kind, size: int) -> torch.Tensor:
+def _read_pixels(truth: Truth, kind: Kind, size: int) -> torch.Tensor:
     """Return the object's pixels [H,W] bool of a batch of one."""
     pixels = (truth if kind == "masks" else Truth(boxes=truth.boxes)).pixels(size, size)
     assert pixels is not None  # _kind has looked
     return pixels[0]
 
 
-def _kind(subset: Subset, kind: Kind | None) -> Kind:
+def _choose_kind(subset: Subset, kind: Kind | None) -> Kind:
     have = {"masks": subset.has_masks, "boxes": subset.has_boxes}
     chosen = kind or next((one for one in KINDS if have[one]), None)
     if chosen is None or not have.get(chosen):
