@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
-from bench.data import Subset
 from bench.finetune.augment import Augmentation, augment_pixels
 from bench.finetune.classifier import ClassifierTask, network_input, new_model, share_right
-from bench.finetune.data import Pictures, hold_out, make_pictures, split_rows
-from bench.finetune.loop import SCORE, Report, Settings, Tick, fit
+from bench.finetune.data import Pictures, split_rows
+from bench.finetune.loop import SCORE, Settings
 from bench.finetune.placement import attention_net
-from bench.finetune.save import build_facts, describe_data, write_model
+from bench.finetune.save import build_facts
+from bench.finetune.training import Training
 from bench.models.abn import AttentionBranchNetwork
 from bench.models.explainee import Explainee, untouched
 
@@ -83,41 +83,38 @@ def wrap_in_abn(base: Explainee, map_kernel: Literal[1, 3] = 3, seed: int = 0) -
 
 def train_abn(
     backbone: str,
-    subset: Subset,
-    out: Path,
-    name: str,
+    training: Training,
     *,
-    validation: Subset | None = None,
     map_kernel: Literal[1, 3] = 3,
-    settings: Settings | None = None,
     augmentation: Augmentation | None = None,
     label_smoothing: float = 0.02,
     device: str = "cpu",
-    command: str = "",
-    facts: dict[str, Any] | None = None,
-    report: Report | None = None,
-    tick: Tick | None = None,
 ) -> Path:
-    """Train an attention branch network, write NAME.safetensors and its card NAME.json, return the
-    card's path.
+    """Train an attention branch network.
 
-    backbone: a bundled architecture or a timm name (random weights), or a trained model of the
-    subset's classes, which is then the parent: both branches and the extractor start from its
-    weights.  validation: held-out images that choose the best epoch; else a tenth of the subset.
-    map_kernel: of the convolution that makes the map, 3 or 1. facts: further keys of the card.
+    Args:
+        backbone: A bundled architecture or a timm name (random weights), or a trained model of the
+            subset's classes. A trained model is the parent: both branches and the extractor start
+            from its weights.
+        training: Images, settings and files.
+        map_kernel: Side of the convolution that makes the map, 3 or 1.
+        augmentation: How pictures are varied.
+        label_smoothing: Share of the label that is spread over all classes.
+        device: Where the network is trained.
 
-    Raises BenchError where the backbone cannot be split, or fits neither the subset's classes nor
-    its images.
+    Returns:
+        The path of the card.
+
+    Raises:
+        BenchError: The backbone cannot be split, or fits neither the subset's classes nor its
+            images.
     """
-    settings, how = settings or Settings(), augmentation or Augmentation()
-    train, check = (subset, validation) if validation is not None else hold_out(subset)
-    base = new_model(backbone, train, settings.seed)
+    settings, how = training.settings or Settings(), augmentation or Augmentation()
+    base = new_model(backbone, training.parts[0], settings.seed)
     parent = base if "sha256" in base.card else None  # a card of trained weights
     model = wrap_in_abn(base, map_kernel, settings.seed).to(device)
     model.net.to(memory_format=torch.channels_last)
-    task = BranchTask(
-        model, make_pictures(train, model), make_pictures(check, model), how, label_smoothing
-    )
+    task = BranchTask(model, *training.make_pictures(model), how, label_smoothing)
     recipe = {
         "kind": "abn",
         "backbone": backbone,
@@ -125,18 +122,7 @@ def train_abn(
         "label_smoothing": label_smoothing,
     }
     recipe |= {"augmentation": asdict(how)} | asdict(settings)
-    stamp = {"what": "abn", "recipe": recipe, "data": [describe_data(train), describe_data(check)]}
-    history = fit(
-        task, settings, out, stamp | {"parent": parent.fingerprint if parent else ""}, report, tick
-    )
-    card = {
-        "recipe": recipe,
-        "command": command,
-        "data": describe_data(train),
-        "top1": history.best["top1"],
-        "attention_top1": history.best["attention_top1"],
-        "top1_subset": describe_data(check),
-        "epoch": history.best_epoch,
-        **(facts or {}),
-    }
-    return write_model(out, name, model, card, parent)
+    stamp = {"what": "abn", "recipe": recipe, "parent": parent.fingerprint if parent else ""}
+    history = training.fit(task, settings, stamp)
+    tops = {name: history.best[name] for name in ("top1", "attention_top1")}
+    return training.save(model, history, {"recipe": recipe} | tops, parent)

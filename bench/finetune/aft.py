@@ -23,15 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bench.data import Subset
 from bench.errors import BenchError, suggestions
 from bench.finetune.aft_losses import channel_mean_loss, divergence, mask_loss, rescale_mask
 from bench.finetune.augment import Augmentation, augment_pixels
 from bench.finetune.classifier import accuracy, network_input, share_right
-from bench.finetune.data import Pictures, hold_out, make_pictures, mirror_images, split_rows
-from bench.finetune.loop import SCORE, Report, Settings, Tick, TrainingTask, fit
+from bench.finetune.data import Pictures, mirror_images, split_rows
+from bench.finetune.loop import SCORE, Settings, TrainingTask
 from bench.finetune.masks import CONTROLS, SELECTS, Masks, Progress, choose, search_masks
-from bench.finetune.save import build_facts, describe_data, write_model
+from bench.finetune.save import build_facts
+from bench.finetune.training import Training
 from bench.methods import METHODS
 from bench.methods.references import MASK_COLOUR
 from bench.models.explainee import Explainee, untouched
@@ -310,67 +310,53 @@ class AftTask(TrainingTask):
 
 def train_aft(
     model: Explainee,
-    subset: Subset,
-    out: Path,
-    name: str,
-    *,
-    validation: Subset | None = None,
+    training: Training,
     recipe: AftRecipe | None = None,
-    settings: Settings | None = None,
-    device: str = "cpu",
+    *,
     cache: Path | None = None,
-    command: str = "",
-    facts: dict[str, Any] | None = None,
-    report: Report | None = None,
-    tick: Tick | None = None,
-    searching: Progress | None = None,
+    progress: Progress | None = None,
     warn: Callable[[str], None] = warnings.warn,
 ) -> Path:
-    """Fine-tune a model's activations, write NAME.safetensors and the card NAME.json into `out`;
-    return the card.
+    """Fine-tune the activations of a copy of a model.
 
-    validation: held-out images that choose the best epoch; else a tenth of the subset.  cache,
-    searching, warn: of the search for masks (see `search_masks`).  facts: further keys of the card.
-    The model given is not changed.
+    Args:
+        model: The original, which stays as it is.
+        training: Images, settings and files.
+        recipe: What decides the fine-tuning beside the loop's settings.
+        cache: Folder of kept masks, see `search_masks`.
+        progress: Called while masks are searched, see `search_masks`.
+        warn: Called with a sentence about a broken file of masks, see `search_masks`.
+
+    Returns:
+        The path of the card.
     """
-    recipe, settings = recipe or AftRecipe(), settings or Settings(epochs=6, lr=5e-3)
-    train, check = (subset, validation) if validation is not None else hold_out(subset)
-    tuned = add_tuner(model.to(device), name, recipe.reduction, settings.seed)
-    pictures, held = make_pictures(train, model), make_pictures(check, model)
+    recipe, settings = recipe or AftRecipe(), training.settings or Settings(epochs=6, lr=5e-3)
+    tuned = add_tuner(model, training.name, recipe.reduction, settings.seed)
+    train, check = training.make_pictures(model)
     masks: tuple[Masks | None, Masks | None] = None, None
     if recipe.needs_masks:
         found, found_held = (
-            search_masks(model, one, recipe.method, cache=cache, progress=searching, warn=warn)
-            for one in (pictures, held)
+            search_masks(model, one, recipe.method, cache=cache, progress=progress, warn=warn)
+            for one in (train, check)
         )
         select = found.resolve(recipe.select)  # one rule for both
         masks = (
-            choose(found, train.ids, select, recipe.control, settings.seed),
-            choose(found_held, check.ids, select, recipe.control, settings.seed),
+            choose(found, train.subset.ids, select, recipe.control, settings.seed),
+            choose(found_held, check.subset.ids, select, recipe.control, settings.seed),
         )
-    task = AftTask(tuned, (pictures, masks[0]), (held, masks[1]), recipe, settings.lr)
-    stamp = {
-        "what": "aft",
-        "recipe": asdict(recipe),
-        "parent": model.weights_id,
-        "method": METHODS.get(recipe.method).id,
-        "data": [describe_data(train), describe_data(check)],
-    }
-    history = fit(task, settings, out, stamp, report, tick)
+    task = AftTask(tuned, (train, masks[0]), (check, masks[1]), recipe, settings.lr)
+    method = METHODS.get(recipe.method).id
+    stamp = {"what": "aft", "recipe": asdict(recipe), "parent": model.weights_id, "method": method}
+    history = training.fit(task, settings, stamp)
     with untouched(model.net):
-        parent_top1 = accuracy(model, held)
+        parent_top1 = accuracy(model, check)
     card = {
         "recipe": {"kind": "aft", **asdict(recipe), **asdict(settings)},
-        "command": command,
-        "data": describe_data(train),
         "top1": history.best["top1"],
-        "top1_subset": describe_data(check),
         "top1_parent": parent_top1,
-        "epoch": history.best_epoch,
         **({"masks": masks[0].facts} if masks[0] else {}),
-        **(facts or {}),
     }
-    return write_model(out, name, tuned, card, parent=model)
+    return training.save(tuned, history, card, model)
 
 
 def add_tuner(model: Explainee, name: str, reduction: int = REDUCTION, seed: int = 0) -> Explainee:

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from bench.data import Subset
 from bench.errors import BenchError
 from bench.finetune.augment import Augmentation, augment_pixels
-from bench.finetune.data import Pictures, hold_out, make_pictures, split_rows
-from bench.finetune.loop import SCORE, Report, Settings, Tick, TrainingTask, fit
-from bench.finetune.save import describe_data, write_model
+from bench.finetune.data import Pictures, split_rows
+from bench.finetune.loop import SCORE, Settings, TrainingTask
+from bench.finetune.training import Training
 from bench.models.architectures import ARCHITECTURES, seeded
 from bench.models.explainee import Explainee
 from bench.models.zoo import load_model
@@ -85,55 +85,36 @@ def accuracy(model: Explainee, pictures: Pictures) -> float:
 
 def train_classifier(
     backbone: str,
-    subset: Subset,
-    out: Path,
-    name: str,
+    training: Training,
     *,
-    validation: Subset | None = None,
-    settings: Settings | None = None,
     augmentation: Augmentation | None = None,
     label_smoothing: float = 0.02,
     device: str = "cpu",
-    command: str = "",
-    facts: dict[str, Any] | None = None,
-    report: Report | None = None,
-    tick: Tick | None = None,
 ) -> Path:
-    """Train a classifier, write NAME.safetensors and its card NAME.json into `out` and return the
-    card's path.
+    """Train a classifier.
 
-    backbone: a bundled architecture (`resnet_scenes`), a timm name (random weights), or any model
-    of the subset's classes to go on from.  validation: held-out images that choose the best epoch;
-    else a tenth of the subset. facts: further keys of the card.
+    Args:
+        backbone: A bundled architecture (`resnet_scenes`), a timm name (random weights), or any
+            model of the subset's classes, whose training goes on.
+        training: Images, settings and files.
+        augmentation: How pictures are varied.
+        label_smoothing: Share of the label that is spread over all classes.
+        device: Where the network is trained.
+
+    Returns:
+        The path of the card.
     """
-    settings, how = settings or Settings(), augmentation or Augmentation()
-    train, check = (subset, validation) if validation is not None else hold_out(subset)
-    model = new_model(backbone, train, settings.seed).to(device)
+    settings, how = training.settings or Settings(), augmentation or Augmentation()
+    model = new_model(backbone, training.parts[0], settings.seed).to(device)
     model.net.to(memory_format=torch.channels_last)
-    task = ClassifierTask(
-        model, make_pictures(train, model), make_pictures(check, model), how, label_smoothing
-    )
+    task = ClassifierTask(model, *training.make_pictures(model), how, label_smoothing)
     recipe = {
         "backbone": backbone,
         "label_smoothing": label_smoothing,
         "augmentation": asdict(how),
     } | asdict(settings)
-    stamp = {
-        "what": "classifier",
-        "recipe": recipe,
-        "data": [describe_data(train), describe_data(check)],
-    }
-    history = fit(task, settings, out, stamp, report, tick)
-    card = {
-        "recipe": recipe,
-        "command": command,
-        "data": describe_data(train),
-        "top1": history.best["top1"],
-        "top1_subset": describe_data(check),
-        "epoch": history.best_epoch,
-        **(facts or {}),
-    }
-    return write_model(out, name, model, card)
+    history = training.fit(task, settings, {"what": "classifier", "recipe": recipe})
+    return training.save(model, history, {"recipe": recipe, "top1": history.best["top1"]})
 
 
 def new_model(backbone: str, subset: Subset, seed: int) -> Explainee:

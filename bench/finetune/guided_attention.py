@@ -41,10 +41,10 @@ from bench.errors import BenchError
 from bench.finetune.attention_agreement import MEASURES, Group, Numbers, grid_of, measure_agreement
 from bench.finetune.attention_maps import EditedMap, check_maps, map_facts
 from bench.finetune.classifier import network_input, share_right
-from bench.finetune.data import HELD_OUT, Pictures, make_pictures, mirror_images, split_rows
-from bench.finetune.loop import SCORE, Report, Settings, Tick, TrainingTask, fit
+from bench.finetune.data import HELD_OUT, Pictures, mirror_images, split_rows
+from bench.finetune.loop import SCORE, Settings, TrainingTask
 from bench.finetune.placement import Placement, attention_net, find_placements
-from bench.finetune.save import describe_data, write_model
+from bench.finetune.training import Training
 from bench.models.abn import AttentionBranchNetwork, to_grid
 from bench.models.explainee import Explainee
 
@@ -239,75 +239,75 @@ class Guided:
 
 def train_guided(
     model: Explainee,
-    subset: Subset,
     maps: Sequence[EditedMap],
-    out: Path,
-    name: str,
-    *,
-    validation: Subset | None = None,
+    training: Training,
     guidance: Guidance | None = None,
-    settings: Settings | None = None,
-    command: str = "",
-    facts: dict[str, Any] | None = None,
-    report: Report | None = None,
-    tick: Tick | None = None,
 ) -> Guided:
-    """Fine-tune a copy of a model by edited maps, write NAME.safetensors and its card, return them
-    with the agreement.
+    """Fine-tune a copy of an attention branch network by edited maps.
 
-    model: an attention branch network, the parent; it is left as it is.  maps: of this model and of
-    images of this subset (`load_maps`).  validation: held-out images; else those of the subset that
-    have no map, at most `OTHERS`. facts: further keys of the card.
+    Args:
+        model: The parent, which stays as it is.
+        maps: Maps of this model and of images of the training's subset (`load_maps`).
+        training: Images, settings and files. Without a validation subset, images of the subset that
+            have no map are measured, at most `OTHERS`.
+        guidance: What the maps teach, and whom.
 
-    Raises BenchError where the model has no attention branch, there are no maps, or they are of
-    another model, subset or size.
+    Returns:
+        The path of the card, and the agreement of the network with the maps before and after.
+
+    Raises:
+        BenchError: The model has no attention branch, there are no maps, or they are of another
+            model, subset or size.
     """
-    guidance, settings = guidance or Guidance(), settings or SETTINGS
+    guidance, settings = guidance or Guidance(), training.settings or SETTINGS
+    tuned = _copy_parent(model, maps, training.subset)
+    others = training.validation or find_unedited(training.subset, maps)
+    training = dataclasses.replace(training, validation=others)
+    pictures, other_pictures = training.make_pictures(model)
+    rows, targets = make_examples(tuned, training.subset, maps)
+    aside = len(rows) // HELD_OUT
+    task = GuidedTask(tuned, pictures, rows, targets, guidance, settings.lr, aside)
+    if not aside:
+        settings = dataclasses.replace(settings, keep="last")
+    groups = _make_groups(task, other_pictures)
+    before = {which: measure_agreement(tuned, group) for which, group in groups.items()}
+    recipe = {"kind": "guided"} | asdict(guidance) | asdict(settings)
+    facts = map_facts(maps)
+    stamp = {"what": "guided", "recipe": recipe, "parent": model.fingerprint}
+    stamp |= {"maps": facts["sha256"], "data": training.data[0]}
+    history = training.fit(task, settings, stamp)
+    after = {which: measure_agreement(tuned, group) for which, group in groups.items()}
+    card = {
+        "recipe": recipe,
+        "maps": facts,
+        "simulated": facts["simulated"],
+        "top1": after["held_out"]["top1"],
+        "attention_top1": after["held_out"]["attention_top1"],
+        "agreement": {which: {"before": before[which], "after": after[which]} for which in groups},
+    }
+    return Guided(
+        training.save(tuned, history, card, model), before, after, bool(facts["simulated"])
+    )
+
+
+def _copy_parent(model: Explainee, maps: Sequence[EditedMap], subset: Subset) -> Explainee:
+    """Return the network to train; a BenchError says why these maps cannot teach it."""
     net = attention_net(model)
     if not maps:
         raise BenchError("There are no edited maps to learn from; make some with `cambench edit`.")
     check_maps(maps, model, subset)
     tuned = model.with_net(copy.deepcopy(net))
     tuned.card = dict(model.card)
-    pictures, others = (
-        make_pictures(subset, model),
-        make_pictures(validation or find_unedited(subset, maps), model),
-    )
-    rows, targets = make_examples(tuned, subset, maps)
-    aside = len(rows) // HELD_OUT
-    task = GuidedTask(tuned, pictures, rows, targets, guidance, settings.lr, aside)
-    if not aside:
-        settings = dataclasses.replace(settings, keep="last")
+    return tuned
+
+
+def _make_groups(task: GuidedTask, others: Pictures) -> dict[str, Group]:
+    """Return the groups of images that are measured before and after, see `Guided`."""
+    pictures, rows, targets, aside = task.pictures, task.rows, task.targets, task.aside
     groups = {"edited": Group(pictures, rows[aside:], targets[aside:])}
-    groups |= {"aside": Group(pictures, rows[:aside], targets[:aside])} if aside else {}
-    groups |= {"held_out": Group(others, torch.arange(len(others)))}
-    before = {which: measure_agreement(tuned, group) for which, group in groups.items()}
-    recipe = {"kind": "guided"} | asdict(guidance) | asdict(settings)
-    told = map_facts(maps)
-    stamp = {
-        "what": "guided",
-        "recipe": recipe,
-        "parent": model.fingerprint,
-        "maps": told["sha256"],
-    }
-    history = fit(task, settings, out, stamp | {"data": describe_data(subset)}, report, tick)
-    after = {which: measure_agreement(tuned, group) for which, group in groups.items()}
-    card = {
-        "recipe": recipe,
-        "command": command,
-        "data": describe_data(subset),
-        "maps": told,
-        "simulated": told["simulated"],
-        "top1": after["held_out"]["top1"],
-        "attention_top1": after["held_out"]["attention_top1"],
-        "top1_subset": describe_data(others.subset),
-        "epoch": history.best_epoch,
-        "agreement": {which: {"before": before[which], "after": after[which]} for which in groups},
-        **(facts or {}),
-    }
-    return Guided(
-        write_model(out, name, tuned, card, model), before, after, bool(told["simulated"])
-    )
+    if aside:
+        groups["aside"] = Group(pictures, rows[:aside], targets[:aside])
+    return groups | {"held_out": Group(others, torch.arange(len(others)))}
 
 
 def make_examples(

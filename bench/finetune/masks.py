@@ -148,9 +148,14 @@ class Masks:
 def choose(
     found: Search, ids: Sequence[str], select: str = "auto", control: str = "none", seed: int = 0
 ) -> Masks:
-    """Return one mask per image: m = {M_t* > 0}, all ones where t* = 0; or a control in its place.
+    """Choose one mask per image: m = {M_t* > 0}, all ones where t* = 0; or a control in its place.
 
-    ids: of the items, the source of random regions.  select: of `SELECTS`.  control: of `CONTROLS`.
+    Args:
+        found: The search over the images.
+        ids: Ids of the items, from which random regions are drawn.
+        select: One of `SELECTS`.
+        control: One of `CONTROLS`.
+        seed: Seed of random regions and of the shuffling.
     """
     rule = found.resolve(select)
     if control not in CONTROLS:
@@ -159,12 +164,13 @@ def choose(
             f"{', '.join(CONTROLS)}.{suggestions(control, CONTROLS)}"
         )
     t = torch.where(found.carries, FIXED, 0) if control == "fixed" else found.best(rule)
-    of = _draw_donors(found.carries, seed) if control == "shuffled" else torch.arange(len(found))
-    t = t[of]
+    shuffles = control == "shuffled"
+    donors = _draw_donors(found.carries, seed) if shuffles else torch.arange(len(found))
+    t = t[donors]
     packed, pooled, soft = [], [], []
     for rows in split_rows(len(found), CHUNK):
-        kept = found.cut(of[rows], t[rows]) | (t[rows] == 0)[:, None, None]
-        own = found.soft[of[rows], t[rows]].float()
+        kept = found.cut(donors[rows], t[rows]) | (t[rows] == 0)[:, None, None]
+        own = found.soft[donors[rows], t[rows]].float()
         if control == "random":
             rngs = [generator(seed, "random mask", ids[i]) for i in rows.tolist()]
             kept = torch.stack(
@@ -174,7 +180,13 @@ def choose(
         packed.append(np.packbits(kept.flatten(1).numpy(), axis=1))
         pooled.append(small)
         soft.append(small if control == "random" else own)
-    facts = {
+    masks = np.concatenate(packed), torch.cat(pooled), torch.cat(soft)
+    return Masks(*masks, t, found.carries, found.side, _describe_choice(found, rule, control))
+
+
+def _describe_choice(found: Search, rule: str, control: str) -> dict[str, Any]:
+    """Return what a card says of the masks."""
+    return {
         "select": rule,
         "control": control,
         "images": len(found),
@@ -183,15 +195,6 @@ def choose(
         "share_t0_official": round(found.share_uncut("official"), 4),
         "share_t0_logodds": round(found.share_uncut("logodds"), 4),
     }
-    return Masks(
-        np.concatenate(packed),
-        torch.cat(pooled),
-        torch.cat(soft),
-        t,
-        found.carries,
-        found.side,
-        facts,
-    )
 
 
 def _pool(maps: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

@@ -23,6 +23,7 @@ from bench.finetune.guided_attention import train_guided
 from bench.finetune.loop import Settings
 from bench.finetune.placement import find_placements
 from bench.finetune.simulate import simulate_maps
+from bench.finetune.training import Training
 from bench.models import load_model
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -468,7 +469,8 @@ def test_what_was_drawn_trains_the_network(page, editor, abn, scenes, tmp_path):
     assert [one.facts["source"] for one in drawn] == ["editor"] * 3
     assert all(one.facts["after"]["energy"] > 0.5 > one.facts["before"]["energy"] for one in drawn)
     settings = Settings(epochs=6, batch_size=3, lr=3e-3, weight_decay=0.0)
-    done = train_guided(abn, scenes, drawn, tmp_path / "guided", "guided", settings=settings)
+    training = Training(scenes, tmp_path / "guided", "guided", settings=settings)
+    done = train_guided(abn, drawn, training)
     assert not done.simulated
     assert done.after["edited"]["mse"] < 0.7 * done.before["edited"]["mse"]
     trained = load_model(done.card)

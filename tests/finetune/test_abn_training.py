@@ -17,6 +17,7 @@ from bench.finetune.abn_training import BranchTask, measure_top1, train_abn, wra
 from bench.finetune.augment import Augmentation
 from bench.finetune.data import make_pictures
 from bench.finetune.loop import SCORE, Settings
+from bench.finetune.training import Training
 from bench.models.abn import AttentionBranchNetwork
 from bench.randomness import generator
 
@@ -27,7 +28,8 @@ PLAIN = Augmentation(flip=0, gain=0, erase=0)
 
 def trained(folder, backbone="resnet-scenes", name="abn", **changes):
     given = {"validation": load_subset(CHECK), "settings": SETTINGS} | changes
-    return train_abn(backbone, load_subset(PART), folder, name, **given)
+    recipe = {key: given.pop(key) for key in ("map_kernel",) if key in given}
+    return train_abn(backbone, Training(load_subset(PART), folder, name, **given), **recipe)
 
 
 def make_task(smoothing: float = 0.0) -> BranchTask:

@@ -29,6 +29,7 @@ from bench.finetune.data import make_pictures
 from bench.finetune.loop import CHECKPOINT, SCORE, Settings
 from bench.finetune.masks import CONTROLS, choose, search_masks
 from bench.finetune.save import write_model
+from bench.finetune.training import Training
 from bench.models.architectures import seeded
 from bench.models.cards import read_card
 from bench.models.explainee import Explainee, untouched
@@ -62,12 +63,8 @@ def train(parent, data, out: Path, settings: Settings = SETTINGS, **recipe) -> E
     """Fine-tune and load what was written."""
     card = train_aft(
         parent,
-        data[0],
-        out,
-        "tuned",
-        validation=data[1],
-        recipe=AftRecipe(**recipe),
-        settings=settings,
+        Training(data[0], out, "tuned", validation=data[1], settings=settings),
+        AftRecipe(**recipe),
     )
     model = bench.load_model(card)
     model.net.eval()
@@ -116,14 +113,16 @@ def test_a_trained_tuner_is_written_loaded_and_carries_its_parent(parent, data, 
     told = []
     card = train_aft(
         parent,
-        data[0],
-        tmp_path,
-        "tuned",
-        validation=data[1],
-        settings=SETTINGS,
-        command="cambench x",
-        facts={"licence": "mine"},
-        report=told.append,
+        Training(
+            data[0],
+            tmp_path,
+            "tuned",
+            validation=data[1],
+            settings=SETTINGS,
+            command="cambench x",
+            facts={"licence": "mine"},
+            report=told.append,
+        ),
     )
     assert same(parent.net, before)
     model, facts = bench.load_model(card), read_card(card)["tuned"]

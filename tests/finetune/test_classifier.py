@@ -19,6 +19,7 @@ from bench.finetune.data import Pictures, hold_out, make_pictures, mirror_images
 from bench.finetune.loop import Settings
 from bench.finetune.sa_training import SelfAttentionTask, train_self_attention
 from bench.finetune.save import describe_data, write_model
+from bench.finetune.training import Training
 from bench.models import Explainee
 from bench.models.sa_affinity import Affinity, AffinityNet, refined
 from bench.randomness import generator
@@ -134,12 +135,14 @@ def test_a_classifier_learns_is_written_and_loaded(tmp_path):
     subset = load_subset("scenes-calibration[:60]")
     card = train_classifier(
         "resnet_scenes",
-        subset,
-        tmp_path,
-        "mine",
-        settings=settings,
-        command="cambench x",
-        report=rows.append,
+        Training(
+            subset,
+            tmp_path,
+            "mine",
+            settings=settings,
+            command="cambench x",
+            report=rows.append,
+        ),
     )
     assert rows[-1]["loss"] < rows[0]["loss"]
     model = bench.load_model(card)
@@ -159,7 +162,7 @@ def test_a_classifier_learns_is_written_and_loaded(tmp_path):
 def test_training_goes_on_from_a_trained_model(tmp_path):
     start = bench.load_model("resnet-scenes")
     card = train_classifier(
-        "resnet-scenes", part(), tmp_path, "more", settings=replace(SETTINGS, lr=0.0)
+        "resnet-scenes", Training(part(), tmp_path, "more", settings=replace(SETTINGS, lr=0.0))
     )
     trained = bench.load_model(card)
     before, after = (dict(model.net.named_parameters()) for model in (start, trained))
@@ -188,7 +191,7 @@ def attentive(tmp_path_factory):
     parent = bench.load_model("vgg-scenes")
     folder = tmp_path_factory.mktemp("sa")
     card = train_self_attention(
-        parent, part(), folder, "vgg-sa", settings=replace(SETTINGS, lr=0.01)
+        parent, Training(part(), folder, "vgg-sa", settings=replace(SETTINGS, lr=0.01))
     )
     return parent, bench.load_model(card)
 

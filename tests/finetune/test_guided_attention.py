@@ -37,6 +37,7 @@ from bench.finetune.loop import SCORE
 from bench.finetune.placement import find_placements
 from bench.finetune.save import write_model
 from bench.finetune.simulate import simulate_maps
+from bench.finetune.training import Training
 from bench.models.abn import AttentionBranchNetwork, Branches
 from bench.randomness import generator
 
@@ -87,7 +88,9 @@ def maps(folder):
 
 
 def guided(parent, subset, maps, folder, **changes):
-    return train_guided(parent, subset, maps, folder, "guided", **({"settings": QUICK} | changes))
+    guidance = changes.pop("guidance", None)
+    given = {"settings": QUICK} | changes
+    return train_guided(parent, maps, Training(subset, folder, "guided", **given), guidance)
 
 
 def make_task(parent, subset, maps, guidance, **changes) -> GuidedTask:
