@@ -222,10 +222,10 @@ def count_in_place(activations: torch.Tensor, cells: list[tuple[int, int]], allo
     """Return for how many of the changed images the cell that changes most is at the changed patch.
 
     activations: [1+n+1,K,h,w] for the images of `make_changed_images`.  allowed: how many cells
-    away it may be, in rows and in columns.  "Most" by the best of four measures: the change of a
-    cell, its norm over channels; that less the mean over cells (what attention and gates do to all cells
-    alike); and each as a share of what the cell changes when the whole image does (cells at an edge
-    may be more or less sensitive). A grid that is not in place fails under all.
+    away it may be, in rows and in columns.  The best of four measures counts: the change of a cell
+    (its norm over channels); that less the mean over cells, since attention and gates change all
+    cells alike; and each as a share of what the cell changes when the whole image does, since cells
+    at an edge may be more or less sensitive.  A grid that is not in place fails under all.
     """
     difference = activations[1:] - activations[:1]
     own = difference - difference.mean((2, 3), keepdim=True)
