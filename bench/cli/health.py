@@ -95,7 +95,7 @@ def print_failures(found: Health) -> None:
             "No metric of this run could be judged; add oracle, random and center_gaussian to the "
             "run."
         )
-    for verdict in found.failing():
+    for verdict in found.list_failing():
         kind = "" if verdict.ranked else " (reported, not ranked)"
         say(
             f"fail: {verdict.subset}, {verdict.model}: {verdict.metric}{kind} "

@@ -43,7 +43,7 @@ class Inference:
         return {
             "predicted": self.predicted,
             "probability": round(probability, 6),
-            "energy": _rounded(self.energy),
+            "energy": _round(self.energy),
         }
 
 
@@ -61,5 +61,5 @@ class Looked:
     before: Inference
 
 
-def _rounded(value: float | None) -> float | None:
+def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 6)

@@ -139,7 +139,7 @@ class Api:
                 "everything": session.everything,
                 "first": session.first,
                 "images": [session.state(k) for k in range(len(session))],
-                "colour_maps": {name: _packed(colours(name)) for name in COLOUR_MAPS},
+                "colour_maps": {name: _pack(colours(name)) for name in COLOUR_MAPS},
             }
         )
 
@@ -147,7 +147,7 @@ class Api:
         """Return one image: its map, truth, state, and what the network makes of it."""
         view = self._session.view(self._position(request))
         return JSONResponse(
-            view | {key: _packed(view[key]) for key in ("own", "map", "mask")} | _outcome(view)
+            view | {key: _pack(view[key]) for key in ("own", "map", "mask")} | _outcome(view)
         )
 
     def frame(self, request: Request) -> Response:
@@ -176,7 +176,7 @@ class Api:
         try:
             saved = await run_in_threadpool(self._session.save, k, grey, int(base))
         except ConflictError as conflict:
-            theirs = self._session.state(k) | {"map": _packed(conflict.current.grey)}
+            theirs = self._session.state(k) | {"map": _pack(conflict.current.grey)}
             kept = str(conflict.kept.relative_to(self._session.folder))
             return JSONResponse({"current": theirs, "kept": kept}, 409)
         return JSONResponse(
@@ -231,13 +231,13 @@ class OnlyOwnPages:
         }
         app = (
             self._app
-            if _own(scope["method"], headers)
+            if _is_own(scope["method"], headers)
             else PlainTextResponse("Not this machine's own page.\n", 403)
         )
         return await app(scope, receive, send_with_headers)
 
 
-def _own(method: str, headers: dict[str, str]) -> bool:
+def _is_own(method: str, headers: dict[str, str]) -> bool:
     host, origin = headers.get("host", ""), headers.get("origin")
     if host.rpartition(":")[0] not in NAMES_OF_THIS_MACHINE and host not in NAMES_OF_THIS_MACHINE:
         return False
@@ -261,11 +261,11 @@ def _outcome(view: dict[str, Any]) -> dict[str, Any]:
     outcome = view["outcome"]
     attention = outcome["attention"]
     height, width = attention.shape
-    packed = {"height": height, "width": width, "values": _packed(attention)}
+    packed = {"height": height, "width": width, "values": _pack(attention)}
     return {"outcome": outcome | {"attention": packed}}
 
 
-def _packed(values: Grey | None) -> str | None:
+def _pack(values: Grey | None) -> str | None:
     return None if values is None else base64.b64encode(values.tobytes()).decode("ascii")
 
 

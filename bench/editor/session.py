@@ -26,14 +26,14 @@ from bench.finetune.attention_maps import (
     EditedMap,
     Grey,
     check_origin,
-    edited_map,
-    expanded,
+    expand_attention,
     grey_of,
     load_map,
     load_maps,
+    make_edited_map,
     map_files,
     map_path,
-    upsampled,
+    upsample_attention,
     utc_now,
     write_map,
 )
@@ -42,8 +42,8 @@ from bench.finetune.placement import (
     attention_net,
     check_classes,
     energy_inside,
+    find_placements,
     frame_of,
-    placements,
 )
 from bench.models.abn import to_grid
 from bench.models.explainee import Explainee, untouched
@@ -133,9 +133,9 @@ class Session:
         """Return the position of the first image that no person has drawn on yet; 0 where all are
         done.
         """
-        return next((k for k in range(len(self)) if not self.drawn(k)), 0)
+        return next((k for k in range(len(self)) if not self.is_drawn(k)), 0)
 
-    def drawn(self, k: int) -> bool:
+    def is_drawn(self, k: int) -> bool:
         """Return whether a person has saved a map for the image at position k."""
         facts = self._saved.get(self.queue[k].item)
         return facts is not None and facts["source"] == DRAWN
@@ -191,7 +191,7 @@ class Session:
                 return [Placement(**row) for row in kept["rows"]]
         except (OSError, ValueError, KeyError, TypeError):
             pass  # not there, or not ours to read: it is only kept to save time
-        rows = placements(self.model, self.subset, report)
+        rows = find_placements(self.model, self.subset, report)
         write_json(file, {"stamp": stamp, "rows": [asdict(row) for row in rows]})
         return rows
 
@@ -249,25 +249,25 @@ class Session:
         images = self.model.normalise(batch.pixels.to(self.model.device))
         with untouched(self.model.net), torch.inference_mode():
             out = self._net.branches(images)
-        own = expanded(out.attention.cpu(), self.model.size)[0].numpy()
-        return Looked(batch, images, grey_of(own), self._judged(batch, out.logits, out.attention))
+        own = expand_attention(out.attention.cpu(), self.model.size)[0].numpy()
+        return Looked(batch, images, grey_of(own), self._judge(batch, out.logits, out.attention))
 
     def _outcome(self, looked: Looked, grey: Grey) -> Inference:
         height, width = looked.before.attention.shape
         maps = torch.from_numpy(grey.astype(np.float32) / np.float32(255))[None]
         attention = to_grid(maps, height, width).clamp(0, 1).to(self.model.device)
         with self._forward, untouched(self.model.net), torch.inference_mode():
-            return self._judged(
+            return self._judge(
                 looked.batch, self._net(looked.images, attention=attention), attention
             )
 
-    def _judged(self, batch: Batch, logits: torch.Tensor, attention: torch.Tensor) -> Inference:
+    def _judge(self, batch: Batch, logits: torch.Tensor, attention: torch.Tensor) -> Inference:
         attention = attention.cpu()
         truth = batch.truth.pixels(self.model.size, self.model.size)
         energy = (
             None
             if truth is None
-            else energy_inside(upsampled(attention, self.model.size), truth)[0]
+            else energy_inside(upsample_attention(attention, self.model.size), truth)[0]
         )
         return Inference(logits.cpu().softmax(1)[0], energy, grey_of(attention[0, 0].numpy()))
 
@@ -304,9 +304,9 @@ class Session:
         with self._files:
             current = self._current(item)
             started = {"started_from": "model" if current is None else current.facts["source"]}
-            edited = edited_map(grey, self._facts(k, looked, after, base + 1) | started)
+            edited = make_edited_map(grey, self._facts(k, looked, after, base + 1) | started)
             if current is not None and current.facts["revision"] != base:
-                refused = edited_map(grey, edited.facts | {"refused": True})
+                refused = make_edited_map(grey, edited.facts | {"refused": True})
                 raise ConflictError(current, self._keep(refused, "refused"))
             if current is not None:
                 if current.facts["source"] == DRAWN and np.array_equal(current.grey, grey):

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
-from bench.data import Subset
-from bench.finetune.augment import Augmentation, augmented
+from bench.finetune.augment import Augmentation, augment_pixels
 from bench.finetune.classifier import ClassifierTask, network_input, new_model, share_right
-from bench.finetune.data import Pictures, for_model, held_out, in_order
-from bench.finetune.loop import SCORE, Report, Settings, Tick, fit
+from bench.finetune.data import Pictures, split_rows
+from bench.finetune.loop import SCORE, Settings
 from bench.finetune.placement import attention_net
-from bench.finetune.save import build_facts, description, write_model
+from bench.finetune.save import build_facts
+from bench.finetune.training import Training
 from bench.models.abn import AttentionBranchNetwork
 from bench.models.explainee import Explainee, untouched
 
@@ -37,7 +37,7 @@ class BranchTask(ClassifierTask):
         self, rows: torch.Tensor, rng: torch.Generator
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the sum of both branches' cross-entropies, and the accuracy of both."""
-        pixels = augmented(self.train.pixels(rows), self.augmentation, rng)
+        pixels = augment_pixels(self.train.pixels(rows), self.augmentation, rng)
         labels = self.train.labels[rows].to(self.model.device)
         out = self.net.branches(network_input(self.model, pixels))
         heads = {"accuracy": out.logits.float(), "attention_accuracy": out.attention_logits.float()}
@@ -51,18 +51,18 @@ class BranchTask(ClassifierTask):
 
     def validate(self) -> dict[str, float]:
         """Return top-1 of both heads."""
-        numbers = both_top1(self.model, self.validation)
+        numbers = measure_top1(self.model, self.validation)
         return {**numbers, SCORE: numbers["top1"]}
 
 
 @torch.no_grad()
-def both_top1(model: Explainee, pictures: Pictures) -> dict[str, float]:
+def measure_top1(model: Explainee, pictures: Pictures) -> dict[str, float]:
     """Return top-1 in percent of the perception branch ("top1") and of the attention branch
     ("attention_top1").
     """
     net, hits = attention_net(model), torch.zeros(2, dtype=torch.int64)
     with untouched(net):
-        for rows in in_order(len(pictures)):
+        for rows in split_rows(len(pictures)):
             out = net.branches(network_input(model, pictures.pixels(rows)))
             for head, logits in enumerate((out.logits, out.attention_logits)):
                 hits[head] += (logits.argmax(1).cpu() == pictures.labels[rows]).sum()
@@ -70,7 +70,7 @@ def both_top1(model: Explainee, pictures: Pictures) -> dict[str, float]:
     return {"top1": top1, "attention_top1": attention_top1}
 
 
-def around(base: Explainee, map_kernel: Literal[1, 3] = 3, seed: int = 0) -> Explainee:
+def wrap_in_abn(base: Explainee, map_kernel: Literal[1, 3] = 3, seed: int = 0) -> Explainee:
     """Return an untrained attention branch network around a copy of a model's network; the model is
     left alone.
     """
@@ -83,39 +83,38 @@ def around(base: Explainee, map_kernel: Literal[1, 3] = 3, seed: int = 0) -> Exp
 
 def train_abn(
     backbone: str,
-    subset: Subset,
-    out: Path,
-    name: str,
+    training: Training,
     *,
-    validation: Subset | None = None,
     map_kernel: Literal[1, 3] = 3,
-    settings: Settings | None = None,
     augmentation: Augmentation | None = None,
     label_smoothing: float = 0.02,
     device: str = "cpu",
-    command: str = "",
-    facts: dict[str, Any] | None = None,
-    report: Report | None = None,
-    tick: Tick | None = None,
 ) -> Path:
-    """Train an attention branch network, write NAME.safetensors and its card NAME.json, return the
-    card's path.
+    """Train an attention branch network.
 
-    backbone: a bundled architecture or a timm name (random weights), or a trained model of the
-    subset's classes, which is then the parent: both branches and the extractor start from its
-    weights.  validation: held-out images that choose the best epoch; else a tenth of the subset.
-    map_kernel: of the convolution that makes the map, 3 or 1. facts: further keys of the card.
+    Args:
+        backbone: A bundled architecture or a timm name (random weights), or a trained model of the
+            subset's classes. A trained model is the parent: both branches and the extractor start
+            from its weights.
+        training: Images, settings and files.
+        map_kernel: Side of the convolution that makes the map, 3 or 1.
+        augmentation: How pictures are varied.
+        label_smoothing: Share of the label that is spread over all classes.
+        device: Where the network is trained.
 
-    Raises BenchError where the backbone cannot be split, or fits neither the subset's classes nor
-    its images.
+    Returns:
+        The path of the card.
+
+    Raises:
+        BenchError: The backbone cannot be split, or fits neither the subset's classes nor its
+            images.
     """
-    settings, how = settings or Settings(), augmentation or Augmentation()
-    train, check = (subset, validation) if validation is not None else held_out(subset)
-    base = new_model(backbone, train, settings.seed)
+    settings, how = training.settings or Settings(), augmentation or Augmentation()
+    base = new_model(backbone, training.parts[0], settings.seed)
     parent = base if "sha256" in base.card else None  # a card of trained weights
-    model = around(base, map_kernel, settings.seed).to(device)
+    model = wrap_in_abn(base, map_kernel, settings.seed).to(device)
     model.net.to(memory_format=torch.channels_last)
-    task = BranchTask(model, for_model(train, model), for_model(check, model), how, label_smoothing)
+    task = BranchTask(model, *training.make_pictures(model), how, label_smoothing)
     recipe = {
         "kind": "abn",
         "backbone": backbone,
@@ -123,18 +122,7 @@ def train_abn(
         "label_smoothing": label_smoothing,
     }
     recipe |= {"augmentation": asdict(how)} | asdict(settings)
-    stamp = {"what": "abn", "recipe": recipe, "data": [description(train), description(check)]}
-    history = fit(
-        task, settings, out, stamp | {"parent": parent.fingerprint if parent else ""}, report, tick
-    )
-    card = {
-        "recipe": recipe,
-        "command": command,
-        "data": description(train),
-        "top1": history.best["top1"],
-        "attention_top1": history.best["attention_top1"],
-        "top1_subset": description(check),
-        "epoch": history.best_epoch,
-        **(facts or {}),
-    }
-    return write_model(out, name, model, card, parent)
+    stamp = {"what": "abn", "recipe": recipe, "parent": parent.fingerprint if parent else ""}
+    history = training.fit(task, settings, stamp)
+    tops = {name: history.best[name] for name in ("top1", "attention_top1")}
+    return training.save(model, history, {"recipe": recipe} | tops, parent)

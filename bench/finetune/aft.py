@@ -23,15 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bench.data import Subset
 from bench.errors import BenchError, suggestions
-from bench.finetune.aft_losses import channel_mean_loss, divergence, mask_loss, rescaled
-from bench.finetune.augment import Augmentation, augmented
+from bench.finetune.aft_losses import channel_mean_loss, divergence, mask_loss, rescale_mask
+from bench.finetune.augment import Augmentation, augment_pixels
 from bench.finetune.classifier import accuracy, network_input, share_right
-from bench.finetune.data import Pictures, flipped, for_model, held_out, in_order
-from bench.finetune.loop import SCORE, Report, Settings, Tick, TrainingTask, fit
-from bench.finetune.masks import CONTROLS, SELECTS, Masks, Progress, choose, tft_search
-from bench.finetune.save import build_facts, description, write_model
+from bench.finetune.data import Pictures, mirror_images, split_rows
+from bench.finetune.loop import SCORE, Settings, TrainingTask
+from bench.finetune.masks import CONTROLS, SELECTS, Masks, Progress, choose, search_masks
+from bench.finetune.save import build_facts
+from bench.finetune.training import Training
 from bench.methods import METHODS
 from bench.methods.references import MASK_COLOUR
 from bench.models.explainee import Explainee, untouched
@@ -115,7 +115,7 @@ class Seen:
 
 
 @contextmanager
-def watched(net: nn.Module) -> Iterator[Seen]:
+def watch_tuner(net: nn.Module) -> Iterator[Seen]:
     """Let the tuner's input and output be read while a network runs."""
     seen = Seen()
 
@@ -207,7 +207,7 @@ class AftTask(TrainingTask):
             dict.fromkeys(PARTS, 0.0),
             dict.fromkeys(PARTS, 0),
         )
-        for rows in in_order(count):
+        for rows in split_rows(count):
             terms = self.terms(self.validation, rows)
             for part, value in terms.numbers().items():
                 images = terms.masked if part == "mask" else len(rows)
@@ -238,9 +238,9 @@ class AftTask(TrainingTask):
             if rng
             else torch.zeros(count, dtype=torch.bool)
         )
-        (pixels,) = flipped(flip, pictures.pixels(rows))
+        (pixels,) = mirror_images(flip, pictures.pixels(rows))
         if rng:
-            pixels = augmented(
+            pixels = augment_pixels(
                 pixels, Augmentation(flip=0.0, gain=recipe.gain, erase=recipe.erase), rng
             )
         x, labels = network_input(self.model, pixels), pictures.labels[rows].to(self.model.device)
@@ -249,12 +249,12 @@ class AftTask(TrainingTask):
             cut = masks.carries[rows] & (
                 masks.t[rows] > 0
             )  # an image that is kept whole is there already
-            (kept,) = flipped(flip, masks.binary(rows))
+            (kept,) = mirror_images(flip, masks.binary(rows))
             images = torch.cat(
                 [x, torch.where(kept[cut].to(x.device)[:, None], x[cut], self.colour)]
             )
             classes = torch.cat([labels, labels[cut]])
-        with watched(self.net) as tuned:
+        with watch_tuner(self.net) as tuned:
             logits = self.net(images).float()
         before, original_logits = self._original(x, tuned.before[:count].detach())
         ce = F.cross_entropy(logits, classes)
@@ -275,7 +275,7 @@ class AftTask(TrainingTask):
         """
         if self.original is None:
             return before, None
-        with torch.no_grad(), watched(self.original) as seen:
+        with torch.no_grad(), watch_tuner(self.original) as seen:
             logits = self.original(x).float()
         return seen.before, logits if self.recipe.mu > 0 else None
 
@@ -296,12 +296,12 @@ class AftTask(TrainingTask):
         if masks is None or not len(carries) or not self.recipe.mask_weight:
             return after.new_zeros(()), 0
         on, soft = carries.to(after.device), self.recipe.target == "channel_mean"
-        (mask,) = flipped(flip, (masks.soft if soft else masks.pooled)[rows])
+        (mask,) = mirror_images(flip, (masks.soft if soft else masks.pooled)[rows])
         mask, after, before = mask[carries].to(after.device), after[on], before[on]
         if soft:
             return channel_mean_loss(after, mask), len(on)
         return mask_loss(
-            after, before, rescaled(mask, before) if self.recipe.target == "rescaled" else mask
+            after, before, rescale_mask(mask, before) if self.recipe.target == "rescaled" else mask
         ), len(on)
 
 
@@ -310,72 +310,56 @@ class AftTask(TrainingTask):
 
 def train_aft(
     model: Explainee,
-    subset: Subset,
-    out: Path,
-    name: str,
-    *,
-    validation: Subset | None = None,
+    training: Training,
     recipe: AftRecipe | None = None,
-    settings: Settings | None = None,
-    device: str = "cpu",
+    *,
     cache: Path | None = None,
-    command: str = "",
-    facts: dict[str, Any] | None = None,
-    report: Report | None = None,
-    tick: Tick | None = None,
-    searching: Progress | None = None,
+    progress: Progress | None = None,
     warn: Callable[[str], None] = warnings.warn,
 ) -> Path:
-    """Fine-tune a model's activations, write NAME.safetensors and the card NAME.json into `out`;
-    return the card.
+    """Fine-tune the activations of a copy of a model.
 
-    validation: held-out images that choose the best epoch; else a tenth of the subset.  cache,
-    searching, warn: of the search for masks (see `tft_search`).  facts: further keys of the card.
-    The model given is not changed.
+    Args:
+        model: The original, which stays as it is.
+        training: Images, settings and files.
+        recipe: What decides the fine-tuning beside the loop's settings.
+        cache: Folder of kept masks, see `search_masks`.
+        progress: Called while masks are searched, see `search_masks`.
+        warn: Called with a sentence about a broken file of masks, see `search_masks`.
+
+    Returns:
+        The path of the card.
     """
-    recipe, settings = recipe or AftRecipe(), settings or Settings(epochs=6, lr=5e-3)
-    train, check = (subset, validation) if validation is not None else held_out(subset)
-    tuned = tuned_model(model.to(device), name, recipe.reduction, settings.seed)
-    pictures, held = for_model(train, model), for_model(check, model)
+    recipe, settings = recipe or AftRecipe(), training.settings or Settings(epochs=6, lr=5e-3)
+    tuned = add_tuner(model, training.name, recipe.reduction, settings.seed)
+    train, check = training.make_pictures(model)
     masks: tuple[Masks | None, Masks | None] = None, None
     if recipe.needs_masks:
         found, found_held = (
-            tft_search(model, one, recipe.method, cache=cache, progress=searching, warn=warn)
-            for one in (pictures, held)
+            search_masks(model, one, recipe.method, cache=cache, progress=progress, warn=warn)
+            for one in (train, check)
         )
-        select = found.resolved(recipe.select)  # one rule for both
+        select = found.resolve(recipe.select)  # one rule for both
         masks = (
-            choose(found, train.ids, select, recipe.control, settings.seed),
-            choose(found_held, check.ids, select, recipe.control, settings.seed),
+            choose(found, train.subset.ids, select, recipe.control, settings.seed),
+            choose(found_held, check.subset.ids, select, recipe.control, settings.seed),
         )
-    task = AftTask(tuned, (pictures, masks[0]), (held, masks[1]), recipe, settings.lr)
-    stamp = {
-        "what": "aft",
-        "recipe": asdict(recipe),
-        "parent": model.weights_id,
-        "method": METHODS.get(recipe.method).id,
-        "data": [description(train), description(check)],
-    }
-    history = fit(task, settings, out, stamp, report, tick)
+    task = AftTask(tuned, (train, masks[0]), (check, masks[1]), recipe, settings.lr)
+    method = METHODS.get(recipe.method).id
+    stamp = {"what": "aft", "recipe": asdict(recipe), "parent": model.weights_id, "method": method}
+    history = training.fit(task, settings, stamp)
     with untouched(model.net):
-        parent_top1 = accuracy(model, held)
+        parent_top1 = accuracy(model, check)
     card = {
         "recipe": {"kind": "aft", **asdict(recipe), **asdict(settings)},
-        "command": command,
-        "data": description(train),
         "top1": history.best["top1"],
-        "top1_subset": description(check),
         "top1_parent": parent_top1,
-        "epoch": history.best_epoch,
         **({"masks": masks[0].facts} if masks[0] else {}),
-        **(facts or {}),
     }
-    return write_model(out, name, tuned, card, parent=model)
+    return training.save(tuned, history, card, model)
 
 
-def tuned_model(
-    model: Explainee, name: str, reduction: int = REDUCTION, seed: int = 0
-) -> Explainee:
+def add_tuner(model: Explainee, name: str, reduction: int = REDUCTION, seed: int = 0) -> Explainee:
     """Return a copy of a model with an untrained tuner at the explained layer: the same logits and
     maps.
     """

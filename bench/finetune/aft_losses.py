@@ -18,7 +18,7 @@ def mask_loss(tuned: torch.Tensor, original: torch.Tensor, mask: torch.Tensor) -
     return (tuned - wanted).square().mean() / scale
 
 
-def rescaled(mask: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
+def rescale_mask(mask: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
     """Return s * m [B,h,w] of m [B,h,w] and A0 [B,K,h,w], s = mean|A0| / mean|m * A0| per image, at
     most `MOST`.
     """

@@ -10,9 +10,9 @@ from functools import cached_property
 import torch
 
 from bench.engine.case import unit
-from bench.finetune.attention_maps import upsampled
+from bench.finetune.attention_maps import upsample_attention
 from bench.finetune.classifier import network_input
-from bench.finetune.data import EVALUATION_BATCH, Pictures, in_order
+from bench.finetune.data import EVALUATION_BATCH, Pictures, split_rows
 from bench.finetune.placement import attention_net, energy_inside
 from bench.metrics.map_similarity import pearson
 from bench.models.abn import to_grid
@@ -57,7 +57,7 @@ class Group:
 
 
 @torch.no_grad()
-def agreement(model: Explainee, group: Group) -> Numbers:
+def measure_agreement(model: Explainee, group: Group) -> Numbers:
     """Return what a network makes of a group, as means over its images; None: there is nothing to
     measure it by.
 
@@ -69,13 +69,13 @@ def agreement(model: Explainee, group: Group) -> Numbers:
     columns: dict[str, list[torch.Tensor]] = {name: [] for name in MEASURES}
     net = attention_net(model)
     with untouched(net):
-        for index in in_order(len(group.rows)):
+        for index in split_rows(len(group.rows)):
             rows = group.rows[index]
             out = net.branches(network_input(model, group.pictures.pixels(rows)))
             labels, own = group.pictures.labels[rows], out.attention.float().cpu()
             for name, logits in (("top1", out.logits), ("attention_top1", out.attention_logits)):
                 columns[name].append(100.0 * (logits.argmax(1).cpu() == labels).double())
-            for name, values in _placed(own, group, index).items():
+            for name, values in _measure_maps(own, group, index).items():
                 columns[name].append(values)
     means = {
         name: torch.cat(parts).nanmean().item() if parts else torch.nan
@@ -86,14 +86,14 @@ def agreement(model: Explainee, group: Group) -> Numbers:
     }
 
 
-def _placed(own: torch.Tensor, group: Group, index: torch.Tensor) -> dict[str, torch.Tensor]:
+def _measure_maps(own: torch.Tensor, group: Group, index: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return energy, MSE, Pearson and IoU [B] of maps [B,1,h,w] of the group's images `index`
     [B].
     """
     values: dict[str, torch.Tensor] = {}
     if group.truth is not None:
         truth = group.truth[index]
-        inside = energy_inside(upsampled(own, truth.shape[-1]), truth)
+        inside = energy_inside(upsample_attention(own, truth.shape[-1]), truth)
         values["energy"] = torch.tensor(
             [torch.nan if one is None else one for one in inside], dtype=torch.float64
         )

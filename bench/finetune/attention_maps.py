@@ -86,7 +86,7 @@ def grey_of(values: npt.NDArray[np.floating[Any]]) -> Grey:
     return np.asarray(np.rint(np.asarray(values, dtype=np.float64) * 255), dtype=np.uint8)
 
 
-def edited_map(grey: Grey, facts: dict[str, Any]) -> EditedMap:
+def make_edited_map(grey: Grey, facts: dict[str, Any]) -> EditedMap:
     """Return the map of stored values uint8 [H,W] with its facts; `format` and `size` are filled
     in.
     """
@@ -172,7 +172,7 @@ def load_map(path: str | Path) -> EditedMap:
             f"{path} has {grey.shape[1]} x {grey.shape[0]} pixels, not {facts['size']}; save it "
             "again."
         )
-    return edited_map(grey, facts)
+    return make_edited_map(grey, facts)
 
 
 def load_maps(folder: str | Path) -> list[EditedMap]:
@@ -291,14 +291,14 @@ def map_facts(maps: Sequence[EditedMap]) -> dict[str, Any]:
 # --- between the network's grid and the image
 
 
-def upsampled(attention: torch.Tensor, size: int) -> torch.Tensor:
+def upsample_attention(attention: torch.Tensor, size: int) -> torch.Tensor:
     """Return attention [B,1,h,w] over the image, [B,size,size]: bilinear, as the method
     `attention_branch` shows it.
     """
     return F.interpolate(attention, size=(size, size), mode="bilinear", align_corners=False)[:, 0]
 
 
-def expanded(attention: torch.Tensor, size: int) -> torch.Tensor:
+def expand_attention(attention: torch.Tensor, size: int) -> torch.Tensor:
     """Return maps [B,size,size] in [0,1], smooth, which `to_grid` takes back to the attention
     [B,1,h,w].
 
@@ -307,9 +307,11 @@ def expanded(attention: torch.Tensor, size: int) -> torch.Tensor:
     first, at last evenly within each cell.
     """
     height, width = attention.shape[-2:]
-    maps = upsampled(attention, size)
+    maps = upsample_attention(attention, size)
     for _ in range(SMOOTH_ROUNDS):
-        maps = (maps + upsampled(attention - to_grid(maps, height, width), size)).clamp(0, 1)
+        maps = (maps + upsample_attention(attention - to_grid(maps, height, width), size)).clamp(
+            0, 1
+        )
     for _ in range(EVEN_ROUNDS):
         lost = attention - to_grid(maps, height, width)
         maps = (maps + F.interpolate(lost, size=(size, size), mode="nearest-exact")[:, 0]).clamp(

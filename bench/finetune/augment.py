@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.finetune.data import flipped
+from bench.finetune.data import mirror_images
 from bench.protocol import Protocol
 
 
@@ -27,21 +27,21 @@ class Augmentation:
     shift: float = 0.0
 
 
-def augmented(pixels: torch.Tensor, how: Augmentation, rng: torch.Generator) -> torch.Tensor:
+def augment_pixels(pixels: torch.Tensor, how: Augmentation, rng: torch.Generator) -> torch.Tensor:
     """Return pixels [B,3,H,W] in [0,1], varied."""
     size = len(pixels)
-    (pixels,) = flipped(torch.rand(size, generator=rng) < how.flip, pixels)
+    (pixels,) = mirror_images(torch.rand(size, generator=rng) < how.flip, pixels)
     if how.upside:
         upside = torch.rand(size, generator=rng) < how.upside
         pixels = torch.where(upside[:, None, None, None], pixels.flip(2), pixels)
     gain = 1 - how.gain + 2 * how.gain * torch.rand(size, 1, 1, 1, generator=rng)
     pixels = (pixels * gain).clamp(0, 1)
     if how.shift:
-        pixels = _shifted(pixels, how.shift, rng)
-    return _erased(pixels, how.erase, rng) if how.erase else pixels
+        pixels = _shift(pixels, how.shift, rng)
+    return _erase(pixels, how.erase, rng) if how.erase else pixels
 
 
-def _shifted(pixels: torch.Tensor, share: float, rng: torch.Generator) -> torch.Tensor:
+def _shift(pixels: torch.Tensor, share: float, rng: torch.Generator) -> torch.Tensor:
     """Move each picture by its own whole number of pixels; what comes in is the picture mirrored at
     its border.
     """
@@ -54,7 +54,7 @@ def _shifted(pixels: torch.Tensor, share: float, rng: torch.Generator) -> torch.
     return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _erased(pixels: torch.Tensor, share: float, rng: torch.Generator) -> torch.Tensor:
+def _erase(pixels: torch.Tensor, share: float, rng: torch.Generator) -> torch.Tensor:
     size, side = len(pixels), pixels.shape[-1]
     colour = torch.tensor(Protocol().baseline).view(3, 1, 1)
     erased = torch.rand(size, generator=rng) < share

@@ -19,6 +19,7 @@ from bench.finetune.augment import Augmentation
 from bench.finetune.classifier import train_classifier
 from bench.finetune.loop import Report, Settings, Tick
 from bench.finetune.simulate import simulate_maps
+from bench.finetune.training import Training
 from bench.models.zoo import WEIGHTS_FOLDER, load_model
 
 LICENCE = "Apache-2.0"
@@ -39,7 +40,8 @@ AFT = AftRecipe(weight=3.0, target="rescaled")
 BUNDLED = (*ARCHITECTURE, *TUNED, ABN, GUIDED)
 """The bundled models, parents before what is made from them."""
 
-Made = Callable[..., Path]
+Recipe = Callable[[Training, dict[str, Any]], Path]
+"""Takes a training and changed fields of its settings; returns the path of the card."""
 
 
 def train_bundled(
@@ -50,24 +52,32 @@ def train_bundled(
     tick: Tick | None = None,
     **changes: Any,
 ) -> Path:
-    """Train a bundled model by its recipe and write NAME.safetensors and its card NAME.json; return
-    the card's path.
+    """Train a bundled model by its recipe.
 
-    work: where checkpoints go, so that a stopped training goes on.  changes: fields of the recipe's
-    `Settings`.
+    Args:
+        name: One of `BUNDLED`.
+        folder: Folder of NAME.safetensors and its card NAME.json.
+        work: Folder of checkpoints, with which a stopped training goes on.
+        report: Called after each epoch with its numbers.
+        tick: Called after each step with (steps done, steps in all).
+        **changes: Fields of the recipe's `Settings`.
+
+    Returns:
+        The path of the card.
     """
     if name not in BUNDLED:
         raise BenchError(f"There is no recipe for {name!r}.{suggestions(name, BUNDLED)}")
-    command = f"cambench zoo train {name}"
-    card = RECIPES[name](
-        name,
+    training = Training(
+        load_subset(TRAIN),
         work / name,
-        changes,
-        command=command,
+        name,
+        validation=load_subset(VALIDATION),
+        command=f"cambench zoo train {name}",
         facts={"licence": LICENCE},
         report=report,
         tick=tick,
     )
+    card = RECIPES[name](training, changes)
     for made in (card.with_suffix(".safetensors"), card):
         with replaced_file(folder / made.name) as temporary:
             shutil.copyfile(made, temporary)
@@ -78,47 +88,33 @@ def train_bundled(
 # what boards score.
 
 
-def _from_nothing(train: Made, backbone: str) -> Made:
-    def recipe(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
-        settings, check = replace(SETTINGS, **changes), load_subset(VALIDATION)
-        more |= {"validation": check, "settings": settings, "augmentation": AUGMENTATION}
-        return train(backbone, load_subset(TRAIN), out, name, **more)
+def _make_recipe(train: Callable[..., Path], backbone: str) -> Recipe:
+    def recipe(training: Training, changes: dict[str, Any]) -> Path:
+        training = replace(training, settings=replace(SETTINGS, **changes))
+        return train(backbone, training, augmentation=AUGMENTATION)
 
     return recipe
 
 
-def _aft(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
+def _train_aft(training: Training, changes: dict[str, Any]) -> Path:
     settings = replace(Settings(epochs=6, lr=5e-3, keep="last"), **changes)
-    parent, check = load_model(TUNED[name]), load_subset(VALIDATION)
-    return train_aft(
-        parent,
-        load_subset(TRAIN),
-        out,
-        name,
-        validation=check,
-        recipe=AFT,
-        settings=settings,
-        **more,
-    )
+    return train_aft(load_model(TUNED[training.name]), replace(training, settings=settings), AFT)
 
 
-def _guided(name: str, out: Path, changes: dict[str, Any], **more: Any) -> Path:
-    """Simulated maps of a tenth of the training images that are right in class, then the attention
-    branch.
+def _train_guided(training: Training, changes: dict[str, Any]) -> Path:
+    """Simulate maps of a tenth of the training images that are right in class; then train the
+    attention branch by them.
     """
-    parent, train = load_model(ABN), load_subset(TRAIN)
-    maps = out / "simulated-maps"
-    simulate_maps(parent, train, maps)
+    parent, maps = load_model(ABN), training.out / "simulated-maps"
+    simulate_maps(parent, training.subset, maps)
     settings = replace(guided_attention.SETTINGS, keep="last", **changes)
-    check = load_subset(VALIDATION)
-    return guided_attention.train_guided(
-        parent, train, load_maps(maps), out, name, validation=check, settings=settings, **more
-    ).card
+    training = replace(training, settings=settings)
+    return guided_attention.train_guided(parent, load_maps(maps), training).card
 
 
-RECIPES: dict[str, Made] = {
-    **{name: _from_nothing(train_classifier, backbone) for name, backbone in ARCHITECTURE.items()},
-    **dict.fromkeys(TUNED, _aft),
-    ABN: _from_nothing(train_abn, ABN_BACKBONE),
-    GUIDED: _guided,
+RECIPES: dict[str, Recipe] = {
+    **{name: _make_recipe(train_classifier, backbone) for name, backbone in ARCHITECTURE.items()},
+    **dict.fromkeys(TUNED, _train_aft),
+    ABN: _make_recipe(train_abn, ABN_BACKBONE),
+    GUIDED: _train_guided,
 }

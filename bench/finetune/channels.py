@@ -22,7 +22,7 @@ from scipy.stats import spearmanr
 from bench.data import Subset
 from bench.errors import BenchError
 from bench.files import replaced_file, write_json
-from bench.finetune.attention_maps import upsampled
+from bench.finetune.attention_maps import upsample_attention
 from bench.finetune.placement import attention_net, energy_inside, frame_of
 from bench.models.abn import AttentionBranchNetwork
 from bench.models.explainee import Explainee, untouched
@@ -140,7 +140,7 @@ def correlation(one: pd.Series, other: pd.Series) -> float:
     return float(spearmanr(one, other).statistic)
 
 
-def without(model: Explainee, channels: Sequence[int]) -> Explainee:
+def drop_channels(model: Explainee, channels: Sequence[int]) -> Explainee:
     """Return the model with these class channels' weights in the map head set to zero."""
     net = copy.deepcopy(attention_net(model))
     with torch.no_grad():
@@ -158,7 +158,7 @@ def ablate(model: Explainee, subset: Subset, tops: Sequence[int] = TOPS) -> pd.D
     order = importance(attention_net(model)).order
     rows, whole = [], torch.empty(0)
     for n in (0, *[n for n in tops if n <= len(order)]):
-        right, energy, maps = _measured(without(model, order[:n]), subset)
+        right, energy, maps = _measure(drop_channels(model, order[:n]), subset)
         whole = maps if n == 0 else whole
         rows.append(
             {
@@ -173,7 +173,7 @@ def ablate(model: Explainee, subset: Subset, tops: Sequence[int] = TOPS) -> pd.D
     return pd.DataFrame(rows)
 
 
-def _measured(model: Explainee, subset: Subset) -> tuple[float, float, torch.Tensor]:
+def _measure(model: Explainee, subset: Subset) -> tuple[float, float, torch.Tensor]:
     """Return (share right in class, mean energy inside the truth, maps [n,h,w])."""
     net, geometry = attention_net(model), frame_of(model, subset)
     right, energies, maps = 0, list[float](), []
@@ -188,7 +188,7 @@ def _measured(model: Explainee, subset: Subset) -> tuple[float, float, torch.Ten
         if truth is not None:
             energies += [
                 e
-                for e in energy_inside(upsampled(own[:, None], model.size), truth)
+                for e in energy_inside(upsample_attention(own[:, None], model.size), truth)
                 if e is not None
             ]
     return (

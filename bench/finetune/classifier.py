@@ -13,10 +13,10 @@ import torch.nn.functional as F
 
 from bench.data import Subset
 from bench.errors import BenchError
-from bench.finetune.augment import Augmentation, augmented
-from bench.finetune.data import Pictures, for_model, held_out, in_order
-from bench.finetune.loop import SCORE, Report, Settings, Tick, TrainingTask, fit
-from bench.finetune.save import description, write_model
+from bench.finetune.augment import Augmentation, augment_pixels
+from bench.finetune.data import Pictures, split_rows
+from bench.finetune.loop import SCORE, Settings, TrainingTask
+from bench.finetune.training import Training
 from bench.models.architectures import ARCHITECTURES, seeded
 from bench.models.explainee import Explainee
 from bench.models.zoo import load_model
@@ -49,7 +49,7 @@ class ClassifierTask(TrainingTask):
         self, rows: torch.Tensor, rng: torch.Generator
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the cross-entropy and the accuracy of a batch."""
-        pixels = augmented(self.train.pixels(rows), self.augmentation, rng)
+        pixels = augment_pixels(self.train.pixels(rows), self.augmentation, rng)
         labels = self.train.labels[rows].to(self.model.device)
         logits = self.net(network_input(self.model, pixels)).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
@@ -77,7 +77,7 @@ def share_right(logits: torch.Tensor, labels: torch.Tensor) -> float:
 def accuracy(model: Explainee, pictures: Pictures) -> float:
     """Return top-1 in percent of a network in eval mode."""
     hits = 0
-    for rows in in_order(len(pictures)):
+    for rows in split_rows(len(pictures)):
         logits = model.net(network_input(model, pictures.pixels(rows)))
         hits += int((logits.argmax(1).cpu() == pictures.labels[rows]).sum())
     return 100 * hits / len(pictures)
@@ -85,61 +85,42 @@ def accuracy(model: Explainee, pictures: Pictures) -> float:
 
 def train_classifier(
     backbone: str,
-    subset: Subset,
-    out: Path,
-    name: str,
+    training: Training,
     *,
-    validation: Subset | None = None,
-    settings: Settings | None = None,
     augmentation: Augmentation | None = None,
     label_smoothing: float = 0.02,
     device: str = "cpu",
-    command: str = "",
-    facts: dict[str, Any] | None = None,
-    report: Report | None = None,
-    tick: Tick | None = None,
 ) -> Path:
-    """Train a classifier, write NAME.safetensors and its card NAME.json into `out` and return the
-    card's path.
+    """Train a classifier.
 
-    backbone: a bundled architecture (`resnet_scenes`), a timm name (random weights), or any model
-    of the subset's classes to go on from.  validation: held-out images that choose the best epoch;
-    else a tenth of the subset. facts: further keys of the card.
+    Args:
+        backbone: A bundled architecture (`resnet_scenes`), a timm name (random weights), or any
+            model of the subset's classes, whose training goes on.
+        training: Images, settings and files.
+        augmentation: How pictures are varied.
+        label_smoothing: Share of the label that is spread over all classes.
+        device: Where the network is trained.
+
+    Returns:
+        The path of the card.
     """
-    settings, how = settings or Settings(), augmentation or Augmentation()
-    train, check = (subset, validation) if validation is not None else held_out(subset)
-    model = new_model(backbone, train, settings.seed).to(device)
+    settings, how = training.settings or Settings(), augmentation or Augmentation()
+    model = new_model(backbone, training.parts[0], settings.seed).to(device)
     model.net.to(memory_format=torch.channels_last)
-    task = ClassifierTask(
-        model, for_model(train, model), for_model(check, model), how, label_smoothing
-    )
+    task = ClassifierTask(model, *training.make_pictures(model), how, label_smoothing)
     recipe = {
         "backbone": backbone,
         "label_smoothing": label_smoothing,
         "augmentation": asdict(how),
     } | asdict(settings)
-    stamp = {
-        "what": "classifier",
-        "recipe": recipe,
-        "data": [description(train), description(check)],
-    }
-    history = fit(task, settings, out, stamp, report, tick)
-    card = {
-        "recipe": recipe,
-        "command": command,
-        "data": description(train),
-        "top1": history.best["top1"],
-        "top1_subset": description(check),
-        "epoch": history.best_epoch,
-        **(facts or {}),
-    }
-    return write_model(out, name, model, card)
+    history = training.fit(task, settings, {"what": "classifier", "recipe": recipe})
+    return training.save(model, history, {"recipe": recipe, "top1": history.best["top1"]})
 
 
 def new_model(backbone: str, subset: Subset, seed: int) -> Explainee:
     """Return the network that training starts from, for the frames and classes of a subset."""
     if backbone not in ARCHITECTURES:
-        return _loaded(backbone, subset)
+        return _load_backbone(backbone, subset)
     if subset.geometry is None:
         raise BenchError(
             f"The subset {subset.name} fixes no image size, which {backbone} needs; take a timm "
@@ -152,7 +133,7 @@ def new_model(backbone: str, subset: Subset, seed: int) -> Explainee:
     )
 
 
-def _loaded(backbone: str, subset: Subset) -> Explainee:
+def _load_backbone(backbone: str, subset: Subset) -> Explainee:
     import timm
 
     # A plain timm name is an architecture: its head gets as many outputs as the subset has classes.

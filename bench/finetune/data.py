@@ -66,12 +66,12 @@ class Pictures:
         return self.subset.batch(rows.tolist(), self.geometry).truth
 
 
-def in_order(count: int, size: int = EVALUATION_BATCH) -> tuple[torch.Tensor, ...]:
+def split_rows(count: int, size: int = EVALUATION_BATCH) -> tuple[torch.Tensor, ...]:
     """Return the rows 0..count-1, `size` at a time."""
     return torch.split(torch.arange(count), size)
 
 
-def for_model(subset: Subset, model: Explainee) -> Pictures:
+def make_pictures(subset: Subset, model: Explainee) -> Pictures:
     """Return a subset's pictures as a model sees them; other classes than the model's are an
     error.
     """
@@ -91,7 +91,7 @@ def for_model(subset: Subset, model: Explainee) -> Pictures:
     return pictures
 
 
-def held_out(subset: Subset) -> tuple[Subset, Subset]:
+def hold_out(subset: Subset) -> tuple[Subset, Subset]:
     """Return (training, validation) parts of a subset: the first tenth of its fixed order
     validates.
     """
@@ -104,7 +104,7 @@ def held_out(subset: Subset) -> tuple[Subset, Subset]:
     return subset.part(aside, None), subset.part(None, aside)
 
 
-def flipped(flip: torch.Tensor, *images: torch.Tensor) -> list[torch.Tensor]:
+def mirror_images(flip: torch.Tensor, *images: torch.Tensor) -> list[torch.Tensor]:
     """Return tensors [n,...,H,W] mirrored left to right where `flip` [n] is true: pictures and
     their masks alike.
     """

@@ -38,13 +38,13 @@ from torch import nn
 from bench.data import Subset
 from bench.data.subset import id_hash
 from bench.errors import BenchError
-from bench.finetune.attention_agreement import MEASURES, Group, Numbers, agreement, grid_of
+from bench.finetune.attention_agreement import MEASURES, Group, Numbers, grid_of, measure_agreement
 from bench.finetune.attention_maps import EditedMap, check_maps, map_facts
 from bench.finetune.classifier import network_input, share_right
-from bench.finetune.data import HELD_OUT, Pictures, flipped, for_model, in_order
-from bench.finetune.loop import SCORE, Report, Settings, Tick, TrainingTask, fit
-from bench.finetune.placement import Placement, attention_net, placements
-from bench.finetune.save import description, write_model
+from bench.finetune.data import HELD_OUT, Pictures, mirror_images, split_rows
+from bench.finetune.loop import SCORE, Settings, TrainingTask
+from bench.finetune.placement import Placement, attention_net, find_placements
+from bench.finetune.training import Training
 from bench.models.abn import AttentionBranchNetwork, to_grid
 from bench.models.explainee import Explainee
 
@@ -93,11 +93,11 @@ class Guidance:
             )
 
 
-def chosen(model: Explainee, subset: Subset) -> list[Placement]:
+def choose_images(model: Explainee, subset: Subset) -> list[Placement]:
     """Return the images to edit: right in class, and less than half of the attention's energy on
     the object.
     """
-    return [one for one in placements(model, subset) if one.right and one.misplaced]
+    return [one for one in find_placements(model, subset) if one.right and one.misplaced]
 
 
 class GuidedTask(TrainingTask):
@@ -148,7 +148,7 @@ class GuidedTask(TrainingTask):
         """Return the objective of a batch, images and maps mirrored together, and its parts."""
         index = rows + self.aside
         pixels, targets = self.pictures.pixels(self.rows[index]), self.targets[index]
-        pixels, targets = flipped(
+        pixels, targets = mirror_images(
             torch.rand(len(rows), generator=rng) < self.guidance.flip, pixels, targets
         )
         return self._objective(pixels, targets, self.pictures.labels[self.rows[index]])
@@ -160,7 +160,7 @@ class GuidedTask(TrainingTask):
         if not self.aside:
             return {SCORE: 0.0}
         values = []
-        for index in in_order(self.aside):
+        for index in split_rows(self.aside):
             rows = self.rows[index]
             loss, _ = self._objective(
                 self.pictures.pixels(rows), self.targets[index], self.pictures.labels[rows]
@@ -239,78 +239,78 @@ class Guided:
 
 def train_guided(
     model: Explainee,
-    subset: Subset,
     maps: Sequence[EditedMap],
-    out: Path,
-    name: str,
-    *,
-    validation: Subset | None = None,
+    training: Training,
     guidance: Guidance | None = None,
-    settings: Settings | None = None,
-    command: str = "",
-    facts: dict[str, Any] | None = None,
-    report: Report | None = None,
-    tick: Tick | None = None,
 ) -> Guided:
-    """Fine-tune a copy of a model by edited maps, write NAME.safetensors and its card, return them
-    with the agreement.
+    """Fine-tune a copy of an attention branch network by edited maps.
 
-    model: an attention branch network, the parent; it is left as it is.  maps: of this model and of
-    images of this subset (`load_maps`).  validation: held-out images; else those of the subset that
-    have no map, at most `OTHERS`. facts: further keys of the card.
+    Args:
+        model: The parent, which stays as it is.
+        maps: Maps of this model and of images of the training's subset (`load_maps`).
+        training: Images, settings and files. Without a validation subset, images of the subset that
+            have no map are measured, at most `OTHERS`.
+        guidance: What the maps teach, and whom.
 
-    Raises BenchError where the model has no attention branch, there are no maps, or they are of
-    another model, subset or size.
+    Returns:
+        The path of the card, and the agreement of the network with the maps before and after.
+
+    Raises:
+        BenchError: The model has no attention branch, there are no maps, or they are of another
+            model, subset or size.
     """
-    guidance, settings = guidance or Guidance(), settings or SETTINGS
+    guidance, settings = guidance or Guidance(), training.settings or SETTINGS
+    tuned = _copy_parent(model, maps, training.subset)
+    others = training.validation or find_unedited(training.subset, maps)
+    training = dataclasses.replace(training, validation=others)
+    pictures, other_pictures = training.make_pictures(model)
+    rows, targets = make_examples(tuned, training.subset, maps)
+    aside = len(rows) // HELD_OUT
+    task = GuidedTask(tuned, pictures, rows, targets, guidance, settings.lr, aside)
+    if not aside:
+        settings = dataclasses.replace(settings, keep="last")
+    groups = _make_groups(task, other_pictures)
+    before = {which: measure_agreement(tuned, group) for which, group in groups.items()}
+    recipe = {"kind": "guided"} | asdict(guidance) | asdict(settings)
+    facts = map_facts(maps)
+    stamp = {"what": "guided", "recipe": recipe, "parent": model.fingerprint}
+    stamp |= {"maps": facts["sha256"], "data": training.data[0]}
+    history = training.fit(task, settings, stamp)
+    after = {which: measure_agreement(tuned, group) for which, group in groups.items()}
+    card = {
+        "recipe": recipe,
+        "maps": facts,
+        "simulated": facts["simulated"],
+        "top1": after["held_out"]["top1"],
+        "attention_top1": after["held_out"]["attention_top1"],
+        "agreement": {which: {"before": before[which], "after": after[which]} for which in groups},
+    }
+    return Guided(
+        training.save(tuned, history, card, model), before, after, bool(facts["simulated"])
+    )
+
+
+def _copy_parent(model: Explainee, maps: Sequence[EditedMap], subset: Subset) -> Explainee:
+    """Return the network to train; a BenchError says why these maps cannot teach it."""
     net = attention_net(model)
     if not maps:
         raise BenchError("There are no edited maps to learn from; make some with `cambench edit`.")
     check_maps(maps, model, subset)
     tuned = model.with_net(copy.deepcopy(net))
     tuned.card = dict(model.card)
-    pictures, others = (
-        for_model(subset, model),
-        for_model(validation or unedited(subset, maps), model),
-    )
-    rows, targets = examples(tuned, subset, maps)
-    aside = len(rows) // HELD_OUT
-    task = GuidedTask(tuned, pictures, rows, targets, guidance, settings.lr, aside)
-    if not aside:
-        settings = dataclasses.replace(settings, keep="last")
+    return tuned
+
+
+def _make_groups(task: GuidedTask, others: Pictures) -> dict[str, Group]:
+    """Return the groups of images that are measured before and after, see `Guided`."""
+    pictures, rows, targets, aside = task.pictures, task.rows, task.targets, task.aside
     groups = {"edited": Group(pictures, rows[aside:], targets[aside:])}
-    groups |= {"aside": Group(pictures, rows[:aside], targets[:aside])} if aside else {}
-    groups |= {"held_out": Group(others, torch.arange(len(others)))}
-    before = {which: agreement(tuned, group) for which, group in groups.items()}
-    recipe = {"kind": "guided"} | asdict(guidance) | asdict(settings)
-    told = map_facts(maps)
-    stamp = {
-        "what": "guided",
-        "recipe": recipe,
-        "parent": model.fingerprint,
-        "maps": told["sha256"],
-    }
-    history = fit(task, settings, out, stamp | {"data": description(subset)}, report, tick)
-    after = {which: agreement(tuned, group) for which, group in groups.items()}
-    card = {
-        "recipe": recipe,
-        "command": command,
-        "data": description(subset),
-        "maps": told,
-        "simulated": told["simulated"],
-        "top1": after["held_out"]["top1"],
-        "attention_top1": after["held_out"]["attention_top1"],
-        "top1_subset": description(others.subset),
-        "epoch": history.best_epoch,
-        "agreement": {which: {"before": before[which], "after": after[which]} for which in groups},
-        **(facts or {}),
-    }
-    return Guided(
-        write_model(out, name, tuned, card, model), before, after, bool(told["simulated"])
-    )
+    if aside:
+        groups["aside"] = Group(pictures, rows[:aside], targets[:aside])
+    return groups | {"held_out": Group(others, torch.arange(len(others)))}
 
 
-def examples(
+def make_examples(
     model: Explainee, subset: Subset, maps: Sequence[EditedMap]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the pictures' rows [n] and the maps on M's grid [n,1,h,w], in an order that the items
@@ -325,7 +325,7 @@ def examples(
     )
 
 
-def unedited(subset: Subset, maps: Sequence[EditedMap]) -> Subset:
+def find_unedited(subset: Subset, maps: Sequence[EditedMap]) -> Subset:
     """Return the images of a subset that no map is of, the first `OTHERS` of its order."""
     edited = {one.facts["image_id"] for one in maps}
     free = [

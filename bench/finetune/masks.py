@@ -1,7 +1,7 @@
 """Masks by threshold fine-tuning (TFT): what activation fine-tuning (AFT) teaches a network to do
 without a search.
 
-`tft_search` asks the original network once, for every image that it classifies correctly: the map
+`search_masks` asks the original network once, for every image that it classifies correctly: the map
 of any method, cut at t = 0..9, and the log-odds of the image under each cut. That is kept on disk
 and reused. `choose` takes one cut per image from it (t*), or one of the controls, without running
 anything.
@@ -28,7 +28,7 @@ from bench.engine.prober import Prober, probability
 from bench.engine.trace import Trace
 from bench.errors import BenchError, suggestions
 from bench.files import cache_folder, replaced_file
-from bench.finetune.data import Pictures, in_order
+from bench.finetune.data import Pictures, split_rows
 from bench.identity import digest
 from bench.methods import METHODS, Method
 from bench.methods.references import MASK_COLOUR
@@ -100,7 +100,7 @@ class Search:
         """Return the share of the images with masks whose t* is 0."""
         return float((self.best(select)[self.carries] == 0).double().mean())
 
-    def resolved(self, select: str) -> str:
+    def resolve(self, select: str) -> str:
         """Return "official" or "logodds" for a value of `SELECTS`."""
         if select not in SELECTS:
             raise BenchError(
@@ -111,7 +111,7 @@ class Search:
             return select
         return "logodds" if self.share_uncut("official") > 0.5 else "official"
 
-    def kept(self, rows: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def cut(self, rows: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Return {M_t > 0} of the images at `rows` [B], cut at t [B]: [B,H,W] bool."""
         packed = self.levels[rows]
         pixels = torch.stack([packed & 15, packed >> 4], dim=2).flatten(1)[:, : self.side**2]
@@ -148,31 +148,45 @@ class Masks:
 def choose(
     found: Search, ids: Sequence[str], select: str = "auto", control: str = "none", seed: int = 0
 ) -> Masks:
-    """Return one mask per image: m = {M_t* > 0}, all ones where t* = 0; or a control in its place.
+    """Choose one mask per image: m = {M_t* > 0}, all ones where t* = 0; or a control in its place.
 
-    ids: of the items, the source of random regions.  select: of `SELECTS`.  control: of `CONTROLS`.
+    Args:
+        found: The search over the images.
+        ids: Ids of the items, from which random regions are drawn.
+        select: One of `SELECTS`.
+        control: One of `CONTROLS`.
+        seed: Seed of random regions and of the shuffling.
     """
-    rule = found.resolved(select)
+    rule = found.resolve(select)
     if control not in CONTROLS:
         raise BenchError(
             f"control is {control!r}; it can be "
             f"{', '.join(CONTROLS)}.{suggestions(control, CONTROLS)}"
         )
     t = torch.where(found.carries, FIXED, 0) if control == "fixed" else found.best(rule)
-    of = _derangement(found.carries, seed) if control == "shuffled" else torch.arange(len(found))
-    t = t[of]
+    shuffles = control == "shuffled"
+    donors = _draw_donors(found.carries, seed) if shuffles else torch.arange(len(found))
+    t = t[donors]
     packed, pooled, soft = [], [], []
-    for rows in in_order(len(found), CHUNK):
-        kept = found.kept(of[rows], t[rows]) | (t[rows] == 0)[:, None, None]
-        own = found.soft[of[rows], t[rows]].float()
+    for rows in split_rows(len(found), CHUNK):
+        kept = found.cut(donors[rows], t[rows]) | (t[rows] == 0)[:, None, None]
+        own = found.soft[donors[rows], t[rows]].float()
         if control == "random":
             rngs = [generator(seed, "random mask", ids[i]) for i in rows.tolist()]
-            kept = torch.stack([_region(mask, rng) for mask, rng in zip(kept, rngs, strict=True)])
-        small = _pooled(kept.float(), (own.shape[1], own.shape[2]))
+            kept = torch.stack(
+                [_draw_region(mask, rng) for mask, rng in zip(kept, rngs, strict=True)]
+            )
+        small = _pool(kept.float(), (own.shape[1], own.shape[2]))
         packed.append(np.packbits(kept.flatten(1).numpy(), axis=1))
         pooled.append(small)
         soft.append(small if control == "random" else own)
-    facts = {
+    masks = np.concatenate(packed), torch.cat(pooled), torch.cat(soft)
+    return Masks(*masks, t, found.carries, found.side, _describe_choice(found, rule, control))
+
+
+def _describe_choice(found: Search, rule: str, control: str) -> dict[str, Any]:
+    """Return what a card says of the masks."""
+    return {
         "select": rule,
         "control": control,
         "images": len(found),
@@ -181,23 +195,14 @@ def choose(
         "share_t0_official": round(found.share_uncut("official"), 4),
         "share_t0_logodds": round(found.share_uncut("logodds"), 4),
     }
-    return Masks(
-        np.concatenate(packed),
-        torch.cat(pooled),
-        torch.cat(soft),
-        t,
-        found.carries,
-        found.side,
-        facts,
-    )
 
 
-def _pooled(maps: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+def _pool(maps: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """Average maps [B,H,W] to a grid: [B,h,w]."""
     return F.adaptive_avg_pool2d(maps[:, None], grid)[:, 0]
 
 
-def _region(mask: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+def _draw_region(mask: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """Return a mask [H,W] of the same area: the highest pixels of a smooth random field."""
     order = smooth_field(rng, *mask.shape).flatten().argsort(descending=True, stable=True)
     region = torch.zeros(mask.numel(), dtype=torch.bool)
@@ -205,7 +210,7 @@ def _region(mask: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     return region.view_as(mask)
 
 
-def _derangement(carries: torch.Tensor, seed: int) -> torch.Tensor:
+def _draw_donors(carries: torch.Tensor, seed: int) -> torch.Tensor:
     """Return whose mask each image gets, [n]: one cycle through all that carry one, so that nobody
     keeps its own.
     """
@@ -224,7 +229,7 @@ def _derangement(carries: torch.Tensor, seed: int) -> torch.Tensor:
 # --- searching
 
 
-def tft_search(
+def search_masks(
     model: Explainee,
     pictures: Pictures,
     method: str = "grad_cam",
@@ -271,7 +276,7 @@ def _run(
 ) -> Search:
     prober = Prober(model, batch_size)
     parts = []
-    for rows in in_order(len(pictures), prober.batch_size):
+    for rows in split_rows(len(pictures), prober.batch_size):
         parts.append(_search_batch(prober, pictures, rows, method, seed))
         if progress:
             progress(int(rows[-1]) + 1, len(pictures))
@@ -302,7 +307,7 @@ def _search_batch(
     for t in range(THRESHOLDS):
         cut = case.cut(torch.full((len(right),), t), THRESHOLDS)
         levels += (cut > 0).flatten(1)
-        found["soft"][right, t] = _pooled(cut, grid).half()
+        found["soft"][right, t] = _pool(cut, grid).half()
     levels = F.pad(levels, (0, levels.shape[1] % 2))
     found["levels"][right] = levels[:, ::2] | levels[:, 1::2] << 4
     found["odds"][right], found["clean"][right] = odds, trace.log_odds

@@ -12,7 +12,7 @@ import torch
 from bench.data.geometry import Geometry
 from bench.data.subset import Subset
 from bench.errors import BenchError
-from bench.finetune.attention_maps import upsampled
+from bench.finetune.attention_maps import upsample_attention
 from bench.models.abn import AttentionBranchNetwork
 from bench.models.explainee import Explainee, untouched
 
@@ -51,7 +51,9 @@ class Placement:
         return self.energy is not None and self.energy < MISPLACED
 
 
-def placements(model: Explainee, subset: Subset, report: Report | None = None) -> list[Placement]:
+def find_placements(
+    model: Explainee, subset: Subset, report: Report | None = None
+) -> list[Placement]:
     """Return one `Placement` per item of a subset, in its order; report(done, total) is called
     after each batch.
 
@@ -67,7 +69,7 @@ def placements(model: Explainee, subset: Subset, report: Report | None = None) -
             out = net.branches(model.normalise(batch.pixels.to(model.device)))
             best = out.logits.softmax(1).max(1)
             truth = batch.truth.pixels(model.size, model.size)
-            maps = upsampled(out.attention, model.size)
+            maps = upsample_attention(out.attention, model.size)
             energy = [None] * len(batch) if truth is None else energy_inside(maps, truth)
             rows += [
                 Placement(start + i, item, label, int(predicted), float(probability), inside)

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from bench.data import Subset
-from bench.finetune.augment import Augmentation, augmented
+from bench.finetune.augment import Augmentation, augment_pixels
 from bench.finetune.classifier import accuracy, network_input, share_right
-from bench.finetune.data import Pictures, for_model, held_out, in_order
-from bench.finetune.loop import SCORE, Report, Settings, Tick, TrainingTask, fit
-from bench.finetune.save import build_facts, description, write_model
+from bench.finetune.data import Pictures, split_rows
+from bench.finetune.loop import SCORE, Settings, TrainingTask
+from bench.finetune.save import build_facts
+from bench.finetune.training import Training
 from bench.models.architectures import seeded
 from bench.models.explainee import Explainee
 from bench.models.sa_affinity import AffinityNet, refined
@@ -66,14 +66,14 @@ class SelfAttentionTask(TrainingTask):
         self, rows: torch.Tensor, rng: torch.Generator
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the cross-entropy and the accuracy of a batch."""
-        logits = self.logits(augmented(self.train.pixels(rows), GENTLE, rng))
+        logits = self.logits(augment_pixels(self.train.pixels(rows), GENTLE, rng))
         labels = self.train.labels[rows].to(logits.device)
         return F.cross_entropy(logits, labels), {"accuracy": share_right(logits, labels)}
 
     def validate(self) -> dict[str, float]:
         """Return cross-entropy and accuracy from the refined activations."""
         total, hits, images = 0.0, 0.0, len(self.validation)
-        for rows in in_order(images):
+        for rows in split_rows(images):
             logits, labels = self.logits(self.validation.pixels(rows)), self.validation.labels[rows]
             labels = labels.to(logits.device)
             total += float(F.cross_entropy(logits, labels, reduction="sum"))
@@ -86,49 +86,40 @@ class SelfAttentionTask(TrainingTask):
 
 
 def train_self_attention(
-    model: Explainee,
-    subset: Subset,
-    out: Path,
-    name: str,
-    *,
-    validation: Subset | None = None,
-    strength: float = 1.0,
-    width: int | None = None,
-    settings: Settings | None = None,
-    command: str = "",
-    facts: dict[str, Any] | None = None,
-    report: Report | None = None,
-    tick: Tick | None = None,
+    model: Explainee, training: Training, *, strength: float = 1.0, width: int | None = None
 ) -> Path:
-    """Train q and k for a model, write NAME.safetensors and its card into `out` and return the
-    card's path.
+    """Train queries and keys for a model.
 
     The written model has the parent's logits to the bit, and `sa_cam_trained` explains it with the
-    trained attention. strength: lambda of the refinement.  width: d of queries and keys.
+    trained attention.
+
+    Args:
+        model: The classifier, which stays as it is.
+        training: Images, settings and files.
+        strength: Lambda of the refinement.
+        width: Channels of queries and keys.
+
+    Returns:
+        The path of the card.
     """
-    settings = settings or Settings()
-    train, check = (subset, validation) if validation is not None else held_out(subset)
-    build, layer, pictures = build_facts(model), model.card.get("layer"), for_model(check, model)
-    wrap = {"kind": "self_attention", "channels": model.probe_shape[1], "width": width}
-    net = seeded(AffinityNet, settings.seed, net=model.net, channels=wrap["channels"], width=width)
-    tuned = Explainee(
+    settings = training.settings or Settings()
+    tuned = _add_attention(model, training.name, width, settings.seed)
+    recipe = {"strength": strength, "width": width, "augmentation": asdict(GENTLE)}
+    recipe |= asdict(settings)
+    train, check = training.make_pictures(tuned)
+    task = SelfAttentionTask(tuned, train, check, strength)
+    stamp = {"what": "sa", "recipe": recipe, "parent": model.fingerprint}
+    history = training.fit(task, settings, stamp)
+    card = {"recipe": {"kind": "sa"} | recipe, "top1": accuracy(tuned, check)}
+    return training.save(tuned, history, card, model)
+
+
+def _add_attention(model: Explainee, name: str, width: int | None, seed: int) -> Explainee:
+    """Return a model with untrained queries and keys beside its network, which both share."""
+    build, layer, channels = build_facts(model), model.card.get("layer"), model.probe_shape[1]
+    net = seeded(AffinityNet, seed, net=model.net, channels=channels, width=width)
+    wrap = {"kind": "self_attention", "channels": channels, "width": width}
+    return Explainee(
         net.to(model.device), model.mean, model.std, model.size, name=name, geometry=model.geometry,
         card=build | {"wrap": wrap, "layer": layer},
     )  # fmt: skip
-    recipe = {"strength": strength, "width": width, "augmentation": asdict(GENTLE)} | asdict(
-        settings
-    )
-    data = [description(train), description(check)]
-    stamp = {"what": "sa", "recipe": recipe, "data": data, "parent": model.fingerprint}
-    task = SelfAttentionTask(tuned, for_model(train, tuned), pictures, strength)
-    history = fit(task, settings, out, stamp, report, tick)
-    card = {
-        "recipe": {"kind": "sa"} | recipe,
-        "command": command,
-        "data": data[0],
-        "top1": accuracy(tuned, pictures),
-        "top1_subset": data[1],
-        "epoch": history.best_epoch,
-        **(facts or {}),
-    }
-    return write_model(out, name, tuned, card, parent=model)

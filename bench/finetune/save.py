@@ -70,7 +70,7 @@ def build_facts(model: Explainee) -> dict[str, Any]:
     return {key: model.card[key] for key in BUILD if key in model.card}
 
 
-def description(subset: Subset) -> str:
+def describe_data(subset: Subset) -> str:
     """Return NAME@MANIFEST, and a hash of the images' ids: what a model was trained or tested
     on.
     """

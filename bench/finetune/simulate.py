@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,15 +16,16 @@ from bench.data.subset import Subset, id_hash
 from bench.errors import BenchError
 from bench.finetune.attention_maps import (
     SIMULATED,
-    edited_map,
+    EditedMap,
     grey_of,
     load_map,
+    make_edited_map,
     map_files,
     map_path,
     save_map,
     utc_now,
 )
-from bench.finetune.placement import Placement, Report, frame_of, placements
+from bench.finetune.placement import Placement, Report, find_placements, frame_of
 from bench.models.explainee import Explainee
 from bench.types import Truth
 
@@ -57,7 +58,7 @@ class Simulation:
         )
 
 
-def simulated_map(
+def simulate_map(
     truth: torch.Tensor, soft: float
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """Return an attention map [H,W] float32 in [0,1] for the object's pixels [H,W] bool.
@@ -85,17 +86,24 @@ def simulate_maps(
     misplaced: bool = False,
     report: Report | None = None,
 ) -> Simulation:
-    """Write simulated maps for a share of the images that are right in class; simulated maps there
-    before are replaced.
+    """Write simulated maps for a share of the images that are right in class.
 
-    share: of the images right in class, in (0,1]; those with the smallest sha256 of "simulated" and
-    their id, so that a larger share holds a smaller one.  soft: see `simulated_map`; None:
-    `SOFT_SHARE` of the side. kind: what the maps are made from; None: masks where the subset has
-    them, else boxes. misplaced: only images wrong in place.  report(done, total): called while the
-    images are looked at.
+    Simulated maps that are in the folder already are replaced.
 
-    Raises BenchError where the model has no attention branch, the subset no truth, no image
-    qualifies, or the folder holds maps that a person has drawn.
+    Args:
+        model: Attention branch network.
+        subset: Images with boxes or masks.
+        folder: Folder of the maps.
+        share: Share of the images right in class, in (0,1]. Images with the smallest sha256 of
+            "simulated" and their id are taken, so a larger share holds a smaller one.
+        soft: Soft edge in pixels, see `simulate_map`. None: `SOFT_SHARE` of the side.
+        kind: What the maps are made from. None: masks where the subset has them, else boxes.
+        misplaced: Take only images that are wrong in place.
+        report: Called with (done, total) while the network looks at the images.
+
+    Raises:
+        BenchError: The model has no attention branch, the subset no truth, no image qualifies, or
+            the folder holds maps that a person has drawn.
     """
     folder = Path(folder)
     if not 0 < share <= 1:
@@ -103,21 +111,13 @@ def simulate_maps(
             f"A share of {share} of the images cannot be simulated; it must be above 0 and at most "
             "1."
         )
-    chosen_kind = _kind(subset, kind)
-    size = model.size
-    width = SOFT_SHARE * size if soft is None else soft
+    chosen_kind = _choose_kind(subset, kind)
+    width = SOFT_SHARE * model.size if soft is None else soft
     _check_folder(folder)
-    seen = placements(model, subset, report)
-    right = [p for p in seen if p.right and p.energy is not None and (p.misplaced or not misplaced)]
-    wanted = round(share * len(right))
-    if wanted == 0:
-        what = "right in class and wrong in place" if misplaced else "right in class"
-        raise BenchError(
-            f"A share of {share} of the {len(right)} images of {subset.name} that {model.name} has "
-            f"{what} is none; "
-            "nothing was simulated; choose a larger --share or another subset."
-        )
-    chosen = sorted(right, key=lambda p: id_hash(f"simulated\x1f{p.item}"))[:wanted]
+    right = [p for p in find_placements(model, subset, report) if p.right and p.energy is not None]
+    if misplaced:
+        right = [p for p in right if p.misplaced]
+    chosen = _choose_share(right, share, model, subset, misplaced)
     source = SIMULATED + chosen_kind
     facts = {
         "subset": subset.name,
@@ -129,29 +129,38 @@ def simulate_maps(
         "soft": width,
         "revision": 1,
     }
-    stale = set(map_files(folder)) - {map_path(folder, p.item) for p in chosen}
-    for path in stale:
+    for path in set(map_files(folder)) - {map_path(folder, p.item) for p in chosen}:
         path.unlink()
-    chosen.sort(key=lambda p: p.index)
-    written = sum(_write(model, subset, folder, one, chosen_kind, width, facts) for one in chosen)
-    return Simulation(folder, written, len(right), len(subset), source)
+    maps = (_make_map(model, subset, one, chosen_kind, facts) for one in chosen)
+    written = [save_map(folder, edited) for edited in maps if edited is not None]
+    return Simulation(folder, len(written), len(right), len(subset), source)
 
 
-def _write(
-    model: Explainee,
-    subset: Subset,
-    folder: Path,
-    placement: Placement,
-    kind: Kind,
-    soft: float,
-    facts: dict[str, object],
-) -> bool:
-    """Write the map of one image; False where nothing of the object is left in the frame."""
+def _choose_share(
+    right: list[Placement], share: float, model: Explainee, subset: Subset, misplaced: bool
+) -> list[Placement]:
+    """Return a share of the images that qualify, in the subset's order."""
+    wanted = round(share * len(right))
+    if wanted == 0:
+        what = "right in class and wrong in place" if misplaced else "right in class"
+        raise BenchError(
+            f"A share of {share} of the {len(right)} images of {subset.name} that {model.name} has "
+            f"{what} is none; "
+            "nothing was simulated; choose a larger --share or another subset."
+        )
+    chosen = sorted(right, key=lambda p: id_hash(f"simulated\x1f{p.item}"))[:wanted]
+    return sorted(chosen, key=lambda p: p.index)
+
+
+def _make_map(
+    model: Explainee, subset: Subset, placement: Placement, kind: Kind, facts: dict[str, Any]
+) -> EditedMap | None:
+    """Return the map of one image; None where nothing of the object is left in the frame."""
     batch = subset.batch([placement.index], frame_of(model, subset))
-    pixels = _pixels(batch.truth, kind, model.size)
+    pixels = _read_pixels(batch.truth, kind, model.size)
     if not pixels.any():
-        return False
-    values = simulated_map(pixels, soft)
+        return None
+    values = simulate_map(pixels, facts["soft"])
     own = {
         "item": placement.item,
         "image_id": batch.image_ids[0],
@@ -162,18 +171,17 @@ def _write(
             "probability": placement.probability,
         },
     }
-    save_map(folder, edited_map(grey_of(values), {**facts, **own}))
-    return True
+    return make_edited_map(grey_of(values), facts | own)
 
 
-def _pixels(truth: Truth, kind: Kind, size: int) -> torch.Tensor:
+def _read_pixels(truth: Truth, kind: Kind, size: int) -> torch.Tensor:
     """Return the object's pixels [H,W] bool of a batch of one."""
     pixels = (truth if kind == "masks" else Truth(boxes=truth.boxes)).pixels(size, size)
     assert pixels is not None  # _kind has looked
     return pixels[0]
 
 
-def _kind(subset: Subset, kind: Kind | None) -> Kind:
+def _choose_kind(subset: Subset, kind: Kind | None) -> Kind:
     have = {"masks": subset.has_masks, "boxes": subset.has_boxes}
     chosen = kind or next((one for one in KINDS if have[one]), None)
     if chosen is None or not have.get(chosen):

@@ -64,7 +64,7 @@ def sign(better: str) -> int:
     return -1 if better == "lower" else 1
 
 
-def directed(records: Records, subset: str) -> list[Measure]:
+def select_directed(records: Records, subset: str) -> list[Measure]:
     """Return a subset's measures that have a better direction; `@correct` halves and what maps cost
     are left out.
     """
@@ -153,10 +153,10 @@ def spread(measure: Measure, model: str, kept: set[str]) -> Spread:
     if measure.reduce not in ("mean", "std") or complete.sum() < 2:
         return Spread(nan, math.nan, math.nan, int(complete.sum()))
     values = cells.scalars()[0][:, complete]
-    return Spread(nan, tied(values), alpha(values), int(complete.sum()))
+    return Spread(nan, tie_share(values), alpha(values), int(complete.sum()))
 
 
-def tied(values: Floats) -> float:
+def tie_share(values: Floats) -> float:
     """Return the share of pairs of methods, image by image, that have equal values: [n,K] without
     NaN.
 
@@ -190,13 +190,13 @@ def scalars(records: Records, subset: str, model: str) -> pd.DataFrame:
         m.rows.loc[m.rows["model"] == model, ["method", "item", "image", "value"]].assign(
             metric=m.name, better=str(m.facts["better"]), ranked=bool(m.facts["ranked"])
         )
-        for m in directed(records, subset)
+        for m in select_directed(records, subset)
         if m.reduce == "mean"
     ]
     return pd.concat(parts, ignore_index=True)[SCALARS] if parts else pd.DataFrame(columns=SCALARS)
 
 
-def ranked(values: pd.DataFrame) -> pd.DataFrame:
+def rank_methods(values: pd.DataFrame) -> pd.DataFrame:
     """Return means and ranks of `scalars`: metric, better, method, n, mean, rank.
 
     A method that misses items of its metric has no rank.
@@ -268,7 +268,7 @@ def change(after: pd.DataFrame, before: pd.DataFrame, better: str, seed: int = 0
 # --- fewer steps, from stored curves
 
 
-def coarser(
+def coarsen_curves(
     records: Records, subset: str, model: str, protocol: Protocol, fewer: int
 ) -> pd.DataFrame:
     """Return `scalars` of every area under a stored curve, taken with fewer steps; nothing is run.
@@ -318,7 +318,7 @@ ROUNDED = 1e-4
 """How far an area may lie from its published curve's, which is rounded."""
 
 
-def spaced(names: Sequence[str], count: int) -> list[str]:
+def pick_spaced(names: Sequence[str], count: int) -> list[str]:
     """Return `count` of the names, evenly spaced from the first to the last, in their order.
 
     >>> spaced(["a", "b", "c", "d", "e"], 3)
@@ -330,7 +330,7 @@ def spaced(names: Sequence[str], count: int) -> list[str]:
     return [names[i] for i in places]
 
 
-def by_method(table: pd.DataFrame, metric: str) -> Iterator[tuple[str, Any]]:
+def split_by_method(table: pd.DataFrame, metric: str) -> Iterator[tuple[str, Any]]:
     """Yield (method, its rows) of one metric of `scalars`."""
     for method, rows in table[table["metric"] == metric].groupby("method", sort=True):
         yield str(method), rows

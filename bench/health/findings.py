@@ -37,7 +37,7 @@ class Verdict:
     reasons: list[str] = field(default_factory=list)
     cautions: list[str] = field(default_factory=list)
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the verdict as JSON values; a number that is missing is null."""
         content = dataclasses.asdict(self)
         content["separations"] = [
@@ -68,11 +68,11 @@ class Health:
     notes: list[str] = field(default_factory=list)
     images: int = 0
 
-    def failing(self) -> list[Verdict]:
+    def list_failing(self) -> list[Verdict]:
         """Return the verdicts that say no."""
         return [verdict for verdict in self.verdicts if verdict.passes is False]
 
-    def as_json(self, command: str = "") -> dict[str, Any]:
+    def to_json(self, command: str = "") -> dict[str, Any]:
         """Return the content of health.json."""
         return {
             "version": VERSION,
@@ -81,5 +81,5 @@ class Health:
             "code": code_version(),
             "images": self.images,
             "notes": self.notes,
-            "verdicts": [verdict.as_json() for verdict in self.verdicts],
+            "verdicts": [verdict.to_json() for verdict in self.verdicts],
         }

@@ -142,7 +142,7 @@ def blur_map(trace: Trace, inner: Method, *, sigma: float = 4.0) -> torch.Tensor
     return gaussian_blur(maps[:, None].to(torch.float32), pixels, 3.0)[:, 0]
 
 
-def blurred(method: Method, sigma_224: float) -> Method:
+def blur_method(method: Method, sigma_224: float) -> Method:
     """Return a method whose maps are those of `method`, blurred; it has an id of its own."""
     settings = {"sigma": float(sigma_224)}
     return dataclasses.replace(
@@ -168,7 +168,7 @@ def image_mean(case: Case) -> torch.Tensor:
     return case.trace.images.mean(dim=(2, 3), keepdim=True).expand_as(case.trace.images)
 
 
-def blurred_images(case: Case) -> torch.Tensor:
+def blur_images(case: Case) -> torch.Tensor:
     """Return the blurred images from which insertion starts, [B,3,H,W] (normalised)."""
     return case.background.blurred(case.protocol.blur_sigma_224, case.protocol.blur_radius_sigmas)[
         0
@@ -207,7 +207,7 @@ def insertion_from_mean(case: Case) -> Scores:
 
 def deletion_onto_blur(case: Case) -> Scores:
     """Deletion onto the blurred image, from which insertion starts. [B], and the curve."""
-    return deletion_onto(case, blurred_images(case))
+    return deletion_onto(case, blur_images(case))
 
 
 BACKGROUNDS: dict[str, dict[str, Callable[[Case], Scores]]] = {
@@ -217,7 +217,7 @@ BACKGROUNDS: dict[str, dict[str, Callable[[Case], Scores]]] = {
 """{what stands behind the pixels: {metric: the same metric on it}}."""
 
 
-def on_background(name: str, behind: str) -> Metric:
+def change_background(name: str, behind: str) -> Metric:
     """Return a built-in metric with another background; it has an id of its own."""
     metric = METRICS.get(name)
     reads = ("blur_sigma_224", "blur_radius_sigmas") if behind == "blur" else ()
@@ -233,7 +233,9 @@ def on_background(name: str, behind: str) -> Metric:
 COLOURS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
 
 
-def with_metrics(plan: Plan, metrics: Sequence[Metric], protocol: Protocol | None = None) -> Plan:
+def replace_metrics(
+    plan: Plan, metrics: Sequence[Metric], protocol: Protocol | None = None
+) -> Plan:
     """Return a plan with other metrics, and another protocol where one is given; nothing is
     calibrated in it.
     """
@@ -246,7 +248,7 @@ def with_metrics(plan: Plan, metrics: Sequence[Metric], protocol: Protocol | Non
     )
 
 
-def of_maps(metrics: Sequence[Metric]) -> list[Metric]:
+def select_map_metrics(metrics: Sequence[Metric]) -> list[Metric]:
     """Return the metrics that judge a map alone: those that run the method again, and the cost, are
     left out.
     """
@@ -259,12 +261,12 @@ def baseline_choices(plan: Plan, protocol: Protocol) -> dict[str, Plan]:
     """Return {"baseline=...": plan}: the plan's metrics that read the baseline, on other colours
     and backgrounds.
     """
-    reading = [m for m in of_maps(plan.metrics) if "baseline" in m.reads]
+    reading = [m for m in select_map_metrics(plan.metrics) if "baseline" in m.reads]
     names = {m.name for m in reading if m.builtin}
     if not reading:
         return {}
     plans = {
-        f"baseline={name}": with_metrics(
+        f"baseline={name}": replace_metrics(
             plan,
             reading,
             dataclasses.replace(
@@ -275,24 +277,24 @@ def baseline_choices(plan: Plan, protocol: Protocol) -> dict[str, Plan]:
     }
     if "insertion" in names and protocol.insertion_start == "blur":
         inserting = [m for m in reading if m.name == "insertion"]
-        plans["baseline=colour"] = with_metrics(
+        plans["baseline=colour"] = replace_metrics(
             plan, inserting, dataclasses.replace(protocol, insertion_start="baseline")
         )
     for behind, metrics in BACKGROUNDS.items():
-        found = [on_background(name, behind) for name in metrics if name in names]
+        found = [change_background(name, behind) for name in metrics if name in names]
         if found:
-            plans[f"baseline={behind}"] = with_metrics(plan, found, protocol)
+            plans[f"baseline={behind}"] = replace_metrics(plan, found, protocol)
     return plans
 
 
 def blur_choices(plan: Plan, protocol: Protocol, sigmas: Sequence[float]) -> dict[str, Plan]:
     """Return {"blur=SIGMA": plan}: the plan's metrics of maps, on every method's blurred maps."""
-    metrics = [m for m in of_maps(plan.metrics) if not m.calibrates]
+    metrics = [m for m in select_map_metrics(plan.metrics) if not m.calibrates]
     plans = {}
     for sigma in sigmas:
-        methods = tuple(blurred(method, sigma) for method in plan.methods)
+        methods = tuple(blur_method(method, sigma) for method in plan.methods)
         plans[f"blur={sigma:g}"] = dataclasses.replace(
-            with_metrics(plan, metrics, protocol), methods=methods
+            replace_metrics(plan, metrics, protocol), methods=methods
         )
     return plans if metrics else {}
 
@@ -306,14 +308,18 @@ def target_choices(plan: Plan) -> dict[str, Plan]:
     """
     changed: dict[str, tuple[Protocol, list[Metric]]] = {}
     for field in ("faithfulness_target", "localization_target"):
-        metrics = [m for m in of_maps(plan.metrics) if m.target_field == field and not m.calibrates]
+        metrics = [
+            m
+            for m in select_map_metrics(plan.metrics)
+            if m.target_field == field and not m.calibrates
+        ]
         other = OTHER[getattr(plan.protocol, field)]
         if metrics:
             rules, before = changed.get(other, (plan.protocol, []))
             change: dict[str, Any] = {field: other}
             changed[other] = dataclasses.replace(rules, **change), [*before, *metrics]
     return {
-        f"target={other}": with_metrics(plan, metrics, rules)
+        f"target={other}": replace_metrics(plan, metrics, rules)
         for other, (rules, metrics) in changed.items()
     }
 
@@ -333,7 +339,7 @@ def steps_below(protocol: Protocol) -> list[int]:
     return [protocol.steps // k for k in (2, 4) if protocol.steps % k == 0 and protocol.steps > k]
 
 
-def known_methods(names: Sequence[str]) -> list[Method]:
+def get_methods(names: Sequence[str]) -> list[Method]:
     """Return registered methods by name; an unknown one is an error."""
     try:
         return [METHODS.get(name) for name in names]

@@ -95,7 +95,7 @@ def _any_judged(found: dict[tuple[str, str], Verdict], metric: str) -> bool:
 
 
 def _reasons(health: Health) -> Iterator[str]:
-    failing = health.failing()
+    failing = health.list_failing()
     if failing:
         yield "## Why they fail"
         yield ""

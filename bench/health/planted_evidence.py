@@ -22,7 +22,7 @@ from torch import nn
 from bench.data import Geometry, Subset
 from bench.data.subset import Int64s
 from bench.engine.trace import Trace
-from bench.health.grid import Report, of_maps, run_grid
+from bench.health.grid import Report, run_grid, select_map_metrics
 from bench.methods import METHODS, Method
 from bench.models.explainee import Explainee
 from bench.records.store import Records
@@ -68,7 +68,7 @@ class TileNet(nn.Module):
         return f"top={self.top}, left={self.left}, side={self.side}"
 
 
-def planted_model(model: Explainee, tile: int) -> Explainee:
+def plant_model(model: Explainee, tile: int) -> Explainee:
     """Return the explainee that reads tile 0..3 of a mosaic with twice the model's side; its
     weights are the model's.
 
@@ -145,7 +145,7 @@ class Mosaics:
         return self.subset.attribution(position)
 
 
-def mosaics(subset: Subset, frames: Geometry, tile: int) -> Subset:
+def make_mosaics(subset: Subset, frames: Geometry, tile: int) -> Subset:
     """Return the mosaics whose evidence lies in this tile: every fourth item of the subset, the
     tile's own first.
     """
@@ -155,7 +155,7 @@ def mosaics(subset: Subset, frames: Geometry, tile: int) -> Subset:
     return Subset(name, manifest, source, tuple(range(tile, len(subset), len(TILES))))
 
 
-def graded(trace: Trace) -> torch.Tensor:
+def grade_tile(trace: Trace) -> torch.Tensor:
     """The planted tile, graded: a Gaussian bump at the tile's centre, 0 outside it. [B,H,W] in
     [0,1].
     """
@@ -172,20 +172,20 @@ def graded(trace: Trace) -> torch.Tensor:
     return (bump * masks).float()
 
 
-def planted_methods() -> tuple[Method, ...]:
+def make_planted_methods() -> tuple[Method, ...]:
     """Return the maps that are scored on mosaics, as methods: the tile, the graded tile, and the
     controls.
     """
     base = METHODS.get("oracle")
     return (
         dataclasses.replace(base, name=PLANTED),
-        dataclasses.replace(base, name=GRADED, function=graded),
+        dataclasses.replace(base, name=GRADED, function=grade_tile),
         dataclasses.replace(METHODS.get("inverted_oracle"), name="inverted"),
         *(METHODS.get(name) for name in CONTROLS if name != "inverted"),
     )
 
 
-def planted_plans(plan: Plan, model: Explainee) -> dict[str, Plan]:
+def make_planted_plans(plan: Plan, model: Explainee) -> dict[str, Plan]:
     """Return {"tileN": plan}: the run's metrics of maps but localisation, on this model's planted
     nets.
 
@@ -193,17 +193,19 @@ def planted_plans(plan: Plan, model: Explainee) -> dict[str, Plan]:
     leaves tiles out.
     """
     metrics = tuple(
-        m for m in of_maps(plan.metrics) if m.family != "localization" and set(m.needs) <= {"truth"}
+        m
+        for m in select_map_metrics(plan.metrics)
+        if m.family != "localization" and set(m.needs) <= {"truth"}
     )
     side = 2 * model.size
     return {
         f"tile{tile}": dataclasses.replace(
             plan,
-            subset=mosaics(plan.subset, plan.geometry, tile),
+            subset=make_mosaics(plan.subset, plan.geometry, tile),
             calibration=None,
             geometry=Geometry(side, "none", side),
-            models=(planted_model(model, tile),),
-            methods=planted_methods(),
+            models=(plant_model(model, tile),),
+            methods=make_planted_methods(),
             metrics=metrics,
             compiled=False,
         )

@@ -20,19 +20,19 @@ from bench.files import file_name, write_json
 from bench.health.checks import (
     Spread,
     agreement,
-    directed,
     distinct,
     is_control,
-    ranked,
+    rank_methods,
     scalars,
+    select_directed,
     separation,
     spread,
 )
 from bench.health.findings import Health, Verdict
 from bench.health.health_page import write_page, write_plots
-from bench.health.planted_evidence import CONTROLS, GRADED, PLANTED, planted_plans, run_planted
+from bench.health.planted_evidence import CONTROLS, GRADED, PLANTED, make_planted_plans, run_planted
 from bench.health.reload import Reloaded, reload_run
-from bench.health.sensitivity import chosen_methods, run_choices, sample_items
+from bench.health.sensitivity import choose_methods, run_choices, sample_items
 from bench.models.explainee import Explainee
 from bench.records.store import HEALTH, Records
 
@@ -84,14 +84,16 @@ def examine(
     check_records(records)
     health = Health(records, images=limit)
     for subset in sorted(set(records.frame["subset"])):
-        loaded = _reloaded(health, subset, data_root, device) if forwards else None
+        loaded = _try_reload(health, subset, data_root, device) if forwards else None
         _check_subset(health, subset, loaded, limit, methods, run / FOLDER / "parts", say)
     _caution(health)
     write(health, run, command)
     return health
 
 
-def _reloaded(health: Health, subset: str, data_root: Path | None, device: str) -> Reloaded | None:
+def _try_reload(
+    health: Health, subset: str, data_root: Path | None, device: str
+) -> Reloaded | None:
     """Return what the run was made of, or None with a sentence: only stored records are looked at
     then.
     """
@@ -114,25 +116,27 @@ def _check_subset(
     say: Say | None,
 ) -> None:
     records = health.records
-    found = directed(records, subset)
+    found = select_directed(records, subset)
     models = sorted({model for measure in found for model in measure.models})
     here = {model.name: model for model in loaded.models} if loaded else {}
     for model in models:
         kept = distinct(records, model)
         left_out = {name for name in records.provenance["methods"] if is_control(records, name)}
         left_out |= set(records.provenance["methods"]) - kept
-        orders = agreement(ranked(scalars(records, subset, model)), left_out)
+        orders = agreement(rank_methods(scalars(records, subset, model)), left_out)
         health.agreement.append(orders.assign(subset=subset, model=model))
         planted = None
         if loaded and model in here:
-            planted = _planted(health, loaded, here[model], limit, parts, say)
-            _choices(health, loaded, here[model], limit, methods, parts, say)
+            planted = _score_planted(health, loaded, here[model], limit, parts, say)
+            _score_choices(health, loaded, here[model], limit, methods, parts, say)
         judges = (
-            {m.name: m for m in directed(planted, _first(planted))} if planted is not None else {}
+            {m.name: m for m in select_directed(planted, _first_subset(planted))}
+            if planted is not None
+            else {}
         )
         for measure in (m for m in found if model in m.models):
             health.verdicts.append(
-                _verdict(
+                _judge(
                     records,
                     subset,
                     model,
@@ -143,11 +147,11 @@ def _check_subset(
             )
 
 
-def _first(records: Records) -> str:
+def _first_subset(records: Records) -> str:
     return str(records.frame["subset"].iloc[0])
 
 
-def _planted(
+def _score_planted(
     health: Health, loaded: Reloaded, model: Explainee, limit: int, parts: Path, say: Say | None
 ) -> Records | None:
     """Return the records of the planted nets of one model, as one subset and one model; None where
@@ -156,9 +160,9 @@ def _planted(
     items = sample_items(health.records, loaded, model.name, limit)
     plan = loaded.plan(model, (), items)
     done = run_planted(
-        planted_plans(plan, model),
+        make_planted_plans(plan, model),
         parts / file_name(model.name),
-        _telling(say, model, "planted nets"),
+        _make_report(say, model, "planted nets"),
     )
     if done is None or done.frame.empty:
         return None
@@ -167,7 +171,7 @@ def _planted(
     )
 
 
-def _choices(
+def _score_choices(
     health: Health,
     loaded: Reloaded,
     model: Explainee,
@@ -176,22 +180,22 @@ def _choices(
     parts: Path,
     say: Say | None,
 ) -> None:
-    names = chosen_methods(health.records, loaded.subset.name, model.name, methods)
-    told = _telling(say, model, "other choices")
+    names = choose_methods(health.records, loaded.subset.name, model.name, methods)
+    told = _make_report(say, model, "other choices")
     where = parts / file_name(model.name)
     health.tables.append(
         run_choices(health.records, loaded, model, names, limit, where, health.notes, told)
     )
 
 
-def _telling(say: Say | None, model: Explainee, what: str) -> Callable[[int, int], None] | None:
+def _make_report(say: Say | None, model: Explainee, what: str) -> Callable[[int, int], None] | None:
     return None if say is None else lambda done, total: say(f"{model.name}, {what}", done, total)
 
 
 # --- verdicts
 
 
-def _verdict(
+def _judge(
     records: Records,
     subset: str,
     model: str,
@@ -200,7 +204,7 @@ def _verdict(
     planted: Measure | None,
 ) -> Verdict:
     """Judge one measure on one model."""
-    ids = _about(records, measure, subset, model)
+    ids = _collect_ids(records, measure, subset, model)
     verdict = Verdict(subset, model, measure.name, ids, bool(measure.facts["ranked"]), found)
     family = measure.facts["family"]
     if family == "localization":
@@ -219,7 +223,7 @@ def _verdict(
     return verdict
 
 
-def _about(records: Records, measure: Measure, subset: str, model: str) -> dict[str, str]:
+def _collect_ids(records: Records, measure: Measure, subset: str, model: str) -> dict[str, str]:
     """Return what a verdict is about; a board leaves it out where it shows something else."""
     ids = measure.rows.loc[
         measure.rows["model"] == model, "metric_id"
@@ -316,7 +320,7 @@ def write(health: Health, run: Path, command: str = "") -> None:
         write_csv(folder / f"{name}.csv", table)
     pictures = write_plots(health, folder)
     write_page(health, folder, pictures, command)
-    write_json(run / HEALTH, health.as_json(command))
+    write_json(run / HEALTH, health.to_json(command))
 
 
 def csv_tables(health: Health) -> dict[str, pd.DataFrame]:

@@ -11,19 +11,19 @@ import pandas as pd
 
 from bench.health.checks import (
     change,
-    coarser,
+    coarsen_curves,
     distinct,
     is_control,
     order_tau,
-    ranked,
+    pick_spaced,
+    rank_methods,
     scalars,
-    spaced,
 )
 from bench.health.grid import (
     Report,
     baseline_choices,
     blur_choices,
-    blurred,
+    blur_method,
     run_grid,
     steps_below,
     target_choices,
@@ -40,6 +40,11 @@ SIGMAS = (4.0, 8.0)
 
 MOST_METHODS = 8
 """Methods that are no controls, in a grid by default."""
+
+RANKS = ["metric", "choice", "value", "method", "n", "mean", "rank"]
+MOVES = ["metric", "choice", "reference", "tau", "methods"]
+BLUR = ["metric", "choice", "method", "change", "low", "high", "n", "rank", "rank_before"]
+"""Columns of the tables."""
 
 YARDSTICKS = ("random",)
 """Controls that stand in every grid."""
@@ -58,7 +63,7 @@ class Tables:
     moves: pd.DataFrame
     blur: pd.DataFrame
 
-    def of(self, subset: str, model: str) -> Tables:
+    def label(self, subset: str, model: str) -> Tables:
         """Return the tables with two more columns in front: subset and model."""
         front = {"subset": subset, "model": model}
         return Tables(
@@ -66,7 +71,7 @@ class Tables:
         )
 
 
-def stored_choices(
+def read_stored_choices(
     records: Records, subset: str, model: str, protocol: Protocol
 ) -> dict[str, pd.DataFrame]:
     """Return {choice: values} of what the records hold: the default, and fewer steps out of stored
@@ -74,13 +79,13 @@ def stored_choices(
     """
     choices = {DEFAULT: scalars(records, subset, model)}
     for steps in steps_below(protocol):
-        table = coarser(records, subset, model, protocol, steps)
+        table = coarsen_curves(records, subset, model, protocol, steps)
         if not table.empty:
             choices[f"steps={steps}"] = table
     return choices
 
 
-def chosen_methods(
+def choose_methods(
     records: Records, subset: str, model: str, asked: Sequence[str] | None
 ) -> list[str]:
     """Return the methods of a grid: those asked for, or quick ones evenly spaced from the best to
@@ -91,13 +96,13 @@ def chosen_methods(
         return [name for name in asked if name in here]
     facts, once = records.provenance["methods"], distinct(records, model)
     quick = [n for n in here & once if facts[n].get("fast", True) and not is_control(records, n)]
-    table = ranked(scalars(records, subset, model))
+    table = rank_methods(scalars(records, subset, model))
     table = table[table["method"].isin(quick)]
     if table.empty:
         order = sorted(quick)
     else:  # the mean rank over metrics is only a way to get methods of every quality
         order = table.groupby("method")["rank"].mean().sort_values(kind="stable").index.tolist()
-    return [*spaced(order, MOST_METHODS), *(name for name in YARDSTICKS if name in here)]
+    return [*pick_spaced(order, MOST_METHODS), *(name for name in YARDSTICKS if name in here)]
 
 
 def sample_items(records: Records, loaded: Reloaded, model: str, limit: int) -> list[str]:
@@ -110,7 +115,7 @@ def sample_items(records: Records, loaded: Reloaded, model: str, limit: int) -> 
     return items[:limit] if limit else items
 
 
-def missed_items(records: Records, subset: str, model: str, order: Sequence[str]) -> list[str]:
+def list_missed(records: Records, subset: str, model: str, order: Sequence[str]) -> list[str]:
     """Return the items whose prediction is not the label, in the subset's order."""
     frame = records.frame
     rows = frame[
@@ -120,7 +125,7 @@ def missed_items(records: Records, subset: str, model: str, order: Sequence[str]
     return [item for item in order if item in wrong]
 
 
-def coarse(protocol: Protocol, stored: dict[str, pd.DataFrame]) -> Protocol:
+def coarsen_protocol(protocol: Protocol, stored: dict[str, pd.DataFrame]) -> Protocol:
     """Return the protocol with the fewest steps whose default is in the records: a grid of it costs
     a quarter.
     """
@@ -128,7 +133,7 @@ def coarse(protocol: Protocol, stored: dict[str, pd.DataFrame]) -> Protocol:
     return dataclasses.replace(protocol, steps=min(steps)) if steps else protocol
 
 
-def grid_plans(
+def make_grid_plans(
     loaded: Reloaded,
     model: Explainee,
     plan: Plan,
@@ -140,9 +145,34 @@ def grid_plans(
 
     plan: of the sample.  missed: of the items whose prediction is not the label.
     """
-    rules = coarse(plan.protocol, stored)
+    rules = coarsen_protocol(plan.protocol, stored)
     plans = {**baseline_choices(plan, rules), **blur_choices(plan, rules, SIGMAS)}
     return {**plans, **(target_choices(missed) if missed is not None else {})}
+
+
+@dataclass(frozen=True)
+class GridItems:
+    """The items of a run that the grid of one model scores, in the subset's order.
+
+    Args:
+        sample: Items of every choice but the other class.
+        compared: Items of the other class, on which ranks are compared.
+        wrong: Those of them whose prediction is not the label. Only they are run.
+    """
+
+    sample: list[str]
+    compared: list[str]
+    wrong: list[str]
+
+
+def choose_items(records: Records, loaded: Reloaded, model: str, limit: int) -> GridItems:
+    """Return the items of a grid with at most `limit` items in its sample; 0: all items."""
+    sample = sample_items(records, loaded, model, limit)
+    every = sample_items(records, loaded, model, 0)
+    wrong = list_missed(records, loaded.subset.name, model, every)
+    if limit and len(wrong) > limit:  # too many to run: the sample's own
+        return GridItems(sample, sample, [item for item in wrong if item in set(sample)])
+    return GridItems(sample, every, wrong)
 
 
 def run_choices(
@@ -155,44 +185,47 @@ def run_choices(
     notes: list[str],
     report: Report | None = None,
 ) -> Tables:
-    """Run the grid of one model and return its tables."""
+    """Run the grid of one model and return its tables.
+
+    Args:
+        records: The run's records.
+        loaded: What the run was made of.
+        model: The model.
+        names: Names of the methods.
+        limit: Most items of the sample; 0: all items.
+        folder: Folder of the grid's own runs; None keeps them in memory.
+        notes: Sentences about what is left out are added to this list.
+        report: Called with (tasks done, tasks in all).
+    """
     subset = loaded.subset.name
-    stored = stored_choices(records, subset, model.name, loaded.protocol)
+    stored = read_stored_choices(records, subset, model.name, loaded.protocol)
     methods = methods_of(records, names, notes)
-    items = sample_items(records, loaded, model.name, limit)
-    every = sample_items(records, loaded, model.name, 0)
-    wrong = missed_items(records, subset, model.name, every)
-    if limit and len(wrong) > limit:  # too many to run: the sample's own
-        every, wrong = items, [item for item in wrong if item in set(items)]
-    plan = loaded.plan(model, methods, items)
-    missed = loaded.plan(model, methods, wrong) if wrong else None
-    plans = grid_plans(loaded, model, plan, missed, stored)
-    done = run_grid(plans, folder, report)
-    names_of = {blurred(m, sigma).name: m.name for m in methods for sigma in SIGMAS}
-    choices = {name: table[table["item"].isin(items)] for name, table in stored.items()}
-    for name, run in done.items():
-        table = scalars(run, subset, model.name)
-        table["method"] = table["method"].replace(names_of)
-        choices[name] = (
-            with_agreeing(table, stored[DEFAULT], every, wrong)
-            if name.startswith("target=")
-            else table
-        )
-    for name in target_choices(plan) if not wrong else ():
+    items = choose_items(records, loaded, model.name, limit)
+    plan = loaded.plan(model, methods, items.sample)
+    missed = loaded.plan(model, methods, items.wrong) if items.wrong else None
+    for name in target_choices(plan) if missed is None else ():
         notes.append(
             f"{subset}, {model.name}: every prediction is the label, so {name} changes nothing."
         )
+    done = run_grid(make_grid_plans(loaded, model, plan, missed, stored), folder, report)
+    names_of = {blur_method(m, sigma).name: m.name for m in methods for sigma in SIGMAS}
+    choices = {name: table[table["item"].isin(items.sample)] for name, table in stored.items()}
+    for name, run in done.items():
+        table = scalars(run, subset, model.name)
+        table["method"] = table["method"].replace(names_of)
+        if name.startswith("target="):
+            table = add_agreeing(table, stored[DEFAULT], items.compared, items.wrong)
+        choices[name] = table
     kept = {method.name for method in methods}
     choices = {name: table[table["method"].isin(kept)] for name, table in choices.items()}
-    finest = f"steps={coarse(loaded.protocol, stored).steps}"
+    finest = f"steps={coarsen_protocol(loaded.protocol, stored).steps}"
     left_out = {name for name in kept if is_control(records, name)}
-    whole = stored[DEFAULT][
-        stored[DEFAULT]["method"].isin(kept) & stored[DEFAULT]["item"].isin(every)
-    ]
-    return tables(choices, finest, left_out, whole).of(subset, model.name)
+    whole = stored[DEFAULT]
+    whole = whole[whole["method"].isin(kept) & whole["item"].isin(items.compared)]
+    return make_tables(choices, finest, left_out, whole).label(subset, model.name)
 
 
-def with_agreeing(
+def add_agreeing(
     table: pd.DataFrame, default: pd.DataFrame, items: Sequence[str], wrong: Sequence[str]
 ) -> pd.DataFrame:
     """Return values of the other class on all items: where prediction and label agree they are the
@@ -205,7 +238,9 @@ def with_agreeing(
     return pd.concat([same, table], ignore_index=True)
 
 
-def reference(choice: str, metric: str, finest: str, choices: dict[str, pd.DataFrame]) -> str:
+def choose_reference(
+    choice: str, metric: str, finest: str, choices: dict[str, pd.DataFrame]
+) -> str:
     """Return what a choice is compared with: the default, at the grid's own steps where the metric
     has steps.
     """
@@ -213,55 +248,46 @@ def reference(choice: str, metric: str, finest: str, choices: dict[str, pd.DataF
     return finest if stepped and metric in set(choices[finest]["metric"]) else DEFAULT
 
 
-def tables(
+def make_tables(
     choices: dict[str, pd.DataFrame], finest: str, left_out: set[str], whole: pd.DataFrame
 ) -> Tables:
     """Return ranks under every choice, how they move, and what a blur does.
 
-    whole: the default on all items, the reference of "target=...".
+    Args:
+        choices: {choice: values}, as `scalars` makes them.
+        finest: The choice that has the grid's own steps.
+        left_out: Methods that are not compared.
+        whole: The default on all items, the reference of "target=...".
     """
-    order = {name: ranked(table) for name, table in choices.items()}
-    everywhere = ranked(whole)
-    moves, blurs = [], []
+    order = {name: rank_methods(table) for name, table in choices.items()}
+    everywhere = rank_methods(whole)
+    moves: list[dict[str, object]] = []
+    blurs: list[dict[str, object]] = []
     for choice, table in choices.items():
         for metric in dict.fromkeys(table["metric"]) if choice != DEFAULT else ():
-            name = reference(choice, metric, finest, choices)
+            name = choose_reference(choice, metric, finest, choices)
             base = everywhere if choice.startswith("target=") else order[name]
-            after, before = (
-                t[(t["metric"] == metric) & ~t["method"].isin(left_out)].set_index("method")
-                for t in (order[choice], base)
-            )
-            tau, count = order_tau(after["rank"], before["rank"])
-            moves.append(
-                {
-                    "metric": metric,
-                    "choice": choice,
-                    "reference": name,
-                    "tau": tau,
-                    "methods": count,
-                }
-            )
+            tau, count = _compare_orders(order[choice], base, metric, left_out)
+            moves.append(dict(zip(MOVES, (metric, choice, name, tau, count), strict=True)))
             if choice.startswith("blur="):
                 blurs += _blur_rows(choice, metric, table, choices[name], order[name])
-    columns = ["metric", "choice", "value", "method", "n", "mean", "rank"]
     ranks = pd.concat(
         [t.assign(choice=name, value=t["metric"]) for name, t in order.items()], ignore_index=True
-    )[columns]
-    move_columns = ["metric", "choice", "reference", "tau", "methods"]
-    blur_columns = [
-        "metric",
-        "choice",
-        "method",
-        "change",
-        "low",
-        "high",
-        "n",
-        "rank",
-        "rank_before",
-    ]
-    return Tables(
-        ranks, pd.DataFrame(moves, columns=move_columns), pd.DataFrame(blurs, columns=blur_columns)
     )
+    return Tables(
+        ranks[RANKS], pd.DataFrame(moves, columns=MOVES), pd.DataFrame(blurs, columns=BLUR)
+    )
+
+
+def _compare_orders(
+    after: pd.DataFrame, before: pd.DataFrame, metric: str, left_out: set[str]
+) -> tuple[float, int]:
+    """Return Kendall's tau of one metric's ranks to those before, and the number of methods."""
+    first, second = (
+        t[(t["metric"] == metric) & ~t["method"].isin(left_out)].set_index("method")["rank"]
+        for t in (after, before)
+    )
+    return order_tau(first, second)
 
 
 def _blur_rows(

@@ -40,14 +40,16 @@ def examine(model: Explainee) -> dict[str, str]:
 def look_at(model: Explainee, grid: tuple[int, int], spread: int) -> dict[str, str]:
     """Return what the maps of some images are, and whether the grid is in place."""
     cells = places(*grid)
-    trace = Trace(Prober(model), changed_images(model.size, grid, cells, spread))
+    trace = Trace(Prober(model), make_changed_images(model.size, grid, cells, spread))
     few = trace.select(torch.tensor([0, 1, PLACES + 1]))
     finite, non_constant = maps_are(few)
     allowed = tolerance(model, trace.captured.values)
-    hits = in_place(precise(trace), cells, allowed)
+    hits = count_in_place(precise(trace), cells, allowed)
     if hits < PLACES:  # before a flat image more stands out, or less
-        flat = Trace(Prober(model), changed_images(model.size, grid, cells, spread, contrast=0))
-        hits = max(hits, in_place(precise(flat), cells, allowed))
+        flat = Trace(
+            Prober(model), make_changed_images(model.size, grid, cells, spread, contrast=0)
+        )
+        hits = max(hits, count_in_place(precise(flat), cells, allowed))
     problems = (
         (not torch.isfinite(trace.logits).all(), "With random weights the logits overflow."),
         (not finite, "With random weights Grad-CAM is not finite."),
@@ -159,7 +161,7 @@ def places(height: int, width: int) -> list[tuple[int, int]]:
     ]
 
 
-def changed_images(
+def make_changed_images(
     size: int,
     grid: tuple[int, int],
     cells: Iterable[tuple[int, int]],
@@ -216,14 +218,14 @@ def precise(trace: Trace) -> torch.Tensor:
         model.net.float()
 
 
-def in_place(activations: torch.Tensor, cells: list[tuple[int, int]], allowed: int) -> int:
+def count_in_place(activations: torch.Tensor, cells: list[tuple[int, int]], allowed: int) -> int:
     """Return for how many of the changed images the cell that changes most is at the changed patch.
 
-    activations: [1+n+1,K,h,w] for the images of `changed_images`.  allowed: how many cells away it
-    may be, in rows and in columns.  "Most" by the best of four measures: the change of a cell, its
-    norm over channels; that less the mean over cells (what attention and gates do to all cells
-    alike); and each as a share of what the cell changes when the whole image does (cells at an edge
-    may be more or less sensitive). A grid that is not in place fails under all.
+    activations: [1+n+1,K,h,w] for the images of `make_changed_images`.  allowed: how many cells
+    away it may be, in rows and in columns.  The best of four measures counts: the change of a cell
+    (its norm over channels); that less the mean over cells, since attention and gates change all
+    cells alike; and each as a share of what the cell changes when the whole image does, since cells
+    at an edge may be more or less sensitive.  A grid that is not in place fails under all.
     """
     difference = activations[1:] - activations[:1]
     own = difference - difference.mean((2, 3), keepdim=True)

@@ -172,7 +172,7 @@ def run(
     try:
         for name in sorted(waiting, key=lambda n: sizes[n] * input_side(n) ** 2):
             report(done, len(names), name)
-            row = too_large(name, sizes[name], limit) or workers.check(name)
+            row = check_size(name, sizes[name], limit) or workers.check(name)
             if out is not None:
                 append_row(out, row)
             done += 1
@@ -195,7 +195,7 @@ def summary(rows: Sequence[Row]) -> str:
     return f"{works:,} of {len(built):,} architectures work{share}{left}."
 
 
-def too_large(name: str, count: int, limit: float) -> Row | None:
+def check_size(name: str, count: int, limit: float) -> Row | None:
     """Return the row of an architecture above the limit, which is not built."""
     if count <= limit * 1e6:
         return None

@@ -21,8 +21,9 @@ from bench.editor.server import make_app
 from bench.finetune.attention_maps import load_map, load_maps
 from bench.finetune.guided_attention import train_guided
 from bench.finetune.loop import Settings
-from bench.finetune.placement import placements
+from bench.finetune.placement import find_placements
 from bench.finetune.simulate import simulate_maps
+from bench.finetune.training import Training
 from bench.models import load_model
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -385,7 +386,7 @@ def test_keys_go_through_the_queue_and_work_is_kept(page, editor):
     state(page, "Unsaved changes")
     page.keyboard.press("Enter")  # save, next
     sync_api.expect(page.locator("#item")).to_contain_text(session.queue[1].item)
-    assert session.drawn(0)
+    assert session.is_drawn(0)
     page.click("#next")
     sync_api.expect(page.locator("#item")).to_contain_text(session.queue[2].item)
     settled(page)
@@ -468,13 +469,14 @@ def test_what_was_drawn_trains_the_network(page, editor, abn, scenes, tmp_path):
     assert [one.facts["source"] for one in drawn] == ["editor"] * 3
     assert all(one.facts["after"]["energy"] > 0.5 > one.facts["before"]["energy"] for one in drawn)
     settings = Settings(epochs=6, batch_size=3, lr=3e-3, weight_decay=0.0)
-    done = train_guided(abn, scenes, drawn, tmp_path / "guided", "guided", settings=settings)
+    training = Training(scenes, tmp_path / "guided", "guided", settings=settings)
+    done = train_guided(abn, drawn, training)
     assert not done.simulated
     assert done.after["edited"]["mse"] < 0.7 * done.before["edited"]["mse"]
     trained = load_model(done.card)
     assert trained.parent == "abn"
     before, after = (
-        {p.item: p.energy for p in placements(model, scenes)} for model in (abn, trained)
+        {p.item: p.energy for p in find_placements(model, scenes)} for model in (abn, trained)
     )
     assert all(after[one.item] > before[one.item] for one in drawn)
 

@@ -250,10 +250,12 @@ def test_what_cannot_be_edited_is_one_sentence(card, monkeypatch, capsys, tmp_pa
 
 def test_an_empty_queue_is_one_sentence(card, abn, monkeypatch, capsys, tmp_path):
     import bench
-    from bench.finetune.placement import placements
+    from bench.finetune.placement import find_placements
 
     wrong = next(
-        p.index for p in placements(abn, bench.load_subset("scenes-val", limit=24)) if not p.right
+        p.index
+        for p in find_placements(abn, bench.load_subset("scenes-val", limit=24))
+        if not p.right
     )
     subset = f"scenes-val[{wrong}:{wrong + 1}]"
     out = ["--out", tmp_path / "maps", "--port", "0"]

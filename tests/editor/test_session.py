@@ -20,7 +20,7 @@ from bench.editor import ConflictError, Session
 from bench.editor import session as module
 from bench.errors import BenchError
 from bench.finetune.attention_maps import check_maps, load_map, load_maps, map_path
-from bench.finetune.placement import placements
+from bench.finetune.placement import find_placements
 from bench.finetune.simulate import simulate_maps
 from bench.models.abn import AttentionBranchNetwork, to_grid
 
@@ -41,7 +41,7 @@ def blob(session: Session, k: int, row: int = 20) -> np.ndarray:
 
 
 def test_the_queue_holds_what_is_right_in_class_and_wrong_in_place(abn, scenes, tmp_path):
-    rows = placements(abn, scenes)
+    rows = find_placements(abn, scenes)
     assert any(not p.right for p in rows)
     with Session(abn, scenes, tmp_path) as session:
         assert [p.item for p in session.queue] == [
@@ -55,7 +55,7 @@ def test_without_truth_the_queue_holds_what_is_right_in_class(abn, scenes, tmp_p
     bare = dataclasses.replace(scenes, source=without_truth(scenes.source))
     with Session(abn, bare, tmp_path) as session:
         assert [p.item for p in session.queue] == [
-            p.item for p in placements(abn, scenes) if p.right
+            p.item for p in find_placements(abn, scenes) if p.right
         ]
         view = session.view(0)
         assert view["boxes"] is None
@@ -65,13 +65,13 @@ def test_without_truth_the_queue_holds_what_is_right_in_class(abn, scenes, tmp_p
 
 
 def test_an_empty_queue_says_why(abn, scenes, tmp_path):
-    wrong = next(p.index for p in placements(abn, scenes) if not p.right)
+    wrong = next(p.index for p in find_placements(abn, scenes) if not p.right)
     one = dataclasses.replace(scenes, positions=(scenes.positions[wrong],))
     with pytest.raises(
         BenchError, match=r"queue is empty: of 1 images .* none is right in class; use --all"
     ):
         Session(abn, one, tmp_path)
-    right = next(p for p in placements(abn, scenes) if p.right)
+    right = next(p for p in find_placements(abn, scenes) if p.right)
     # An attention that lies on the object: all of the frame is the object.
     whole = dataclasses.replace(
         scenes, positions=(scenes.positions[right.index],), source=Whole(scenes.source)
@@ -177,7 +177,7 @@ def test_a_saved_map_is_one_file_that_training_reads(abn, scenes, session):
     )
     assert facts["started_from"] == "model"
     assert facts["when"].endswith("+00:00")
-    assert session.drawn(2)
+    assert session.is_drawn(2)
     assert session.state(2)["revision"] == 1
 
 
@@ -268,7 +268,7 @@ def test_a_removed_map_is_saved_anew(session):
     session.save(0, blob(session, 0, 0), 0)
     map_path(session.folder, session.queue[0].item).unlink()
     assert session.view(0)["revision"] == 0
-    assert not session.drawn(0)
+    assert not session.is_drawn(0)
     assert session.save(0, blob(session, 0, 20), 1).facts["revision"] == 2
 
 
@@ -286,15 +286,15 @@ def test_a_restart_resumes_at_the_first_unsaved_image(abn, scenes, tmp_path, mon
     def again(*_):
         raise AssertionError("the images were looked at again")
 
-    monkeypatch.setattr(module, "placements", again)
+    monkeypatch.setattr(module, "find_placements", again)
     with Session(abn, scenes, tmp_path) as session:
         assert session.first == 2
-        assert [session.drawn(k) for k in range(5)] == [True, True, False, True, False]
+        assert [session.is_drawn(k) for k in range(5)] == [True, True, False, True, False]
         view = session.view(3)
         assert np.array_equal(view["map"], expected)
         assert view["revision"] == 1
         for k in range(len(session)):
-            if not session.drawn(k):
+            if not session.is_drawn(k):
                 session.save(k, blob(session, k), 0)
         assert session.first == 0
 
@@ -333,11 +333,11 @@ def test_simulated_maps_can_be_gone_on_with(abn, scenes, tmp_path):
         assert session.first == 0
         view = session.view(0)
         assert view["source"] == "simulated:masks"
-        assert not session.drawn(0)
+        assert not session.is_drawn(0)
         saved = session.save(0, view["map"], 1)  # a person says that it is right
         assert (saved.facts["source"], saved.facts["started_from"]) == ("editor", "simulated:masks")
         assert saved.facts["revision"] == 2
-        assert session.drawn(0)
+        assert session.is_drawn(0)
         assert load_map(next((tmp_path / "history").glob("*.r0001.png"))).simulated
 
 
@@ -366,4 +366,4 @@ def test_maps_of_another_model_are_not_gone_on_with(abn, scenes, session):
     with pytest.raises(BenchError, match=r"of the model abn .* not of other"):
         Session(model, scenes, session.folder)
     with Session(abn, scenes, session.folder) as again:  # the folder is free after the refusal
-        assert again.drawn(0)
+        assert again.is_drawn(0)

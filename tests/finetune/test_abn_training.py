@@ -13,10 +13,11 @@ import torch.nn.functional as F
 import bench
 from bench.data import load_subset
 from bench.errors import BenchError
-from bench.finetune.abn_training import BranchTask, around, both_top1, train_abn
+from bench.finetune.abn_training import BranchTask, measure_top1, train_abn, wrap_in_abn
 from bench.finetune.augment import Augmentation
-from bench.finetune.data import for_model
+from bench.finetune.data import make_pictures
 from bench.finetune.loop import SCORE, Settings
+from bench.finetune.training import Training
 from bench.models.abn import AttentionBranchNetwork
 from bench.randomness import generator
 
@@ -27,19 +28,20 @@ PLAIN = Augmentation(flip=0, gain=0, erase=0)
 
 def trained(folder, backbone="resnet-scenes", name="abn", **changes):
     given = {"validation": load_subset(CHECK), "settings": SETTINGS} | changes
-    return train_abn(backbone, load_subset(PART), folder, name, **given)
+    recipe = {key: given.pop(key) for key in ("map_kernel",) if key in given}
+    return train_abn(backbone, Training(load_subset(PART), folder, name, **given), **recipe)
 
 
 def make_task(smoothing: float = 0.0) -> BranchTask:
-    model = around(bench.load_model("resnet-scenes"))
-    pictures = for_model(load_subset(PART), model)
+    model = wrap_in_abn(bench.load_model("resnet-scenes"))
+    pictures = make_pictures(load_subset(PART), model)
     return BranchTask(model, pictures, pictures, PLAIN, smoothing)
 
 
 def test_it_starts_from_the_models_weights_and_leaves_the_model_alone():
     parent = bench.load_model("resnet-scenes")
     before = parent.fingerprint
-    model = around(parent, map_kernel=1)
+    model = wrap_in_abn(parent, map_kernel=1)
     base, net = parent.net.state_dict(), model.net.state_dict()
     for name, value in base.items():
         if name.startswith("layer4."):
@@ -116,7 +118,7 @@ def test_what_is_trained_is_written_and_loaded(tmp_path):
     facts = json.loads(card.read_text())["abn"]
     assert (facts["parent"], facts["parent_sha256"]) == ("resnet-scenes", parent.fingerprint)
     assert facts["recipe"]["kind"] == "abn"
-    assert both_top1(model, for_model(load_subset(CHECK), model)) == {
+    assert measure_top1(model, make_pictures(load_subset(CHECK), model)) == {
         "top1": facts["top1"],
         "attention_top1": facts["attention_top1"],
     }

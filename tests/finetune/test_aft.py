@@ -22,13 +22,14 @@ import bench
 from bench.cli import app
 from bench.errors import BenchError
 from bench.files import CACHE_VARIABLE
-from bench.finetune.aft import AftRecipe, AftTask, train_aft, tuned_model
-from bench.finetune.aft_losses import rescaled
+from bench.finetune.aft import AftRecipe, AftTask, add_tuner, train_aft
+from bench.finetune.aft_losses import rescale_mask
 from bench.finetune.classifier import accuracy
-from bench.finetune.data import for_model
+from bench.finetune.data import make_pictures
 from bench.finetune.loop import CHECKPOINT, SCORE, Settings
-from bench.finetune.masks import CONTROLS, choose, tft_search
+from bench.finetune.masks import CONTROLS, choose, search_masks
 from bench.finetune.save import write_model
+from bench.finetune.training import Training
 from bench.models.architectures import seeded
 from bench.models.cards import read_card
 from bench.models.explainee import Explainee, untouched
@@ -62,12 +63,8 @@ def train(parent, data, out: Path, settings: Settings = SETTINGS, **recipe) -> E
     """Fine-tune and load what was written."""
     card = train_aft(
         parent,
-        data[0],
-        out,
-        "tuned",
-        validation=data[1],
-        recipe=AftRecipe(**recipe),
-        settings=settings,
+        Training(data[0], out, "tuned", validation=data[1], settings=settings),
+        AftRecipe(**recipe),
     )
     model = bench.load_model(card)
     model.net.eval()
@@ -77,10 +74,10 @@ def train(parent, data, out: Path, settings: Settings = SETTINGS, **recipe) -> E
 def task(parent, data, control: str = "none", trained: bool = True, **recipe) -> AftTask:
     """Return a task whose tuner is no longer the identity."""
     made = AftRecipe(control=control, **recipe)
-    tuned = tuned_model(parent, "tuned")
-    pictures, held = (for_model(one, parent) for one in data)
-    masks = choose(tft_search(parent, pictures), data[0].ids, "logodds", control)
-    held_masks = choose(tft_search(parent, held), data[1].ids, "logodds")
+    tuned = add_tuner(parent, "tuned")
+    pictures, held = (make_pictures(one, parent) for one in data)
+    masks = choose(search_masks(parent, pictures), data[0].ids, "logodds", control)
+    held_masks = choose(search_masks(parent, held), data[1].ids, "logodds")
     found = AftTask(tuned, (pictures, masks), (held, held_masks), made, SETTINGS.lr)
     if trained:
         rng = torch.Generator().manual_seed(5)
@@ -96,14 +93,14 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 
 def pixels(parent, data, count: int = 6) -> torch.Tensor:
-    return parent.normalise(for_model(data[1], parent).pixels(torch.arange(count)))
+    return parent.normalise(make_pictures(data[1], parent).pixels(torch.arange(count)))
 
 
 # --- before and after
 
 
 def test_before_training_logits_and_maps_are_the_parents_to_the_bit(parent, data):
-    tuned, x = tuned_model(parent, "tuned"), pixels(parent, data)
+    tuned, x = add_tuner(parent, "tuned"), pixels(parent, data)
     with torch.inference_mode():
         assert torch.equal(tuned.net(x), parent.net(x))
     assert torch.equal(bench.explain(tuned, x), bench.explain(parent, x))
@@ -116,14 +113,16 @@ def test_a_trained_tuner_is_written_loaded_and_carries_its_parent(parent, data, 
     told = []
     card = train_aft(
         parent,
-        data[0],
-        tmp_path,
-        "tuned",
-        validation=data[1],
-        settings=SETTINGS,
-        command="cambench x",
-        facts={"licence": "mine"},
-        report=told.append,
+        Training(
+            data[0],
+            tmp_path,
+            "tuned",
+            validation=data[1],
+            settings=SETTINGS,
+            command="cambench x",
+            facts={"licence": "mine"},
+            report=told.append,
+        ),
     )
     assert same(parent.net, before)
     model, facts = bench.load_model(card), read_card(card)["tuned"]
@@ -138,7 +137,7 @@ def test_a_trained_tuner_is_written_loaded_and_carries_its_parent(parent, data, 
     assert all(torch.equal(kept[key], value) for key, value in model.net.state_dict().items())
     # The network is the parent's, its batch statistics too; the tuner is not the one it started as.
     assert same(model.net.net, parent.net)
-    start = tuned_model(parent, "tuned").net
+    start = add_tuner(parent, "tuned").net
     changed = {
         k
         for k, v in find_tuner(start).state_dict().items()
@@ -148,8 +147,8 @@ def test_a_trained_tuner_is_written_loaded_and_carries_its_parent(parent, data, 
     x = pixels(parent, data)
     assert not torch.equal(bench.explain(model, x), bench.explain(parent, x))
     with untouched(model.net):
-        assert facts["top1"] == accuracy(model, for_model(data[1], model))
-        assert facts["top1_parent"] == accuracy(parent, for_model(data[1], model))
+        assert facts["top1"] == accuracy(model, make_pictures(data[1], model))
+        assert facts["top1_parent"] == accuracy(parent, make_pictures(data[1], model))
     assert (facts["licence"], facts["command"], facts["recipe"]["weight"]) == (
         "mine",
         "cambench x",
@@ -386,14 +385,16 @@ def test_rescaled_masks_leave_the_mean_activity_as_it_was(parent, data):
         terms = made.terms(made.train, rows)
         A0, A = parent.net.forward_features(x), made.net.forward_features(x)
     m, own = masks.pooled[rows], masks.carries[rows]
-    scaled = rescaled(m, A0)
+    scaled = rescale_mask(m, A0)
     size, least = A0.abs().mean((1, 2, 3)), (m[:, None] * A0).abs().mean((1, 2, 3))
     reached = size / least < 2
     assert reached.sum() > 0
     torch.testing.assert_close((scaled[:, None] * A0).abs().mean((1, 2, 3))[reached], size[reached])
     assert torch.equal(scaled == 0, m == 0)
     assert (scaled <= 2).all()
-    torch.testing.assert_close(rescaled(m, 0 * A0), 0 * m)  # dead activations: no division by zero
+    torch.testing.assert_close(
+        rescale_mask(m, 0 * A0), 0 * m
+    )  # dead activations: no division by zero
     wanted = ((A - scaled[:, None] * A0)[own] ** 2).mean() / (A0[own] ** 2).mean()
     assert float(terms.mask) == pytest.approx(float(wanted), rel=1e-4)
 
@@ -454,7 +455,7 @@ def squeezenet(tmp_path_factory) -> Explainee:
 def test_a_named_layer_of_torchvision(squeezenet, data, tmp_path):
     squeezenet.net.eval()
     with torch.inference_mode():  # random weights: what it says becomes the label
-        pictures = [for_model(one, squeezenet) for one in data]
+        pictures = [make_pictures(one, squeezenet) for one in data]
         says = [
             squeezenet.net(squeezenet.normalise(one.pixels(torch.arange(len(one))))).argmax(1)
             for one in pictures
@@ -499,14 +500,14 @@ def test_bad_input_is_one_sentence_before_anything_is_trained(parent, data, tmp_
 
 
 def test_a_model_that_has_a_trained_part_already_is_refused(parent, data, tmp_path):
-    card = write_model(tmp_path, "once", tuned_model(parent, "once"), {}, parent)
+    card = write_model(tmp_path, "once", add_tuner(parent, "once"), {}, parent)
     with pytest.raises(BenchError, match=r"once has a trained part of its own \(tuner\)"):
         train(bench.load_model(card), data, tmp_path / "twice")
 
 
 def test_no_image_classified_correctly_is_one_sentence(squeezenet, tmp_path):
     wrong = bench.load_subset(TRAIN)
-    pictures = for_model(wrong, squeezenet)
+    pictures = make_pictures(wrong, squeezenet)
     with torch.inference_mode():
         squeezenet.net.eval()
         hits = (

@@ -16,14 +16,14 @@ from bench.finetune.attention_maps import (
     CHUNK,
     EditedMap,
     check_maps,
-    edited_map,
-    expanded,
+    expand_attention,
     load_map,
     load_maps,
+    make_edited_map,
     map_facts,
     map_path,
     save_map,
-    upsampled,
+    upsample_attention,
 )
 from bench.models.abn import to_grid
 
@@ -43,7 +43,7 @@ FACTS = {
 
 def some_map(size: int = 8, **facts: object) -> EditedMap:
     grey = np.random.default_rng(0).integers(0, 256, (size, size), dtype=np.uint8)
-    return edited_map(grey, {**FACTS, **facts})
+    return make_edited_map(grey, {**FACTS, **facts})
 
 
 def of_model(model: bench.Explainee, subset: bench.Subset, i: int, **facts: object) -> EditedMap:
@@ -186,7 +186,7 @@ def test_maps_of_another_model_subset_or_size(abn, scenes):
     ):
         with pytest.raises(BenchError, match=words):
             check_maps([of_model(abn, scenes, 0, **facts)], abn, scenes)
-    smaller = edited_map(
+    smaller = make_edited_map(
         np.zeros((64, 64), np.uint8), of_model(abn, scenes, 0).facts | {"size": 64}
     )
     with pytest.raises(BenchError, match="64 pixels wide"):
@@ -201,7 +201,7 @@ def test_facts_of_maps_tell_simulated_ones_and_change_with_the_values():
     assert facts["simulated"] is True
     assert facts["sources"] == {"editor": 1, "simulated:masks": 1}
     assert facts["sha256"] == map_facts([simulated, drawn])["sha256"]
-    changed = edited_map(255 - drawn.grey, drawn.facts)
+    changed = make_edited_map(255 - drawn.grey, drawn.facts)
     assert map_facts([changed, simulated])["sha256"] != facts["sha256"]
 
 
@@ -212,8 +212,8 @@ def test_an_expanded_map_pools_back_to_itself(size, grid):
     attention = torch.sigmoid(
         4 * torch.nn.functional.interpolate(coarse, (grid, grid), mode="bicubic")
     )
-    maps = expanded(attention, size)
+    maps = expand_attention(attention, size)
     assert 0 <= maps.min() <= maps.max() <= 1
     assert (to_grid(maps, grid, grid) - attention).abs().max() < 1 / 255
     # What a bilinear map would do to a network that nobody has edited.
-    assert (to_grid(upsampled(attention, size), grid, grid) - attention).abs().max() > 0.02
+    assert (to_grid(upsample_attention(attention, size), grid, grid) - attention).abs().max() > 0.02

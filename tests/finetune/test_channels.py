@@ -18,8 +18,8 @@ from bench.finetune.channels import (
     ablate,
     compare_channels,
     draw_channels,
+    drop_channels,
     importance,
-    without,
     write_channels,
 )
 from bench.models import Explainee
@@ -98,7 +98,7 @@ def test_before_and_after_are_compared(subset):
 def test_the_strongest_channels_are_taken_away(subset):
     model = make()
     order = importance(model.net).order
-    lesser = without(model, order[:3])
+    lesser = drop_channels(model, order[:3])
     assert (lesser.net.attention.to_map.weight[0, order[:3]] == 0).all()
     assert (model.net.attention.to_map.weight[0, order[:3]] != 0).any()
     table = ablate(model, subset, tops=(1, 10, 99))

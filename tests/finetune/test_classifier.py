@@ -13,12 +13,13 @@ import torch
 import bench
 from bench.data import load_subset
 from bench.errors import BenchError, NotApplicable
-from bench.finetune.augment import Augmentation, augmented
+from bench.finetune.augment import Augmentation, augment_pixels
 from bench.finetune.classifier import accuracy, network_input, new_model, train_classifier
-from bench.finetune.data import Pictures, flipped, for_model, held_out
+from bench.finetune.data import Pictures, hold_out, make_pictures, mirror_images
 from bench.finetune.loop import Settings
 from bench.finetune.sa_training import SelfAttentionTask, train_self_attention
-from bench.finetune.save import description, write_model
+from bench.finetune.save import describe_data, write_model
+from bench.finetune.training import Training
 from bench.models import Explainee
 from bench.models.sa_affinity import Affinity, AffinityNet, refined
 from bench.randomness import generator
@@ -46,12 +47,12 @@ def test_pictures_are_those_of_the_subset_whether_they_fit_into_memory_or_not():
 
 
 def test_the_held_out_tenth_is_disjoint():
-    train, check = held_out(part())
+    train, check = hold_out(part())
     assert (len(train), len(check)) == (22, 2)
     assert set(train.ids).isdisjoint(check.ids)
     assert set(train.ids) | set(check.ids) == set(part().ids)
     with pytest.raises(BenchError, match="too few to hold some out"):
-        held_out(load_subset("scenes-calibration[:9]"))
+        hold_out(load_subset("scenes-calibration[:9]"))
 
 
 def test_parts_of_a_subset_are_slices_of_its_order():
@@ -73,10 +74,10 @@ def test_a_model_of_other_classes_or_size_is_refused():
     other = new_model("resnet_scenes", load_subset("scenes-calibration[:4]"), 0)
     other.net.reset_classifier(7)
     with pytest.raises(BenchError, match=r"has 10 classes and .* 7"):
-        for_model(subset, other)
+        make_pictures(subset, other)
     model = bench.load_model("resnet-scenes")
     with pytest.raises(BenchError, match=r"frames of 96 pixels and .* takes 64"):
-        for_model(subset, Explainee(model.net, size=64, name="small"))
+        make_pictures(subset, Explainee(model.net, size=64, name="small"))
 
 
 # --- augmentation
@@ -84,7 +85,7 @@ def test_a_model_of_other_classes_or_size_is_refused():
 
 def test_flips_move_pictures_and_masks_alike():
     images, masks = torch.arange(24.0).view(2, 1, 3, 4), torch.arange(24.0).view(2, 3, 4)
-    one, other = flipped(torch.tensor([True, False]), images, masks)
+    one, other = mirror_images(torch.tensor([True, False]), images, masks)
     assert torch.equal(one[:, 0], other)
     assert torch.equal(other[0], masks[0].flip(-1))
     assert torch.equal(other[1], masks[1])
@@ -93,9 +94,9 @@ def test_flips_move_pictures_and_masks_alike():
 def test_augmentation_draws_from_its_generator_and_can_be_off():
     pixels = torch.rand(6, 3, 16, 16, generator=generator(0, "pixels"))
     nothing = Augmentation(flip=0, gain=0, erase=0)
-    assert torch.equal(augmented(pixels, nothing, generator(0, "a")), pixels)
+    assert torch.equal(augment_pixels(pixels, nothing, generator(0, "a")), pixels)
     how = Augmentation(upside=0.5, shift=0.25)
-    one, same, other = (augmented(pixels, how, generator(0, name)) for name in "aab")
+    one, same, other = (augment_pixels(pixels, how, generator(0, name)) for name in "aab")
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert ((one >= 0) & (one <= 1)).all()
@@ -106,7 +107,7 @@ def test_each_augmentation_does_what_it_says():
     off = Augmentation(flip=0, gain=0, erase=0)
 
     def made(**changes):
-        return augmented(pixels, replace(off, **changes), generator(0, "x"))
+        return augment_pixels(pixels, replace(off, **changes), generator(0, "x"))
 
     assert torch.equal(made(flip=1), pixels.flip(3))
     assert torch.equal(made(upside=1), pixels.flip(2))
@@ -134,21 +135,23 @@ def test_a_classifier_learns_is_written_and_loaded(tmp_path):
     subset = load_subset("scenes-calibration[:60]")
     card = train_classifier(
         "resnet_scenes",
-        subset,
-        tmp_path,
-        "mine",
-        settings=settings,
-        command="cambench x",
-        report=rows.append,
+        Training(
+            subset,
+            tmp_path,
+            "mine",
+            settings=settings,
+            command="cambench x",
+            report=rows.append,
+        ),
     )
     assert rows[-1]["loss"] < rows[0]["loss"]
     model = bench.load_model(card)
     facts = json.loads(card.read_text())["mine"]
     assert model.name == "mine"
-    assert facts["data"] == description(subset.part(6, None))
+    assert facts["data"] == describe_data(subset.part(6, None))
     assert (
         facts["top1"]
-        == accuracy(model, for_model(subset.part(None, 6), model))
+        == accuracy(model, make_pictures(subset.part(None, 6), model))
         == max(r["top1"] for r in rows)
     )
     assert facts["recipe"]["epochs"] == 3
@@ -159,7 +162,7 @@ def test_a_classifier_learns_is_written_and_loaded(tmp_path):
 def test_training_goes_on_from_a_trained_model(tmp_path):
     start = bench.load_model("resnet-scenes")
     card = train_classifier(
-        "resnet-scenes", part(), tmp_path, "more", settings=replace(SETTINGS, lr=0.0)
+        "resnet-scenes", Training(part(), tmp_path, "more", settings=replace(SETTINGS, lr=0.0))
     )
     trained = bench.load_model(card)
     before, after = (dict(model.net.named_parameters()) for model in (start, trained))
@@ -188,7 +191,7 @@ def attentive(tmp_path_factory):
     parent = bench.load_model("vgg-scenes")
     folder = tmp_path_factory.mktemp("sa")
     card = train_self_attention(
-        parent, part(), folder, "vgg-sa", settings=replace(SETTINGS, lr=0.01)
+        parent, Training(part(), folder, "vgg-sa", settings=replace(SETTINGS, lr=0.01))
     )
     return parent, bench.load_model(card)
 
@@ -214,7 +217,7 @@ def test_only_queries_and_keys_are_trained():
     parent = bench.load_model("vgg-scenes")
     net = AffinityNet(parent.net, parent.probe_shape[1])
     model = Explainee(net, size=96, geometry=parent.geometry)
-    pictures = for_model(part(), model)
+    pictures = make_pictures(part(), model)
     task = SelfAttentionTask(model, pictures, pictures, 1.0)
     task.train_mode()
     loss, _ = task.loss(torch.arange(4), generator(0, "x"))

@@ -19,24 +19,25 @@ import bench
 from bench.cli import main
 from bench.data import load_subset
 from bench.errors import BenchError
-from bench.finetune.abn_training import around
-from bench.finetune.attention_agreement import Group, agreement, grid_of
-from bench.finetune.attention_maps import edited_map, load_maps, save_map, utc_now
-from bench.finetune.data import Pictures, for_model
+from bench.finetune.abn_training import wrap_in_abn
+from bench.finetune.attention_agreement import Group, grid_of, measure_agreement
+from bench.finetune.attention_maps import load_maps, make_edited_map, save_map, utc_now
+from bench.finetune.data import Pictures, make_pictures
 from bench.finetune.guided_attention import (
     SETTINGS,
     Guidance,
     GuidedTask,
-    chosen,
-    examples,
+    choose_images,
+    find_unedited,
     learning_modules,
+    make_examples,
     train_guided,
-    unedited,
 )
 from bench.finetune.loop import SCORE
-from bench.finetune.placement import placements
+from bench.finetune.placement import find_placements
 from bench.finetune.save import write_model
 from bench.finetune.simulate import simulate_maps
+from bench.finetune.training import Training
 from bench.models.abn import AttentionBranchNetwork, Branches
 from bench.randomness import generator
 
@@ -63,7 +64,7 @@ def parent(tmp_path_factory) -> bench.Explainee:
     """An attention branch network with a card, its attention random, the bundled network's
     accuracy.
     """
-    model = around(bench.load_model("resnet-scenes"))
+    model = wrap_in_abn(bench.load_model("resnet-scenes"))
     folder = tmp_path_factory.mktemp("parent")
     return bench.load_model(write_model(folder, "abn-random", model, {}))
 
@@ -87,13 +88,17 @@ def maps(folder):
 
 
 def guided(parent, subset, maps, folder, **changes):
-    return train_guided(parent, subset, maps, folder, "guided", **({"settings": QUICK} | changes))
+    guidance = changes.pop("guidance", None)
+    given = {"settings": QUICK} | changes
+    return train_guided(parent, maps, Training(subset, folder, "guided", **given), guidance)
 
 
 def make_task(parent, subset, maps, guidance, **changes) -> GuidedTask:
     model = parent.with_net(copy.deepcopy(parent.net))
-    rows, targets = examples(model, subset, maps)
-    return GuidedTask(model, for_model(subset, model), rows, targets, guidance, lr=1e-3, **changes)
+    rows, targets = make_examples(model, subset, maps)
+    return GuidedTask(
+        model, make_pictures(subset, model), rows, targets, guidance, lr=1e-3, **changes
+    )
 
 
 def changed(one: torch.nn.Module, other: torch.nn.Module) -> set[str]:
@@ -201,7 +206,7 @@ def test_same_seed_same_weights_other_seed_others(parent, subset, maps, tmp_path
 
 
 def test_targets_are_the_maps_means_over_cells_and_belong_to_their_images(parent, subset, maps):
-    rows, targets = examples(parent, subset, maps)
+    rows, targets = make_examples(parent, subset, maps)
     height, width = grid_of(parent)
     assert targets.shape == (len(maps), 1, height, width) == (len(maps), 1, 12, 12)
     by_item = {one.item: one.values for one in maps}
@@ -209,7 +214,7 @@ def test_targets_are_the_maps_means_over_cells_and_belong_to_their_images(parent
         values = by_item[subset.ids[row]]
         cells = values.reshape(12, 8, 12, 8).mean((1, 3))
         np.testing.assert_allclose(target[0].numpy(), cells, atol=1e-6)
-    assert [one.tolist() for one in examples(parent, subset, maps[::-1])] == [
+    assert [one.tolist() for one in make_examples(parent, subset, maps[::-1])] == [
         rows.tolist(),
         targets.tolist(),
     ]
@@ -305,9 +310,11 @@ def test_guidance_moves_the_maps_and_says_so(parent, subset, maps, tmp_path):
         assert after["energy"] > before["energy"]
     # What is told is what the written model does.
     model = bench.load_model(done.card)
-    places, targets = examples(model, subset, maps)
+    places, targets = make_examples(model, subset, maps)
     assert (
-        agreement(model, Group(for_model(subset, model), places[aside:], targets[aside:]))
+        measure_agreement(
+            model, Group(make_pictures(subset, model), places[aside:], targets[aside:])
+        )
         == done.after["edited"]
     )
     facts = json.loads(done.card.read_text())["guided"]
@@ -346,7 +353,9 @@ def test_agreement_by_hand(parent, subset):
     )
     model = parent.with_net(net)
     targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.2, 0.2], [0.2, 0.0]]])
-    numbers = agreement(model, Group(for_model(subset, parent), torch.arange(2), targets[:, None]))
+    numbers = measure_agreement(
+        model, Group(make_pictures(subset, parent), torch.arange(2), targets[:, None])
+    )
     assert (numbers["images"], numbers["top1"], numbers["attention_top1"]) == (2, 50.0, 100.0)
     assert numbers["mse"] == pytest.approx((0.4336 / 4 + 0.04 / 4) / 2, abs=1e-7)
     # Pearson, of [1,0,.6,0] with [1,0,0,0] as well: .6 / sqrt(.72 * .75); a constant map agrees
@@ -365,9 +374,9 @@ def test_without_edited_maps_the_objects_stand_in(parent, subset):
     rows = torch.tensor([4, 7])
     masks = subset.batch([4, 7], parent.geometry).truth.masks.float()
     cells = masks.reshape(2, 12, 8, 12, 8).mean((2, 4))
-    pictures = for_model(subset, parent)
-    told = agreement(parent, Group(pictures, rows))
-    assert told == agreement(parent, Group(pictures, rows, cells[:, None]))
+    pictures = make_pictures(subset, parent)
+    told = measure_agreement(parent, Group(pictures, rows))
+    assert told == measure_agreement(parent, Group(pictures, rows, cells[:, None]))
 
 
 def test_a_subset_without_truth_is_measured_by_its_classes_alone(parent, tmp_path):
@@ -377,7 +386,7 @@ def test_a_subset_without_truth_is_measured_by_its_classes_alone(parent, tmp_pat
         Image.fromarray(sample.image).save(tmp_path / "images" / f"{i}.png")
         lines.append(f"images/{i}.png,{sample.label}")
     (tmp_path / "annotations.csv").write_text("\n".join(lines) + "\n")
-    told = agreement(
+    told = measure_agreement(
         parent, Group(Pictures(load_subset(tmp_path), parent.geometry), torch.arange(3))
     )
     assert told["top1"] == 100
@@ -388,16 +397,16 @@ def test_a_subset_without_truth_is_measured_by_its_classes_alone(parent, tmp_pat
 
 
 def test_chosen_are_right_in_class_and_wrong_in_place(parent, subset):
-    rows = chosen(parent, subset)
+    rows = choose_images(parent, subset)
     expected = [
-        p.item for p in placements(parent, subset) if p.predicted == p.label and p.energy < 0.5
+        p.item for p in find_placements(parent, subset) if p.predicted == p.label and p.energy < 0.5
     ]
     assert [p.item for p in rows] == expected
     assert 0 < len(rows) < len(subset)
 
 
 def test_held_out_images_have_no_map(parent, subset, maps, tmp_path):
-    others = unedited(subset, maps)
+    others = find_unedited(subset, maps)
     assert set(others.ids).isdisjoint(one.item for one in maps)
     assert len(others) == len(subset) - len(maps)
     check = load_subset("scenes-calibration[50:56]")
@@ -415,7 +424,7 @@ def test_maps_that_a_person_drew_are_not_called_simulated(parent, subset, maps, 
     for one in maps[:3]:
         save_map(
             tmp_path / "maps",
-            edited_map(one.grey, {**one.facts, "source": "editor", "when": utc_now()}),
+            make_edited_map(one.grey, {**one.facts, "source": "editor", "when": utc_now()}),
         )
     done = guided(parent, subset, load_maps(tmp_path / "maps"), tmp_path / "run")
     assert not done.simulated
@@ -433,7 +442,7 @@ def test_bad_input_is_one_sentence(parent, subset, maps, tmp_path):
     refused("There are no edited maps to learn from", edited=[])
     refused(
         "is of the model abn-random",
-        model=parent.with_net(around(bench.load_model("resnet-scenes"), 1).net),
+        model=parent.with_net(wrap_in_abn(bench.load_model("resnet-scenes"), 1).net),
     )
     refused("not of scenes-val", images=load_subset("scenes-val[:40]"))
     refused("not in the subset", images=load_subset("scenes-calibration[40:60]"))
@@ -529,7 +538,7 @@ def test_the_commands_train_and_say_what_became_of_it(monkeypatch, capsys, tmp_p
 def test_a_command_with_maps_of_another_model_says_so(
     monkeypatch, capsys, folder, parent, tmp_path
 ):
-    other = write_model(tmp_path, "other", around(bench.load_model("vgg-scenes")), {})
+    other = write_model(tmp_path, "other", wrap_in_abn(bench.load_model("vgg-scenes")), {})
     words = ("finetune", "guided", "--model", other, "--maps", folder, "--out", tmp_path / "run")
     assert cambench(monkeypatch, *words) == 2
     said = capsys.readouterr()

@@ -13,8 +13,8 @@ import bench
 from bench.data.geometry import Geometry
 from bench.errors import BenchError
 from bench.files import CACHE_VARIABLE
-from bench.finetune.data import Pictures, for_model
-from bench.finetune.masks import Masks, Search, choose, tft_search
+from bench.finetune.data import Pictures, make_pictures
+from bench.finetune.masks import Masks, Search, choose, search_masks
 from bench.methods import METHODS
 from bench.models.explainee import Explainee
 
@@ -28,7 +28,7 @@ def model() -> Explainee:
 
 @pytest.fixture(scope="module")
 def pictures(model) -> Pictures:
-    return for_model(bench.load_subset("scenes-val", limit=COUNT), model)
+    return make_pictures(bench.load_subset("scenes-val", limit=COUNT), model)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(model, pictures, cache) -> Search:
-    return tft_search(model, pictures, cache=cache)
+    return search_masks(model, pictures, cache=cache)
 
 
 def same(one: Search, other: Search) -> bool:
@@ -95,7 +95,7 @@ def test_only_images_classified_correctly_carry_a_mask(model, pictures, found):
     wrong = replace_labels(
         pictures, (pictures.labels + torch.tensor([1, 0]).repeat(COUNT // 2)) % 10
     )
-    half = tft_search(model, wrong, warn=pytest.fail)
+    half = search_masks(model, wrong, warn=pytest.fail)
     assert torch.equal(half.correct[::2], torch.zeros(COUNT // 2, dtype=torch.bool))
     assert torch.equal(half.carries, half.correct)
     assert not half.odds[~half.carries].any()
@@ -121,10 +121,10 @@ def test_an_odd_number_of_pixels_and_a_method_that_reads_the_truth():
     pictures.geometry = Geometry(side, "squash", side)
     with torch.inference_mode():
         pictures.labels = model.net(model.normalise(pictures.pixels(torch.arange(6)))).argmax(1)
-    found = tft_search(model, pictures, "oracle")
+    found = search_masks(model, pictures, "oracle")
     assert found.side == side
     truth = pictures.truth(torch.arange(6)).pixels(side, side)
-    assert torch.equal(found.kept(torch.arange(6), torch.zeros(6, dtype=torch.int64)), truth)
+    assert torch.equal(found.cut(torch.arange(6), torch.zeros(6, dtype=torch.int64)), truth)
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def nothing_positive():
 
 
 def test_a_map_without_positive_part_carries_no_mask(model, pictures, nothing_positive):
-    found = tft_search(model, pictures, "test_nothing_positive")
+    found = search_masks(model, pictures, "test_nothing_positive")
     right = found.correct.nonzero()[:, 0]
     assert not found.carries[right[::2]].any()
     assert not any(
@@ -159,9 +159,11 @@ def test_a_kept_search_equals_a_fresh_one_and_runs_nothing(model, pictures, foun
     def ran(done: int, total: int) -> None:
         pytest.fail("the model was run though the search is kept")
 
-    assert same(tft_search(model, pictures, cache=cache, progress=ran, warn=pytest.fail), found)
+    assert same(search_masks(model, pictures, cache=cache, progress=ran, warn=pytest.fail), found)
     steps = []
-    fresh = tft_search(model, pictures, cache=tmp_path, progress=lambda *state: steps.append(state))
+    fresh = search_masks(
+        model, pictures, cache=tmp_path, progress=lambda *state: steps.append(state)
+    )
     assert steps == [(COUNT, COUNT)]
     assert same(fresh, found)
 
@@ -170,32 +172,32 @@ def test_what_decides_a_search_has_a_file_of_its_own(model, pictures, cache, tmp
     def files() -> int:
         return len(list((tmp_path / "tft").glob("*.safetensors")))
 
-    tft_search(model, pictures, cache=tmp_path)
+    search_masks(model, pictures, cache=tmp_path)
     others = [
         (bench.load_model("vgg-scenes"), pictures, "grad_cam", 0),
-        (model, for_model(pictures.subset.limit(COUNT - 1), model), "grad_cam", 0),
+        (model, make_pictures(pictures.subset.limit(COUNT - 1), model), "grad_cam", 0),
         (model, replace_labels(pictures, pictures.labels.clone().fill_(3)), "grad_cam", 0),
         (model, pictures, "layer_cam", 0),
         (model, pictures, "grad_cam", 1),
     ]
     for count, (other, images, method, seed) in enumerate(others, start=2):
-        tft_search(other, images, method, seed=seed, cache=tmp_path, warn=pytest.fail)
+        search_masks(other, images, method, seed=seed, cache=tmp_path, warn=pytest.fail)
         assert files() == count
     assert not [p for p in (tmp_path / "tft").iterdir() if p.suffix != ".safetensors"]
 
 
 @pytest.mark.parametrize("damage", ["cut off", "empty", "another's"])
 def test_a_broken_file_is_said_and_made_anew(model, pictures, found, tmp_path, damage):
-    tft_search(model, pictures, cache=tmp_path)
+    search_masks(model, pictures, cache=tmp_path)
     (file,) = (tmp_path / "tft").iterdir()
     whole = file.read_bytes()
     if damage == "another's":
-        tft_search(model, pictures, seed=1, cache=tmp_path / "other")
+        search_masks(model, pictures, seed=1, cache=tmp_path / "other")
         file.write_bytes(next((tmp_path / "other" / "tft").iterdir()).read_bytes())
     else:
         file.write_bytes(whole[: len(whole) // 2] if damage == "cut off" else b"")
     said = []
-    assert same(tft_search(model, pictures, cache=tmp_path, warn=said.append), found)
+    assert same(search_masks(model, pictures, cache=tmp_path, warn=said.append), found)
     assert len(said) == 1
     assert "they are made anew" in said[0]
     assert file.read_bytes() == whole
@@ -204,7 +206,7 @@ def test_a_broken_file_is_said_and_made_anew(model, pictures, found, tmp_path, d
 def test_a_cache_that_cannot_be_written_costs_a_warning_only(model, pictures, found, tmp_path):
     (tmp_path / "tft").write_text("a file in the folder's place")
     with pytest.warns(UserWarning, match="are not kept for the next time"):
-        assert same(tft_search(model, pictures, cache=tmp_path), found)
+        assert same(search_masks(model, pictures, cache=tmp_path), found)
 
 
 # --- the choice
@@ -217,8 +219,8 @@ def test_auto_takes_logodds_where_over_half_of_the_images_stay_uncut():
     found = fake_search(odds, clean)
     assert found.best("official").tolist() == [0, 0, 4, 0]
     assert found.best("logodds").tolist() == [4, 4, 4, 4]
-    assert found.resolved("auto") == "logodds"
-    assert fake_search(odds[2:], clean[2:]).resolved("auto") == "official"  # exactly half
+    assert found.resolve("auto") == "logodds"
+    assert fake_search(odds[2:], clean[2:]).resolve("auto") == "official"  # exactly half
     facts = choose(found, "abcd").facts
     assert (facts["select"], facts["share_t0_official"], facts["share_t0_logodds"]) == (
         "logodds",
@@ -273,7 +275,7 @@ def test_fixed_masks_are_cut_at_five(found, pictures):
     rows = found.carries.nonzero()[:, 0]
     fixed = choose(found, pictures.subset.ids, control="fixed")
     assert set(fixed.t[rows].tolist()) == {5}
-    assert torch.equal(fixed.binary(rows), found.kept(rows, torch.full((len(rows),), 5)))
+    assert torch.equal(fixed.binary(rows), found.cut(rows, torch.full((len(rows),), 5)))
     assert max(areas(fixed, rows)) <= 96 * 96 - 5 * 96 * 96 // 10
 
 
@@ -295,8 +297,8 @@ def test_bad_input_is_one_sentence(model, pictures, found):
     ):
         choose(found, pictures.subset.ids, control="shuffle")
     with pytest.raises(BenchError, match="nothing_here"):
-        tft_search(model, pictures, "nothing_here")
+        search_masks(model, pictures, "nothing_here")
     with pytest.raises(
         BenchError, match=r"classifies 0 of 24 images of scenes-val correctly.*TFT finds no mask"
     ):
-        tft_search(model, replace_labels(pictures, (pictures.labels + 5) % 10))
+        search_masks(model, replace_labels(pictures, (pictures.labels + 5) % 10))

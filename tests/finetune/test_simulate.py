@@ -10,9 +10,15 @@ import torch
 
 import bench
 from bench.errors import BenchError
-from bench.finetune.attention_maps import check_maps, edited_map, load_maps, save_map, upsampled
-from bench.finetune.placement import attention_net, energy_inside, placements
-from bench.finetune.simulate import simulate_maps, simulated_map
+from bench.finetune.attention_maps import (
+    check_maps,
+    load_maps,
+    make_edited_map,
+    save_map,
+    upsample_attention,
+)
+from bench.finetune.placement import attention_net, energy_inside, find_placements
+from bench.finetune.simulate import simulate_map, simulate_maps
 
 
 def square(side: int = 32) -> torch.Tensor:
@@ -22,11 +28,11 @@ def square(side: int = 32) -> torch.Tensor:
 
 
 def test_a_hard_map_is_the_mask_itself():
-    assert np.array_equal(simulated_map(square(), 0), square().numpy().astype(np.float32))
+    assert np.array_equal(simulate_map(square(), 0), square().numpy().astype(np.float32))
 
 
 def test_soft_edges_fall_off_from_the_object():
-    values = simulated_map(square(), 2.0)
+    values = simulate_map(square(), 2.0)
     assert values.dtype == np.float32
     assert values.max() == 1
     middle = values[14]
@@ -39,17 +45,17 @@ def test_soft_edges_fall_off_from_the_object():
 def test_a_small_object_is_not_faint_and_a_cut_one_stays_strong():
     dot = torch.zeros(32, 32, dtype=torch.bool)
     dot[10, 10] = True
-    assert simulated_map(dot, 3.0)[10, 10] == 1
+    assert simulate_map(dot, 3.0)[10, 10] == 1
     cut = torch.zeros(32, 32, dtype=torch.bool)
     cut[:, :10] = True
-    assert simulated_map(cut, 3.0)[16, 0] == pytest.approx(1, abs=0.01)
-    assert not simulated_map(torch.zeros(4, 4, dtype=torch.bool), 3.0).any()
+    assert simulate_map(cut, 3.0)[16, 0] == pytest.approx(1, abs=0.01)
+    assert not simulate_map(torch.zeros(4, 4, dtype=torch.bool), 3.0).any()
 
 
 @pytest.mark.parametrize("soft", [-1, float("nan")])
 def test_an_impossible_edge(soft):
     with pytest.raises(BenchError, match="soft edge"):
-        simulated_map(square(), soft)
+        simulate_map(square(), soft)
 
 
 def test_energy_inside():
@@ -59,13 +65,13 @@ def test_energy_inside():
 
 
 def test_placements_are_those_of_the_network(abn, scenes):
-    rows = placements(abn, scenes)
+    rows = find_placements(abn, scenes)
     assert [p.item for p in rows] == list(scenes.ids)
     batch = scenes.batch(range(len(scenes)), abn.geometry)
     with torch.no_grad():
         out = abn.net.branches(abn.normalise(batch.pixels))
     assert [p.predicted for p in rows] == out.logits.argmax(1).tolist()
-    maps = upsampled(out.attention, 96)
+    maps = upsample_attention(out.attention, 96)
     for i, row in enumerate(rows):
         expected = float((maps[i] * batch.truth.masks[i]).sum() / maps[i].sum())
         assert row.energy == pytest.approx(expected, abs=1e-6)
@@ -77,7 +83,7 @@ def test_maps_are_marked_valid_and_on_the_object(abn, scenes, tmp_path):
     done = simulate_maps(abn, scenes, tmp_path, share=0.5)
     maps = load_maps(tmp_path)
     check_maps(maps, abn, scenes)
-    rows = {p.item: p for p in placements(abn, scenes)}
+    rows = {p.item: p for p in find_placements(abn, scenes)}
     assert len(maps) == done.maps == round(0.5 * sum(p.right for p in rows.values()))
     assert "simulated" in str(done)
     for one in maps:
@@ -117,14 +123,16 @@ def test_simulating_again_replaces_simulated_maps_only(abn, scenes, tmp_path):
     done = simulate_maps(abn, scenes, tmp_path, share=0.2)
     assert len(load_maps(tmp_path)) == done.maps
     drawn = load_maps(tmp_path)[0]
-    save_map(tmp_path, edited_map(drawn.grey, drawn.facts | {"source": "editor", "revision": 2}))
+    save_map(
+        tmp_path, make_edited_map(drawn.grey, drawn.facts | {"source": "editor", "revision": 2})
+    )
     with pytest.raises(BenchError, match="1 maps drawn by a person"):
         simulate_maps(abn, scenes, tmp_path, share=0.2)
     assert len(load_maps(tmp_path)) == done.maps
 
 
 def test_misplaced_images_only(abn, scenes, tmp_path):
-    rows = placements(abn, scenes)
+    rows = find_placements(abn, scenes)
     done = simulate_maps(abn, scenes, tmp_path, share=1, misplaced=True)
     assert {m.item for m in load_maps(tmp_path)} == {
         p.item for p in rows if p.right and p.misplaced
@@ -149,6 +157,6 @@ def test_bad_input_is_one_sentence(abn, scenes, tmp_path):
 
 def test_without_truth_nothing_can_be_simulated(abn, scenes, tmp_path, without_truth):
     bare = dataclasses.replace(scenes, source=without_truth(scenes.source))
-    assert all(p.energy is None and not p.misplaced for p in placements(abn, bare))
+    assert all(p.energy is None and not p.misplaced for p in find_placements(abn, bare))
     with pytest.raises(BenchError, match="no boxes or masks, so no maps can be simulated"):
         simulate_maps(abn, bare, tmp_path)

@@ -19,16 +19,16 @@ from bench.health.checks import (
     agreement,
     alpha,
     change,
-    coarser,
-    directed,
+    coarsen_curves,
     distinct,
     order_tau,
-    ranked,
+    pick_spaced,
+    rank_methods,
     scalars,
+    select_directed,
     separation,
-    spaced,
     spread,
-    tied,
+    tie_share,
 )
 from bench.metrics.faithfulness import area_under, cuts
 from bench.protocol import Protocol
@@ -38,7 +38,7 @@ VALUES = st.integers(0, 4).map(float)
 
 
 def measure(records, name):
-    return {m.name: m for m in directed(records, "toy")}[name]
+    return {m.name: m for m in select_directed(records, "toy")}[name]
 
 
 def test_a_separation_by_hand():
@@ -67,7 +67,7 @@ def test_lower_is_better_turns_the_gap():
 def test_what_maps_cost_is_no_measure_of_them():
     records = build([*made("energy", {"a": [0.5]}), *made("forwards", {"a": [3.0]})])
     records.provenance["metrics"]["forwards"]["family"] = "cost"
-    assert [m.name for m in directed(records, "toy")] == ["energy"]
+    assert [m.name for m in select_directed(records, "toy")] == ["energy"]
 
 
 def test_a_separation_is_paired():
@@ -99,7 +99,7 @@ def test_ties_and_gaps_by_hand():
 @given(arrays(float, st.tuples(st.integers(1, 5), st.integers(2, 6)), elements=VALUES))
 def test_ties_as_a_slow_replica(values):
     pairs = [float(a == b) for image in values for a, b in combinations(image, 2)]
-    assert tied(values) == pytest.approx(np.mean(pairs))
+    assert tie_share(values) == pytest.approx(np.mean(pairs))
 
 
 def test_alpha_is_one_where_the_images_agree():
@@ -135,14 +135,14 @@ def test_agreement_leaves_controls_out():
     table = {"a": [0.1] * 3, "b": [0.2] * 3, "c": [0.3] * 3, "d": [0.4] * 3, "random": [0.9] * 3}
     other = {"a": [0.5] * 3, "b": [0.6] * 3, "c": [0.7] * 3, "d": [0.8] * 3, "random": [0.1] * 3}
     records = build([*made("deletion", table), *made("insertion", other)])
-    found = agreement(ranked(scalars(records, "toy", "net")), {"random"})
+    found = agreement(rank_methods(scalars(records, "toy", "net")), {"random"})
     pair = found[(found["a"] == "deletion") & (found["b"] == "insertion")].iloc[0]
     assert (pair["tau"], pair["methods"]) == (-1, 4)
 
 
 def test_ranks_need_every_image():
     records = build(made("energy", {"a": [0.5, 0.5], "b": [0.9, math.nan], "c": [0.1, 0.1]}))
-    table = ranked(scalars(records, "toy", "net")).set_index("method")
+    table = rank_methods(scalars(records, "toy", "net")).set_index("method")
     assert table["rank"].to_dict() == pytest.approx({"a": 1, "b": math.nan, "c": 2}, nan_ok=True)
     assert table["n"].to_dict() == {"a": 2, "b": 1, "c": 2}
 
@@ -184,12 +184,12 @@ def test_fewer_steps_from_a_stored_curve():
     records = curve_records(
         curves, area_under(torch.from_numpy(curves), [0, 25, 50, 75, 100]).numpy()
     )
-    assert coarser(records, "toy", "net", FOUR, 2)["value"].tolist() == pytest.approx([0.35])
-    assert coarser(records, "toy", "net", FOUR, 1)["value"].tolist() == pytest.approx([0.5])
+    assert coarsen_curves(records, "toy", "net", FOUR, 2)["value"].tolist() == pytest.approx([0.35])
+    assert coarsen_curves(records, "toy", "net", FOUR, 1)["value"].tolist() == pytest.approx([0.5])
 
 
 def test_a_curve_that_is_not_the_values_own_is_left_alone():
-    assert coarser(
+    assert coarsen_curves(
         curve_records(np.array([[1, 0.6, 0.2, 0.1, 0]]), [0.7]), "toy", "net", FOUR, 2
     ).empty
 
@@ -200,8 +200,8 @@ def test_equal_maps_count_once():
 
 
 def test_spaced_keeps_the_ends():
-    assert spaced(list("abcdefg"), 3) == ["a", "d", "g"]
-    assert spaced(["a"], 3) == ["a"]
+    assert pick_spaced(list("abcdefg"), 3) == ["a", "d", "g"]
+    assert pick_spaced(["a"], 3) == ["a"]
 
 
 def test_a_separation_counts_images_and_not_items():

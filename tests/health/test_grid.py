@@ -16,10 +16,10 @@ from bench.errors import BenchError
 from bench.health.grid import (
     baseline_choices,
     blur_choices,
-    blurred,
+    blur_method,
+    change_background,
     deletion_onto,
     insertion_from,
-    on_background,
     run_grid,
     steps_below,
     target_choices,
@@ -152,7 +152,7 @@ def test_insertion_from_the_blur_is_insertion(scenes, model):
 
 def test_other_backgrounds_are_other_metrics():
     ids = {
-        on_background(*pair).id(QUICK)
+        change_background(*pair).id(QUICK)
         for pair in (("deletion", "blur"), ("deletion", "image mean"))
     }
     assert len({*ids, METRICS.get("deletion").id(QUICK)}) == 3
@@ -161,12 +161,12 @@ def test_other_backgrounds_are_other_metrics():
 def test_a_blurred_method_blurs(scenes, model):
     trace = Trace(Prober(model), model.normalise(scenes.batch(range(2), scenes.geometry).pixels))
     method = METHODS.get("saliency")
-    soft = blurred(method, 8)
+    soft = blur_method(method, 8)
     maps, softer = method(trace), soft(trace)
     assert softer.std() < maps.std()
     torch.testing.assert_close(softer.mean(), maps.mean(), rtol=0.05, atol=0)
-    assert soft.id != method.id != blurred(method, 4).id
-    flat = blurred(METHODS.get("constant"), 8)(trace)
+    assert soft.id != method.id != blur_method(method, 4).id
+    flat = blur_method(METHODS.get("constant"), 8)(trace)
     torch.testing.assert_close(flat, torch.ones_like(flat))
 
 

@@ -15,11 +15,11 @@ from bench.health.planted_evidence import (
     GRADED,
     PLANTED,
     TILES,
-    graded,
-    mosaics,
-    planted_methods,
-    planted_model,
-    planted_plans,
+    grade_tile,
+    make_mosaics,
+    make_planted_methods,
+    make_planted_plans,
+    plant_model,
 )
 from bench.methods import METHODS
 from bench.models.architectures import resnet_scenes, seeded
@@ -49,7 +49,7 @@ def region(tile: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("tile", range(4))
 def test_nothing_outside_the_tile_changes_a_bit(model, images, tile):
-    planted, mask = planted_model(model, tile), region(tile)
+    planted, mask = plant_model(model, tile), region(tile)
     before = Trace(Prober(planted), images).logits
     other = torch.where(
         mask, images, torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
@@ -61,7 +61,7 @@ def test_nothing_outside_the_tile_changes_a_bit(model, images, tile):
 
 @pytest.mark.parametrize("tile", range(4))
 def test_gradients_and_maps_are_zero_outside_the_tile(model, images, tile):
-    trace, mask = Trace(Prober(planted_model(model, tile)), images), region(tile)
+    trace, mask = Trace(Prober(plant_model(model, tile)), images), region(tile)
     assert not trace.input_gradients[:, :, ~mask].any()
     assert trace.input_gradients[:, :, mask].any()
     for name in ("saliency", "input_x_gradient"):
@@ -74,8 +74,8 @@ def test_the_planted_net_sees_what_the_network_sees(scenes):
     """Its logits are the network's own on the frame in the tile: nothing is resized."""
     model = bench.load_model("resnet-scenes")
     for tile in range(4):
-        subset = mosaics(scenes, model.geometry, tile)
-        planted = planted_model(model, tile)
+        subset = make_mosaics(scenes, model.geometry, tile)
+        planted = plant_model(model, tile)
         batch = subset.batch([0, 1], planted.geometry)
         got = Trace(Prober(planted), planted.normalise(batch.pixels)).logits
         own = scenes.batch([tile, tile + 4], scenes.geometry)
@@ -88,7 +88,7 @@ def test_the_planted_net_sees_what_the_network_sees(scenes):
 
 
 def test_every_image_is_evidence_once(scenes):
-    parts = [mosaics(scenes.limit(6), scenes.geometry, tile) for tile in range(4)]
+    parts = [make_mosaics(scenes.limit(6), scenes.geometry, tile) for tile in range(4)]
     assert sorted(i.partition("|")[0] for part in parts for i in part.ids) == sorted(
         scenes.limit(6).ids
     )
@@ -96,7 +96,7 @@ def test_every_image_is_evidence_once(scenes):
 
 
 def test_a_mosaic_shows_four_different_frames(scenes):
-    image = mosaics(scenes, scenes.geometry, 1)[0].image
+    image = make_mosaics(scenes, scenes.geometry, 1)[0].image
     side = scenes.geometry.size
     quarters = [image[r * side : (r + 1) * side, c * side : (c + 1) * side] for r, c in TILES]
     assert np.array_equal(quarters[1], scenes[1].image)
@@ -105,7 +105,7 @@ def test_a_mosaic_shows_four_different_frames(scenes):
 
 
 def test_the_four_nets_are_four_models_of_the_same_weights(model):
-    nets = [planted_model(model, tile) for tile in range(4)]
+    nets = [plant_model(model, tile) for tile in range(4)]
     assert len({net.weights_id for net in nets}) == 4
     assert len({net.weights_id.partition("-")[0] for net in nets}) == 1
 
@@ -114,9 +114,9 @@ def test_the_four_nets_are_four_models_of_the_same_weights(model):
 def test_the_graded_map_falls_from_the_tiles_centre_to_nothing_outside(model, images, tile):
     mask = region(tile)
     trace = Trace(
-        Prober(planted_model(model, tile)), images, truth=Truth(masks=mask.expand(2, -1, -1))
+        Prober(plant_model(model, tile)), images, truth=Truth(masks=mask.expand(2, -1, -1))
     )
-    maps = graded(trace)
+    maps = grade_tile(trace)
     assert not maps[:, ~mask].any()
     assert (maps[:, mask] > 0).all()
     y, x = divmod(int(maps[0].argmax()), 2 * SIDE)
@@ -129,8 +129,8 @@ def test_the_plans_have_no_metric_that_a_map_alone_does_not_answer(scenes):
     model = bench.load_model("resnet-scenes")
     metrics = ["deletion", "pointing_game", "complexity", "cost", "max_sensitivity"]
     plan = make_plan(scenes.limit(6), [model], ["random"], metrics, Protocol(), calibration=0)
-    plans = planted_plans(plan, model)
+    plans = make_planted_plans(plan, model)
     assert list(plans) == ["tile0", "tile1", "tile2", "tile3"]
     assert {m.name for p in plans.values() for m in p.metrics} == {"deletion"}
-    names = {m.name for m in planted_methods()}
+    names = {m.name for m in make_planted_methods()}
     assert {PLANTED, GRADED, "inverted", "random", "center_gaussian", "fake_cam"} == names

@@ -123,7 +123,7 @@ def test_broken_metrics_fail_for_their_reason(checked):
     )
     assert planted.high < 0
     assert verdict(health, "blind_place").passes is False
-    assert {v.metric for v in health.failing()} == {
+    assert {v.metric for v in health.list_failing()} == {
         "blind_deletion",
         "flipped_deletion",
         "blind_place",
@@ -258,7 +258,7 @@ def test_a_protocol_comes_back_from_run_json():
 
 def test_masking_metrics_lose_to_fake_cam():
     """Fake-CAM keeps everything, so average drop cannot tell the planted tile from it."""
-    from bench.health.planted_evidence import planted_plans, run_planted
+    from bench.health.planted_evidence import make_planted_plans, run_planted
     from bench.run.plan import make_plan
 
     model = bench.load_model("resnet-scenes")
@@ -270,7 +270,7 @@ def test_masking_metrics_lose_to_fake_cam():
         Protocol(),
         calibration=0,
     )
-    frame = run_planted(planted_plans(plan, model), None).frame
+    frame = run_planted(make_planted_plans(plan, model), None).frame
     means = frame[frame["metric"] == "average_drop"].groupby("method")["value"].mean()
     assert means["fake_cam"] <= means["planted"] + 1e-3
     assert means["planted"] < means["random"]
@@ -282,7 +282,7 @@ def test_a_control_that_is_missing_leaves_the_verdict_open():
     """
     from board.conftest import build, scalars
 
-    from bench.health.checks import Spread, directed
+    from bench.health.checks import Spread, select_directed
     from bench.health.findings import Verdict
     from bench.health.report import _separate
 
@@ -290,7 +290,7 @@ def test_a_control_that_is_missing_leaves_the_verdict_open():
         records = build(
             scalars("energy", {"oracle": [0.9, 0.8, 0.9, 0.8], "center_gaussian": [centre] * 4})
         )
-        (measure,) = [m for m in directed(records, "toy") if m.name == "energy"]
+        (measure,) = [m for m in select_directed(records, "toy") if m.name == "energy"]
         verdict = Verdict("toy", "net", "energy", {}, True, Spread(0.0, 0.0, 1.0, 2))
         _separate(verdict, measure, [("oracle", "random"), ("oracle", "center_gaussian")])
         assert verdict.passes is passes

@@ -14,7 +14,7 @@ import torch
 
 from bench.errors import BenchError
 from bench.health import timm_coverage
-from bench.health.timm_check import PLACES, in_place, places
+from bench.health.timm_check import PLACES, count_in_place, places
 from bench.health.timm_coverage import Row, check, run, select, summary
 from bench.models import Explainee
 
@@ -166,10 +166,10 @@ def test_places_tell_rows_from_columns_and_show_tokens_counted_wrongly(grid):
             image.view(-1)[index] = 1
         return images
 
-    assert in_place(response(lambda r, c: r * width + c), cells, 0) == PLACES
+    assert count_in_place(response(lambda r, c: r * width + c), cells, 0) == PLACES
     for shift in (-2, -1, 1, 2):
         moved = response(lambda r, c, shift=shift: r * width + c + shift)
-        assert in_place(moved, cells, 0) == 0
-        assert in_place(moved, cells, 1) < PLACES
+        assert count_in_place(moved, cells, 0) == 0
+        assert count_in_place(moved, cells, 1) < PLACES
     if height == width:
-        assert in_place(response(lambda r, c: c * width + r), cells, 1) < PLACES
+        assert count_in_place(response(lambda r, c: c * width + r), cells, 1) < PLACES

@@ -200,8 +200,8 @@ def test_a_wrong_layout_is_not_in_place(name, kwargs, wrong, monkeypatch):
         model._layouts, shape, wrong(right.order, right.height, right.width, right.prefix)
     )
     cells = timm_check.places(height, width)
-    trace = Trace(Prober(model), timm_check.changed_images(model.size, (height, width), cells))
-    assert timm_check.in_place(timm_check.precise(trace), cells, 1) < timm_check.PLACES
+    trace = Trace(Prober(model), timm_check.make_changed_images(model.size, (height, width), cells))
+    assert timm_check.count_in_place(timm_check.precise(trace), cells, 1) < timm_check.PLACES
 
 
 # --- what a network says of itself, and what it does not

@@ -64,17 +64,13 @@ def abn(
     from bench.finetune.augment import Augmentation
 
     name = options.name or f"abn-{file_name(backbone, '-')}"
-    folder = options.choose_folder(name)
-    with show_training(str(folder)) as progress:
+    with show_training(str(options.choose_folder(name))) as progress:
         card = train_abn(
             backbone,
-            open_subset(subset, options.data_root),
-            folder,
-            name,
+            options.make_training(open_subset(subset, options.data_root), name, progress),
             map_kernel=options.map_kernel,  # type: ignore[arg-type]
             augmentation=Augmentation(shift=options.shift),
             label_smoothing=options.label_smoothing,
             device=options.device,
-            **options.common_arguments(progress),
         )
     say_card(card)

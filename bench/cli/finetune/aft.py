@@ -138,22 +138,18 @@ def aft(model: ModelOption, subset: SubsetOption, options: TunerOptions) -> None
     from bench.finetune.aft import train_aft
     from bench.models import load_model
 
-    chosen = load_model(model, weights=options.weights)
+    chosen = load_model(model, weights=options.weights).to(options.device)
     name = options.name or f"{file_name(chosen.name, '-')}-aft"
-    folder = options.choose_folder(name)
     images = open_subset(subset, options.data_root)
+    images = images.limit(options.limit) if options.limit else images
     recipe = options.make_recipe()
-    with show_training(str(folder)) as progress:
+    with show_training(str(options.choose_folder(name))) as progress:
         card = train_aft(
             chosen,
-            images.limit(options.limit) if options.limit else images,
-            folder,
-            name,
-            recipe=recipe,
-            device=options.device,
-            searching=lambda done, total: progress.step(done, total, "TFT masks"),
+            options.make_training(images, name, progress),
+            recipe,
+            progress=lambda done, total: progress.step(done, total, "TFT masks"),
             warn=warn,
-            **options.common_arguments(progress),
         )
     say_masks(card)
     say_card(card)

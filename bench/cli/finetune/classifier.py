@@ -58,16 +58,12 @@ def classifier(
     from bench.finetune.classifier import train_classifier
 
     name = options.name or f"{backbone}-{file_name(subset, '-')}"
-    folder = options.choose_folder(name)
-    with show_training(str(folder)) as progress:
+    with show_training(str(options.choose_folder(name))) as progress:
         card = train_classifier(
             backbone,
-            open_subset(subset, options.data_root),
-            folder,
-            name,
+            options.make_training(open_subset(subset, options.data_root), name, progress),
             augmentation=Augmentation(shift=options.shift),
             label_smoothing=options.label_smoothing,
             device=options.device,
-            **options.common_arguments(progress),
         )
     say_card(card)

@@ -103,23 +103,15 @@ def guided(
 
     parent, edited = bench.load_model(model).to(options.device), load_maps(maps)
     name = options.name or f"{parent.name}-guided"
-    folder = options.choose_folder(name)
+    images = open_subset(subset or str(edited[0].facts["subset"]), options.data_root)
     guidance = Guidance(
         options.scope,  # type: ignore[arg-type]
         options.objective,  # type: ignore[arg-type]
         options.gamma,
         norms=options.norms,  # type: ignore[arg-type]
     )
-    with show_training(str(folder)) as progress:
-        done = train_guided(
-            parent,
-            open_subset(subset or str(edited[0].facts["subset"]), options.data_root),
-            edited,
-            folder,
-            name,
-            guidance=guidance,
-            **options.common_arguments(progress),
-        )
+    with show_training(str(options.choose_folder(name))) as progress:
+        done = train_guided(parent, edited, options.make_training(images, name, progress), guidance)
     for line in done.lines():
         say(line)
     say_card(done.card)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ from bench.files import file_name
 if TYPE_CHECKING:
     from bench.data import Subset
     from bench.finetune.loop import Settings
+    from bench.finetune.training import Training
     from bench.progress import TrainingProgress
 
 DATA, TRAINING, RECIPE, RESULT = "What is trained on", "How it is trained", "The recipe", "Output"
@@ -140,15 +141,20 @@ class TrainingOptions:
         """Return the validation subset, where one is named."""
         return None if self.validation is None else open_subset(self.validation, self.data_root)
 
-    def common_arguments(self, progress: TrainingProgress) -> dict[str, Any]:
-        """Return the arguments that every recipe's function takes."""
-        return {
-            "validation": self.open_validation(),
-            "settings": self.make_settings(),
-            "command": command_line(),
-            "report": progress.epoch,
-            "tick": progress.step,
-        }
+    def make_training(self, subset: Subset, name: str, progress: TrainingProgress) -> Training:
+        """Return what every recipe takes: images, settings and files."""
+        from bench.finetune.training import Training
+
+        return Training(
+            subset,
+            self.choose_folder(name),
+            name,
+            validation=self.open_validation(),
+            settings=self.make_settings(),
+            command=command_line(),
+            report=progress.epoch,
+            tick=progress.step,
+        )
 
 
 def open_subset(name: str, data_root: Path | None) -> Subset:

@@ -57,15 +57,11 @@ def sa(model: ModelOption, subset: SubsetOption, options: AttentionOptions) -> N
 
     parent = bench.load_model(model).to(options.device)
     name = options.name or f"{parent.name}-sa"
-    folder = options.choose_folder(name)
-    with show_training(str(folder)) as progress:
+    with show_training(str(options.choose_folder(name))) as progress:
         card = train_self_attention(
             parent,
-            open_subset(subset, options.data_root),
-            folder,
-            name,
+            options.make_training(open_subset(subset, options.data_root), name, progress),
             strength=options.strength,
             width=options.width,
-            **options.common_arguments(progress),
         )
     say_card(card)
