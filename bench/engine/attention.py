@@ -24,7 +24,8 @@ from torch.overrides import TorchFunctionMode
 
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 
 TOLERANCE = 1e-4
 """How far the logits of the written-out pass may be from the network's own, absolute and
@@ -102,7 +103,7 @@ def block_gradients(
             "class-attention blocks after "
             "all patches; use gradient_rollout instead."
         )
-    with untouched(trace.model.net), torch.enable_grad():
+    with guard_network(trace.model.net), torch.enable_grad():
         _check_ending(trace, found)
         chosen = range(len(found.outputs))[-count:] if count else range(len(found.outputs))
         gradients = [reduce(_own_gradient(trace, found, number, mean_token)) for number in chosen]
@@ -117,7 +118,7 @@ def _capture(trace: Trace) -> Attention:
     model = trace.model
     net: Any = model.net
     blocks, class_blocks = _blocks(model)
-    with untouched(net), torch.enable_grad(), _watching(net, blocks + class_blocks) as watch:
+    with guard_network(net), torch.enable_grad(), _watching(net, blocks + class_blocks) as watch:
         logits = trace.prober.logits(trace.images)
     places = [*blocks, *class_blocks, *(["attn_pool"] if net.global_pool == "map" else [])]
     if {name: len(found) for name, found in watch.maps.items()} != dict.fromkeys(places, 1):
@@ -223,7 +224,7 @@ def _square(values: torch.Tensor, size: int, identity: bool) -> torch.Tensor:
 
 
 def _differentiate(trace: Trace, found: Attention) -> Attention:
-    with untouched(trace.model.net), torch.enable_grad():
+    with guard_network(trace.model.net), torch.enable_grad():
         gradients = _gradients(trace, found.logits, found.kept)
     trace.prober.counts.backwards += len(trace)
     return _laid_out(found, gradients, trace.model, identity=False)

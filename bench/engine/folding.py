@@ -19,7 +19,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from bench.models.explainee import Explainee, State, state_of, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import State, guard_network, state_of
 from bench.randomness import generator
 
 AGREEMENT = 1e-4
@@ -98,7 +99,7 @@ def _checked(model: Explainee) -> Folds:
     folds = Folds([_fold(conv, norm) for conv, norm in pairs])
     if not len(folds):
         return folds
-    with untouched(model.net), folds.applied():
+    with guard_network(model.net), folds.applied():
         folded = model.net(image)
     agrees = (folded - logits).abs().amax() <= AGREEMENT * logits.abs().amax()
     return folds if bool(agrees) else Folds([])
@@ -126,7 +127,7 @@ def _pairs(
         if args and last[1] is args[0]:
             found.append((last[0], norm))  # type: ignore[arg-type]
 
-    with untouched(net):  # which takes the hooks away
+    with guard_network(net):  # which takes the hooks away
         for module in net.modules():
             if isinstance(module, nn.Conv2d) and not _is_special(module):
                 module.register_forward_hook(after_conv)

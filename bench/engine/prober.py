@@ -21,7 +21,8 @@ from bench.engine.fills import Fill
 from bench.engine.folding import folds_of
 from bench.engine.memory import keep_memory, memory_of, out_of_memory, release_memory
 from bench.errors import BenchError
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.protocol import FLOAT32
 
 Read = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -288,7 +289,7 @@ def compiled_net(model: Explainee, images: torch.Tensor) -> Callable[[torch.Tens
     """
     try:
         net = torch.compile(model.net, dynamic=False, options={"freezing": True})
-        with untouched(model.net), torch.inference_mode():
+        with guard_network(model.net), torch.inference_mode():
             net(images)
     except Exception as error:  # dynamo and inductor have many
         if out_of_memory(error):

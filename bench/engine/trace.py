@@ -18,7 +18,8 @@ from bench.engine.memory import wait_for
 from bench.engine.output_gradients import collect_output_gradients
 from bench.engine.prober import Prober, target_log_odds
 from bench.errors import BenchError, NotApplicable
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.models.split import Captured
 from bench.randomness import generator, image_id_of
 from bench.types import Truth
@@ -97,7 +98,7 @@ class Trace:
 
     def _run(self) -> Captured:
         images = self.images.contiguous(memory_format=torch.channels_last)
-        with untouched(self.model.net), torch.no_grad():
+        with guard_network(self.model.net), torch.no_grad():
             captured = self.model.capture(images)
         self.prober.counts.forwards += len(images)
         return captured
@@ -244,7 +245,7 @@ class Trace:
         noise = torch.rand(self.activations.shape, generator=generator(self.seed, "layer")).to(
             self.activations.device
         )
-        with untouched(self.model.net), torch.no_grad():
+        with guard_network(self.model.net), torch.no_grad():
             return not torch.equal(self.head(noise, rows), self.head(2 * noise, rows))
 
     @property
@@ -256,7 +257,7 @@ class Trace:
     @cached_property
     def _input_gradients(self) -> torch.Tensor:
         images = self.images.detach().clone().requires_grad_()
-        with self._part("input_gradients"), untouched(self.model.net), torch.enable_grad():
+        with self._part("input_gradients"), guard_network(self.model.net), torch.enable_grad():
             logits = self.prober.logits(images)
             (gradients,) = torch.autograd.grad(self.of_targets(logits).sum(), images)
             self.prober.counts.backwards += len(self)
@@ -308,7 +309,7 @@ class Trace:
         """
         # Attention's fast kernels cannot be differentiated twice.
         kernel = sdpa_kernel(SDPBackend.MATH) if along else nullcontext()
-        with untouched(self.model.net), torch.enable_grad(), kernel:
+        with guard_network(self.model.net), torch.enable_grad(), kernel:
             grid = self.activations.detach().clone().requires_grad_()
             total = score(self.head(grid, torch.arange(len(self)))).sum()
             if not total.requires_grad:  # a network that does not read the layer at all

@@ -34,7 +34,8 @@ from bench.finetune.masks import CONTROLS, SELECTS, Masks, Progress, choose, tft
 from bench.finetune.save import build_facts, description, write_model
 from bench.methods import METHODS
 from bench.methods.references import MASK_COLOUR
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.models.tuner import REDUCTION, find_tuner, tuned_net, tuned_place
 
 SCOPES = ("tuner", "full")
@@ -357,7 +358,7 @@ def train_aft(
         "data": [description(train), description(check)],
     }
     history = fit(task, settings, out, stamp, report, tick)
-    with untouched(model.net):
+    with guard_network(model.net):
         parent_top1 = accuracy(model, held)
     card = {
         "recipe": {"kind": "aft", **asdict(recipe), **asdict(settings)},

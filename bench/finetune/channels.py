@@ -25,7 +25,8 @@ from bench.files import replaced_file, write_json
 from bench.finetune.attention_maps import upsampled
 from bench.finetune.placement import attention_net, energy_inside, frame_of
 from bench.models.abn import AttentionBranchNetwork
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 
 TOPS = (1, 3, 5)
 """How many of the strongest channels are taken away, one ablation each."""
@@ -179,7 +180,7 @@ def _measured(model: Explainee, subset: Subset) -> tuple[float, float, torch.Ten
     right, energies, maps = 0, list[float](), []
     for start in range(0, len(subset), BATCH):
         batch = subset.batch(range(start, min(start + BATCH, len(subset))), geometry)
-        with untouched(net), torch.no_grad():
+        with guard_network(net), torch.no_grad():
             given = net.branches(model.normalise(batch.pixels.to(model.device)))
         own = given.attention[:, 0].cpu()
         maps.append(own)

@@ -22,7 +22,8 @@ from bench.engine.trace import Part, Trace
 from bench.errors import BenchError, NotApplicable
 from bench.identity import digest, is_built_in, method_source
 from bench.methods import variants
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.registry import Registry
 from bench.source_walk import note_source
 
@@ -218,7 +219,7 @@ class Method:
         before, known = trace.prober.counts.copy(), set(trace.parts)
         trace.read.clear()
         start = time.perf_counter()
-        with untouched(trace.model.net), torch.no_grad(), self._reading_only(trace):
+        with guard_network(trace.model.net), torch.no_grad(), self._reading_only(trace):
             maps = self.maps(trace)
             wait_for(trace.images.device)
         seconds = time.perf_counter() - start

@@ -12,7 +12,7 @@ from bench.errors import NotApplicable
 from bench.methods.base import register_method
 from bench.methods.cam import grad_cam_pp_weights, grad_cam_weights, weighted
 from bench.methods.importance import min_max, score_cam_part, score_cam_weights
-from bench.models.explainee import untouched
+from bench.models.network_guard import guard_network
 from bench.models.sa_affinity import refined
 
 WEIGHTS = {
@@ -83,6 +83,6 @@ def sa_cam_trained(trace: Trace, *, lambda_: float = 1.0) -> torch.Tensor:
             f"{trace.model.name} has no trained attention; make it with `cambench finetune sa`."
         )
     a = trace.activations
-    with untouched(trace.model.net), torch.no_grad():
+    with guard_network(trace.model.net), torch.no_grad():
         more = refined(a, affinity(a), lambda_)
     return trace.upsample(weighted(grad_cam_weights(trace), more).relu())

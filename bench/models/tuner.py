@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from bench.errors import BenchError
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.models.split import WholeSplit
 from bench.randomness import generator
 
@@ -169,7 +170,7 @@ def tuned_place(model: Explainee) -> dict[str, Any]:
     last).
     """
     _, *grid = model.probe_shape
-    with untouched(model.net), torch.no_grad():
+    with guard_network(model.net), torch.no_grad():
         values = model.capture(
             torch.zeros(1, 3, model.size, model.size, device=model.device)
         ).values

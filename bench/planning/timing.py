@@ -15,7 +15,8 @@ from bench.engine.counts import Counts
 from bench.engine.folding import folds_of
 from bench.engine.memory import fitting, wait_for
 from bench.engine.prober import Prober
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.run.cells import Cell
 from bench.run.plan import Plan, Task
 from bench.run.task import run_task
@@ -77,7 +78,7 @@ def _rates(model: Explainee, side: int, batch_size: int) -> Rates:
         memory_format=torch.channels_last
     )
     few = images[:GRADIENT_IMAGES].clone().requires_grad_()
-    with untouched(model.net):
+    with guard_network(model.net):
         with torch.inference_mode():
             captured = model.capture(images)
             rows = torch.arange(len(images))

@@ -23,7 +23,8 @@ from bench.engine.prober import Prober
 from bench.errors import BenchError
 from bench.methods import Method
 from bench.metrics import Metric
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.protocol import BFLOAT16, FLOAT32
 from bench.records.precision_verdict import AUTO, PrecisionVerdict, read_lowered
 from bench.records.store import Done, Store
@@ -287,7 +288,7 @@ def speed_ratio(model: Explainee, side: int, batch_size: int) -> float:
         wait_for(model.device)
         return time.perf_counter() - start
 
-    with untouched(model.net), folds_of(model).applied():
+    with guard_network(model.net), folds_of(model).applied():
         ratios: list[float] = []
         start = time.perf_counter()
         for precision in (

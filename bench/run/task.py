@@ -6,7 +6,7 @@ from bench.engine.counts import Asked
 from bench.engine.memory import out_of_memory, release_memory
 from bench.engine.prober import Prober
 from bench.errors import BenchError
-from bench.models.explainee import untouched
+from bench.models.network_guard import guard_network
 from bench.run.batch import BatchRun
 from bench.run.cells import Cell, Groups, Kept, Outcome
 from bench.run.plan import Plan, Task
@@ -60,7 +60,7 @@ def _run_positions(
     try:
         batch = reader.read(task, positions)
         shown = [i for i, p in enumerate(positions) if p < gallery and task.part == "eval"]
-        with untouched(prober.model.net):
+        with guard_network(prober.model.net):
             BatchRun(
                 plan, task, batch.to(prober.model.device), prober, cells, shown, outcome, kept
             ).run()

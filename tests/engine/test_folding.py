@@ -17,7 +17,7 @@ from bench.engine import folding
 from bench.engine.fills import unchanged
 from bench.engine.folding import folds_of
 from bench.engine.prober import Job, Mode, Prober, target_log_odds
-from bench.models.explainee import untouched
+from bench.models.network_guard import guard_network
 
 
 def explainee(*modules: nn.Module, size: int = 8) -> bench.Explainee:
@@ -33,7 +33,7 @@ def images(model: bench.Explainee, count: int = 5) -> torch.Tensor:
 
 
 def run(model: bench.Explainee, folded: bool = False) -> torch.Tensor:
-    with untouched(model.net), torch.inference_mode():
+    with guard_network(model.net), torch.inference_mode():
         if not folded:
             return model.net(images(model))
         with folds_of(model).applied():
@@ -88,7 +88,7 @@ def test_the_same_network_and_as_it_was_afterwards(name, share):
 def test_probes_are_those_of_the_network():
     model = bench.Explainee(randomise(timm.create_model("mobilenetv2_100"), seed=0), size=64)
     shown, targets = images(model), torch.arange(5)
-    with untouched(model.net):
+    with guard_network(model.net):
         prober = Prober(model, batch_size=2)
         (found,) = prober.log_odds([Job(targets, unchanged(shown, torch.arange(5)))], (64, 64))
     torch.testing.assert_close(found, target_log_odds(run(model), targets), rtol=1e-5, atol=1e-5)
@@ -98,7 +98,7 @@ def test_probes_are_those_of_the_network():
 def test_probes_can_be_of_the_network_as_it_is():
     model = bench.Explainee(randomise(timm.create_model("mobilenetv2_100"), seed=0), size=64)
     shown, targets = images(model), torch.arange(5)
-    with untouched(model.net):
+    with guard_network(model.net):
         job = Job(targets, unchanged(shown, torch.arange(5)))
         (found,) = Prober(model).start([job], (64, 64), Mode(folded=False)).values()
     assert torch.equal(found, target_log_odds(run(model), targets))

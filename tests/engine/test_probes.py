@@ -16,7 +16,7 @@ from bench.engine.probes import Pending, Probes
 from bench.engine.trace import Trace
 from bench.methods import METHODS
 from bench.metrics import METRICS
-from bench.models.explainee import untouched
+from bench.models.network_guard import guard_network
 from bench.protocol import Protocol
 from bench.run.in_memory import apply
 
@@ -34,7 +34,7 @@ def score(case, *names, protocol=None):
     """The scores of metrics, and the forwards that they ran."""
     before = case.prober.counts.forwards
     found = {}
-    with untouched(case.trace.model.net):
+    with guard_network(case.trace.model.net):
         for name in names:
             found |= apply(METRICS.get(name), case, protocol or Protocol())
     return found, case.prober.counts.forwards - before
@@ -88,7 +88,7 @@ def test_probes_shared_or_deferred_give_what_a_case_alone_gives(trace, metric):
     alone, _ = score(case_of(trace, maps, None, reuses=False), metric)
     background = Background(trace)
     case = case_of(trace, maps, background)
-    with untouched(trace.model.net):
+    with guard_network(trace.model.net):
         rounds = 0
         while True:
             try:
@@ -104,7 +104,7 @@ def test_probes_shared_or_deferred_give_what_a_case_alone_gives(trace, metric):
 
 
 def test_masks_of_a_search_serve_the_threshold_metrics_but_the_search_pays_in_full(trace):
-    with untouched(trace.model.net):
+    with guard_network(trace.model.net):
         background = trace.shared("background", lambda: Background(trace))
         maps = METHODS.get("grad_cam")(trace)
         _, before = score(case_of(trace, maps, background), "average_drop")

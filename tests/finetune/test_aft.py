@@ -31,7 +31,8 @@ from bench.finetune.masks import CONTROLS, choose, tft_search
 from bench.finetune.save import write_model
 from bench.models.architectures import seeded
 from bench.models.cards import read_card
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.models.tuner import TunedLayer, TunedNet, find_tuner
 
 TRAIN, CHECK = "scenes-calibration[:24]", "scenes-calibration[24:40]"
@@ -147,7 +148,7 @@ def test_a_trained_tuner_is_written_loaded_and_carries_its_parent(parent, data, 
     assert changed == set(find_tuner(start).state_dict())
     x = pixels(parent, data)
     assert not torch.equal(bench.explain(model, x), bench.explain(parent, x))
-    with untouched(model.net):
+    with guard_network(model.net):
         assert facts["top1"] == accuracy(model, for_model(data[1], model))
         assert facts["top1_parent"] == accuracy(parent, for_model(data[1], model))
     assert (facts["licence"], facts["command"], facts["recipe"]["weight"]) == (

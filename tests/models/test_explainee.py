@@ -20,7 +20,7 @@ from bench.errors import BenchError, NotApplicable
 from bench.finetune.bundled import BUNDLED
 from bench.models.architectures import resnet_scenes, seeded, vgg_scenes
 from bench.models.cards import load_weights
-from bench.models.explainee import untouched
+from bench.models.network_guard import guard_network
 from bench.models.zoo import MODELS, expand_models
 
 TIMM = ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "vgg11", "efficientnet_b0"]
@@ -31,7 +31,7 @@ def test_head_of_features_is_the_network(name):
     net = timm.create_model(name, num_classes=5).eval()
     model = bench.Explainee(net, size=96)
     x = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(), untouched(net):
+    with torch.no_grad(), guard_network(net):
         captured = model.capture(x)
         replayed = model.split.head(captured.values, captured, torch.arange(2))
         torch.testing.assert_close(captured.logits, net(x), atol=1e-5, rtol=1e-4)
@@ -60,7 +60,7 @@ def test_replay_from_a_layer_is_the_network(build, layer, shape):
         net = build().eval()
     model = bench.Explainee(net, size=96, layer=layer)
     x = torch.randn(3, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(), untouched(net):
+    with torch.no_grad(), guard_network(net):
         captured = model.capture(x)
         grid = model.grid(captured.values)
         if layer != "layer3":
@@ -78,7 +78,7 @@ def test_replay_runs_only_the_head():
     model = bench.Explainee(net, size=64, layer="layer3")
     x = torch.randn(1, 3, 64, 64)
     calls = []
-    with torch.no_grad(), untouched(net):
+    with torch.no_grad(), guard_network(net):
         captured = model.capture(x)
         net.conv1.register_forward_hook(lambda *_: calls.append("stem"))
         net.layer4.register_forward_hook(lambda *_: calls.append("layer4"))
@@ -87,14 +87,14 @@ def test_replay_runs_only_the_head():
     # must not run.
     inner = []
     handle = net.layer1[0].conv1.register_forward_hook(lambda *_: inner.append(1))
-    with torch.no_grad(), untouched(net):
+    with torch.no_grad(), guard_network(net):
         model.split.head(captured.values, captured, torch.arange(1))
     handle.remove()
     assert inner == []
     assert "layer4" in calls
 
 
-def test_untouched_restores_everything_also_after_an_exception():
+def test_guard_network_restores_everything_also_after_an_exception():
     net = resnet_scenes()
     net.train()
     net.layer1.eval()
@@ -103,7 +103,7 @@ def test_untouched_restores_everything_also_after_an_exception():
     modes = [m.training for m in net.modules()]
 
     def block():
-        with untouched(net):
+        with guard_network(net):
             assert not any(m.training for m in net.modules())
             net.conv1.register_forward_hook(lambda *_: None)
             net.fc.weight.requires_grad_(True)
@@ -118,11 +118,11 @@ def test_untouched_restores_everything_also_after_an_exception():
     assert all(not m._forward_hooks for m in net.modules())
 
 
-def test_untouched_notices_written_parameters():
+def test_guard_network_notices_written_parameters():
     net = resnet_scenes()
 
     def write():
-        with untouched(net), torch.no_grad():
+        with guard_network(net), torch.no_grad():
             net.fc.weight.add_(1)
 
     with pytest.raises(BenchError, match="written"):
@@ -278,7 +278,7 @@ def test_bundled_models_match_their_cards():
         assert card["sha256"]
         validation = bench.load_subset("scenes-val", limit=100)
         batch = validation.batch(range(100), validation.geometry)
-        with torch.inference_mode(), untouched(model.net):
+        with torch.inference_mode(), guard_network(model.net):
             predicted = model.net(model.normalise(batch.pixels)).argmax(1)
         assert (predicted == batch.labels).double().mean() > 0.9
 
@@ -306,7 +306,7 @@ def test_a_forward_of_the_instance_s_own_comes_back():
     own = net.layer1.forward
     net.layer1.forward = own  # as accelerate and others do
     model = bench.Explainee(net, size=64, layer="layer3")
-    with torch.no_grad(), untouched(net):
+    with torch.no_grad(), guard_network(net):
         captured = model.capture(torch.randn(1, 3, 64, 64))
         model.split.head(captured.values, captured, torch.arange(1))
     assert net.layer1.__dict__["forward"] == own

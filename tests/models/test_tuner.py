@@ -18,7 +18,8 @@ from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.errors import BenchError
 from bench.models.architectures import seeded
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.models.tuner import TunedLayer, TunedNet, Tuner, find_tuner, tuned_net, tuned_place
 
 BUILD = {
@@ -90,7 +91,7 @@ def test_after_training_the_explained_layer_is_the_tuned_one(name):
     wanted = A * 2 / (1 + torch.exp(-gate))
     torch.testing.assert_close(two.activations.double(), wanted, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(one.logits, two.logits, atol=1e-3)
-    with torch.no_grad(), untouched(before.net):
+    with torch.no_grad(), guard_network(before.net):
         torch.testing.assert_close(
             one.head(two.activations, torch.arange(3)), two.logits, atol=1e-4, rtol=1e-4
         )

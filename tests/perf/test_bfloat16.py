@@ -17,7 +17,7 @@ from bench.engine.case import Case
 from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.metrics import METRICS
-from bench.models.explainee import untouched
+from bench.models.network_guard import guard_network
 from bench.protocol import BFLOAT16, Protocol
 from bench.run.in_memory import apply
 from bench.run.precision_guard import speed_ratio
@@ -38,7 +38,7 @@ def test_bfloat16_over_float32(benchmark):
     prober.colour_logits(protocol.baseline, trace.size)
 
     def probe(rules: Protocol) -> None:
-        with untouched(model.net):
+        with guard_network(model.net):
             case = Case(trace, maps, rules.view(()), background=background)
             for metric in ("deletion", "insertion"):
                 apply(METRICS.get(metric), case, rules)
