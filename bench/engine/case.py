@@ -5,32 +5,21 @@ when first read.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import torch
 
 from bench.engine.background import MINIMUM, Background, Colour, T
-from bench.engine.counts import Counts
+from bench.engine.counts import Spent
 from bench.engine.fills import Fill, ranks_of, replace_ranked, unchanged
+from bench.engine.map_ranges import min_max, unit
 from bench.engine.prober import Job, Mode, Prober, probability, target_log_odds, target_logits
 from bench.engine.probes import Key, Probes, digests
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
 from bench.protocol import FLOAT32, ProtocolView
 from bench.types import Truth
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What making the maps cost alone: network use in images, wall seconds, and the process's peak
-    memory in MiB.
-    """
-
-    counts: Counts
-    seconds: float
-    peak_memory: float = float("nan")
 
 
 class Rerun(Protocol):
@@ -52,20 +41,6 @@ S = TypeVar("S", bound=Hashable)
 
 SMOOTH = "smooth_field"
 """The tie rule of `cambench-1`, and of metrics that do not say that they read it."""
-
-
-def unit(maps: torch.Tensor) -> torch.Tensor:
-    """Return unit(L) = mm(max(L,0)) of each map of [B,H,W], in [0,1]; a constant one becomes
-    zeros.
-    """
-    return min_max(maps.clamp(min=0))
-
-
-def min_max(maps: torch.Tensor) -> torch.Tensor:
-    """Return mm(L) of each map of [B,H,W], in [0,1]; a constant one becomes zeros."""
-    low, high = (reduced(maps.flatten(1), 1)[:, None, None] for reduced in (torch.amin, torch.amax))
-    spread = high - low
-    return torch.where(spread > 0, (maps - low) / torch.where(spread > 0, spread, 1.0), 0.0)
 
 
 class Case:

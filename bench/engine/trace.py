@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bench.engine.counts import Counts
-from bench.engine.memory import wait_for
 from bench.engine.output_gradients import collect_output_gradients
+from bench.engine.part_store import PartStore
 from bench.engine.prober import Prober, target_log_odds
 from bench.errors import BenchError, NotApplicable
 from bench.models.explainee import Explainee
@@ -31,32 +28,8 @@ REPLAYED, REPLAYED_BYTES = 128, 2**24
 forwards. So many at most, and not more activations than so many bytes, so that what a small head
 reads stays in the cache."""
 
-LARGE = 2**24
-"""Bytes above which a shared part is not kept on a trace that is only one of many (an attacked
-image's).
-"""
 
-
-@dataclass(frozen=True)
-class Part:
-    """What one shared part of a trace cost: network use in images, and wall seconds."""
-
-    counts: Counts
-    seconds: float
-
-
-def _bytes(value: Any) -> int:
-    """Return the size of the tensors that a shared part holds."""
-    if isinstance(value, torch.Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, Trace):
-        return _bytes(value.images) + _bytes(value.captured.values)
-    if isinstance(value, dict):
-        return sum(map(_bytes, value.values()))
-    return sum(map(_bytes, value)) if isinstance(value, (list, tuple)) else 0
-
-
-class Trace:
+class Trace(PartStore):
     """One pass over a batch, seen from one class per image.
 
     images: [B,3,H,W] float32, normalised.  targets: [B] int64.  logits: [B,C].  activations A:
@@ -76,8 +49,7 @@ class Trace:
         seed: int = 0,
         captured: Captured | None = None,
     ) -> None:
-        self.prober = prober
-        self.images = images
+        super().__init__(prober, images)
         self.truth = truth or Truth()
         self.seed = seed
         self._ids = None if ids is None else tuple(ids)
@@ -85,13 +57,8 @@ class Trace:
             raise BenchError(
                 f"ids has {len(self._ids)} entries for {len(images)} images; give one each."
             )
-        self.parts: dict[str, Part] = {}  # what the shared parts cost when they were computed
-        self.read: set[str] = set()  # which of them were read since a method started
-        self._shared: dict[
-            str, tuple[Any, frozenset[str]]
-        ] = {}  # made parts, and the parts that making them read
         if captured is None:
-            with self._part("pass"):
+            with self._clock("pass"):
                 captured = self._run()
         self.captured = captured
         self.targets = self._checked(targets)
@@ -102,44 +69,6 @@ class Trace:
             captured = self.model.capture(images)
         self.prober.counts.forwards += len(images)
         return captured
-
-    @contextmanager
-    def _part(self, name: str) -> Iterator[None]:
-        """Clock a shared part; parts that are made inside it are clocked as their own."""
-        before, start, known = self.prober.counts.copy(), time.perf_counter(), set(self.parts)
-        yield
-        wait_for(self.images.device)
-        counts, seconds = self.prober.counts - before, time.perf_counter() - start
-        for inner in set(self.parts) - known:
-            counts, seconds = counts - self.parts[inner].counts, seconds - self.parts[inner].seconds
-        self.parts[name] = Part(counts, seconds)
-
-    def shared(self, name: str, make: Callable[[], T]) -> T:
-        """Return what several methods read, made once by the first of them; its cost counts for
-        every reader.
-
-        name: says what it is and with which parameters.  make: computes it, and may read other
-        shared parts.
-        """
-        outside, self.read = self.read, set()
-        if name not in self._shared:
-            with self._part(name):
-                made = make()
-            self._shared[name] = made, frozenset(self.read)
-        value, also = self._shared[name]
-        self.read = outside | {name} | also
-        return value  # type: ignore[no-any-return]
-
-    def drop_large(self, limit: int = LARGE) -> None:
-        """Forget shared parts of more than `limit` bytes; who reads one again makes it anew."""
-        self._shared = {
-            name: part for name, part in self._shared.items() if _bytes(part[0]) <= limit
-        }
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Return the bytes of the shared parts that are kept by name."""
-        return {name: _bytes(part[0]) for name, part in self._shared.items()}
 
     def _checked(self, targets: torch.Tensor | None) -> torch.Tensor:
         if targets is None:
@@ -220,7 +149,7 @@ class Trace:
 
     @cached_property
     def _gradients(self) -> torch.Tensor:
-        with self._part("gradients"):
+        with self._clock("gradients"):
             return self.head_gradients(self.of_targets)
 
     def _reaching(self, gradients: torch.Tensor) -> torch.Tensor:
@@ -257,7 +186,7 @@ class Trace:
     @cached_property
     def _input_gradients(self) -> torch.Tensor:
         images = self.images.detach().clone().requires_grad_()
-        with self._part("input_gradients"), guard_network(self.model.net), torch.enable_grad():
+        with self._clock("input_gradients"), guard_network(self.model.net), torch.enable_grad():
             logits = self.prober.logits(images)
             (gradients,) = torch.autograd.grad(self.of_targets(logits).sum(), images)
             self.prober.counts.backwards += len(self)

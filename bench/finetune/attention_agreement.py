@@ -9,7 +9,7 @@ from functools import cached_property
 
 import torch
 
-from bench.engine.case import unit
+from bench.engine.map_ranges import unit
 from bench.finetune.attention_maps import upsampled
 from bench.finetune.classifier import network_input
 from bench.finetune.data import EVALUATION_BATCH, Pictures, in_order

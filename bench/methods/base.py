@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from bench.engine.case import Spent
-from bench.engine.counts import Counts
+from bench.engine.counts import Counts, Spent
 from bench.engine.memory import wait_for
+from bench.engine.part_store import Part
 from bench.engine.shared_parts import SharedPart
-from bench.engine.trace import Part, Trace
+from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.identity import digest, is_built_in, method_source
 from bench.methods import variants

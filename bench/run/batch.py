@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from bench.engine.background import Background
-from bench.engine.case import Case, Spent
+from bench.engine.case import Case
+from bench.engine.counts import Spent
 from bench.engine.prober import Prober
 from bench.engine.probes import Pending
 from bench.engine.trace import Trace

@@ -18,8 +18,9 @@ from bench.data import Geometry, Manifest, Subset
 from bench.engine.counts import Counts
 from bench.engine.folding import folds_of
 from bench.engine.memory import fitting
+from bench.engine.part_store import LARGE
 from bench.engine.shared_parts import SharedPart
-from bench.engine.trace import LARGE, Trace
+from bench.engine.trace import Trace
 from bench.errors import BenchError
 from bench.methods import METHODS, Method
 from bench.metrics import METRICS
