@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from bench.errors import BenchError, suggestions
-from bench.field_text import read_field, write_fields
+from bench.field_text import KINDS, read_field, read_settings, write_fields
 from bench.identity import digest
 from bench.protocol_checks import check_fields
 
@@ -208,7 +208,7 @@ class Protocol:
         settings: field -> value, or text as an address writes it. An unknown field, or a value that
         does not fit, is an error.
         """
-        values = {name: _typed(self, name, value) for name, value in settings.items()}
+        values = {name: _read_value(self, name, value) for name, value in settings.items()}
         changed = dataclasses.replace(self, **values)
         base = PROTOCOLS.get(self.name.partition("[")[0], self)
         inside = write_fields(changed.changes(base), ",")
@@ -356,7 +356,7 @@ def get_protocol(protocol: str | Protocol) -> Protocol:
     name = found["name"].strip() if found else protocol
     if found is None or name not in PROTOCOLS:
         raise BenchError(f"Unknown protocol {protocol!r}.{suggestions(name, PROTOCOLS)}")
-    return unlowered(PROTOCOLS[name].with_fields(_settings(protocol, found["settings"] or "")))
+    return unlowered(PROTOCOLS[name].with_fields(read_settings(protocol, found["settings"] or "")))
 
 
 def unlowered(protocol: Protocol) -> Protocol:
@@ -372,22 +372,7 @@ def unlowered(protocol: Protocol) -> Protocol:
     return protocol
 
 
-def _settings(address: str, text: str) -> dict[str, str]:
-    """Return {field: text} of `field=value,...`; the values of a list are separated by `:`."""
-    settings: dict[str, str] = {}
-    for pair in (part for part in text.split(",") if part.strip()):
-        key, equals, value = (part.strip() for part in pair.partition("="))
-        if not equals or not value:
-            raise BenchError(
-                f"Protocol {address}: {pair.strip()!r} sets nothing; write field=value."
-            )
-        if key in settings:
-            raise BenchError(f"Protocol {address} sets {key} twice; leave one.")
-        settings[key] = value
-    return settings
-
-
-def _typed(protocol: Protocol, name: str, value: Any) -> Any:
+def _read_value(protocol: Protocol, name: str, value: Any) -> Any:
     """Return a field's value in the field's type, from text where it is text."""
     known = {f.name: f.default for f in dataclasses.fields(Protocol) if f.name != "name"}
     if name not in known:
@@ -399,13 +384,5 @@ def _typed(protocol: Protocol, name: str, value: Any) -> Any:
     try:
         return read_field(value, known[name])
     except ValueError:
-        kind = _KINDS[type(known[name])]
+        kind = KINDS[type(known[name])]
         raise BenchError(f"Protocol {protocol.name}[{name}={value}]: give {kind}.") from None
-
-
-_KINDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    tuple: "values with : between them, such as 0.3:0.5",
-}

@@ -70,7 +70,7 @@ class PartStore:
         """
         outside, self.read = self.read, set()
         if name not in self._shared:
-            with self._part(name):
+            with self._clock(name):
                 made = make()
             self._shared[name] = made, frozenset(self.read)
         value, also = self._shared[name]

@@ -20,12 +20,10 @@ from bench.engine.part_store import Part
 from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
-from bench.identity import digest, is_built_in, method_source
+from bench.identity import digest, method_source
 from bench.methods import variants
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
-from bench.registry import Registry
-from bench.source_walk import note_source
 
 MethodFunction = Callable[..., torch.Tensor]
 PerModel = int | Callable[[Explainee, Mapping[str, Any]], int]
@@ -98,6 +96,7 @@ class Method:
     def variant(self, **given: Any) -> Method:
         """Return this method with other parameters; one that it does not have is an error.
 
+        >>> from bench.methods import METHODS
         >>> METHODS.get("score_cam").variant().name
         'score_cam'
         """
@@ -291,131 +290,3 @@ def peak_memory_mib(trace: Trace) -> float:
         return float("nan")
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-class MethodRegistry(Registry[Method]):
-    """Methods by name, and variants and wrapped methods by address."""
-
-    def __init__(self) -> None:
-        super().__init__("method")
-        self._wrappers: dict[str, Method] = {}
-
-    def add_wrapper(self, entry: Method, inner: str) -> Method:
-        """Add a wrapper (`tft`); around `inner` it is also listed by name, and its bare name means
-        that.
-        """
-        self._wrappers[entry.name] = entry
-        return self.add(entry.around(self.get(inner)))
-
-    def get(self, name: str) -> Method:
-        """Return the method of this address; an unknown one is an error with suggestions."""
-        address = variants.read_address(name)
-        if name in self or address is None:
-            return super().get(name)
-        if address.base in self._wrappers:
-            found = self._wrappers[address.base]
-            inner = address.inner or next(
-                m.inner.name for m in self if m.inner and m.base == address.base
-            )
-            return found.around(self.get(inner)).variant(**address.settings)
-        if address.inner:
-            raise BenchError(
-                f"{name}: {address.base} is not a method that wraps another; those are "
-                f"{', '.join(self._wrappers)}."
-            )
-        return super().get(address.base).variant(**address.settings)
-
-    def _match(self, pattern: str) -> list[str]:
-        address = variants.read_address(pattern)
-        if address and (address.inner or address.settings or address.base in self._wrappers):
-            return [self.get(pattern).name]
-        return super()._match(pattern)
-
-
-METHODS = MethodRegistry()
-
-REFERENCE_WORDS = ("zero", "baseline", "black", "white", "blur")
-"""What a method can declare that it compares an image with."""
-
-
-def register_method(
-    name: str | None = None,
-    *,
-    group: str = "plugin",
-    fidelity: str = "unstated",
-    citation: str = "",
-    needs: tuple[str, ...] = (),
-    fast: bool = True,
-    class_agnostic: bool = False,
-    forwards: PerModel = 0,
-    backwards: PerModel = 0,
-    heads: PerModel = 0,
-    head_backwards: PerModel = 0,
-    more_groups: tuple[str, ...] = (),
-    parts: Parts = (),
-    varies: str = "",
-    wraps: str = "",
-    inner_models: Callable[[Explainee, Mapping[str, Any]], Sequence[Explainee]] | None = None,
-    reference: PerVariant = "",
-    version: int = 1,
-) -> Callable[[MethodFunction], MethodFunction]:
-    """Register a method: a function from a `Trace` to maps [B,H,W], higher = more evidence for the
-    target.
-
-    Its keyword parameters with defaults can be set by address (`mine[sigma=2]`). wraps: the
-    function takes (trace, inner) and refines another method's maps; this is the one that it wraps
-    where none is named. varies: why the count of forwards depends on the image, where it does;
-    `forwards` is then the most that it can be. reference: what the map compares an image with, if
-    anything: "zero" (of the normalised image), "baseline" (the baseline colour), "black", "white"
-    or "blur", or a function of the parameters that returns one; boards mark the values that paint
-    with the same.  version: of a built-in method, raised when its numbers change.
-
-    >>> @register_method("doc_sum", citation="nobody, never")
-    ... def doc_sum(trace, *, power=1.0):
-    ...     return trace.upsample((trace.activations**power).sum(1))
-    >>> METHODS.get("doc_sum[power=2]").parameters
-    {'power': 2.0}
-    >>> METHODS.remove("doc_sum")
-    """
-    if callable(name):  # @register_method without brackets
-        return register_method()(name)  # type: ignore[unreachable]
-    if fidelity not in FIDELITY:
-        raise BenchError(
-            f"fidelity {fidelity!r} of method {name!r} is not one of {', '.join(FIDELITY)}."
-        )
-    if not callable(reference) and reference not in ("", *REFERENCE_WORDS):
-        raise BenchError(
-            f"reference {reference!r} of method {name!r} is not one of "
-            f"{', '.join(REFERENCE_WORDS)}."
-        )
-
-    def register(function: MethodFunction) -> MethodFunction:
-        entry = Method(
-            name=name or function.__name__,
-            function=function,
-            group=group,
-            fidelity=fidelity,
-            citation=citation,
-            needs=needs,
-            fast=fast,
-            class_agnostic=class_agnostic,
-            forwards=forwards,
-            backwards=backwards,
-            heads=heads,
-            head_backwards=head_backwards,
-            more_groups=more_groups,
-            inner_models=inner_models,
-            parts=parts,
-            version=version,
-            varies=varies,
-            reference=reference,
-        )
-        if not is_built_in(function):
-            note_source(function)
-        if wraps:
-            METHODS.add_wrapper(entry, wraps)
-        else:
-            METHODS.add(entry)
-        return function
-
-    return register

@@ -15,7 +15,7 @@ import torch
 from bench.engine.shared_parts import GRADIENTS
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
-from bench.methods.base import register_method
+from bench.methods.registration import register_method
 
 EPS = 1e-7
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from bench.engine.trace import Trace
-from bench.methods.base import register_method
 from bench.methods.cam import weighted
+from bench.methods.registration import register_method
 from bench.randomness import smooth_field
 
 CENTRE_SIGMA = 0.25

@@ -11,8 +11,8 @@ from bench.engine.counts import Counts
 from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
-from bench.methods.base import register_method
 from bench.methods.references import NAMES, Reference, chosen_reference, reference_images
+from bench.methods.registration import register_method
 from bench.methods.rules import ELEMENTWISE, Operation, Rules, alive, on_first, run
 from bench.methods.variants import write_value
 from bench.models.explainee import Explainee

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from bench.engine.trace import Trace
 from bench.errors import BenchError
-from bench.methods.base import register_method
+from bench.methods.registration import register_method
 from bench.methods.sampling import at_least
 
 # TorchRay's constants; lengths at a side of 224.

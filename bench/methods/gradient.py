@@ -14,8 +14,8 @@ import torch
 from bench.engine.counts import Counts
 from bench.engine.shared_parts import INPUT_GRADIENTS, SharedPart
 from bench.engine.trace import Trace
-from bench.methods.base import register_method
 from bench.methods.references import NAMES, Reference, chosen_reference, reference_images
+from bench.methods.registration import register_method
 from bench.methods.sampling import (
     at_least,
     enumerate_by_image,

@@ -13,8 +13,8 @@ from bench.engine.counts import Counts
 from bench.engine.shared_parts import GRADIENTS, SharedPart
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
-from bench.methods.base import register_method
 from bench.methods.cam import grad_cam
+from bench.methods.registration import register_method
 from bench.methods.rules import ACTIVATIONS, GATES, Operation, Rules, on_first, run
 from bench.models.explainee import Explainee
 

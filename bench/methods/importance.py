@@ -14,9 +14,9 @@ from bench.engine.fills import blend
 from bench.engine.prober import Job, probability
 from bench.engine.shared_parts import GRADIENTS, SharedPart
 from bench.engine.trace import Trace
-from bench.methods.base import register_method
 from bench.methods.cam import weighted
 from bench.methods.references import MASK_COLOUR, Reference, chosen_reference, reference_images
+from bench.methods.registration import register_method
 from bench.methods.variants import write_value
 from bench.models.explainee import Explainee
 

@@ -13,8 +13,9 @@ from bench.engine.prober import Prober
 from bench.engine.shared_parts import INPUT_GRADIENTS, SharedPart
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
-from bench.methods.base import Method, register_method
+from bench.methods.base import Method
 from bench.methods.importance import min_max
+from bench.methods.registration import register_method
 from bench.models.explainee import Explainee
 from bench.randomness import generator
 

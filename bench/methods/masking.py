@@ -14,9 +14,9 @@ from bench.engine.fills import blend, gaussian_blur
 from bench.engine.prober import Job, probability, target_log_odds
 from bench.engine.shared_parts import GRADIENTS
 from bench.engine.trace import Trace
-from bench.methods.base import register_method
 from bench.methods.cam import grad_cam_weights, weighted
 from bench.methods.importance import min_max
+from bench.methods.registration import register_method
 from bench.models.explainee import Explainee
 
 BLUR_SIGMA_224, BLUR_RADIUS_SIGMAS = 50.0, 0.5

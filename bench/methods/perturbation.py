@@ -14,8 +14,8 @@ import torch
 from bench.engine.fills import blend
 from bench.engine.prober import Job, probability
 from bench.engine.trace import Trace
-from bench.methods.base import register_method
 from bench.methods.references import MASK_COLOUR
+from bench.methods.registration import register_method
 from bench.methods.sampling import at_least
 from bench.randomness import generator
 

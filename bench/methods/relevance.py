@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
-from bench.methods.base import register_method
+from bench.methods.registration import register_method
 from bench.methods.rules import ACTIVATIONS, Operation, Rules, alive, on_first, run
 
 Rule = Literal["epsilon_plus", "epsilon"]

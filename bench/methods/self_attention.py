@@ -9,9 +9,9 @@ import torch
 from bench.engine.shared_parts import GRADIENTS
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
-from bench.methods.base import register_method
 from bench.methods.cam import grad_cam_pp_weights, grad_cam_weights, weighted
 from bench.methods.importance import min_max, score_cam_part, score_cam_weights
+from bench.methods.registration import register_method
 from bench.models.network_guard import guard_network
 from bench.models.sa_affinity import refined
 

@@ -8,8 +8,9 @@ from bench.engine.background import Background
 from bench.engine.case import Case
 from bench.engine.prober import probability
 from bench.engine.trace import Trace
-from bench.methods.base import Method, register_method
+from bench.methods.base import Method
 from bench.methods.references import MASK_COLOUR
+from bench.methods.registration import register_method
 from bench.protocol import Protocol
 
 THRESHOLDS = 10

@@ -18,7 +18,7 @@ from bench.engine.attention import Attention, attention, attention_gradients, bl
 from bench.engine.counts import Counts
 from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
-from bench.methods.base import register_method
+from bench.methods.registration import register_method
 
 ATTENTION = SharedPart("attention", Counts(forwards=1))
 ATTENTION_GRADIENTS = SharedPart("attention gradients", Counts(backwards=1))

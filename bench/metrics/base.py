@@ -11,7 +11,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import torch
 
@@ -196,88 +196,102 @@ def find_owner(value: str) -> Metric | None:
     return next((metric for metric in METRICS if value in metric.values), None)
 
 
+class MetricOptions(TypedDict, total=False):
+    """The options of `register_metric` that `Metric` holds as they are."""
+
+    family: str
+    needs: tuple[str, ...]
+    reads: tuple[str, ...]
+    version: int
+    calibrates: bool
+    scale_free: bool
+    masks: Callable[[Protocol], int]
+    settings: Callable[[Protocol], tuple[Any, ...]]
+    shared: Callable[[Protocol], Sequence[SharedPart]]
+    lengths: Callable[[Protocol, int], Mapping[str, int]]
+    standard: bool
+    parameter: str
+    paints: str
+    under: Callable[[Protocol, Value], Value]
+
+
 def register_metric(
     name: str | None = None,
     *,
     values: Mapping[str, Value] | None = None,
     better: str = "none",
-    family: str = "plugin",
-    needs: tuple[str, ...] = (),
-    reads: tuple[str, ...] = (),
-    version: int = 1,
-    calibrates: bool = False,
-    scale_free: bool | None = None,
     forwards: Callable[[Protocol, int], int] | Callable[[Protocol], int] | int = 0,
-    masks: Callable[[Protocol], int] = lambda _: 0,
     repeats: Callable[[Protocol], int] | int = 0,
-    settings: Callable[[Protocol], tuple[Any, ...]] = lambda _: (),
-    shared: Callable[[Protocol], Sequence[SharedPart]] = lambda _: (),
-    lengths: Callable[[Protocol, int], Mapping[str, int]] = lambda *_: {},
-    standard: bool = True,
-    parameter: str = "",
-    paints: str = "",
-    under: Callable[[Protocol, Value], Value] = lambda _, value: value,
+    **options: Unpack[MetricOptions],
 ) -> Callable[[MetricFunction], MetricFunction]:
     """Register a metric: a function from a `Case` to {value name: [B] or [B,n]}.
 
-    Without `values` the metric has one value of its own name, ranked in the direction `better`.
-    scale_free: a positive factor on the map changes nothing; built-in metrics are, but for the cost
-    and for those that need the method (equal maps need not be equal on other images).  forwards:
-    per image and map: a number, or a function of the protocol, or of the protocol and the image's
-    pixels.  paints: what the metric puts in place of pixels, one of `PAINTS`; boards mark methods
-    that compare an image with the same.
+    Args:
+        name: the metric's name; default: the function's name.
+        values: the facts of each value. Without them the metric has one value of its own name.
+        better: "lower", "higher" or "none", for that one value. Boards rank it unless "none".
+        forwards: per image and map. A number, or a function of the protocol, or of the protocol
+            and the image's pixels.
+        repeats: how many times the metric runs the method again per image, likewise.
+        family: "faithfulness", "localization", ...; default "plugin". A metric of localisation
+            explains the label.
+        needs: any of `NEEDS`.
+        reads: the protocol fields that the function reads.
+        version: raise it when the numbers change.
+        calibrates: whether it also runs on the calibration images.
+        scale_free: whether a positive factor on the map changes nothing. Default: True for
+            built-in metrics, but for the cost and for those that need the method.
+        masks: how many of the forwards cut unit(L) and mask the image with it.
+        settings: the values of `parameter` that it runs the method with.
+        shared: the parts that it makes once per image, for all methods.
+        lengths: the lengths of the values that are vectors.
+        standard: whether the default run holds it; default True.
+        parameter: the method's parameter that the metric is about.
+        paints: what the metric puts in place of pixels, one of `PAINTS`. Boards mark methods that
+            compare an image with the same.
+        under: the facts of a value under another protocol.
 
-    >>> @register_metric("doc_peak", better="higher")
-    ... def doc_peak(case):
-    ...     return {"doc_peak": case.maps.flatten(1).amax(1)}
-    >>> METRICS.remove("doc_peak")
+    Returns:
+        A decorator that registers the function and returns it unchanged.
+
+    Raises:
+        BenchError: a word of `needs`, `reads` or `paints` is unknown, or a name is taken.
+
+    Example:
+        >>> @register_metric("doc_peak", better="higher")
+        ... def doc_peak(case):
+        ...     return {"doc_peak": case.maps.flatten(1).amax(1)}
+        >>> METRICS.remove("doc_peak")
     """
-
     if callable(name):  # @register_metric without brackets
         return register_metric()(name)  # type: ignore[unreachable]
-    if paints not in ("", *PAINTS):
-        raise BenchError(f"paints {paints!r} of metric {name!r} is not one of {', '.join(PAINTS)}.")
+    given: MetricOptions = {"family": "plugin", **options}
 
     def register(function: MetricFunction) -> MetricFunction:
         chosen = name or function.__name__
-        facts = values or {
-            chosen: Value(chosen.replace("_", " "), better=better, ranked=better != "none")
-        }
-        independent = family != "cost" and "method" not in needs
         builtin = is_built_in(function)
         if not builtin:
             note_source(function)
-        _check_metric(chosen, facts, needs, reads)
-        METRICS.add(
-            Metric(
-                name=chosen,
-                function=function,
-                values=facts,
-                family=family,
-                needs=needs,
-                reads=reads,
-                version=version,
-                calibrates=calibrates,
-                forwards=_per_frame(forwards),
-                masks=masks,
-                repeats=_counted(repeats),
-                settings=settings,
-                shared=shared,
-                lengths=lengths,
-                standard=standard,
-                parameter=parameter,
-                paints=paints,
-                builtin=builtin,
-                under=under,
-                scale_free=scale_free if scale_free is not None else builtin and independent,
-            )
+        independent = given["family"] != "cost" and "method" not in given.get("needs", ())
+        facts: MetricOptions = {"scale_free": builtin and independent, **given}
+        entry = Metric(
+            name=chosen,
+            function=function,
+            values=values
+            or {chosen: Value(chosen.replace("_", " "), better=better, ranked=better != "none")},
+            builtin=builtin,
+            forwards=_take_pixels(forwards),
+            repeats=_take_protocol(repeats),
+            **facts,
         )
+        _check_metric(entry)
+        METRICS.add(entry)
         return function
 
     return register
 
 
-def _per_frame(
+def _take_pixels(
     count: Callable[[Protocol, int], int] | Callable[[Protocol], int] | int,
 ) -> Callable[[Protocol, int], int]:
     """Return a count as a function of the protocol and the pixels, whichever of them it asks
@@ -290,20 +304,24 @@ def _per_frame(
     return lambda protocol, _: count(protocol)  # type: ignore[call-arg]
 
 
-def _counted(count: Callable[[Protocol], int] | int) -> Callable[[Protocol], int]:
+def _take_protocol(count: Callable[[Protocol], int] | int) -> Callable[[Protocol], int]:
+    """Return a count as a function of the protocol."""
     return count if callable(count) else lambda _: count
 
 
-def _check_metric(
-    name: str, values: Mapping[str, Value], needs: tuple[str, ...], reads: tuple[str, ...]
-) -> None:
-    fields = {field.name for field in dataclasses.fields(Protocol)}
-    for what, given, known in (("needs", needs, set(NEEDS)), ("reads", reads, fields)):
+def _check_metric(entry: Metric) -> None:
+    """Raise BenchError where a word is unknown or a value belongs to another metric."""
+    name, fields = entry.name, {field.name for field in dataclasses.fields(Protocol)}
+    if entry.paints not in ("", *PAINTS):
+        raise BenchError(
+            f"paints {entry.paints!r} of metric {name!r} is not one of {', '.join(PAINTS)}."
+        )
+    for what, given, known in (("needs", entry.needs, set(NEEDS)), ("reads", entry.reads, fields)):
         for word in given:
             if word not in known:
                 raise BenchError(f"Metric {name}: {what} has {word!r}.{suggestions(word, known)}")
     for other in METRICS:
-        taken = sorted(set(values) & set(other.values))
+        taken = sorted(set(entry.values) & set(other.values))
         if taken and other.name != name:
             raise BenchError(
                 f"Metric {name}: the value {taken[0]!r} belongs to the metric {other.name}; rename "
