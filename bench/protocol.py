@@ -201,7 +201,7 @@ class Protocol:
             if getattr(self, name) != getattr(base, name)
         }
 
-    def with_fields(self, settings: Mapping[str, Any]) -> Protocol:
+    def replace_fields(self, settings: Mapping[str, Any]) -> Protocol:
         """Return this protocol with other values, named after what is changed:
         `quantus[step_features=224]`.
 
@@ -214,11 +214,13 @@ class Protocol:
         inside = write_fields(changed.changes(base), ",")
         return dataclasses.replace(changed, name=f"{base.name}[{inside}]" if inside else base.name)
 
-    def in_precision(self, precision: str) -> Protocol:
+    def replace_precision(self, precision: str) -> Protocol:
         """Return this protocol with what metrics probe in another precision:
         `cambench-1[precision=bfloat16]`.
         """
-        return self if precision == self.precision else self.with_fields({"precision": precision})
+        return (
+            self if precision == self.precision else self.replace_fields({"precision": precision})
+        )
 
     def view(self, fields: tuple[str, ...]) -> ProtocolView:
         """Return a read-only view of `fields`; reading any other field raises AttributeError."""
@@ -351,15 +353,17 @@ def get_protocol(protocol: str | Protocol) -> Protocol:
     224
     """
     if isinstance(protocol, Protocol):
-        return unlowered(protocol)
+        return require_float32(protocol)
     found = _ADDRESS.fullmatch(protocol.strip())
     name = found["name"].strip() if found else protocol
     if found is None or name not in PROTOCOLS:
         raise BenchError(f"Unknown protocol {protocol!r}.{suggestions(name, PROTOCOLS)}")
-    return unlowered(PROTOCOLS[name].with_fields(read_settings(protocol, found["settings"] or "")))
+    return require_float32(
+        PROTOCOLS[name].replace_fields(read_settings(protocol, found["settings"] or ""))
+    )
 
 
-def unlowered(protocol: Protocol) -> Protocol:
+def require_float32(protocol: Protocol) -> Protocol:
     """Return a protocol that asks for float32; a lower precision is for a run to choose, where its
     guard agrees.
     """

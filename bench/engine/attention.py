@@ -71,7 +71,7 @@ def attention(trace: Trace) -> Attention:
     """Return the attention of all layers of the trace's pass: one forward, shared by all that read
     it.
     """
-    return trace.shared("attention", lambda: _capture(trace))
+    return trace.share("attention", lambda: _capture(trace))
 
 
 def attention_gradients(trace: Trace) -> Attention:
@@ -81,7 +81,7 @@ def attention_gradients(trace: Trace) -> Attention:
     Rows that no attention made (the identity's) have gradient 0. One backward.
     """
     found = attention(trace)
-    return trace.shared("attention gradients", lambda: _differentiate(trace, found))
+    return trace.share("attention gradients", lambda: _differentiate(trace, found))
 
 
 def block_gradients(
@@ -118,7 +118,11 @@ def _capture(trace: Trace) -> Attention:
     model = trace.model
     net: Any = model.net
     blocks, class_blocks = _blocks(model)
-    with guard_network(net), torch.enable_grad(), _watching(net, blocks + class_blocks) as watch:
+    with (
+        guard_network(net),
+        torch.enable_grad(),
+        _watch_blocks(net, blocks + class_blocks) as watch,
+    ):
         logits = trace.prober.logits(trace.images)
     places = [*blocks, *class_blocks, *(["attn_pool"] if net.global_pool == "map" else [])]
     if {name: len(found) for name, found in watch.maps.items()} != dict.fromkeys(places, 1):
@@ -136,7 +140,7 @@ def _capture(trace: Trace) -> Attention:
             "trusted; use grad_cam instead."
         )
     found = Attention([], None, torch.empty(0), 0, 0, logits, maps, tokens, len(class_blocks))
-    return _laid_out(_with_tokens(found, model), [m.detach() for m in maps], model, identity=True)
+    return _lay_out(_find_tokens(found, model), [m.detach() for m in maps], model, identity=True)
 
 
 def _blocks(model: Explainee) -> tuple[list[str], list[str]]:
@@ -164,7 +168,7 @@ def _no_maps(model: Explainee) -> NotApplicable:
     )
 
 
-def _with_tokens(found: Attention, model: Explainee) -> Attention:
+def _find_tokens(found: Attention, model: Explainee) -> Attention:
     """Add what the tokens are: how many prefix tokens, how many patches, and which of them the head
     reads.
     """
@@ -187,7 +191,7 @@ def _with_tokens(found: Attention, model: Explainee) -> Attention:
     return replace(found, queries=queries / queries.sum(), side=side, prefix=prefix)
 
 
-def _laid_out(
+def _lay_out(
     found: Attention, maps: list[torch.Tensor], model: Explainee, identity: bool
 ) -> Attention:
     """Put maps, or gradients by them, into square matrices over all tokens."""
@@ -227,14 +231,14 @@ def _differentiate(trace: Trace, found: Attention) -> Attention:
     with guard_network(trace.model.net), torch.enable_grad():
         gradients = _gradients(trace, found.logits, found.kept)
     trace.prober.counts.backwards += len(trace)
-    return _laid_out(found, gradients, trace.model, identity=False)
+    return _lay_out(found, gradients, trace.model, identity=False)
 
 
 def _gradients(trace: Trace, logits: torch.Tensor, maps: list[torch.Tensor]) -> list[torch.Tensor]:
     """Return the gradients of the targets' logits; the graph stays, since another method may need
     it.
     """
-    score = trace.of_targets(logits).sum()
+    score = trace.select_targets(logits).sum()
     found = torch.autograd.grad(score, maps, retain_graph=True, allow_unused=True)
     if any(g is None for g in found):
         raise NotApplicable(
@@ -261,7 +265,7 @@ def _own_gradient(trace: Trace, found: Attention, number: int, mean_token: bool)
     net: Any = trace.model.net
     tokens = found.outputs[number]
     if found.pool is not None:
-        with _watching(net, []) as watch:
+        with _watch_blocks(net, []) as watch:
             logits = net.forward_head(net.norm(tokens))
         (gradient,) = _gradients(trace, logits, watch.maps["attn_pool"])
         return F.pad(gradient, (tokens.shape[1] - gradient.shape[-1], 0))
@@ -330,7 +334,7 @@ class _Watch(TorchFunctionMode):
 
 
 @contextmanager
-def _watching(net: nn.Module, names: Iterable[str]) -> Iterator[_Watch]:
+def _watch_blocks(net: nn.Module, names: Iterable[str]) -> Iterator[_Watch]:
     """Run a block under a watch that knows where the pass is: inside which of the blocks named, or
     the pooling.
     """

@@ -61,7 +61,7 @@ class PartStore:
             counts, seconds = counts - self.parts[inner].counts, seconds - self.parts[inner].seconds
         self.parts[name] = Part(counts, seconds)
 
-    def shared(self, name: str, make: Callable[[], T]) -> T:
+    def share(self, name: str, make: Callable[[], T]) -> T:
         """Return what several methods read, made once by the first of them; its cost counts for
         every reader.
 

@@ -61,7 +61,7 @@ class Trace(PartStore):
             with self._clock("pass"):
                 captured = self._run()
         self.captured = captured
-        self.targets = self._checked(targets)
+        self.targets = self._check_targets(targets)
 
     def _run(self) -> Captured:
         images = self.images.contiguous(memory_format=torch.channels_last)
@@ -70,7 +70,7 @@ class Trace(PartStore):
         self.prober.counts.forwards += len(images)
         return captured
 
-    def _checked(self, targets: torch.Tensor | None) -> torch.Tensor:
+    def _check_targets(self, targets: torch.Tensor | None) -> torch.Tensor:
         if targets is None:
             return self.predicted
         targets = torch.as_tensor(targets, dtype=torch.int64).cpu()
@@ -130,9 +130,9 @@ class Trace(PartStore):
     @property
     def target_logits(self) -> torch.Tensor:
         """Return S_c [B]."""
-        return self.of_targets(self.logits)
+        return self.select_targets(self.logits)
 
-    def of_targets(self, logits: torch.Tensor) -> torch.Tensor:
+    def select_targets(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the targets' logits [B] of logits [B,C]."""
         return logits.gather(1, self.targets.to(logits.device)[:, None])[:, 0]
 
@@ -150,9 +150,9 @@ class Trace(PartStore):
     @cached_property
     def _gradients(self) -> torch.Tensor:
         with self._clock("gradients"):
-            return self.head_gradients(self.of_targets)
+            return self.head_gradients(self.select_targets)
 
-    def _reaching(self, gradients: torch.Tensor) -> torch.Tensor:
+    def _check_reach(self, gradients: torch.Tensor) -> torch.Tensor:
         """Return gradients [B,K,h,w]; all zero because the layer's grid does not reach the logits
         is an error.
         """
@@ -188,7 +188,7 @@ class Trace(PartStore):
         images = self.images.detach().clone().requires_grad_()
         with self._clock("input_gradients"), guard_network(self.model.net), torch.enable_grad():
             logits = self.prober.logits(images)
-            (gradients,) = torch.autograd.grad(self.of_targets(logits).sum(), images)
+            (gradients,) = torch.autograd.grad(self.select_targets(logits).sum(), images)
             self.prober.counts.backwards += len(self)
         return gradients
 
@@ -201,7 +201,7 @@ class Trace(PartStore):
         return self.model.split.head(values, self.captured, rows)
 
     @torch.inference_mode()
-    def without_channels(self, instead: torch.Tensor | None = None) -> torch.Tensor:
+    def replace_channels(self, instead: torch.Tensor | None = None) -> torch.Tensor:
         """Return the targets' logits with each channel in turn replaced, [B,K]; K replays of the
         head per image.
 
@@ -242,7 +242,7 @@ class Trace(PartStore):
             grid = self.activations.detach().clone().requires_grad_()
             total = score(self.head(grid, torch.arange(len(self)))).sum()
             if not total.requires_grad:  # a network that does not read the layer at all
-                return self._reaching(torch.zeros_like(grid))
+                return self._check_reach(torch.zeros_like(grid))
             (gradients,) = torch.autograd.grad(total, grid, create_graph=along)
             self.prober.counts.head_backwards += len(self)
             if along:
@@ -253,7 +253,7 @@ class Trace(PartStore):
                     torch.zeros_like(grid) if linear else torch.autograd.grad(inner, grid)[0]
                 )
                 self.prober.counts.head_backwards += len(self)
-        return gradients.detach() if along else self._reaching(gradients.detach())
+        return gradients.detach() if along else self._check_reach(gradients.detach())
 
     def taps(self, layers: Sequence[str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Return {layer: (output, dS_c / d output)} of several modules, from one whole forward and
@@ -268,7 +268,7 @@ class Trace(PartStore):
             gradients = self.output_gradients(layers, lambda _, gradient: gradient, outputs)
             return {name: (outputs[name], gradients[name]) for name in layers if name in gradients}
 
-        return self.shared(f"taps {' '.join(layers)}", make)
+        return self.share(f"taps {' '.join(layers)}", make)
 
     def output_gradients(
         self,
@@ -286,7 +286,7 @@ class Trace(PartStore):
             self.model.net,
             layers,
             self.images,
-            lambda images: self.of_targets(self.prober.logits(images)).sum(),
+            lambda images: self.select_targets(self.prober.logits(images)).sum(),
             keep,
             outputs,
         )
@@ -305,7 +305,7 @@ class Trace(PartStore):
 
     # --- other views of the same pass
 
-    def of(self, images: torch.Tensor) -> Trace:
+    def trace_images(self, images: torch.Tensor) -> Trace:
         """Return a trace of other images [B,3,H,W] in the place of these, seen from the same
         classes; one more pass.
         """
@@ -313,7 +313,7 @@ class Trace(PartStore):
             self.prober, images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed
         )
 
-    def through(self, prober: Prober) -> Trace:
+    def trace_network(self, prober: Prober) -> Trace:
         """Return a trace of the same images and classes through another prober's network; one more
         pass.
         """
@@ -321,14 +321,14 @@ class Trace(PartStore):
             prober, self.images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed
         )
 
-    def at(self, layer: str) -> Trace:
+    def trace_layer(self, layer: str) -> Trace:
         """Return a trace of the same images at another layer of the same network; one more pass.
 
         It draws and counts as this one does. It is not kept: every method that asks for it pays for
         it.
         """
         return Trace(
-            self.prober.at(layer),
+            self.prober.cut_at(layer),
             self.images,
             self.targets,
             ids=self.ids,

@@ -36,7 +36,7 @@ from bench.methods import METHODS
 from bench.methods.references import MASK_COLOUR
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
-from bench.models.tuner import REDUCTION, find_tuner, tuned_net, tuned_place
+from bench.models.tuner import REDUCTION, add_tuner, find_tuner, find_tuner_place
 
 SCOPES = ("tuner", "full")
 """What is trained.  tuner: the tuner alone.  full: the network too, at a smaller rate; its batch
@@ -387,8 +387,8 @@ def tuned_model(
             "the plain network "
             "that it was made from."
         )
-    place = tuned_place(model)
-    net = tuned_net(copy.deepcopy(model.net), **place, reduction=reduction, seed=seed).to(
+    place = find_tuner_place(model)
+    net = add_tuner(copy.deepcopy(model.net), **place, reduction=reduction, seed=seed).to(
         model.device
     )
     wrap = {"kind": "tuner", **place, "reduction": reduction}

@@ -146,7 +146,7 @@ def without(model: Explainee, channels: Sequence[int]) -> Explainee:
     net = copy.deepcopy(attention_net(model))
     with torch.no_grad():
         net.attention.to_map.weight[:, list(channels)] = 0
-    return model.with_net(net)
+    return model.replace_net(net)
 
 
 def ablate(model: Explainee, subset: Subset, tops: Sequence[int] = TOPS) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from bench.finetune.augment import Augmentation, augmented
 from bench.finetune.data import Pictures, for_model, held_out, in_order
 from bench.finetune.loop import SCORE, Report, Settings, Tick, TrainingTask, fit
 from bench.finetune.save import description, write_model
-from bench.models.architectures import ARCHITECTURES, seeded
+from bench.models.architectures import ARCHITECTURES, build_seeded
 from bench.models.explainee import Explainee
 from bench.models.zoo import load_model
 
@@ -145,7 +145,7 @@ def new_model(backbone: str, subset: Subset, seed: int) -> Explainee:
             f"The subset {subset.name} fixes no image size, which {backbone} needs; take a timm "
             "name."
         )
-    net = seeded(ARCHITECTURES[backbone], seed, num_classes=subset.num_classes)
+    net = build_seeded(ARCHITECTURES[backbone], seed, num_classes=subset.num_classes)
     facts = {"library": "cambench", "arch": backbone, "kwargs": {"num_classes": subset.num_classes}}
     return Explainee(
         net, size=subset.geometry.size, geometry=subset.geometry, name=backbone, card=facts

@@ -267,7 +267,7 @@ def train_guided(
     if not maps:
         raise BenchError("There are no edited maps to learn from; make some with `cambench edit`.")
     check_maps(maps, model, subset)
-    tuned = model.with_net(copy.deepcopy(net))
+    tuned = model.replace_net(copy.deepcopy(net))
     tuned.card = dict(model.card)
     pictures, others = (
         for_model(subset, model),

@@ -298,7 +298,7 @@ def _search_batch(
     case = Case(trace, method(trace), Protocol().view(()), seed=seed)
     usable = case.has_positive & case.finite
     with guard_network(model.net):
-        odds = case.masked_log_odds(MASK_COLOUR, range(THRESHOLDS), THRESHOLDS)
+        odds = case.probe_masks(MASK_COLOUR, range(THRESHOLDS), THRESHOLDS)
     levels = torch.zeros(len(right), model.size**2, dtype=torch.uint8)
     for t in range(THRESHOLDS):
         cut = case.cut(torch.full((len(right),), t), THRESHOLDS)

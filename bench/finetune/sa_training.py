@@ -19,9 +19,9 @@ from bench.finetune.classifier import accuracy, network_input, share_right
 from bench.finetune.data import Pictures, for_model, held_out, in_order
 from bench.finetune.loop import SCORE, Report, Settings, Tick, TrainingTask, fit
 from bench.finetune.save import build_facts, description, write_model
-from bench.models.architectures import seeded
+from bench.models.architectures import build_seeded
 from bench.models.explainee import Explainee
-from bench.models.sa_affinity import AffinityNet, refined
+from bench.models.sa_affinity import AffinityNet, refine
 
 GENTLE = Augmentation(erase=0.0)
 """Flips and brightness: what fine-tuning varies."""
@@ -58,7 +58,7 @@ class SelfAttentionTask(TrainingTask):
             captured = self.model.capture(network_input(self.model, pixels))
         activations = self.model.grid(captured.values).float()
         affinity = self.net.affinity(activations)  # type: ignore[operator]
-        better = refined(activations, affinity, self.strength) / (1 + self.strength)
+        better = refine(activations, affinity, self.strength) / (1 + self.strength)
         values = self.model.ungrid(better, captured.values)
         return self.model.split.head(values, captured, torch.arange(len(pixels))).float()
 
@@ -110,7 +110,9 @@ def train_self_attention(
     train, check = (subset, validation) if validation is not None else held_out(subset)
     build, layer, pictures = build_facts(model), model.card.get("layer"), for_model(check, model)
     wrap = {"kind": "self_attention", "channels": model.probe_shape[1], "width": width}
-    net = seeded(AffinityNet, settings.seed, net=model.net, channels=wrap["channels"], width=width)
+    net = build_seeded(
+        AffinityNet, settings.seed, net=model.net, channels=wrap["channels"], width=width
+    )
     tuned = Explainee(
         net.to(model.device), model.mean, model.std, model.size, name=name, geometry=model.geometry,
         card=build | {"wrap": wrap, "layer": layer},

@@ -170,7 +170,7 @@ def image_mean(case: Case) -> torch.Tensor:
 
 def blurred_images(case: Case) -> torch.Tensor:
     """Return the blurred images from which insertion starts, [B,3,H,W] (normalised)."""
-    return case.background.blurred(case.protocol.blur_sigma_224, case.protocol.blur_radius_sigmas)[
+    return case.background.blur(case.protocol.blur_sigma_224, case.protocol.blur_radius_sigmas)[
         0
     ]
 

@@ -100,13 +100,13 @@ class Method:
         >>> METHODS.get("score_cam").variant().name
         'score_cam'
         """
-        settings = variants.checked(self.base, self.function, {**self.parameters, **given})
+        settings = variants.check_parameters(self.base, self.function, {**self.parameters, **given})
         inner = self.inner.name if self.inner else ""
         return replace(
             self, name=variants.write_address(self.base, inner, settings), parameters=settings
         )
 
-    def around(self, inner: Method) -> Method:
+    def wrap(self, inner: Method) -> Method:
         """Return this wrapper around another method."""
         return replace(
             self,
@@ -153,18 +153,18 @@ class Method:
         own = self.reference(self.all_parameters) if callable(self.reference) else self.reference
         return own or ("" if self.inner is None else self.inner.compared_with)
 
-    def planned(self, model: Explainee, paid: set[str] | None = None) -> Counts:
+    def plan_work(self, model: Explainee, paid: set[str] | None = None) -> Counts:
         """Return the work per image that a plan counts with, beyond the shared pass.
 
         paid: shared parts that other methods of the plan pay for; this method's is added.
         """
         paid = set() if paid is None else paid
-        own, parts = self.declared_work(model)
+        own, parts = self.list_work(model)
         unpaid = [part for part in parts if part.name not in paid]
         paid |= {part.name for part in unpaid}
         return sum((part.counts for part in unpaid), own)
 
-    def declared_work(self, model: Explainee) -> tuple[Counts, tuple[SharedPart, ...]]:
+    def list_work(self, model: Explainee) -> tuple[Counts, tuple[SharedPart, ...]]:
         """Return the method's own work per image beyond the pass, and the shared parts that it
         reads.
         """
@@ -176,12 +176,14 @@ class Method:
             for part in (self.parts(model, given) if callable(self.parts) else self.parts)
         }
         if self.inner is not None and self.inner_models is None:
-            work, read = self.inner.declared_work(model)
+            work, read = self.inner.list_work(model)
             own, parts = own + work, parts | {part.name: part for part in read}
         elif (
             self.inner is not None and self.inner_models is not None
         ):  # elsewhere, where nothing is shared
-            own = sum((self.inner.planned(place) for place in self.inner_models(model, given)), own)
+            own = sum(
+                (self.inner.plan_work(place) for place in self.inner_models(model, given)), own
+            )
         return own, tuple(parts.values())
 
     def facts(self) -> dict[str, Any]:
@@ -206,10 +208,10 @@ class Method:
 
     def __call__(self, trace: Trace) -> torch.Tensor:
         """Return maps [B,H,W] float32; the model is left as it was, also when the method raises."""
-        maps, _ = self.measured(trace)
+        maps, _ = self.explain_counted(trace)
         return maps
 
-    def measured(self, trace: Trace) -> tuple[torch.Tensor, Spent]:
+    def explain_counted(self, trace: Trace) -> tuple[torch.Tensor, Spent]:
         """Return maps [B,H,W] and what they cost."""
         if "truth" in self.needs and trace.truth.pixels(*trace.size) is None:
             raise NotApplicable(
@@ -218,12 +220,14 @@ class Method:
         before, known = trace.prober.counts.copy(), set(trace.parts)
         trace.read.clear()
         start = time.perf_counter()
-        with guard_network(trace.model.net), torch.no_grad(), self._reading_only(trace):
+        with guard_network(trace.model.net), torch.no_grad(), self._forbid_writes(trace):
             maps = self.maps(trace)
             wait_for(trace.images.device)
         seconds = time.perf_counter() - start
         spent = Part(trace.prober.counts - before, seconds)
-        return self._checked(maps, trace), _alone(trace, spent, set(trace.parts) - known)
+        return self._check_maps(maps, trace), _add_shared_costs(
+            trace, spent, set(trace.parts) - known
+        )
 
     def maps(self, trace: Trace) -> torch.Tensor:
         """Run the bare function: for methods that are built on this one, inside a sealed call of
@@ -237,7 +241,7 @@ class Method:
         )
 
     @contextmanager
-    def _reading_only(self, trace: Trace) -> Iterator[None]:
+    def _forbid_writes(self, trace: Trace) -> Iterator[None]:
         """Refuse a method that writes into what all methods share."""
         shared = {
             "images": trace.images,
@@ -255,7 +259,7 @@ class Method:
                     "clone it."
                 )
 
-    def _checked(self, maps: Any, trace: Trace) -> torch.Tensor:
+    def _check_maps(self, maps: Any, trace: Trace) -> torch.Tensor:
         expected = (len(trace), *trace.size)
         if not isinstance(maps, torch.Tensor) or tuple(maps.shape) != expected:
             got = tuple(maps.shape) if isinstance(maps, torch.Tensor) else type(maps).__name__
@@ -265,7 +269,7 @@ class Method:
         return maps.detach().to("cpu", torch.float32).contiguous()
 
 
-def _alone(trace: Trace, spent: Part, made: set[str]) -> Spent:
+def _add_shared_costs(trace: Trace, spent: Part, made: set[str]) -> Spent:
     """Return what a method would have cost alone: its own work, the shared pass, and every shared
     part it read.
     """

@@ -26,7 +26,7 @@ class MethodRegistry(Registry[Method]):
         that.
         """
         self._wrappers[entry.name] = entry
-        return self.add(entry.around(self.get(inner)))
+        return self.add(entry.wrap(self.get(inner)))
 
     def get(self, name: str) -> Method:
         """Return the method of this address; an unknown one is an error with suggestions."""
@@ -38,7 +38,7 @@ class MethodRegistry(Registry[Method]):
             inner = address.inner or next(
                 m.inner.name for m in self if m.inner and m.base == address.base
             )
-            return found.around(self.get(inner)).variant(**address.settings)
+            return found.wrap(self.get(inner)).variant(**address.settings)
         if address.inner:
             raise BenchError(
                 f"{name}: {address.base} is not a method that wraps another; those are "

@@ -99,7 +99,7 @@ class Explainee:
             noise = torch.randn(1, 3, self.size, self.size, generator=generator(0, "layer"))
             return find_split(self.net, noise.to(self.device))
 
-    def with_net(self, net: nn.Module) -> Explainee:
+    def replace_net(self, net: nn.Module) -> Explainee:
         """Return another network of the same architecture, explained in the same way and at the
         same layer.
         """
@@ -120,7 +120,7 @@ class Explainee:
         """Return the name of the explained layer."""
         return self.split.layer
 
-    def at(self, layer: str) -> Explainee:
+    def cut_at(self, layer: str) -> Explainee:
         """Return the same network explained at another layer; made once per layer."""
         if layer not in self._elsewhere:
             self._elsewhere[layer] = Explainee(

@@ -65,7 +65,7 @@ def register_model(
                     "Explainee."
                 )
             model.name = chosen
-            return model if layer is None else at_layer(model, layer)
+            return model if layer is None else cut_at_layer(model, layer)
 
         MODELS.add(ModelEntry(chosen, make))
         return function
@@ -126,7 +126,7 @@ def expand_models(patterns: list[str]) -> list[str]:
         if path.endswith(".json"):
             entries = [entry] if entry else list(read_card(Path(path)))
             names += [f"{path}#{e}" for e in entries]
-        elif any(c in pattern for c in "*?[") or pattern in MODELS.known_names():
+        elif any(c in pattern for c in "*?[") or pattern in MODELS.list_names():
             names += MODELS.select([pattern])
         else:
             names.append(pattern)
@@ -171,7 +171,7 @@ def _create_net(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
     import timm
 
     if not name.startswith("hf-hub:") and not timm.is_model(name.partition(".")[0]):
-        known = [*MODELS.known_names(), *timm.list_models()]
+        known = [*MODELS.list_names(), *timm.list_models()]
         raise BenchError(f"Unknown model {name!r}.{suggestions(name, known)}")
     try:
         with torch.random.fork_rng(devices=[]):
@@ -229,9 +229,9 @@ def timm_geometry(config: dict[str, Any]) -> Geometry:
     return Geometry(size, resize, int(size / config["crop_pct"]), interpolation)
 
 
-def at_layer(model: Explainee, layer: str) -> Explainee:
+def cut_at_layer(model: Explainee, layer: str) -> Explainee:
     """Return the same model explained at another layer."""
-    return model.at(layer)
+    return model.cut_at(layer)
 
 
 # --- bundled

@@ -82,7 +82,7 @@ def _rates(model: Explainee, side: int, batch_size: int) -> Rates:
         with torch.inference_mode():
             captured = model.capture(images)
             rows = torch.arange(len(images))
-            with folds_of(model).applied():  # as perturbed images run
+            with folds_of(model).apply():  # as perturbed images run
                 prober.logits(images)  # the warm-up
                 forward = _seconds(model, lambda: prober.logits(images)) / len(images)
             head = _seconds(model, lambda: model.split.head(captured.values, captured, rows)) / len(

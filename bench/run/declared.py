@@ -88,7 +88,7 @@ class DeclaredCounts:
         if isinstance(method, ExternalMethod):
             return MethodWork()
         try:
-            own, parts = method.declared_work(self.model)
+            own, parts = method.list_work(self.model)
         except NotApplicable as error:
             return MethodWork(reason=str(error))
         varies = method.why_varies or next((part.varies for part in parts if part.varies), "")

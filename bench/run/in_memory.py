@@ -149,7 +149,7 @@ def apply(metric: Metric, case: Case, protocol: Protocol) -> Scores:
     """Run one metric on a case and return its values, float64, checked: names, shapes, NaN for
     non-finite maps.
     """
-    case.under(
+    case.set_view(
         protocol.view(metric.all_reads)
     )  # first: one that does not apply has asked for nothing
     reason = unmet_need(metric, case)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.engine.counts import Asked
-from bench.engine.memory import out_of_memory, release_memory
+from bench.engine.memory import is_out_of_memory, release_memory
 from bench.engine.prober import Prober
 from bench.errors import BenchError
 from bench.models.network_guard import guard_network
@@ -65,7 +65,7 @@ def _run_positions(
                 plan, task, batch.to(prober.model.device), prober, cells, shown, outcome, kept
             ).run()
     except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         if len(positions) == 1:
             raise BenchError(

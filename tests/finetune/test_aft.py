@@ -29,7 +29,7 @@ from bench.finetune.data import for_model
 from bench.finetune.loop import CHECKPOINT, SCORE, Settings
 from bench.finetune.masks import CONTROLS, choose, tft_search
 from bench.finetune.save import write_model
-from bench.models.architectures import seeded
+from bench.models.architectures import build_seeded
 from bench.models.cards import read_card
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
@@ -446,7 +446,7 @@ def test_bfloat16_trains(parent, data, tmp_path):
 @pytest.fixture(scope="module")
 def squeezenet(tmp_path_factory) -> Explainee:
     """A torchvision network, whose tuned layer is a named module."""
-    net = seeded(torchvision.models.squeezenet1_1, 0, num_classes=10).eval()
+    net = build_seeded(torchvision.models.squeezenet1_1, 0, num_classes=10).eval()
     built = {"library": "torchvision", "arch": "squeezenet1_1", "kwargs": {"num_classes": 10}}
     model = Explainee(net, size=96, name="squeeze", card=built)
     return bench.load_model(write_model(tmp_path_factory.mktemp("squeeze"), "squeeze", model, {}))
@@ -486,7 +486,9 @@ def test_bad_input_is_one_sentence_before_anything_is_trained(parent, data, tmp_
     ]:
         with pytest.raises(BenchError, match=words):
             train(parent, data, tmp_path, **given)
-    vit = seeded(lambda: timm.create_model("vit_tiny_patch16_224", img_size=96, num_classes=10), 0)
+    vit = build_seeded(
+        lambda: timm.create_model("vit_tiny_patch16_224", img_size=96, num_classes=10), 0
+    )
     built = {
         "library": "timm",
         "arch": "vit_tiny_patch16_224",
@@ -523,7 +525,7 @@ def test_no_image_classified_correctly_is_one_sentence(squeezenet, tmp_path):
 
 
 def test_a_subset_of_other_classes_is_one_sentence(parent, tmp_path):
-    net = seeded(lambda: timm.create_model("resnet10t", num_classes=7), 0)
+    net = build_seeded(lambda: timm.create_model("resnet10t", num_classes=7), 0)
     other = Explainee(
         net, size=96, name="seven", card={"library": "timm", "arch": "resnet10t", "kwargs": {}}
     )

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 import bench
 from bench.errors import BenchError, NotApplicable
 from bench.finetune.bundled import BUNDLED
-from bench.models.architectures import resnet_scenes, seeded, vgg_scenes
+from bench.models.architectures import build_seeded, resnet_scenes, vgg_scenes
 from bench.models.cards import load_weights
 from bench.models.network_guard import guard_network
 from bench.models.zoo import MODELS, expand_models
@@ -143,10 +143,10 @@ def test_read_normalises_and_names_bad_files(tmp_path):
 
 
 def test_fingerprint_follows_the_weights_and_the_id_the_layer():
-    one, two = (bench.Explainee(seeded(resnet_scenes, 0), size=96) for _ in range(2))
-    other = bench.Explainee(seeded(resnet_scenes, 1), size=96)
+    one, two = (bench.Explainee(build_seeded(resnet_scenes, 0), size=96) for _ in range(2))
+    other = bench.Explainee(build_seeded(resnet_scenes, 1), size=96)
     assert one.fingerprint == two.fingerprint != other.fingerprint
-    layer = bench.Explainee(seeded(resnet_scenes, 0), size=96, layer="layer3")
+    layer = bench.Explainee(build_seeded(resnet_scenes, 0), size=96, layer="layer3")
     assert layer.fingerprint == one.fingerprint
     assert layer.weights_id != one.weights_id
 
@@ -190,9 +190,9 @@ def test_weights_that_do_not_fit_are_one_sentence(tmp_path):
 
 
 def test_pth_is_loaded_with_weights_only(tmp_path):
-    source = seeded(resnet_scenes, 5)
+    source = build_seeded(resnet_scenes, 5)
     torch.save({"state_dict": source.state_dict()}, tmp_path / "net.pth")
-    target = seeded(resnet_scenes, 6)
+    target = build_seeded(resnet_scenes, 6)
     load_weights(target, tmp_path / "net.pth", "net")
     torch.testing.assert_close(target.fc.weight, source.fc.weight)
 
@@ -208,13 +208,13 @@ def test_pth_is_loaded_with_weights_only(tmp_path):
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module."])
 @pytest.mark.parametrize("key", [None, "state_dict", "model"])
 def test_checkpoints_of_wrapped_networks_are_loaded(tmp_path, prefix, key):
-    source, target = seeded(resnet_scenes, 5), seeded(resnet_scenes, 6)
+    source, target = build_seeded(resnet_scenes, 5), build_seeded(resnet_scenes, 6)
     state = {f"{prefix}{name}": tensor.contiguous() for name, tensor in source.state_dict().items()}
     torch.save(state if key is None else {"epoch": 3, key: state}, tmp_path / "net.pth")
     load_weights(target, tmp_path / "net.pth", "net")
     torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
     if key is None:
-        target = seeded(resnet_scenes, 6)
+        target = build_seeded(resnet_scenes, 6)
         save_file(state, tmp_path / "net.safetensors")
         load_weights(target, tmp_path / "net.safetensors", "net")
         torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
@@ -232,7 +232,7 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
 
 def test_cards_build_check_and_refuse(tmp_path):
     save_file(
-        {k: v.contiguous() for k, v in seeded(resnet_scenes, 0).state_dict().items()},
+        {k: v.contiguous() for k, v in build_seeded(resnet_scenes, 0).state_dict().items()},
         tmp_path / "a.safetensors",
     )
     entry = {"file": "a.safetensors", "library": "cambench", "arch": "resnet_scenes", "size": 96}

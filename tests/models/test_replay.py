@@ -35,7 +35,7 @@ def slow_trace_head(trace: Trace, activations: torch.Tensor, rows: torch.Tensor)
     if isinstance(split, WholeSplit):
         return split.net.forward_head(values.clone())
     assert isinstance(split, LayerSplit)
-    return split._replayed(values.clone(), whole_copies(captured, rows), torch.arange(len(rows)))
+    return split._replay(values.clone(), whole_copies(captured, rows), torch.arange(len(rows)))
 
 
 def whole_copies(captured: Captured, rows: torch.Tensor) -> Captured:

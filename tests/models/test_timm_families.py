@@ -20,7 +20,7 @@ from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.health import timm_check
-from bench.models.architectures import seeded
+from bench.models.architectures import build_seeded
 from bench.models.layout import Layout, find_layout
 from bench.models.network_guard import guard_network
 
@@ -167,7 +167,7 @@ def test_family(name, kwargs, layer, grid):
 
 @pytest.mark.parametrize(("build", "side", "layer", "grid"), BUILT.values(), ids=BUILT)
 def test_family_built_by_hand(build, side, layer, grid):
-    check(bench.Explainee(seeded(build, 0), size=side), layer, grid)
+    check(bench.Explainee(build_seeded(build, 0), size=side), layer, grid)
 
 
 # --- the check itself, on what it must not let pass

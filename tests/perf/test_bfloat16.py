@@ -34,7 +34,7 @@ def test_bfloat16_over_float32(benchmark):
     trace = Trace(prober, images)
     background = Background(trace)
     maps = bench.explain(model, images, None, "grad_cam")
-    background.blurred(protocol.blur_sigma_224, protocol.blur_radius_sigmas)
+    background.blur(protocol.blur_sigma_224, protocol.blur_radius_sigmas)
     prober.colour_logits(protocol.baseline, trace.size)
 
     def probe(rules: Protocol) -> None:
@@ -43,7 +43,7 @@ def test_bfloat16_over_float32(benchmark):
             for metric in ("deletion", "insertion"):
                 apply(METRICS.get(metric), case, rules)
 
-    low = protocol.in_precision(BFLOAT16)
+    low = protocol.replace_precision(BFLOAT16)
     before = prober.counts.forwards
     probe(protocol)
     forwards = prober.counts.forwards - before

@@ -286,7 +286,7 @@ def test_a_plugin_that_declares_its_parts_shares_them_in_the_plan():
     part = SharedPart("looks", Counts(forwards=2))
 
     def looks(trace):
-        return trace.shared("looks", lambda: [trace.prober.logits(trace.images) for _ in range(2)])
+        return trace.share("looks", lambda: [trace.prober.logits(trace.images) for _ in range(2)])
 
     @bench.register_method("first_look", parts=[part])
     def first_look(trace):
