@@ -202,8 +202,9 @@ class Protocol:
         }
 
     def replace_fields(self, settings: Mapping[str, Any]) -> Protocol:
-        """Return this protocol with other values, named after what is changed:
-        `quantus[step_features=224]`.
+        """Return this protocol with other values, and a name that states them.
+
+        For example `quantus[step_features=224]`.
 
         settings: field -> value, or text as an address writes it. An unknown field, or a value that
         does not fit, is an error.
@@ -364,8 +365,9 @@ def get_protocol(protocol: str | Protocol) -> Protocol:
 
 
 def require_float32(protocol: Protocol) -> Protocol:
-    """Return a protocol that asks for float32; a lower precision is for a run to choose, where its
-    guard agrees.
+    """Return the protocol; one in a lower precision is an error.
+
+    Only a run may lower the precision, after its guard has checked the model.
     """
     if protocol.precision != FLOAT32:
         raise BenchError(

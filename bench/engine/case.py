@@ -85,8 +85,9 @@ class Case:
         self._ranks: dict[tuple[str, int], torch.Tensor] = {}
 
     def set_view(self, protocol: ProtocolView) -> Case:
-        """Put this case under another metric's view of the protocol and return it; what is computed
-        stays shared.
+        """Give this case another metric's view of the protocol, and return the case.
+
+        What was computed before stays.
         """
         self.protocol = protocol
         self.asked = self.probed = 0
@@ -113,10 +114,10 @@ class Case:
     # --- the method again
 
     def run_method(self, trace: Trace, **parameters: Any) -> torch.Tensor:
-        """Run the method again and return its maps [B,H,W]: of other images, another network or
-        class (see `Trace`), or with other parameters.
+        """Run the method again and return its maps [B,H,W].
 
-        Counted like everything else. A map with a non-finite value is NaN everywhere.
+        The trace can hold other images, another network or another class (see `Trace`). The run
+        counts as work of the metric. A map with a non-finite value is NaN everywhere.
         """
         if self.rerun is None:
             raise NotApplicable("Maps alone cannot be made again; give the method that made them.")
@@ -129,8 +130,9 @@ class Case:
         return torch.where(finite[:, None, None], maps, torch.nan)
 
     def share(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what all methods' cases of this batch and these classes share, made once (see
-        `Background`).
+        """Return what all cases of this batch and these classes share, computed once.
+
+        See `Background`.
         """
         asked = self.asked
         made, forwards = self.background.share((key, tuple(self.trace.targets.tolist())), make)

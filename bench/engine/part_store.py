@@ -20,9 +20,7 @@ from bench.models.split import Captured
 T = TypeVar("T")
 
 LARGE = 2**24
-"""Bytes above which a shared part is not kept on a trace that is only one of many (an attacked
-image's).
-"""
+"""Most bytes of a shared part on a trace that is one of many, such as that of an attack."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class PartStore:
 
     @contextmanager
     def _clock(self, name: str) -> Iterator[None]:
-        """Clock a shared part; parts that are made inside it are clocked as their own."""
+        """Clock a shared part, without the parts that are computed inside it."""
         before, start, known = self.prober.counts.copy(), time.perf_counter(), set(self.parts)
         yield
         wait_for(self.images.device)
@@ -62,11 +60,13 @@ class PartStore:
         self.parts[name] = Part(counts, seconds)
 
     def share(self, name: str, make: Callable[[], T]) -> T:
-        """Return what several methods read, made once by the first of them; its cost counts for
-        every reader.
+        """Return a part that several methods read; the first of them computes it.
 
-        name: says what it is and with which parameters.  make: computes it, and may read other
-        shared parts.
+        Its cost counts for every reader.
+
+        Args:
+            name: names the part and its parameters.
+            make: computes the part; it may read other shared parts.
         """
         outside, self.read = self.read, set()
         if name not in self._shared:
@@ -78,7 +78,7 @@ class PartStore:
         return value  # type: ignore[no-any-return]
 
     def drop_large(self, limit: int = LARGE) -> None:
-        """Forget shared parts of more than `limit` bytes; who reads one again makes it anew."""
+        """Forget shared parts of more than `limit` bytes; the next reader computes them again."""
         self._shared = {
             name: part for name, part in self._shared.items() if count_bytes(part[0]) <= limit
         }

@@ -306,26 +306,28 @@ class Trace(PartStore):
     # --- other views of the same pass
 
     def trace_images(self, images: torch.Tensor) -> Trace:
-        """Return a trace of other images [B,3,H,W] in the place of these, seen from the same
-        classes; one more pass.
+        """Trace other images [B,3,H,W] in the place of these, for the same classes.
+
+        This takes one more pass.
         """
         return Trace(
             self.prober, images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed
         )
 
     def trace_network(self, prober: Prober) -> Trace:
-        """Return a trace of the same images and classes through another prober's network; one more
-        pass.
+        """Trace the same images and classes through another prober's network.
+
+        This takes one more pass.
         """
         return Trace(
             prober, self.images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed
         )
 
     def trace_layer(self, layer: str) -> Trace:
-        """Return a trace of the same images at another layer of the same network; one more pass.
+        """Trace the same images at another layer of the same network; this takes one more pass.
 
-        It draws and counts as this one does. It is not kept: every method that asks for it pays for
-        it.
+        The new trace has the seed and the counts of this one. It is not kept: every method that
+        calls this pays for a pass.
         """
         return Trace(
             self.prober.cut_at(layer),

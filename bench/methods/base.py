@@ -38,22 +38,40 @@ external: maps made elsewhere and read from files. unstated: a plug-in that does
 
 @dataclass(frozen=True)
 class Method:
-    """A registered attribution method, or a variant of one.
+    """A registered attribution method, or a variant of one; calling it makes maps of a trace.
 
-    name: the one address of this variant (see `variants`).  function: (trace, **parameters) -> maps
-    [B,H,W], signed float32, higher = more evidence for the target; a wrapper's takes (trace, inner,
-    **parameters). group: "cam", "gradient", "control", ...  more_groups: others that it can be
-    listed by ("seed"). fidelity: one of `FIDELITY`.  citation: for a reader. needs: "truth" where
-    ground truth is read.  fast: a few forwards.  class_agnostic: the map ignores the target.
-    forwards, backwards, heads, head_backwards: the method's own work per image, beyond the shared
-    pass and its parts: whole forwards and backwards, replays and backwards of the head. Each is a
-    number, or a function of the model and the parameters (for plans; the true count is measured).
-    parts: the shared parts that it reads, with their work; methods of a run that read the same part
-    pay once. parameters: those that differ from the function's defaults.  inner: the method that a
-    wrapper wraps. inner_models: where a wrapper runs it, for plans (default: once, on the model
-    itself). version: raised by hand when a built-in method's numbers change; part of its id.
-    varies: why the count of forwards depends on the image, or "". reference: what the map compares
-    an image with (one of `REFERENCE_WORDS`), or "": a word, or a function of the parameters.
+    Args:
+        name: the address of this variant (see `variants`).
+        function: (trace, **parameters) -> maps [B,H,W], signed float32. A higher value is more
+            evidence for the target. The function of a wrapper takes (trace, inner, **parameters).
+        group: "cam", "gradient", "control", ...
+        fidelity: one of `FIDELITY`.
+        citation: the paper, for a reader.
+        needs: ("truth",) where ground truth is read.
+        fast: whether a few forwards are enough.
+        class_agnostic: whether the map ignores the target.
+        forwards, backwards: whole passes per image beyond the shared one and its parts. A number,
+            or a function of the model and the parameters. Plans use it; runs count the true work.
+        heads, head_backwards: replays and backwards of the head per image, likewise.
+        parameters: those that differ from the function's defaults.
+        more_groups: other groups that lists can name it by.
+        parts: the shared parts that it reads, with their work. Methods of a run that read the same
+            part pay once.
+        inner: the method that a wrapper wraps.
+        inner_models: the models that a wrapper runs it on, for plans; default: the model itself.
+        version: raised by hand when a built-in method's numbers change; part of its id.
+        varies: why the number of forwards depends on the image, or "".
+        reference: what the map compares an image with, one of `REFERENCE_WORDS` or "". A word, or
+            a function of the parameters.
+
+    Raises:
+        NotApplicable: a call needs ground truth that the images lack.
+        BenchError: the function returns another shape, or writes into the trace.
+
+    Example:
+        >>> from bench.methods import METHODS
+        >>> METHODS.get("score_cam").group
+        'cam'
     """
 
     name: str
@@ -154,9 +172,9 @@ class Method:
         return own or ("" if self.inner is None else self.inner.compared_with)
 
     def plan_work(self, model: Explainee, paid: set[str] | None = None) -> Counts:
-        """Return the work per image that a plan counts with, beyond the shared pass.
+        """Return the work per image that a plan expects beyond the shared pass.
 
-        paid: shared parts that other methods of the plan pay for; this method's is added.
+        paid: shared parts that other methods of the plan pay for; this method adds its own.
         """
         paid = set() if paid is None else paid
         own, parts = self.list_work(model)
@@ -212,7 +230,7 @@ class Method:
         return maps
 
     def explain_counted(self, trace: Trace) -> tuple[torch.Tensor, Spent]:
-        """Return maps [B,H,W] and what they cost."""
+        """Make the maps [B,H,W] and count their cost; see `__call__`."""
         if "truth" in self.needs and trace.truth.pixels(*trace.size) is None:
             raise NotApplicable(
                 f"{self.name} needs ground truth (boxes or masks), which these images do not have."
@@ -270,8 +288,9 @@ class Method:
 
 
 def _add_shared_costs(trace: Trace, spent: Part, made: set[str]) -> Spent:
-    """Return what a method would have cost alone: its own work, the shared pass, and every shared
-    part it read.
+    """Return the cost of a method that runs alone.
+
+    It is the method's own work, the shared pass, and every shared part that the method read.
     """
     counts, seconds = spent.counts, spent.seconds
     for name in made:  # it happened to be the first reader

@@ -112,7 +112,7 @@ def recipro_cam(
     map, which is not done here. Prefix tokens (the class token) keep their values.
     """
     height, width = trace.activations.shape[2:]
-    return trace.upsample(probe_positions(trace, make_position_masks(height, width, filter)))
+    return trace.upsample(probe_positions(trace, mask_positions(height, width, filter)))
 
 
 @torch.inference_mode()
@@ -132,7 +132,7 @@ def probe_positions(trace: Trace, kept: torch.Tensor) -> torch.Tensor:
     return low.view(images, height, width).to(trace.activations.device)
 
 
-def make_position_masks(height: int, width: int, filter: str = "none") -> torch.Tensor:  # noqa: A002
+def mask_positions(height: int, width: int, filter: str = "none") -> torch.Tensor:  # noqa: A002
     """Return what each position's mask keeps of its own activation, [h*w,h,w]: 1 there, or a 3x3
     Gaussian around it.
     """

@@ -46,12 +46,24 @@ REDUCE = ("mean", "std", "curve", "box_accuracy", "pooled_precision")
 class Value:
     """Facts about one named value of a metric; immutable, shown by boards.
 
-    better: "lower", "higher" or "none".  ranked: whether boards rank by it.  reduce: how the board
-    gets from images to one number: "mean" and "std" of scalars; "curve" (drawn, not tabled);
-    "box_accuracy" (vectors of best IoU per tau) and "pooled_precision" (histograms).  title: for a
-    reader.  lower, upper: the range. derived: the name of what the board makes of vectors (of
-    "box_accuracy" and "pooled_precision"). curve: the value that holds the curve of this area, and
-    clean_end the place on it of the clean image, 0 or -1.
+    Args:
+        title: for a reader.
+        better: "lower", "higher" or "none".
+        ranked: whether boards rank by it.
+        reduce: how the board gets from images to one number. "mean" and "std" take scalars,
+            "box_accuracy" vectors of best IoU per tau, "pooled_precision" histograms. A "curve" is
+            drawn.
+        lower, upper: the range of the value, or None.
+        derived: the name of what the board makes of vectors or histograms.
+        curve: the value that holds the curve of which this one is the area.
+        clean_end: the place of the clean image on that curve, 0 or -1.
+
+    Raises:
+        BenchError: `better` or `reduce` is unknown.
+
+    Example:
+        >>> Value("Deletion", better="lower", ranked=True, lower=0.0, upper=1.0).reduce
+        'mean'
     """
 
     title: str
@@ -79,13 +91,26 @@ MetricFunction = Callable[["Case"], Scores]
 class Metric:
     """A registered metric.
 
-    name: also its family in records.  function: Case -> {value name: [B] or [B,n]}.  family:
-    "faithfulness", "localization", "threshold", "complexity", ...; localisation explains the label,
-    the others the prediction. needs: any of "boxes", "masks", "truth" (boxes or masks), "others"
-    (another class's objects), "method" (maps alone are not enough, since it runs the method again).
-    reads: the protocol fields it may read. version: raised when its numbers change.  standard: part
-    of the default run; others are costly or say something only of few methods or subsets.
-    parameter: the method's parameter that it is about; n/a to methods without.
+    Args:
+        name: its name, and its family in records.
+        function: Case -> {value name: [B] or [B,n]}.
+        values: the facts of each value.
+        family: "faithfulness", "localization", "threshold", "complexity", ... Localisation explains
+            the label, the others explain the prediction.
+        needs: any of "boxes", "masks", "truth" (boxes or masks), "others" (another class's
+            objects), and "method" (it runs the method again, so maps alone are not enough).
+        reads: the protocol fields that it may read.
+        version: raised by hand when its numbers change; part of its id.
+        standard: whether the default run holds it. The others are costly, or fit few methods or
+            subsets.
+        parameter: the method's parameter that it is about. It skips methods without one.
+        paints: what it puts in place of pixels, one of `PAINTS` or "".
+
+    The comments below describe the other fields.
+
+    Example:
+        >>> METRICS.get("deletion").family
+        'faithfulness'
     """
 
     name: str

@@ -15,28 +15,26 @@ State = tuple[tuple[int, int | None], ...]
 
 
 def state_of(net: nn.Module) -> State:
-    """Return what is another when a parameter or buffer is written or replaced; what is in them is
-    not read.
+    """Return a state that changes when a parameter or buffer is written or replaced.
+
+    The values themselves are not read, so this is fast.
     """
     parameters, buffers = _own_tensors(list(net.modules()))
     return tuple((t.data_ptr(), _read_version(t)) for t in (*parameters, *buffers))
 
 
 def _read_version(tensor: torch.Tensor) -> int | None:
-    """Return how often a tensor was written; one that was made under `torch.inference_mode` does
-    not count that.
-    """
+    """Return how often a tensor was written; None for a tensor of `torch.inference_mode`."""
     return None if tensor.is_inference() else tensor._version
 
 
 @contextmanager
 def guard_network(net: nn.Module) -> Iterator[None]:
-    """Run a block with the network in eval mode and without parameter gradients, and leave it
-    exactly as it was.
+    """Run a block with the network in eval mode and without parameter gradients.
 
-    Mode per module, requires_grad, stored gradients and hooks come back also when the block raises.
-    Parameters and buffers must not be written; if they were, that is an error, since it cannot be
-    undone.
+    Afterwards the network is exactly as it was: modes, requires_grad, stored gradients and hooks.
+    This also holds when the block raises. The block must not write parameters or buffers: that
+    cannot be undone, so it is a BenchError.
     """
     modules = list(net.modules())
     modes = [module.training for module in modules]
@@ -73,8 +71,9 @@ def guard_network(net: nn.Module) -> Iterator[None]:
 
 
 def _own_tensors(modules: Sequence[nn.Module]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return the parameters and the buffers of modules, each once; several times as fast as asking
-    the network.
+    """Return the parameters and the buffers of modules, each once.
+
+    This is several times as fast as `net.parameters()` and `net.buffers()`.
     """
     return _list_once(module._parameters for module in modules), _list_once(
         module._buffers for module in modules
