@@ -4,9 +4,9 @@ when first read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,26 +16,11 @@ from bench.engine.fills import Fill, ranks_of, replace_ranked, take_rows
 from bench.engine.map_ranges import min_max, unit
 from bench.engine.prober import Job, Mode, Prober, probability, target_log_odds, target_logits
 from bench.engine.probes import Key, Probes, digests
+from bench.engine.rerun import Rerun
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
 from bench.protocol import FLOAT32, ProtocolView
 from bench.types import Truth
-
-
-class Rerun(Protocol):
-    """The method behind a case's maps, as metrics see it: something to run again, with other
-    parameters or not.
-    """
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        """Return every parameter, defaults included."""
-        ...
-
-    def __call__(self, trace: Trace, **parameters: Any) -> torch.Tensor:
-        """Return the method's maps [B,H,W] of another trace."""
-        ...
-
 
 S = TypeVar("S", bound=Hashable)
 
