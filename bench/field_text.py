@@ -7,7 +7,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bench.errors import BenchError
+
 _WORDS = {"true": True, "false": False}
+
+KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    tuple: "values with : between them, such as 0.3:0.5",
+}
+"""What an address must give for a field, by the type of the field's default."""
 
 
 def read_field(text: str, default: Any) -> Any:
@@ -27,19 +37,34 @@ def read_field(text: str, default: Any) -> Any:
     return number
 
 
+def read_settings(address: str, text: str) -> dict[str, str]:
+    """Return {field: text} of `field=value,...`; the values of a list are separated by `:`."""
+    settings: dict[str, str] = {}
+    for pair in (part for part in text.split(",") if part.strip()):
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not value:
+            raise BenchError(
+                f"Protocol {address}: {pair.strip()!r} sets nothing; write field=value."
+            )
+        if key in settings:
+            raise BenchError(f"Protocol {address} sets {key} twice; leave one.")
+        settings[key] = value
+    return settings
+
+
 def write_fields(values: Mapping[str, Any], between: str = ", ") -> str:
     """Return fields and values as an address writes them.
 
     >>> write_fields({"steps": 10, "box_ious": (0.3, 0.5), "box_last_tau": False})
     'steps=10, box_ious=0.3:0.5, box_last_tau=false'
     """
-    return between.join(f"{name}={_written(value)}" for name, value in values.items())
+    return between.join(f"{name}={_write_value(value)}" for name, value in values.items())
 
 
-def _written(value: Any) -> str:
+def _write_value(value: Any) -> str:
     """Return a value as an address writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return ":".join(map(_written, value))
+        return ":".join(map(_write_value, value))
     return f"{value:.12g}" if isinstance(value, float) else str(value)

@@ -43,7 +43,7 @@ def load_plugin(path: str | Path) -> ModuleType:
         sys.path.append(
             str(root)
         )  # last, so that no file beside a plug-in hides an installed module
-    _PLUGINS[file] = _imported(file, name, path)
+    _PLUGINS[file] = _import_file(file, name, path)
     return _PLUGINS[file]
 
 
@@ -89,7 +89,7 @@ def load_plugin_file(plugin: PluginFile) -> ModuleType:
         _COPIES.append(copies)
         file = Path(copies.name) / file.name
         file.write_text(plugin.source)
-    _PLUGINS[file] = _imported(file, plugin.module, plugin.path)
+    _PLUGINS[file] = _import_file(file, plugin.module, plugin.path)
     return _PLUGINS[file]
 
 
@@ -102,7 +102,7 @@ wanted.
 """
 
 
-def _imported(file: Path, name: str, path: str | Path) -> ModuleType:
+def _import_file(file: Path, name: str, path: str | Path) -> ModuleType:
     """Import a file as the module `name`; `path` is what it is called where it fails."""
     try:
         package = name.rpartition(".")[0]
@@ -112,7 +112,7 @@ def _imported(file: Path, name: str, path: str | Path) -> ModuleType:
             _check_same(sys.modules[name], file, path)
             _SOURCES[name] = file.read_text()
             return sys.modules[name]
-        return _executed(file, name, path)
+        return _execute_file(file, name, path)
     except BenchError:
         raise
     except Exception as error:
@@ -121,7 +121,7 @@ def _imported(file: Path, name: str, path: str | Path) -> ModuleType:
         ) from error
 
 
-def _executed(file: Path, name: str, path: str | Path) -> ModuleType:
+def _execute_file(file: Path, name: str, path: str | Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise BenchError(f"The plug-in {path} cannot be imported; it must be a Python file (.py).")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from bench.errors import BenchError, suggestions
-from bench.field_text import read_field, write_fields
+from bench.field_text import KINDS, read_field, read_settings, write_fields
 from bench.identity import digest
 from bench.protocol_checks import check_fields
 
@@ -201,24 +201,27 @@ class Protocol:
             if getattr(self, name) != getattr(base, name)
         }
 
-    def with_fields(self, settings: Mapping[str, Any]) -> Protocol:
-        """Return this protocol with other values, named after what is changed:
-        `quantus[step_features=224]`.
+    def replace_fields(self, settings: Mapping[str, Any]) -> Protocol:
+        """Return this protocol with other values, and a name that states them.
+
+        For example `quantus[step_features=224]`.
 
         settings: field -> value, or text as an address writes it. An unknown field, or a value that
         does not fit, is an error.
         """
-        values = {name: _typed(self, name, value) for name, value in settings.items()}
+        values = {name: _read_value(self, name, value) for name, value in settings.items()}
         changed = dataclasses.replace(self, **values)
         base = PROTOCOLS.get(self.name.partition("[")[0], self)
         inside = write_fields(changed.changes(base), ",")
         return dataclasses.replace(changed, name=f"{base.name}[{inside}]" if inside else base.name)
 
-    def in_precision(self, precision: str) -> Protocol:
+    def replace_precision(self, precision: str) -> Protocol:
         """Return this protocol with what metrics probe in another precision:
         `cambench-1[precision=bfloat16]`.
         """
-        return self if precision == self.precision else self.with_fields({"precision": precision})
+        return (
+            self if precision == self.precision else self.replace_fields({"precision": precision})
+        )
 
     def view(self, fields: tuple[str, ...]) -> ProtocolView:
         """Return a read-only view of `fields`; reading any other field raises AttributeError."""
@@ -351,17 +354,20 @@ def get_protocol(protocol: str | Protocol) -> Protocol:
     224
     """
     if isinstance(protocol, Protocol):
-        return unlowered(protocol)
+        return require_float32(protocol)
     found = _ADDRESS.fullmatch(protocol.strip())
     name = found["name"].strip() if found else protocol
     if found is None or name not in PROTOCOLS:
         raise BenchError(f"Unknown protocol {protocol!r}.{suggestions(name, PROTOCOLS)}")
-    return unlowered(PROTOCOLS[name].with_fields(_settings(protocol, found["settings"] or "")))
+    return require_float32(
+        PROTOCOLS[name].replace_fields(read_settings(protocol, found["settings"] or ""))
+    )
 
 
-def unlowered(protocol: Protocol) -> Protocol:
-    """Return a protocol that asks for float32; a lower precision is for a run to choose, where its
-    guard agrees.
+def require_float32(protocol: Protocol) -> Protocol:
+    """Return the protocol; one in a lower precision is an error.
+
+    Only a run may lower the precision, after its guard has checked the model.
     """
     if protocol.precision != FLOAT32:
         raise BenchError(
@@ -372,22 +378,7 @@ def unlowered(protocol: Protocol) -> Protocol:
     return protocol
 
 
-def _settings(address: str, text: str) -> dict[str, str]:
-    """Return {field: text} of `field=value,...`; the values of a list are separated by `:`."""
-    settings: dict[str, str] = {}
-    for pair in (part for part in text.split(",") if part.strip()):
-        key, equals, value = (part.strip() for part in pair.partition("="))
-        if not equals or not value:
-            raise BenchError(
-                f"Protocol {address}: {pair.strip()!r} sets nothing; write field=value."
-            )
-        if key in settings:
-            raise BenchError(f"Protocol {address} sets {key} twice; leave one.")
-        settings[key] = value
-    return settings
-
-
-def _typed(protocol: Protocol, name: str, value: Any) -> Any:
+def _read_value(protocol: Protocol, name: str, value: Any) -> Any:
     """Return a field's value in the field's type, from text where it is text."""
     known = {f.name: f.default for f in dataclasses.fields(Protocol) if f.name != "name"}
     if name not in known:
@@ -399,13 +390,5 @@ def _typed(protocol: Protocol, name: str, value: Any) -> Any:
     try:
         return read_field(value, known[name])
     except ValueError:
-        kind = _KINDS[type(known[name])]
+        kind = KINDS[type(known[name])]
         raise BenchError(f"Protocol {protocol.name}[{name}={value}]: give {kind}.") from None
-
-
-_KINDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    tuple: "values with : between them, such as 0.3:0.5",
-}

@@ -38,6 +38,15 @@ MAX_LEVELS = 255
 """Most steps of a map's values that `box_levels` can ask for: an 8-bit map's."""
 
 
+LEAST: dict[str, int] = {
+    "steps": 1,
+    "thresholds": 2,
+    "box_taus": 2,
+    "pixel_bins": 2,
+}
+"""The least values of fields that count parts."""
+
+
 def check_fields(protocol: Protocol) -> None:
     """Raise BenchError, one sentence, where a field of a protocol has a value that is not built."""
     for name, allowed in CHOICES.items():
@@ -46,8 +55,15 @@ def check_fields(protocol: Protocol) -> None:
                 f"Protocol field {name} is {getattr(protocol, name)!r}; it can be "
                 f"{' or '.join(allowed)}."
             )
-    for name in ("steps", "thresholds", "box_taus", "pixel_bins"):
-        if getattr(protocol, name) < (1 if name == "steps" else 2):
+    _check_counts(protocol)
+    _check_kernels(protocol)
+    _check_tuples(protocol)
+
+
+def _check_counts(protocol: Protocol) -> None:
+    """Raise BenchError where a whole number is too small or too large."""
+    for name, least in LEAST.items():
+        if getattr(protocol, name) < least:
             raise BenchError(
                 f"Protocol field {name} is {getattr(protocol, name)}, which is too small."
             )
@@ -72,6 +88,10 @@ def check_fields(protocol: Protocol) -> None:
             raise BenchError(
                 f"Protocol field {name} is {getattr(protocol, name)}; it must be at least 1."
             )
+
+
+def _check_kernels(protocol: Protocol) -> None:
+    """Raise BenchError where a window or kernel has no centre or no width."""
     for name in ("ssim_window", "kernel_side"):
         if getattr(protocol, name) < 1 or getattr(protocol, name) % 2 == 0:
             raise BenchError(f"Protocol field {name} is {getattr(protocol, name)}; it must be odd.")
@@ -79,6 +99,10 @@ def check_fields(protocol: Protocol) -> None:
         raise BenchError(
             f"Protocol field kernel_sigma is {protocol.kernel_sigma:g}; it must be above 0."
         )
+
+
+def _check_tuples(protocol: Protocol) -> None:
+    """Raise BenchError where a colour, an IoU or a share is out of range."""
     if len(protocol.baseline) != 3:
         raise BenchError(
             f"Protocol field baseline is {protocol.baseline}; give red, green and blue."

@@ -71,7 +71,7 @@ class Registry(Generic[E]):
         """
         return {}
 
-    def known_names(self) -> list[str]:
+    def list_names(self) -> list[str]:
         """Return every name that `select` accepts: entries, their other names, groups and named
         lists.
         """
@@ -140,7 +140,7 @@ class Registry(Generic[E]):
         if pattern in other:
             return [other[pattern]]
         addresses = [f"{group}/{entry.name}" for entry in self for group in entry.groups]
-        known = addresses if "/" in pattern else self.known_names()
+        known = addresses if "/" in pattern else self.list_names()
         raise BenchError(f"Unknown {self.kind} {pattern!r}.{suggestions(pattern, known)}")
 
     @staticmethod

@@ -180,7 +180,7 @@ def _code_facts(code: CodeType) -> tuple[Any, ...]:
 
 
 @functools.cache
-def _installed_folders() -> tuple[Path, ...]:
+def _list_installed_folders() -> tuple[Path, ...]:
     """Return the folders of the standard library, of installed packages, and of cambench."""
     paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     paths += [*site.getsitepackages(), site.getusersitepackages(), str(Path(__file__).parent)]
@@ -195,7 +195,7 @@ def is_own(file: Path) -> bool:
     resolved = file.resolve()
     if {"site-packages", "dist-packages"} & {*resolved.parts}:
         return False
-    return not any(resolved.is_relative_to(folder) for folder in _installed_folders())
+    return not any(resolved.is_relative_to(folder) for folder in _list_installed_folders())
 
 
 @dataclass
@@ -266,11 +266,11 @@ def _read_source(file: Path, _changed: int, _size: int) -> tuple[str, tuple[tupl
     except (SyntaxError, ValueError):
         return found, ()  # Python cannot import it either
     return found, tuple(
-        dict.fromkeys(name for node in ast.walk(tree) for name in _imported_by(node))
+        dict.fromkeys(name for node in ast.walk(tree) for name in _list_imports(node))
     )
 
 
-def _imported_by(node: ast.AST) -> Iterator[tuple[int, str]]:
+def _list_imports(node: ast.AST) -> Iterator[tuple[int, str]]:
     if isinstance(node, ast.Import):
         yield from ((0, alias.name) for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -284,7 +284,7 @@ def _imported_by(node: ast.AST) -> Iterator[tuple[int, str]]:
     elif (
         isinstance(node, ast.Call)
         and node.args
-        and _called_name(node) in ("import_module", "__import__")
+        and _read_called_name(node) in ("import_module", "__import__")
     ):
         first = node.args[0]
         if isinstance(first, ast.Constant) and isinstance(first.value, str):
@@ -292,7 +292,7 @@ def _imported_by(node: ast.AST) -> Iterator[tuple[int, str]]:
             yield len(first.value) - len(name), name
 
 
-def _called_name(node: ast.Call) -> str:
+def _read_called_name(node: ast.Call) -> str:
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 

@@ -127,7 +127,7 @@ def test_one_protocol_has_one_name():
     assert get_protocol("rise[]") == PROTOCOLS["rise"]
     one, two = (get_protocol(f"rise[{text}]") for text in ("steps=3,seed=1", "seed=1,steps=3"))
     assert one == two
-    assert one.with_fields({"steps": 28, "seed": 0}) == PROTOCOLS["rise"]
+    assert one.replace_fields({"steps": 28, "seed": 0}) == PROTOCOLS["rise"]
     assert one.id.partition("@")[0] == one.name
 
 

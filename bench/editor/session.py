@@ -46,7 +46,8 @@ from bench.finetune.placement import (
     frame_of,
 )
 from bench.models.abn import to_grid
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.types import Batch
 from bench.version import __version__
 
@@ -247,7 +248,7 @@ class Session:
     def _look_anew(self, k: int) -> Looked:
         batch = self.subset.batch([self.queue[k].index], self._geometry)
         images = self.model.normalise(batch.pixels.to(self.model.device))
-        with untouched(self.model.net), torch.inference_mode():
+        with guard_network(self.model.net), torch.inference_mode():
             out = self._net.branches(images)
         own = expand_attention(out.attention.cpu(), self.model.size)[0].numpy()
         return Looked(batch, images, grey_of(own), self._judge(batch, out.logits, out.attention))
@@ -256,7 +257,7 @@ class Session:
         height, width = looked.before.attention.shape
         maps = torch.from_numpy(grey.astype(np.float32) / np.float32(255))[None]
         attention = to_grid(maps, height, width).clamp(0, 1).to(self.model.device)
-        with self._forward, untouched(self.model.net), torch.inference_mode():
+        with self._forward, guard_network(self.model.net), torch.inference_mode():
             return self._judge(
                 looked.batch, self._net(looked.images, attention=attention), attention
             )

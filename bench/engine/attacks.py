@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 
 from bench.engine.trace import Trace
-from bench.models.explainee import untouched
+from bench.models.network_guard import guard_network
 
 
 def loss_gradient(trace: Trace, pixels: torch.Tensor) -> torch.Tensor:
@@ -19,7 +19,7 @@ def loss_gradient(trace: Trace, pixels: torch.Tensor) -> torch.Tensor:
     forward and backward. Zeros where there is one class, whose cross-entropy is constant.
     """
     leaf = pixels.detach().clone().requires_grad_()
-    with untouched(trace.model.net), torch.enable_grad():
+    with guard_network(trace.model.net), torch.enable_grad():
         logits = trace.prober.logits(trace.model.normalise(leaf))
         index = trace.targets.to(logits.device)[:, None]
         others = logits.scatter(1, index, -torch.inf).logsumexp(1)

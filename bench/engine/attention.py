@@ -24,7 +24,8 @@ from torch.overrides import TorchFunctionMode
 
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 
 TOLERANCE = 1e-4
 """How far the logits of the written-out pass may be from the network's own, absolute and
@@ -70,7 +71,7 @@ def attention(trace: Trace) -> Attention:
     """Return the attention of all layers of the trace's pass: one forward, shared by all that read
     it.
     """
-    return trace.shared("attention", lambda: _capture(trace))
+    return trace.share("attention", lambda: _capture(trace))
 
 
 def attention_gradients(trace: Trace) -> Attention:
@@ -80,7 +81,7 @@ def attention_gradients(trace: Trace) -> Attention:
     Rows that no attention made (the identity's) have gradient 0. One backward.
     """
     found = attention(trace)
-    return trace.shared("attention gradients", lambda: _differentiate(trace, found))
+    return trace.share("attention gradients", lambda: _differentiate(trace, found))
 
 
 def block_gradients(
@@ -102,7 +103,7 @@ def block_gradients(
             "class-attention blocks after "
             "all patches; use gradient_rollout instead."
         )
-    with untouched(trace.model.net), torch.enable_grad():
+    with guard_network(trace.model.net), torch.enable_grad():
         _check_ending(trace, found)
         chosen = range(len(found.outputs))[-count:] if count else range(len(found.outputs))
         gradients = [reduce(_own_gradient(trace, found, number, mean_token)) for number in chosen]
@@ -117,7 +118,11 @@ def _capture(trace: Trace) -> Attention:
     model = trace.model
     net: Any = model.net
     blocks, class_blocks = _blocks(model)
-    with untouched(net), torch.enable_grad(), _watching(net, blocks + class_blocks) as watch:
+    with (
+        guard_network(net),
+        torch.enable_grad(),
+        _watch_blocks(net, blocks + class_blocks) as watch,
+    ):
         logits = trace.prober.logits(trace.images)
     places = [*blocks, *class_blocks, *(["attn_pool"] if net.global_pool == "map" else [])]
     if {name: len(found) for name, found in watch.maps.items()} != dict.fromkeys(places, 1):
@@ -135,7 +140,7 @@ def _capture(trace: Trace) -> Attention:
             "trusted; use grad_cam instead."
         )
     found = Attention([], None, torch.empty(0), 0, 0, logits, maps, tokens, len(class_blocks))
-    return _laid_out(_with_tokens(found, model), [m.detach() for m in maps], model, identity=True)
+    return _lay_out(_find_tokens(found, model), [m.detach() for m in maps], model, identity=True)
 
 
 def _blocks(model: Explainee) -> tuple[list[str], list[str]]:
@@ -163,7 +168,7 @@ def _no_maps(model: Explainee) -> NotApplicable:
     )
 
 
-def _with_tokens(found: Attention, model: Explainee) -> Attention:
+def _find_tokens(found: Attention, model: Explainee) -> Attention:
     """Add what the tokens are: how many prefix tokens, how many patches, and which of them the head
     reads.
     """
@@ -186,7 +191,7 @@ def _with_tokens(found: Attention, model: Explainee) -> Attention:
     return replace(found, queries=queries / queries.sum(), side=side, prefix=prefix)
 
 
-def _laid_out(
+def _lay_out(
     found: Attention, maps: list[torch.Tensor], model: Explainee, identity: bool
 ) -> Attention:
     """Put maps, or gradients by them, into square matrices over all tokens."""
@@ -223,17 +228,17 @@ def _square(values: torch.Tensor, size: int, identity: bool) -> torch.Tensor:
 
 
 def _differentiate(trace: Trace, found: Attention) -> Attention:
-    with untouched(trace.model.net), torch.enable_grad():
+    with guard_network(trace.model.net), torch.enable_grad():
         gradients = _gradients(trace, found.logits, found.kept)
     trace.prober.counts.backwards += len(trace)
-    return _laid_out(found, gradients, trace.model, identity=False)
+    return _lay_out(found, gradients, trace.model, identity=False)
 
 
 def _gradients(trace: Trace, logits: torch.Tensor, maps: list[torch.Tensor]) -> list[torch.Tensor]:
     """Return the gradients of the targets' logits; the graph stays, since another method may need
     it.
     """
-    score = trace.of_targets(logits).sum()
+    score = trace.select_targets(logits).sum()
     found = torch.autograd.grad(score, maps, retain_graph=True, allow_unused=True)
     if any(g is None for g in found):
         raise NotApplicable(
@@ -260,7 +265,7 @@ def _own_gradient(trace: Trace, found: Attention, number: int, mean_token: bool)
     net: Any = trace.model.net
     tokens = found.outputs[number]
     if found.pool is not None:
-        with _watching(net, []) as watch:
+        with _watch_blocks(net, []) as watch:
             logits = net.forward_head(net.norm(tokens))
         (gradient,) = _gradients(trace, logits, watch.maps["attn_pool"])
         return F.pad(gradient, (tokens.shape[1] - gradient.shape[-1], 0))
@@ -329,7 +334,7 @@ class _Watch(TorchFunctionMode):
 
 
 @contextmanager
-def _watching(net: nn.Module, names: Iterable[str]) -> Iterator[_Watch]:
+def _watch_blocks(net: nn.Module, names: Iterable[str]) -> Iterator[_Watch]:
     """Run a block under a watch that knows where the pass is: inside which of the blocks named, or
     the pooling.
     """

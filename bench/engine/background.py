@@ -37,7 +37,7 @@ class Background:
         self._ties: dict[int, torch.Tensor] = {}
         self._shared: dict[Hashable, tuple[Any, int]] = {}
 
-    def shared(self, key: Hashable, make: Callable[[], T]) -> tuple[T, int]:
+    def share(self, key: Hashable, make: Callable[[], T]) -> tuple[T, int]:
         """Return what several cases need, made by the first of them, and the forwards that it took.
 
         key: says what it is, with its parameters.
@@ -56,7 +56,7 @@ class Background:
         kept = {**{key: pair[0] for key, pair in self._blurred.items()}, **self._empty}
         return next((key for key, known in kept.items() if known is images), None)
 
-    def blurred(self, sigma_224: float, radius_sigmas: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def blur(self, sigma_224: float, radius_sigmas: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return blurred images [B,3,H,W] and their logits [B,C]; sigma = sigma_224 * min(H,W)/224
         pixels.
         """
@@ -64,7 +64,7 @@ class Background:
         key = (sigma_224, radius_sigmas)
         return self._run_once(key, lambda: gaussian_blur(self.trace.images, sigma, radius_sigmas))
 
-    def kernel_blurred(
+    def blur_by_kernel(
         self, side: int, sigma: float, border: str, padding: str
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return images [B,3,H,W] blurred with a fixed kernel, and their logits [B,C] (see

@@ -4,68 +4,28 @@ when first read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from bench.engine.background import MINIMUM, Background, Colour, T
-from bench.engine.counts import Counts
-from bench.engine.fills import Fill, ranks_of, replace_ranked, unchanged
+from bench.engine.counts import Spent
+from bench.engine.fills import Fill, ranks_of, replace_ranked, take_rows
+from bench.engine.map_ranges import min_max, unit
 from bench.engine.prober import Job, Mode, Prober, probability, target_log_odds, target_logits
 from bench.engine.probes import Key, Probes, digests
+from bench.engine.rerun import Rerun
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
 from bench.protocol import FLOAT32, ProtocolView
 from bench.types import Truth
 
-
-@dataclass(frozen=True)
-class Spent:
-    """What making the maps cost alone: network use in images, wall seconds, and the process's peak
-    memory in MiB.
-    """
-
-    counts: Counts
-    seconds: float
-    peak_memory: float = float("nan")
-
-
-class Rerun(Protocol):
-    """The method behind a case's maps, as metrics see it: something to run again, with other
-    parameters or not.
-    """
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        """Return every parameter, defaults included."""
-        ...
-
-    def __call__(self, trace: Trace, **parameters: Any) -> torch.Tensor:
-        """Return the method's maps [B,H,W] of another trace."""
-        ...
-
-
 S = TypeVar("S", bound=Hashable)
 
 SMOOTH = "smooth_field"
 """The tie rule of `cambench-1`, and of metrics that do not say that they read it."""
-
-
-def unit(maps: torch.Tensor) -> torch.Tensor:
-    """Return unit(L) = mm(max(L,0)) of each map of [B,H,W], in [0,1]; a constant one becomes
-    zeros.
-    """
-    return min_max(maps.clamp(min=0))
-
-
-def min_max(maps: torch.Tensor) -> torch.Tensor:
-    """Return mm(L) of each map of [B,H,W], in [0,1]; a constant one becomes zeros."""
-    low, high = (reduced(maps.flatten(1), 1)[:, None, None] for reduced in (torch.amin, torch.amax))
-    spread = high - low
-    return torch.where(spread > 0, (maps - low) / torch.where(spread > 0, spread, 1.0), 0.0)
 
 
 class Case:
@@ -109,9 +69,10 @@ class Case:
         self._orders: dict[tuple[str, int], torch.Tensor] = {}
         self._ranks: dict[tuple[str, int], torch.Tensor] = {}
 
-    def under(self, protocol: ProtocolView) -> Case:
-        """Put this case under another metric's view of the protocol and return it; what is computed
-        stays shared.
+    def set_view(self, protocol: ProtocolView) -> Case:
+        """Give this case another metric's view of the protocol, and return the case.
+
+        What was computed before stays.
         """
         self.protocol = protocol
         self.asked = self.probed = 0
@@ -137,11 +98,11 @@ class Case:
 
     # --- the method again
 
-    def again(self, trace: Trace, **parameters: Any) -> torch.Tensor:
-        """Run the method again and return its maps [B,H,W]: of other images, another network or
-        class (see `Trace`), or with other parameters.
+    def run_method(self, trace: Trace, **parameters: Any) -> torch.Tensor:
+        """Run the method again and return its maps [B,H,W].
 
-        Counted like everything else. A map with a non-finite value is NaN everywhere.
+        The trace can hold other images, another network or another class (see `Trace`). The run
+        counts as work of the metric. A map with a non-finite value is NaN everywhere.
         """
         if self.rerun is None:
             raise NotApplicable("Maps alone cannot be made again; give the method that made them.")
@@ -153,12 +114,13 @@ class Case:
         finite = torch.isfinite(maps).flatten(1).all(1)
         return torch.where(finite[:, None, None], maps, torch.nan)
 
-    def shared(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what all methods' cases of this batch and these classes share, made once (see
-        `Background`).
+    def share(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what all cases of this batch and these classes share, computed once.
+
+        See `Background`.
         """
         asked = self.asked
-        made, forwards = self.background.shared((key, tuple(self.trace.targets.tolist())), make)
+        made, forwards = self.background.share((key, tuple(self.trace.targets.tolist())), make)
         self.asked = asked + forwards  # those of making it are in there
         return made
 
@@ -200,14 +162,14 @@ class Case:
         """Return pixel indices [B,N], most relevant first; equal values by the tie rule
         (protocol.md).
         """
-        return self.ordered(1)
+        return self.order_features(1)
 
     @property
     def rank(self) -> torch.Tensor:
         """Return the rank of every pixel [B,N] int32, 0 = most relevant."""
-        return self.ranked(1)
+        return self.rank_features(1)
 
-    def ordered(self, channels: int) -> torch.Tensor:
+    def order_features(self, channels: int) -> torch.Tensor:
         """Return the order [B,channels*N] of a pixel's channels by themselves, all of the pixel's
         value.
 
@@ -231,13 +193,13 @@ class Case:
         index = torch.arange(channels * pixels)
         return (index if rule == "first_index" else index.flip(0)).expand(size, -1)
 
-    def ranked(self, channels: int) -> torch.Tensor:
+    def rank_features(self, channels: int) -> torch.Tensor:
         """Return the rank [B,channels*N] int32 of every channel of every pixel, 0 = most relevant;
         see `ordered`.
         """
         key = (self.tie_rule, channels)
         if key not in self._ranks:
-            self._ranks[key] = ranks_of(self.ordered(channels))
+            self._ranks[key] = ranks_of(self.order_features(channels))
         return self._ranks[key]
 
     # --- probes
@@ -285,7 +247,7 @@ class Case:
         (values,) = self.prober.start([job], self.trace.size, self.mode).values()
         return values
 
-    def scored(self, evidence: torch.Tensor) -> torch.Tensor:
+    def score_evidence(self, evidence: torch.Tensor) -> torch.Tensor:
         """Return the protocol's score of log-odds (the probability) or logits (themselves)."""
         return evidence if self.raw else probability(evidence)
 
@@ -300,19 +262,21 @@ class Case:
         """
 
         def fill(rows: torch.Tensor, steps: list[int]) -> Fill:
-            return replace_ranked(first, second, self.ordered(channels), rows, torch.tensor(steps))
+            return replace_ranked(
+                first, second, self.order_features(channels), rows, torch.tensor(steps)
+            )
 
         names = [self._name(images) for images in (first, second)]
         if None in names:  # images of the metric's own: nobody else can have run them
             rows = torch.arange(len(self)).repeat_interleave(len(cuts))
             job = Job(self.trace.targets[rows], fill(rows, cuts * len(self)))
             return self.run(job).view(len(self), len(cuts))
-        return self.by_rank(("curve", *names), cuts, fill, channels)
+        return self.probe_ranking(("curve", *names), cuts, fill, channels)
 
     def _name(self, images: torch.Tensor) -> Hashable:
         return "images" if images is self.trace.images else self.background.name_of(images)
 
-    def by_rank(
+    def probe_ranking(
         self,
         recipe: Key,
         steps: list[S],
@@ -326,20 +290,20 @@ class Case:
         for the same gets the same forward.  fill: writes the images of these rows [n] at these
         steps, n of them.
         """
-        rankings = self._digested("order", channels)
+        rankings = self._digest_images("order", channels)
         wanted = [(row, ranking, step) for row, ranking in enumerate(rankings) for step in steps]
-        return self._probed((*recipe, channels), wanted, fill, self.mode).view(
-            len(self), len(steps)
-        )
+        return self._probe((*recipe, channels), wanted, fill, self.mode).view(len(self), len(steps))
 
-    def _digested(self, what: str, channels: int = 1) -> list[bytes]:
+    def _digest_images(self, what: str, channels: int = 1) -> list[bytes]:
         """Return a digest of each image's order ("order") or of its unit(L) ("unit")."""
         key = (what, self.tie_rule if what == "order" else "", channels)
         if key not in self._digests:
-            self._digests[key] = digests(self.ordered(channels) if what == "order" else self.unit)
+            self._digests[key] = digests(
+                self.order_features(channels) if what == "order" else self.unit
+            )
         return self._digests[key]
 
-    def _probed(
+    def _probe(
         self,
         recipe: Key,
         wanted: Sequence[tuple[int, Hashable, S]],
@@ -363,7 +327,7 @@ class Case:
             self.background.probes.publish(dict(zip(keys, values, strict=True)))
         return torch.tensor(values, dtype=torch.float64)
 
-    def masked_log_odds(
+    def probe_masks(
         self, colour: Colour | str, steps: Iterable[int], thresholds: int
     ) -> torch.Tensor:
         """Return log-odds [B,T] of unit(L), cut at each step t, masking the image: m*x + (1-m)*b.
@@ -378,21 +342,23 @@ class Case:
         # Nothing is cut at t = 0, whatever the order: metrics that read it and others share that
         # mask, and one that reads no other (average drop) need not sort the pixels.
         cuts = any(cut > none for cut in removed for none in zeros)
-        orders = self._digested("order") if cuts else [b""] * len(self)
+        orders = self._digest_images("order") if cuts else [b""] * len(self)
         wanted: list[tuple[int, Hashable, int]] = [
             (row, (unit, order), pixels - cut) if cut > zeros[row] else (row, unit, pixels)
-            for row, (unit, order) in enumerate(zip(self._digested("unit"), orders, strict=True))
+            for row, (unit, order) in enumerate(
+                zip(self._digest_images("unit"), orders, strict=True)
+            )
             for cut in removed
         ]
         # Not folded: average increase and gain ask whether a mask leaves more than the clean image
         # has.
         mode = Mode(precision=self.precision, folded=False)
-        odds = self._probed(
-            ("masked", colour), wanted, lambda *places: self._masked(colour, *places), mode
+        odds = self._probe(
+            ("masked", colour), wanted, lambda *places: self._write_masked(colour, *places), mode
         )
         return odds.view(len(self), len(removed))
 
-    def _masked(self, colour: Colour | str, rows: torch.Tensor, kept: list[int]) -> Fill:
+    def _write_masked(self, colour: Colour | str, rows: torch.Tensor, kept: list[int]) -> Fill:
         """Write the images at `rows` [n] under unit(L), of which the first `kept` pixels are kept
         and the rest is 0.
         """
@@ -404,7 +370,7 @@ class Case:
                 behind.expand_as(images), images, mask.expand_as(images)
             )
         if min(kept) == self.unit[0].numel():
-            return unchanged(self._shown[colour], rows)
+            return take_rows(self._shown[colour], rows)
         return replace_ranked(self._shown[colour], behind, self.order, rows, torch.tensor(kept))
 
     def cut(

@@ -56,3 +56,14 @@ class Asked:
             self.equal_maps + other.equal_maps,
             self.equal_probes + other.equal_probes,
         )
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What making the maps cost alone: network use in images, wall seconds, and the process's peak
+    memory in MiB.
+    """
+
+    counts: Counts
+    seconds: float
+    peak_memory: float = float("nan")

@@ -38,11 +38,11 @@ def replace_ranked(
     channels) from `first`. All channels of a pixel change together where pixels are ordered.
     """
     height, width = (first if first.shape[-1] > 1 else second).shape[-2:]
-    write = replaced_in_place if first.device.type == "cpu" else replaced_by_choice
+    write = replace_in_place if first.device.type == "cpu" else replace_by_choice
     return write(first, second, order, rows, cuts, (height, width))
 
 
-def replaced_by_choice(
+def replace_by_choice(
     first: torch.Tensor,
     second: torch.Tensor,
     order: torch.Tensor,
@@ -62,12 +62,14 @@ def replaced_by_choice(
         start = int(index[0])
         for row, place in _runs(rows[index]):
             cut = levels[start + place.start : start + place.stop]
-            torch.where(ranks[row] < cut, _at(first, row), _at(second, row), out=out[place])
+            torch.where(
+                ranks[row] < cut, _select_row(first, row), _select_row(second, row), out=out[place]
+            )
 
     return fill
 
 
-def replaced_in_place(
+def replace_in_place(
     first: torch.Tensor,
     second: torch.Tensor,
     order: torch.Tensor,
@@ -82,8 +84,10 @@ def replaced_in_place(
 
     def fill(out: torch.Tensor, index: torch.Tensor) -> None:
         for row, place in _runs(rows[index]):
-            one, two = (_features(_at(images, row), size, by_channel) for images in (first, second))
-            places = _interleaved(order[row]) if by_channel else order[row]
+            one, two = (
+                _features(_select_row(images, row), size, by_channel) for images in (first, second)
+            )
+            places = _interleave(order[row]) if by_channel else order[row]
             made = _features(out[place], size, by_channel)
             reached, before = 0, two
             for image, cut in zip(made, cuts[index[place]].tolist(), strict=True):
@@ -107,7 +111,7 @@ def _features(images: torch.Tensor, size: tuple[int, int], by_channel: bool) -> 
     return last.reshape(*last.shape[:-3], -1, 1 if by_channel else last.shape[-1])
 
 
-def _interleaved(order: torch.Tensor) -> torch.Tensor:
+def _interleave(order: torch.Tensor) -> torch.Tensor:
     """Return indices channel*N + pixel as pixel*3 + channel, where they lie in channels_last
     memory.
     """
@@ -152,7 +156,7 @@ def impute_ranked(
     return fill
 
 
-def unchanged(images: torch.Tensor, rows: torch.Tensor) -> Fill:
+def take_rows(images: torch.Tensor, rows: torch.Tensor) -> Fill:
     """Images as they are: image n is image rows[n] of images [B,3,H,W]."""
 
     def fill(out: torch.Tensor, index: torch.Tensor) -> None:
@@ -227,7 +231,7 @@ def kernel_blur(
     return F.conv2d(F.conv2d(padded, rows, groups=channels), columns, groups=channels)
 
 
-def _at(images: torch.Tensor, row: int) -> torch.Tensor:
+def _select_row(images: torch.Tensor, row: int) -> torch.Tensor:
     return images[row if len(images) > 1 else 0]
 
 

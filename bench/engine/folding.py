@@ -19,7 +19,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from bench.models.explainee import Explainee, State, state_of, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import State, guard_network, state_of
 from bench.randomness import generator
 
 AGREEMENT = 1e-4
@@ -55,7 +56,7 @@ class Folds:
         return sum(part.nbytes for fold in self._folds for part in (fold.weight, fold.bias))
 
     @contextmanager
-    def applied(self) -> Iterator[None]:
+    def apply(self) -> Iterator[None]:
         """Inside, the network runs folded; outside it is as it was, also when the block raises.
 
         A layer that somebody has come to look at since (a plug-in's hook) shows what it always
@@ -83,12 +84,12 @@ def folds_of(model: Explainee) -> Folds:
     state = state_of(model.net)
     known = _known.get(model.net)
     if known is None or known[0] != state:
-        _known[model.net] = known = state, _checked(model)
+        _known[model.net] = known = state, _check_folds(model)
     return known[1]
 
 
 @torch.no_grad()
-def _checked(model: Explainee) -> Folds:
+def _check_folds(model: Explainee) -> Folds:
     """Return the folds that leave the logits of a noise image as they are, or none at all."""
     if not any(isinstance(module, nn.BatchNorm2d) for module in model.net.modules()):
         return Folds([])
@@ -98,7 +99,7 @@ def _checked(model: Explainee) -> Folds:
     folds = Folds([_fold(conv, norm) for conv, norm in pairs])
     if not len(folds):
         return folds
-    with untouched(model.net), folds.applied():
+    with guard_network(model.net), folds.apply():
         folded = model.net(image)
     agrees = (folded - logits).abs().amax() <= AGREEMENT * logits.abs().amax()
     return folds if bool(agrees) else Folds([])
@@ -117,25 +118,25 @@ def _pairs(
     last: list[Any] = [None, None]
     found: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
-    def after_conv(conv: nn.Module, _args: Any, output: Any) -> None:
+    def note_conv(conv: nn.Module, _args: Any, output: Any) -> None:
         runs[conv] += 1
         last[:] = conv, output
 
-    def before_norm(norm: nn.Module, args: Any) -> None:
+    def note_norm(norm: nn.Module, args: Any) -> None:
         runs[norm] += 1
         if args and last[1] is args[0]:
             found.append((last[0], norm))  # type: ignore[arg-type]
 
-    with untouched(net):  # which takes the hooks away
+    with guard_network(net):  # which takes the hooks away
         for module in net.modules():
             if isinstance(module, nn.Conv2d) and not _is_special(module):
-                module.register_forward_hook(after_conv)
+                module.register_forward_hook(note_conv)
             elif (
                 isinstance(module, nn.BatchNorm2d)
                 and module.running_mean is not None
                 and not _is_special(module)
             ):
-                module.register_forward_pre_hook(before_norm)
+                module.register_forward_pre_hook(note_norm)
         logits = net(image)
     return [(conv, norm) for conv, norm in found if runs[conv] == runs[norm] == 1], logits
 

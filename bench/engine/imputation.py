@@ -66,7 +66,7 @@ def _impute(images: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
     # level.
     known = images * (1 - unknown)
     mean = known.sum((2, 3), keepdim=True) / (1 - unknown).sum((2, 3), keepdim=True)
-    b = finest.known_to_unknown(finest.flat((images - mean) * (1 - unknown)))
+    b = finest.weigh_known(finest.flat((images - mean) * (1 - unknown)))
     x = finest.grid(_solve(levels, inverse, b))
     return torch.where(missing[:, None], x + mean, images)
 
@@ -171,10 +171,10 @@ class _Level:
         are.
         """
         inner = slice(self.row + 1, -self.row - 1)
-        spread = _spread(self._scattered(below.grid(x_below)), self.row)
+        spread = _spread(self._scatter(below.grid(x_below)), self.row)
         x[..., inner].addcmul_(self.unknown[..., inner], spread, value=0.25)
 
-    def _scattered(self, coarse: torch.Tensor) -> torch.Tensor:
+    def _scatter(self, coarse: torch.Tensor) -> torch.Tensor:
         """Put coarse values [M,C,h',w'] at their places of this grid, zeros between, flat."""
         grid = coarse.new_zeros(*coarse.shape[:2], self.height + 2, self.row)
         grid[..., 1:-1:2, 1:-1:2] = coarse
@@ -263,6 +263,6 @@ class _Finest(_Level):
         y[..., self._inner].addcmul_(self.unknown[..., self._inner], _spread(x, self.row))
         return y
 
-    def known_to_unknown(self, known: torch.Tensor) -> torch.Tensor:
+    def weigh_known(self, known: torch.Tensor) -> torch.Tensor:
         """Return the right-hand side: what known values (0 elsewhere) weigh at unknown places."""
         return self.residual(torch.zeros_like(known), known * (1 - self.unknown)) * self.unknown

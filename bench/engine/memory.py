@@ -39,7 +39,7 @@ def keep_memory() -> bool:
     return all(mallopt(option, value) == 1 for option, value in settings)
 
 
-def out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory is short, on a GPU or in the machine."""
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
@@ -63,7 +63,7 @@ def fitting(call: Callable[[int], T], batch_size: int, device: torch.device) -> 
         try:
             return call(batch_size)
         except (RuntimeError, MemoryError) as error:
-            if batch_size == 1 or not out_of_memory(error):
+            if batch_size == 1 or not is_out_of_memory(error):
                 raise
         # Outside the except: the error's traceback holds on to what is to be freed.
         release_memory(device)

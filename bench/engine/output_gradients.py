@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from bench.models.explainee import untouched
+from bench.models.network_guard import guard_network
 
 G = TypeVar("G")
 
@@ -46,7 +46,7 @@ def collect_output_gradients(
 
         return hook
 
-    with untouched(net), torch.enable_grad():
+    with guard_network(net), torch.enable_grad():
         handles = []
         try:
             handles += [modules[name].register_forward_hook(watch(name)) for name in layers]

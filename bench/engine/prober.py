@@ -19,9 +19,10 @@ import torch
 from bench.engine.counts import Counts
 from bench.engine.fills import Fill
 from bench.engine.folding import folds_of
-from bench.engine.memory import keep_memory, memory_of, out_of_memory, release_memory
+from bench.engine.memory import is_out_of_memory, keep_memory, memory_of, release_memory
 from bench.errors import BenchError
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.protocol import FLOAT32
 
 Read = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -125,18 +126,18 @@ class Prober:
         self._buffer: torch.Tensor | None = None
         self._colour_logits: dict[tuple[float, ...], torch.Tensor] = {}
 
-    def of(self, model: Explainee) -> Prober:
+    def fork(self, model: Explainee) -> Prober:
         """Return a prober of another network, counted with this one (a randomised copy)."""
         other = Prober(model, self.batch_size)
         other.counts = self.counts
         return other
 
-    def at(self, layer: str) -> Prober:
+    def cut_at(self, layer: str) -> Prober:
         """Return a prober of the same network explained at another layer, which counts into the
         same counts.
         """
         other = copy.copy(self)
-        other.model = self.model.at(layer)
+        other.model = self.model.cut_at(layer)
         return other
 
     def log_odds(self, jobs: Sequence[Job], size: tuple[int, int]) -> list[torch.Tensor]:
@@ -162,7 +163,7 @@ class Prober:
         """
         read = _own_logits if mode.raw else _log_odds
         parts: list[torch.Tensor] = []
-        with self._in_precision(mode.precision), self._folding(mode.folded):
+        with self._lower_precision(mode.precision), self._folding(mode.folded):
             for pieces in self._batches(jobs):
                 parts += self._values(
                     [Piece(jobs[number], index) for number, index in pieces], size, read
@@ -170,7 +171,7 @@ class Prober:
         return Started([len(job) for job in jobs], parts)
 
     @contextmanager
-    def _in_precision(self, precision: str) -> Iterator[None]:
+    def _lower_precision(self, precision: str) -> Iterator[None]:
         """Inside, `_run` lowers the network's precision; whatever fails inside, it is float32 again
         outside.
         """
@@ -185,7 +186,7 @@ class Prober:
         itself.
         """
         return (
-            folds_of(self.model).applied() if wanted and not self._wants_compiled else nullcontext()
+            folds_of(self.model).apply() if wanted and not self._wants_compiled else nullcontext()
         )
 
     def _values(self, pieces: list[Piece], size: tuple[int, int], read: Read) -> list[torch.Tensor]:
@@ -196,7 +197,7 @@ class Prober:
         try:
             return [self._batch(pieces, count, size, read)]
         except (RuntimeError, MemoryError) as error:
-            if count == 1 or not out_of_memory(error):
+            if count == 1 or not is_out_of_memory(error):
                 raise
         # Outside the except: the error's traceback holds on to what is to be freed.
         self.shrink(count // 2)
@@ -253,7 +254,7 @@ class Prober:
         if not self._wants_compiled or self._buffer is None:
             return self.logits(images)
         if self._compiled is None:  # not `or`: a compiled module has no truth value
-            self._compiled = compiled_net(self.model, self._buffer)
+            self._compiled = compile_net(self.model, self._buffer)
         # Always the whole buffer: one shape means one compilation. What lies behind `count` is not
         # looked at.
         logits: torch.Tensor = self._compiled(self._buffer)[:count]
@@ -282,16 +283,16 @@ class Prober:
         return self._colour_logits[key]
 
 
-def compiled_net(model: Explainee, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+def compile_net(model: Explainee, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the network compiled for images of this one shape, weights frozen in; no compiler is
     one sentence.
     """
     try:
         net = torch.compile(model.net, dynamic=False, options={"freezing": True})
-        with untouched(model.net), torch.inference_mode():
+        with guard_network(model.net), torch.inference_mode():
             net(images)
     except Exception as error:  # dynamo and inductor have many
-        if out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise BenchError(

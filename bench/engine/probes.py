@@ -61,7 +61,7 @@ class Probes:
     _defers: bool = False
 
     @contextmanager
-    def deferred(self) -> Iterator[None]:
+    def defer(self) -> Iterator[None]:
         """Inside, what is asked for is put on a list and `Pending` is raised; `start` runs the
         list.
         """

@@ -34,7 +34,7 @@ def stages(net: nn.Module, count: int) -> list[list[str]]:
     return [names[:1], *(rest[a:b] for a, b in itertools.pairwise(edges))]
 
 
-def randomised(model: Explainee, count: int, seeds: Sequence[int]) -> list[Explainee]:
+def randomise(model: Explainee, count: int, seeds: Sequence[int]) -> list[Explainee]:
     """Return the model with its first stage drawn anew, its first two, ..., all `count`; one seed
     per stage.
 
@@ -43,13 +43,13 @@ def randomised(model: Explainee, count: int, seeds: Sequence[int]) -> list[Expla
     """
     made, net = [], model.net
     for names, seed in zip(stages(model.net, count), seeds, strict=True):
-        net = _copied(net, set(names), model.name)
+        net = _copy_net(net, set(names), model.name)
         _reset([net.get_submodule(name) for name in names], seed)
-        made.append(model.with_net(net))
+        made.append(model.replace_net(net))
     return made
 
 
-def _copied(net: nn.Module, changed: set[str], name: str) -> nn.Module:
+def _copy_net(net: nn.Module, changed: set[str], name: str) -> nn.Module:
     """Return a copy that shares every parameter and buffer except those of the modules named in
     `changed`.
     """

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bench.engine.counts import Counts
-from bench.engine.memory import wait_for
 from bench.engine.output_gradients import collect_output_gradients
+from bench.engine.part_store import PartStore
 from bench.engine.prober import Prober, target_log_odds
 from bench.errors import BenchError, NotApplicable
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.models.split import Captured
 from bench.randomness import generator, image_id_of
 from bench.types import Truth
@@ -30,32 +28,8 @@ REPLAYED, REPLAYED_BYTES = 128, 2**24
 forwards. So many at most, and not more activations than so many bytes, so that what a small head
 reads stays in the cache."""
 
-LARGE = 2**24
-"""Bytes above which a shared part is not kept on a trace that is only one of many (an attacked
-image's).
-"""
 
-
-@dataclass(frozen=True)
-class Part:
-    """What one shared part of a trace cost: network use in images, and wall seconds."""
-
-    counts: Counts
-    seconds: float
-
-
-def _bytes(value: Any) -> int:
-    """Return the size of the tensors that a shared part holds."""
-    if isinstance(value, torch.Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, Trace):
-        return _bytes(value.images) + _bytes(value.captured.values)
-    if isinstance(value, dict):
-        return sum(map(_bytes, value.values()))
-    return sum(map(_bytes, value)) if isinstance(value, (list, tuple)) else 0
-
-
-class Trace:
+class Trace(PartStore):
     """One pass over a batch, seen from one class per image.
 
     images: [B,3,H,W] float32, normalised.  targets: [B] int64.  logits: [B,C].  activations A:
@@ -75,8 +49,7 @@ class Trace:
         seed: int = 0,
         captured: Captured | None = None,
     ) -> None:
-        self.prober = prober
-        self.images = images
+        super().__init__(prober, images)
         self.truth = truth or Truth()
         self.seed = seed
         self._ids = None if ids is None else tuple(ids)
@@ -84,63 +57,20 @@ class Trace:
             raise BenchError(
                 f"ids has {len(self._ids)} entries for {len(images)} images; give one each."
             )
-        self.parts: dict[str, Part] = {}  # what the shared parts cost when they were computed
-        self.read: set[str] = set()  # which of them were read since a method started
-        self._shared: dict[
-            str, tuple[Any, frozenset[str]]
-        ] = {}  # made parts, and the parts that making them read
         if captured is None:
-            with self._part("pass"):
+            with self._clock("pass"):
                 captured = self._run()
         self.captured = captured
-        self.targets = self._checked(targets)
+        self.targets = self._check_targets(targets)
 
     def _run(self) -> Captured:
         images = self.images.contiguous(memory_format=torch.channels_last)
-        with untouched(self.model.net), torch.no_grad():
+        with guard_network(self.model.net), torch.no_grad():
             captured = self.model.capture(images)
         self.prober.counts.forwards += len(images)
         return captured
 
-    @contextmanager
-    def _part(self, name: str) -> Iterator[None]:
-        """Clock a shared part; parts that are made inside it are clocked as their own."""
-        before, start, known = self.prober.counts.copy(), time.perf_counter(), set(self.parts)
-        yield
-        wait_for(self.images.device)
-        counts, seconds = self.prober.counts - before, time.perf_counter() - start
-        for inner in set(self.parts) - known:
-            counts, seconds = counts - self.parts[inner].counts, seconds - self.parts[inner].seconds
-        self.parts[name] = Part(counts, seconds)
-
-    def shared(self, name: str, make: Callable[[], T]) -> T:
-        """Return what several methods read, made once by the first of them; its cost counts for
-        every reader.
-
-        name: says what it is and with which parameters.  make: computes it, and may read other
-        shared parts.
-        """
-        outside, self.read = self.read, set()
-        if name not in self._shared:
-            with self._part(name):
-                made = make()
-            self._shared[name] = made, frozenset(self.read)
-        value, also = self._shared[name]
-        self.read = outside | {name} | also
-        return value  # type: ignore[no-any-return]
-
-    def drop_large(self, limit: int = LARGE) -> None:
-        """Forget shared parts of more than `limit` bytes; who reads one again makes it anew."""
-        self._shared = {
-            name: part for name, part in self._shared.items() if _bytes(part[0]) <= limit
-        }
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Return the bytes of the shared parts that are kept by name."""
-        return {name: _bytes(part[0]) for name, part in self._shared.items()}
-
-    def _checked(self, targets: torch.Tensor | None) -> torch.Tensor:
+    def _check_targets(self, targets: torch.Tensor | None) -> torch.Tensor:
         if targets is None:
             return self.predicted
         targets = torch.as_tensor(targets, dtype=torch.int64).cpu()
@@ -200,9 +130,9 @@ class Trace:
     @property
     def target_logits(self) -> torch.Tensor:
         """Return S_c [B]."""
-        return self.of_targets(self.logits)
+        return self.select_targets(self.logits)
 
-    def of_targets(self, logits: torch.Tensor) -> torch.Tensor:
+    def select_targets(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the targets' logits [B] of logits [B,C]."""
         return logits.gather(1, self.targets.to(logits.device)[:, None])[:, 0]
 
@@ -219,10 +149,10 @@ class Trace:
 
     @cached_property
     def _gradients(self) -> torch.Tensor:
-        with self._part("gradients"):
-            return self.head_gradients(self.of_targets)
+        with self._clock("gradients"):
+            return self.head_gradients(self.select_targets)
 
-    def _reaching(self, gradients: torch.Tensor) -> torch.Tensor:
+    def _check_reach(self, gradients: torch.Tensor) -> torch.Tensor:
         """Return gradients [B,K,h,w]; all zero because the layer's grid does not reach the logits
         is an error.
         """
@@ -244,7 +174,7 @@ class Trace:
         noise = torch.rand(self.activations.shape, generator=generator(self.seed, "layer")).to(
             self.activations.device
         )
-        with untouched(self.model.net), torch.no_grad():
+        with guard_network(self.model.net), torch.no_grad():
             return not torch.equal(self.head(noise, rows), self.head(2 * noise, rows))
 
     @property
@@ -256,9 +186,9 @@ class Trace:
     @cached_property
     def _input_gradients(self) -> torch.Tensor:
         images = self.images.detach().clone().requires_grad_()
-        with self._part("input_gradients"), untouched(self.model.net), torch.enable_grad():
+        with self._clock("input_gradients"), guard_network(self.model.net), torch.enable_grad():
             logits = self.prober.logits(images)
-            (gradients,) = torch.autograd.grad(self.of_targets(logits).sum(), images)
+            (gradients,) = torch.autograd.grad(self.select_targets(logits).sum(), images)
             self.prober.counts.backwards += len(self)
         return gradients
 
@@ -271,7 +201,7 @@ class Trace:
         return self.model.split.head(values, self.captured, rows)
 
     @torch.inference_mode()
-    def without_channels(self, instead: torch.Tensor | None = None) -> torch.Tensor:
+    def replace_channels(self, instead: torch.Tensor | None = None) -> torch.Tensor:
         """Return the targets' logits with each channel in turn replaced, [B,K]; K replays of the
         head per image.
 
@@ -308,11 +238,11 @@ class Trace:
         """
         # Attention's fast kernels cannot be differentiated twice.
         kernel = sdpa_kernel(SDPBackend.MATH) if along else nullcontext()
-        with untouched(self.model.net), torch.enable_grad(), kernel:
+        with guard_network(self.model.net), torch.enable_grad(), kernel:
             grid = self.activations.detach().clone().requires_grad_()
             total = score(self.head(grid, torch.arange(len(self)))).sum()
             if not total.requires_grad:  # a network that does not read the layer at all
-                return self._reaching(torch.zeros_like(grid))
+                return self._check_reach(torch.zeros_like(grid))
             (gradients,) = torch.autograd.grad(total, grid, create_graph=along)
             self.prober.counts.head_backwards += len(self)
             if along:
@@ -323,7 +253,7 @@ class Trace:
                     torch.zeros_like(grid) if linear else torch.autograd.grad(inner, grid)[0]
                 )
                 self.prober.counts.head_backwards += len(self)
-        return gradients.detach() if along else self._reaching(gradients.detach())
+        return gradients.detach() if along else self._check_reach(gradients.detach())
 
     def taps(self, layers: Sequence[str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Return {layer: (output, dS_c / d output)} of several modules, from one whole forward and
@@ -338,7 +268,7 @@ class Trace:
             gradients = self.output_gradients(layers, lambda _, gradient: gradient, outputs)
             return {name: (outputs[name], gradients[name]) for name in layers if name in gradients}
 
-        return self.shared(f"taps {' '.join(layers)}", make)
+        return self.share(f"taps {' '.join(layers)}", make)
 
     def output_gradients(
         self,
@@ -356,7 +286,7 @@ class Trace:
             self.model.net,
             layers,
             self.images,
-            lambda images: self.of_targets(self.prober.logits(images)).sum(),
+            lambda images: self.select_targets(self.prober.logits(images)).sum(),
             keep,
             outputs,
         )
@@ -375,30 +305,32 @@ class Trace:
 
     # --- other views of the same pass
 
-    def of(self, images: torch.Tensor) -> Trace:
-        """Return a trace of other images [B,3,H,W] in the place of these, seen from the same
-        classes; one more pass.
+    def trace_images(self, images: torch.Tensor) -> Trace:
+        """Trace other images [B,3,H,W] in the place of these, for the same classes.
+
+        This takes one more pass.
         """
         return Trace(
             self.prober, images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed
         )
 
-    def through(self, prober: Prober) -> Trace:
-        """Return a trace of the same images and classes through another prober's network; one more
-        pass.
+    def trace_network(self, prober: Prober) -> Trace:
+        """Trace the same images and classes through another prober's network.
+
+        This takes one more pass.
         """
         return Trace(
             prober, self.images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed
         )
 
-    def at(self, layer: str) -> Trace:
-        """Return a trace of the same images at another layer of the same network; one more pass.
+    def trace_layer(self, layer: str) -> Trace:
+        """Trace the same images at another layer of the same network; this takes one more pass.
 
-        It draws and counts as this one does. It is not kept: every method that asks for it pays for
-        it.
+        The new trace has the seed and the counts of this one. It is not kept: every method that
+        calls this pays for a pass.
         """
         return Trace(
-            self.prober.at(layer),
+            self.prober.cut_at(layer),
             self.images,
             self.targets,
             ids=self.ids,

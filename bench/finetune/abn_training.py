@@ -23,7 +23,8 @@ from bench.finetune.placement import attention_net
 from bench.finetune.save import build_facts
 from bench.finetune.training import Training
 from bench.models.abn import AttentionBranchNetwork
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 
 
 class BranchTask(ClassifierTask):
@@ -61,7 +62,7 @@ def measure_top1(model: Explainee, pictures: Pictures) -> dict[str, float]:
     ("attention_top1").
     """
     net, hits = attention_net(model), torch.zeros(2, dtype=torch.int64)
-    with untouched(net):
+    with guard_network(net):
         for rows in split_rows(len(pictures)):
             out = net.branches(network_input(model, pictures.pixels(rows)))
             for head, logits in enumerate((out.logits, out.attention_logits)):

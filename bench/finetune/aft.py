@@ -34,8 +34,9 @@ from bench.finetune.save import build_facts
 from bench.finetune.training import Training
 from bench.methods import METHODS
 from bench.methods.references import MASK_COLOUR
-from bench.models.explainee import Explainee, untouched
-from bench.models.tuner import REDUCTION, find_tuner, tuned_net, tuned_place
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
+from bench.models.tuner import REDUCTION, add_tuner, find_tuner, find_tuner_place
 
 SCOPES = ("tuner", "full")
 """What is trained.  tuner: the tuner alone.  full: the network too, at a smaller rate; its batch
@@ -331,7 +332,7 @@ def train_aft(
         The path of the card.
     """
     recipe, settings = recipe or AftRecipe(), training.settings or Settings(epochs=6, lr=5e-3)
-    tuned = add_tuner(model, training.name, recipe.reduction, settings.seed)
+    tuned = make_tuned_model(model, training.name, recipe.reduction, settings.seed)
     train, check = training.make_pictures(model)
     masks: tuple[Masks | None, Masks | None] = None, None
     if recipe.needs_masks:
@@ -348,7 +349,7 @@ def train_aft(
     method = METHODS.get(recipe.method).id
     stamp = {"what": "aft", "recipe": asdict(recipe), "parent": model.weights_id, "method": method}
     history = training.fit(task, settings, stamp)
-    with untouched(model.net):
+    with guard_network(model.net):
         parent_top1 = accuracy(model, check)
     card = {
         "recipe": {"kind": "aft", **asdict(recipe), **asdict(settings)},
@@ -359,7 +360,9 @@ def train_aft(
     return training.save(tuned, history, card, model)
 
 
-def add_tuner(model: Explainee, name: str, reduction: int = REDUCTION, seed: int = 0) -> Explainee:
+def make_tuned_model(
+    model: Explainee, name: str, reduction: int = REDUCTION, seed: int = 0
+) -> Explainee:
     """Return a copy of a model with an untrained tuner at the explained layer: the same logits and
     maps.
     """
@@ -370,8 +373,8 @@ def add_tuner(model: Explainee, name: str, reduction: int = REDUCTION, seed: int
             "the plain network "
             "that it was made from."
         )
-    place = tuned_place(model)
-    net = tuned_net(copy.deepcopy(model.net), **place, reduction=reduction, seed=seed).to(
+    place = find_tuner_place(model)
+    net = add_tuner(copy.deepcopy(model.net), **place, reduction=reduction, seed=seed).to(
         model.device
     )
     wrap = {"kind": "tuner", **place, "reduction": reduction}

@@ -9,14 +9,15 @@ from functools import cached_property
 
 import torch
 
-from bench.engine.case import unit
+from bench.engine.map_ranges import unit
 from bench.finetune.attention_maps import upsample_attention
 from bench.finetune.classifier import network_input
 from bench.finetune.data import EVALUATION_BATCH, Pictures, split_rows
 from bench.finetune.placement import attention_net, energy_inside
 from bench.metrics.map_similarity import pearson
 from bench.models.abn import to_grid
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 
 IOU_CUT = 0.5
 MEASURES = {
@@ -68,7 +69,7 @@ def measure_agreement(model: Explainee, group: Group) -> Numbers:
     """
     columns: dict[str, list[torch.Tensor]] = {name: [] for name in MEASURES}
     net = attention_net(model)
-    with untouched(net):
+    with guard_network(net):
         for index in split_rows(len(group.rows)):
             rows = group.rows[index]
             out = net.branches(network_input(model, group.pictures.pixels(rows)))
@@ -120,6 +121,6 @@ def _alike(own: torch.Tensor, wanted: torch.Tensor) -> dict[str, torch.Tensor]:
 def grid_of(model: Explainee) -> tuple[int, int]:
     """Return (h, w) of a model's attention map."""
     net = attention_net(model)
-    with untouched(net), torch.no_grad():
+    with guard_network(net), torch.no_grad():
         shape = net.extractor(torch.zeros(1, 3, model.size, model.size, device=model.device)).shape
     return shape[2], shape[3]

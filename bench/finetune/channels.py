@@ -25,7 +25,8 @@ from bench.files import replaced_file, write_json
 from bench.finetune.attention_maps import upsample_attention
 from bench.finetune.placement import attention_net, energy_inside, frame_of
 from bench.models.abn import AttentionBranchNetwork
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 
 TOPS = (1, 3, 5)
 """How many of the strongest channels are taken away, one ablation each."""
@@ -145,7 +146,7 @@ def drop_channels(model: Explainee, channels: Sequence[int]) -> Explainee:
     net = copy.deepcopy(attention_net(model))
     with torch.no_grad():
         net.attention.to_map.weight[:, list(channels)] = 0
-    return model.with_net(net)
+    return model.replace_net(net)
 
 
 def ablate(model: Explainee, subset: Subset, tops: Sequence[int] = TOPS) -> pd.DataFrame:
@@ -179,7 +180,7 @@ def _measure(model: Explainee, subset: Subset) -> tuple[float, float, torch.Tens
     right, energies, maps = 0, list[float](), []
     for start in range(0, len(subset), BATCH):
         batch = subset.batch(range(start, min(start + BATCH, len(subset))), geometry)
-        with untouched(net), torch.no_grad():
+        with guard_network(net), torch.no_grad():
             given = net.branches(model.normalise(batch.pixels.to(model.device)))
         own = given.attention[:, 0].cpu()
         maps.append(own)

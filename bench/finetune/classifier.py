@@ -17,7 +17,7 @@ from bench.finetune.augment import Augmentation, augment_pixels
 from bench.finetune.data import Pictures, split_rows
 from bench.finetune.loop import SCORE, Settings, TrainingTask
 from bench.finetune.training import Training
-from bench.models.architectures import ARCHITECTURES, seeded
+from bench.models.architectures import ARCHITECTURES, build_seeded
 from bench.models.explainee import Explainee
 from bench.models.zoo import load_model
 
@@ -126,7 +126,7 @@ def new_model(backbone: str, subset: Subset, seed: int) -> Explainee:
             f"The subset {subset.name} fixes no image size, which {backbone} needs; take a timm "
             "name."
         )
-    net = seeded(ARCHITECTURES[backbone], seed, num_classes=subset.num_classes)
+    net = build_seeded(ARCHITECTURES[backbone], seed, num_classes=subset.num_classes)
     facts = {"library": "cambench", "arch": backbone, "kwargs": {"num_classes": subset.num_classes}}
     return Explainee(
         net, size=subset.geometry.size, geometry=subset.geometry, name=backbone, card=facts

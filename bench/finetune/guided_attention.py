@@ -296,7 +296,7 @@ def _copy_parent(model: Explainee, maps: Sequence[EditedMap], subset: Subset) ->
     if not maps:
         raise BenchError("There are no edited maps to learn from; make some with `cambench edit`.")
     check_maps(maps, model, subset)
-    tuned = model.with_net(copy.deepcopy(net))
+    tuned = model.replace_net(copy.deepcopy(net))
     tuned.card = dict(model.card)
     return tuned
 

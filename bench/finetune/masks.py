@@ -34,7 +34,8 @@ from bench.methods import METHODS, Method
 from bench.methods.references import MASK_COLOUR
 from bench.methods.thresholding import THRESHOLDS
 from bench.metrics.threshold import first_argmax
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.protocol import Protocol
 from bench.randomness import generator, smooth_field
 
@@ -301,8 +302,8 @@ def _search_batch(
     trace = trace.select(right)
     case = Case(trace, method(trace), Protocol().view(()), seed=seed)
     usable = case.has_positive & case.finite
-    with untouched(model.net):
-        odds = case.masked_log_odds(MASK_COLOUR, range(THRESHOLDS), THRESHOLDS)
+    with guard_network(model.net):
+        odds = case.probe_masks(MASK_COLOUR, range(THRESHOLDS), THRESHOLDS)
     levels = torch.zeros(len(right), model.size**2, dtype=torch.uint8)
     for t in range(THRESHOLDS):
         cut = case.cut(torch.full((len(right),), t), THRESHOLDS)

@@ -14,7 +14,8 @@ from bench.data.subset import Subset
 from bench.errors import BenchError
 from bench.finetune.attention_maps import upsample_attention
 from bench.models.abn import AttentionBranchNetwork
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 
 MISPLACED = 0.5
 """Energy inside the truth below which a map is wrong in place (Yingyong et al.)."""
@@ -63,7 +64,7 @@ def find_placements(
     check_classes(model, subset)
     geometry = frame_of(model, subset)
     rows: list[Placement] = []
-    with untouched(model.net), torch.inference_mode():
+    with guard_network(model.net), torch.inference_mode():
         for start in range(0, len(subset), BATCH):
             batch = subset.batch(range(start, min(start + BATCH, len(subset))), geometry)
             out = net.branches(model.normalise(batch.pixels.to(model.device)))

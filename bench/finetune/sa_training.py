@@ -19,9 +19,9 @@ from bench.finetune.data import Pictures, split_rows
 from bench.finetune.loop import SCORE, Settings, TrainingTask
 from bench.finetune.save import build_facts
 from bench.finetune.training import Training
-from bench.models.architectures import seeded
+from bench.models.architectures import build_seeded
 from bench.models.explainee import Explainee
-from bench.models.sa_affinity import AffinityNet, refined
+from bench.models.sa_affinity import AffinityNet, refine
 
 GENTLE = Augmentation(erase=0.0)
 """Flips and brightness: what fine-tuning varies."""
@@ -58,7 +58,7 @@ class SelfAttentionTask(TrainingTask):
             captured = self.model.capture(network_input(self.model, pixels))
         activations = self.model.grid(captured.values).float()
         affinity = self.net.affinity(activations)  # type: ignore[operator]
-        better = refined(activations, affinity, self.strength) / (1 + self.strength)
+        better = refine(activations, affinity, self.strength) / (1 + self.strength)
         values = self.model.ungrid(better, captured.values)
         return self.model.split.head(values, captured, torch.arange(len(pixels))).float()
 
@@ -117,7 +117,7 @@ def train_self_attention(
 def _add_attention(model: Explainee, name: str, width: int | None, seed: int) -> Explainee:
     """Return a model with untrained queries and keys beside its network, which both share."""
     build, layer, channels = build_facts(model), model.card.get("layer"), model.probe_shape[1]
-    net = seeded(AffinityNet, seed, net=model.net, channels=channels, width=width)
+    net = build_seeded(AffinityNet, seed, net=model.net, channels=channels, width=width)
     wrap = {"kind": "self_attention", "channels": channels, "width": width}
     return Explainee(
         net.to(model.device), model.mean, model.std, model.size, name=name, geometry=model.geometry,

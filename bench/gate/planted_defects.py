@@ -22,7 +22,7 @@ from bench.engine.trace import Trace
 from bench.gate.judge import CHANGED, REGRESSION
 from bench.gate.tier import TIERS
 from bench.methods.base import MethodFunction
-from bench.methods.cam import grad_cam, grad_cam_weights, weighted
+from bench.methods.cam import grad_cam, grad_cam_weights, weigh_channels
 from bench.models.explainee import Explainee
 from bench.protocol import Protocol
 from bench.records.store import Records
@@ -56,7 +56,7 @@ def mirrored(trace: Trace) -> torch.Tensor:
 
 def negated(trace: Trace) -> torch.Tensor:
     """Grad-CAM with its sign turned before the ReLU."""
-    return trace.upsample((-weighted(grad_cam_weights(trace), trace.activations)).relu())
+    return trace.upsample((-weigh_channels(grad_cam_weights(trace), trace.activations)).relu())
 
 
 def shifted(trace: Trace) -> torch.Tensor:
@@ -67,7 +67,7 @@ def shifted(trace: Trace) -> torch.Tensor:
 
 def without_relu(trace: Trace) -> torch.Tensor:
     """Grad-CAM that keeps the evidence against the class."""
-    return trace.upsample(weighted(grad_cam_weights(trace), trace.activations))
+    return trace.upsample(weigh_channels(grad_cam_weights(trace), trace.activations))
 
 
 def scaled(mean: float, std: float) -> Callable[[Explainee], Explainee]:
@@ -107,7 +107,10 @@ def rebuilt(
 
 DEFECTS = (
     Defect(
-        "wrong-layer", "wrong layer (layer2)", REGRESSION, model=lambda model: model.at("layer2")
+        "wrong-layer",
+        "wrong layer (layer2)",
+        REGRESSION,
+        model=lambda model: model.cut_at("layer2"),
     ),
     Defect("mirrored", "map flipped, left to right", REGRESSION, mirrored),
     Defect("negated", "map flipped, sign", REGRESSION, negated),
@@ -120,7 +123,7 @@ DEFECTS = (
         "next-layer",
         "the layer before (layer3), no worse",
         "",
-        model=lambda model: model.at("layer3"),
+        model=lambda model: model.cut_at("layer3"),
     ),
 )
 

@@ -170,9 +170,7 @@ def image_mean(case: Case) -> torch.Tensor:
 
 def blur_images(case: Case) -> torch.Tensor:
     """Return the blurred images from which insertion starts, [B,3,H,W] (normalised)."""
-    return case.background.blurred(case.protocol.blur_sigma_224, case.protocol.blur_radius_sigmas)[
-        0
-    ]
+    return case.background.blur(case.protocol.blur_sigma_224, case.protocol.blur_radius_sigmas)[0]
 
 
 def deletion_onto(case: Case, background: torch.Tensor) -> Scores:

@@ -10,7 +10,8 @@ from torch import nn
 from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.methods import METHODS
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.randomness import generator
 
 PLACES = 5
@@ -86,7 +87,7 @@ def replays(trace: Trace) -> bool:
     """Return whether the head, run from the captured activations, gives the network's own logits
     (to 1e-4).
     """
-    with torch.no_grad(), untouched(trace.model.net):
+    with torch.no_grad(), guard_network(trace.model.net):
         replayed = trace.head(trace.activations, torch.arange(len(trace)))
     scale = trace.logits.abs().amax().clamp(min=1)
     return bool((replayed - trace.logits).abs().amax() <= 1e-4 * scale)
@@ -212,7 +213,7 @@ def precise(trace: Trace) -> torch.Tensor:
     model = trace.model
     model.net.double()
     try:
-        with torch.no_grad(), untouched(model.net):
+        with torch.no_grad(), guard_network(model.net):
             return model.grid(model.capture(trace.images.double()).values)
     finally:
         model.net.float()

@@ -19,7 +19,8 @@ from bench.methods import (
     thresholding,
     transformer,
 )
-from bench.methods.base import METHODS, Method, register_method
+from bench.methods.base import Method
+from bench.methods.registration import METHODS, register_method
 
 __all__ = [
     "METHODS",

@@ -6,7 +6,7 @@ import torch
 
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
-from bench.methods.base import register_method
+from bench.methods.registration import register_method
 
 
 @register_method(

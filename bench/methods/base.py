@@ -14,17 +14,16 @@ from typing import Any
 
 import torch
 
-from bench.engine.case import Spent
-from bench.engine.counts import Counts
+from bench.engine.counts import Counts, Spent
 from bench.engine.memory import wait_for
+from bench.engine.part_store import Part
 from bench.engine.shared_parts import SharedPart
-from bench.engine.trace import Part, Trace
+from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
-from bench.identity import digest, is_built_in, method_source
+from bench.identity import digest, method_source
 from bench.methods import variants
-from bench.models.explainee import Explainee, untouched
-from bench.registry import Registry
-from bench.source_walk import note_source
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 
 MethodFunction = Callable[..., torch.Tensor]
 PerModel = int | Callable[[Explainee, Mapping[str, Any]], int]
@@ -39,22 +38,40 @@ external: maps made elsewhere and read from files. unstated: a plug-in that does
 
 @dataclass(frozen=True)
 class Method:
-    """A registered attribution method, or a variant of one.
+    """A registered attribution method, or a variant of one; calling it makes maps of a trace.
 
-    name: the one address of this variant (see `variants`).  function: (trace, **parameters) -> maps
-    [B,H,W], signed float32, higher = more evidence for the target; a wrapper's takes (trace, inner,
-    **parameters). group: "cam", "gradient", "control", ...  more_groups: others that it can be
-    listed by ("seed"). fidelity: one of `FIDELITY`.  citation: for a reader. needs: "truth" where
-    ground truth is read.  fast: a few forwards.  class_agnostic: the map ignores the target.
-    forwards, backwards, heads, head_backwards: the method's own work per image, beyond the shared
-    pass and its parts: whole forwards and backwards, replays and backwards of the head. Each is a
-    number, or a function of the model and the parameters (for plans; the true count is measured).
-    parts: the shared parts that it reads, with their work; methods of a run that read the same part
-    pay once. parameters: those that differ from the function's defaults.  inner: the method that a
-    wrapper wraps. inner_models: where a wrapper runs it, for plans (default: once, on the model
-    itself). version: raised by hand when a built-in method's numbers change; part of its id.
-    varies: why the count of forwards depends on the image, or "". reference: what the map compares
-    an image with (one of `REFERENCE_WORDS`), or "": a word, or a function of the parameters.
+    Args:
+        name: the address of this variant (see `variants`).
+        function: (trace, **parameters) -> maps [B,H,W], signed float32. A higher value is more
+            evidence for the target. The function of a wrapper takes (trace, inner, **parameters).
+        group: "cam", "gradient", "control", ...
+        fidelity: one of `FIDELITY`.
+        citation: the paper, for a reader.
+        needs: ("truth",) where ground truth is read.
+        fast: whether a few forwards are enough.
+        class_agnostic: whether the map ignores the target.
+        forwards, backwards: whole passes per image beyond the shared one and its parts. A number,
+            or a function of the model and the parameters. Plans use it; runs count the true work.
+        heads, head_backwards: replays and backwards of the head per image, likewise.
+        parameters: those that differ from the function's defaults.
+        more_groups: other groups that lists can name it by.
+        parts: the shared parts that it reads, with their work. Methods of a run that read the same
+            part pay once.
+        inner: the method that a wrapper wraps.
+        inner_models: the models that a wrapper runs it on, for plans; default: the model itself.
+        version: raised by hand when a built-in method's numbers change; part of its id.
+        varies: why the number of forwards depends on the image, or "".
+        reference: what the map compares an image with, one of `REFERENCE_WORDS` or "". A word, or
+            a function of the parameters.
+
+    Raises:
+        NotApplicable: a call needs ground truth that the images lack.
+        BenchError: the function returns another shape, or writes into the trace.
+
+    Example:
+        >>> from bench.methods import METHODS
+        >>> METHODS.get("score_cam").group
+        'cam'
     """
 
     name: str
@@ -97,16 +114,17 @@ class Method:
     def variant(self, **given: Any) -> Method:
         """Return this method with other parameters; one that it does not have is an error.
 
+        >>> from bench.methods import METHODS
         >>> METHODS.get("score_cam").variant().name
         'score_cam'
         """
-        settings = variants.checked(self.base, self.function, {**self.parameters, **given})
+        settings = variants.check_parameters(self.base, self.function, {**self.parameters, **given})
         inner = self.inner.name if self.inner else ""
         return replace(
             self, name=variants.write_address(self.base, inner, settings), parameters=settings
         )
 
-    def around(self, inner: Method) -> Method:
+    def wrap(self, inner: Method) -> Method:
         """Return this wrapper around another method."""
         return replace(
             self,
@@ -153,18 +171,18 @@ class Method:
         own = self.reference(self.all_parameters) if callable(self.reference) else self.reference
         return own or ("" if self.inner is None else self.inner.compared_with)
 
-    def planned(self, model: Explainee, paid: set[str] | None = None) -> Counts:
-        """Return the work per image that a plan counts with, beyond the shared pass.
+    def plan_work(self, model: Explainee, paid: set[str] | None = None) -> Counts:
+        """Return the work per image that a plan expects beyond the shared pass.
 
-        paid: shared parts that other methods of the plan pay for; this method's is added.
+        paid: shared parts that other methods of the plan pay for; this method adds its own.
         """
         paid = set() if paid is None else paid
-        own, parts = self.declared_work(model)
+        own, parts = self.list_work(model)
         unpaid = [part for part in parts if part.name not in paid]
         paid |= {part.name for part in unpaid}
         return sum((part.counts for part in unpaid), own)
 
-    def declared_work(self, model: Explainee) -> tuple[Counts, tuple[SharedPart, ...]]:
+    def list_work(self, model: Explainee) -> tuple[Counts, tuple[SharedPart, ...]]:
         """Return the method's own work per image beyond the pass, and the shared parts that it
         reads.
         """
@@ -176,12 +194,14 @@ class Method:
             for part in (self.parts(model, given) if callable(self.parts) else self.parts)
         }
         if self.inner is not None and self.inner_models is None:
-            work, read = self.inner.declared_work(model)
+            work, read = self.inner.list_work(model)
             own, parts = own + work, parts | {part.name: part for part in read}
         elif (
             self.inner is not None and self.inner_models is not None
         ):  # elsewhere, where nothing is shared
-            own = sum((self.inner.planned(place) for place in self.inner_models(model, given)), own)
+            own = sum(
+                (self.inner.plan_work(place) for place in self.inner_models(model, given)), own
+            )
         return own, tuple(parts.values())
 
     def facts(self) -> dict[str, Any]:
@@ -206,11 +226,11 @@ class Method:
 
     def __call__(self, trace: Trace) -> torch.Tensor:
         """Return maps [B,H,W] float32; the model is left as it was, also when the method raises."""
-        maps, _ = self.measured(trace)
+        maps, _ = self.explain_counted(trace)
         return maps
 
-    def measured(self, trace: Trace) -> tuple[torch.Tensor, Spent]:
-        """Return maps [B,H,W] and what they cost."""
+    def explain_counted(self, trace: Trace) -> tuple[torch.Tensor, Spent]:
+        """Make the maps [B,H,W] and count their cost; see `__call__`."""
         if "truth" in self.needs and trace.truth.pixels(*trace.size) is None:
             raise NotApplicable(
                 f"{self.name} needs ground truth (boxes or masks), which these images do not have."
@@ -218,12 +238,14 @@ class Method:
         before, known = trace.prober.counts.copy(), set(trace.parts)
         trace.read.clear()
         start = time.perf_counter()
-        with untouched(trace.model.net), torch.no_grad(), self._reading_only(trace):
+        with guard_network(trace.model.net), torch.no_grad(), self._forbid_writes(trace):
             maps = self.maps(trace)
             wait_for(trace.images.device)
         seconds = time.perf_counter() - start
         spent = Part(trace.prober.counts - before, seconds)
-        return self._checked(maps, trace), _alone(trace, spent, set(trace.parts) - known)
+        return self._check_maps(maps, trace), _add_shared_costs(
+            trace, spent, set(trace.parts) - known
+        )
 
     def maps(self, trace: Trace) -> torch.Tensor:
         """Run the bare function: for methods that are built on this one, inside a sealed call of
@@ -237,7 +259,7 @@ class Method:
         )
 
     @contextmanager
-    def _reading_only(self, trace: Trace) -> Iterator[None]:
+    def _forbid_writes(self, trace: Trace) -> Iterator[None]:
         """Refuse a method that writes into what all methods share."""
         shared = {
             "images": trace.images,
@@ -255,7 +277,7 @@ class Method:
                     "clone it."
                 )
 
-    def _checked(self, maps: Any, trace: Trace) -> torch.Tensor:
+    def _check_maps(self, maps: Any, trace: Trace) -> torch.Tensor:
         expected = (len(trace), *trace.size)
         if not isinstance(maps, torch.Tensor) or tuple(maps.shape) != expected:
             got = tuple(maps.shape) if isinstance(maps, torch.Tensor) else type(maps).__name__
@@ -265,9 +287,10 @@ class Method:
         return maps.detach().to("cpu", torch.float32).contiguous()
 
 
-def _alone(trace: Trace, spent: Part, made: set[str]) -> Spent:
-    """Return what a method would have cost alone: its own work, the shared pass, and every shared
-    part it read.
+def _add_shared_costs(trace: Trace, spent: Part, made: set[str]) -> Spent:
+    """Return the cost of a method that runs alone.
+
+    It is the method's own work, the shared pass, and every shared part that the method read.
     """
     counts, seconds = spent.counts, spent.seconds
     for name in made:  # it happened to be the first reader
@@ -290,131 +313,3 @@ def peak_memory_mib(trace: Trace) -> float:
         return float("nan")
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-class MethodRegistry(Registry[Method]):
-    """Methods by name, and variants and wrapped methods by address."""
-
-    def __init__(self) -> None:
-        super().__init__("method")
-        self._wrappers: dict[str, Method] = {}
-
-    def add_wrapper(self, entry: Method, inner: str) -> Method:
-        """Add a wrapper (`tft`); around `inner` it is also listed by name, and its bare name means
-        that.
-        """
-        self._wrappers[entry.name] = entry
-        return self.add(entry.around(self.get(inner)))
-
-    def get(self, name: str) -> Method:
-        """Return the method of this address; an unknown one is an error with suggestions."""
-        address = variants.read_address(name)
-        if name in self or address is None:
-            return super().get(name)
-        if address.base in self._wrappers:
-            found = self._wrappers[address.base]
-            inner = address.inner or next(
-                m.inner.name for m in self if m.inner and m.base == address.base
-            )
-            return found.around(self.get(inner)).variant(**address.settings)
-        if address.inner:
-            raise BenchError(
-                f"{name}: {address.base} is not a method that wraps another; those are "
-                f"{', '.join(self._wrappers)}."
-            )
-        return super().get(address.base).variant(**address.settings)
-
-    def _match(self, pattern: str) -> list[str]:
-        address = variants.read_address(pattern)
-        if address and (address.inner or address.settings or address.base in self._wrappers):
-            return [self.get(pattern).name]
-        return super()._match(pattern)
-
-
-METHODS = MethodRegistry()
-
-REFERENCE_WORDS = ("zero", "baseline", "black", "white", "blur")
-"""What a method can declare that it compares an image with."""
-
-
-def register_method(
-    name: str | None = None,
-    *,
-    group: str = "plugin",
-    fidelity: str = "unstated",
-    citation: str = "",
-    needs: tuple[str, ...] = (),
-    fast: bool = True,
-    class_agnostic: bool = False,
-    forwards: PerModel = 0,
-    backwards: PerModel = 0,
-    heads: PerModel = 0,
-    head_backwards: PerModel = 0,
-    more_groups: tuple[str, ...] = (),
-    parts: Parts = (),
-    varies: str = "",
-    wraps: str = "",
-    inner_models: Callable[[Explainee, Mapping[str, Any]], Sequence[Explainee]] | None = None,
-    reference: PerVariant = "",
-    version: int = 1,
-) -> Callable[[MethodFunction], MethodFunction]:
-    """Register a method: a function from a `Trace` to maps [B,H,W], higher = more evidence for the
-    target.
-
-    Its keyword parameters with defaults can be set by address (`mine[sigma=2]`). wraps: the
-    function takes (trace, inner) and refines another method's maps; this is the one that it wraps
-    where none is named. varies: why the count of forwards depends on the image, where it does;
-    `forwards` is then the most that it can be. reference: what the map compares an image with, if
-    anything: "zero" (of the normalised image), "baseline" (the baseline colour), "black", "white"
-    or "blur", or a function of the parameters that returns one; boards mark the values that paint
-    with the same.  version: of a built-in method, raised when its numbers change.
-
-    >>> @register_method("doc_sum", citation="nobody, never")
-    ... def doc_sum(trace, *, power=1.0):
-    ...     return trace.upsample((trace.activations**power).sum(1))
-    >>> METHODS.get("doc_sum[power=2]").parameters
-    {'power': 2.0}
-    >>> METHODS.remove("doc_sum")
-    """
-    if callable(name):  # @register_method without brackets
-        return register_method()(name)  # type: ignore[unreachable]
-    if fidelity not in FIDELITY:
-        raise BenchError(
-            f"fidelity {fidelity!r} of method {name!r} is not one of {', '.join(FIDELITY)}."
-        )
-    if not callable(reference) and reference not in ("", *REFERENCE_WORDS):
-        raise BenchError(
-            f"reference {reference!r} of method {name!r} is not one of "
-            f"{', '.join(REFERENCE_WORDS)}."
-        )
-
-    def register(function: MethodFunction) -> MethodFunction:
-        entry = Method(
-            name=name or function.__name__,
-            function=function,
-            group=group,
-            fidelity=fidelity,
-            citation=citation,
-            needs=needs,
-            fast=fast,
-            class_agnostic=class_agnostic,
-            forwards=forwards,
-            backwards=backwards,
-            heads=heads,
-            head_backwards=head_backwards,
-            more_groups=more_groups,
-            inner_models=inner_models,
-            parts=parts,
-            version=version,
-            varies=varies,
-            reference=reference,
-        )
-        if not is_built_in(function):
-            note_source(function)
-        if wraps:
-            METHODS.add_wrapper(entry, wraps)
-        else:
-            METHODS.add(entry)
-        return function
-
-    return register

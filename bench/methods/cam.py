@@ -15,12 +15,12 @@ import torch
 from bench.engine.shared_parts import GRADIENTS
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
-from bench.methods.base import register_method
+from bench.methods.registration import register_method
 
 EPS = 1e-7
 
 
-def weighted(weights: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
+def weigh_channels(weights: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
     """Return sum_k w_k A_k: [B,h,w] for weights [B,K] and activations [B,K,h,w]."""
     return torch.einsum("bk,bkhw->bhw", weights, activations)
 
@@ -49,7 +49,7 @@ def cam(trace: Trace) -> torch.Tensor:
             "cam needs a head of global average pooling and one linear layer; use grad_cam instead."
         )
     area = activations.shape[2] * activations.shape[3]
-    return trace.upsample(weighted(gradients.mean((2, 3)) * area, activations))
+    return trace.upsample(weigh_channels(gradients.mean((2, 3)) * area, activations))
 
 
 def _linear(trace: Trace) -> bool:
@@ -77,7 +77,7 @@ def _linear(trace: Trace) -> bool:
 )
 def grad_cam(trace: Trace) -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = mean_ij G_k. [B,H,W], >= 0."""
-    return trace.upsample(weighted(grad_cam_weights(trace), trace.activations).relu())
+    return trace.upsample(weigh_channels(grad_cam_weights(trace), trace.activations).relu())
 
 
 def grad_cam_weights(trace: Trace) -> torch.Tensor:
@@ -99,7 +99,7 @@ def grad_cam_pp(trace: Trace) -> torch.Tensor:
     The authors differentiate exp(S_c); its factor exp(S_c) scales the whole map of an image and is
     left out.
     """
-    return trace.upsample(weighted(grad_cam_pp_weights(trace), trace.activations).relu())
+    return trace.upsample(weigh_channels(grad_cam_pp_weights(trace), trace.activations).relu())
 
 
 def grad_cam_pp_weights(trace: Trace) -> torch.Tensor:
@@ -143,11 +143,11 @@ def smooth_grad_cam_pp(trace: Trace, *, samples: int = 4, std: float = 0.3) -> t
     draws = trace.generators("smooth_grad_cam_pp")
     for _ in range(samples):
         noise = torch.stack([torch.randn(trace.images.shape[1:], generator=draw) for draw in draws])
-        gradients = trace.of(trace.images + std * noise.to(trace.images.device)).gradients
+        gradients = trace.trace_images(trace.images + std * noise.to(trace.images.device)).gradients
         for power, moment in enumerate(moments, start=1):
             moment += gradients**power / samples
     return trace.upsample(
-        weighted(_pp_weights(trace.activations, *moments), trace.activations).relu()
+        weigh_channels(_pp_weights(trace.activations, *moments), trace.activations).relu()
     )
 
 
@@ -166,7 +166,7 @@ def xgrad_cam(trace: Trace) -> torch.Tensor:
     total = a.sum((2, 3))
     silent = total.abs() < EPS
     weights = torch.where(silent, 0.0, (a * g).sum((2, 3)) / torch.where(silent, 1.0, total))
-    return trace.upsample(weighted(weights, a).relu())
+    return trace.upsample(weigh_channels(weights, a).relu())
 
 
 @register_method(
@@ -187,9 +187,9 @@ def shapley_cam(trace: Trace) -> torch.Tensor:
     is Grad-CAM. The author's own score, ReST, is not used: here as everywhere it is the logit. On
     token models, where the author's code stops, A is the grid of patches.
     """
-    curvature = trace.head_gradients(trace.of_targets, along=True)
+    curvature = trace.head_gradients(trace.select_targets, along=True)
     return trace.upsample(
-        weighted((trace.gradients - curvature / 2).mean((2, 3)), trace.activations).relu()
+        weigh_channels((trace.gradients - curvature / 2).mean((2, 3)), trace.activations).relu()
     )
 
 
@@ -220,10 +220,10 @@ def finer_cam(
     def score(logits: torch.Tensor) -> torch.Tensor:
         others = logits.gather(1, near)
         shares = others.softmax(1) if weights == "softmax" else 1 / near.shape[1]
-        return trace.of_targets(logits) - gamma * (shares * others).sum(1)
+        return trace.select_targets(logits) - gamma * (shares * others).sum(1)
 
     return trace.upsample(
-        weighted(trace.head_gradients(score).mean((2, 3)), trace.activations).relu()
+        weigh_channels(trace.head_gradients(score).mean((2, 3)), trace.activations).relu()
     )
 
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from bench.engine.trace import Trace
-from bench.methods.base import register_method
-from bench.methods.cam import weighted
+from bench.methods.cam import weigh_channels
+from bench.methods.registration import register_method
 from bench.randomness import smooth_field
 
 CENTRE_SIGMA = 0.25
@@ -93,7 +93,7 @@ def random_cam(trace: Trace) -> torch.Tensor:
     channels = trace.activations.shape[1]
     draws = torch.stack([torch.rand(channels, generator=g) for g in trace.generators("random_cam")])
     weights = (2 * draws - 1).to(trace.activations.device)
-    return trace.upsample(weighted(weights, trace.activations).relu())
+    return trace.upsample(weigh_channels(weights, trace.activations).relu())
 
 
 @register_method(

@@ -11,9 +11,9 @@ from bench.engine.counts import Counts
 from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
-from bench.methods.base import register_method
-from bench.methods.references import NAMES, Reference, chosen_reference, reference_images
-from bench.methods.rules import ELEMENTWISE, Operation, Rules, alive, on_first, run
+from bench.methods.references import NAMES, Reference, read_reference, reference_images
+from bench.methods.registration import register_method
+from bench.methods.rules import ELEMENTWISE, Operation, Rules, alive, bind_rest, run
 from bench.methods.variants import write_value
 from bench.models.explainee import Explainee
 
@@ -108,11 +108,11 @@ class RescaleRules(Rules):
 
     def rule(self, name: str, function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if name in ELEMENTWISE and len(alive(*args, *kwargs.values())) == 1 and alive(args[0]):
-            return Rescale.apply(on_first(function, args, kwargs), args[0])
+            return Rescale.apply(bind_rest(function, args, kwargs), args[0])
         if name in ("max_pool2d", "adaptive_max_pool2d") and args[0].ndim == 4:
             with_places = {key: value for key, value in kwargs.items() if key != "return_indices"}
             return RescalePool.apply(
-                on_first(function, args, with_places | {"return_indices": True}), args[0]
+                bind_rest(function, args, with_places | {"return_indices": True}), args[0]
             )
         joins = len(alive(*args, *kwargs.values())) > 1 and name not in SUMS
         if joins or name in NOT_LINEAR:
@@ -123,8 +123,8 @@ class RescaleRules(Rules):
         return function(*args, **kwargs)
 
 
-def _against(model: Explainee, name: Reference) -> SharedPart:
-    """Return the declared part of `rescaled`: images and references in one batch."""
+def _declare_part(model: Explainee, name: Reference) -> SharedPart:
+    """Return the declared part of `explain_against`: images and references in one batch."""
     return SharedPart(
         f"deep_lift {write_value(name)}", Counts(forwards=2, backwards=2), model.size**2
     )
@@ -137,8 +137,8 @@ def _against(model: Explainee, name: Reference) -> SharedPart:
     citation="Shrikumar et al., Learning Important Features Through Propagating Activation "
     "Differences, ICML 2017, "
     "rescale rule (as Captum, whose max pooling loses windows that overlap)",
-    parts=lambda model, p: [_against(model, p["reference"])],
-    reference=chosen_reference,
+    parts=lambda model, p: [_declare_part(model, p["reference"])],
+    reference=read_reference,
 )
 def deep_lift(trace: Trace, *, reference: Reference = "baseline") -> torch.Tensor:
     """sum over colour channels of (x - r) * multiplier from S_c to x, by the rescale rule. [B,H,W],
@@ -147,7 +147,7 @@ def deep_lift(trace: Trace, *, reference: Reference = "baseline") -> torch.Tenso
     Its sum is S_c(x) - S_c(r); where that grossly fails (products, normalisation over positions,
     attention: operations that the rule does not cover) the method is not applicable.
     """
-    return rescaled(trace, reference)
+    return explain_against(trace, reference)
 
 
 @register_method(
@@ -156,16 +156,16 @@ def deep_lift(trace: Trace, *, reference: Reference = "baseline") -> torch.Tenso
     fidelity="paper",
     citation="Lundberg and Lee, A Unified Approach to Interpreting Model Predictions, NeurIPS 2017 "
     "(Deep SHAP)",
-    parts=lambda model, _: [_against(model, name) for name in NAMES],
+    parts=lambda model, _: [_declare_part(model, name) for name in NAMES],
 )
 def deep_lift_shap(trace: Trace) -> torch.Tensor:
     """The mean of deep_lift over the references: baseline, black, white, blur, noise. [B,H,W],
     signed.
     """
-    return torch.stack([rescaled(trace, name) for name in NAMES]).mean(0)
+    return torch.stack([explain_against(trace, name) for name in NAMES]).mean(0)
 
 
-def rescaled(trace: Trace, name: Reference) -> torch.Tensor:
+def explain_against(trace: Trace, name: Reference) -> torch.Tensor:
     """Return the map of DeepLIFT against one kind of reference, [B,H,W]; shared."""
 
     def make() -> torch.Tensor:
@@ -174,7 +174,7 @@ def rescaled(trace: Trace, name: Reference) -> torch.Tensor:
             trace, RescaleRules(trace.model.name), torch.cat([trace.images, references])
         )
         given = (trace.images - references) * multipliers
-        change = trace.target_logits - trace.of_targets(logits[len(trace) :])
+        change = trace.target_logits - trace.select_targets(logits[len(trace) :])
         gap = (given.sum((1, 2, 3)) - change).abs()
         if bool((gap > 0.05 * change.abs() + 1e-4 * given.abs().sum((1, 2, 3))).any()):
             raise NotApplicable(
@@ -184,4 +184,4 @@ def rescaled(trace: Trace, name: Reference) -> torch.Tensor:
             )
         return given.sum(1)
 
-    return trace.shared(f"deep_lift {write_value(name)}", make)
+    return trace.share(f"deep_lift {write_value(name)}", make)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from bench.engine.trace import Trace
 from bench.errors import BenchError
-from bench.methods.base import register_method
-from bench.methods.sampling import at_least
+from bench.methods.registration import register_method
+from bench.methods.sampling import check_least
 
 # TorchRay's constants; lengths at a side of 224.
 STEP, SIGMA, MAX_BLUR, LEVELS, COLDNESS = 7, 21.0, 20.0, 8, 20.0
@@ -61,20 +61,20 @@ def extremal_perturbation(
     the side. Lengths scale with the side.
     """
     wanted = shares(areas)
-    at_least(1, iterations, "iterations")
+    check_least(1, iterations, "iterations")
     smooth = SmoothMask(trace.size, trace.images.device)
     rows = torch.arange(len(trace)).repeat_interleave(len(wanted))
     area = torch.tensor(wanted).repeat(len(trace))
     room = max(1, min(trace.prober.batch_size, MEMORY // (5 * smooth.weight.numel() * 4)))
     masks = [
-        optimised(trace, smooth, rows[index], area[index], iterations)
+        optimise_masks(trace, smooth, rows[index], area[index], iterations)
         for index in torch.split(torch.arange(len(rows)), room)
     ]
     total = torch.cat(masks).view(len(trace), len(wanted), *trace.size).sum(1, keepdim=True)
-    return smoothed(total, SMOOTHING * min(trace.size))[:, 0]
+    return blur_images(total, SMOOTHING * min(trace.size))[:, 0]
 
 
-def optimised(
+def optimise_masks(
     trace: Trace, smooth: SmoothMask, rows: torch.Tensor, areas: torch.Tensor, iterations: int
 ) -> torch.Tensor:
     """Return the masks [n,H,W] of the images at `rows` [n] for areas [n], after so many gradient
@@ -91,7 +91,7 @@ def optimised(
         with torch.enable_grad():
             seeds.requires_grad_()
             whole, mask = smooth(seeds)
-            seen = perturbed(levels, mask)
+            seen = perturb(levels, mask)
             logits = trace.prober.logits(seen.flip(3) if step % 2 == 0 else seen)
             misfit = (whole.flatten(1).sort(1)[0] - ideal).square().mean(1)
             loss = weight * misfit.sum() - logits.gather(1, targets).sum()
@@ -149,11 +149,11 @@ def pyramid(images: torch.Tensor) -> torch.Tensor:
     """
     strongest = MAX_BLUR * min(images.shape[2:]) / 224
     return torch.stack(
-        [smoothed(images, strongest * (1 - i / (LEVELS - 1))) for i in range(LEVELS)], 1
+        [blur_images(images, strongest * (1 - i / (LEVELS - 1))) for i in range(LEVELS)], 1
     )
 
 
-def perturbed(levels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def perturb(levels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return images [n,3,H,W] taken from levels [n,LEVELS,3,H,W] at the depth (LEVELS-1) * mask,
     interpolated.
     """
@@ -164,7 +164,7 @@ def perturbed(levels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.lerp(below, above, (depth - low).expand_as(below))[:, 0]
 
 
-def smoothed(images: torch.Tensor, sigma: float) -> torch.Tensor:
+def blur_images(images: torch.Tensor, sigma: float) -> torch.Tensor:
     """Blur images [n,C,H,W]: Gaussian cut at ceil(4 sigma), zeros behind the border, as TorchRay
     does.
     """

@@ -14,14 +14,14 @@ import torch
 from bench.engine.counts import Counts
 from bench.engine.shared_parts import INPUT_GRADIENTS, SharedPart
 from bench.engine.trace import Trace
-from bench.methods.base import register_method
-from bench.methods.references import NAMES, Reference, chosen_reference, reference_images
+from bench.methods.references import NAMES, Reference, read_reference, reference_images
+from bench.methods.registration import register_method
 from bench.methods.sampling import (
-    at_least,
+    check_least,
     enumerate_by_image,
+    expand_per_image,
     gradients_at,
     normal,
-    per_image,
     spread,
 )
 from bench.models.explainee import Explainee
@@ -64,7 +64,7 @@ def input_x_gradient(trace: Trace) -> torch.Tensor:
     fast=False,
     forwards=lambda _, p: p["steps"],
     backwards=lambda _, p: p["steps"],
-    reference=chosen_reference,
+    reference=read_reference,
 )
 def integrated_gradients(
     trace: Trace, *, reference: Reference = "baseline", steps: int = 50
@@ -81,7 +81,7 @@ def integrated_gradients(
         trace.images,
         baselines=reference_images(trace, reference),
         target=trace.targets.to(trace.images.device),
-        n_steps=at_least(1, steps, "steps"),
+        n_steps=check_least(1, steps, "steps"),
         # A multiple of the images in the trace: Captum cuts the steps, not the batch.
         internal_batch_size=max(len(trace), trace.prober.batch_size),
     )
@@ -98,7 +98,7 @@ def integrated_gradients(
     fast=False,
     forwards=lambda _, p: p["steps"],
     backwards=lambda _, p: p["steps"],
-    reference=chosen_reference,
+    reference=read_reference,
 )
 def idgi(trace: Trace, *, reference: Reference = "baseline", steps: int = 50) -> torch.Tensor:
     """sum over channels and steps of g_j^2 d_j / |g_j|^2, g_j = dS_c/dx and d_j = S_c(x_j+1) -
@@ -111,14 +111,14 @@ def idgi(trace: Trace, *, reference: Reference = "baseline", steps: int = 50) ->
     start = reference_images(trace, reference)
 
     def point(rows: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        return torch.lerp(start[rows], trace.images[rows], per_image(step / steps, trace))
+        return torch.lerp(start[rows], trace.images[rows], expand_per_image(step / steps, trace))
 
     maps = torch.zeros_like(trace.images[:, 0])
     known: dict[
         int, torch.Tensor
     ] = {}  # an image's squared share at its last point, which waits for the next score
     scores: dict[int, torch.Tensor] = {}
-    for batch in gradients_at(trace, at_least(1, steps, "steps"), point):
+    for batch in gradients_at(trace, check_least(1, steps, "steps"), point):
         squared = batch.gradients.square()
         total = squared.sum((1, 2, 3), keepdim=True)
         shares = torch.where(total > 0, squared / torch.where(total > 0, total, 1.0), 0.0).sum(1)
@@ -178,7 +178,7 @@ def noisy_gradients(trace: Trace, samples: int, std: float) -> tuple[torch.Tenso
     """Return mean and (population) variance over samples of dS_c/dx at x + noise, [B,3,H,W] each;
     shared.
     """
-    at_least(1, samples, "samples")
+    check_least(1, samples, "samples")
 
     def make() -> tuple[torch.Tensor, torch.Tensor]:
         sigma, generators = std * spread(trace), trace.generators("noisy gradients")
@@ -195,7 +195,7 @@ def noisy_gradients(trace: Trace, samples: int, std: float) -> tuple[torch.Tenso
             squares[row] += change * (gradient - mean[row])
         return mean, squares / samples
 
-    return trace.shared(f"noisy gradients {samples} {std!r}", make)
+    return trace.share(f"noisy gradients {samples} {std!r}", make)
 
 
 @register_method(
@@ -230,10 +230,10 @@ def gradient_shap(trace: Trace, *, samples: int = 50, std: float = 0.0) -> torch
                 ends[place] += sigma[row] * normal(trace, generators, rows[place : place + 1])[0]
         start = starts[rows, step % starts.shape[1]]
         kept[:] = [ends - start]
-        return start + per_image(shares, trace) * kept[0]
+        return start + expand_per_image(shares, trace) * kept[0]
 
     maps = torch.zeros_like(trace.images[:, 0])
-    for batch in gradients_at(trace, at_least(1, samples, "samples"), point):
+    for batch in gradients_at(trace, check_least(1, samples, "samples"), point):
         maps.index_add_(0, batch.rows.to(maps.device), (kept[0] * batch.gradients).sum(1))
     return maps / samples
 

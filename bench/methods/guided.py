@@ -13,9 +13,9 @@ from bench.engine.counts import Counts
 from bench.engine.shared_parts import GRADIENTS, SharedPart
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
-from bench.methods.base import register_method
 from bench.methods.cam import grad_cam
-from bench.methods.rules import ACTIVATIONS, GATES, Operation, Rules, on_first, run
+from bench.methods.registration import register_method
+from bench.methods.rules import ACTIVATIONS, GATES, Operation, Rules, bind_rest, run
 from bench.models.explainee import Explainee
 
 
@@ -51,7 +51,7 @@ class PositiveOnly(Rules):
         cap = cap_of(name, args, kwargs)
         if cap is not None:
             self.met += 1
-            return Rectified.apply(on_first(function, args, kwargs), self.gate, cap, args[0])
+            return Rectified.apply(bind_rest(function, args, kwargs), self.gate, cap, args[0])
         if name in ACTIVATIONS and name not in GATES:
             raise NotApplicable(
                 f"{self.method} is defined for ReLUs, and {self.model} also has {name}; use "
@@ -92,10 +92,10 @@ def positive_only(trace: Trace, method: str, gate: bool) -> torch.Tensor:
             )
         return arrived
 
-    return trace.shared(f"{method} gradient", make)
+    return trace.share(f"{method} gradient", make)
 
 
-def _changed_gradient(model: Explainee, method: str) -> SharedPart:
+def _declare_gradient(model: Explainee, method: str) -> SharedPart:
     """Return the declared part of `positive_only`."""
     return SharedPart(f"{method} gradient", Counts(forwards=1, backwards=1), 3 * model.size**2)
 
@@ -106,7 +106,7 @@ def _changed_gradient(model: Explainee, method: str) -> SharedPart:
     fidelity="official",
     citation="Springenberg et al., Striving for Simplicity, ICLR workshop 2015, section 3.4 (as "
     "Captum)",
-    parts=lambda model, _: [_changed_gradient(model, "guided_backprop")],
+    parts=lambda model, _: [_declare_gradient(model, "guided_backprop")],
 )
 def guided_backprop(trace: Trace) -> torch.Tensor:
     """sum over colour channels of dS_c/dx where every ReLU sends back max(g,0) * 1[input > 0].
@@ -124,7 +124,7 @@ def guided_backprop(trace: Trace) -> torch.Tensor:
     fidelity="official",
     citation="Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014 "
     "(as Captum)",
-    parts=lambda model, _: [_changed_gradient(model, "deconvnet")],
+    parts=lambda model, _: [_declare_gradient(model, "deconvnet")],
 )
 def deconvnet(trace: Trace) -> torch.Tensor:
     """sum over colour channels of dS_c/dx where every ReLU sends back max(g,0), open or not.
@@ -138,7 +138,7 @@ def deconvnet(trace: Trace) -> torch.Tensor:
     group="gradient",
     fidelity="paper",
     citation="Selvaraju et al., Grad-CAM, ICCV 2017, section 3.2",
-    parts=lambda model, _: [GRADIENTS, _changed_gradient(model, "guided_backprop")],
+    parts=lambda model, _: [GRADIENTS, _declare_gradient(model, "guided_backprop")],
 )
 def guided_grad_cam(trace: Trace) -> torch.Tensor:
     """guided_backprop * grad_cam, element by element (Grad-CAM upsampled bilinearly, as in the

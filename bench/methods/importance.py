@@ -14,9 +14,9 @@ from bench.engine.fills import blend
 from bench.engine.prober import Job, probability
 from bench.engine.shared_parts import GRADIENTS, SharedPart
 from bench.engine.trace import Trace
-from bench.methods.base import register_method
-from bench.methods.cam import weighted
-from bench.methods.references import MASK_COLOUR, Reference, chosen_reference, reference_images
+from bench.methods.cam import weigh_channels
+from bench.methods.references import MASK_COLOUR, Reference, read_reference, reference_images
+from bench.methods.registration import register_method
 from bench.methods.variants import write_value
 from bench.models.explainee import Explainee
 
@@ -37,7 +37,7 @@ def ablation_cam(trace: Trace) -> torch.Tensor:
     The paper divides by S_c; a negative S_c would flip the map, and a positive one does not change
     it, so it is not done here.
     """
-    return trace.upsample(weighted(channel_drops(trace), trace.activations).relu())
+    return trace.upsample(weigh_channels(channel_drops(trace), trace.activations).relu())
 
 
 def channel_drops(trace: Trace, instead: torch.Tensor | None = None) -> torch.Tensor:
@@ -46,7 +46,7 @@ def channel_drops(trace: Trace, instead: torch.Tensor | None = None) -> torch.Te
 
     instead: what replaces the channels, [B,K,h,w]; None replaces them by 0.
     """
-    return trace.target_logits[:, None] - trace.without_channels(instead)
+    return trace.target_logits[:, None] - trace.replace_channels(instead)
 
 
 def _fmi_parts(model: Explainee, p: Mapping[str, Any]) -> list[SharedPart]:
@@ -73,7 +73,7 @@ def _fmi_parts(model: Explainee, p: Mapping[str, Any]) -> list[SharedPart]:
     citation="after Zhang et al., A-FMI: feature map importance, arXiv:2104.05527; formulas "
     "reconstructed",
     parts=_fmi_parts,
-    reference=lambda p: chosen_reference(p) if p["replace"] == "reference" else "",
+    reference=lambda p: read_reference(p) if p["replace"] == "reference" else "",
 )
 def a_fmi(
     trace: Trace,
@@ -94,10 +94,10 @@ def a_fmi(
     0 times D < 0 counts as evidence.
     """
     name = write_value(reference)
-    start = trace.shared(
-        f"reference {name}", lambda: trace.of(reference_images(trace, reference))
+    start = trace.share(
+        f"reference {name}", lambda: trace.trace_images(reference_images(trace, reference))
     ).activations
-    drops = trace.shared(
+    drops = trace.share(
         f"a_fmi {replace} {name if replace == 'reference' else ''}",
         lambda: channel_drops(trace, start if replace == "reference" else None),
     )
@@ -107,9 +107,9 @@ def a_fmi(
         importance = importance.clamp(min=0)
     difference = trace.activations - start
     if form == "complete":
-        return trace.upsample(weighted(importance * _reciprocal_sums(difference), difference))
+        return trace.upsample(weigh_channels(importance * _reciprocal_sums(difference), difference))
     return trace.upsample(
-        weighted(importance, difference.abs() if form == "absdiff" else difference).relu()
+        weigh_channels(importance, difference.abs() if form == "absdiff" else difference).relu()
     )
 
 
@@ -153,15 +153,15 @@ def score_cam(trace: Trace) -> torch.Tensor:
     of the masked image, without subtracting a baseline; pytorch-grad-cam and torchcam use a softmax
     over channels of the logits.
     """
-    return trace.upsample(weighted(score_cam_weights(trace), trace.activations).relu())
+    return trace.upsample(weigh_channels(score_cam_weights(trace), trace.activations).relu())
 
 
 def score_cam_weights(trace: Trace) -> torch.Tensor:
     """Return S_k = p_c(mm(Up A_k) masking x), [B,K]; run once for every method that reads them."""
-    return trace.shared("score_cam weights", lambda: masked_probabilities(trace, trace.activations))
+    return trace.share("score_cam weights", lambda: probe_channel_masks(trace, trace.activations))
 
 
-def masked_probabilities(trace: Trace, channels: torch.Tensor) -> torch.Tensor:
+def probe_channel_masks(trace: Trace, channels: torch.Tensor) -> torch.Tensor:
     """Return p_c(H_k masking x), H_k = mm(Up channel k), of channels [B,K,h,w]: [B,K] float32; 0
     for a constant one.
     """
@@ -193,7 +193,7 @@ def abs_cam_init(trace: Trace) -> torch.Tensor:
     The sign of the gradient is lost, so on a head of GAP and a linear layer the map hardly depends
     on the class.
     """
-    return trace.upsample(weighted(absolute_weights(trace), trace.activations).relu())
+    return trace.upsample(weigh_channels(absolute_weights(trace), trace.activations).relu())
 
 
 def absolute_weights(trace: Trace) -> torch.Tensor:
@@ -228,7 +228,9 @@ def abs_cam(
     scores = score_cam_weights(trace)
     if form == "normalised":
         return sum_of_masks(trace, scores)
-    return trace.upsample(weighted(absolute_weights(trace) * scores, trace.activations)).relu()
+    return trace.upsample(
+        weigh_channels(absolute_weights(trace) * scores, trace.activations)
+    ).relu()
 
 
 def sum_of_masks(trace: Trace, weights: torch.Tensor) -> torch.Tensor:
@@ -259,8 +261,8 @@ def abs_cam_elementwise(trace: Trace) -> torch.Tensor:
     x). [B,H,W], >= 0.
     """
     channels = trace.gradients.abs() * trace.activations
-    scores = masked_probabilities(trace, channels)
-    return trace.upsample(weighted(scores, channels)).relu()
+    scores = probe_channel_masks(trace, channels)
+    return trace.upsample(weigh_channels(scores, channels)).relu()
 
 
 def min_max(maps: torch.Tensor) -> torch.Tensor:

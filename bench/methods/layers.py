@@ -13,8 +13,9 @@ from bench.engine.prober import Prober
 from bench.engine.shared_parts import INPUT_GRADIENTS, SharedPart
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
-from bench.methods.base import Method, register_method
+from bench.methods.base import Method
 from bench.methods.importance import min_max
+from bench.methods.registration import register_method
 from bench.models.explainee import Explainee
 from bench.randomness import generator
 
@@ -53,7 +54,7 @@ def layer_cam_fused(trace: Trace, *, layers: str = "auto") -> torch.Tensor:
                 "reaches the logits; "
                 "choose other layers."
             )
-        activations, gradients = (trace.model.at(name).grid(values) for values in taps[name])
+        activations, gradients = (trace.model.cut_at(name).grid(values) for values in taps[name])
         low = (gradients.relu() * activations).sum(1).relu()
         high = low.flatten(1).amax(1)[:, None, None]
         share = torch.where(high > 0, low / torch.where(high > 0, high, 1.0), 0.0)
@@ -68,7 +69,7 @@ def _places(model: Explainee, layers: str) -> list[Explainee]:
     applicable.
     """
     try:
-        return [model.at(name) for name in model.layers(layers)]
+        return [model.cut_at(name) for name in model.layers(layers)]
     except NotApplicable:
         return []
 
@@ -93,7 +94,8 @@ def fused(
     part gives zeros.
     """
     units = [
-        min_max(inner.maps(trace.at(name)).clamp(min=0)) for name in trace.model.layers(layers)
+        min_max(inner.maps(trace.trace_layer(name)).clamp(min=0))
+        for name in trace.model.layers(layers)
     ]
     stacked = torch.stack([unit.cpu() for unit in units])
     return stacked.mean(0) if reduce == "mean" else stacked.amax(0)
@@ -124,7 +126,7 @@ def full_grad(trace: Trace) -> torch.Tensor:
     the method is not applicable, as in the authors' code, which checks it on a random image too.
     Theirs adds 1e-6 to the maxima and upsamples with align_corners=True.
     """
-    biases = stated_biases(trace.model.net)
+    biases = find_biases(trace.model.net)
     if not any(spatial for _, spatial in biases.values()):
         raise NotApplicable(
             f"{trace.model.name} has no convolution or batch norm with a bias; full_grad needs "
@@ -156,7 +158,7 @@ def _low(terms: torch.Tensor) -> torch.Tensor:
     return scaled[:, 0].sum(1).view(len(terms), *terms.shape[2:])
 
 
-def stated_biases(net: nn.Module) -> dict[str, tuple[torch.Tensor, bool]]:
+def find_biases(net: nn.Module) -> dict[str, tuple[torch.Tensor, bool]]:
     """Return {module whose output the bias is added to: (bias [K], whether it has positions)}."""
     biases: dict[str, tuple[torch.Tensor, bool]] = {}
     for name, module in net.named_modules():
@@ -204,7 +206,7 @@ def full_gradient_terms(trace: Trace) -> list[list[float]]:
     """Return the sums of x dS/dx and of every layer's bias terms, [layers][B]; they add up to S_c
     on ReLU nets.
     """
-    biases = stated_biases(trace.model.net)
+    biases = find_biases(trace.model.net)
 
     def keep(name: str, gradient: torch.Tensor) -> list[float]:
         bias, spatial = biases[name]

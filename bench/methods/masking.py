@@ -14,9 +14,9 @@ from bench.engine.fills import blend, gaussian_blur
 from bench.engine.prober import Job, probability, target_log_odds
 from bench.engine.shared_parts import GRADIENTS
 from bench.engine.trace import Trace
-from bench.methods.base import register_method
-from bench.methods.cam import grad_cam_weights, weighted
+from bench.methods.cam import grad_cam_weights, weigh_channels
 from bench.methods.importance import min_max
+from bench.methods.registration import register_method
 from bench.models.explainee import Explainee
 
 BLUR_SIGMA_224, BLUR_RADIUS_SIGMAS = 50.0, 0.5
@@ -82,7 +82,7 @@ def group_cam(trace: Trace, *, groups: int = 32) -> torch.Tensor:
     start, shown = (probability(odds) for odds in trace.prober.log_odds(jobs, trace.size))
     gains = torch.zeros(maps.shape[:2], device=maps.device)
     gains[images, live] = (shown - start[rows]).clamp(min=0).to(maps.device, torch.float32)
-    return trace.upsample(weighted(gains, maps))
+    return trace.upsample(weigh_channels(gains, maps))
 
 
 def group_maps(trace: Trace, groups: int) -> torch.Tensor:
@@ -112,11 +112,11 @@ def recipro_cam(
     map, which is not done here. Prefix tokens (the class token) keep their values.
     """
     height, width = trace.activations.shape[2:]
-    return trace.upsample(alone_probabilities(trace, kept_positions(height, width, filter)))
+    return trace.upsample(probe_positions(trace, mask_positions(height, width, filter)))
 
 
 @torch.inference_mode()
-def alone_probabilities(trace: Trace, kept: torch.Tensor) -> torch.Tensor:
+def probe_positions(trace: Trace, kept: torch.Tensor) -> torch.Tensor:
     """Return p_c of the head on kept[n] times A's column at position n, for every position:
     [B,h,w]; kept [h*w,h,w].
     """
@@ -132,7 +132,7 @@ def alone_probabilities(trace: Trace, kept: torch.Tensor) -> torch.Tensor:
     return low.view(images, height, width).to(trace.activations.device)
 
 
-def kept_positions(height: int, width: int, filter: str = "none") -> torch.Tensor:  # noqa: A002
+def mask_positions(height: int, width: int, filter: str = "none") -> torch.Tensor:  # noqa: A002
     """Return what each position's mask keeps of its own activation, [h*w,h,w]: 1 there, or a 3x3
     Gaussian around it.
     """

@@ -14,16 +14,16 @@ import torch
 from bench.engine.fills import blend
 from bench.engine.prober import Job, probability
 from bench.engine.trace import Trace
-from bench.methods.base import register_method
 from bench.methods.references import MASK_COLOUR
-from bench.methods.sampling import at_least
+from bench.methods.registration import register_method
+from bench.methods.sampling import check_least
 from bench.randomness import generator
 
 LIME_KERNEL_WIDTH = 0.25
 LIME_RIDGE = 1.0
 
 
-def masked_probabilities(
+def probe_masks(
     trace: Trace, count: int, masks: Callable[[int, torch.Tensor], torch.Tensor]
 ) -> torch.Tensor:
     """Return p_c of every image under `count` masks, [B,count] float64 on the CPU.
@@ -33,11 +33,11 @@ def masked_probabilities(
     """
     rows = torch.arange(len(trace)).repeat_interleave(count)
 
-    def of_batch(index: torch.Tensor) -> torch.Tensor:
+    def draw_masks(index: torch.Tensor) -> torch.Tensor:
         own, numbers = rows[index], index % count
         return torch.cat([masks(row, numbers[own == row]) for row in sorted(set(own.tolist()))])
 
-    fill = blend(trace.images, trace.model.colour(MASK_COLOUR), rows, of_batch)
+    fill = blend(trace.images, trace.model.colour(MASK_COLOUR), rows, draw_masks)
     (odds,) = trace.prober.log_odds([Job(trace.targets[rows], fill)], trace.size)
     return probability(odds).view(len(trace), count)
 
@@ -82,7 +82,7 @@ def occlusion(trace: Trace, *, window: float = 0.2, stride: float = 0.1) -> torc
         for j, left in enumerate(lefts):
             hidden[i, j, top : top + height, left : left + width] = True
     hidden = hidden.flatten(0, 1)
-    seen = masked_probabilities(trace, len(hidden), lambda _, numbers: (~hidden[numbers]).float())
+    seen = probe_masks(trace, len(hidden), lambda _, numbers: (~hidden[numbers]).float())
     drops = probability(trace.log_odds)[:, None] - seen
     sums = torch.einsum("bn,nhw->bhw", drops, hidden.double())
     return (sums / hidden.sum(0)).float()
@@ -146,9 +146,9 @@ def rise(trace: Trace, *, masks: int = 4000, cells: int = 7, p: float = 0.5) -> 
     Masked pixels fade to the baseline colour; the authors multiply the normalised image, which is
     the same for ImageNet's normalisation.
     """
-    at_least(1, masks, "masks")
-    of_run = rise_masks(trace.seed, masks, at_least(2, cells, "cells"), p, trace.size)
-    seen = masked_probabilities(trace, masks, lambda _, numbers: of_run(numbers)).float()
+    check_least(1, masks, "masks")
+    of_run = rise_masks(trace.seed, masks, check_least(2, cells, "cells"), p, trace.size)
+    seen = probe_masks(trace, masks, lambda _, numbers: of_run(numbers)).float()
     maps = torch.zeros(len(trace), *trace.size)
     for numbers in torch.split(torch.arange(masks), 64):
         maps += torch.einsum("bn,nhw->bhw", seen[:, numbers], of_run(numbers))
@@ -171,7 +171,7 @@ def segments(size: tuple[int, int], cells: int) -> torch.Tensor:
 def coalition_probabilities(trace: Trace, shown: torch.Tensor, cells: int) -> torch.Tensor:
     """Return p_c where only some segments are shown, [B,n] float64; shown: [B,n,cells^2] bool."""
     grid = segments(trace.size, cells)
-    return masked_probabilities(
+    return probe_masks(
         trace, shown.shape[1], lambda row, numbers: shown[row, numbers][:, grid].float()
     )
 
@@ -195,13 +195,13 @@ def lime(trace: Trace, *, samples: int = 1000, cells: int = 7) -> torch.Tensor:
     / 2 0.25^2), d the cosine distance to the whole image. The authors' superpixels (quickshift) are
     replaced by cells x cells squares.
     """
-    at_least(2, samples, "samples")
+    check_least(2, samples, "samples")
     draws = [
         torch.randint(0, 2, (samples, cells**2), generator=g) for g in trace.generators("lime")
     ]
     shown = torch.stack(draws).bool()
     shown[:, 0] = True
-    seen = coalition_probabilities(trace, shown[:, 1:], at_least(1, cells, "cells"))
+    seen = coalition_probabilities(trace, shown[:, 1:], check_least(1, cells, "cells"))
     seen = torch.cat([probability(trace.log_odds)[:, None], seen], 1)
     distance = 1 - shown.double().mean(2).sqrt()
     weights = torch.exp(-(distance**2) / (2 * LIME_KERNEL_WIDTH**2))
@@ -241,8 +241,8 @@ def kernel_shap(trace: Trace, *, samples: int = 1000, cells: int = 7) -> torch.T
     exactly, as in the paper (Captum weighs them by 10^6): over segments the values sum up to p_c(x)
     - p_c(b).
     """
-    players = at_least(2, cells, "cells") ** 2
-    drawn = at_least(3, samples, "samples") - 2
+    players = check_least(2, cells, "cells") ** 2
+    drawn = check_least(3, samples, "samples") - 2
     shown = torch.stack([coalitions(g, drawn, players) for g in trace.generators("kernel_shap")])
     empty = torch.zeros(len(trace), 1, players, dtype=torch.bool)
     seen = coalition_probabilities(trace, torch.cat([empty, shown], 1), cells)

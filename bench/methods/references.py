@@ -42,7 +42,7 @@ BLUR_SIGMA_224 = Protocol().blur_sigma_224
 BLUR_RADIUS_SIGMAS = Protocol().blur_radius_sigmas
 
 
-def chosen_reference(parameters: Mapping[str, Any]) -> str:
+def read_reference(parameters: Mapping[str, Any]) -> str:
     """Return what a method with a parameter `reference` compares an image with, for
     `register_method(reference=)`.
     """
@@ -53,7 +53,7 @@ def reference_images(trace: Trace, reference: Reference) -> torch.Tensor:
     """Return one reference per image, [B,3,H,W] normalised, contiguous and writable."""
     images = trace.images
     if isinstance(reference, torch.Tensor):
-        return _given(trace, reference, f"of shape {tuple(reference.shape)}")
+        return _expand_given(trace, reference, f"of shape {tuple(reference.shape)}")
     if reference == "blur":
         return gaussian_blur(images, BLUR_SIGMA_224 * min(trace.size) / 224, BLUR_RADIUS_SIGMAS)
     if reference == "noise":
@@ -64,10 +64,10 @@ def reference_images(trace: Trace, reference: Reference) -> torch.Tensor:
     colours = {"baseline": MASK_COLOUR, "black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
     if reference in colours:
         return trace.model.colour(colours[reference]).to(images.device).expand_as(images).clone()
-    return _given(trace, trace.model.read(reference), reference)
+    return _expand_given(trace, trace.model.read(reference), reference)
 
 
-def _given(trace: Trace, reference: torch.Tensor, what: str) -> torch.Tensor:
+def _expand_given(trace: Trace, reference: torch.Tensor, what: str) -> torch.Tensor:
     single = reference[None] if reference.ndim == 3 else reference
     if single.shape[1:] != trace.images.shape[1:] or len(single) not in (1, len(trace)):
         raise BenchError(

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
-from bench.methods.base import register_method
-from bench.methods.rules import ACTIVATIONS, Operation, Rules, alive, on_first, run
+from bench.methods.registration import register_method
+from bench.methods.rules import ACTIVATIONS, Operation, Rules, alive, bind_rest, run
 
 Rule = Literal["epsilon_plus", "epsilon"]
 LINEAR = (
@@ -109,11 +109,11 @@ class RelevanceRules(Rules):
         if name == "conv2d":
             return self._convolve(convolution(args, kwargs))
         if name == "batch_norm":
-            return self._convolve(self._folded(*args, **kwargs))
+            return self._convolve(self._fold(*args, **kwargs))
         if name in ("add", "iadd") and len(operands) == len(args) == 2 and not kwargs:
             return Shared.apply(self.ledger, function, torch.add, *args)
         if len(operands) == 1 and args and args[0] is operands[0]:
-            alone = on_first(function, args, kwargs)
+            alone = bind_rest(function, args, kwargs)
             if name in ACTIVATIONS:
                 return Passed.apply(alone, args[0])
             if name in MAXIMA:
@@ -143,7 +143,7 @@ class RelevanceRules(Rules):
         self.last = Convolution(conv.x, conv.weight, conv.bias, conv.apply, y)
         return y
 
-    def _folded(
+    def _fold(
         self,
         x: torch.Tensor,
         mean: torch.Tensor,

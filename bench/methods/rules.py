@@ -65,7 +65,7 @@ class Rules(TorchFunctionMode):
         raise NotImplementedError
 
 
-def on_first(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Operation:
+def bind_rest(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Operation:
     """Return an operation as a function of its first argument alone."""
     return lambda x: function(x, *args[1:], **kwargs)
 
@@ -83,7 +83,7 @@ def run(
         inputs = images.detach().clone().requires_grad_()
         with rules:
             logits = trace.prober.logits(inputs)
-        scores = trace.of_targets(logits[: len(trace)])
+        scores = trace.select_targets(logits[: len(trace)])
         # The rules must not have changed what the network says.
         if not torch.allclose(
             scores, trace.target_logits, rtol=1e-3, atol=1e-3 * float(trace.logits.abs().max())

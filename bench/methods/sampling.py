@@ -51,7 +51,7 @@ def enumerate_by_image(
             yield seen[row], (row, gradient)
 
 
-def per_image(values: torch.Tensor, trace: Trace) -> torch.Tensor:
+def expand_per_image(values: torch.Tensor, trace: Trace) -> torch.Tensor:
     """Return one number per image [n] as [n,1,1,1] on the images' device."""
     return values.to(trace.images)[:, None, None, None]
 
@@ -69,7 +69,7 @@ def normal(trace: Trace, generators: list[torch.Generator], rows: torch.Tensor) 
     )
 
 
-def at_least(least: int, value: int, name: str) -> int:
+def check_least(least: int, value: int, name: str) -> int:
     """Return a parameter that counts something; too small a one is an error."""
     if value < least:
         raise BenchError(f"{name}={value} is too small; give at least {least}.")

@@ -9,11 +9,11 @@ import torch
 from bench.engine.shared_parts import GRADIENTS
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
-from bench.methods.base import register_method
-from bench.methods.cam import grad_cam_pp_weights, grad_cam_weights, weighted
+from bench.methods.cam import grad_cam_pp_weights, grad_cam_weights, weigh_channels
 from bench.methods.importance import min_max, score_cam_part, score_cam_weights
-from bench.models.explainee import untouched
-from bench.models.sa_affinity import refined
+from bench.methods.registration import register_method
+from bench.models.network_guard import guard_network
+from bench.models.sa_affinity import refine
 
 WEIGHTS = {
     "grad_cam": grad_cam_weights,
@@ -52,7 +52,7 @@ def sa_cam(
     spread = attention(a, tau) @ a.flatten(2).transpose(1, 2)  # [B,N,K]
     refined = spread.transpose(1, 2).reshape(a.shape)
     refined = a + lambda_ * refined if form == "additive" else a * (1 + lambda_ * min_max(refined))
-    return trace.upsample(weighted(WEIGHTS[base](trace), refined).relu())
+    return trace.upsample(weigh_channels(WEIGHTS[base](trace), refined).relu())
 
 
 def attention(activations: torch.Tensor, tau: float) -> torch.Tensor:
@@ -83,6 +83,6 @@ def sa_cam_trained(trace: Trace, *, lambda_: float = 1.0) -> torch.Tensor:
             f"{trace.model.name} has no trained attention; make it with `cambench finetune sa`."
         )
     a = trace.activations
-    with untouched(trace.model.net), torch.no_grad():
-        more = refined(a, affinity(a), lambda_)
-    return trace.upsample(weighted(grad_cam_weights(trace), more).relu())
+    with guard_network(trace.model.net), torch.no_grad():
+        more = refine(a, affinity(a), lambda_)
+    return trace.upsample(weigh_channels(grad_cam_weights(trace), more).relu())

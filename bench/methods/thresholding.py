@@ -8,8 +8,9 @@ from bench.engine.background import Background
 from bench.engine.case import Case
 from bench.engine.prober import probability
 from bench.engine.trace import Trace
-from bench.methods.base import Method, register_method
+from bench.methods.base import Method
 from bench.methods.references import MASK_COLOUR
+from bench.methods.registration import register_method
 from bench.protocol import Protocol
 
 THRESHOLDS = 10
@@ -37,10 +38,10 @@ def tft(trace: Trace, inner: Method, *, include_zero: bool = False) -> torch.Ten
     authors' demo applies it twice). NaN where the map has no positive part.
     """
     maps = inner.maps(trace).cpu()
-    background = trace.shared("background", lambda: Background(trace))
+    background = trace.share("background", lambda: Background(trace))
     case = Case(trace, maps, Protocol().view(()), background=background, seed=trace.seed)
     steps = range(0 if include_zero else 1, THRESHOLDS)
-    masked = probability(case.masked_log_odds(MASK_COLOUR, steps, THRESHOLDS))
+    masked = probability(case.probe_masks(MASK_COLOUR, steps, THRESHOLDS))
     q = (masked - probability(trace.log_odds)[:, None]).clamp(min=0)
     best = torch.where(q.amax(1) > 0, q.argmax(1) + steps[0], 0)
     usable = case.has_positive & case.finite

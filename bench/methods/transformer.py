@@ -18,7 +18,7 @@ from bench.engine.attention import Attention, attention, attention_gradients, bl
 from bench.engine.counts import Counts
 from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
-from bench.methods.base import register_method
+from bench.methods.registration import register_method
 
 ATTENTION = SharedPart("attention", Counts(forwards=1))
 ATTENTION_GRADIENTS = SharedPart("attention gradients", Counts(backwards=1))
@@ -43,7 +43,7 @@ def raw_attention(trace: Trace) -> torch.Tensor:
     row = (
         _first_row(found)
         if found.pool is not None
-        else along(_first_row(found), found.layers[-1].mean(1))
+        else multiply_row(_first_row(found), found.layers[-1].mean(1))
     )
     return trace.upsample(found.patches(row))
 
@@ -64,7 +64,7 @@ def attention_rollout(trace: Trace) -> torch.Tensor:
     """
     found = attention(trace)
     return trace.upsample(
-        found.patches(rolled_out(_first_row(found), [a.mean(1) for a in found.layers]))
+        found.patches(roll_out(_first_row(found), [a.mean(1) for a in found.layers]))
     )
 
 
@@ -87,10 +87,10 @@ def gradient_rollout(trace: Trace) -> torch.Tensor:
     found, gradients = attention(trace), attention_gradients(trace)
     relevances = [relevance(a, g) for a, g in zip(found.layers, gradients.layers, strict=True)]
     if found.pool is None or gradients.pool is None:
-        row = gathered(_first_row(found), relevances)
+        row = gather_relevance(_first_row(found), relevances)
     else:
         first = relevance(found.pool, gradients.pool).mean(1)
-        row = first + gathered(first, relevances)
+        row = first + gather_relevance(first, relevances)
     return trace.upsample(found.patches(row))
 
 
@@ -133,17 +133,17 @@ def _first_row(found: Attention) -> torch.Tensor:
     return found.queries.expand(len(found.logits), -1)
 
 
-def along(row: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+def multiply_row(row: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """Return row [B,S] times matrix [B,S,S]."""
     return torch.einsum("bs,bst->bt", row, matrix)
 
 
-def rolled_out(row: torch.Tensor, layers: list[torch.Tensor]) -> torch.Tensor:
+def roll_out(row: torch.Tensor, layers: list[torch.Tensor]) -> torch.Tensor:
     """Return row [B,S] times prod_l (0.5 I + 0.5 A^l), A^l [B,S,S], the last layer first; a sum of
     1 stays 1.
     """
     for a in reversed(layers):
-        row = 0.5 * row + 0.5 * along(row, a)
+        row = 0.5 * row + 0.5 * multiply_row(row, a)
     return row
 
 
@@ -152,12 +152,12 @@ def relevance(probabilities: torch.Tensor, gradients: torch.Tensor) -> torch.Ten
     return (gradients * probabilities).relu().mean(1)
 
 
-def gathered(row: torch.Tensor, relevances: list[torch.Tensor]) -> torch.Tensor:
+def gather_relevance(row: torch.Tensor, relevances: list[torch.Tensor]) -> torch.Tensor:
     """Return row [B,S] times R - I, R = prod_l (I + E^l), E^l [B,S,S], the last layer first.
 
     I is never added and taken off again: relevances may be far smaller than its rounding.
     """
     total = torch.zeros_like(row)
     for e in reversed(relevances):
-        total = total + along(row + total, e)
+        total = total + multiply_row(row + total, e)
     return total

@@ -109,7 +109,9 @@ def keywords(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[
     return {own.get(key, key): value for key, value in settings.items()}
 
 
-def checked(name: str, function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def check_parameters(
+    name: str, function: Callable[..., Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the given parameters in the type of their defaults, those at their default left out.
 
     name: of the method, for errors. An unknown parameter, or a value that does not fit, is an
@@ -122,13 +124,13 @@ def checked(name: str, function: Callable[..., Any], given: Mapping[str, Any]) -
             what = f"Method {name} has no parameter {key!r}."
             raise BenchError(what + (suggestions(key, known) if known else " It has none at all."))
         hint = hints.get(next(iter(keywords(function, {key: None}))))
-        typed = _typed(f"{name}[{key}={write_value(value)}]", value, known[key], hint)
+        typed = _convert_value(f"{name}[{key}={write_value(value)}]", value, known[key], hint)
         if isinstance(typed, torch.Tensor) or typed != known[key]:
             chosen[key] = typed
     return chosen
 
 
-def _typed(where: str, value: Any, default: Any, hint: Any) -> Any:
+def _convert_value(where: str, value: Any, default: Any, hint: Any) -> Any:
     if get_origin(hint) is Annotated:
         get_args(hint)[1](where, value)  # a check of the parameter's own
         return value

@@ -11,7 +11,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import torch
 
@@ -46,12 +46,24 @@ REDUCE = ("mean", "std", "curve", "box_accuracy", "pooled_precision")
 class Value:
     """Facts about one named value of a metric; immutable, shown by boards.
 
-    better: "lower", "higher" or "none".  ranked: whether boards rank by it.  reduce: how the board
-    gets from images to one number: "mean" and "std" of scalars; "curve" (drawn, not tabled);
-    "box_accuracy" (vectors of best IoU per tau) and "pooled_precision" (histograms).  title: for a
-    reader.  lower, upper: the range. derived: the name of what the board makes of vectors (of
-    "box_accuracy" and "pooled_precision"). curve: the value that holds the curve of this area, and
-    clean_end the place on it of the clean image, 0 or -1.
+    Args:
+        title: for a reader.
+        better: "lower", "higher" or "none".
+        ranked: whether boards rank by it.
+        reduce: how the board gets from images to one number. "mean" and "std" take scalars,
+            "box_accuracy" vectors of best IoU per tau, "pooled_precision" histograms. A "curve" is
+            drawn.
+        lower, upper: the range of the value, or None.
+        derived: the name of what the board makes of vectors or histograms.
+        curve: the value that holds the curve of which this one is the area.
+        clean_end: the place of the clean image on that curve, 0 or -1.
+
+    Raises:
+        BenchError: `better` or `reduce` is unknown.
+
+    Example:
+        >>> Value("Deletion", better="lower", ranked=True, lower=0.0, upper=1.0).reduce
+        'mean'
     """
 
     title: str
@@ -79,13 +91,26 @@ MetricFunction = Callable[["Case"], Scores]
 class Metric:
     """A registered metric.
 
-    name: also its family in records.  function: Case -> {value name: [B] or [B,n]}.  family:
-    "faithfulness", "localization", "threshold", "complexity", ...; localisation explains the label,
-    the others the prediction. needs: any of "boxes", "masks", "truth" (boxes or masks), "others"
-    (another class's objects), "method" (maps alone are not enough, since it runs the method again).
-    reads: the protocol fields it may read. version: raised when its numbers change.  standard: part
-    of the default run; others are costly or say something only of few methods or subsets.
-    parameter: the method's parameter that it is about; n/a to methods without.
+    Args:
+        name: its name, and its family in records.
+        function: Case -> {value name: [B] or [B,n]}.
+        values: the facts of each value.
+        family: "faithfulness", "localization", "threshold", "complexity", ... Localisation explains
+            the label, the others explain the prediction.
+        needs: any of "boxes", "masks", "truth" (boxes or masks), "others" (another class's
+            objects), and "method" (it runs the method again, so maps alone are not enough).
+        reads: the protocol fields that it may read.
+        version: raised by hand when its numbers change; part of its id.
+        standard: whether the default run holds it. The others are costly, or fit few methods or
+            subsets.
+        parameter: the method's parameter that it is about. It skips methods without one.
+        paints: what it puts in place of pixels, one of `PAINTS` or "".
+
+    The comments below describe the other fields.
+
+    Example:
+        >>> METRICS.get("deletion").family
+        'faithfulness'
     """
 
     name: str
@@ -196,88 +221,102 @@ def find_owner(value: str) -> Metric | None:
     return next((metric for metric in METRICS if value in metric.values), None)
 
 
+class MetricOptions(TypedDict, total=False):
+    """The options of `register_metric` that `Metric` holds as they are."""
+
+    family: str
+    needs: tuple[str, ...]
+    reads: tuple[str, ...]
+    version: int
+    calibrates: bool
+    scale_free: bool
+    masks: Callable[[Protocol], int]
+    settings: Callable[[Protocol], tuple[Any, ...]]
+    shared: Callable[[Protocol], Sequence[SharedPart]]
+    lengths: Callable[[Protocol, int], Mapping[str, int]]
+    standard: bool
+    parameter: str
+    paints: str
+    under: Callable[[Protocol, Value], Value]
+
+
 def register_metric(
     name: str | None = None,
     *,
     values: Mapping[str, Value] | None = None,
     better: str = "none",
-    family: str = "plugin",
-    needs: tuple[str, ...] = (),
-    reads: tuple[str, ...] = (),
-    version: int = 1,
-    calibrates: bool = False,
-    scale_free: bool | None = None,
     forwards: Callable[[Protocol, int], int] | Callable[[Protocol], int] | int = 0,
-    masks: Callable[[Protocol], int] = lambda _: 0,
     repeats: Callable[[Protocol], int] | int = 0,
-    settings: Callable[[Protocol], tuple[Any, ...]] = lambda _: (),
-    shared: Callable[[Protocol], Sequence[SharedPart]] = lambda _: (),
-    lengths: Callable[[Protocol, int], Mapping[str, int]] = lambda *_: {},
-    standard: bool = True,
-    parameter: str = "",
-    paints: str = "",
-    under: Callable[[Protocol, Value], Value] = lambda _, value: value,
+    **options: Unpack[MetricOptions],
 ) -> Callable[[MetricFunction], MetricFunction]:
     """Register a metric: a function from a `Case` to {value name: [B] or [B,n]}.
 
-    Without `values` the metric has one value of its own name, ranked in the direction `better`.
-    scale_free: a positive factor on the map changes nothing; built-in metrics are, but for the cost
-    and for those that need the method (equal maps need not be equal on other images).  forwards:
-    per image and map: a number, or a function of the protocol, or of the protocol and the image's
-    pixels.  paints: what the metric puts in place of pixels, one of `PAINTS`; boards mark methods
-    that compare an image with the same.
+    Args:
+        name: the metric's name; default: the function's name.
+        values: the facts of each value. Without them the metric has one value of its own name.
+        better: "lower", "higher" or "none", for that one value. Boards rank it unless "none".
+        forwards: per image and map. A number, or a function of the protocol, or of the protocol
+            and the image's pixels.
+        repeats: how many times the metric runs the method again per image, likewise.
+        family: "faithfulness", "localization", ...; default "plugin". A metric of localisation
+            explains the label.
+        needs: any of `NEEDS`.
+        reads: the protocol fields that the function reads.
+        version: raise it when the numbers change.
+        calibrates: whether it also runs on the calibration images.
+        scale_free: whether a positive factor on the map changes nothing. Default: True for
+            built-in metrics, but for the cost and for those that need the method.
+        masks: how many of the forwards cut unit(L) and mask the image with it.
+        settings: the values of `parameter` that it runs the method with.
+        shared: the parts that it makes once per image, for all methods.
+        lengths: the lengths of the values that are vectors.
+        standard: whether the default run holds it; default True.
+        parameter: the method's parameter that the metric is about.
+        paints: what the metric puts in place of pixels, one of `PAINTS`. Boards mark methods that
+            compare an image with the same.
+        under: the facts of a value under another protocol.
 
-    >>> @register_metric("doc_peak", better="higher")
-    ... def doc_peak(case):
-    ...     return {"doc_peak": case.maps.flatten(1).amax(1)}
-    >>> METRICS.remove("doc_peak")
+    Returns:
+        A decorator that registers the function and returns it unchanged.
+
+    Raises:
+        BenchError: a word of `needs`, `reads` or `paints` is unknown, or a name is taken.
+
+    Example:
+        >>> @register_metric("doc_peak", better="higher")
+        ... def doc_peak(case):
+        ...     return {"doc_peak": case.maps.flatten(1).amax(1)}
+        >>> METRICS.remove("doc_peak")
     """
-
     if callable(name):  # @register_metric without brackets
         return register_metric()(name)  # type: ignore[unreachable]
-    if paints not in ("", *PAINTS):
-        raise BenchError(f"paints {paints!r} of metric {name!r} is not one of {', '.join(PAINTS)}.")
+    given: MetricOptions = {"family": "plugin", **options}
 
     def register(function: MetricFunction) -> MetricFunction:
         chosen = name or function.__name__
-        facts = values or {
-            chosen: Value(chosen.replace("_", " "), better=better, ranked=better != "none")
-        }
-        independent = family != "cost" and "method" not in needs
         builtin = is_built_in(function)
         if not builtin:
             note_source(function)
-        _check_metric(chosen, facts, needs, reads)
-        METRICS.add(
-            Metric(
-                name=chosen,
-                function=function,
-                values=facts,
-                family=family,
-                needs=needs,
-                reads=reads,
-                version=version,
-                calibrates=calibrates,
-                forwards=_per_frame(forwards),
-                masks=masks,
-                repeats=_counted(repeats),
-                settings=settings,
-                shared=shared,
-                lengths=lengths,
-                standard=standard,
-                parameter=parameter,
-                paints=paints,
-                builtin=builtin,
-                under=under,
-                scale_free=scale_free if scale_free is not None else builtin and independent,
-            )
+        independent = given["family"] != "cost" and "method" not in given.get("needs", ())
+        facts: MetricOptions = {"scale_free": builtin and independent, **given}
+        entry = Metric(
+            name=chosen,
+            function=function,
+            values=values
+            or {chosen: Value(chosen.replace("_", " "), better=better, ranked=better != "none")},
+            builtin=builtin,
+            forwards=_take_pixels(forwards),
+            repeats=_take_protocol(repeats),
+            **facts,
         )
+        _check_metric(entry)
+        METRICS.add(entry)
         return function
 
     return register
 
 
-def _per_frame(
+def _take_pixels(
     count: Callable[[Protocol, int], int] | Callable[[Protocol], int] | int,
 ) -> Callable[[Protocol, int], int]:
     """Return a count as a function of the protocol and the pixels, whichever of them it asks
@@ -290,20 +329,24 @@ def _per_frame(
     return lambda protocol, _: count(protocol)  # type: ignore[call-arg]
 
 
-def _counted(count: Callable[[Protocol], int] | int) -> Callable[[Protocol], int]:
+def _take_protocol(count: Callable[[Protocol], int] | int) -> Callable[[Protocol], int]:
+    """Return a count as a function of the protocol."""
     return count if callable(count) else lambda _: count
 
 
-def _check_metric(
-    name: str, values: Mapping[str, Value], needs: tuple[str, ...], reads: tuple[str, ...]
-) -> None:
-    fields = {field.name for field in dataclasses.fields(Protocol)}
-    for what, given, known in (("needs", needs, set(NEEDS)), ("reads", reads, fields)):
+def _check_metric(entry: Metric) -> None:
+    """Raise BenchError where a word is unknown or a value belongs to another metric."""
+    name, fields = entry.name, {field.name for field in dataclasses.fields(Protocol)}
+    if entry.paints not in ("", *PAINTS):
+        raise BenchError(
+            f"paints {entry.paints!r} of metric {name!r} is not one of {', '.join(PAINTS)}."
+        )
+    for what, given, known in (("needs", entry.needs, set(NEEDS)), ("reads", entry.reads, fields)):
         for word in given:
             if word not in known:
                 raise BenchError(f"Metric {name}: {what} has {word!r}.{suggestions(word, known)}")
     for other in METRICS:
-        taken = sorted(set(values) & set(other.values))
+        taken = sorted(set(entry.values) & set(other.values))
         if taken and other.name != name:
             raise BenchError(
                 f"Metric {name}: the value {taken[0]!r} belongs to the metric {other.name}; rename "

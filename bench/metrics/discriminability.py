@@ -64,8 +64,8 @@ def class_contrast(case: Case) -> Scores:
     labels = case.truth.other_labels
     assert labels is not None
     known = labels >= 0
-    other = case.shared(
+    other = case.share(
         "other class", lambda: case.trace.retarget(torch.where(known, labels, case.trace.targets))
     )
-    value = map_similarity.spearman(case.maps, case.again(other))
+    value = map_similarity.spearman(case.maps, case.run_method(other))
     return {"map_contrast": torch.where(known, value, torch.nan)}

@@ -48,7 +48,7 @@ def features_of(p: Fields, pixels: int) -> int:
     return pixels * (CHANNELS if p.features == "channels" else 1)
 
 
-def between(p: Protocol, pixels: int) -> int:
+def count_between(p: Protocol, pixels: int) -> int:
     """Return the points of a curve between its ends: forwards per image and map."""
     return len(cuts(features_of(p, pixels), p)) - 2
 
@@ -57,7 +57,9 @@ def _lengths(name: str, p: Protocol, pixels: int) -> dict[str, int]:
     """Return the declared length of a curve: its points, less the ends that the protocol leaves
     out.
     """
-    return {f"{name}_curve": between(p, pixels) + {"both": 2, "last": 1, "none": 0}[p.curve_ends]}
+    return {
+        f"{name}_curve": count_between(p, pixels) + {"both": 2, "last": 1, "none": 0}[p.curve_ends]
+    }
 
 
 def _empty_image(p: Protocol) -> SharedPart:
@@ -93,7 +95,7 @@ def area_under(
     return torch.trapezoid(curve.double(), places, dim=1)
 
 
-def _unbounded(p: Protocol, value: Value) -> Value:
+def _lift_bounds(p: Protocol, value: Value) -> Value:
     """Return the facts of a curve's values under a protocol: a logit, or a sum over steps, has no
     bounds.
     """
@@ -112,10 +114,10 @@ INSERTION_START = "Insertion start"
     "deletion",
     family="faithfulness",
     reads=("score", "baseline", "tie_rule", "steps", *CURVE_FIELDS[:6]),
-    forwards=between,
+    forwards=count_between,
     shared=lambda p: (PASS, _empty_image(p)),
     lengths=lambda p, pixels: _lengths("deletion", p, pixels),
-    under=_unbounded,
+    under=_lift_bounds,
     paints="removed",
     values={
         "deletion": Value(
@@ -159,10 +161,10 @@ def deletion(case: Case) -> Scores:
         ),
         *CURVE_FIELDS,
     ),
-    forwards=between,
+    forwards=count_between,
     shared=lambda p: (PASS, _insertion_start(p)),
     lengths=lambda p, pixels: _lengths("insertion", p, pixels),
-    under=_unbounded,
+    under=_lift_bounds,
     paints="insertion_start",
     values={
         "insertion": Value(
@@ -197,9 +199,9 @@ def _start(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the images that insertion starts from, and their logits."""
     p = case.protocol
     if p.insertion_start == "blur":
-        return case.background.blurred(p.blur_sigma_224, p.blur_radius_sigmas)
+        return case.background.blur(p.blur_sigma_224, p.blur_radius_sigmas)
     if p.insertion_start == "kernel":
-        return case.background.kernel_blurred(
+        return case.background.blur_by_kernel(
             p.kernel_side, p.kernel_sigma, p.kernel_border, p.kernel_padding
         )
     return case.background.empty(case.removed), case.background.empty_logits(case.removed)
@@ -219,7 +221,7 @@ def curve_scores(
     taken = cuts(features_of(p, pixels), p)
     middle = case.curve(first, second, taken[1:-1], CHANNELS if p.features == "channels" else 1)
     start, end = (case.evidence(logits)[:, None] for logits in ends)
-    curve = case.scored(torch.cat([start, middle, end], dim=1))
+    curve = case.score_evidence(torch.cat([start, middle, end], dim=1))
     shown = {"both": slice(None), "last": slice(1, None), "none": slice(1, -1)}[p.curve_ends]
     if not taken[shown]:
         raise BenchError(
@@ -253,7 +255,7 @@ def average_drop(case: Case) -> Scores:
     and AI after Grad-CAM++ (WACV 2018), AG after Opti-CAM (arXiv:2301.07002). NaN where the map has
     no positive part.
     """
-    shown = case.masked_log_odds(case.removed, [0], case.protocol.thresholds)[:, 0]
+    shown = case.probe_masks(case.removed, [0], case.protocol.thresholds)[:, 0]
     scores = masking_scores(case.trace.log_odds, shown)
     values = {
         "average_drop": scores["drop"],

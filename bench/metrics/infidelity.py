@@ -32,7 +32,7 @@ def infidelity(case: Case) -> Scores:
     .074, Grad-CAM .073, input x gradient .064).
     """
     key = ("infidelity", case.protocol.infidelity_sigma, case.protocol.infidelity_draws)
-    noise, drops = case.shared(key, lambda: _drops(case))
+    noise, drops = case.share(key, lambda: _drops(case))
     guesses = torch.einsum("bdhw,bhw->bd", noise.double(), case.maps.double() / 3)
     squares = (guesses**2).sum(1)
     beta = (guesses * drops).sum(1) / torch.where(squares > 0, squares, 1.0)

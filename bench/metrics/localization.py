@@ -164,7 +164,7 @@ def best_iou_by_tau(values: Array, boxes: Array, p: Fields) -> Array:
     cut_at, values = _cut_values(values, p)
     level = np.searchsorted(cut_at, values, side="left")
     nested = (p.box_shapes, p.box_choice, p.box_edges) == ("components", "any", "half_open")
-    return _nested_iou(level, boxes, p.box_taus) if nested else _iou_by_level(level, boxes, p)
+    return _find_nested_iou(level, boxes, p.box_taus) if nested else _iou_by_level(level, boxes, p)
 
 
 def _cut_values(values: Array, p: Fields) -> tuple[Array, Array]:
@@ -220,7 +220,7 @@ def _boxes_of(mask: Array, p: Fields) -> Array:
     return found[[int(areas.argmax())]] if p.box_choice == "largest" and len(found) else found
 
 
-def _nested_iou(level: Array, boxes: Array, taus: int) -> Array:
+def _find_nested_iou(level: Array, boxes: Array, taus: int) -> Array:
     """Return the best IoU [T] of the 8-connected components of {level > i} for i = 0..T-1.
 
     The sets are nested: each is looked for inside the last one's bounds.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.engine import case
+from bench.engine import map_ranges
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -91,7 +91,7 @@ def _ssim(a: Array, b: Array, window: int, sigma: float) -> float:
 
 def unit(maps: torch.Tensor) -> torch.Tensor:
     """Return unit(L) of each map of [B,H,W]; NaN where a map is not finite."""
-    return torch.where(finite(maps)[:, None, None], case.unit(maps), torch.nan)
+    return torch.where(finite(maps)[:, None, None], map_ranges.unit(maps), torch.nan)
 
 
 def top_overlap(

@@ -52,13 +52,13 @@ def road(case: Case) -> Scores:
     # Per image: the most relevant at each fraction, then the least relevant.
     removed = [(0, count) for count in counts] + [(pixels - count, pixels) for count in counts]
     sigma: float = case.protocol.road_noise
-    noise = case.shared(("road noise", sigma), lambda: _noise(case))
+    noise = case.share(("road noise", sigma), lambda: _noise(case))
 
     def fill(rows: torch.Tensor, steps: list[tuple[int, int]]) -> Fill:
         low, high = torch.tensor(steps).unbind(1)
         return impute_ranked(case.trace.images, noise, case.rank, rows, low, high)
 
-    scores = case.scored(case.by_rank(("road", sigma), removed, fill))
+    scores = case.score_evidence(case.probe_ranking(("road", sigma), removed, fill))
     morf, lerf = scores.view(size, 2, len(fractions)).unbind(1)
     return {
         "road": (lerf - morf).mean(1) / 2,

@@ -92,7 +92,7 @@ def robustness(case: Case) -> Scores:
     """
     scores: Scores = {}
     for attack in ATTACKS:
-        pairs = [_under(case, attack, eps / 255) for eps in case.protocol.attack_eps_255]
+        pairs = [_compare_under(case, attack, eps / 255) for eps in case.protocol.attack_eps_255]
         held = torch.stack([kept for kept, _ in pairs], dim=1)
         scores[f"{attack}_held"] = held.double().mean(1)
         for measure in MEASURES:
@@ -111,11 +111,11 @@ def _mean_where(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     )
 
 
-def _under(case: Case, attack: str, eps: float) -> tuple[torch.Tensor, Scores]:
+def _compare_under(case: Case, attack: str, eps: float) -> tuple[torch.Tensor, Scores]:
     """Return whether the prediction holds [B], and how alike the maps are, {measure: [B]}."""
     steps = (case.protocol.pgd_steps, case.protocol.pgd_step)
-    trace = case.shared((attack, eps, *steps), lambda: _attacked(case, attack, eps))
-    maps = case.again(trace)
+    trace = case.share((attack, eps, *steps), lambda: _attack_images(case, attack, eps))
+    maps = case.run_method(trace)
     window, sigma = case.protocol.ssim_window, case.protocol.ssim_sigma
     ties = case.background.tie_order(case.seed)
     return trace.predicted == case.trace.predicted, {
@@ -126,21 +126,21 @@ def _under(case: Case, attack: str, eps: float) -> tuple[torch.Tensor, Scores]:
     }
 
 
-def _attacked(case: Case, attack: str, eps: float) -> Trace:
+def _attack_images(case: Case, attack: str, eps: float) -> Trace:
     """Return the trace of the attacked images, seen from the same classes."""
     trace, pixels = case.trace, pixels_of(case.trace)
     if attack == "noise":
-        noise = case.shared("attack noise", lambda: uniform_noise(trace, "attack noise"))
+        noise = case.share("attack noise", lambda: uniform_noise(trace, "attack noise"))
         moved = (pixels + eps * noise).clamp(0, 1)
     else:
-        gradient = case.shared("attack gradient", lambda: loss_gradient(trace, pixels))
+        gradient = case.share("attack gradient", lambda: loss_gradient(trace, pixels))
         if attack == "fgsm":
             moved = fgsm(pixels, gradient, eps)
         else:
             moved = pgd(
                 trace, pixels, gradient, eps, case.protocol.pgd_steps, case.protocol.pgd_step
             )
-    return trace.of(trace.model.normalise(moved))
+    return trace.trace_images(trace.model.normalise(moved))
 
 
 @register_metric(
@@ -164,14 +164,18 @@ def max_sensitivity(case: Case) -> Scores:
     radius, draws = case.protocol.sensitivity_radius, case.protocol.sensitivity_draws
     changes = []
     for k in range(draws):
-        trace = case.shared(("max-sensitivity", k, radius), partial(_shaken, case.trace, k, radius))
-        changes.append((case.again(trace).flatten(1).double() - clean).norm(dim=1))
+        trace = case.share(
+            ("max-sensitivity", k, radius), partial(_shake_images, case.trace, k, radius)
+        )
+        changes.append((case.run_method(trace).flatten(1).double() - clean).norm(dim=1))
     change = torch.stack(changes, dim=1).amax(1)
     norm = clean.norm(dim=1)
     value = change / torch.where(norm > 0, norm, 1.0)
     return {"max_sensitivity": torch.where((norm > 0) | (change == 0), value, torch.nan)}
 
 
-def _shaken(trace: Trace, k: int, radius: float) -> Trace:
+def _shake_images(trace: Trace, k: int, radius: float) -> Trace:
     noise = uniform_noise(trace, f"max-sensitivity {k}")
-    return trace.of(trace.model.normalise(trace.model.denormalise(trace.images) + radius * noise))
+    return trace.trace_images(
+        trace.model.normalise(trace.model.denormalise(trace.images) + radius * noise)
+    )

@@ -12,7 +12,7 @@ import torch
 
 from bench.engine.case import Case
 from bench.engine.counts import Counts
-from bench.engine.randomised import randomised
+from bench.engine.randomised import randomise
 from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
 from bench.metrics import map_similarity
@@ -68,18 +68,18 @@ def sanity(case: Case) -> Scores:
     one class.
     """
     stages, seeds = case.protocol.sanity_stages, case.protocol.sanity_seeds
-    traces = case.shared(
-        ("randomised", stages, seeds), lambda: _randomised_traces(case, stages, seeds)
+    traces = case.share(
+        ("randomised", stages, seeds), lambda: _trace_randomised(case, stages, seeds)
     )
-    tables = [_likeness(case, case.again(trace)) for trace in traces]
+    tables = [_likeness(case, case.run_method(trace)) for trace in traces]
     curves = {
         name: torch.stack([table[name] for table in tables], dim=1)
         .view(len(case), seeds, stages)
         .mean(1)
         for name in ("ssim", "spearman")
     }
-    other = case.shared("random logit", lambda: _other_class(case.trace))
-    maps = torch.full_like(case.maps, torch.nan) if other is None else case.again(other)
+    other = case.share("random logit", lambda: _other_class(case.trace))
+    maps = torch.full_like(case.maps, torch.nan) if other is None else case.run_method(other)
     return {
         **{f"sanity_{name}": curve.mean(1) for name, curve in curves.items()},
         **{f"sanity_{name}_curve": curve for name, curve in curves.items()},
@@ -95,7 +95,7 @@ def _likeness(case: Case, maps: torch.Tensor) -> dict[str, torch.Tensor]:
     }
 
 
-def _randomised_traces(case: Case, stages: int, seeds: int) -> list[Trace]:
+def _trace_randomised(case: Case, stages: int, seeds: int) -> list[Trace]:
     """Return the traces of the same images and classes through the randomised networks: seed by
     seed, top-down.
     """
@@ -104,8 +104,8 @@ def _randomised_traces(case: Case, stages: int, seeds: int) -> list[Trace]:
         draws = [
             generator(case.seed, f"sanity {k} {stage}").initial_seed() for stage in range(stages)
         ]
-        for model in randomised(case.trace.model, stages, draws):
-            traces.append(case.trace.through(case.prober.of(model)))
+        for model in randomise(case.trace.model, stages, draws):
+            traces.append(case.trace.trace_network(case.prober.fork(model)))
     return traces
 
 
@@ -148,7 +148,7 @@ def reference_insensitivity(case: Case) -> Scores:
     assert case.rerun is not None
     own = case.rerun.parameters["reference"]
     maps = [
-        case.maps if own == name else case.again(case.trace, reference=name)
+        case.maps if own == name else case.run_method(case.trace, reference=name)
         for name in case.protocol.references
     ]
     pairs = list(itertools.combinations(maps, 2))

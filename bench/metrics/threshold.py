@@ -47,7 +47,7 @@ def threshold_quality(case: Case) -> Scores:
     IR, DR compare p at t* with p_c(x). Each [B]; NaN where the map has no positive part.
     """
     cuts = case.protocol.thresholds
-    odds = case.masked_log_odds(case.removed, range(cuts), cuts)
+    odds = case.probe_masks(case.removed, range(cuts), cuts)
     clean = case.trace.log_odds
     q = (probability(odds[:, 1:]) - probability(clean)[:, None]).clamp(min=0)
     best, first = q.max(1).values, first_argmax(q) + 1
@@ -62,7 +62,7 @@ def threshold_quality(case: Case) -> Scores:
         "ir": at_best["increase"],
         "dr": at_best["decrease"],
         "threshold_p": probability(odds),
-        "threshold_area": kept_area(case, cuts),
+        "threshold_area": measure_kept_area(case, cuts),
         "threshold_log_odds": odds,
     }
     shape = {name: case.has_positive.view(-1, *[1] * (v.ndim - 1)) for name, v in scores.items()}
@@ -74,7 +74,7 @@ def first_argmax(values: torch.Tensor) -> torch.Tensor:
     return (values == values.amax(1, keepdim=True)).int().argmax(1)
 
 
-def kept_area(case: Case, cuts: int) -> torch.Tensor:
+def measure_kept_area(case: Case, cuts: int) -> torch.Tensor:
     """Return the share of pixels above zero in M_t, [B, cuts] float64."""
     unit = case.unit.flatten(1)
     pixels = unit.shape[1]

@@ -110,8 +110,8 @@ class AttentionBranchNetwork(nn.Module):
                 "stage; an attention "
                 "branch goes on classifiers built like timm's ResNet, ResNetV2, RegNet or VGG."
             )
-        stage = at_full_resolution(parts.stage)
-        channels, self.num_classes = _checked_cut(own, parts, stage)
+        stage = keep_resolution(parts.stage)
+        channels, self.num_classes = _check_cut(own, parts, stage)
         self.map_kernel = map_kernel
         self.extractor = parts.extractor
         with torch.random.fork_rng(
@@ -121,7 +121,7 @@ class AttentionBranchNetwork(nn.Module):
         self.perception = PerceptionBranch(
             nn.Sequential(OrderedDict([*parts.last.items()])), parts.head
         )
-        self.feature_info = _renamed(own, self)
+        self.feature_info = _rename_stages(own, self)
         _draw(self.attention, seed)
         self.train(backbone.training)
 
@@ -139,8 +139,8 @@ class AttentionBranchNetwork(nn.Module):
         """
         g = self.extractor(x)
         attention_logits, own = self.attention(g)
-        weights = own if attention is None else injected(attention, g)
-        return Branches(attention_logits, self.perception(weighted(g, weights)), own)
+        weights = own if attention is None else inject_map(attention, g)
+        return Branches(attention_logits, self.perception(weigh_features(g, weights)), own)
 
     def attention_map(self, x: torch.Tensor) -> torch.Tensor:
         """Return M [B,1,h,w] in [0,1]; the perception branch does not run."""
@@ -151,20 +151,20 @@ class AttentionBranchNetwork(nn.Module):
     ) -> torch.Tensor:
         """Return the perception branch's features [B,K',h',w']; `attention` as in `forward`."""
         g = self.extractor(x)
-        weights = self.attention(g)[1] if attention is None else injected(attention, g)
-        return self.perception.stage(weighted(g, weights))  # type: ignore[no-any-return]
+        weights = self.attention(g)[1] if attention is None else inject_map(attention, g)
+        return self.perception.stage(weigh_features(g, weights))  # type: ignore[no-any-return]
 
     def forward_head(self, features: torch.Tensor) -> torch.Tensor:
         """Return the perception branch's logits [B,C] of its features."""
         return self.perception.head(features)  # type: ignore[no-any-return]
 
 
-def weighted(g: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
+def weigh_features(g: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
     """Return (1 + M) * g, the attention mechanism; g [B,K,h,w], M [B,1,h,w]."""
     return g + attention * g
 
 
-def injected(attention: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+def inject_map(attention: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
     """Return a map [B,1,h,w] or [B,h,w] as M [B,1,h,w] for features g [B,K,h,w]; a misfit is one
     sentence.
     """
@@ -224,9 +224,9 @@ def _parts(net: nn.Module) -> _Parts | None:
     modules = dict(net.named_modules())
     for before, last, head in _STAGED:
         if all(name in modules for name in (*before, *last, *head)):
-            behind = _named(modules, last)
+            behind = _name_modules(modules, last)
             return _Parts(
-                nn.Sequential(_named(modules, before)),
+                nn.Sequential(_name_modules(modules, before)),
                 behind[_flat(last[0])],
                 behind,
                 _head(net, modules, head),
@@ -259,7 +259,7 @@ def _vgg_parts(net: nn.Module, modules: dict[str, nn.Module]) -> _Parts | None:
 
 
 def _head(net: nn.Module, modules: dict[str, nn.Module], names: Sequence[str]) -> nn.Module:
-    head = _named(modules, names)
+    head = _name_modules(modules, names)
     rate: Any = getattr(net, "drop_rate", None)
     if "fc" in head and rate:  # timm's ResNet has its dropout in code, before fc
         head["drop"] = nn.Dropout(rate)
@@ -267,7 +267,9 @@ def _head(net: nn.Module, modules: dict[str, nn.Module], names: Sequence[str]) -
     return nn.Sequential(head).eval()
 
 
-def _named(modules: dict[str, nn.Module], names: Sequence[str]) -> OrderedDict[str, nn.Module]:
+def _name_modules(
+    modules: dict[str, nn.Module], names: Sequence[str]
+) -> OrderedDict[str, nn.Module]:
     return OrderedDict((_flat(name), modules[name]) for name in names)
 
 
@@ -275,7 +277,7 @@ def _flat(name: str) -> str:
     return name.replace(".", "_")
 
 
-def at_full_resolution(stage: nn.Module) -> nn.Module:
+def keep_resolution(stage: nn.Module) -> nn.Module:
     """Return a copy of a stage that keeps the grid: convolutions at stride 1, as timm builds a
     stage of stride 1.
 
@@ -307,7 +309,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def _checked_cut(net: nn.Module, parts: _Parts, stage: nn.Module) -> tuple[int, int]:
+def _check_cut(net: nn.Module, parts: _Parts, stage: nn.Module) -> tuple[int, int]:
     """Return (channels of the stage's output, classes), after one noise image went through the net
     and its parts.
     """
@@ -338,7 +340,7 @@ def _checked_cut(net: nn.Module, parts: _Parts, stage: nn.Module) -> tuple[int, 
     return features.shape[1], logits.shape[1]
 
 
-def _renamed(backbone: nn.Module, net: nn.Module) -> list[dict[str, Any]]:
+def _rename_stages(backbone: nn.Module, net: nn.Module) -> list[dict[str, Any]]:
     """Return timm's list of stages (`feature_info`) with the modules' names in the new network."""
     names = {id(module): name for name, module in net.named_modules()}
     old = dict(backbone.named_modules())

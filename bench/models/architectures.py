@@ -80,7 +80,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def seeded(build: Callable[..., nn.Module], seed: int, **kwargs: object) -> nn.Module:
+def build_seeded(build: Callable[..., nn.Module], seed: int, **kwargs: object) -> nn.Module:
     """Build a network with weights drawn from a seed, leaving the global random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(

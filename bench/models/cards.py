@@ -137,7 +137,7 @@ BUILDERS: dict[str, Callable[[str, dict[str, Any]], nn.Module]] = {
 
 WRAPPERS = {
     "abn": "bench.models.abn:AttentionBranchNetwork",
-    "tuner": "bench.models.tuner:tuned_net",
+    "tuner": "bench.models.tuner:add_tuner",
     "self_attention": "bench.models.sa_affinity:AffinityNet",
 }
 """What a training may put around a network, by the kind that a card names."""

@@ -56,7 +56,7 @@ def find_split(net: nn.Module, x: torch.Tensor) -> Split:
             "[B,C]."
         )
     for split in _candidates(net):
-        captured = _captured(split, x)
+        captured = _try_capture(split, x)
         if (
             captured is not None
             and _same(captured.logits, logits)
@@ -79,7 +79,7 @@ def _candidates(net: nn.Module) -> Iterator[Split]:
     yield from (LayerSplit(net, name) for path in COARSEST_FEATURES if (name := resolve(net, path)))
 
 
-def _captured(split: Split, x: torch.Tensor) -> Captured | None:
+def _try_capture(split: Split, x: torch.Tensor) -> Captured | None:
     """Run the network; None where it has no such split (features that are no tensor, a head that
     refuses).
     """

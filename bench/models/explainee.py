@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from bench.data.geometry import Geometry
 from bench.errors import BenchError, NotApplicable, suggestions
 from bench.models.default_layer import find_split
 from bench.models.layout import Layout, find_layout
+from bench.models.network_guard import State, guard_network, state_of
 from bench.models.split import Captured, LayerSplit, Split, WholeSplit
 from bench.models.stages import stage_layers
 from bench.randomness import generator
@@ -27,9 +27,6 @@ DEFAULT_CROP = 0.875
 """Share of the resized short side that the centre crop keeps, where the model does not say (224 of
 256).
 """
-
-State = tuple[tuple[int, int | None], ...]
-"""Where a network's tensors lie, and how often each was written."""
 
 
 class Explainee:
@@ -96,13 +93,13 @@ class Explainee:
         """Return the split at the explained layer; the default one is found and checked once, on
         one noise image.
         """
-        with untouched(self.net), torch.no_grad():
+        with guard_network(self.net), torch.no_grad():
             if self._layer is not None:
                 return LayerSplit(self.net, self._layer)
             noise = torch.randn(1, 3, self.size, self.size, generator=generator(0, "layer"))
             return find_split(self.net, noise.to(self.device))
 
-    def with_net(self, net: nn.Module) -> Explainee:
+    def replace_net(self, net: nn.Module) -> Explainee:
         """Return another network of the same architecture, explained in the same way and at the
         same layer.
         """
@@ -123,7 +120,7 @@ class Explainee:
         """Return the name of the explained layer."""
         return self.split.layer
 
-    def at(self, layer: str) -> Explainee:
+    def cut_at(self, layer: str) -> Explainee:
         """Return the same network explained at another layer; made once per layer."""
         if layer not in self._elsewhere:
             self._elsewhere[layer] = Explainee(
@@ -144,7 +141,7 @@ class Explainee:
         """Return the last module of each stage, from shallow to deep; found once, by running one
         grey image.
         """
-        with untouched(self.net), torch.no_grad():
+        with guard_network(self.net), torch.no_grad():
             return stage_layers(
                 self.net, torch.zeros(1, 3, self.size, self.size, device=self.device)
             )
@@ -217,7 +214,7 @@ class Explainee:
     @cached_property
     def probe_shape(self) -> tuple[int, int, int, int]:
         """Return (C, K, h, w): classes, channels and grid of the explained layer."""
-        with untouched(self.net), torch.no_grad():
+        with guard_network(self.net), torch.no_grad():
             captured = self.capture(torch.zeros(1, 3, self.size, self.size, device=self.device))
         grid = self.grid(captured.values)
         if grid.shape[2] * grid.shape[3] < 2:
@@ -316,105 +313,8 @@ class Explainee:
         }
 
 
-def state_of(net: nn.Module) -> State:
-    """Return what is another when a parameter or buffer is written or replaced; what is in them is
-    not read.
-    """
-    parameters, buffers = _own_tensors(list(net.modules()))
-    return tuple((t.data_ptr(), _version(t)) for t in (*parameters, *buffers))
-
-
-def _version(tensor: torch.Tensor) -> int | None:
-    """Return how often a tensor was written; one that was made under `torch.inference_mode` does
-    not count that.
-    """
-    return None if tensor.is_inference() else tensor._version
-
-
 def read_image(path: str | Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Read an image file as uint8 RGB [H,W,3]."""
     if not Path(path).is_file():
         raise BenchError(f"There is no image file {path}; check the path.")
     return decode({"bytes": Path(path).read_bytes()}, str(path))
-
-
-@contextmanager
-def untouched(net: nn.Module) -> Iterator[None]:
-    """Run a block with the network in eval mode and without parameter gradients, and leave it
-    exactly as it was.
-
-    Mode per module, requires_grad, stored gradients and hooks come back also when the block raises.
-    Parameters and buffers must not be written; if they were, that is an error, since it cannot be
-    undone.
-    """
-    modules = list(net.modules())
-    modes = [module.training for module in modules]
-    parameters, buffers = _own_tensors(modules)
-    tensors = [*parameters, *buffers]
-    versions = [_version(t) for t in tensors]
-    flags = [(p, p.requires_grad, p.grad) for p in parameters]
-    hooks = [_hook_keys(module) for module in modules]
-    # Only what differs is written: writing an attribute of a module or tensor is slow, and mostly
-    # nothing does.
-    for module in modules:
-        if module.training:
-            module.training = False
-    for p, flag, _ in flags:
-        if flag:
-            p.requires_grad_(False)
-    try:
-        with _full_float32():
-            yield
-    finally:
-        for module, mode, keys in zip(modules, modes, hooks, strict=True):
-            if module.training != mode:
-                module.training = mode
-            _drop_new_hooks(module, keys)
-        for p, flag, grad in flags:
-            if p.requires_grad != flag:
-                p.requires_grad_(flag)
-            if p.grad is not grad:
-                p.grad = grad
-    if any(v is not None and t._version != v for t, v in zip(tensors, versions, strict=True)):
-        raise BenchError(
-            "The model's parameters or buffers were written while it was explained; work on a copy."
-        )
-
-
-def _own_tensors(modules: Sequence[nn.Module]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return the parameters and the buffers of modules, each once; several times as fast as asking
-    the network.
-    """
-    return _once(module._parameters for module in modules), _once(
-        module._buffers for module in modules
-    )
-
-
-def _once(tables: Iterable[Mapping[str, torch.Tensor | None]]) -> list[torch.Tensor]:
-    return list({id(t): t for table in tables for t in table.values() if t is not None}.values())
-
-
-@contextmanager
-def _full_float32() -> Iterator[None]:
-    """Keep GPUs from rounding float32 to TF32, which the protocol's "float32" does not mean."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
-
-
-_HOOK_TABLES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-
-def _hook_keys(module: nn.Module) -> dict[str, set[int]]:
-    """Return the keys of the hooks that a module has; most have none."""
-    return {table: set(hooks) for table in _HOOK_TABLES if (hooks := getattr(module, table, None))}
-
-
-def _drop_new_hooks(module: nn.Module, before: dict[str, set[int]]) -> None:
-    for table in _HOOK_TABLES:
-        if hooks := getattr(module, table, None):
-            for key in [k for k in hooks if k not in before.get(table, ())]:
-                del hooks[key]

@@ -60,13 +60,13 @@ def find_layout(net: nn.Module, shape: tuple[int, ...]) -> Layout | None:
     Images are square here, so grids are, unless the network's patch embedding says otherwise.
     """
     if len(shape) == 4:
-        return _of_maps(net, *shape[1:])
+        return _read_maps(net, *shape[1:])
     if len(shape) == 3:
-        return _of_tokens(net, *shape[1:])
+        return _read_tokens(net, *shape[1:])
     return None
 
 
-def _of_maps(net: nn.Module, one: int, two: int, three: int) -> Layout | None:
+def _read_maps(net: nn.Module, one: int, two: int, three: int) -> Layout | None:
     """[1,K,h,w] or [1,h,w,K]: two equal axes are the grid's; three equal ones are read as channels
     first.
     """
@@ -76,7 +76,7 @@ def _of_maps(net: nn.Module, one: int, two: int, three: int) -> Layout | None:
     return Layout("NCHW", two, three)
 
 
-def _of_tokens(net: nn.Module, length: int, channels: int) -> Layout | None:
+def _read_tokens(net: nn.Module, length: int, channels: int) -> Layout | None:
     """[1,N,K], or [1,K,N] of the few networks that flatten maps and keep channels first.
 
     First what the network says (its patch embedding's grid, its number of prefix tokens); then a

@@ -67,7 +67,7 @@ class AffinityNet(nn.Module):
             return getattr(super().__getattr__("net"), name)
 
 
-def refined(activations: torch.Tensor, affinity: torch.Tensor, strength: float) -> torch.Tensor:
+def refine(activations: torch.Tensor, affinity: torch.Tensor, strength: float) -> torch.Tensor:
     """Return A_k + strength * P a_k, [B,K,h,w]: the skip connection of SA-CAM's attention."""
     spread = affinity @ activations.flatten(2).transpose(1, 2)  # [B,N,K]
     return activations + strength * spread.transpose(1, 2).reshape(activations.shape)

@@ -86,7 +86,7 @@ class HeadInput:
         """Return head(values); under autograd always of a copy, which keeps the caller's leaf
         intact.
         """
-        if self.written is False and not torch.is_grad_enabled() and _as_its_copy(values):
+        if self.written is False and not torch.is_grad_enabled() and _lies_as_copy(values):
             return head(values)
         own = values.clone()
         before = None if own.is_inference() else own._version
@@ -96,7 +96,7 @@ class HeadInput:
         return logits
 
 
-def _as_its_copy(values: torch.Tensor) -> bool:
+def _lies_as_copy(values: torch.Tensor) -> bool:
     """Return whether a copy would lie in memory as the tensor does: another order may move a
     result's last bits.
     """
@@ -193,7 +193,7 @@ class LayerSplit:
         else:
             part = _grid_part(kept[0], self.layer)
             captured = Captured(kept[0][part], logits, size, dict(finished), kept[0], part)
-        return self._without_needless_bypass(captured)
+        return self._drop_needless_bypass(captured)
 
     def _outermost(self) -> list[str]:
         """Return the modules that may finish before the layer and lie in no other such: its
@@ -209,7 +209,7 @@ class LayerSplit:
             if parent in ancestors and n not in ancestors and n != self.layer
         ]
 
-    def _without_needless_bypass(self, captured: Captured) -> Captured:
+    def _drop_needless_bypass(self, captured: Captured) -> Captured:
         """Keep earlier outputs only when the rest of the network reads them (a skip connection
         around the layer).
         """
@@ -232,25 +232,23 @@ class LayerSplit:
         return torch.allclose(replayed, captured.logits, rtol=1e-4, atol=1e-4)
 
     def head(self, values: torch.Tensor, captured: Captured, rows: torch.Tensor) -> torch.Tensor:
-        return self._input.run(lambda own: self._replayed(own, captured, rows), values)
+        return self._input.run(lambda own: self._replay(own, captured, rows), values)
 
-    def _replayed(
-        self, values: torch.Tensor, captured: Captured, rows: torch.Tensor
-    ) -> torch.Tensor:
+    def _replay(self, values: torch.Tensor, captured: Captured, rows: torch.Tensor) -> torch.Tensor:
         count = len(captured.values)
         answers: dict[str, list[Any]] = {
             name: [_take(out, rows, count) for out in outs]
             for name, outs in captured.bypass.items()
         }
         answers[self.layer] = [
-            _with_part(_take(captured.whole, rows, count), captured.part, values)
+            _replace_part(_take(captured.whole, rows, count), captured.part, values)
         ]
         x = values.new_zeros(1).expand(len(values), 3, *captured.size)
-        with self._answering(answers):
+        with self._answer_calls(answers):
             return self.net(x)  # type: ignore[no-any-return]
 
     @contextmanager
-    def _answering(self, answers: dict[str, list[Any]]) -> Iterator[None]:
+    def _answer_calls(self, answers: dict[str, list[Any]]) -> Iterator[None]:
         """Let modules answer their first calls from `answers`; later calls of a shared module run
         for real.
         """
@@ -313,7 +311,7 @@ def _grid_part(output: Any, layer: str) -> int:
     )
 
 
-def _with_part(whole: Any, part: int, values: torch.Tensor) -> Any:
+def _replace_part(whole: Any, part: int, values: torch.Tensor) -> Any:
     """Return a layer's outputs with one of them replaced, in the layer's own container."""
     if whole is None:
         return values

@@ -1,7 +1,7 @@
 """The tuner of activation fine-tuning (AFT): a small network that re-weights the explained layer's
 activations.
 
-`tuned_net` puts it into any classifier. Where that has timm's split it stands between
+`add_tuner` puts it into any classifier. Where that has timm's split it stands between
 `forward_features` and `forward_head` (`TunedNet`); elsewhere it stands behind the named module
 (`TunedLayer`), which keeps its name. Either way the explained layer of the result is the tuned one,
 by the ordinary rules.
@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from bench.errors import BenchError
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.models.split import WholeSplit
 from bench.randomness import generator
 
@@ -135,7 +136,7 @@ class TunedLayer(nn.Module):
         return tuned
 
 
-def tuned_net(
+def add_tuner(
     net: nn.Module,
     layer: str | None = None,
     reduction: int = REDUCTION,
@@ -151,7 +152,7 @@ def tuned_net(
     """
     whole = layer is None and hasattr(net, "forward_features") and hasattr(net, "forward_head")
     if channels is None or (layer is None and not whole):
-        place = tuned_place(Explainee(net, size=_side(net), layer=layer))
+        place = find_tuner_place(Explainee(net, size=_side(net), layer=layer))
         layer, channels = place["layer"], place["channels"]
     tuner = Tuner(channels, reduction, seed)
     if layer is None:
@@ -161,7 +162,7 @@ def tuned_net(
     return net
 
 
-def tuned_place(model: Explainee) -> dict[str, Any]:
+def find_tuner_place(model: Explainee) -> dict[str, Any]:
     """Return where a model's tuner stands: {"layer": name, or None for timm's split, "channels":
     K}.
 
@@ -169,7 +170,7 @@ def tuned_place(model: Explainee) -> dict[str, Any]:
     last).
     """
     _, *grid = model.probe_shape
-    with untouched(model.net), torch.no_grad():
+    with guard_network(model.net), torch.no_grad():
         values = model.capture(
             torch.zeros(1, 3, model.size, model.size, device=model.device)
         ).values
@@ -191,7 +192,7 @@ def find_tuner(net: nn.Module) -> Tuner:
     for module in net.modules():
         if isinstance(module, Tuner):
             return module
-    raise BenchError(f"The network {type(net).__name__} has no tuner; make one with tuned_net.")
+    raise BenchError(f"The network {type(net).__name__} has no tuner; make one with add_tuner.")
 
 
 def _side(net: nn.Module) -> int:

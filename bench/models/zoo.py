@@ -65,7 +65,7 @@ def register_model(
                     "Explainee."
                 )
             model.name = chosen
-            return model if layer is None else at_layer(model, layer)
+            return model if layer is None else cut_at_layer(model, layer)
 
         MODELS.add(ModelEntry(chosen, make))
         return function
@@ -126,7 +126,7 @@ def expand_models(patterns: list[str]) -> list[str]:
         if path.endswith(".json"):
             entries = [entry] if entry else list(read_card(Path(path)))
             names += [f"{path}#{e}" for e in entries]
-        elif any(c in pattern for c in "*?[") or pattern in MODELS.known_names():
+        elif any(c in pattern for c in "*?[") or pattern in MODELS.list_names():
             names += MODELS.select([pattern])
         else:
             names.append(pattern)
@@ -142,28 +142,8 @@ def from_timm(
     """Return a timm classifier as an explainee, with the preprocessing that timm states for it."""
     import timm
 
-    if not name.startswith("hf-hub:") and not timm.is_model(name.partition(".")[0]):
-        known = [*MODELS.known_names(), *timm.list_models()]
-        raise BenchError(f"Unknown model {name!r}.{suggestions(name, known)}")
     pretrained = str(weights) == "pretrained"
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(
-                RANDOM_SEED
-            )  # manual_seed would also reseed GPUs, and not restore them
-            net = timm.create_model(
-                name, pretrained=pretrained, **{**_square_input(name), **kwargs}
-            )
-    except Exception as error:  # timm, the hub client and the network each raise their own
-        what = (
-            "download pretrained weights for"
-            if pretrained or name.startswith("hf-hub:")
-            else "build"
-        )
-        raise BenchError(
-            f"timm could not {what} {name!r} ({type(error).__name__}: {take_first_line(error)}); "
-            "check the name and the network, or give local weights (weights=PATH, --weights PATH)."
-        ) from error
+    net = _create_net(name, pretrained, kwargs)
     if weights is None:
         _draw_zero_heads(net)
     elif not pretrained:
@@ -184,6 +164,28 @@ def from_timm(
     model.card |= {"library": "timm", "arch": net.pretrained_cfg["architecture"], "kwargs": kwargs}
     model.card["weights"] = "random" if weights is None else str(weights)
     return model
+
+
+def _create_net(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
+    """Return timm's network of this name; what is not pretrained has random weights of one seed."""
+    import timm
+
+    if not name.startswith("hf-hub:") and not timm.is_model(name.partition(".")[0]):
+        known = [*MODELS.list_names(), *timm.list_models()]
+        raise BenchError(f"Unknown model {name!r}.{suggestions(name, known)}")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            # manual_seed would also reseed GPUs, and not restore them
+            torch.default_generator.manual_seed(RANDOM_SEED)
+            given = {**_square_input(name), **kwargs}
+            return timm.create_model(name, pretrained=pretrained, **given)
+    except Exception as error:  # timm, the hub client and the network each raise their own
+        downloads = pretrained or name.startswith("hf-hub:")
+        what = "download pretrained weights for" if downloads else "build"
+        raise BenchError(
+            f"timm could not {what} {name!r} ({type(error).__name__}: {take_first_line(error)}); "
+            "check the name and the network, or give local weights (weights=PATH, --weights PATH)."
+        ) from error
 
 
 def _square_input(name: str) -> dict[str, int]:
@@ -227,9 +229,9 @@ def timm_geometry(config: dict[str, Any]) -> Geometry:
     return Geometry(size, resize, int(size / config["crop_pct"]), interpolation)
 
 
-def at_layer(model: Explainee, layer: str) -> Explainee:
+def cut_at_layer(model: Explainee, layer: str) -> Explainee:
     """Return the same model explained at another layer."""
-    return model.at(layer)
+    return model.cut_at(layer)
 
 
 # --- bundled

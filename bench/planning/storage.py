@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from bench.engine.folding import folds_of
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.records.store import write_parquet
 from bench.run.batch import PIXEL_BYTES, WAVE_BYTES
 from bench.run.plan import Plan
@@ -86,7 +87,7 @@ def footprint(model: Explainee) -> Footprint:
 
     leaves = [module for module in model.net.modules() if not any(True for _ in module.children())]
     image = torch.zeros(1, 3, model.size, model.size, device=model.device)
-    with untouched(model.net), torch.no_grad():  # which takes the hooks away
+    with guard_network(model.net), torch.no_grad():  # which takes the hooks away
         for module in leaves:
             module.register_forward_hook(note)
         model.net(image)

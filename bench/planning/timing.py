@@ -15,7 +15,8 @@ from bench.engine.counts import Counts
 from bench.engine.folding import folds_of
 from bench.engine.memory import fitting, wait_for
 from bench.engine.prober import Prober
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.run.cells import Cell
 from bench.run.plan import Plan, Task
 from bench.run.task import run_task
@@ -77,11 +78,11 @@ def _rates(model: Explainee, side: int, batch_size: int) -> Rates:
         memory_format=torch.channels_last
     )
     few = images[:GRADIENT_IMAGES].clone().requires_grad_()
-    with untouched(model.net):
+    with guard_network(model.net):
         with torch.inference_mode():
             captured = model.capture(images)
             rows = torch.arange(len(images))
-            with folds_of(model).applied():  # as perturbed images run
+            with folds_of(model).apply():  # as perturbed images run
                 prober.logits(images)  # the warm-up
                 forward = _seconds(model, lambda: prober.logits(images)) / len(images)
             head = _seconds(model, lambda: model.split.head(captured.values, captured, rows)) / len(

@@ -13,7 +13,8 @@ from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
 from bench.methods import Method
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.run.declared import FLOAT_BYTES, DeclaredCounts, MethodWork
 from bench.run.external_maps import ExternalMethod
 from bench.run.plan import Plan
@@ -42,7 +43,7 @@ def tried(plan: Plan, model: Explainee, images: int) -> Trial:
     positions = range(min(images, len(subset)))
     batch = subset.batch(positions, plan.geometry, plan.protocol.box_min_visible).to(model.device)
     pixels, seed = model.normalise(batch.pixels), plan.protocol.seed
-    with untouched(model.net):
+    with guard_network(model.net):
         base = Trace(
             Prober(model, plan.batch_size),
             pixels,

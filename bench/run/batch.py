@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from bench.engine.background import Background
-from bench.engine.case import Case, Spent
+from bench.engine.case import Case
+from bench.engine.counts import Spent
 from bench.engine.prober import Prober
 from bench.engine.probes import Pending
 from bench.engine.trace import Trace
@@ -113,7 +114,7 @@ class BatchRun:
         for trace in (self.trace, self.label_trace):
             trace.parts.update(base.parts)
         # The one that methods which probe (tft) find there, too.
-        self.background = self.trace.shared("background", lambda: Background(self.trace))
+        self.background = self.trace.share("background", lambda: Background(self.trace))
         self.probed = 0
         self._seen: list[tuple[torch.Tensor, _Scored]] = []
 
@@ -238,7 +239,7 @@ class BatchRun:
     def _asked(self, cells: list[_ScoredCell]) -> list[_ScoredCell]:
         """Score what can be scored; return what waits for probes, which are on the list now."""
         waiting = []
-        with self.background.probes.deferred():
+        with self.background.probes.defer():
             for cell in cells:
                 try:
                     self._take(cell)
@@ -354,7 +355,7 @@ def make_maps(method: Method, trace: Trace) -> tuple[torch.Tensor, Spent | None]
     """Return a method's maps [B,H,W] and what they cost; what maps made elsewhere cost is not known
     here.
     """
-    maps, spent = method.measured(trace)
+    maps, spent = method.explain_counted(trace)
     return maps, None if isinstance(method, ExternalMethod) else spent
 
 

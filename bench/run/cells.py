@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from bench.engine.case import Spent
-from bench.engine.counts import Asked
+from bench.engine.counts import Asked, Spent
 from bench.files import file_name
 from bench.records.store import Done, Store
 from bench.run.plan import Plan, Task

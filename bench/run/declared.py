@@ -12,8 +12,8 @@ from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from bench.engine.counts import Counts
+from bench.engine.part_store import LARGE
 from bench.engine.shared_parts import PASS, SharedPart
-from bench.engine.trace import LARGE
 from bench.errors import BenchError, NotApplicable
 from bench.methods import Method
 from bench.metrics import Metric
@@ -88,7 +88,7 @@ class DeclaredCounts:
         if isinstance(method, ExternalMethod):
             return MethodWork()
         try:
-            own, parts = method.declared_work(self.model)
+            own, parts = method.list_work(self.model)
         except NotApplicable as error:
             return MethodWork(reason=str(error))
         varies = method.why_varies or next((part.varies for part in parts if part.varies), "")

@@ -15,7 +15,8 @@ from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS, Method
 from bench.metrics import METRICS, OUTSIDE, Metric
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.protocol import Protocol, get_protocol
 from bench.types import Truth
 
@@ -116,7 +117,7 @@ def score(
         reuses=True,
     )
     scores: Scores = {}
-    with untouched(model.net):
+    with guard_network(model.net):
         for name in names:
             scores |= apply(METRICS.get(name), case, chosen)
     return {k: v for k, v in scores.items() if curves or v.ndim == 1}
@@ -148,7 +149,7 @@ def apply(metric: Metric, case: Case, protocol: Protocol) -> Scores:
     """Run one metric on a case and return its values, float64, checked: names, shapes, NaN for
     non-finite maps.
     """
-    case.under(
+    case.set_view(
         protocol.view(metric.all_reads)
     )  # first: one that does not apply has asked for nothing
     reason = unmet_need(metric, case)

@@ -15,7 +15,7 @@ from bench.identity import digest
 from bench.methods import METHODS, Method
 from bench.metrics import METRICS, Metric
 from bench.models.explainee import Explainee
-from bench.protocol import FLOAT32, Protocol, unlowered
+from bench.protocol import FLOAT32, Protocol, require_float32
 from bench.records.precision_verdict import PrecisionVerdict, check_precision
 from bench.records.store import MIN_CALIBRATION
 from bench.run.external_maps import ExternalMethod
@@ -86,7 +86,7 @@ class Plan:
         return (
             self.protocol
             if verdict is None
-            else self.protocol.in_precision(verdict.precision_of(metric.name))
+            else self.protocol.replace_precision(verdict.precision_of(metric.name))
         )
 
     def metric_id(self, model: str, metric: Metric) -> str:
@@ -165,7 +165,7 @@ def make_plan(
     (docs/precision.md).
     """
     check_precision(precision, compiled)
-    unlowered(protocol)
+    require_float32(protocol)
     if not models:
         raise BenchError("A run needs at least one model; give --models.")
     names = [m.name for m in models]

@@ -18,12 +18,13 @@ import numpy as np
 import torch
 
 from bench.engine.folding import folds_of
-from bench.engine.memory import fitting, out_of_memory, wait_for
+from bench.engine.memory import fitting, is_out_of_memory, wait_for
 from bench.engine.prober import Prober
 from bench.errors import BenchError
 from bench.methods import Method
 from bench.metrics import Metric
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.protocol import BFLOAT16, FLOAT32
 from bench.records.precision_verdict import AUTO, PrecisionVerdict, read_lowered
 from bench.records.store import Done, Store
@@ -106,7 +107,7 @@ def _recall_verdict(
         return None
     facts = told.get("precision", {}).get(model.name)
     if facts is not None and (facts["images"] or facts["asked"] == plan.precision):
-        rules = plan.protocol.in_precision(BFLOAT16)
+        rules = plan.protocol.replace_precision(BFLOAT16)
         now = {metric.name: metric.id(rules) for metric in find_probing(plan)}
         same = {
             name: identity
@@ -199,7 +200,7 @@ def _compare_precisions(
     for name, one in values.items():
         if one.problem:
             refused.setdefault(one.metric, f"{name}: {one.problem}")
-    rules, seen = plan.protocol.in_precision(BFLOAT16), next(iter(exact.values()))
+    rules, seen = plan.protocol.replace_precision(BFLOAT16), next(iter(exact.values()))
     agreed = {one.metric for one in values.values()} - refused.keys()
     return dataclasses.replace(
         verdict,
@@ -219,7 +220,7 @@ def _try_measuring(call: Callable[[], T]) -> tuple[T | None, str]:
     except BenchError:
         raise
     except Exception as error:  # whatever a network's own layers raise under autocast
-        if out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         first = next(iter(str(error).splitlines()), "").strip().rstrip(".:")[:200]
         return None, f"it fails in bfloat16 ({type(error).__name__}: {first})"
@@ -252,7 +253,7 @@ def sample_methods(plan: Plan, model: Explainee, count: int = SAMPLE_METHODS) ->
 
 
 def _map_cost(method: Method, model: Explainee) -> float:
-    work = method.planned(model)
+    work = method.plan_work(model)
     return work.forwards + 2 * work.backwards
 
 
@@ -287,7 +288,7 @@ def speed_ratio(model: Explainee, side: int, batch_size: int) -> float:
         wait_for(model.device)
         return time.perf_counter() - start
 
-    with untouched(model.net), folds_of(model).applied():
+    with guard_network(model.net), folds_of(model).apply():
         ratios: list[float] = []
         start = time.perf_counter()
         for precision in (

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bench.engine.counts import Asked
-from bench.engine.memory import out_of_memory, release_memory
+from bench.engine.memory import is_out_of_memory, release_memory
 from bench.engine.prober import Prober
 from bench.errors import BenchError
-from bench.models.explainee import untouched
+from bench.models.network_guard import guard_network
 from bench.run.batch import BatchRun
 from bench.run.cells import Cell, Groups, Kept, Outcome
 from bench.run.plan import Plan, Task
@@ -60,12 +60,12 @@ def _run_positions(
     try:
         batch = reader.read(task, positions)
         shown = [i for i, p in enumerate(positions) if p < gallery and task.part == "eval"]
-        with untouched(prober.model.net):
+        with guard_network(prober.model.net):
             BatchRun(
                 plan, task, batch.to(prober.model.device), prober, cells, shown, outcome, kept
             ).run()
     except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         if len(positions) == 1:
             raise BenchError(

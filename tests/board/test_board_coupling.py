@@ -10,7 +10,7 @@ from bench.board.board import leaderboard
 from bench.board.coupling import is_coupled, metric_reference, reference_of
 from bench.errors import BenchError
 from bench.methods import METHODS, register_method
-from bench.methods.base import REFERENCE_WORDS
+from bench.methods.registration import REFERENCE_WORDS
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406]}
 HALF = {"mean": [0.5, 0.5, 0.5]}

@@ -183,7 +183,7 @@ def any_tied_maximum() -> Iterator[None]:
     from bench.engine.case import Case
 
     def order(case: Case) -> torch.Tensor:
-        found = case.ordered(1).clone()
+        found = case.order_features(1).clone()
         assert case.truth_pixels is not None
         for row, values, truth in zip(
             found, case.maps.flatten(1), case.truth_pixels.flatten(1), strict=True

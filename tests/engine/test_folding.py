@@ -14,10 +14,10 @@ from torch import nn
 
 import bench
 from bench.engine import folding
-from bench.engine.fills import unchanged
+from bench.engine.fills import take_rows
 from bench.engine.folding import folds_of
 from bench.engine.prober import Job, Mode, Prober, target_log_odds
-from bench.models.explainee import untouched
+from bench.models.network_guard import guard_network
 
 
 def explainee(*modules: nn.Module, size: int = 8) -> bench.Explainee:
@@ -33,10 +33,10 @@ def images(model: bench.Explainee, count: int = 5) -> torch.Tensor:
 
 
 def run(model: bench.Explainee, folded: bool = False) -> torch.Tensor:
-    with untouched(model.net), torch.inference_mode():
+    with guard_network(model.net), torch.inference_mode():
         if not folded:
             return model.net(images(model))
-        with folds_of(model).applied():
+        with folds_of(model).apply():
             return model.net(images(model))
 
 
@@ -53,7 +53,7 @@ def test_by_hand():
     nn.init.constant_(conv.weight, 2)
     norm.running_mean[:], norm.running_var[:] = 1, 4
     norm.weight.data[:], norm.bias.data[:] = 3, 5
-    with folds_of(model).applied():
+    with folds_of(model).apply():
         assert conv.weight.flatten().tolist() == [3, 3, 3]
         assert conv.bias.tolist() == [3.5]
         assert norm(torch.tensor([[[[7.0]]]])).item() == 7
@@ -88,9 +88,9 @@ def test_the_same_network_and_as_it_was_afterwards(name, share):
 def test_probes_are_those_of_the_network():
     model = bench.Explainee(randomise(timm.create_model("mobilenetv2_100"), seed=0), size=64)
     shown, targets = images(model), torch.arange(5)
-    with untouched(model.net):
+    with guard_network(model.net):
         prober = Prober(model, batch_size=2)
-        (found,) = prober.log_odds([Job(targets, unchanged(shown, torch.arange(5)))], (64, 64))
+        (found,) = prober.log_odds([Job(targets, take_rows(shown, torch.arange(5)))], (64, 64))
     torch.testing.assert_close(found, target_log_odds(run(model), targets), rtol=1e-5, atol=1e-5)
     assert prober.counts.forwards == 5  # the check of the folds is no probe
 
@@ -98,8 +98,8 @@ def test_probes_are_those_of_the_network():
 def test_probes_can_be_of_the_network_as_it_is():
     model = bench.Explainee(randomise(timm.create_model("mobilenetv2_100"), seed=0), size=64)
     shown, targets = images(model), torch.arange(5)
-    with untouched(model.net):
-        job = Job(targets, unchanged(shown, torch.arange(5)))
+    with guard_network(model.net):
+        job = Job(targets, take_rows(shown, torch.arange(5)))
         (found,) = Prober(model).start([job], (64, 64), Mode(folded=False)).values()
     assert torch.equal(found, target_log_odds(run(model), targets))
 
@@ -124,7 +124,7 @@ def test_nothing_is_left_behind_by_what_raises():
     before = run(model)
     folds = folds_of(model)
     assert len(folds) == 1
-    with pytest.raises(KeyboardInterrupt), folds.applied():
+    with pytest.raises(KeyboardInterrupt), folds.apply():
         raise KeyboardInterrupt
     assert torch.equal(run(model), before)
 
@@ -145,8 +145,8 @@ def test_what_a_hook_sees_is_not_folded(watched):
 def test_inside_itself_nothing_changes():
     model = explainee(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     before, folds = run(model), folds_of(model)
-    with folds.applied():
-        with folds.applied():
+    with folds.apply():
+        with folds.apply():
             pass
         assert "forward" in vars(model.net[1])
     assert torch.equal(run(model), before)

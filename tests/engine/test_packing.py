@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from nets import Cramped, make_images, make_net
 
 import bench
-from bench.engine.fills import ranks_of, replace_ranked, replaced_by_choice, replaced_in_place
-from bench.engine.memory import memory_of, out_of_memory
+from bench.engine.fills import ranks_of, replace_by_choice, replace_in_place, replace_ranked
+from bench.engine.memory import is_out_of_memory, memory_of
 from bench.engine.prober import Job, Mode, Piece, Prober, default_batch_size, halves
 from bench.run.plan import default_shard_size
 
@@ -69,7 +69,7 @@ def test_pixels_are_replaced_in_place_as_if_each_were_chosen(
     cuts = (cuts.sort(1).values if rising else cuts).flatten()
     split = int(torch.randint(0, batch * steps, (), generator=draw))
     expected = chosen(one, two, order, rows, cuts, size)
-    for write in (replaced_in_place, replaced_by_choice):  # as on a CPU, and as on a GPU
+    for write in (replace_in_place, replace_by_choice):  # as on a CPU, and as on a GPU
         fill = write(one, two, order, rows, cuts, size)
         assert torch.equal(written(fill, batch * steps, size, layouts[1], split), expected)
     fill = replace_ranked(one, two, order, rows, cuts)
@@ -130,14 +130,14 @@ def test_memory_too_short_for_one_image_and_other_errors_come_out():
 
 
 def test_a_shortage_of_memory_is_known_by_its_words():
-    assert out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory."))
-    assert out_of_memory(MemoryError())
-    assert out_of_memory(
+    assert is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory."))
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")
     )
-    assert out_of_memory(RuntimeError("MPS backend out of memory"))
-    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    assert not out_of_memory(ValueError("out of memory"))
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("out of memory"))
 
 
 def test_jobs_started_are_values_when_they_are_read():

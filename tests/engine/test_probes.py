@@ -16,7 +16,7 @@ from bench.engine.probes import Pending, Probes
 from bench.engine.trace import Trace
 from bench.methods import METHODS
 from bench.metrics import METRICS
-from bench.models.explainee import untouched
+from bench.models.network_guard import guard_network
 from bench.protocol import Protocol
 from bench.run.in_memory import apply
 
@@ -34,7 +34,7 @@ def score(case, *names, protocol=None):
     """The scores of metrics, and the forwards that they ran."""
     before = case.prober.counts.forwards
     found = {}
-    with untouched(case.trace.model.net):
+    with guard_network(case.trace.model.net):
         for name in names:
             found |= apply(METRICS.get(name), case, protocol or Protocol())
     return found, case.prober.counts.forwards - before
@@ -88,11 +88,11 @@ def test_probes_shared_or_deferred_give_what_a_case_alone_gives(trace, metric):
     alone, _ = score(case_of(trace, maps, None, reuses=False), metric)
     background = Background(trace)
     case = case_of(trace, maps, background)
-    with untouched(trace.model.net):
+    with guard_network(trace.model.net):
         rounds = 0
         while True:
             try:
-                with background.probes.deferred():
+                with background.probes.defer():
                     together = apply(METRICS.get(metric), case, Protocol())
                 break
             except Pending:
@@ -104,8 +104,8 @@ def test_probes_shared_or_deferred_give_what_a_case_alone_gives(trace, metric):
 
 
 def test_masks_of_a_search_serve_the_threshold_metrics_but_the_search_pays_in_full(trace):
-    with untouched(trace.model.net):
-        background = trace.shared("background", lambda: Background(trace))
+    with guard_network(trace.model.net):
+        background = trace.share("background", lambda: Background(trace))
         maps = METHODS.get("grad_cam")(trace)
         _, before = score(case_of(trace, maps, background), "average_drop")
         assert before == 2
@@ -139,13 +139,13 @@ def test_what_a_metric_asked_for_does_not_depend_on_what_was_known(trace):
 def test_a_mask_that_cuts_nothing_needs_no_order_and_is_the_one_of_those_that_do(trace):
     maps = torch.rand(2, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) + 0.1
     case = case_of(trace, maps, Background(trace))
-    steps = case.under(Protocol().view(("thresholds", "baseline", "removed")))
-    alone = steps.masked_log_odds(steps.removed, [0], 10)
+    steps = case.set_view(Protocol().view(("thresholds", "baseline", "removed")))
+    alone = steps.probe_masks(steps.removed, [0], 10)
     assert not case._orders
-    fresh = case_of(trace, maps, Background(trace)).under(
+    fresh = case_of(trace, maps, Background(trace)).set_view(
         Protocol().view(("thresholds", "baseline", "removed"))
     )
-    cut = fresh.masked_log_odds(fresh.removed, range(10), 10)
+    cut = fresh.probe_masks(fresh.removed, range(10), 10)
     assert fresh._orders
     torch.testing.assert_close(
         alone[:, 0], cut[:, 0], rtol=0, atol=1e-6
@@ -168,7 +168,7 @@ def test_what_waits_is_run_once_and_packed(trace):
     keys = [("a", 0), ("a", 1), ("b", 0)]
     for wanted in (keys[:2], keys[1:], keys[:2]):
         places = [keys.index(key) for key in wanted]
-        with pytest.raises(Pending), probes.deferred():
+        with pytest.raises(Pending), probes.defer():
             probes.values(
                 wanted, lambda found, places=places: job([places[i] for i in found]), Mode(raw=True)
             )

@@ -72,18 +72,18 @@ def test_taps_leave_the_net_as_it_was_when_it_raises():
 
 def test_head_gradients_of_the_targets_logit_are_the_gradients():
     trace = trace_of("signed")
-    torch.testing.assert_close(trace.head_gradients(trace.of_targets), trace.gradients)
+    torch.testing.assert_close(trace.head_gradients(trace.select_targets), trace.gradients)
 
 
 def test_head_gradients_along_the_activations_are_a_difference_of_gradients():
     # H A is the derivative of the gradient at (1 + t) A.
     trace = trace_of("signed")
-    curvature = trace.head_gradients(trace.of_targets, along=True)
+    curvature = trace.head_gradients(trace.select_targets, along=True)
     rows, step = torch.arange(2), 1e-2
 
     def gradient(factor: float) -> torch.Tensor:
         grid = (factor * trace.activations).detach().requires_grad_()
-        return torch.autograd.grad(trace.of_targets(trace.head(grid, rows)).sum(), grid)[0]
+        return torch.autograd.grad(trace.select_targets(trace.head(grid, rows)).sum(), grid)[0]
 
     expected = (gradient(1 + step) - gradient(1 - step)) / (2 * step)
     assert expected.abs().max() > 0
@@ -95,7 +95,7 @@ def test_head_gradients_along_the_activations_are_a_difference_of_gradients():
 def test_head_gradients_are_counted():
     trace = trace_of()
     start = trace.prober.counts.copy()
-    trace.head_gradients(trace.of_targets)
+    trace.head_gradients(trace.select_targets)
     assert (trace.prober.counts - start).tuple == (0, 0, 2, 2)
 
 
@@ -111,7 +111,7 @@ def test_logits_without_each_channel_are_replays_one_by_one(layer, replaced, at_
     before = trace.activations.clone()
     instead = make_images(1, 2, 1)[:, :1] * torch.rand_like(before) if replaced else None
     counts = trace.prober.counts.copy()
-    found = trace.without_channels(instead)
+    found = trace.replace_channels(instead)
     channels = before.shape[1]
     assert (trace.prober.counts - counts).head_forwards == 2 * channels
     for image in range(2):
@@ -140,7 +140,7 @@ def test_more_replays_run_at_once_where_activations_are_small(monkeypatch):
                 sizes.append(len(values)) or torch.zeros(len(rows), 4)
             ),
         )
-        trace.without_channels()
+        trace.replace_channels()
         assert max(sizes) == min(expected, trace.activations.shape[1])
 
 
@@ -158,7 +158,7 @@ def test_a_layer_that_no_logit_reads_is_refused_by_every_gradient():
         Prober(bench.Explainee(Idle().eval(), size=8, layer="features")), torch.randn(1, 3, 8, 8)
     )
     with pytest.raises(NotApplicable, match="choose an earlier layer"):
-        trace.head_gradients(trace.of_targets)
+        trace.head_gradients(trace.select_targets)
     with pytest.raises(NotApplicable, match="choose an earlier layer"):
         _ = trace.gradients
 
@@ -166,7 +166,7 @@ def test_a_layer_that_no_logit_reads_is_refused_by_every_gradient():
 def test_a_trace_of_other_images_keeps_classes_ids_and_counts():
     trace = trace_of()
     start = trace.prober.counts.copy()
-    other = trace.of(make_images(5, 2, SIDE))
+    other = trace.trace_images(make_images(5, 2, SIDE))
     assert (trace.prober.counts - start).tuple == (2, 0, 0, 0)
     assert other.ids == trace.ids
     assert torch.equal(other.targets, trace.targets)
@@ -177,7 +177,7 @@ def test_a_trace_of_other_images_keeps_classes_ids_and_counts():
 def test_a_trace_at_another_layer_counts_with_this_one():
     trace = trace_of("skip")
     start = trace.prober.counts.copy()
-    there = trace.at("stem")
+    there = trace.trace_layer("stem")
     assert there.model.layer == "stem"
     assert trace.model.layer == "features"  # this one stays where it is
     assert there.ids == trace.ids
@@ -186,4 +186,4 @@ def test_a_trace_at_another_layer_counts_with_this_one():
     torch.testing.assert_close(there.activations, alone.activations)
     torch.testing.assert_close(there.gradients, alone.gradients)
     assert (trace.prober.counts - start).tuple == (2, 0, 2, 2)
-    assert trace.at("stem").model is there.model  # found out about once
+    assert trace.trace_layer("stem").model is there.model  # found out about once

@@ -22,7 +22,7 @@ import bench
 from bench.cli import app
 from bench.errors import BenchError
 from bench.files import CACHE_VARIABLE
-from bench.finetune.aft import AftRecipe, AftTask, add_tuner, train_aft
+from bench.finetune.aft import AftRecipe, AftTask, make_tuned_model, train_aft
 from bench.finetune.aft_losses import rescale_mask
 from bench.finetune.classifier import accuracy
 from bench.finetune.data import make_pictures
@@ -30,9 +30,10 @@ from bench.finetune.loop import CHECKPOINT, SCORE, Settings
 from bench.finetune.masks import CONTROLS, choose, search_masks
 from bench.finetune.save import write_model
 from bench.finetune.training import Training
-from bench.models.architectures import seeded
+from bench.models.architectures import build_seeded
 from bench.models.cards import read_card
-from bench.models.explainee import Explainee, untouched
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.models.tuner import TunedLayer, TunedNet, find_tuner
 
 TRAIN, CHECK = "scenes-calibration[:24]", "scenes-calibration[24:40]"
@@ -74,7 +75,7 @@ def train(parent, data, out: Path, settings: Settings = SETTINGS, **recipe) -> E
 def task(parent, data, control: str = "none", trained: bool = True, **recipe) -> AftTask:
     """Return a task whose tuner is no longer the identity."""
     made = AftRecipe(control=control, **recipe)
-    tuned = add_tuner(parent, "tuned")
+    tuned = make_tuned_model(parent, "tuned")
     pictures, held = (make_pictures(one, parent) for one in data)
     masks = choose(search_masks(parent, pictures), data[0].ids, "logodds", control)
     held_masks = choose(search_masks(parent, held), data[1].ids, "logodds")
@@ -100,7 +101,7 @@ def pixels(parent, data, count: int = 6) -> torch.Tensor:
 
 
 def test_before_training_logits_and_maps_are_the_parents_to_the_bit(parent, data):
-    tuned, x = add_tuner(parent, "tuned"), pixels(parent, data)
+    tuned, x = make_tuned_model(parent, "tuned"), pixels(parent, data)
     with torch.inference_mode():
         assert torch.equal(tuned.net(x), parent.net(x))
     assert torch.equal(bench.explain(tuned, x), bench.explain(parent, x))
@@ -137,7 +138,7 @@ def test_a_trained_tuner_is_written_loaded_and_carries_its_parent(parent, data, 
     assert all(torch.equal(kept[key], value) for key, value in model.net.state_dict().items())
     # The network is the parent's, its batch statistics too; the tuner is not the one it started as.
     assert same(model.net.net, parent.net)
-    start = add_tuner(parent, "tuned").net
+    start = make_tuned_model(parent, "tuned").net
     changed = {
         k
         for k, v in find_tuner(start).state_dict().items()
@@ -146,7 +147,7 @@ def test_a_trained_tuner_is_written_loaded_and_carries_its_parent(parent, data, 
     assert changed == set(find_tuner(start).state_dict())
     x = pixels(parent, data)
     assert not torch.equal(bench.explain(model, x), bench.explain(parent, x))
-    with untouched(model.net):
+    with guard_network(model.net):
         assert facts["top1"] == accuracy(model, make_pictures(data[1], model))
         assert facts["top1_parent"] == accuracy(parent, make_pictures(data[1], model))
     assert (facts["licence"], facts["command"], facts["recipe"]["weight"]) == (
@@ -446,7 +447,7 @@ def test_bfloat16_trains(parent, data, tmp_path):
 @pytest.fixture(scope="module")
 def squeezenet(tmp_path_factory) -> Explainee:
     """A torchvision network, whose tuned layer is a named module."""
-    net = seeded(torchvision.models.squeezenet1_1, 0, num_classes=10).eval()
+    net = build_seeded(torchvision.models.squeezenet1_1, 0, num_classes=10).eval()
     built = {"library": "torchvision", "arch": "squeezenet1_1", "kwargs": {"num_classes": 10}}
     model = Explainee(net, size=96, name="squeeze", card=built)
     return bench.load_model(write_model(tmp_path_factory.mktemp("squeeze"), "squeeze", model, {}))
@@ -486,7 +487,9 @@ def test_bad_input_is_one_sentence_before_anything_is_trained(parent, data, tmp_
     ]:
         with pytest.raises(BenchError, match=words):
             train(parent, data, tmp_path, **given)
-    vit = seeded(lambda: timm.create_model("vit_tiny_patch16_224", img_size=96, num_classes=10), 0)
+    vit = build_seeded(
+        lambda: timm.create_model("vit_tiny_patch16_224", img_size=96, num_classes=10), 0
+    )
     built = {
         "library": "timm",
         "arch": "vit_tiny_patch16_224",
@@ -500,7 +503,7 @@ def test_bad_input_is_one_sentence_before_anything_is_trained(parent, data, tmp_
 
 
 def test_a_model_that_has_a_trained_part_already_is_refused(parent, data, tmp_path):
-    card = write_model(tmp_path, "once", add_tuner(parent, "once"), {}, parent)
+    card = write_model(tmp_path, "once", make_tuned_model(parent, "once"), {}, parent)
     with pytest.raises(BenchError, match=r"once has a trained part of its own \(tuner\)"):
         train(bench.load_model(card), data, tmp_path / "twice")
 
@@ -523,7 +526,7 @@ def test_no_image_classified_correctly_is_one_sentence(squeezenet, tmp_path):
 
 
 def test_a_subset_of_other_classes_is_one_sentence(parent, tmp_path):
-    net = seeded(lambda: timm.create_model("resnet10t", num_classes=7), 0)
+    net = build_seeded(lambda: timm.create_model("resnet10t", num_classes=7), 0)
     other = Explainee(
         net, size=96, name="seven", card={"library": "timm", "arch": "resnet10t", "kwargs": {}}
     )

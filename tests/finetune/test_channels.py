@@ -24,7 +24,7 @@ from bench.finetune.channels import (
 )
 from bench.models import Explainee
 from bench.models.abn import AttentionBranchNetwork
-from bench.models.architectures import resnet_scenes, seeded
+from bench.models.architectures import build_seeded, resnet_scenes
 
 CLASSES = 10
 
@@ -32,7 +32,7 @@ CLASSES = 10
 def make(
     seed: int = 0, kernel: int = 3, classes: int = CLASSES, name: str = "abn", **card
 ) -> Explainee:
-    net = AttentionBranchNetwork(seeded(resnet_scenes, 0, num_classes=classes), kernel, seed)
+    net = AttentionBranchNetwork(build_seeded(resnet_scenes, 0, num_classes=classes), kernel, seed)
     return Explainee(net, size=96, name=name, card=card)
 
 

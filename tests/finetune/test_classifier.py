@@ -21,7 +21,7 @@ from bench.finetune.sa_training import SelfAttentionTask, train_self_attention
 from bench.finetune.save import describe_data, write_model
 from bench.finetune.training import Training
 from bench.models import Explainee
-from bench.models.sa_affinity import Affinity, AffinityNet, refined
+from bench.models.sa_affinity import Affinity, AffinityNet, refine
 from bench.randomness import generator
 
 SETTINGS = Settings(epochs=1, batch_size=8, precision="float32", keep="last")
@@ -257,9 +257,9 @@ def test_attention_rows_sum_to_one_and_the_skip_keeps_what_was_there():
     p = Affinity(16, 8)(a)
     assert p.shape == (2, 12, 12)
     assert torch.allclose(p.sum(2), torch.ones(2, 12))
-    assert torch.equal(refined(a, p, 0.0), a)
+    assert torch.equal(refine(a, p, 0.0), a)
     uniform = torch.full((2, 12, 12), 1 / 12)
-    assert torch.allclose(refined(a, uniform, 2.0), a + 2 * a.mean((2, 3), keepdim=True), atol=1e-6)
+    assert torch.allclose(refine(a, uniform, 2.0), a + 2 * a.mean((2, 3), keepdim=True), atol=1e-6)
 
 
 def test_without_training_it_is_not_applicable():

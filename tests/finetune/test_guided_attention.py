@@ -94,7 +94,7 @@ def guided(parent, subset, maps, folder, **changes):
 
 
 def make_task(parent, subset, maps, guidance, **changes) -> GuidedTask:
-    model = parent.with_net(copy.deepcopy(parent.net))
+    model = parent.replace_net(copy.deepcopy(parent.net))
     rows, targets = make_examples(model, subset, maps)
     return GuidedTask(
         model, make_pictures(subset, model), rows, targets, guidance, lr=1e-3, **changes
@@ -351,7 +351,7 @@ def test_agreement_by_hand(parent, subset):
     net = Dictated(
         bench.load_model("resnet-scenes").net, maps, torch.stack([right[0], wrong[1]]), right
     )
-    model = parent.with_net(net)
+    model = parent.replace_net(net)
     targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.2, 0.2], [0.2, 0.0]]])
     numbers = measure_agreement(
         model, Group(make_pictures(subset, parent), torch.arange(2), targets[:, None])
@@ -442,7 +442,7 @@ def test_bad_input_is_one_sentence(parent, subset, maps, tmp_path):
     refused("There are no edited maps to learn from", edited=[])
     refused(
         "is of the model abn-random",
-        model=parent.with_net(wrap_in_abn(bench.load_model("resnet-scenes"), 1).net),
+        model=parent.replace_net(wrap_in_abn(bench.load_model("resnet-scenes"), 1).net),
     )
     refused("not of scenes-val", images=load_subset("scenes-val[:40]"))
     refused("not in the subset", images=load_subset("scenes-calibration[40:60]"))

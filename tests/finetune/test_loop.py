@@ -23,7 +23,7 @@ from bench.finetune.loop import (
     fit,
     steps_per_epoch,
 )
-from bench.models.architectures import seeded
+from bench.models.architectures import build_seeded
 
 SETTINGS = Settings(epochs=4, batch_size=4, lr=0.05, precision="float32")
 
@@ -36,7 +36,7 @@ class Line(TrainingTask):
         def build() -> nn.Module:
             return nn.Sequential(nn.Linear(1, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
 
-        self.net = seeded(build, 0)
+        self.net = build_seeded(build, 0)
         self.size = 18
         self.x = torch.linspace(-1, 1, self.size)[:, None]
         self.scores = list(scores or [])

@@ -27,7 +27,7 @@ from bench.health.grid import (
 from bench.health.protocol_comparison import compare_protocols
 from bench.methods import METHODS, register_method
 from bench.metrics import METRICS
-from bench.models.architectures import resnet_scenes, seeded
+from bench.models.architectures import build_seeded, resnet_scenes
 from bench.protocol import Protocol
 from bench.records.store import KEY
 from bench.run.plan import make_plan
@@ -39,7 +39,7 @@ QUICK = Protocol(steps=4)
 def model() -> bench.Explainee:
     # In eval mode: some tests call a metric's bare function, outside the sealed call that sees to
     # it.
-    return bench.Explainee(seeded(resnet_scenes, 0).eval(), size=96, name="small")
+    return bench.Explainee(build_seeded(resnet_scenes, 0).eval(), size=96, name="small")
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_colour_as_background_is_the_protocols_baseline(scenes, model):
 
 def test_insertion_from_the_blur_is_insertion(scenes, model):
     case = case_of(scenes, model, "insertion")
-    images, _ = case.background.blurred(QUICK.blur_sigma_224, QUICK.blur_radius_sigmas)
+    images, _ = case.background.blur(QUICK.blur_sigma_224, QUICK.blur_radius_sigmas)
     expected = METRICS.get("insertion").function(case)["insertion"]
     torch.testing.assert_close(
         insertion_from(case, images)["insertion"], expected, rtol=0, atol=1e-6

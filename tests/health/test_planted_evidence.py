@@ -22,7 +22,7 @@ from bench.health.planted_evidence import (
     plant_model,
 )
 from bench.methods import METHODS
-from bench.models.architectures import resnet_scenes, seeded
+from bench.models.architectures import build_seeded, resnet_scenes
 from bench.protocol import Protocol
 from bench.run.plan import make_plan
 from bench.types import Truth
@@ -32,7 +32,7 @@ SIDE = 32
 
 @pytest.fixture(scope="module")
 def model() -> bench.Explainee:
-    return bench.Explainee(seeded(resnet_scenes, 0), size=SIDE, name="small")
+    return bench.Explainee(build_seeded(resnet_scenes, 0), size=SIDE, name="small")
 
 
 @pytest.fixture(scope="module")

@@ -60,8 +60,8 @@ def test_a_later_version_has_another_id_also_inside_a_wrapper():
     later = dataclasses.replace(method, version=2)
     assert later.id != method.id
     assert dataclasses.replace(later, version=3).id != later.id
-    assert wrapper.around(later).id != wrapper.id
-    assert wrapper.around(later).versions == {"tft": 1, "score_cam": 2}
+    assert wrapper.wrap(later).id != wrapper.id
+    assert wrapper.wrap(later).versions == {"tft": 1, "score_cam": 2}
 
 
 def test_a_younger_method_needs_no_stored_constant():

@@ -354,8 +354,8 @@ def test_a_plan_counts_what_a_method_runs(name):
     trace = Trace(
         Prober(model), make_images(0, 2, SIDE), TARGETS, ids=["a", "b"], truth=make_truth()
     )
-    counts = method.measured(trace)[1].counts - trace.parts["pass"].counts
-    planned = Counts(*(2 * count for count in method.planned(model).tuple))
+    counts = method.explain_counted(trace)[1].counts - trace.parts["pass"].counts
+    planned = Counts(*(2 * count for count in method.plan_work(model).tuple))
     if method.why_varies:
         assert all(m <= p for m, p in zip(counts.tuple, planned.tuple, strict=True)), (
             method.why_varies
@@ -373,13 +373,13 @@ def test_a_method_declares_the_shared_parts_that_it_reads(name):
     trace = Trace(
         Prober(model), make_images(0, 2, SIDE), TARGETS, ids=["a", "b"], truth=make_truth()
     )
-    method.measured(trace)
+    method.explain_counted(trace)
     made = {
         part: work.counts
         for part, work in trace.parts.items()
         if any(work.counts.tuple) and part != "pass"
     }
-    _, declared = method.declared_work(model)
+    _, declared = method.list_work(model)
     assert {part.name for part in declared} == set(made)
     for part in declared:
         assert (

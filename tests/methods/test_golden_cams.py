@@ -288,7 +288,7 @@ def test_fused_is_the_mean_or_the_maximum_of_unit_maps():
         atol=1e-6,
     )
     alone = torch.stack(
-        [bench.explain(model.at(name), x, target, "grad_cam")[0] for name in model.stages]
+        [bench.explain(model.cut_at(name), x, target, "grad_cam")[0] for name in model.stages]
     )
     units = alone / alone.amax((1, 2), keepdim=True)
     assert (units[0] - units[2]).abs().max() > 0.1  # between the corners they do not
@@ -304,7 +304,7 @@ def test_fused_over_one_layer_is_the_methods_unit_map(inner):
     model = bench.Explainee(make_net("signed"), MEAN, STD, 32, layer="features")
     x, targets = make_images(3, 2, 32), torch.tensor([1, 4])
     L = bench.explain(model, x, targets, f"fused({inner})[layers=features.1]", ids=["a", "b"])
-    alone = bench.explain(model.at("features.1"), x, targets, inner, ids=["a", "b"]).relu()
+    alone = bench.explain(model.cut_at("features.1"), x, targets, inner, ids=["a", "b"]).relu()
     low, high = alone.amin((1, 2), keepdim=True), alone.amax((1, 2), keepdim=True)
     torch.testing.assert_close(L, (alone - low) / (high - low), atol=1e-6, rtol=1e-5)
 
@@ -318,7 +318,7 @@ def test_a_layer_that_is_not_there_is_one_sentence():
 
 def test_a_net_without_stages_can_be_planned_with():
     flat = bench.Explainee(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), size=8, layer="0")
-    assert bench.methods.METHODS.get("fused(grad_cam)").planned(flat).forwards == 0
+    assert bench.methods.METHODS.get("fused(grad_cam)").plan_work(flat).forwards == 0
     with pytest.raises(NotApplicable):
         bench.explain(flat, torch.zeros(1, 3, 8, 8), torch.tensor([0]), "fused(grad_cam)")
 

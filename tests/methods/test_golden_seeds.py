@@ -175,7 +175,7 @@ def test_abs_cam_and_score_cam_share_their_forwards():
     model, x = first_pixel(0.25)
     trace = Trace(Prober(model), x, torch.tensor([0]))
     spent = {
-        name: METHODS.get(name).measured(trace)[1].counts
+        name: METHODS.get(name).explain_counted(trace)[1].counts
         for name in ("score_cam", "abs_cam", "abs_cam[form=normalised]")
     }
     assert (
@@ -183,7 +183,7 @@ def test_abs_cam_and_score_cam_share_their_forwards():
     )  # the pass, and one forward for each of the two channels that vary
     assert {counts.forwards for counts in spent.values()} == {3}  # each would have cost that alone
     paid: set[str] = set()
-    assert [METHODS.get(name).planned(model, paid).forwards for name in spent] == [
+    assert [METHODS.get(name).plan_work(model, paid).forwards for name in spent] == [
         3,
         0,
         0,
@@ -269,5 +269,5 @@ def test_tft_pays_for_nine_masks_and_for_what_it_wraps(drawn):
         layer="features",
     )
     for address, masks in (("tft(drawn)", 9), ("tft(drawn)[include_zero=true]", 10)):
-        assert METHODS.get(address).planned(model).forwards == masks
-    assert METHODS.get("tft(score_cam)").planned(model).forwards == 9 + 3
+        assert METHODS.get(address).plan_work(model).forwards == masks
+    assert METHODS.get("tft(score_cam)").plan_work(model).forwards == 9 + 3

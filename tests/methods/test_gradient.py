@@ -149,7 +149,7 @@ def test_smooth_grad_and_var_grad_of_a_square():
 def test_smooth_grad_and_var_grad_share_their_gradients():
     trace = trace_of(make_net("gap"), make_images(0, 2, 32))
     costs = [
-        bench.methods.METHODS.get(name).measured(trace)[1].counts
+        bench.methods.METHODS.get(name).explain_counted(trace)[1].counts
         for name in ("smooth_grad", "var_grad")
     ]
     assert costs[0] == costs[1]  # each would have cost that much alone
@@ -511,6 +511,6 @@ def test_the_plan_is_what_is_run(method):
     entry = bench.methods.METHODS.get(method)
     before = trace.prober.counts.copy()
     entry(trace)
-    spent, planned = trace.prober.counts - before, entry.planned(trace.model)
+    spent, planned = trace.prober.counts - before, entry.plan_work(trace.model)
     assert (spent.forwards, spent.backwards) == (2 * planned.forwards, 2 * planned.backwards)
     assert planned.forwards > 0

@@ -263,7 +263,7 @@ def test_the_plan_is_what_is_run_in_full_batches(method):
     handle = model.net.register_forward_hook(lambda _m, args, _o: sizes.append(len(args[0])))
     entry(trace)
     handle.remove()
-    spent, planned = prober.counts - before, entry.planned(model)
+    spent, planned = prober.counts - before, entry.plan_work(model)
     assert (spent.forwards, spent.backwards) == (2 * planned.forwards, 2 * planned.backwards)
     if not planned.backwards:
         assert all(size == 16 for size in sizes[:-1])

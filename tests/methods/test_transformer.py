@@ -22,7 +22,7 @@ from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
 from bench.methods import METHODS
-from bench.methods.transformer import gathered, relevance, rolled_out
+from bench.methods.transformer import gather_relevance, relevance, roll_out
 
 NAMES = ["raw_attention", "attention_rollout", "gradient_rollout", "legrad"]
 SIDE = 64
@@ -76,11 +76,11 @@ def test_two_tokens_by_hand():
     top = torch.tensor([[1.0, 0.0]])
     # (I + A_2)/2 = [[.95, .05], [.2, .8]], (I + A_1)/2 = [[.75, .25], [.1, .9]]; the first row of
     # their product:
-    torch.testing.assert_close(rolled_out(top, [first, last]), torch.tensor([[0.7175, 0.2825]]))
+    torch.testing.assert_close(roll_out(top, [first, last]), torch.tensor([[0.7175, 0.2825]]))
     # R = (I + E_2)(I + E_1) with E_1 = [[0, .5], [0, 0]], E_2 = [[.1, 0], [0, 0]]: first row (1.1,
     # .55), less I.
     e1, e2 = torch.tensor([[[0.0, 0.5], [0.0, 0.0]]]), torch.tensor([[[0.1, 0.0], [0.0, 0.0]]])
-    torch.testing.assert_close(gathered(top, [e1, e2]), torch.tensor([[0.1, 0.55]]))
+    torch.testing.assert_close(gather_relevance(top, [e1, e2]), torch.tensor([[0.1, 0.55]]))
     # Two heads: (A*G)+ is (.5, 0) and (0, .6), their mean (.25, .3).
     maps = torch.tensor([[[[0.5, 0.5]], [[0.4, 0.6]]]])
     gradients = torch.tensor([[[[1.0, -1.0]], [[-2.0, 1.0]]]])
@@ -455,7 +455,7 @@ def test_cait_reads_its_class_attention_over_its_patch_blocks():
 
 def test_rollout_rows_sum_to_one():
     found = attention(make_trace(make_vit(reg_tokens=2)))
-    rows = rolled_out(torch.eye(19)[:2], [a.mean(1) for a in found.layers])
+    rows = roll_out(torch.eye(19)[:2], [a.mean(1) for a in found.layers])
     torch.testing.assert_close(rows.sum(1), torch.ones(2))
     assert all(torch.allclose(a.sum(-1), torch.ones(())) for a in found.layers)
 
@@ -554,8 +554,8 @@ def test_counts_are_exact_and_the_family_shares_one_forward():
     trace = make_trace(make_vit())
     for name in NAMES:
         method = METHODS.get(name)
-        _, spent = method.measured(trace)
-        planned = method.planned(trace.model)
+        _, spent = method.explain_counted(trace)
+        planned = method.plan_work(trace.model)
         # The shared pass is one more forward for everybody; two images.
         assert spent.counts.tuple == tuple(
             2 * n for n in (planned.forwards + 1, planned.backwards, 0, 0)

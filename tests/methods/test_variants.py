@@ -129,7 +129,7 @@ def test_shared_parts_are_made_once_and_paid_by_every_reader():
     model = bench.Explainee(make_net("gap"), mean=MEAN, std=STD, size=32, layer="features")
 
     def probes(trace):
-        return trace.shared(
+        return trace.share(
             "probes", lambda: trace.prober.logits(trace.images) * trace.gradients.mean()
         )
 
@@ -138,7 +138,7 @@ def test_shared_parts_are_made_once_and_paid_by_every_reader():
         for n in "ab"
     ]
     trace = bench.engine.trace.Trace(bench.engine.prober.Prober(model), make_images(0, 2, 32))
-    spent = [reader.measured(trace)[1].counts for reader in readers]
+    spent = [reader.explain_counted(trace)[1].counts for reader in readers]
     assert trace.prober.counts.forwards == 4  # the pass and the probes, once each
     assert spent[0] == spent[1]
     assert spent[1].tuple == (4, 0, 2, 2)  # pass, probes, and the gradients that the probes read

@@ -17,7 +17,7 @@ from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.metrics import METRICS
 from bench.metrics.robustness import ATTACKS, MEASURES
-from bench.models.explainee import untouched
+from bench.models.network_guard import guard_network
 from bench.protocol import PROTOCOLS, Protocol, get_protocol
 from bench.run.in_memory import apply
 
@@ -365,7 +365,7 @@ def test_the_declared_forwards_are_those_of_one_more_map(name, protocol):
     spent = []
     for maps in (make_maps(), dense):  # the first also pays what all maps of a batch share
         before = prober.counts.forwards
-        with untouched(prober.model.net):
+        with guard_network(prober.model.net):
             apply(metric, Case(trace, maps, rules.view(()), background=background), rules)
         spent.append(prober.counts.forwards - before)
     assert spent[1] == COUNT * metric.forwards(rules, SIDE * SIDE)

@@ -14,7 +14,7 @@ from nets import PlainLinear, PlantedEvidence, make_images, make_net, region_mea
 import bench
 from bench.engine.attacks import fgsm, loss_gradient, pgd
 from bench.engine.prober import Prober
-from bench.engine.randomised import randomised, stages
+from bench.engine.randomised import randomise, stages
 from bench.engine.trace import Trace
 from bench.methods import METHODS
 
@@ -275,7 +275,7 @@ def test_randomised_copies_share_what_is_not_drawn_anew():
     model = bench.Explainee(net, size=32, layer="features")
     before = {name: p.clone() for name, p in net.state_dict().items()}
     state = torch.get_rng_state()
-    copies = randomised(model, 5, [1, 2, 3, 4, 5])
+    copies = randomise(model, 5, [1, 2, 3, 4, 5])
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(p, before[name]) for name, p in net.state_dict().items())
     assert copies[0].net.features[0].weight is net.features[0].weight
@@ -283,9 +283,9 @@ def test_randomised_copies_share_what_is_not_drawn_anew():
     assert copies[4].net.fc.weight is copies[0].net.fc.weight  # cumulative
     for name, p in copies[4].net.named_parameters():
         assert p is not dict(net.named_parameters())[name]
-    again = randomised(model, 5, [1, 2, 3, 4, 5])
+    again = randomise(model, 5, [1, 2, 3, 4, 5])
     assert torch.equal(again[4].net.features[0].weight, copies[4].net.features[0].weight)
-    other = randomised(model, 5, [1, 2, 3, 4, 6])
+    other = randomise(model, 5, [1, 2, 3, 4, 6])
     assert not torch.equal(other[4].net.features[0].weight, copies[4].net.features[0].weight)
     assert [copy.layer for copy in copies] == ["features"] * 5
 
@@ -293,7 +293,7 @@ def test_randomised_copies_share_what_is_not_drawn_anew():
 def test_parameters_without_a_reset_keep_mean_and_spread():
     weight = 3 + 2 * torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     model = bench.Explainee(PlainLinear(weight), size=SIDE, layer="features")
-    (copy,) = randomised(model, 1, [0])
+    (copy,) = randomise(model, 1, [0])
     drawn = copy.net.weight.detach()
     assert not torch.equal(drawn, weight)
     assert abs(float(drawn.mean()) - 3) < 0.3

@@ -18,7 +18,7 @@ from torch import nn
 
 import bench
 from bench.errors import BenchError, NotApplicable
-from bench.models.abn import AttentionBranch, AttentionBranchNetwork, at_full_resolution, to_grid
+from bench.models.abn import AttentionBranch, AttentionBranchNetwork, keep_resolution, to_grid
 from bench.models.architectures import resnet_scenes, vgg_scenes
 
 
@@ -174,14 +174,14 @@ def test_a_stage_at_stride_1_is_built_as_timm_builds_one(block, options):
             if name != "0"
         ]
 
-    assert build(at_full_resolution(net.layer4)) == build(net.layer1)
+    assert build(keep_resolution(net.layer4)) == build(net.layer1)
     assert build(net.layer4) != build(net.layer1)
 
 
 def test_the_stage_at_stride_1_sees_between_the_places_of_the_strided_one():
     net = seeded(tiny_resnet)
     g = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))
-    dense, strided = at_full_resolution(net.layer4)[0].conv1(g), net.layer4[0].conv1(g)
+    dense, strided = keep_resolution(net.layer4)[0].conv1(g), net.layer4[0].conv1(g)
     torch.testing.assert_close(dense[:, :, ::2, ::2], strided)
     assert net.layer4[0].conv1.stride == (2, 2)  # a copy was changed
 

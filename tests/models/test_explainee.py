@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 import bench
 from bench.errors import BenchError, NotApplicable
 from bench.finetune.bundled import BUNDLED
-from bench.models.architectures import resnet_scenes, seeded, vgg_scenes
+from bench.models.architectures import build_seeded, resnet_scenes, vgg_scenes
 from bench.models.cards import load_weights
-from bench.models.explainee import untouched
+from bench.models.network_guard import guard_network
 from bench.models.zoo import MODELS, expand_models
 
 TIMM = ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "vgg11", "efficientnet_b0"]
@@ -31,7 +31,7 @@ def test_head_of_features_is_the_network(name):
     net = timm.create_model(name, num_classes=5).eval()
     model = bench.Explainee(net, size=96)
     x = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(), untouched(net):
+    with torch.no_grad(), guard_network(net):
         captured = model.capture(x)
         replayed = model.split.head(captured.values, captured, torch.arange(2))
         torch.testing.assert_close(captured.logits, net(x), atol=1e-5, rtol=1e-4)
@@ -60,7 +60,7 @@ def test_replay_from_a_layer_is_the_network(build, layer, shape):
         net = build().eval()
     model = bench.Explainee(net, size=96, layer=layer)
     x = torch.randn(3, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(), untouched(net):
+    with torch.no_grad(), guard_network(net):
         captured = model.capture(x)
         grid = model.grid(captured.values)
         if layer != "layer3":
@@ -78,7 +78,7 @@ def test_replay_runs_only_the_head():
     model = bench.Explainee(net, size=64, layer="layer3")
     x = torch.randn(1, 3, 64, 64)
     calls = []
-    with torch.no_grad(), untouched(net):
+    with torch.no_grad(), guard_network(net):
         captured = model.capture(x)
         net.conv1.register_forward_hook(lambda *_: calls.append("stem"))
         net.layer4.register_forward_hook(lambda *_: calls.append("layer4"))
@@ -87,14 +87,14 @@ def test_replay_runs_only_the_head():
     # must not run.
     inner = []
     handle = net.layer1[0].conv1.register_forward_hook(lambda *_: inner.append(1))
-    with torch.no_grad(), untouched(net):
+    with torch.no_grad(), guard_network(net):
         model.split.head(captured.values, captured, torch.arange(1))
     handle.remove()
     assert inner == []
     assert "layer4" in calls
 
 
-def test_untouched_restores_everything_also_after_an_exception():
+def test_guard_network_restores_everything_also_after_an_exception():
     net = resnet_scenes()
     net.train()
     net.layer1.eval()
@@ -103,7 +103,7 @@ def test_untouched_restores_everything_also_after_an_exception():
     modes = [m.training for m in net.modules()]
 
     def block():
-        with untouched(net):
+        with guard_network(net):
             assert not any(m.training for m in net.modules())
             net.conv1.register_forward_hook(lambda *_: None)
             net.fc.weight.requires_grad_(True)
@@ -118,11 +118,11 @@ def test_untouched_restores_everything_also_after_an_exception():
     assert all(not m._forward_hooks for m in net.modules())
 
 
-def test_untouched_notices_written_parameters():
+def test_guard_network_notices_written_parameters():
     net = resnet_scenes()
 
     def write():
-        with untouched(net), torch.no_grad():
+        with guard_network(net), torch.no_grad():
             net.fc.weight.add_(1)
 
     with pytest.raises(BenchError, match="written"):
@@ -143,10 +143,10 @@ def test_read_normalises_and_names_bad_files(tmp_path):
 
 
 def test_fingerprint_follows_the_weights_and_the_id_the_layer():
-    one, two = (bench.Explainee(seeded(resnet_scenes, 0), size=96) for _ in range(2))
-    other = bench.Explainee(seeded(resnet_scenes, 1), size=96)
+    one, two = (bench.Explainee(build_seeded(resnet_scenes, 0), size=96) for _ in range(2))
+    other = bench.Explainee(build_seeded(resnet_scenes, 1), size=96)
     assert one.fingerprint == two.fingerprint != other.fingerprint
-    layer = bench.Explainee(seeded(resnet_scenes, 0), size=96, layer="layer3")
+    layer = bench.Explainee(build_seeded(resnet_scenes, 0), size=96, layer="layer3")
     assert layer.fingerprint == one.fingerprint
     assert layer.weights_id != one.weights_id
 
@@ -190,9 +190,9 @@ def test_weights_that_do_not_fit_are_one_sentence(tmp_path):
 
 
 def test_pth_is_loaded_with_weights_only(tmp_path):
-    source = seeded(resnet_scenes, 5)
+    source = build_seeded(resnet_scenes, 5)
     torch.save({"state_dict": source.state_dict()}, tmp_path / "net.pth")
-    target = seeded(resnet_scenes, 6)
+    target = build_seeded(resnet_scenes, 6)
     load_weights(target, tmp_path / "net.pth", "net")
     torch.testing.assert_close(target.fc.weight, source.fc.weight)
 
@@ -208,13 +208,13 @@ def test_pth_is_loaded_with_weights_only(tmp_path):
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module."])
 @pytest.mark.parametrize("key", [None, "state_dict", "model"])
 def test_checkpoints_of_wrapped_networks_are_loaded(tmp_path, prefix, key):
-    source, target = seeded(resnet_scenes, 5), seeded(resnet_scenes, 6)
+    source, target = build_seeded(resnet_scenes, 5), build_seeded(resnet_scenes, 6)
     state = {f"{prefix}{name}": tensor.contiguous() for name, tensor in source.state_dict().items()}
     torch.save(state if key is None else {"epoch": 3, key: state}, tmp_path / "net.pth")
     load_weights(target, tmp_path / "net.pth", "net")
     torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
     if key is None:
-        target = seeded(resnet_scenes, 6)
+        target = build_seeded(resnet_scenes, 6)
         save_file(state, tmp_path / "net.safetensors")
         load_weights(target, tmp_path / "net.safetensors", "net")
         torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
@@ -232,7 +232,7 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
 
 def test_cards_build_check_and_refuse(tmp_path):
     save_file(
-        {k: v.contiguous() for k, v in seeded(resnet_scenes, 0).state_dict().items()},
+        {k: v.contiguous() for k, v in build_seeded(resnet_scenes, 0).state_dict().items()},
         tmp_path / "a.safetensors",
     )
     entry = {"file": "a.safetensors", "library": "cambench", "arch": "resnet_scenes", "size": 96}
@@ -278,7 +278,7 @@ def test_bundled_models_match_their_cards():
         assert card["sha256"]
         validation = bench.load_subset("scenes-val", limit=100)
         batch = validation.batch(range(100), validation.geometry)
-        with torch.inference_mode(), untouched(model.net):
+        with torch.inference_mode(), guard_network(model.net):
             predicted = model.net(model.normalise(batch.pixels)).argmax(1)
         assert (predicted == batch.labels).double().mean() > 0.9
 
@@ -306,7 +306,7 @@ def test_a_forward_of_the_instance_s_own_comes_back():
     own = net.layer1.forward
     net.layer1.forward = own  # as accelerate and others do
     model = bench.Explainee(net, size=64, layer="layer3")
-    with torch.no_grad(), untouched(net):
+    with torch.no_grad(), guard_network(net):
         captured = model.capture(torch.randn(1, 3, 64, 64))
         model.split.head(captured.values, captured, torch.arange(1))
     assert net.layer1.__dict__["forward"] == own

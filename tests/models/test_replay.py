@@ -17,7 +17,7 @@ import bench
 from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.methods import METHODS
-from bench.models.explainee import untouched
+from bench.models.network_guard import guard_network
 from bench.models.split import Captured, LayerSplit, WholeSplit
 
 SIDE = 32
@@ -35,7 +35,7 @@ def slow_trace_head(trace: Trace, activations: torch.Tensor, rows: torch.Tensor)
     if isinstance(split, WholeSplit):
         return split.net.forward_head(values.clone())
     assert isinstance(split, LayerSplit)
-    return split._replayed(values.clone(), whole_copies(captured, rows), torch.arange(len(rows)))
+    return split._replay(values.clone(), whole_copies(captured, rows), torch.arange(len(rows)))
 
 
 def whole_copies(captured: Captured, rows: torch.Tensor) -> Captured:
@@ -141,7 +141,7 @@ def given(trace: Trace) -> Iterator[list[int]]:
 
 
 def replay(trace: Trace, changed: torch.Tensor, mode=torch.inference_mode) -> torch.Tensor:
-    with untouched(trace.model.net), mode():
+    with guard_network(trace.model.net), mode():
         return trace.head(changed, torch.zeros(len(changed), dtype=torch.int64))
 
 

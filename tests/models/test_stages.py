@@ -73,8 +73,8 @@ def test_the_same_net_at_another_layer_is_made_once():
     model = bench.Explainee(
         make_net("norm"), mean=(0.1, 0.2, 0.3), size=32, name="n", layer="features"
     )
-    there = model.at("neck")
+    there = model.cut_at("neck")
     assert (there.layer, there.name, there.mean) == ("neck", "n", (0.1, 0.2, 0.3))
     assert there.net is model.net
-    assert model.at("neck") is there
+    assert model.cut_at("neck") is there
     assert model.layer == "features"

@@ -20,9 +20,9 @@ from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.health import timm_check
-from bench.models.architectures import seeded
-from bench.models.explainee import untouched
+from bench.models.architectures import build_seeded
 from bench.models.layout import Layout, find_layout
+from bench.models.network_guard import guard_network
 
 VIT = {"img_size": 112, "embed_dim": 48, "depth": 3, "num_heads": 2}
 SMALL = {"img_size": 112}
@@ -149,7 +149,7 @@ def check(model, layer, grid):
     assert facts["non_constant"] == "yes"
     images = torch.randn(2, 3, model.size, model.size, generator=torch.Generator().manual_seed(0))
     rows = torch.tensor([1, 0, 1])
-    with torch.no_grad(), untouched(model.net):
+    with torch.no_grad(), guard_network(model.net):
         captured = model.capture(images)
         replayed = model.split.head(captured.values[rows], captured, rows)
         torch.testing.assert_close(captured.logits, model.net(images), atol=1e-4, rtol=1e-4)
@@ -167,7 +167,7 @@ def test_family(name, kwargs, layer, grid):
 
 @pytest.mark.parametrize(("build", "side", "layer", "grid"), BUILT.values(), ids=BUILT)
 def test_family_built_by_hand(build, side, layer, grid):
-    check(bench.Explainee(seeded(build, 0), size=side), layer, grid)
+    check(bench.Explainee(build_seeded(build, 0), size=side), layer, grid)
 
 
 # --- the check itself, on what it must not let pass
@@ -270,7 +270,7 @@ def test_layers_that_return_several_tensors_are_replayed():
         images = torch.randn(
             2, 3, model.size, model.size, generator=torch.Generator().manual_seed(0)
         )
-        with torch.no_grad(), untouched(model.net):
+        with torch.no_grad(), guard_network(model.net):
             captured = model.capture(images)
             for rows in (torch.tensor([0, 1]), torch.tensor([1])):
                 chosen = captured.select(rows)

@@ -17,15 +17,16 @@ import bench
 from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.errors import BenchError
-from bench.models.architectures import seeded
-from bench.models.explainee import Explainee, untouched
-from bench.models.tuner import TunedLayer, TunedNet, Tuner, find_tuner, tuned_net, tuned_place
+from bench.models.architectures import build_seeded
+from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
+from bench.models.tuner import TunedLayer, TunedNet, Tuner, add_tuner, find_tuner, find_tuner_place
 
 BUILD = {
     "resnet-scenes": lambda: bench.load_model("resnet-scenes").net,
     "vgg-scenes": lambda: bench.load_model("vgg-scenes").net,
-    "squeezenet": lambda: seeded(torchvision.models.squeezenet1_1, 0, num_classes=5),
-    "mobilenetv2_100": lambda: seeded(
+    "squeezenet": lambda: build_seeded(torchvision.models.squeezenet1_1, 0, num_classes=5),
+    "mobilenetv2_100": lambda: build_seeded(
         lambda: timm.create_model("mobilenetv2_100", num_classes=5), 0
     ),
 }
@@ -50,7 +51,7 @@ def trained(net: nn.Module) -> nn.Module:
 def test_before_training_it_is_the_network_to_the_bit(name):
     before, after = (
         Explainee(BUILD[name](), size=SIDE),
-        Explainee(tuned_net(BUILD[name]()), size=SIDE),
+        Explainee(add_tuner(BUILD[name]()), size=SIDE),
     )
     one, two = (Trace(Prober(model), images()) for model in (before, after))
     assert after.layer == before.layer
@@ -69,7 +70,7 @@ def test_after_training_the_explained_layer_is_the_tuned_one(name):
     """A^ = A * 2 sigmoid(g(A)), written out in float64; and the logits are the head's of A^."""
     before, after = (
         Explainee(BUILD[name](), size=SIDE),
-        Explainee(trained(tuned_net(BUILD[name]())), size=SIDE),
+        Explainee(trained(add_tuner(BUILD[name]())), size=SIDE),
     )
     one, two = (Trace(Prober(model), images()) for model in (before, after))
     state = {key: value.double() for key, value in find_tuner(after.net).gate.state_dict().items()}
@@ -90,7 +91,7 @@ def test_after_training_the_explained_layer_is_the_tuned_one(name):
     wanted = A * 2 / (1 + torch.exp(-gate))
     torch.testing.assert_close(two.activations.double(), wanted, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(one.logits, two.logits, atol=1e-3)
-    with torch.no_grad(), untouched(before.net):
+    with torch.no_grad(), guard_network(before.net):
         torch.testing.assert_close(
             one.head(two.activations, torch.arange(3)), two.logits, atol=1e-4, rtol=1e-4
         )
@@ -113,7 +114,7 @@ def test_k_over_r_channels_and_weights_from_the_seed():
 
 
 def test_a_named_layer_is_tuned_in_its_place_and_keeps_its_name():
-    net = tuned_net(BUILD["squeezenet"](), "features.7")
+    net = add_tuner(BUILD["squeezenet"](), "features.7")
     assert isinstance(net.get_submodule("features.7"), TunedLayer)
     one = Trace(Prober(Explainee(BUILD["squeezenet"](), size=SIDE, layer="features.7")), images())
     two = Trace(Prober(Explainee(net, size=SIDE, layer="features.7")), images())
@@ -127,18 +128,18 @@ def test_a_named_layer_is_tuned_in_its_place_and_keeps_its_name():
 
 def test_a_named_layer_of_a_timm_network():
     net = BUILD["resnet-scenes"]()
-    place = tuned_place(Explainee(net, size=SIDE, layer="layer3"))
+    place = find_tuner_place(Explainee(net, size=SIDE, layer="layer3"))
     assert place == {"layer": "layer3", "channels": 80}
     x = images()
     with torch.no_grad():
         logits = net.eval()(x)
-        assert torch.equal(tuned_net(net, **place)(x), logits)
+        assert torch.equal(add_tuner(net, **place)(x), logits)
     assert Explainee(net, size=SIDE).layer == "forward_features"
 
 
 def test_what_others_read_of_a_timm_network_is_still_there():
     inner = timm.create_model("resnet10t", num_classes=5).eval()
-    net = tuned_net(inner)
+    net = add_tuner(inner)
     assert net.get_classifier() is inner.fc
     assert (net.num_features, net.num_classes, net.global_pool) == (512, 5, inner.global_pool)
     assert [entry["module"] for entry in net.feature_info] == [
@@ -168,9 +169,9 @@ def test_stages_before_the_tuned_features_are_not_the_tuner():
 
 @pytest.mark.parametrize("name", ["resnet-scenes", "squeezenet"])
 def test_the_state_goes_through_a_file_and_a_copy(name):
-    net = trained(tuned_net(BUILD[name]())).eval()
-    place = tuned_place(Explainee(BUILD[name](), size=SIDE))
-    other = tuned_net(BUILD[name](), **place, seed=9)
+    net = trained(add_tuner(BUILD[name]())).eval()
+    place = find_tuner_place(Explainee(BUILD[name](), size=SIDE))
+    other = add_tuner(BUILD[name](), **place, seed=9)
     other.load_state_dict(load(save(net.state_dict())))
     with torch.no_grad():
         logits = net(images())
@@ -188,8 +189,8 @@ def test_layers_without_channels_first_grids_are_one_sentence():
         with pytest.raises(
             BenchError, match=r"tuner needs activations \[B,K,h,w\].*name a convolutional layer"
         ):
-            tuned_place(Explainee(net, size=64))
+            find_tuner_place(Explainee(net, size=64))
     with pytest.raises(BenchError, match="no layer 'nothing'"):
-        tuned_net(BUILD["squeezenet"](), "nothing")
+        add_tuner(BUILD["squeezenet"](), "nothing")
     with pytest.raises(BenchError, match="has no tuner"):
         find_tuner(vit)

@@ -22,7 +22,7 @@ from torch import nn
 
 from bench.engine.prober import Prober
 from bench.errors import BenchError
-from bench.models.explainee import untouched
+from bench.models.network_guard import guard_network
 
 PAIRS = 7
 LEVEL = 0.95
@@ -210,7 +210,7 @@ def bare_forwards(prober: Prober, forwards: int) -> Callable[[], None]:
 
     @torch.inference_mode()
     def bare() -> None:
-        with untouched(prober.model.net):
+        with guard_network(prober.model.net):
             for start in range(0, forwards, prober.batch_size):
                 prober.model.net(images[: min(prober.batch_size, forwards - start)])
 

@@ -17,7 +17,7 @@ from bench.engine.case import Case
 from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.metrics import METRICS
-from bench.models.explainee import untouched
+from bench.models.network_guard import guard_network
 from bench.protocol import BFLOAT16, Protocol
 from bench.run.in_memory import apply
 from bench.run.precision_guard import speed_ratio
@@ -34,16 +34,16 @@ def test_bfloat16_over_float32(benchmark):
     trace = Trace(prober, images)
     background = Background(trace)
     maps = bench.explain(model, images, None, "grad_cam")
-    background.blurred(protocol.blur_sigma_224, protocol.blur_radius_sigmas)
+    background.blur(protocol.blur_sigma_224, protocol.blur_radius_sigmas)
     prober.colour_logits(protocol.baseline, trace.size)
 
     def probe(rules: Protocol) -> None:
-        with untouched(model.net):
+        with guard_network(model.net):
             case = Case(trace, maps, rules.view(()), background=background)
             for metric in ("deletion", "insertion"):
                 apply(METRICS.get(metric), case, rules)
 
-    low = protocol.in_precision(BFLOAT16)
+    low = protocol.replace_precision(BFLOAT16)
     before = prober.counts.forwards
     probe(protocol)
     forwards = prober.counts.forwards - before

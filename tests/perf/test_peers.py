@@ -399,9 +399,9 @@ def masked_probabilities(subject: Subject) -> np.ndarray:
     from bench.engine.prober import Prober
     from bench.engine.trace import Trace
     from bench.methods.importance import score_cam_weights
-    from bench.models.explainee import untouched
+    from bench.models.network_guard import guard_network
 
-    with untouched(subject.net):
+    with guard_network(subject.net):
         trace = Trace(Prober(subject.model), subject.images, torch.tensor(subject.targets))
         return score_cam_weights(trace)[0].double().numpy()
 

@@ -18,8 +18,9 @@ from bench.data import Geometry, Manifest, Subset
 from bench.engine.counts import Counts
 from bench.engine.folding import folds_of
 from bench.engine.memory import fitting
+from bench.engine.part_store import LARGE
 from bench.engine.shared_parts import SharedPart
-from bench.engine.trace import LARGE, Trace
+from bench.engine.trace import Trace
 from bench.errors import BenchError
 from bench.methods import METHODS, Method
 from bench.metrics import METRICS
@@ -285,7 +286,7 @@ def test_a_plugin_that_declares_its_parts_shares_them_in_the_plan():
     part = SharedPart("looks", Counts(forwards=2))
 
     def looks(trace):
-        return trace.shared("looks", lambda: [trace.prober.logits(trace.images) for _ in range(2)])
+        return trace.share("looks", lambda: [trace.prober.logits(trace.images) for _ in range(2)])
 
     @bench.register_method("first_look", parts=[part])
     def first_look(trace):

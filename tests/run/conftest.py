@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 import bench
-from bench.models.architectures import resnet_scenes, seeded
+from bench.models.architectures import build_seeded, resnet_scenes
 
 
 @pytest.fixture
 def model() -> bench.Explainee:
-    return bench.Explainee(seeded(resnet_scenes, 0), size=96, name="small")
+    return bench.Explainee(build_seeded(resnet_scenes, 0), size=96, name="small")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import bench
 from bench.errors import BenchError
 from bench.metrics import METRICS
-from bench.models.architectures import resnet_scenes, seeded
+from bench.models.architectures import build_seeded, resnet_scenes
 from bench.planning.estimate import counted
 from bench.records.store import KEY
 from bench.run.evaluate import Progress
@@ -34,7 +34,7 @@ COSTLY = {
 
 @pytest.fixture(scope="module")
 def model() -> bench.Explainee:
-    return bench.Explainee(seeded(resnet_scenes, 0), size=96, name="small")
+    return bench.Explainee(build_seeded(resnet_scenes, 0), size=96, name="small")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import torch
 import bench
 from bench.errors import BenchError
 from bench.methods import METHODS
-from bench.models.architectures import resnet_scenes, seeded
+from bench.models.architectures import build_seeded, resnet_scenes
 from bench.records.store import KEY, SCHEMA, Records, Store, equal_methods, write_parquet
 from bench.run.evaluate import Progress
 
@@ -240,7 +240,7 @@ def test_unknown_names_are_refused_with_suggestions(subset, model, change, words
 
 
 def test_the_wrong_number_of_classes_is_refused(subset):
-    other = bench.Explainee(seeded(resnet_scenes, 0, num_classes=7), size=96, name="seven")
+    other = bench.Explainee(build_seeded(resnet_scenes, 0, num_classes=7), size=96, name="seven")
     with pytest.raises(BenchError, match="7 classes and the subset scenes-val 10"):
         evaluate(subset, other)
 
@@ -311,7 +311,7 @@ bench.evaluate(subset, model, ["grad_cam", "random"], ["pointing_game", "complex
 
 
 def test_kill_9_keeps_what_is_finished(tmp_path):
-    model = bench.Explainee(seeded(resnet_scenes, 0), size=96, name="small")
+    model = bench.Explainee(build_seeded(resnet_scenes, 0), size=96, name="small")
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
     with subprocess.Popen(

@@ -13,7 +13,7 @@ import torch
 
 import bench
 from bench.errors import BenchError
-from bench.models.architectures import resnet_scenes, seeded
+from bench.models.architectures import build_seeded, resnet_scenes
 from bench.run.evaluate import Progress
 from bench.run.external_maps import TARGETS
 from bench.run.map_files import resize_map
@@ -26,7 +26,7 @@ def model() -> bench.Explainee:
     """Random weights that are right about the last of the four scenes and wrong about the
     others.
     """
-    return bench.Explainee(seeded(resnet_scenes, 3), size=96, name="small")
+    return bench.Explainee(build_seeded(resnet_scenes, 3), size=96, name="small")
 
 
 @pytest.fixture(scope="module")

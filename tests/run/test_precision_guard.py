@@ -165,8 +165,8 @@ def test_bfloat16_has_ids_of_its_own_where_it_probes_and_nowhere_else(exact, rou
     for column in ("metric_id", "protocol_id", "run"):
         assert (one.loc[~probing, column] == two.loc[~probing, column]).all()
         assert (one.loc[probing, column] != two.loc[probing, column]).all()
-    assert set(two.loc[probing, "protocol_id"]) == {RULES.in_precision(BFLOAT16).id}
-    assert "[precision=bfloat16" in RULES.in_precision(BFLOAT16).id.replace("steps=4,", "")
+    assert set(two.loc[probing, "protocol_id"]) == {RULES.replace_precision(BFLOAT16).id}
+    assert "[precision=bfloat16" in RULES.replace_precision(BFLOAT16).id.replace("steps=4,", "")
 
 
 # --- what runs in it
@@ -214,11 +214,13 @@ def test_a_probe_of_one_precision_is_not_taken_for_the_other(subset):
     )
     deletion = METRICS.get("deletion")
     full, low = (
-        apply(deletion, case, rules)["deletion"] for rules in (RULES, RULES.in_precision(BFLOAT16))
+        apply(deletion, case, rules)["deletion"]
+        for rules in (RULES, RULES.replace_precision(BFLOAT16))
     )
     run = prober.counts.forwards
     again = [
-        apply(deletion, case, rules)["deletion"] for rules in (RULES, RULES.in_precision(BFLOAT16))
+        apply(deletion, case, rules)["deletion"]
+        for rules in (RULES, RULES.replace_precision(BFLOAT16))
     ]
     assert prober.counts.forwards == run
     assert (full != low).all()
@@ -296,7 +298,7 @@ def test_one_model_falls_back_and_another_does_not(subset, tmp_path):
     assert used == {"gap0": BFLOAT16, "offset": FLOAT32}
     found = rows(Records.load(tmp_path), metric=["deletion"])
     assert dict(zip(found["model"], found["protocol_id"], strict=True)) == {
-        "gap0": RULES.in_precision(BFLOAT16).id,
+        "gap0": RULES.replace_precision(BFLOAT16).id,
         "offset": RULES.id,
     }
     board = leaderboard(Records.load(tmp_path), resamples=20)
@@ -418,7 +420,7 @@ def test_a_verdict_on_a_metric_that_has_changed_is_none(subset, guards, tmp_path
     METRICS.add(dataclasses.replace(old, version=old.version + 1))
     try:
         records = evaluate(subset, out=tmp_path, methods=["random"])
-        now = METRICS.get("deletion").id(RULES.in_precision(BFLOAT16))
+        now = METRICS.get("deletion").id(RULES.replace_precision(BFLOAT16))
     finally:
         METRICS.remove("deletion")
         METRICS.add(old)
@@ -451,7 +453,7 @@ def test_another_models_metrics_in_the_folder_are_no_records_of_this_one(subset,
     evaluate(subset, tiny(1), tmp_path, metrics=["pointing_game"])
     records = evaluate(subset, [tiny(0), tiny(1)], tmp_path, metrics=["deletion"])
     assert set(rows(records, metric=["deletion"])["protocol_id"]) == {
-        RULES.in_precision(BFLOAT16).id
+        RULES.replace_precision(BFLOAT16).id
     }
 
 
@@ -486,7 +488,7 @@ def test_a_continued_run_takes_the_verdict_that_is_there(subset, guards, tmp_pat
     assert guards == ["gap0"]
     ids = {name: set(rows(more, metric=[name])["protocol_id"]) for name in ("deletion", "road")}
     assert ids == {
-        "deletion": {RULES.in_precision(BFLOAT16).id},
+        "deletion": {RULES.replace_precision(BFLOAT16).id},
         "road": {RULES.id},
     }  # the guard never saw road
     assert set(more.frame["method"]) == set(METHODS)

@@ -16,7 +16,7 @@ from bench.engine.prober import Prober
 from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS
 from bench.metrics import METRICS as REGISTRY
-from bench.models.architectures import resnet_scenes, seeded
+from bench.models.architectures import build_seeded, resnet_scenes
 from bench.records.forward_counts import add_forwards, write_forwards
 from bench.run import batch as batch_module
 from bench.run.evaluate import Progress
@@ -123,9 +123,9 @@ def test_a_run_that_goes_on_adds_to_its_ledger(subset, model, tmp_path):
 
 
 def test_a_task_that_memory_is_too_short_for_is_run_in_parts(subset):
-    free = bench.Explainee(seeded(resnet_scenes, 0), size=96, layer="layer4", name="net")
+    free = bench.Explainee(build_seeded(resnet_scenes, 0), size=96, layer="layer4", name="net")
     tight = bench.Explainee(
-        Cramped(seeded(resnet_scenes, 0), 2), size=96, layer="net.layer4", name="net"
+        Cramped(build_seeded(resnet_scenes, 0), 2), size=96, layer="net.layer4", name="net"
     )
     methods, metrics = ["grad_cam", "random"], ["deletion", "pointing_game"]
     expected = values(ran(subset, free, methods, metrics)[0])
@@ -138,7 +138,7 @@ def test_a_task_that_memory_is_too_short_for_is_run_in_parts(subset):
 
 
 def test_memory_too_short_for_one_image_is_one_sentence(subset):
-    none = bench.Explainee(seeded(resnet_scenes, 0), size=96, layer="layer4", name="net")
+    none = bench.Explainee(build_seeded(resnet_scenes, 0), size=96, layer="layer4", name="net")
     plan = make_plan(subset, [none], ["random"], ["deletion"], bench.Protocol(), calibration=0)
     groups = {
         frozenset(
@@ -158,7 +158,7 @@ def test_a_metric_of_a_plugin_is_called_once_per_map(subset, model):
     @bench.register_metric("counted", better="higher", forwards=1)
     def counted(case):
         calls.append(len(case))
-        return {"counted": case.masked_log_odds((0.0, 0.0, 0.0), [0], 10)[:, 0]}
+        return {"counted": case.probe_masks((0.0, 0.0, 0.0), [0], 10)[:, 0]}
 
     try:
         records, _ = ran(subset, model, ["random", "center_gaussian"], ["counted", "deletion"])
@@ -178,7 +178,7 @@ def test_a_metric_of_a_plugin_shares_what_deletion_has_asked_for(subset, model):
         pixels = case.maps[0].numel()
         cuts = [round(i * pixels / case.protocol.steps) for i in range(1, case.protocol.steps)]
         odds = case.curve(case.background.empty(case.removed), case.trace.images, cuts)
-        return {"theirs": case.scored(odds).mean(1)}
+        return {"theirs": case.score_evidence(odds).mean(1)}
 
     try:
         both, _ = ran(subset, model, ["random"], ["deletion", "theirs"])
@@ -217,13 +217,13 @@ def test_a_run_that_is_stopped_has_run_what_it_has_run(subset, model, tmp_path):
 
 def test_what_memory_was_too_short_for_was_not_run(subset):
     tight = bench.Explainee(
-        Cramped(seeded(resnet_scenes, 0), 2), size=96, layer="net.layer4", name="net"
+        Cramped(build_seeded(resnet_scenes, 0), 2), size=96, layer="net.layer4", name="net"
     )
     records, state = ran(subset, tight, ["random"], ["deletion"])
     ledger = records.provenance["forwards"]
     assert ledger["run"] == state.counts.forwards
     assert ledger["run"] <= ledger["asked"] < 2 * ledger["run"]
-    free = bench.Explainee(seeded(resnet_scenes, 0), size=96, layer="layer4", name="net")
+    free = bench.Explainee(build_seeded(resnet_scenes, 0), size=96, layer="layer4", name="net")
     records, _ = ran(subset, free, ["random"], ["deletion"])
     # The colour is run once more by each half; nothing else is.
     assert ledger["run"] - records.provenance["forwards"]["run"] <= 1

@@ -12,12 +12,12 @@ import torch
 import bench
 from bench.engine.case import Case
 from bench.engine.memory import keep_memory
-from bench.engine.prober import Prober, compiled_net
+from bench.engine.prober import Prober, compile_net
 from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS
 from bench.metrics import METRICS
-from bench.models.explainee import untouched
+from bench.models.network_guard import guard_network
 from bench.records.store import Store, check_own, equal_methods, free_name
 
 
@@ -84,10 +84,10 @@ def test_a_scale_dependent_metric_shares_nothing(model):
 def test_masks_of_another_colour_are_other_images(model, images):
     trace = Trace(Prober(model), images)
     case = Case(trace, bench.explain(model, images), bench.Protocol().view(()))
-    with untouched(model.net):
-        grey = case.masked_log_odds((0.485, 0.456, 0.406), [0], 10)
-        black = case.masked_log_odds((0.0, 0.0, 0.0), [0], 10)
-        again = case.masked_log_odds((0.485, 0.456, 0.406), [0], 10)
+    with guard_network(model.net):
+        grey = case.probe_masks((0.485, 0.456, 0.406), [0], 10)
+        black = case.probe_masks((0.0, 0.0, 0.0), [0], 10)
+        again = case.probe_masks((0.485, 0.456, 0.406), [0], 10)
     assert not torch.allclose(grey, black)
     torch.testing.assert_close(grey, again, rtol=0, atol=0)
 
@@ -99,8 +99,8 @@ def test_thresholds_that_cut_only_zeros_share_one_forward(model, images):
     maps[:, :10] = torch.rand(2, 10, 96) + 0.1  # 10 of 96 rows: cuts up to t = 8 reach only zeros
     case = Case(trace, maps, bench.Protocol().view(()))
     before = prober.counts.forwards
-    with untouched(model.net):
-        odds = case.masked_log_odds((0.485, 0.456, 0.406), range(10), 10)
+    with guard_network(model.net):
+        odds = case.probe_masks((0.485, 0.456, 0.406), range(10), 10)
     assert prober.counts.forwards - before == 2 * 2
     assert (odds[:, :9] == odds[:, :1]).all()
     assert not torch.equal(odds[:, 9], odds[:, 0])
@@ -206,4 +206,4 @@ def test_a_network_that_cannot_be_compiled_is_one_sentence(model, monkeypatch):
     with pytest.raises(
         BenchError, match=r"cannot be compiled here \(no compiler found\); run without --compile"
     ):
-        compiled_net(model, torch.zeros(1, 3, 96, 96))
+        compile_net(model, torch.zeros(1, 3, 96, 96))

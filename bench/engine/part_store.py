@@ -1,0 +1,100 @@
+"""A store of the shared parts of a trace: each is computed once, clocked, and counted for every
+reader.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from bench.engine.counts import Counts
+from bench.engine.memory import wait_for
+from bench.engine.prober import Prober
+from bench.models.split import Captured
+
+T = TypeVar("T")
+
+LARGE = 2**24
+"""Most bytes of a shared part on a trace that is one of many, such as that of an attack."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one shared part of a trace cost: network use in images, and wall seconds."""
+
+    counts: Counts
+    seconds: float
+
+
+class PartStore:
+    """What several methods read of one batch, with what each part cost.
+
+    parts: the cost of each part when it was computed. read: the parts that were read since a
+    method started. captured: what the shared pass recorded; the trace sets it.
+    """
+
+    captured: Captured
+
+    def __init__(self, prober: Prober, images: torch.Tensor) -> None:
+        self.prober = prober
+        self.images = images
+        self.parts: dict[str, Part] = {}
+        self.read: set[str] = set()
+        # computed parts, and the parts that were read while they were computed
+        self._shared: dict[str, tuple[Any, frozenset[str]]] = {}
+
+    @contextmanager
+    def _clock(self, name: str) -> Iterator[None]:
+        """Clock a shared part, without the parts that are computed inside it."""
+        before, start, known = self.prober.counts.copy(), time.perf_counter(), set(self.parts)
+        yield
+        wait_for(self.images.device)
+        counts, seconds = self.prober.counts - before, time.perf_counter() - start
+        for inner in set(self.parts) - known:
+            counts, seconds = counts - self.parts[inner].counts, seconds - self.parts[inner].seconds
+        self.parts[name] = Part(counts, seconds)
+
+    def share(self, name: str, make: Callable[[], T]) -> T:
+        """Return a part that several methods read; the first of them computes it.
+
+        Its cost counts for every reader.
+
+        Args:
+            name: names the part and its parameters.
+            make: computes the part; it may read other shared parts.
+        """
+        outside, self.read = self.read, set()
+        if name not in self._shared:
+            with self._clock(name):
+                made = make()
+            self._shared[name] = made, frozenset(self.read)
+        value, also = self._shared[name]
+        self.read = outside | {name} | also
+        return value  # type: ignore[no-any-return]
+
+    def drop_large(self, limit: int = LARGE) -> None:
+        """Forget shared parts of more than `limit` bytes; the next reader computes them again."""
+        self._shared = {
+            name: part for name, part in self._shared.items() if count_bytes(part[0]) <= limit
+        }
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of the shared parts that are kept by name."""
+        return {name: count_bytes(part[0]) for name, part in self._shared.items()}
+
+
+def count_bytes(value: Any) -> int:
+    """Return the size of the tensors that a shared part holds."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, PartStore):
+        return count_bytes(value.images) + count_bytes(value.captured.values)
+    if isinstance(value, dict):
+        return sum(map(count_bytes, value.values()))
+    return sum(map(count_bytes, value)) if isinstance(value, (list, tuple)) else 0
