@@ -301,8 +301,8 @@ def test_ctrl_c_keeps_what_is_finished(subset, model, tmp_path):
 
 KILLED = """
 import sys, bench
-from bench.models.architectures import resnet_scenes, seeded
-model = bench.Explainee(seeded(resnet_scenes, 0), size=96, name="small")
+from bench.models.architectures import build_seeded, resnet_scenes
+model = bench.Explainee(build_seeded(resnet_scenes, 0), size=96, name="small")
 subset = bench.load_subset("scenes-val", limit=12)
 bench.evaluate(subset, model, ["grad_cam", "random"], ["pointing_game", "complexity", "deletion"],
                out=sys.argv[1], calibration=0, shard_size=1,

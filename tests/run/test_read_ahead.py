@@ -294,7 +294,7 @@ HANGS = """
 import dataclasses, sys, time
 sys.path.insert(0, "tests")
 import bench
-from bench.models.architectures import resnet_scenes, seeded
+from bench.models.architectures import build_seeded, resnet_scenes
 
 class Hangs:
     def __init__(self, source):
@@ -309,7 +309,7 @@ class Hangs:
 
 scenes = bench.load_subset("scenes-val", limit=6)
 subset = dataclasses.replace(scenes, source=Hangs(scenes.source))
-model = bench.Explainee(seeded(resnet_scenes, 0), size=96, name="small")
+model = bench.Explainee(build_seeded(resnet_scenes, 0), size=96, name="small")
 bench.evaluate(
     subset, model, ["random"], ["complexity"], out=sys.argv[1], calibration=0, shard_size=2
 )
