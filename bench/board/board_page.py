@@ -12,11 +12,11 @@ from bench.board.plots.choices_plot import read_grid
 from bench.board.plots.plot_files import write_plots
 from bench.board.tables import (
     TUNED,
-    caption,
-    interval_words,
+    build_sections,
+    describe_intervals,
     render,
-    sections,
     tabulate_tuned,
+    write_caption,
     write_tables,
     write_text,
 )
@@ -56,8 +56,8 @@ def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
             "subset": subset,
             "model": model,
             "stem": f"tables/{text.slug(subset, model)}",
-            "caption": caption(board, subset, model),
-            "sections": sections(board, subset, model)[:1],
+            "caption": write_caption(board, subset, model),
+            "sections": build_sections(board, subset, model)[:1],
             "agreement": ", ".join(
                 f"{metric} {text.number(alpha)}"
                 for metric, alpha in agreements(board, subset, model).items()
@@ -82,7 +82,7 @@ def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
         tables=tables,
         methods=methods,
         galleries=[p for p in pictures if p not in shown],
-        interval=interval_words(board),
+        interval=describe_intervals(board),
         fidelity=text.FIDELITY,
         ranks=text.RANKS,
         coupling=text.COUPLING,

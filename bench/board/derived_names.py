@@ -8,7 +8,7 @@ from bench.identity import plain_name
 from bench.metrics import find_owner
 
 
-def declared(name: str, facts: dict[str, Any], what: str) -> Any:
+def read_declared(name: str, facts: dict[str, Any], what: str) -> Any:
     """Return what a metric declares of a value: as run.json has it, else as the registry of
     today.
     """
@@ -18,16 +18,18 @@ def declared(name: str, facts: dict[str, Any], what: str) -> Any:
     return "" if owner is None else getattr(owner.values[plain_name(name)], what)
 
 
-def like(name: str, derived: str) -> str:
+def mark_version(name: str, derived: str) -> str:
     """Return a derived value's name, marked as of the same older version as the value that it is
     made of.
     """
     return derived + name.removeprefix(plain_name(name)) if derived else ""
 
 
-def derived_name(name: str, facts: dict[str, Any]) -> str:
+def name_derived(name: str, facts: dict[str, Any]) -> str:
     """Return the name of what the board makes of a value's vectors: the declared one, else the
     value's with an end.
     """
     ending = "accuracy" if facts["reduce"] == "box_accuracy" else "pooled"
-    return like(name, declared(name, facts, "derived") or f"{plain_name(name)}_{ending}")
+    return mark_version(
+        name, read_declared(name, facts, "derived") or f"{plain_name(name)}_{ending}"
+    )

@@ -52,13 +52,13 @@ def describe_order(one: Comparison, controls: set[str]) -> dict[str, Any]:
         found["first_two"] = {
             "a": one.methods[a],
             "b": one.methods[b],
-            "effect": finite(abs(test["effect"])),
-            "n_needed": finite(test["n_needed"]),
+            "effect": keep_finite(abs(test["effect"])),
+            "n_needed": keep_finite(test["n_needed"]),
             "apart": bool(one.wins[a, b]),
         }
     return found
 
 
-def finite(value: float) -> float | None:
+def keep_finite(value: float) -> float | None:
     """Return a number as JSON can hold it: None where it is missing or infinite."""
     return float(value) if math.isfinite(value) else None
