@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from bench.board.cubes import Measure, is_scored, stack
-from bench.board.derived_names import mark_version
+from bench.board.derived_names import list_shown_facts, mark_version
 from bench.board.statistics import Floats
 from bench.identity import plain_name
+from bench.metrics.base import Derived
 from bench.records.store import MIN_CALIBRATION
 
 BOX_IOUS = (0.3, 0.5, 0.7)
@@ -23,11 +24,8 @@ def read_box_ious(provenance: dict[str, Any]) -> tuple[float, ...]:
     return tuple(provenance.get("protocol", {}).get("box_ious", BOX_IOUS))
 
 
-HIGHER = {"better": "higher", "ranked": True, "lower": 0.0, "upper": 1.0}
-
-
 def reduce_boxes(
-    name: str,
+    derived: Derived,
     facts: dict[str, Any],
     rows: pd.DataFrame,
     calibration: pd.DataFrame | None,
@@ -46,12 +44,10 @@ def reduce_boxes(
     )
     frame = pd.concat([scored for scored, _ in parts])
     hit, best = np.concatenate(chosen), np.concatenate(oracle)
-    title = (
-        "box accuracy"
-        if calibration is not None
-        else "box accuracy, tau chosen on the scored images"
-    )
-    mean_facts = {**facts, **HIGHER, "reduce": "mean", "title": title}
+    name, title = derived.name, derived.title
+    if calibration is None:
+        title += ", tau chosen on the scored images"
+    mean_facts = {**facts, **list_shown_facts(derived), "reduce": "mean", "title": title}
     yield Measure(name, mean_facts, frame.assign(value=hit.mean(1)))
     reported = {**mean_facts, "ranked": False}
     if calibration is not None:

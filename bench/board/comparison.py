@@ -50,9 +50,9 @@ class Comparison:
     methods: K names.  images: how many.  drawn: their numbers [K] and replicates [R,K]; methods
     with the same map have those of the first of them.  first: [K], the place of that first method.
     tests: a row per pair of distinct maps: p, p_holm (Wilcoxon, NaN where the number is no mean),
-    p_bootstrap, p_bootstrap_holm, effect, n_needed; row -1 stands for two equal maps.  place:
-    [K,K], the row of each pair. wins: [K,K], whether the row's method is told to be better than the
-    column's. sign: 1 where lower is better, else -1.
+    p_bootstrap, p_bootstrap_holm, effect, n_needed; row -1 stands for the same map.
+    place: [K,K], the row of each pair. wins: [K,K], whether the row's method is told to be better
+    than the column's. sign: 1 where lower is better, else -1.
     """
 
     methods: list[str]
@@ -83,26 +83,26 @@ class Comparison:
         best = 1 + self.wins.sum(0)
         worst = (
             len(self.methods) - self.wins.sum(1) - (self.same_map.sum(1) - 1)
-        )  # equal maps share the best of theirs
+        )  # methods with the same map share the best of their ranks
         return best, worst
 
     @property
-    def runs(self) -> list[tuple[int, int]]:
-        """Return the longest runs of consecutive places (from 1) without two methods told apart,
-        best first.
+    def tie_groups(self) -> list[tuple[int, int]]:
+        """Return the tie groups as [first, last] places from 1, best first.
 
-        A run holds at least two distinct maps, and no run lies inside another.
+        A tie group is a longest run of places without two methods that the images separate. It
+        holds at least two distinct maps, and no group lies inside another.
         """
         order = self.order
         apart = (self.wins | self.wins.T)[np.ix_(order, order)]
         barrier = [max((i for i in range(c) if apart[i, c]), default=-1) for c in range(len(order))]
-        runs: list[tuple[int, int]] = []
+        groups: list[tuple[int, int]] = []
         for start in range(len(order)):
             end = next((c for c in range(start + 1, len(order)) if barrier[c] >= start), len(order))
-            inside = bool(runs) and end <= runs[-1][1]
+            inside = bool(groups) and end <= groups[-1][1]
             if not inside and len(set(self.first[order[start:end]].tolist())) > 1:
-                runs.append((start + 1, end))
-        return runs
+                groups.append((start + 1, end))
+        return groups
 
     @property
     def images_to_separate(self) -> int:

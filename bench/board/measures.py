@@ -13,11 +13,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.board.box_thresholds import HIGHER, read_box_ious, reduce_boxes
+from bench.board.box_thresholds import read_box_ious, reduce_boxes
 from bench.board.cubes import Measure
-from bench.board.derived_names import mark_version, name_derived, read_declared
+from bench.board.derived_names import (
+    list_shown_facts,
+    mark_version,
+    read_declared,
+    read_derived,
+)
 from bench.errors import BenchError
 from bench.identity import plain_name
+from bench.metrics.base import RELATIVE
 
 CORRECT = "@correct"
 """Ending of a measure that is taken where the prediction is the label."""
@@ -70,7 +76,7 @@ def list_relative(frame: pd.DataFrame, metrics: dict[str, Any]) -> Iterator[Meas
             value=areas["value"].to_numpy() / clean.reindex(areas.set_index(key).index).to_numpy()
         )
         shown = {**facts, "title": f"{plain_name(name)} over p(x)", "ranked": False, "upper": None}
-        yield Measure(mark_version(name, f"{plain_name(name)}_relative"), shown, rows)
+        yield Measure(mark_version(name, f"{plain_name(name)}{RELATIVE}"), shown, rows)
 
 
 def expand(
@@ -86,9 +92,9 @@ def expand(
     if rows.empty:
         return
     if facts["reduce"] == "box_accuracy":
-        yield from reduce_boxes(name_derived(name, facts), facts, rows, calibration, ious)
+        yield from reduce_boxes(read_derived(name, facts), facts, rows, calibration, ious)
     elif facts["reduce"] == "pooled_precision":
-        pooled = {**facts, "title": "pooled pixel average precision", **HIGHER}
-        yield Measure(name_derived(name, facts), pooled, rows)
+        derived = read_derived(name, facts)
+        yield Measure(derived.name, {**facts, **list_shown_facts(derived)}, rows)
     else:
         yield Measure(name, facts, rows)

@@ -280,15 +280,26 @@ def summarise(
     if not cells.methods or not len(cells.items):
         return pd.DataFrame(), None
     drawn = sample(measure, cells, resamples, seed)
-    equal = {name: find_same_map(provenance, models, name) for name in cells.methods}
-    compared = compare(measure, cells, drawn, equal) if is_ranked(measure) else None
+    same_map = {name: find_same_map(provenance, models, name) for name in cells.methods}
+    compared = compare(measure, cells, drawn, same_map) if is_ranked(measure) else None
+    best, worst = find_rank_range(cells.methods, compared)
+    table = tabulate_numbers(measure, cells, drawn).assign(
+        subset=subset,
+        model=model,
+        equal_to=[same_map[name] for name in cells.methods],
+        **describe_methods(measure, cells.methods, models, provenance),
+    )
+    return table.assign(
+        rank=rank(table), rank_best=best, rank_worst=worst, share=share(table)
+    ), compared
+
+
+def tabulate_numbers(measure: Measure, cells: Cube, drawn: Sampled) -> pd.DataFrame:
+    """Return one row per method: its numbers, and the facts of the measure."""
     low, high = drawn.interval()
     facts = measure.facts
-    methods = [provenance["methods"][name] for name in cells.methods]
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
-            "subset": subset,
-            "model": model,
             "method": cells.methods,
             "metric": measure.name,
             "n": cells.scored.sum(0),
@@ -303,17 +314,21 @@ def summarise(
             "ranked": is_ranked(measure),
             "reduce": facts["reduce"],
             "family": facts["family"],
-            "fidelity": [m.get("fidelity", "") for m in methods],
-            "control": [bool(m.get("control", False)) for m in methods],
-            "equal_to": [equal[name] for name in cells.methods],
-            "coupled": [is_coupled(provenance, models, name, facts) for name in cells.methods],
             "title": facts["title"],
         }
     )
-    best, worst = find_rank_range(cells.methods, compared)
-    return table.assign(
-        rank=rank(table), rank_best=best, rank_worst=worst, share=share(table)
-    ), compared
+
+
+def describe_methods(
+    measure: Measure, names: list[str], models: list[str], provenance: dict[str, Any]
+) -> dict[str, list[Any]]:
+    """Return the columns that say what each method is."""
+    methods = [provenance["methods"][name] for name in names]
+    return {
+        "fidelity": [m.get("fidelity", "") for m in methods],
+        "control": [bool(m.get("control", False)) for m in methods],
+        "coupled": [is_coupled(provenance, models, name, measure.facts) for name in names],
+    }
 
 
 def find_rank_range(

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from bench.board.comparison import Places
 from bench.board.cubes import Cube, Measure, build_cube, sample
 from bench.board.measures import CORRECT
 from bench.board.scores import FAMILIES, Scores
 from bench.board.significance import holm, wilcoxon
-from bench.board.statistics import Sampled, sample_mean
+from bench.board.statistics import Floats, Sampled, sample_mean
 
 COLUMNS = [
     *("subset", "model", "parent", "method", "against", "metric", "better", "ranked", "n"),
@@ -100,11 +100,7 @@ def _compare_values(board: Scores, measure: Measure, pair: Pair) -> pd.DataFrame
     )
     low, high = gap.interval()
     names = np.array(cells.methods, dtype=object)
-    p = np.full(len(own), np.nan)
-    if measure.reduce == "mean":
-        values, both = cells.scalars(), cells.scored[:, own]
-        gaps = values[1][:, own] - values[0][:, other]
-        p = np.array([wilcoxon(gaps[rows, n], cells.images[rows]) for n, rows in enumerate(both.T)])
+    p = _test_differences(measure, cells, own, other)
     facts = {
         "metric": measure.name,
         "better": measure.facts["better"],
@@ -131,7 +127,16 @@ def _compare_values(board: Scores, measure: Measure, pair: Pair) -> pd.DataFrame
     )
 
 
-def _match_methods(cells: Cube) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _test_differences(measure: Measure, cells: Cube, own: Places, other: Places) -> Floats:
+    """Return Wilcoxon's p of each compared pair of methods; NaN where the number is no mean."""
+    if measure.reduce != "mean":
+        return np.full(len(own), np.nan)
+    values, both = cells.scalars(), cells.scored[:, own]
+    gaps = values[1][:, own] - values[0][:, other]
+    return np.array([wilcoxon(gaps[rows, n], cells.images[rows]) for n, rows in enumerate(both.T)])
+
+
+def _match_methods(cells: Cube) -> tuple[Places, Places]:
     """Return (tuned, original) numbers of the methods to compare: each with itself, then with its
     own search.
     """

@@ -39,6 +39,7 @@ from bench.data.geometry import Geometry
 from bench.errors import BenchError
 from bench.files import cache_folder, replaced_file
 from bench.types import UInt8Image
+from bench.version import __version__
 
 BOUND_VARIABLE = "CAMBENCH_CACHE_GIB"
 """The environment variable that bounds the cache, in GiB; 0 turns it off."""
@@ -248,8 +249,6 @@ def pixels_version() -> str:
             (inspect.getsource(decode) + inspect.getsource(Geometry)).encode()
         ).hexdigest()
     except OSError:  # installed without its source
-        from bench.version import __version__
-
         own = __version__
     return " ".join([PIL.__version__, *codecs, platform.machine(), own])
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from bench.board.box_thresholds import apply_taus, choose_taus, pair_calibration, read_box_ious
 from bench.board.cubes import Measure, is_scored, stack
-from bench.board.derived_names import mark_version, name_derived
+from bench.board.derived_names import mark_version, read_derived
 from bench.board.measures import CORRECT
 from bench.gate.intervals import mean_over_images
 from bench.identity import plain_name
@@ -85,7 +85,7 @@ def choose_better(
         return own
     gains = apply_taus(vectors, own, ious) - apply_taus(vectors, old, ious)
     means = [mean_over_images(column, images) for column in gains.T]
-    # One image won is one standard error to the last digit; such a tie must not hang on rounding.
+    # One image won is one standard error to the last digit; rounding must not decide that.
     better = [gain.point > gain.error * (1 + 1e-9) for gain in means]
     return [a if won else b for a, b, won in zip(own, old, better, strict=True)]
 
@@ -95,7 +95,7 @@ def apply_baseline_taus(
 ) -> Measure:
     """Return a box accuracy at these taus; any other measure as it is."""
     column = {
-        mark_version(name, plain_name(name_derived(name, facts)) + end): (name, at)
+        mark_version(name, plain_name(read_derived(name, facts).name) + end): (name, at)
         for name, facts in values.items()
         for end, at in list_endings(ious)
     }

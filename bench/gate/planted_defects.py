@@ -18,11 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bench.data import load_subset
 from bench.engine.trace import Trace
 from bench.gate.judge import CHANGED, REGRESSION
 from bench.gate.tier import TIERS
 from bench.methods.base import MethodFunction
 from bench.methods.cam import grad_cam, grad_cam_weights, weighted
+from bench.models import load_model
 from bench.models.explainee import Explainee
 from bench.protocol import Protocol
 from bench.records.store import Records
@@ -131,11 +133,9 @@ DEFECTS = (
 
 def plan_tier(limit: int | None = None) -> Plan:
     """Return the plan of `cambench run --tier gate` (with fewer images, where a limit is given)."""
-    import bench
-
     tier = TIERS["gate"]
-    subset = bench.load_subset(tier["subset"], limit=limit or tier["limit"])
-    model = bench.load_model(tier["models"])
+    subset = load_subset(tier["subset"], limit=limit or tier["limit"])
+    model = load_model(tier["models"])
     return make_plan(
         subset,
         [model],

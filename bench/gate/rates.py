@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.files import replaced_file, write_json
+from bench.files import write_json
 from bench.gate.baseline import RANDOM, Baseline, load_baseline, load_run
 from bench.gate.judge import (
     BETTER,
@@ -37,7 +37,6 @@ from bench.gate.judge import (
 )
 from bench.gate.planted_defects import DEFECTS, Defect, run_planted
 from bench.gate.resample import count_false_alarms, make_null
-from bench.records.provenance import code_version
 
 RESAMPLES = 2_000
 """Resamples per null."""
@@ -102,6 +101,9 @@ RERUNS = (
         {"MKL_CBWR": "COMPATIBLE", "OMP_NUM_THREADS": "1"},
     ),
 )
+
+VERDICTS = (REGRESSION, UNJUDGED, BETTER, CHANGED, SAME)
+"""The verdicts that are counted for a run, the worst first."""
 
 Tick = Callable[[str, int, int], None]
 
@@ -250,10 +252,7 @@ def summarise_verdicts(verdicts: Verdicts) -> dict[str, Any]:
     gated = verdicts.gated
     signed = gated["change"].where(gated["better"] != "lower", -gated["change"])
     share = (signed / gated["distance"].abs()).dropna()
-    counts = {
-        verdict: verdicts.count(verdict)
-        for verdict in (REGRESSION, UNJUDGED, BETTER, CHANGED, SAME)
-    }
+    counts = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
     bad = gated[gated["verdict"] == REGRESSION]
     found = sorted({f"{m}: {v}" for m, v in zip(bad["method"], bad["metric"], strict=True)})
     worst = float(share.min()) if len(share) else float("nan")
@@ -264,127 +263,3 @@ def summarise_verdicts(verdicts: Verdicts) -> dict[str, Any]:
         "worst_change": worst,
         "found": found,
     }
-
-
-def is_as_expected(planted: dict[str, Any]) -> bool:
-    """Tell whether the gate said of a planted defect what it must say."""
-    if planted["expected"] == REGRESSION:
-        return bool(planted["exit_code"] == 1)
-    changed = planted[CHANGED] + planted[BETTER] > 0
-    return not planted["expected"] or bool(planted["exit_code"] == 0 and changed)
-
-
-def write_rates(found: dict[str, list[dict[str, Any]]], study: Study, folder: Path) -> None:
-    """Write `error-rates.csv` and `error-rates.md`."""
-    rows = [{"part": part, **one} for part, several in found.items() for one in several]
-    table = pd.DataFrame(rows).drop(columns=["settings", "found"], errors="ignore")
-    with replaced_file(folder / "error-rates.csv") as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
-    with replaced_file(folder / "error-rates.md") as temporary:
-        temporary.write_text("\n".join(write_page_lines(found, study)) + "\n")
-
-
-def write_page_lines(found: dict[str, list[dict[str, Any]]], study: Study) -> Iterator[str]:
-    """Yield the lines of the page."""
-    rules = study.rules
-    yield "# Error rates of the gate"
-    yield ""
-    yield (
-        "Made by `cambench gate-rates --out leaderboards/gate`, not by hand; docs/gate.md "
-        "explains the words."
-    )
-    limit = f" --limit {study.limit}" if study.limit else ""
-    yield (
-        f"Tier: `cambench run --tier gate{limit}`. Margin {rules.margin:.0%} of the distance from "
-        "random, family-wise "
-        f"alpha {rules.alpha:.0%}, miss {rules.miss:.0%}. Code {code_version()}."
-    )
-    yield ""
-    yield "## Nothing is wrong: resampled"
-    yield ""
-    yield (
-        "Images of two runs are drawn with replacement and the two exchanged by a coin per image, "
-        "so that the true "
-        "difference is 0. *At the margin*: then every cell is made worse by exactly the margin, "
-        "the hardest case that "
-        "is no regression; there alpha is what the rate may reach."
-    )
-    yield ""
-    body: list[tuple[Any, ...]] = [
-        (
-            f"{one['title']}{', at the margin' * one['at_the_margin']}",
-            *(one[key] for key in ("cells", "images", "resamples", "false_alarms")),
-            f"{one['rate']:.2%} ({one['rate_upper']:.2%})",
-            f"{one['cells_passed']:.1%}",
-            f"{one['cells_unjudged']:.1%}",
-        )
-        for one in found["resampled"]
-    ]
-    names = (
-        "cells",
-        "images",
-        "resamples",
-        "false alarms",
-        "rate (95 % upper bound)",
-        "cells passed",
-        "cells open",
-    )
-    yield from write_table_lines(("null", *names), body)
-    yield "## Nothing is wrong: re-run"
-    yield ""
-    alarms = sum(one["exit_code"] == 1 for one in found["reruns"])
-    yield f"{alarms} false alarms in {len(found['reruns'])} real re-runs of the tier."
-    yield ""
-    columns = ("exit code", *VERDICTS, "largest loss")
-    yield from write_table_lines(
-        ("re-run", *columns), [(one["title"], *list_run_cells(one)) for one in found["reruns"]]
-    )
-    yield "## Something is wrong: planted"
-    yield ""
-    wanted = [one for one in found["planted"] if one["expected"]]
-    yield (
-        f"{sum(map(is_as_expected, wanted))} of {len(wanted)} planted changes are judged as they "
-        "must be."
-    )
-    yield ""
-    body = [
-        (
-            one["title"],
-            {REGRESSION: "exit 1", CHANGED: "exit 0, changed", "": "(shown)"}[one["expected"]],
-            *list_run_cells(one),
-            ("yes" if is_as_expected(one) else "**no**") if one["expected"] else "",
-            write_found_by(one["found"]),
-        )
-        for one in found["planted"]
-    ]
-    yield from write_table_lines(
-        ("planted", "must be", *columns, "as it must be", "found by"), body
-    )
-
-
-VERDICTS = (REGRESSION, UNJUDGED, BETTER, CHANGED, SAME)
-
-
-def list_run_cells(one: dict[str, Any]) -> tuple[Any, ...]:
-    """Return a run's exit code, cells by verdict, and largest loss in % of the distance from
-    random.
-    """
-    return (
-        one["exit_code"],
-        *(one[verdict] for verdict in VERDICTS),
-        f"{min(100 * one['worst_change'], 0) + 0.0:.1f} %",
-    )
-
-
-def write_found_by(names: list[str]) -> str:
-    """Write the cells that saw a regression, at most three."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def write_table_lines(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Iterator[str]:
-    """Yield the lines of a table and an empty one."""
-    yield "| " + " | ".join(header) + " |"
-    yield "|" + "---|" * len(header)
-    for one in rows:
-        yield "| " + " | ".join(str(cell).replace("|", "\\|") for cell in one) + " |"
-    yield ""

@@ -42,6 +42,38 @@ says.
 REDUCE = ("mean", "std", "curve", "box_accuracy", "pooled_precision")
 
 
+RELATIVE = "_relative"
+"""Ending of the name that boards give to an area over the clean probability."""
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Facts about the value that boards make of vectors; boards show it in their place.
+
+    Args:
+        name: The name on boards.
+        title: A title for a reader.
+        better: The better direction, "lower", "higher" or "none".
+        ranked: Whether boards rank by it.
+        lower: The lowest possible number.
+        upper: The highest possible number.
+    """
+
+    name: str
+    title: str
+    better: str = "higher"
+    ranked: bool = True
+    lower: float | None = 0.0
+    upper: float | None = 1.0
+
+
+DERIVED = {
+    "box_accuracy": Derived("_accuracy", "box accuracy"),
+    "pooled_precision": Derived("_pooled", "pooled pixel average precision"),
+}
+"""{reduce: what boards make of vectors where a value declares nothing}; names are endings."""
+
+
 @dataclass(frozen=True)
 class Value:
     """Facts about one named value of a metric; immutable, shown by boards.
@@ -49,8 +81,8 @@ class Value:
     better: "lower", "higher" or "none".  ranked: whether boards rank by it.  reduce: how the board
     gets from images to one number: "mean" and "std" of scalars; "curve" (drawn, not tabled);
     "box_accuracy" (vectors of best IoU per tau) and "pooled_precision" (histograms).  title: for a
-    reader.  lower, upper: the range. derived: the name of what the board makes of vectors (of
-    "box_accuracy" and "pooled_precision"). curve: the value that holds the curve of this area, and
+    reader.  lower, upper: the range. derived: what boards make of vectors ("box_accuracy" and
+    "pooled_precision"), see `find_derived`. curve: the value that holds the curve of this area, and
     clean_end the place on it of the clean image, 0 or -1.
     """
 
@@ -60,7 +92,7 @@ class Value:
     reduce: str = "mean"
     lower: float | None = None
     upper: float | None = None
-    derived: str = ""
+    derived: Derived | None = None
     curve: str = ""
     clean_end: int = 0
 
@@ -164,14 +196,26 @@ class Metric:
         return "localization_target" if self.family == "localization" else "faithfulness_target"
 
 
+def find_derived(name: str, value: Value) -> Derived | None:
+    """Return what boards make of a value's vectors: declared, or named after the value.
+
+    Returns:
+        None for a value that boards show as it is.
+    """
+    if value.derived is not None or value.reduce not in DERIVED:
+        return value.derived
+    usual = DERIVED[value.reduce]
+    return dataclasses.replace(usual, name=f"{name}{usual.name}")
+
+
 def board_names(name: str, value: Value) -> tuple[str, ...]:
     """Return what boards call a value of a metric: what they derive from it first, then its own
     name.
     """
-    endings = {"box_accuracy": "accuracy", "pooled_precision": "pooled"}
-    if value.reduce in endings:
-        return (value.derived or f"{name}_{endings[value.reduce]}", name)
-    return (name, f"{name}_relative") if value.curve else (name,)
+    derived = find_derived(name, value)
+    if derived is not None:
+        return (derived.name, name)
+    return (name, f"{name}{RELATIVE}") if value.curve else (name,)
 
 
 class MetricRegistry(Registry[Metric]):

@@ -66,7 +66,7 @@ def test_ranges_and_runs_by_hand(tied: Board) -> None:
     }
     one = tied.comparisons["toy", "net", "deletion"]
     assert [one.methods[place] for place in one.order] == ["a", "same", "b", "c", "d"]
-    assert one.runs == [(1, 3)]
+    assert one.tie_groups == [(1, 3)]
 
 
 def test_what_is_said_beside_the_table(tied: Board) -> None:
@@ -131,7 +131,7 @@ def test_runs_are_the_longest_intervals(case: tuple[int, list[bool]]) -> None:
     one = Comparison(
         [f"m{k}" for k in range(size)], 9, drawn, np.arange(size), pd.DataFrame(), place, wins, 1.0
     )
-    assert one.runs == list(slow_runs(wins | wins.T))
+    assert one.tie_groups == list(slow_runs(wins | wins.T))
     best, worst = one.ranges
     for k in range(size):
         assert best[k] == 1 + wins[:, k].sum() <= k + 1 <= worst[k] == size - wins[k].sum()

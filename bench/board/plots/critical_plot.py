@@ -42,8 +42,8 @@ def draw_critical(board: Scores, subset: str, model: str) -> Any:
 
     Nemenyi's is the test that belongs to this axis: it asks about average ranks, has one critical
     difference for all pairs, and controls the family-wise error through the studentised range. It
-    is conservative where values tie. The tables' ranges come from tests of the pairs themselves,
-    which no third method can change.
+    is conservative where values are equal. The tables' ranges come from tests of the pairs
+    themselves, which no third method can change.
     """
     blocks = {
         metric: find_rank_blocks(board, metric, subset, model)
