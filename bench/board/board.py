@@ -16,12 +16,12 @@ import pandas as pd
 from bench.board.board_page import write_board
 from bench.board.console import print_board
 from bench.board.flags import find_flags
-from bench.board.measures import measures
+from bench.board.measures import list_measures
 from bench.board.older_versions import mark_older
 from bench.board.record_checks import check_records
-from bench.board.scores import COLUMNS, Scores, scopes, summary
+from bench.board.scores import COLUMNS, Scores, list_scopes, summarise
 from bench.board.statistics import RESAMPLES
-from bench.board.tuned import tuned_table
+from bench.board.tuned import compare_tuned
 from bench.errors import BenchError
 from bench.records.store import Records
 
@@ -39,7 +39,7 @@ class Board(Scores):
         """Return every difference between a fine-tuned model and its original (see
         `bench.board.tuned`).
         """
-        return tuned_table(self)
+        return compare_tuned(self)
 
     def save(self, folder: str | Path, gallery: str | Path | None = None) -> None:
         """Write every table and plot into `folder`, replacing those of an earlier board.
@@ -63,17 +63,17 @@ def leaderboard(records: Records, *, resamples: int = RESAMPLES, seed: int = 0) 
     records = mark_older(records)
     provenance = records.provenance
     found = {
-        str(s): list(measures(rows, provenance))
+        str(s): list(list_measures(rows, provenance))
         for s, rows in records.frame.groupby("subset", sort=True)
     }
     reduced = {
-        (subset, model, measure.name): summary(
+        (subset, model, measure.name): summarise(
             subset, measure, model, models, provenance, resamples, seed
         )
         for subset, several in found.items()
         for measure in several
         if measure.reduce != "curve"
-        for model, models in scopes(measure, several, provenance)
+        for model, models in list_scopes(measure, several, provenance)
     }
     tables = [table for table, _ in reduced.values() if not table.empty]
     if not tables:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.board import text
 from bench.board.gallery import load_gallery
@@ -12,11 +12,11 @@ from bench.board.plots.choices_plot import read_grid
 from bench.board.plots.plot_files import write_plots
 from bench.board.tables import (
     TUNED,
-    caption,
-    interval_words,
+    build_sections,
+    describe_intervals,
     render,
-    sections,
     tabulate_tuned,
+    write_caption,
     write_tables,
     write_text,
 )
@@ -51,21 +51,7 @@ def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
     """Write `board.md`: command, protocol, n, flags, fidelity, tables and pictures."""
     provenance = board.provenance
     commands = provenance.get("commands") or ["made in Python with bench.evaluate(...)"]
-    tables = [
-        {
-            "subset": subset,
-            "model": model,
-            "stem": f"tables/{text.slug(subset, model)}",
-            "caption": caption(board, subset, model),
-            "sections": sections(board, subset, model)[:1],
-            "agreement": ", ".join(
-                f"{metric} {text.number(alpha)}"
-                for metric, alpha in agreements(board, subset, model).items()
-            ),
-            "pictures": [p for p in pictures if p.stem.endswith(f"--{text.slug(subset, model)}")],
-        }
-        for subset, model in board.scopes
-    ]
+    tables = describe_tables(board, pictures)
     shown = [p for table in tables for p in table["pictures"]]
     methods = [
         {"name": name, **facts}
@@ -82,7 +68,7 @@ def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
         tables=tables,
         methods=methods,
         galleries=[p for p in pictures if p not in shown],
-        interval=interval_words(board),
+        interval=describe_intervals(board),
         fidelity=text.FIDELITY,
         ranks=text.RANKS,
         coupling=text.COUPLING,
@@ -91,3 +77,22 @@ def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
     path = folder / "board.md"
     write_text(path, page)
     return path
+
+
+def describe_tables(board: Board, pictures: list[Path]) -> list[dict[str, Any]]:
+    """Return what the page shows of each (subset, model): its tables, agreement and pictures."""
+    return [
+        {
+            "subset": subset,
+            "model": model,
+            "stem": f"tables/{text.slug(subset, model)}",
+            "caption": write_caption(board, subset, model),
+            "sections": build_sections(board, subset, model)[:1],
+            "agreement": ", ".join(
+                f"{metric} {text.number(alpha)}"
+                for metric, alpha in agreements(board, subset, model).items()
+            ),
+            "pictures": [p for p in pictures if p.stem.endswith(f"--{text.slug(subset, model)}")],
+        }
+        for subset, model in board.scopes
+    ]

@@ -31,10 +31,10 @@ from bench.board.significance import (
     effect_sizes,
     holm,
     images_needed,
-    signed_ranks,
-    standardised,
+    standardise,
+    wilcoxon_pairs,
 )
-from bench.board.statistics import Floats, Labels, Sampled, per_image
+from bench.board.statistics import Floats, Labels, Sampled, sum_per_image
 
 Bools = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
@@ -50,9 +50,9 @@ class Comparison:
     methods: K names.  images: how many.  drawn: their numbers [K] and replicates [R,K]; methods
     with the same map have those of the first of them.  first: [K], the place of that first method.
     tests: a row per pair of distinct maps: p, p_holm (Wilcoxon, NaN where the number is no mean),
-    p_bootstrap, p_bootstrap_holm, effect, n_needed; row -1 stands for two equal maps.  place:
-    [K,K], the row of each pair. wins: [K,K], whether the row's method is told to be better than the
-    column's. sign: 1 where lower is better, else -1.
+    p_bootstrap, p_bootstrap_holm, effect, n_needed; row -1 stands for the same map.
+    place: [K,K], the row of each pair. wins: [K,K], whether the row's method is told to be better
+    than the column's. sign: 1 where lower is better, else -1.
     """
 
     methods: list[str]
@@ -83,26 +83,26 @@ class Comparison:
         best = 1 + self.wins.sum(0)
         worst = (
             len(self.methods) - self.wins.sum(1) - (self.same_map.sum(1) - 1)
-        )  # equal maps share the best of theirs
+        )  # methods with the same map share the best of their ranks
         return best, worst
 
     @property
-    def runs(self) -> list[tuple[int, int]]:
-        """Return the longest runs of consecutive places (from 1) without two methods told apart,
-        best first.
+    def tie_groups(self) -> list[tuple[int, int]]:
+        """Return the tie groups as [first, last] places from 1, best first.
 
-        A run holds at least two distinct maps, and no run lies inside another.
+        A tie group is a longest run of places without two methods that the images separate. It
+        holds at least two distinct maps, and no group lies inside another.
         """
         order = self.order
         apart = (self.wins | self.wins.T)[np.ix_(order, order)]
         barrier = [max((i for i in range(c) if apart[i, c]), default=-1) for c in range(len(order))]
-        runs: list[tuple[int, int]] = []
+        groups: list[tuple[int, int]] = []
         for start in range(len(order)):
             end = next((c for c in range(start + 1, len(order)) if barrier[c] >= start), len(order))
-            inside = bool(runs) and end <= runs[-1][1]
+            inside = bool(groups) and end <= groups[-1][1]
             if not inside and len(set(self.first[order[start:end]].tolist())) > 1:
-                runs.append((start + 1, end))
-        return runs
+                groups.append((start + 1, end))
+        return groups
 
     @property
     def images_to_separate(self) -> int:
@@ -131,7 +131,7 @@ def compare(measure: Measure, cells: Cube, drawn: Sampled, same: Mapping[str, st
     sign = 1.0 if measure.facts["better"] == "lower" else -1.0
     distinct = np.unique(first)
     left, right = (distinct[side] for side in np.triu_indices(len(distinct), 1))
-    tests, apart = test(numbers, values, cells.images, images, left, right)
+    tests, apart = apply_tests(numbers, values, cells.images, images, left, right)
     place = np.full((len(methods), len(methods)), -1, dtype=np.int64)
     place[left, right] = place[right, left] = np.arange(len(left))
     place = place[np.ix_(first, first)] if len(first) else place
@@ -142,7 +142,7 @@ def compare(measure: Measure, cells: Cube, drawn: Sampled, same: Mapping[str, st
     return Comparison(methods, images, numbers, first, tests, place, wins, sign)
 
 
-def test(
+def apply_tests(
     drawn: Sampled, values: Floats | None, images: Labels, count: int, left: Places, right: Places
 ) -> tuple[pd.DataFrame, Bools]:
     """Return the tests of pairs of methods, and which pairs they tell apart.
@@ -151,8 +151,8 @@ def test(
     test, and the effect size is that of its t.
     """
     parts = [
-        pair_tests(drawn, values, images, count, *pair)
-        for pair in chunks(drawn, values, left, right)
+        apply_pair_tests(drawn, values, images, count, *pair)
+        for pair in split_pairs(drawn, values, left, right)
     ]
     blank = {"p": np.nan, "p_bootstrap": np.nan, "side": 0.0, "effect": np.nan}
     tests = (
@@ -172,7 +172,7 @@ def test(
     return tests.drop(columns="side"), np.asarray(apart, dtype=bool)
 
 
-def pair_tests(
+def apply_pair_tests(
     drawn: Sampled, values: Floats | None, images: Labels, count: int, left: Places, right: Places
 ) -> pd.DataFrame:
     """Return p, side, p_bootstrap and effect of some pairs, without correction."""
@@ -183,17 +183,17 @@ def pair_tests(
     p_bootstrap = bootstrap_p(gap, error, count)
     if values is None:
         scale = error * math.sqrt(count / max(count - 1, 1)) * math.sqrt(count)
-        effect = standardised(gap, scale) if count > 1 else np.full(len(gap), np.nan)
+        effect = standardise(gap, scale) if count > 1 else np.full(len(gap), np.nan)
         return pd.DataFrame(
             {"p": np.nan, "p_bootstrap": p_bootstrap, "side": 0.0, "effect": effect}
         )
     differences = values[:, left] - values[:, right]
-    p, side = signed_ranks(per_image(differences, images))
+    p, side = wilcoxon_pairs(sum_per_image(differences, images))
     effect = effect_sizes(differences, images)
     return pd.DataFrame({"p": p, "p_bootstrap": p_bootstrap, "side": side, "effect": effect})
 
 
-def chunks(
+def split_pairs(
     drawn: Sampled, values: Floats | None, left: Places, right: Places
 ) -> Iterator[tuple[Places, Places]]:
     """Yield the pairs, as many at a time as `CHUNK` allows."""

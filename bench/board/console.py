@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.board.scores import Scores
-from bench.board.tables import Section, TableCell, interval_words, sections
+from bench.board.tables import Section, TableCell, build_sections, describe_intervals
 from bench.board.text import COUPLING, FIDELITY, RANKS
 
 
@@ -26,7 +26,7 @@ def print_board(board: Scores, console: Console | None = None) -> None:
     console = console or Console()
     full = True
     for subset, model in board.scopes:
-        everything = sections(board, subset, model)
+        everything = build_sections(board, subset, model)
         ranked = [
             s for s in everything if s.title.startswith("Ranked values") and "label" not in s.title
         ]
@@ -40,7 +40,7 @@ def print_board(board: Scores, console: Console | None = None) -> None:
                 console.print(escape(note), style="dim")
     for flag in board.flags:
         console.print(f"! {escape(flag)}", style="yellow")
-    words = f"{interval_words(board)}, then {RANKS}"
+    words = f"{describe_intervals(board)}, then {RANKS}"
     words = words if full else "mean; a wider terminal and the files show intervals and ranks"
     console.print(f"Cells: {escape(words)}. Bold: best that is no control.", style="dim")
     if board.frame["coupled"].any():

@@ -29,7 +29,7 @@ NEAR = 0.01
 """Distance in [0,1] per channel within which two colours are one."""
 
 
-def reference_of(name: str, facts: dict[str, Any]) -> str:
+def find_reference(name: str, facts: dict[str, Any]) -> str:
     """Return what a method compares an image with, or "".
 
     Args:
@@ -37,9 +37,9 @@ def reference_of(name: str, facts: dict[str, Any]) -> str:
         facts: What run.json says of the method.
 
     Example:
-        >>> reference_of("deep_lift[reference=black]", {})
+        >>> find_reference("deep_lift[reference=black]", {})
         'black'
-        >>> reference_of("sa_cam[base=score_cam]", {})
+        >>> find_reference("sa_cam[base=score_cam]", {})
         'baseline'
     """
     if "versions" in facts:  # a run that says it, also by saying nothing
@@ -50,7 +50,7 @@ def reference_of(name: str, facts: dict[str, Any]) -> str:
         return str(facts.get("reference", ""))
 
 
-def metric_reference(metric: str, protocol: dict[str, Any]) -> str | tuple[float, ...]:
+def find_metric_reference(metric: str, protocol: dict[str, Any]) -> str | tuple[float, ...]:
     """Return what a metric puts in place of pixels: a colour, "zero" or "blur"; "" where it paints
     nothing fixed.
 
@@ -79,30 +79,30 @@ def is_coupled(
     """
     if facts["better"] == "none":
         return False
-    painted = metric_reference(str(facts.get("metric", "")), provenance.get("protocol", {}))
-    own = reference_of(method, provenance["methods"].get(method, {}))
+    painted = find_metric_reference(str(facts.get("metric", "")), provenance.get("protocol", {}))
+    own = find_reference(method, provenance["methods"].get(method, {}))
     if not painted or not own:
         return False
     return any(
-        same_reference(painted, own, provenance["models"].get(model, {})) for model in models
+        is_same_reference(painted, own, provenance["models"].get(model, {})) for model in models
     )
 
 
-def same_reference(painted: str | tuple[float, ...], own: str, model: dict[str, Any]) -> bool:
+def is_same_reference(painted: str | tuple[float, ...], own: str, model: dict[str, Any]) -> bool:
     """Tell whether two references are the same on a model: the same word, or colours closer than
     `NEAR`.
 
     >>> imagenet, other = {"mean": [0.485, 0.456, 0.406]}, {"mean": [0.5, 0.5, 0.5]}
-    >>> [same_reference(BASELINE_COLOUR, "zero", model) for model in (imagenet, other)]
+    >>> [is_same_reference(BASELINE_COLOUR, "zero", model) for model in (imagenet, other)]
     [True, False]
     """
     if painted == own:
         return True
-    left, right = colour(painted, model), colour(own, model)
+    left, right = find_colour(painted, model), find_colour(own, model)
     return bool(left and right) and max(abs(a - b) for a, b in zip(left, right, strict=True)) < NEAR
 
 
-def colour(reference: str | tuple[float, ...], model: dict[str, Any]) -> tuple[float, ...]:
+def find_colour(reference: str | tuple[float, ...], model: dict[str, Any]) -> tuple[float, ...]:
     """Return a reference as a pixel-space colour, () where it is none; "zero" is the model's own
     mean.
     """

@@ -85,13 +85,13 @@ def is_scored(cell: Any) -> bool:
     return cell is not None and bool(np.isfinite(cell).all())
 
 
-def cube(measure: Measure, models: Sequence[str]) -> Cube:
+def build_cube(measure: Measure, models: Sequence[str]) -> Cube:
     """Arrange a measure's rows for these models: items that all of them have, methods that all of
     them have.
     """
     rows = measure.rows[measure.rows["model"].isin(models)]
-    methods = sorted(shared(rows, models, "method"))
-    items = np.array(sorted(shared(rows, models, "item")), dtype=object)
+    methods = sorted(find_shared(rows, models, "method"))
+    items = np.array(sorted(find_shared(rows, models, "item")), dtype=object)
     rows = rows[rows["item"].isin(items) & rows["method"].isin(methods)]
     vector = measure.reduce in ("curve", "pooled_precision")
     where = (
@@ -115,7 +115,7 @@ def cube(measure: Measure, models: Sequence[str]) -> Cube:
     return Cube(methods, items, images, values, *everywhere)
 
 
-def shared(rows: pd.DataFrame, models: Sequence[str], column: str) -> set[str]:
+def find_shared(rows: pd.DataFrame, models: Sequence[str], column: str) -> set[str]:
     """Return the entries of a column that every one of these models has."""
     return set.intersection(*(set(rows.loc[rows["model"] == model, column]) for model in models))
 
@@ -128,10 +128,10 @@ def sample(measure: Measure, cells: Cube, resamples: int, seed: int) -> Sampled:
     """
     if measure.reduce == "pooled_precision":
         return sample_pooled(cells, min(resamples, statistics.POOLED_RESAMPLES), seed)
-    draw = statistics.sampler(measure.reduce, resamples, seed)
+    draw = statistics.choose_sampler(measure.reduce, resamples, seed)
     if measure.reduce == "mean":  # linear: the mean over models per item comes first, and once
         return draw(cells.scalars().mean(0), cells.images)
-    return over_models([draw(values, cells.images) for values in cells.scalars()])
+    return average_models([draw(values, cells.images) for values in cells.scalars()])
 
 
 def sample_pooled(cells: Cube, resamples: int, seed: int) -> Sampled:
@@ -145,10 +145,10 @@ def sample_pooled(cells: Cube, resamples: int, seed: int) -> Sampled:
         results.append(
             Sampled(np.array([p for p, _ in columns]), np.stack([r for _, r in columns], axis=1))
         )
-    return over_models(results)
+    return average_models(results)
 
 
-def over_models(results: list[Sampled]) -> Sampled:
+def average_models(results: list[Sampled]) -> Sampled:
     """Return the mean over models of points and replicates."""
     return Sampled(
         np.mean([r.point for r in results], axis=0),

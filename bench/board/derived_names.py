@@ -1,14 +1,20 @@
-"""Names of derived values: what a metric declares, marked with the version of its value."""
+"""What the board derives from values: names, titles and directions, as the metric declares them.
+
+run.json carries what a metric declares. Runs that are older than a fact lack it; then the registry
+of today answers.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from bench.identity import plain_name
-from bench.metrics import find_owner
+from bench.metrics import Value, find_owner
+from bench.metrics.base import Derived, find_derived
 
 
-def declared(name: str, facts: dict[str, Any], what: str) -> Any:
+def read_declared(name: str, facts: dict[str, Any], what: str) -> Any:
     """Return what a metric declares of a value: as run.json has it, else as the registry of
     today.
     """
@@ -18,16 +24,37 @@ def declared(name: str, facts: dict[str, Any], what: str) -> Any:
     return "" if owner is None else getattr(owner.values[plain_name(name)], what)
 
 
-def like(name: str, derived: str) -> str:
+def read_derived(name: str, facts: dict[str, Any]) -> Derived:
+    """Return what the board makes of a value's vectors.
+
+    Args:
+        name: The value's name in the records.
+        facts: What run.json says of the value. `derived` is a dict with every fact, or the name
+            alone, or missing.
+
+    Returns:
+        The facts; the name is marked with the version of the value.
+    """
+    declared, plain = facts.get("derived"), plain_name(name)
+    if isinstance(declared, dict):
+        found = Derived(**declared)
+    else:
+        owner = find_owner(plain)
+        known = None if owner is None else find_derived(plain, owner.values[plain])
+        usual = find_derived(plain, Value(facts["title"], reduce=facts["reduce"]))
+        assert usual is not None, f"{name} is no value of vectors"
+        found = known or usual
+        found = dataclasses.replace(found, name=declared or found.name)
+    return dataclasses.replace(found, name=mark_version(name, found.name))
+
+
+def list_shown_facts(derived: Derived) -> dict[str, Any]:
+    """Return the facts of a measure that a board shows in place of vectors, but for its name."""
+    return {key: fact for key, fact in dataclasses.asdict(derived).items() if key != "name"}
+
+
+def mark_version(name: str, derived: str) -> str:
     """Return a derived value's name, marked as of the same older version as the value that it is
     made of.
     """
     return derived + name.removeprefix(plain_name(name)) if derived else ""
-
-
-def derived_name(name: str, facts: dict[str, Any]) -> str:
-    """Return the name of what the board makes of a value's vectors: the declared one, else the
-    value's with an end.
-    """
-    ending = "accuracy" if facts["reduce"] == "box_accuracy" else "pooled"
-    return like(name, declared(name, facts, "derived") or f"{plain_name(name)}_{ending}")

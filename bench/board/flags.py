@@ -27,22 +27,27 @@ def find_flags(frame: pd.DataFrame, records: Records) -> list[str]:
         once = (
             []
             if model == OVERALL
-            else [*trivial(rows), *insertion_start(rows, chance), *coverage(rows)]
+            else [*flag_trivial(rows), *flag_insertion_start(rows, chance), *flag_coverage(rows)]
         )
-        found = [*controls(rows), *once]
+        found = [*flag_controls(rows), *once]
         flags += [f"{subset}, {model}: {text}" for text in found]
-    beside = [*coupled(frame), *second_evidence(frame, records.provenance.get("protocol", {}))]
+    beside = [
+        *flag_coupled(frame),
+        *flag_second_evidence(frame, records.provenance.get("protocol", {})),
+    ]
     return [
-        *simulated(records),
-        *health(records),
+        *flag_simulated(records),
+        *flag_health(records),
         *flags,
         *beside,
-        *calibration(records),
-        *not_applicable(records),
+        *flag_calibration(records),
+        *flag_not_applicable(records),
     ]
 
 
-def verdicts(provenance: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def split_verdicts(
+    provenance: Mapping[str, Any],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the verdicts of health.json that are about these records, and those that are about
     others.
 
@@ -67,11 +72,11 @@ def verdicts(provenance: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[
     return [v for v in found if current(v)], [v for v in found if not current(v)]
 
 
-def failing(provenance: Mapping[str, Any], subset: str, model: str) -> set[str]:
+def find_failing(provenance: Mapping[str, Any], subset: str, model: str) -> set[str]:
     """Return the measures that fail their health check in one table; across models: on any of
     them.
     """
-    current, _ = verdicts(provenance)
+    current, _ = split_verdicts(provenance)
     return {
         v["metric"]
         for v in current
@@ -79,11 +84,11 @@ def failing(provenance: Mapping[str, Any], subset: str, model: str) -> set[str]:
     }
 
 
-def health(records: Records) -> Iterator[str]:
+def flag_health(records: Records) -> Iterator[str]:
     """Yield each ranked measure that fails its health check, the others together, and what is too
     old to be read.
     """
-    current, stale = verdicts(records.provenance)
+    current, stale = split_verdicts(records.provenance)
     failed = [v for v in current if v["passes"] is False]
     for subset, metric in dict.fromkeys((v["subset"], v["metric"]) for v in failed if v["ranked"]):
         cases = [v for v in failed if (v["subset"], v["metric"]) == (subset, metric)]
@@ -105,7 +110,7 @@ def health(records: Records) -> Iterator[str]:
         )
 
 
-def simulated(records: Records) -> Iterator[str]:
+def flag_simulated(records: Records) -> Iterator[str]:
     """Yield the models that learned from maps that nobody drew."""
     for model, facts in sorted(records.provenance["models"].items()):
         if is_simulated(facts):
@@ -115,7 +120,7 @@ def simulated(records: Records) -> Iterator[str]:
             )
 
 
-def controls(rows: pd.DataFrame) -> Iterator[str]:
+def flag_controls(rows: pd.DataFrame) -> Iterator[str]:
     """Yield the localisation values on which the oracle's interval does not lie above the random
     control's.
     """
@@ -138,7 +143,7 @@ def controls(rows: pd.DataFrame) -> Iterator[str]:
             )
 
 
-def trivial(rows: pd.DataFrame) -> Iterator[str]:
+def flag_trivial(rows: pd.DataFrame) -> Iterator[str]:
     """Yield the ranked values that a control wins which is not the ground truth: they do not say
     what they should.
 
@@ -161,7 +166,7 @@ def trivial(rows: pd.DataFrame) -> Iterator[str]:
             )
 
 
-def coupled(frame: pd.DataFrame) -> Iterator[str]:
+def flag_coupled(frame: pd.DataFrame) -> Iterator[str]:
     """Yield the ranked values that favour methods by their construction (see
     `bench.board.coupling`).
     """
@@ -183,7 +188,7 @@ def coupled(frame: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def second_evidence(frame: pd.DataFrame, protocol: dict[str, Any]) -> Iterator[str]:
+def flag_second_evidence(frame: pd.DataFrame, protocol: dict[str, Any]) -> Iterator[str]:
     """Yield a flag where insertion starts from the baseline colour."""
     if protocol.get("insertion_start") == "baseline" and "insertion" in set(frame["metric"]):
         yield (
@@ -193,7 +198,7 @@ def second_evidence(frame: pd.DataFrame, protocol: dict[str, Any]) -> Iterator[s
         )
 
 
-def insertion_start(rows: pd.DataFrame, chance: float) -> Iterator[str]:
+def flag_insertion_start(rows: pd.DataFrame, chance: float) -> Iterator[str]:
     """Yield a flag where insertion starts from an image that the model still recognises better than
     chance.
     """
@@ -205,7 +210,7 @@ def insertion_start(rows: pd.DataFrame, chance: float) -> Iterator[str]:
         )
 
 
-def coverage(rows: pd.DataFrame) -> Iterator[str]:
+def flag_coverage(rows: pd.DataFrame) -> Iterator[str]:
     """Yield the methods that miss items: they are shown with their n and not ranked."""
     ranked = rows[rows["ranked"] & ~rows["metric"].str.endswith(CORRECT)]
     missing = ranked[(ranked["n"] < ranked["expected"]) & (ranked["n"] > 0)]
@@ -215,7 +220,7 @@ def coverage(rows: pd.DataFrame) -> Iterator[str]:
         yield f"{method} is scored on {'; '.join(parts)}: shown, unranked there."
 
 
-def not_applicable(records: Records) -> Iterator[str]:
+def flag_not_applicable(records: Records) -> Iterator[str]:
     """Yield the methods that do not fit a model: they have no rows, and no number stands for
     them.
     """
@@ -224,7 +229,7 @@ def not_applicable(records: Records) -> Iterator[str]:
             yield f"{method} is n/a on {model}: {reason}"
 
 
-def calibration(records: Records) -> Iterator[str]:
+def flag_calibration(records: Records) -> Iterator[str]:
     """Yield the subsets and models with too few calibration images to choose a box threshold on."""
     provenance = records.provenance
     if provenance.get("protocol", {}).get("box_tau_from") == "scored":

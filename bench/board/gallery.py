@@ -77,7 +77,7 @@ def load_gallery(folder: str | Path, models: list[str] | None = None) -> Gallery
     """
     gallery: Gallery = {}
     for path in sorted((Path(folder) / FOLDER).glob("*.npz")):
-        pictures = gallery.setdefault(model_of(path.stem, models or []), {})
+        pictures = gallery.setdefault(find_model(path.stem, models or []), {})
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 add_part(pictures, {key: arrays[key] for key in arrays.files})
@@ -88,7 +88,7 @@ def load_gallery(folder: str | Path, models: list[str] | None = None) -> Gallery
     return gallery
 
 
-def model_of(stem: str, models: list[str]) -> str:
+def find_model(stem: str, models: list[str]) -> str:
     """Return the model whose name, as a file name, begins this file name."""
     fits = [m for m in models if stem.startswith(file_name(m) + "-")]
     return max(fits, key=len) if fits else stem.rpartition("-")[0] or stem
@@ -112,7 +112,7 @@ def add_part(pictures: dict[str, Picture], arrays: dict[str, npt.NDArray[Any]]) 
             pictures[item].maps[kind] = array.astype(np.float32)
 
 
-def small(gallery: Gallery) -> Gallery:
+def shrink_gallery(gallery: Gallery) -> Gallery:
     """Return the part of a gallery that is drawn: the first `ITEMS` items, reduced to the size of a
     tile.
     """
@@ -134,7 +134,7 @@ def shrink_image(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint
     if max(image.shape[:2]) <= side:
         return image
     return np.asarray(
-        Image.fromarray(image).resize(fitted(image.shape, side), Image.Resampling.BOX)
+        Image.fromarray(image).resize(scale_size(image.shape, side), Image.Resampling.BOX)
     )
 
 
@@ -143,17 +143,17 @@ def shrink_map(values: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.flo
     if max(values.shape) <= side:
         return values
     return np.asarray(
-        Image.fromarray(values).resize(fitted(values.shape, side), Image.Resampling.BOX)
+        Image.fromarray(values).resize(scale_size(values.shape, side), Image.Resampling.BOX)
     )
 
 
-def fitted(shape: tuple[int, ...], side: int) -> tuple[int, int]:
+def scale_size(shape: tuple[int, ...], side: int) -> tuple[int, int]:
     """Return (width, height) of an array [H,W,...] scaled to a longer side of `side`."""
     scale = side / max(shape[:2])
     return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
 
 
-def overlay(picture: Picture, method: str | None, side: int = TILE) -> npt.NDArray[np.uint8]:
+def draw_overlay(picture: Picture, method: str | None, side: int = TILE) -> npt.NDArray[np.uint8]:
     """Draw a picture under a method's map (None: the bare picture) on a white tile [side,side,3].
 
     The map is unit(L) = mm(max(L,0)); a method without a map of this picture gets an empty tile.
@@ -164,7 +164,7 @@ def overlay(picture: Picture, method: str | None, side: int = TILE) -> npt.NDArr
     if method is not None and method not in picture.maps:
         return tile
     image = Image.fromarray(picture.image).resize(
-        fitted(picture.image.shape, side), Image.Resampling.BILINEAR
+        scale_size(picture.image.shape, side), Image.Resampling.BILINEAR
     )
     drawn = np.asarray(image, np.float32) / 255
     if method is not None:

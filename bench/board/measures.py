@@ -13,20 +13,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.board.box_thresholds import HIGHER, box_ious, boxes
+from bench.board.box_thresholds import read_box_ious, reduce_boxes
 from bench.board.cubes import Measure
-from bench.board.derived_names import declared, derived_name, like
+from bench.board.derived_names import (
+    list_shown_facts,
+    mark_version,
+    read_declared,
+    read_derived,
+)
 from bench.errors import BenchError
 from bench.identity import plain_name
+from bench.metrics.base import RELATIVE
 
 CORRECT = "@correct"
 """Ending of a measure that is taken where the prediction is the label."""
 
 
-def measures(frame: pd.DataFrame, provenance: dict[str, Any]) -> Iterator[Measure]:
+def list_measures(frame: pd.DataFrame, provenance: dict[str, Any]) -> Iterator[Measure]:
     """Yield the measures of one subset's records, derived ones included."""
     protocol = provenance.get("protocol", {})
-    ious = box_ious(provenance)
+    ious = read_box_ious(provenance)
     on_scored = protocol.get("box_tau_from") == "scored"
     for name, rows in frame.groupby("metric", sort=True):
         facts = provenance["metrics"].get(name)
@@ -47,18 +53,20 @@ def measures(frame: pd.DataFrame, provenance: dict[str, Any]) -> Iterator[Measur
         protocol.get("curve_ends", "both") == "both"
         and protocol.get("score", "softmax") == "softmax"
     ):
-        yield from relative(frame, provenance["metrics"])
+        yield from list_relative(frame, provenance["metrics"])
 
 
-def relative(frame: pd.DataFrame, metrics: dict[str, Any]) -> Iterator[Measure]:
+def list_relative(frame: pd.DataFrame, metrics: dict[str, Any]) -> Iterator[Measure]:
     """Yield areas over p_c(x), for comparing models of different confidence; reported, not
     ranked.
     """
     scored = frame[frame["part"] == "eval"]
     key = ["item", "model", "method"]
     for name, facts in sorted(metrics.items()):
-        curve, end = declared(name, facts, "curve"), declared(name, facts, "clean_end")
-        areas, curves = (scored[scored["metric"] == metric] for metric in (name, like(name, curve)))
+        curve, end = read_declared(name, facts, "curve"), read_declared(name, facts, "clean_end")
+        areas, curves = (
+            scored[scored["metric"] == metric] for metric in (name, mark_version(name, curve))
+        )
         if not curve or areas.empty or curves.empty:
             continue
         clean = curves.set_index(key)["vector"].map(
@@ -68,7 +76,7 @@ def relative(frame: pd.DataFrame, metrics: dict[str, Any]) -> Iterator[Measure]:
             value=areas["value"].to_numpy() / clean.reindex(areas.set_index(key).index).to_numpy()
         )
         shown = {**facts, "title": f"{plain_name(name)} over p(x)", "ranked": False, "upper": None}
-        yield Measure(like(name, f"{plain_name(name)}_relative"), shown, rows)
+        yield Measure(mark_version(name, f"{plain_name(name)}{RELATIVE}"), shown, rows)
 
 
 def expand(
@@ -84,9 +92,9 @@ def expand(
     if rows.empty:
         return
     if facts["reduce"] == "box_accuracy":
-        yield from boxes(derived_name(name, facts), facts, rows, calibration, ious)
+        yield from reduce_boxes(read_derived(name, facts), facts, rows, calibration, ious)
     elif facts["reduce"] == "pooled_precision":
-        pooled = {**facts, "title": "pooled pixel average precision", **HIGHER}
-        yield Measure(derived_name(name, facts), pooled, rows)
+        derived = read_derived(name, facts)
+        yield Measure(derived.name, {**facts, **list_shown_facts(derived)}, rows)
     else:
         yield Measure(name, facts, rows)

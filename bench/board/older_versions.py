@@ -43,8 +43,8 @@ def mark_older_rows(
     none is older.
     """
     names = {
-        "method": older_methods(provenance.get("methods", {})),
-        "metric": older_values(provenance.get("metrics", {})),
+        "method": find_older_methods(provenance.get("methods", {})),
+        "metric": find_older_values(provenance.get("metrics", {})),
     }
     if not any(names.values()):
         return frame, provenance
@@ -66,7 +66,7 @@ def mark_older_rows(
     return frame, renamed
 
 
-def older_methods(methods: dict[str, dict[str, Any]]) -> dict[str, str]:
+def find_older_methods(methods: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Return {name: shown name} of the methods of a run that are older than those of today.
 
     Args:
@@ -76,14 +76,16 @@ def older_methods(methods: dict[str, dict[str, Any]]) -> dict[str, str]:
     for name, facts in methods.items():
         made = facts.get("versions", {})
         behind = [
-            made.get(base, 1) for base, now in _versions_of(name).items() if made.get(base, 1) < now
+            made.get(base, 1)
+            for base, now in _find_versions(name).items()
+            if made.get(base, 1) < now
         ]
         if behind and plain_name(name) == name:
             found[name] = older_name(name, min(behind))
     return found
 
 
-def _versions_of(name: str) -> dict[str, int]:
+def _find_versions(name: str) -> dict[str, int]:
     """Return {base name: version} of a method as it is today; {} where this cambench has none of
     that name.
     """
@@ -94,7 +96,7 @@ def _versions_of(name: str) -> dict[str, int]:
         return METHODS.get(base).versions if base in METHODS else {}
 
 
-def older_values(values: dict[str, dict[str, Any]]) -> dict[str, str]:
+def find_older_values(values: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Return {name: shown name} of the values of a run whose metric is older than that of today."""
     found = {}
     for name, facts in values.items():

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from bench.board.gallery import Picture, overlay
-from bench.board.plots.figures import new_figure, write_figure
+from bench.board.gallery import Picture, draw_overlay
+from bench.board.plots.figures import make_figure, write_figure
 
 COLUMNS = 5
 SIDE = 224
@@ -26,10 +26,10 @@ def draw_overlays(
     panels: list[str | None] = [None, *maps]
     rows = math.ceil(len(panels) / COLUMNS)
     columns = min(len(panels), COLUMNS)
-    figure = new_figure(2.2 * columns, 2.4 * rows + 0.3)
+    figure = make_figure(2.2 * columns, 2.4 * rows + 0.3)
     for number, method in enumerate(panels):
         axis = figure.add_subplot(rows, columns, number + 1)
-        axis.imshow(overlay(picture, method, SIDE))
+        axis.imshow(draw_overlay(picture, method, SIDE))
         axis.set_title(method or "image", fontsize=9)
         axis.set_axis_off()
     figure.suptitle(title, fontsize=10)

@@ -11,8 +11,8 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from bench.board.comparison import Comparison, compare
-from bench.board.cubes import Cube, Measure, cube, sample
-from bench.board.scores import Scores, originals
+from bench.board.cubes import Cube, Measure, build_cube, sample
+from bench.board.scores import Scores, list_originals
 from bench.board.statistics import Floats, Sampled
 from bench.board.text import OVERALL
 from bench.errors import BenchError, suggestions
@@ -21,28 +21,28 @@ COLUMNS = [
     *("a", "b", "difference", "low", "high", "p", "p_holm", "p_bootstrap", "p_bootstrap_holm"),
     *("effect", "images", "n_needed", "same_map", "apart"),
 ]
-"""The columns of `pairs`: a and b are names; difference is a - b with its interval; p is
+"""The columns of `compare_pairs`: a and b are names; difference is a - b with its interval; p is
 Wilcoxon's, NaN where the number is no mean; effect is d_z; same_map: the two maps are the same and
 nothing is tested; apart: told apart."""
 
 
-def pairs(board: Scores, metric: str, subset: str, model: str) -> pd.DataFrame:
+def compare_pairs(board: Scores, metric: str, subset: str, model: str) -> pd.DataFrame:
     """Return every pair of completely scored methods, one row each, with the columns of `COLUMNS`.
 
     Raises BenchError where fewer than two methods are scored completely, or on fewer than two
     images.
     """
-    found = comparison(board, metric, subset, model)
+    found = find_comparison(board, metric, subset, model)
     if len(found.methods) < 2 or found.images < 2:
         raise BenchError(
             f"{metric} on {subset}, {model} has {len(found.methods)} completely scored methods on "
             f"{found.images} "
             "images; a comparison of pairs needs two of each, so run more of them."
         )
-    return table(found)
+    return tabulate_pairs(found)
 
 
-def table(found: Comparison) -> pd.DataFrame:
+def tabulate_pairs(found: Comparison) -> pd.DataFrame:
     """Return the pairs of a comparison as a table."""
     left, right = np.triu_indices(len(found.methods), 1)
     names = np.array(found.methods, dtype=object)
@@ -69,16 +69,17 @@ def table(found: Comparison) -> pd.DataFrame:
     return result.assign(effect=np.copysign(result["effect"], result["difference"]))[COLUMNS]
 
 
-def all_pairs(board: Scores, subset: str, model: str) -> pd.DataFrame:
-    """Return `pairs` of every ranked value of a table, under each other; Holm's correction is per
-    value.
+def compare_all_pairs(board: Scores, subset: str, model: str) -> pd.DataFrame:
+    """Return `compare_pairs` of every ranked value of a table, under each other.
+
+    Holm's correction is per value.
     """
     found = {
         metric: board.comparisons.get((subset, model, metric))
-        for metric, _ in board.ranked_metrics(subset, model)
+        for metric, _ in board.list_ranked(subset, model)
     }
     tables = [
-        table(one).assign(metric=metric)
+        tabulate_pairs(one).assign(metric=metric)
         for metric, one in found.items()
         if one and len(one.methods) > 1 and one.images > 1
     ]
@@ -89,7 +90,7 @@ def all_pairs(board: Scores, subset: str, model: str) -> pd.DataFrame:
     )
 
 
-def comparison(board: Scores, metric: str, subset: str, model: str) -> Comparison:
+def find_comparison(board: Scores, metric: str, subset: str, model: str) -> Comparison:
     """Return the comparison of a measure in a table: the board's own, or a new one of a value that
     is not ranked.
     """
@@ -101,50 +102,51 @@ def comparison(board: Scores, metric: str, subset: str, model: str) -> Compariso
     if (subset, model, metric) in board.comparisons:
         return board.comparisons[subset, model, metric]
     measure = known[metric]
-    cells = cube(measure, board_models(board, measure, model))
+    cells = build_cube(measure, list_models(board, measure, model))
     return compare(measure, cells, sample(measure, cells, board.resamples, board.seed), {})
 
 
-def board_models(board: Scores, measure: Measure, model: str) -> list[str]:
+def list_models(board: Scores, measure: Measure, model: str) -> list[str]:
     """Return the models of a table: one, or all originals of the overall table."""
-    return originals(measure.models, board.provenance) if model == OVERALL else [model]
+    return list_originals(measure.models, board.provenance) if model == OVERALL else [model]
 
 
 def agreements(board: Scores, subset: str, model: str) -> dict[str, float]:
     """Return {metric: Krippendorff's alpha} of every ranked mean of a table."""
     return {
-        metric: agreement(board, metric, subset, model) for metric in means(board, subset, model)
+        metric: agreement(board, metric, subset, model)
+        for metric in list_means(board, subset, model)
     }
 
 
-def means(board: Scores, subset: str, model: str) -> list[str]:
+def list_means(board: Scores, subset: str, model: str) -> list[str]:
     """Return the ranked metrics of a table that are means over items and that at least one method
     scored completely.
     """
     rows = board.select(subset=subset, model=model)
     usable = set(rows.loc[(rows["reduce"] == "mean") & rows["rank"].notna(), "metric"])
-    return [metric for metric, _ in board.ranked_metrics(subset, model) if metric in usable]
+    return [metric for metric, _ in board.list_ranked(subset, model) if metric in usable]
 
 
 def agreement(board: Scores, metric: str, subset: str, model: str) -> float:
     """Return Krippendorff's alpha of the orders that the items give to the completely scored
     methods.
     """
-    cells = complete(board, metric, subset, model)
+    cells = select_complete(board, metric, subset, model)
     return krippendorff(np.apply_along_axis(rankdata, 1, cells.scalars().mean(0)))
 
 
-def complete(board: Scores, metric: str, subset: str, model: str) -> Cube:
+def select_complete(board: Scores, metric: str, subset: str, model: str) -> Cube:
     """Return the cells of a measure, of the methods that every item scores."""
     known = {m.name: m for m in board.measures.get(subset, []) if m.reduce == "mean"}
     if metric not in known:
         raise BenchError(f"No mean of {metric!r} in {subset!r}.{suggestions(metric, known)}")
     measure = known[metric]
-    models = board_models(board, measure, model)
+    models = list_models(board, measure, model)
     table = board.table(metric, subset, model)
     methods = set(table.loc[table["n"] == table["expected"], "method"])
     rows = measure.rows[measure.rows["method"].isin(methods)]
-    return cube(Measure(measure.name, measure.facts, rows), models)
+    return build_cube(Measure(measure.name, measure.facts, rows), models)
 
 
 def krippendorff(ratings: Floats) -> float:

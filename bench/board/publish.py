@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bench.board.board import Board, leaderboard
-from bench.board.gallery import FOLDER, Gallery, load_gallery, save_gallery_part, small
+from bench.board.gallery import FOLDER, Gallery, load_gallery, save_gallery_part, shrink_gallery
 from bench.board.record_checks import check_records
 from bench.errors import BenchError
 from bench.files import file_name, public, replaced_file, write_json
@@ -32,7 +32,7 @@ def publish_board(run: str | Path, folder: str | Path) -> Board:
     check_own(target)
     gallery = (
         load_gallery(source, sorted(records.provenance["models"]))
-        if free(records.provenance)
+        if may_show_pictures(records.provenance)
         else {}
     )
     write_records(records, target)
@@ -40,7 +40,7 @@ def publish_board(run: str | Path, folder: str | Path) -> Board:
         target / "run.json", public({k: v for k, v in records.provenance.items() if k != "health"})
     )
     publish_health(source, target, records)
-    publish_gallery(small(gallery), target / FOLDER)
+    publish_gallery(shrink_gallery(gallery), target / FOLDER)
     board = leaderboard(Records.load(target))
     board.save(target)
     return board
@@ -60,7 +60,7 @@ def publish_health(source: Path, target: Path, records: Records) -> None:
             )
 
 
-def free(provenance: dict[str, Any]) -> bool:
+def may_show_pictures(provenance: dict[str, Any]) -> bool:
     """Tell whether the pictures of every subset may be shown."""
     return all(facts.get("pictures", False) for facts in provenance["subsets"].values())
 

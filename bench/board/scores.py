@@ -13,7 +13,7 @@ import pandas as pd
 
 from bench.board.comparison import Comparison, compare
 from bench.board.coupling import is_coupled
-from bench.board.cubes import Cube, Measure, cube, sample
+from bench.board.cubes import Cube, Measure, build_cube, sample
 from bench.board.measures import CORRECT
 from bench.board.statistics import RESAMPLES, Sampled, ranks
 from bench.board.text import OVERALL, interval, short_fidelity
@@ -106,10 +106,10 @@ class Scores:
             sorted((column, value) for column, value in wanted.items() if value is not None)
         )
         if key not in self._selected:  # every table and plot of a scope asks for the same
-            self._selected[key] = self._narrowed(dict(key))
+            self._selected[key] = self._narrow(dict(key))
         return self._selected[key].copy()
 
-    def _narrowed(self, wanted: dict[str, str]) -> pd.DataFrame:
+    def _narrow(self, wanted: dict[str, str]) -> pd.DataFrame:
         frame = self.frame
         for column, value in wanted.items():
             frame = frame[frame[column] == value]
@@ -117,13 +117,13 @@ class Scores:
                 raise BenchError(f"No {column} {value!r} on this board.{suggestions(value, known)}")
         return frame.sort_values(["subset", "model", "metric", "rank", "method"], kind="stable")
 
-    def ranked_metrics(
+    def list_ranked(
         self, subset: str, model: str, *, correct: bool = False
     ) -> list[tuple[str, str]]:
         """Return (name, better direction) of the ranked metrics of a table, faithfulness first."""
         rows = self.select(subset=subset, model=model).drop_duplicates("metric")
         rows = rows[rows["ranked"] & (rows["metric"].str.endswith(CORRECT) == correct)]
-        rows = rows.sort_values(["family", "metric"], key=family_order, kind="stable")
+        rows = rows.sort_values(["family", "metric"], key=order_families, kind="stable")
         return list(rows[["metric", "better"]].itertuples(index=False, name=None))
 
     def order(self, subset: str, model: str) -> list[str]:
@@ -131,10 +131,10 @@ class Scores:
         rank last, by name.
         """
         rows = self.select(subset=subset, model=model)
-        first = next((metric for metric, _ in self.ranked_metrics(subset, model)), "")
+        first = next((metric for metric, _ in self.list_ranked(subset, model)), "")
         rank = {
             row["method"]: row["rank"]
-            for row in as_rows(rows[rows["metric"] == first])
+            for row in list_rows(rows[rows["metric"] == first])
             if row["rank"] > 0
         }
         return sorted(set(rows["method"]), key=lambda method: (rank.get(method, math.inf), method))
@@ -144,7 +144,7 @@ class Scores:
         `order`.
         """
         columns = ["method", "fidelity", "control", "equal_to"]
-        rows = as_rows(self.select(subset=subset, model=model)[columns].drop_duplicates("method"))
+        rows = list_rows(self.select(subset=subset, model=model)[columns].drop_duplicates("method"))
         facts = {row["method"]: row for row in rows}
         return {method: facts[method] for method in self.order(subset, model)}
 
@@ -158,8 +158,10 @@ class Scores:
         table = pd.DataFrame(
             facts, index=pd.Index(methods, name="method"), columns=["fidelity", "equal_to"]
         )
-        for metric, _ in self.ranked_metrics(subset, model, correct=correct):
-            cells = {row["method"]: cell(row) for row in as_rows(rows[rows["metric"] == metric])}
+        for metric, _ in self.list_ranked(subset, model, correct=correct):
+            cells = {
+                row["method"]: write_cell(row) for row in list_rows(rows[rows["metric"] == metric])
+            }
             table[metric] = [cells.get(method, "n/a") for method in table.index]
         return table
 
@@ -192,7 +194,7 @@ class Scores:
         ]
         if set(rows["method"]) != {mine, reference}:
             return
-        cells = cube(Measure(measure.name, measure.facts, rows), [model])
+        cells = build_cube(Measure(measure.name, measure.facts, rows), [model])
         both = cells.scored.all(1)
         if not both.any():
             return
@@ -214,12 +216,12 @@ class Scores:
         yield f"{mine} against {reference}: {measure.name} {text}, n={len(cells.items)}"
 
 
-def as_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def list_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a table's rows as dicts of plain values."""
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def family_order(column: pd.Series) -> pd.Series:
+def order_families(column: pd.Series) -> pd.Series:
     """Sort key of a column: families by `FAMILIES`, other columns as they are."""
     return (
         column.map(lambda family: f"{FAMILIES.get(family, 9)}{family}")
@@ -228,13 +230,13 @@ def family_order(column: pd.Series) -> pd.Series:
     )
 
 
-def cell(row: dict[str, Any]) -> str:
+def write_cell(row: dict[str, Any]) -> str:
     """Write a number with its interval, and its n where that is not complete."""
     text = interval(row["mean"], row["low"], row["high"])
     return text if row["n"] == row["expected"] else f"{text} n={row['n']}/{row['expected']}"
 
 
-def scopes(
+def list_scopes(
     measure: Measure, several: Sequence[Measure], provenance: dict[str, Any]
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield the tables a measure is in: each model's, and "overall" where every original of the
@@ -242,12 +244,12 @@ def scopes(
     """
     for model in measure.models:
         yield model, [model]
-    everywhere = originals({model for m in several for model in m.models}, provenance)
-    if len(everywhere) > 1 and everywhere == originals(measure.models, provenance):
+    everywhere = list_originals({model for m in several for model in m.models}, provenance)
+    if len(everywhere) > 1 and everywhere == list_originals(measure.models, provenance):
         yield OVERALL, everywhere
 
 
-def originals(models: Iterable[str], provenance: dict[str, Any]) -> list[str]:
+def list_originals(models: Iterable[str], provenance: dict[str, Any]) -> list[str]:
     """Return the models that were not fine-tuned from another one on the board, sorted: those of
     the overall table.
     """
@@ -262,7 +264,7 @@ def is_ranked(measure: Measure) -> bool:
     return bool(measure.facts["ranked"]) and measure.facts["better"] != "none"
 
 
-def summary(
+def summarise(
     subset: str,
     measure: Measure,
     model: str,
@@ -274,19 +276,30 @@ def summary(
     """Return the rows of one measure in one table, one per method, and where it is ranked the
     methods' comparison.
     """
-    cells = cube(measure, models)
+    cells = build_cube(measure, models)
     if not cells.methods or not len(cells.items):
         return pd.DataFrame(), None
     drawn = sample(measure, cells, resamples, seed)
-    equal = {name: equal_to(provenance, models, name) for name in cells.methods}
-    compared = compare(measure, cells, drawn, equal) if is_ranked(measure) else None
+    same_map = {name: find_same_map(provenance, models, name) for name in cells.methods}
+    compared = compare(measure, cells, drawn, same_map) if is_ranked(measure) else None
+    best, worst = find_rank_range(cells.methods, compared)
+    table = tabulate_numbers(measure, cells, drawn).assign(
+        subset=subset,
+        model=model,
+        equal_to=[same_map[name] for name in cells.methods],
+        **describe_methods(measure, cells.methods, models, provenance),
+    )
+    return table.assign(
+        rank=rank(table), rank_best=best, rank_worst=worst, share=share(table)
+    ), compared
+
+
+def tabulate_numbers(measure: Measure, cells: Cube, drawn: Sampled) -> pd.DataFrame:
+    """Return one row per method: its numbers, and the facts of the measure."""
     low, high = drawn.interval()
     facts = measure.facts
-    methods = [provenance["methods"][name] for name in cells.methods]
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
-            "subset": subset,
-            "model": model,
             "method": cells.methods,
             "metric": measure.name,
             "n": cells.scored.sum(0),
@@ -301,20 +314,26 @@ def summary(
             "ranked": is_ranked(measure),
             "reduce": facts["reduce"],
             "family": facts["family"],
-            "fidelity": [m.get("fidelity", "") for m in methods],
-            "control": [bool(m.get("control", False)) for m in methods],
-            "equal_to": [equal[name] for name in cells.methods],
-            "coupled": [is_coupled(provenance, models, name, facts) for name in cells.methods],
             "title": facts["title"],
         }
     )
-    best, worst = rank_range(cells.methods, compared)
-    return table.assign(
-        rank=rank(table), rank_best=best, rank_worst=worst, share=share(table)
-    ), compared
 
 
-def rank_range(methods: list[str], compared: Comparison | None) -> tuple[list[float], list[float]]:
+def describe_methods(
+    measure: Measure, names: list[str], models: list[str], provenance: dict[str, Any]
+) -> dict[str, list[Any]]:
+    """Return the columns that say what each method is."""
+    methods = [provenance["methods"][name] for name in names]
+    return {
+        "fidelity": [m.get("fidelity", "") for m in methods],
+        "control": [bool(m.get("control", False)) for m in methods],
+        "coupled": [is_coupled(provenance, models, name, measure.facts) for name in names],
+    }
+
+
+def find_rank_range(
+    methods: list[str], compared: Comparison | None
+) -> tuple[list[float], list[float]]:
     """Return the best and the worst rank that the data allow each method; NaN where it has no
     rank.
     """
@@ -335,7 +354,7 @@ def medians(measure: Measure, cells: Cube) -> Any:
     return result
 
 
-def equal_to(provenance: dict[str, Any], models: Sequence[str], method: str) -> str:
+def find_same_map(provenance: dict[str, Any], models: Sequence[str], method: str) -> str:
     """Return the method whose map is the same in all of these models, or ""."""
     first = {provenance.get("equal", {}).get(model, {}).get(method, "") for model in models}
     only = first.pop() if len(first) == 1 else ""

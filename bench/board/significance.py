@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.stats import norm, rankdata, t
 
-from bench.board.statistics import Floats, Labels, per_image
+from bench.board.statistics import Floats, Labels, sum_per_image
 
 ALPHA = 0.05
 """Chance of any false separation among the pairs of a table's value, two-sided."""
@@ -29,14 +29,14 @@ NOISE = 12
 """Decimals beyond which a difference is rounding: 1 - 2/3 and 1/3 - 0 are the same step."""
 
 
-def signed_rank(differences: Floats, images: Labels) -> float:
+def wilcoxon(differences: Floats, images: Labels) -> float:
     """Return the two-sided p of Wilcoxon's signed-rank test over images, differences [n] (summed
     within an image).
     """
-    return float(signed_ranks(per_image(differences[:, None], images))[0][0])
+    return float(wilcoxon_pairs(sum_per_image(differences[:, None], images))[0][0])
 
 
-def signed_ranks(sums: Floats) -> tuple[Floats, Floats]:
+def wilcoxon_pairs(sums: Floats) -> tuple[Floats, Floats]:
     """Return two-sided p values of Wilcoxon's signed-rank test, and on which side the ranks lie
     (-1, 0, 1): [P] each.
 
@@ -120,15 +120,15 @@ def effect_sizes(differences: Floats, images: Labels) -> Floats:
     same; NaN with fewer than two images.
     """
     mean = differences.mean(0)
-    sizes = per_image(np.ones((len(differences), 1)), images)
+    sizes = sum_per_image(np.ones((len(differences), 1)), images)
     if len(sizes) < 2:
         return np.full(differences.shape[1], np.nan)
-    sums = per_image(differences, images)
+    sums = sum_per_image(differences, images)
     sd = ((sums - sizes * mean) * (len(sizes) / len(differences))).std(0, ddof=1)
-    return standardised(mean, sd)
+    return standardise(mean, sd)
 
 
-def standardised(mean: Floats, sd: Floats) -> Floats:
+def standardise(mean: Floats, sd: Floats) -> Floats:
     """Return mean / sd, with 0 / 0 = 0 and x / 0 infinite; below `NOISE` decimals is 0."""
     mean, sd = np.round(mean, NOISE), np.round(sd, NOISE)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -88,14 +88,14 @@ def _counts(n: int, rows: int, index: int, seed: int) -> Floats:
     return counts
 
 
-def resampled_sums(table: Floats, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+def sum_resamples(table: Floats, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
     """Return the column sums of each resample: [n,C] -> [R,C]."""
     return np.concatenate(
         [counts @ table for counts in resample_counts(len(table), resamples, seed)]
     )
 
 
-def per_image(values: Floats, images: Labels) -> Floats:
+def sum_per_image(values: Floats, images: Labels) -> Floats:
     """Sum the rows of each image: [N,C] and [N] -> [images,C], in sorted order of the image id."""
     _, codes = np.unique(images.astype(str), return_inverse=True)
     order = np.argsort(codes, kind="stable")
@@ -113,9 +113,9 @@ def sample_mean(
     """
     scored = ~np.isnan(values)
     table = np.hstack([np.where(scored, values, 0.0), scored])
-    total, count = np.split(resampled_sums(per_image(table, images), resamples, seed), 2, axis=1)
+    total, count = np.split(sum_resamples(sum_per_image(table, images), resamples, seed), 2, axis=1)
     point = divide(*np.split(table.sum(0), 2))
-    return Sampled(point, alone(scored, images, divide(total, count)))
+    return Sampled(point, blank_lone_images(scored, images, divide(total, count)))
 
 
 def sample_std(
@@ -129,10 +129,10 @@ def sample_std(
     shifted = np.where(scored, values - centre, 0.0)  # sums of squares lose digits far from zero
     table = np.hstack([shifted, shifted**2, scored])
     replicates = deviation(
-        *np.split(resampled_sums(per_image(table, images), resamples, seed), 3, axis=1)
+        *np.split(sum_resamples(sum_per_image(table, images), resamples, seed), 3, axis=1)
     )
     point = deviation(*np.split(table.sum(0), 3))
-    return Sampled(point, alone(scored, images, replicates))
+    return Sampled(point, blank_lone_images(scored, images, replicates))
 
 
 def sample_pooled(
@@ -146,8 +146,8 @@ def sample_pooled(
     scored = np.asarray(~np.isnan(histograms).any(axis=1))
     counts = np.where(scored[:, None], histograms, 0.0)
     point = pooled_precision(counts.sum(0)[None])[0]
-    replicates = pooled_precision(resampled_sums(per_image(counts, images), resamples, seed))
-    return float(point), alone(scored[:, None], images, replicates[:, None])[:, 0]
+    replicates = pooled_precision(sum_resamples(sum_per_image(counts, images), resamples, seed))
+    return float(point), blank_lone_images(scored[:, None], images, replicates[:, None])[:, 0]
 
 
 def sample_difference(
@@ -159,7 +159,7 @@ def sample_difference(
     return sample_mean((mine - reference)[:, None], images, resamples, seed)
 
 
-def alone(scored: npt.NDArray[np.bool_], images: Labels, replicates: Floats) -> Floats:
+def blank_lone_images(scored: npt.NDArray[np.bool_], images: Labels, replicates: Floats) -> Floats:
     """Blank the replicates of columns scored on fewer than two images: one image has no
     interval.
     """
@@ -216,6 +216,6 @@ def ranks(scores: Floats, better: str) -> Floats:
 Sampler = Callable[[Floats, Labels], Sampled]
 
 
-def sampler(kind: str, resamples: int, seed: int) -> Sampler:
+def choose_sampler(kind: str, resamples: int, seed: int) -> Sampler:
     """Return the sampler of scalar columns for a value's `reduce`, "mean" or "std"."""
     return partial({"mean": sample_mean, "std": sample_std}[kind], resamples=resamples, seed=seed)

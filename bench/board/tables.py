@@ -17,14 +17,14 @@ import jinja2
 import pandas as pd
 
 from bench.board import text
-from bench.board.flags import failing
+from bench.board.flags import find_failing
 from bench.board.measures import CORRECT
-from bench.board.pairs import all_pairs
+from bench.board.pairs import compare_all_pairs
 from bench.board.rank_notes import write_rank_notes
 from bench.board.scores import Scores
 from bench.board.statistics import POOLED_RESAMPLES
 from bench.board.tie_groups import find_tie_groups
-from bench.board.tuned import TOP1, find_pairs, shown_values
+from bench.board.tuned import TOP1, find_pairs, list_shown_values
 from bench.files import replaced_file, write_json
 
 if TYPE_CHECKING:
@@ -84,12 +84,12 @@ class Section:
     notes: list[str] = field(default_factory=list)
 
 
-def sections(board: Scores, subset: str, model: str) -> list[Section]:
+def build_sections(board: Scores, subset: str, model: str) -> list[Section]:
     """Return the tables of one (subset, model): ranked values, `@correct`, shares of the gap, the
     rest.
     """
-    ranked = board.ranked_metrics(subset, model)
-    correct = board.ranked_metrics(subset, model, correct=True)
+    ranked = board.list_ranked(subset, model)
+    correct = board.list_ranked(subset, model, correct=True)
     rows = board.select(subset=subset, model=model).drop_duplicates("metric")
     listed = list(rows[["metric", "better"]].itertuples(index=False, name=None))
     rest = [pair for pair in listed if pair not in ranked and pair not in correct]
@@ -99,39 +99,41 @@ def sections(board: Scores, subset: str, model: str) -> list[Section]:
         if (m, "higher") in ranked
     ]
     return [
-        *split(board, subset, model, "Ranked values", ranked, number_cell),
-        *split(
+        *split_sections(board, subset, model, "Ranked values", ranked, write_number_cell),
+        *split_sections(
             board,
             subset,
             model,
             "Ranked values where the prediction is the label",
             correct,
-            number_cell,
+            write_number_cell,
         ),
-        *split(
+        *split_sections(
             board,
             subset,
             model,
             "Share of the gap from the random control to the oracle",
             shares,
-            share_cell,
+            write_share_cell,
         ),
-        *split(board, subset, model, "Reported values, not ranked", rest, number_cell),
+        *split_sections(
+            board, subset, model, "Reported values, not ranked", rest, write_number_cell
+        ),
     ]
 
 
-def split(
+def split_sections(
     board: Scores, subset: str, model: str, title: str, metrics: list[tuple[str, str]], write: Any
 ) -> Iterator[Section]:
     """Yield sections of at most `COLUMNS_PER_TABLE` values."""
     rows = board.select(subset=subset, model=model)
-    failed = failing(board.provenance, subset, model)
+    failed = find_failing(board.provenance, subset, model)
     parts = [metrics[i : i + COLUMNS_PER_TABLE] for i in range(0, len(metrics), COLUMNS_PER_TABLE)]
     for index, part in enumerate(parts, 1):
         tables = [
             rows[rows["metric"] == metric].set_index("method", drop=False) for metric, _ in part
         ]
-        best = [best_rank(table) for table in tables]
+        best = [find_best_rank(table) for table in tables]
         lines = [
             Line(
                 text.method_label(facts),
@@ -149,7 +151,7 @@ def split(
         headers = [mark_best(metric, better, failed) for metric, better in part]
         notes = (
             write_rank_notes(board, subset, model, [metric for metric, _ in part])
-            if write is number_cell
+            if write is write_number_cell
             else []
         )
         yield Section(
@@ -181,7 +183,7 @@ def tabulate_tuned(board: Board) -> list[Beside]:
     for key, rows in board.tuned.groupby(["subset", "model"], sort=True):
         subset, model = map(str, key)
         facts, top1 = board.provenance["models"][model], rows[rows["metric"] == TOP1].iloc[0]
-        values = shown_values(rows)
+        values = list_shown_values(rows)
         parts = [
             values[i : i + COLUMNS_PER_TABLE] for i in range(0, len(values), COLUMNS_PER_TABLE)
         ]
@@ -191,7 +193,9 @@ def tabulate_tuned(board: Board) -> list[Beside]:
             (pair for pair in compared if pair[0]),
             key=lambda pair: (order[pair[0]], pair[0] != pair[1]),
         )
-        lines = [[beside_line(board, rows, pair, part) for pair in compared] for part in parts]
+        lines = [
+            [write_difference_line(board, rows, pair, part) for pair in compared] for part in parts
+        ]
         headers = [[text.metric_label(metric, better) for metric, better in part] for part in parts]
         accuracy = text.interval(
             *(100 * top1[["difference", "low", "high"]].astype(float)), sign=True
@@ -210,7 +214,7 @@ def tabulate_tuned(board: Board) -> list[Beside]:
     return found
 
 
-def beside_line(
+def write_difference_line(
     board: Scores, rows: pd.DataFrame, compared: tuple[str, str], metrics: list[tuple[str, str]]
 ) -> Line:
     """Return the differences of one method; bold where the interval leaves out 0 on the better
@@ -248,12 +252,12 @@ def beside_line(
     )
 
 
-def best_rank(table: pd.DataFrame) -> float:
+def find_best_rank(table: pd.DataFrame) -> float:
     """Return the smallest rank of a method that is no control; NaN where there is none."""
     return float(table.loc[~table["control"], "rank"].min())
 
 
-def number_cell(row: pd.Series, best: float) -> TableCell:
+def write_number_cell(row: pd.Series, best: float) -> TableCell:
     """Write a reduced number, its interval, and its rank or else its n."""
     if row["n"] == 0:
         return TableCell("n/a", note=f"n=0/{row['expected']}")
@@ -272,14 +276,14 @@ def number_cell(row: pd.Series, best: float) -> TableCell:
     )
 
 
-def share_cell(row: pd.Series, best: float) -> TableCell:
+def write_share_cell(row: pd.Series, best: float) -> TableCell:
     """Write a share of the gap from random to oracle."""
     return TableCell(
         text.number(row["share"]), best=bool(row["rank"] == best) and not row["control"]
     )
 
 
-def caption(board: Scores, subset: str, model: str) -> str:
+def write_caption(board: Scores, subset: str, model: str) -> str:
     """Say what a table's numbers are: subset, n, protocol, interval, marks."""
     rows = board.select(subset=subset, model=model)
     coupling = f"{text.COUPLING} " if rows["coupled"].any() else ""
@@ -289,17 +293,17 @@ def caption(board: Scores, subset: str, model: str) -> str:
         over = f"mean over the {models} of the items that all of them share"
     return (
         f"{subset}, {over}; n = {rows['expected'].max()} items unless a cell says otherwise; "
-        f"protocol {text.protocol_words(board.provenance, model)}. Cells: {interval_words(board)}, "
-        f"then {text.RANKS}. "
+        f"protocol {text.describe_protocol(board.provenance, model)}. "
+        f"Cells: {describe_intervals(board)}, then {text.RANKS}. "
         f"{coupling}"
         "Arrows: the better direction. Bold: best that is no control. "
         "Incomplete coverage is shown with its n and unranked. "
         f"{CORRECT}: items whose prediction is the label. F: {text.FIDELITY}."
-        f"{HEALTH_WORDS if failing(board.provenance, subset, model) else ''}"
+        f"{HEALTH_WORDS if find_failing(board.provenance, subset, model) else ''}"
     )
 
 
-def interval_words(board: Scores) -> str:
+def describe_intervals(board: Scores) -> str:
     """Define the intervals of this board."""
     pooled = min(board.resamples, POOLED_RESAMPLES)
     return text.INTERVAL.format(resamples=board.resamples, pooled=pooled)
@@ -313,8 +317,8 @@ def write_tables(board: Board, folder: Path) -> list[Path]:
     for subset, model in board.scopes:
         stem = folder / text.slug(subset, model)
         rows = board.select(subset=subset, model=model)
-        facts = {"subset": subset, "model": model, "caption": caption(board, subset, model)}
-        page = {**facts, "sections": sections(board, subset, model)}
+        facts = {"subset": subset, "model": model, "caption": write_caption(board, subset, model)}
+        page = {**facts, "sections": build_sections(board, subset, model)}
         paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("csv", "json", "md", "tex")]
         write_csv(paths[0], rows)
         write_json(
@@ -323,13 +327,13 @@ def write_tables(board: Board, folder: Path) -> list[Path]:
                 **facts,
                 "flags": board.flags,
                 "ties": find_tie_groups(board, subset, model),
-                "rows": plain(rows),
+                "rows": convert_rows(rows),
             },
         )
         write_text(paths[2], render("table.md.j2", **page))
         write_text(paths[3], render("table.tex.j2", **page))
         paths.append(stem.with_name(f"{stem.name}--pairs.csv"))
-        write_csv(paths[-1], all_pairs(board, subset, model))
+        write_csv(paths[-1], compare_all_pairs(board, subset, model))
         files += paths
     if len(board.tuned):
         files.append(folder / TUNED)
@@ -342,7 +346,7 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     write_text(path, table.to_csv(index=False, float_format=f"%.{DIGITS}f", lineterminator="\n"))
 
 
-def plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
+def convert_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Return rows as JSON values; missing is null, since JSON has no NaN."""
     result: list[dict[str, Any]] = json.loads(
         rows.to_json(orient="records", double_precision=DIGITS)
@@ -358,11 +362,11 @@ def write_text(path: Path, content: str) -> None:
 
 def render(template: str, **values: Any) -> str:
     """Fill in a template of `bench/board/templates`."""
-    return environment().get_template(template).render(**values)
+    return load_templates().get_template(template).render(**values)
 
 
 @lru_cache(maxsize=1)
-def environment() -> jinja2.Environment:
+def load_templates() -> jinja2.Environment:
     """Return the templates; tags are <% %> and << >>, which mean nothing in LaTeX and Markdown."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -377,6 +381,6 @@ def environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # Markdown and LaTeX; each has its own filter
     )
-    made.filters.update(tex=text.latex, md=text.markdown)
+    made.filters.update(tex=text.escape_latex, md=text.markdown)
     made.tests.update(simulated=text.is_simulated)
     return made

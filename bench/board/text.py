@@ -60,7 +60,7 @@ COUPLING = (
 """What the mark means."""
 
 
-def protocol_words(provenance: Mapping[str, Any], model: str = OVERALL) -> str:
+def describe_protocol(provenance: Mapping[str, Any], model: str = OVERALL) -> str:
     """Write the protocol of a table, and what of it was probed in another precision than float32
     (and on what).
     """
@@ -173,10 +173,10 @@ LATEX = {
 }
 
 
-def latex(text: object) -> str:
+def escape_latex(text: object) -> str:
     """Escape text for LaTeX; arrows become maths.
 
-    >>> latex("grad_cam 5 % ↓")
+    >>> escape_latex("grad_cam 5 % ↓")
     'grad\\\\_cam 5 \\\\% $\\\\downarrow$'
     """
     return "".join(LATEX.get(c, c) for c in str(text))

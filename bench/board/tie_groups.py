@@ -1,4 +1,4 @@
-"""Tie groups: the methods of a table that cannot be told apart, and the images needed to do so."""
+"""Tie groups: methods of a table that the images cannot separate, and the images that would."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from bench.board.scores import Scores
 def find_tie_groups(board: Scores, subset: str, model: str) -> dict[str, dict[str, Any]]:
     """Return {ranked value: what its order is worth} of a table.
 
-    images: how many.  runs: [first, last] places that cannot be told apart, longest runs, best
-    first.  same_maps: names with one map.  first_two: the best two that are no controls, a and b,
+    images: how many.  runs: the tie groups, [first, last] places each, best first.  same_maps:
+    names of methods with the same map.  first_two: the best two that are no controls, a and b,
     with effect (d_z), n_needed and apart; missing where there are not two.
     """
     found = {key[2]: one for key, one in board.comparisons.items() if key[:2] == (subset, model)}
@@ -38,7 +38,7 @@ def describe_order(one: Comparison, controls: set[str]) -> dict[str, Any]:
     }
     found: dict[str, Any] = {
         **known,
-        "runs": [list(run) for run in one.runs],
+        "runs": [list(group) for group in one.tie_groups],
         "same_maps": [group for group in names.values() if len(group) > 1],
     }
     rest = [
@@ -52,13 +52,13 @@ def describe_order(one: Comparison, controls: set[str]) -> dict[str, Any]:
         found["first_two"] = {
             "a": one.methods[a],
             "b": one.methods[b],
-            "effect": finite(abs(test["effect"])),
-            "n_needed": finite(test["n_needed"]),
+            "effect": keep_finite(abs(test["effect"])),
+            "n_needed": keep_finite(test["n_needed"]),
             "apart": bool(one.wins[a, b]),
         }
     return found
 
 
-def finite(value: float) -> float | None:
+def keep_finite(value: float) -> float | None:
     """Return a number as JSON can hold it: None where it is missing or infinite."""
     return float(value) if math.isfinite(value) else None

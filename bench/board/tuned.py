@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from bench.board.cubes import Cube, Measure, cube, sample
+from bench.board.comparison import Places
+from bench.board.cubes import Cube, Measure, build_cube, sample
 from bench.board.measures import CORRECT
 from bench.board.scores import FAMILIES, Scores
-from bench.board.significance import holm, signed_rank
-from bench.board.statistics import Sampled, sample_mean
+from bench.board.significance import holm, wilcoxon
+from bench.board.statistics import Floats, Sampled, sample_mean
 
 COLUMNS = [
     *("subset", "model", "parent", "method", "against", "metric", "better", "ranked", "n"),
@@ -60,19 +60,19 @@ def find_pairs(board: Scores) -> list[Pair]:
     return found
 
 
-def tuned_table(board: Scores) -> pd.DataFrame:
+def compare_tuned(board: Scores) -> pd.DataFrame:
     """Return every difference between a fine-tuned model and its original, one row per method and
     value.
     """
-    tables = [table for pair in find_pairs(board) for table in _tables(board, pair)]
+    tables = [table for pair in find_pairs(board) for table in _list_tables(board, pair)]
     return (
         pd.concat(tables, ignore_index=True)[COLUMNS] if tables else pd.DataFrame(columns=COLUMNS)
     )
 
 
-def _tables(board: Scores, pair: Pair) -> Iterator[pd.DataFrame]:
+def _list_tables(board: Scores, pair: Pair) -> Iterator[pd.DataFrame]:
     facts = {"subset": pair.subset, "model": pair.model, "parent": pair.parent}
-    yield _accuracy(board, pair).assign(**facts)
+    yield _compare_accuracy(board, pair).assign(**facts)
     wanted = [
         m
         for m in board.measures[pair.subset]
@@ -80,19 +80,19 @@ def _tables(board: Scores, pair: Pair) -> Iterator[pd.DataFrame]:
     ]
     wanted.sort(key=lambda m: (not m.facts["ranked"], FAMILIES.get(m.facts["family"], 9), m.name))
     for measure in wanted:
-        table = _differences(board, measure, pair)
+        table = _compare_values(board, measure, pair)
         if len(table):
             yield table.assign(**facts)
 
 
-def _differences(board: Scores, measure: Measure, pair: Pair) -> pd.DataFrame:
+def _compare_values(board: Scores, measure: Measure, pair: Pair) -> pd.DataFrame:
     """Return the rows of one measure."""
-    cells = cube(measure, [pair.parent, pair.model])
-    own, other = _compared(cells)
+    cells = build_cube(measure, [pair.parent, pair.model])
+    own, other = _match_methods(cells)
     if not len(cells.items) or not len(own):
         return pd.DataFrame(columns=COLUMNS)
     before, after = (
-        sample(measure, _of(cells, row), board.resamples, board.seed) for row in (0, 1)
+        sample(measure, _select_model(cells, row), board.resamples, board.seed) for row in (0, 1)
     )
     gap = Sampled(
         after.point[own] - before.point[other],
@@ -100,13 +100,7 @@ def _differences(board: Scores, measure: Measure, pair: Pair) -> pd.DataFrame:
     )
     low, high = gap.interval()
     names = np.array(cells.methods, dtype=object)
-    p = np.full(len(own), np.nan)
-    if measure.reduce == "mean":
-        values, both = cells.scalars(), cells.scored[:, own]
-        gaps = values[1][:, own] - values[0][:, other]
-        p = np.array(
-            [signed_rank(gaps[rows, n], cells.images[rows]) for n, rows in enumerate(both.T)]
-        )
+    p = _test_differences(measure, cells, own, other)
     facts = {
         "metric": measure.name,
         "better": measure.facts["better"],
@@ -133,7 +127,16 @@ def _differences(board: Scores, measure: Measure, pair: Pair) -> pd.DataFrame:
     )
 
 
-def _compared(cells: Cube) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _test_differences(measure: Measure, cells: Cube, own: Places, other: Places) -> Floats:
+    """Return Wilcoxon's p of each compared pair of methods; NaN where the number is no mean."""
+    if measure.reduce != "mean":
+        return np.full(len(own), np.nan)
+    values, both = cells.scalars(), cells.scored[:, own]
+    gaps = values[1][:, own] - values[0][:, other]
+    return np.array([wilcoxon(gaps[rows, n], cells.images[rows]) for n, rows in enumerate(both.T)])
+
+
+def _match_methods(cells: Cube) -> tuple[Places, Places]:
     """Return (tuned, original) numbers of the methods to compare: each with itself, then with its
     own search.
     """
@@ -149,14 +152,14 @@ def _compared(cells: Cube) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]
     return own, other
 
 
-def _of(cells: Cube, row: int) -> Cube:
+def _select_model(cells: Cube, row: int) -> Cube:
     """Return one model of a cube of two, on the cells that both scored."""
     return Cube(
         cells.methods, cells.items, cells.images, cells.values[[row]], cells.present, cells.scored
     )
 
 
-def _accuracy(board: Scores, pair: Pair) -> pd.DataFrame:
+def _compare_accuracy(board: Scores, pair: Pair) -> pd.DataFrame:
     """Return the row of top-1 on the scored images, in [0,1]."""
     rows = board.records.frame
     rows = rows[
@@ -189,10 +192,10 @@ def _accuracy(board: Scores, pair: Pair) -> pd.DataFrame:
         "low": low[0],
         "high": high[0],
     }
-    return pd.DataFrame([row | {"p": signed_rank(gap, images), "p_holm": np.nan}])
+    return pd.DataFrame([row | {"p": wilcoxon(gap, images), "p_holm": np.nan}])
 
 
-def shown_values(table: pd.DataFrame) -> list[tuple[str, str]]:
+def list_shown_values(table: pd.DataFrame) -> list[tuple[str, str]]:
     """Return (name, better direction) of what readers see of one pair: ranked values, and those of
     `SHOWN`.
     """

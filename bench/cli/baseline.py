@@ -28,7 +28,7 @@ def baseline(
     """Keep a run's values in one small file, for `cambench check` to judge later runs by."""
     from bench.gate.baseline import load_baseline, save_baseline
 
-    made = load_baseline(folder).chosen(values)
+    made = load_baseline(folder).choose(values)
     save_baseline(made, out)
     cells = len(made.frame.drop_duplicates(["subset", "model", "method", "metric"]))
     size = out.stat().st_size / 1024

@@ -32,10 +32,10 @@ def cache(
     none is ever out of
     date; what was not used for longest is dropped where the bound is reached.
     """
-    from bench.data.cache import BOUND_VARIABLE, FrameCache, cache_bound, decoded_folder
+    from bench.data.cache import BOUND_VARIABLE, FrameCache, find_frame_folder, read_cache_bound
 
-    bound = cache_bound()
-    kept = FrameCache(decoded_folder(), bound)
+    bound = read_cache_bound()
+    kept = FrameCache(find_frame_folder(), bound)
     if clear:
         dropped = kept.clear()
         say(

@@ -16,7 +16,7 @@ from bench.field_text import write_fields
 from bench.methods import METHODS
 from bench.methods.variants import write_value
 from bench.metrics import METRICS, Value
-from bench.metrics.base import board_names
+from bench.metrics.base import board_names, find_derived
 from bench.models import MODELS
 from bench.models.cards import read_card
 from bench.models.zoo import expand_models, load_model
@@ -171,15 +171,16 @@ def metric_facts(name: str) -> Facts:
 
 
 def value_facts(name: str, value: Value) -> Facts:
-    """Return everything about a value of a metric; `board`: what boards call it."""
+    """Return everything about a value of a metric as boards show it; `board`: its name there."""
+    shown = find_derived(name, value) or value
     return {
         "board": board_names(name, value)[0],
-        "title": value.title,
-        "better": value.better,
-        "ranked": value.ranked,
+        "title": shown.title,
+        "better": shown.better,
+        "ranked": shown.ranked,
         "reduce": value.reduce,
-        "lower": value.lower,
-        "upper": value.upper,
+        "lower": shown.lower,
+        "upper": shown.upper,
     }
 
 

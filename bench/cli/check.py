@@ -139,9 +139,9 @@ def check(
     from bench.gate.verdict_report import print_verdicts, write_junit, write_markdown
 
     rules = JudgingRules(strictness.margin, strictness.alpha, strictness.miss)
-    old = load_baseline(against).chosen(judged.values, judged.models, judged.methods)
+    old = load_baseline(against).choose(judged.values, judged.models, judged.methods)
     new_names = read_pairs(judged.stands_for)
-    run = load_run(folder, old, new_names).renamed(new_names)
+    run = load_run(folder, old, new_names).rename_models(new_names)
     verdicts = judge(old, run, rules, other_seed=strictness.other_seed)
     if reports.junit is not None:
         write_junit(verdicts, reports.junit)

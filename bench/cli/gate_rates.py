@@ -25,7 +25,8 @@ def gate_rates(
     """Measure the gate's error rates: resampled nulls, healthy re-runs, planted defects. About an
     hour on two cores.
     """
-    from bench.gate.rates import Study, measure, write_rates
+    from bench.gate.rates import Study, measure
+    from bench.gate.rates_page import write_rates
     from bench.progress import show_steps
 
     study = Study(work, limit, resamples)

@@ -11,7 +11,7 @@ import typer
 
 from bench.cli.output import warn
 from bench.errors import BenchError
-from bench.gate.tier import tier_options
+from bench.gate.tier import find_tier_options
 
 if TYPE_CHECKING:
     from bench.run.executors import Executor
@@ -31,7 +31,7 @@ DEFAULT = "default"
 def apply_tier(context: typer.Context, name: str | None) -> str | None:
     """Give a run's options the defaults of a tier; what is given on the command line still wins."""
     if name is not None:
-        context.default_map = {**(context.default_map or {}), **tier_options(name)}
+        context.default_map = {**(context.default_map or {}), **find_tier_options(name)}
     return name
 
 

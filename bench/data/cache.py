@@ -39,6 +39,7 @@ from bench.data.geometry import Geometry
 from bench.errors import BenchError
 from bench.files import cache_folder, replaced_file
 from bench.types import UInt8Image
+from bench.version import __version__
 
 BOUND_VARIABLE = "CAMBENCH_CACHE_GIB"
 """The environment variable that bounds the cache, in GiB; 0 turns it off."""
@@ -109,7 +110,7 @@ class FrameCache:
 
     def clear(self) -> Usage:
         """Drop every entry; return what was dropped."""
-        dropped = [size for path, size, _ in self._entries() if _dropped(path)]
+        dropped = [size for path, size, _ in self._entries() if _drop(path)]
         self._known = None
         for shard in self._shards():
             with contextlib.suppress(OSError):  # not empty: somebody writes into it
@@ -127,16 +128,16 @@ class FrameCache:
             content = path.read_bytes()
         except OSError:
             return None
-        frame = _unpacked(content, key, side)
+        frame = _unpack(content, key, side)
         if frame is None:
-            _dropped(path)
+            _drop(path)
         else:
             with contextlib.suppress(OSError):  # dropped meanwhile, or not ours to touch
                 os.utime(path)
         return frame
 
     def _write(self, key: bytes, frame: Frame) -> None:
-        content = _packed(key, frame)
+        content = _pack(key, frame)
         if not self._writable or len(content) > self.bound:
             return
         try:
@@ -161,7 +162,7 @@ class FrameCache:
                 keep = max(0.0, self.bound * _LEAVE - size)
                 while entries and total > keep:
                     path, freed, _ = entries.pop()
-                    _dropped(path)
+                    _drop(path)
                     total -= freed
             self._known, self._added = total, 0
         self._known += size
@@ -182,32 +183,32 @@ class FrameCache:
                             file.name.endswith(".tmp")
                             and time.time() - facts.st_mtime > _ABANDONED_SECONDS
                         ):
-                            _dropped(Path(file.path))
+                            _drop(Path(file.path))
 
     def _shards(self) -> list[Path]:
         return [path for path in self.folder.glob("??") if path.is_dir()]
 
 
-def frame_cache() -> FrameCache | None:
+def open_frame_cache() -> FrameCache | None:
     """Return the user's cache, or None where it is turned off.
 
     Raises BenchError where `CAMBENCH_CACHE_GIB` is no number.
     """
-    bound = cache_bound()
-    return _opened(decoded_folder(), bound) if bound else None
+    bound = read_cache_bound()
+    return _open_cache(find_frame_folder(), bound) if bound else None
 
 
 @functools.lru_cache(maxsize=8)
-def _opened(folder: Path, bound: int) -> FrameCache:
+def _open_cache(folder: Path, bound: int) -> FrameCache:
     return FrameCache(folder, bound)  # one per process, which knows what it has written
 
 
-def decoded_folder() -> Path:
+def find_frame_folder() -> Path:
     """Return the folder of the user's cache of frames."""
     return cache_folder() / "decoded"
 
 
-def cache_bound() -> int:
+def read_cache_bound() -> int:
     """Return the bound of the user's cache in bytes; 0: it is turned off."""
     text = os.environ.get(BOUND_VARIABLE, "").strip()
     try:
@@ -248,19 +249,17 @@ def pixels_version() -> str:
             (inspect.getsource(decode) + inspect.getsource(Geometry)).encode()
         ).hexdigest()
     except OSError:  # installed without its source
-        from bench.version import __version__
-
         own = __version__
     return " ".join([PIL.__version__, *codecs, platform.machine(), own])
 
 
-def _packed(key: bytes, frame: Frame) -> bytes:
+def _pack(key: bytes, frame: Frame) -> bytes:
     body = key + np.ascontiguousarray(frame.pixels).tobytes()
     numbers = (*frame.stored, len(frame.pixels))
     return _HEADER.pack(_MAGIC, *numbers, _checksum(numbers, body)) + body
 
 
-def _unpacked(content: bytes, key: bytes, side: int) -> Frame | None:
+def _unpack(content: bytes, key: bytes, side: int) -> Frame | None:
     """Return the frame of an entry, or None where it is not whole."""
     if len(content) != _HEADER.size + _KEY_BYTES + side * side * 3:
         return None
@@ -281,7 +280,7 @@ def _checksum(numbers: list[int] | tuple[int, ...], body: bytes | memoryview) ->
     return zlib.crc32(body, zlib.crc32(struct.pack("<3I", *numbers)))
 
 
-def _dropped(path: Path) -> bool:
+def _drop(path: Path) -> bool:
     """Remove an entry; return whether it was there and is gone."""
     try:
         path.unlink()

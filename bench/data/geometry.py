@@ -80,7 +80,7 @@ class Geometry:
             return f"none-crop{self.size}"
         return f"{self.resize}{self.resize_size}-{self.interpolation}-crop{self.size}"
 
-    def resized(self, height0: int, width0: int) -> tuple[int, int]:
+    def resize_shape(self, height0: int, width0: int) -> tuple[int, int]:
         """Return (height, width) after resizing and before cropping, in pixels."""
         if self.resize == "squash":
             return self.resize_size, self.resize_size
@@ -96,7 +96,7 @@ class Geometry:
         Raises BenchError where the resized image is smaller than the crop: padding would be pixels
         of nothing.
         """
-        height, width = self.resized(height0, width0)
+        height, width = self.resize_shape(height0, width0)
         if height < self.size or width < self.size:
             raise BenchError(
                 f"An image of {width0}x{height0} pixels is smaller than the crop of {self.size} "
@@ -109,7 +109,7 @@ class Geometry:
         """Return the frame uint8 [size,size,3] of an image uint8 [H0,W0,3]."""
         height0, width0 = image.shape[:2]
         top, left = self.offset(height0, width0)
-        height, width = self.resized(height0, width0)
+        height, width = self.resize_shape(height0, width0)
         if (height, width) != (height0, width0):
             resample = INTERPOLATIONS[self.interpolation]
             image = np.asarray(Image.fromarray(image).resize((width, height), resample))
@@ -124,7 +124,7 @@ class Geometry:
         A box is dropped where less than `min_visible` of its area lies in the frame, or none of it.
         """
         top, left = self.offset(height0, width0)
-        height, width = self.resized(height0, width0)
+        height, width = self.resize_shape(height0, width0)
         edges = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
         scale = np.array([width / width0, height / height0] * 2)
         moved = edges * scale - np.array([left, top, left, top])
@@ -139,7 +139,7 @@ class Geometry:
         """
         height0, width0 = mask.shape
         top, left = self.offset(height0, width0)
-        height, width = self.resized(height0, width0)
+        height, width = self.resize_shape(height0, width0)
         # Pixel j's centre is at (j + 1/2) * old / new; in whole numbers, so that no rounding moves
         # an edge.
         rows = (2 * (np.arange(self.size) + top) + 1) * height0 // (2 * height)

@@ -319,7 +319,7 @@ def _from_files(
             f" bounding-box XML files (ILSVRC2012_bbox_val_v3.tgz from image-net.org) beside them."
         )
     wnids, boxes = (
-        _annotated(manifest, ids, annotations, where)
+        _match_annotations(manifest, ids, annotations, where)
         if annotations is not None
         else (by_folder, None)
     )
@@ -348,14 +348,14 @@ def _from_parquet(
     boxes = (
         None
         if annotations is None
-        else _annotated(manifest, ids, annotations, "bounding-box XML files")[1]
+        else _match_annotations(manifest, ids, annotations, "bounding-box XML files")[1]
     )
     return _Found(
         dataset, tuple(rows[item][0] for item in ids), tuple(rows[item][1] for item in ids), boxes
     )
 
 
-def _annotated(
+def _match_annotations(
     manifest: Manifest, ids: tuple[str, ...], annotations: Annotations, where: str
 ) -> tuple[tuple[str, ...], tuple[Boxes, ...]]:
     """Return (wnids, boxes) of the ids."""

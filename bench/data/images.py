@@ -90,7 +90,7 @@ class ImagesSource:
             self.ids[position], self.image_ids[position], image, int(self.labels[position]), boxes
         )
 
-    def framed(
+    def read_framed(
         self, position: int, geometry: Geometry, min_visible: float, cache: FrameCache
     ) -> Framed | None:
         """Return what `Geometry.sample` makes of the sample at a position, its pixels from a cache
@@ -100,7 +100,7 @@ class ImagesSource:
         """
         record, where = self._record(position)
         try:
-            content = _encoded(record)
+            content = _read_encoded(record)
             frame = cache.frame(content, geometry, lambda: decode({"bytes": content}, where))
         except (OSError, BenchError):
             return None
@@ -117,21 +117,21 @@ class ImagesSource:
         return (
             None
             if self._items.boxes is None
-            else self._inside(self._items.boxes[position], stored, where)
+            else self._clip_boxes(self._items.boxes[position], stored, where)
         )
 
     def attribution(self, position: int) -> str | None:
         """Return who is to be named where the picture is shown, or None."""
         return None if self._items.credits is None else self._items.credits[position]
 
-    def _inside(self, boxes: Boxes, stored: tuple[int, ...], where: str) -> Boxes:
+    def _clip_boxes(self, boxes: Boxes, stored: tuple[int, ...], where: str) -> Boxes:
         """Return boxes clipped to their stored image (height, width)."""
         height, width = stored
         limit = np.array([width, height] * 2, dtype=np.float32)
         if not self._clip:
             outside = ((boxes < -BOX_SLACK) | (boxes > limit + BOX_SLACK)).any(axis=1)
             if outside.any():
-                box = _said(boxes[outside][0])
+                box = _write_box(boxes[outside][0])
                 raise BenchError(
                     f"The box {box} of {where} lies outside its image of {width}x{height} pixels; "
                     "mend it."
@@ -140,7 +140,7 @@ class ImagesSource:
         return clipped[(clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])]
 
 
-def _encoded(record: dict[str, Any]) -> bytes:
+def _read_encoded(record: dict[str, Any]) -> bytes:
     """Return the encoded bytes of a record {"bytes", "path"}; an OSError where there are none."""
     content = record.get("bytes")
     if content is None:
@@ -173,7 +173,7 @@ def read_boxes(values: Any, where: str, inclusive: bool = False) -> Boxes:
         boxes = boxes + np.array([0, 0, 1, 1], dtype=np.float32)
     reversed_ = (boxes[:, 0] >= boxes[:, 2]) | (boxes[:, 1] >= boxes[:, 3])
     if reversed_.any():
-        box = _said(boxes[reversed_][0])
+        box = _write_box(boxes[reversed_][0])
         raise BenchError(
             f"The box {box} of {where} is reversed or empty; boxes are x0, y0, x1, y1 with x0 < "
             "x1, y0 < y1."
@@ -308,5 +308,5 @@ def _check_labels(name: str, items: Items, num_classes: int) -> None:
         )
 
 
-def _said(box: npt.NDArray[Any]) -> str:
+def _write_box(box: npt.NDArray[Any]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in box) + ")"

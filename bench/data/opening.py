@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench.data.folder import open_folder, open_plain
+from bench.data.imagenet import open_imagenet
 from bench.data.manifest import Manifest, manifest_folder
+from bench.data.scenes import open_scenes
 from bench.data.subset import Subset
 from bench.errors import BenchError, suggestions
 from bench.registry import Registry
@@ -99,9 +102,7 @@ def _open_path(path: Path, data_root: Path | None) -> Subset:
         path = path / "manifest.toml"
     if path.suffix == ".toml":
         return _open_manifest(path, data_root)
-    from bench.data import folder  # slow: pandas and datasets
-
-    return folder.open_plain(path)
+    return open_plain(path)
 
 
 def _open_manifest(file: Path, data_root: Path | None) -> Subset:
@@ -110,16 +111,10 @@ def _open_manifest(file: Path, data_root: Path | None) -> Subset:
         # A manifest that says no path lies beside its files.
         data_root = file.parent / manifest.root
     if manifest.kind == "scenes":
-        from bench.data import scenes
-
-        return scenes.open_scenes(manifest, data_root)
+        return open_scenes(manifest, data_root)
     if manifest.kind == "imagenet":
-        from bench.data import imagenet
-
-        return imagenet.open_imagenet(manifest, data_root)
-    from bench.data import folder
-
-    return folder.open_folder(manifest, data_root)
+        return open_imagenet(manifest, data_root)
+    return open_folder(manifest, data_root)
 
 
 def _register_manifests() -> None:

@@ -102,8 +102,8 @@ def draw_scene(seed: int, index: int, labels: tuple[int, ...]) -> Scene:
         _draw_object(bits, CLASSES[label], _object_area(bits, len(labels))) for label in labels
     ]
     others = [
-        _draw_object(bits, bits.choose(NO_CLASS), bits.between(*_OTHER))
-        for _ in range(bits.between(*_OTHERS))
+        _draw_object(bits, bits.choose(NO_CLASS), bits.draw_between(*_OTHER))
+        for _ in range(bits.draw_between(*_OTHERS))
     ]
     patches = objects + others
     places, order, owner = _arrange(bits, patches, len(objects))
@@ -136,10 +136,10 @@ def _object_area(bits: RandomBits, count: int) -> int:
     frequent.
     """
     if count > 1:
-        return bits.between(*_SHARED)
-    if bits.below(_LARGE_ONE_IN) == 0:
-        return bits.between(*_LARGE)
-    return min(bits.between(*_ALONE), bits.between(*_ALONE))
+        return bits.draw_between(*_SHARED)
+    if bits.draw_below(_LARGE_ONE_IN) == 0:
+        return bits.draw_between(*_LARGE)
+    return min(bits.draw_between(*_ALONE), bits.draw_between(*_ALONE))
 
 
 def _draw_object(bits: RandomBits, kind: tuple[int, int], area: int) -> _Patch:
@@ -152,11 +152,11 @@ def _draw_object(bits: RandomBits, kind: tuple[int, int], area: int) -> _Patch:
     span = 2 * half * SAMPLES
     # Sample centres, from the patch's centre, in fixed point.
     steps = (2 * np.arange(span, dtype=np.int32) + 1 - span) * (PIXEL // (2 * SAMPLES))
-    inside = is_inside(shape, *rotate(steps, bits.below(TURN)), radius)
+    inside = is_inside(shape, *rotate(steps, bits.draw_below(TURN)), radius)
     lit = draw_texture(bits, texture, steps) & inside
     cover, light = count_per_pixel(inside), count_per_pixel(lit)
     inks = [jitter_colour(bits, bits.choose(LIGHT)), jitter_colour(bits, bits.choose(DARK))]
-    first, second = (inks[k] for k in bits.shuffled(2))
+    first, second = (inks[k] for k in bits.shuffle(2))
     ink = light[:, :, None] * first + (cover - light)[:, :, None] * second
     return _Patch(cover, ink, 2 * cover >= FULL)
 
@@ -175,7 +175,7 @@ def _arrange(
     tries = 0
     while True:
         places = [_place(bits, patch) for patch in patches]
-        order = bits.shuffled(everything)
+        order = bits.shuffle(everything)
         if tries >= _TRIES:  # distractors below the objects
             order.sort(key=lambda k: k < objects)
         if tries >= 2 * _TRIES:
@@ -204,9 +204,10 @@ def _place(bits: RandomBits, patch: _Patch) -> Place:
     n = patch.solid.shape[0]
     margin = n // 4
     spots = [
-        (bits.between(margin, SIDE - margin), bits.between(margin, SIDE - margin)) for _ in range(2)
+        (bits.draw_between(margin, SIDE - margin), bits.draw_between(margin, SIDE - margin))
+        for _ in range(2)
     ]
-    if bits.below(4):
+    if bits.draw_below(4):
         spots.sort(
             key=lambda spot: max(abs(2 * spot[0] - SIDE), abs(2 * spot[1] - SIDE)), reverse=True
         )

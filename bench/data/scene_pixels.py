@@ -105,24 +105,24 @@ class RandomBits:
     def __init__(self, seed: int, index: int, purpose: int = 0) -> None:
         self._source = np.random.PCG64([seed, index, purpose])
 
-    def below(self, n: int) -> int:
+    def draw_below(self, n: int) -> int:
         """Return a number in 0..n-1."""
         return ((int(self._source.random_raw()) >> 32) * n) >> 32
 
-    def between(self, low: int, high: int) -> int:
+    def draw_between(self, low: int, high: int) -> int:
         """Return a number in low..high, both included."""
-        return low + self.below(high - low + 1)
+        return low + self.draw_below(high - low + 1)
 
     def choose(self, options: tuple[T, ...]) -> T:
         """Return one of the options."""
-        return options[self.below(len(options))]
+        return options[self.draw_below(len(options))]
 
-    def shuffled(self, n: int) -> list[int]:
+    def shuffle(self, n: int) -> list[int]:
         """Return 0..n-1 in random order."""
-        keys = [(self.below(1 << 32), i) for i in range(n)]
+        keys = [(self.draw_below(1 << 32), i) for i in range(n)]
         return [i for _, i in sorted(keys)]
 
-    def octets(self, *shape: int) -> Shorts:
+    def draw_octets(self, *shape: int) -> Shorts:
         """Return random bytes 0..255 of this shape, as int16."""
         count = math.prod(shape)
         raw = np.asarray(
@@ -183,8 +183,8 @@ def draw_texture(bits: RandomBits, texture: int, steps: Ints) -> Bools:
     """Return where a texture has its first colour, bool [n,n], at a random angle, scale and
     phase.
     """
-    angle, period = bits.below(TURN), bits.between(*_PERIOD)
-    shift_u, shift_v = bits.below(2 * period), bits.below(2 * period)
+    angle, period = bits.draw_below(TURN), bits.draw_between(*_PERIOD)
+    shift_u, shift_v = bits.draw_below(2 * period), bits.draw_below(2 * period)
     if texture == PLAIN:
         return np.ones((steps.size, steps.size), dtype=np.bool_)
     u, v = rotate(steps, angle)
@@ -212,7 +212,7 @@ def count_per_pixel(samples: Bools) -> Shorts:
 
 def jitter_colour(bits: RandomBits, colour: Colour) -> Shorts:
     """Return a colour moved by up to _JITTER per channel, int16 [3] in 0..255."""
-    moved = [min(255, max(0, channel + bits.between(-_JITTER, _JITTER))) for channel in colour]
+    moved = [min(255, max(0, channel + bits.draw_between(-_JITTER, _JITTER))) for channel in colour]
     return np.array(moved, dtype=np.int16)
 
 
@@ -222,7 +222,7 @@ def _noise(bits: RandomBits, cells: int) -> Shorts:
     """Return smooth noise 0..255, int16 [96,96]: random bytes on a lattice of `cells` cells, linear
     between.
     """
-    lattice = bits.octets(cells + 1, cells + 1)
+    lattice = bits.draw_octets(cells + 1, cells + 1)
     size = SIDE // cells
     start = np.arange(SIDE) // size
     # Weights in 64ths keep every product inside int16.
@@ -236,34 +236,36 @@ def draw_ground(bits: RandomBits) -> Shorts:
     """Return a cluttered, textured background, int16 [96,96,3] in 0..255."""
     first, second, third = (jitter_colour(bits, bits.choose(_GROUND)) for _ in range(3))
     coarse = (_noise(bits, 4) * 2 + _noise(bits, 8) + _noise(bits, 24)) >> 2
-    if bits.below(2):  # bands as of wood or marble, instead of clouds
-        coarse = abs((coarse * bits.between(3, 7) & 511) - 255)
+    if bits.draw_below(2):  # bands as of wood or marble, instead of clouds
+        coarse = abs((coarse * bits.draw_between(3, 7) & 511) - 255)
     canvas = first + ((second - first) * (coarse >> 2)[:, :, None] >> 6)
-    blobs = _noise(bits, 6) + (_noise(bits, 12) >> 1) > bits.between(170, 230)
-    if bits.below(2):  # blobs with a faint texture, so that a texture alone is no evidence
+    blobs = _noise(bits, 6) + (_noise(bits, 12) >> 1) > bits.draw_between(170, 230)
+    if bits.draw_below(2):  # blobs with a faint texture, so that a texture alone is no evidence
         steps = (2 * np.arange(SIDE, dtype=np.int32) + 1 - SIDE) * (PIXEL // 2)
-        blobs &= draw_texture(bits, bits.below(len(TEXTURES)), steps)
+        blobs &= draw_texture(bits, bits.draw_below(len(TEXTURES)), steps)
     canvas[blobs] = (canvas[blobs] + third) >> 1
-    for _ in range(bits.below(3)):
+    for _ in range(bits.draw_below(3)):
         _bar(bits, canvas)
     return canvas
 
 
 def _bar(bits: RandomBits, canvas: Shorts) -> None:
     """Draw a plain bar across the canvas, half transparent."""
-    cosine, sine = (_cosine(bits.below(TURN)) // 16 for _ in range(2))
+    cosine, sine = (_cosine(bits.draw_below(TURN)) // 16 for _ in range(2))
     ramp = np.arange(SIDE, dtype=np.int32)
-    distance = abs(ramp[None, :] * cosine + ramp[:, None] * sine - bits.between(-32, 96) * 64)
+    distance = abs(ramp[None, :] * cosine + ramp[:, None] * sine - bits.draw_between(-32, 96) * 64)
     colour = jitter_colour(bits, bits.choose(LIGHT + DARK))
-    inside = distance < bits.between(40, 160)
+    inside = distance < bits.draw_between(40, 160)
     canvas[inside] = (canvas[inside] * 3 + colour) >> 2
 
 
 def light_canvas(bits: RandomBits, canvas: Shorts) -> UInt8Image:
     """Return the image uint8 [96,96,3]: brightness and tint in 64ths, and grain."""
-    brightness = bits.between(*_BRIGHTNESS)
-    gains = np.array([brightness + bits.between(-_TINT, _TINT) for _ in range(3)], dtype=np.int16)
-    grain = bits.octets(SIDE, SIDE) * bits.between(*_GRAIN) >> 8
+    brightness = bits.draw_between(*_BRIGHTNESS)
+    gains = np.array(
+        [brightness + bits.draw_between(-_TINT, _TINT) for _ in range(3)], dtype=np.int16
+    )
+    grain = bits.draw_octets(SIDE, SIDE) * bits.draw_between(*_GRAIN) >> 8
     return (
         ((canvas * gains >> 6) + (grain - (int(grain.max()) >> 1))[:, :, None])
         .clip(0, 255)

@@ -34,7 +34,7 @@ def object_labels(seed: int, index: int, pairs: bool) -> tuple[int, ...]:
     if pairs:
         return first, (first + 1 + index // n % (n - 1)) % n
     # Another stream than the drawing's, so that the labels are known without it.
-    twice = RandomBits(seed, index, purpose=1).below(8) == 0
+    twice = RandomBits(seed, index, purpose=1).draw_below(8) == 0
     return (first, first) if twice else (first,)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bench.data.cache import FrameCache, frame_cache
+from bench.data.cache import FrameCache, open_frame_cache
 from bench.data.geometry import Framed, Geometry
 from bench.data.images import ImagesSource
 from bench.data.manifest import HASH, NONE, Manifest
@@ -200,9 +200,9 @@ class Subset:
 
         min_visible: boxes of which less is left in the frame are dropped (protocol:
         `box_min_visible`). Images of files come from the cache of frames where they are kept (see
-        `frame_cache`), with the same pixels.
+        `open_frame_cache`), with the same pixels.
         """
-        cache = frame_cache()
+        cache = open_frame_cache()
         items = [self._item(i, geometry, min_visible, cache) for i in indices]
         framed = [item.framed for item in items]
         pixels = torch.from_numpy(np.stack([one.pixels for one in framed])).permute(0, 3, 1, 2)
@@ -214,9 +214,9 @@ class Subset:
             image_ids=tuple(item.image_id for item in items),
             truth=Truth(
                 boxes=boxes if self.has_boxes else None,
-                masks=_stacked([one.mask for one in framed]),
-                ignore=_stacked([one.ignore for one in framed]),
-                others=_stacked([one.others for one in framed]) if self.has_others else None,
+                masks=_stack_masks([one.mask for one in framed]),
+                ignore=_stack_masks([one.ignore for one in framed]),
+                others=_stack_masks([one.others for one in framed]) if self.has_others else None,
                 other_labels=torch.tensor([item.other_label for item in items])
                 if self.has_others
                 else None,
@@ -231,7 +231,7 @@ class Subset:
             cache is not None and type(source) is ImagesSource
         ):  # one that is derived or wrapped may change the image
             position = self.positions[i]
-            framed = source.framed(position, geometry, min_visible, cache)
+            framed = source.read_framed(position, geometry, min_visible, cache)
             if framed is not None:
                 return _FramedItem(
                     source.ids[position],
@@ -288,6 +288,6 @@ def split(
     return tuple(p for p in order if p not in aside), tuple(p for p in order if p in aside)
 
 
-def _stacked(masks: list[torch.Tensor | None]) -> torch.Tensor | None:
+def _stack_masks(masks: list[torch.Tensor | None]) -> torch.Tensor | None:
     present = [mask for mask in masks if mask is not None]
     return torch.stack(present) if present else None

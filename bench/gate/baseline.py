@@ -18,10 +18,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.board.box_thresholds import box_ious
+from bench.board.box_thresholds import read_box_ious
 from bench.board.cubes import Measure
-from bench.board.measures import CORRECT, measures
-from bench.board.older_versions import mark_older, mark_older_rows, older_methods
+from bench.board.measures import CORRECT, list_measures
+from bench.board.older_versions import find_older_methods, mark_older, mark_older_rows
 from bench.board.record_checks import check_records
 from bench.errors import BenchError, suggestions
 from bench.files import public, replaced_file
@@ -68,7 +68,7 @@ class Baseline:
         found: dict[str, dict[str, Any]] = self.facts["values"]
         return found
 
-    def chosen(self, values: str = "ranked", models: str = "*", methods: str = "*") -> Baseline:
+    def choose(self, values: str = "ranked", models: str = "*", methods: str = "*") -> Baseline:
         """Return the part that lists of names, wildcards and -NAME choose; random stays, since
         margins need it.
         """
@@ -85,7 +85,7 @@ class Baseline:
             frame, {**self.facts, "values": {name: self.values[name] for name in names}}
         )
 
-    def renamed(self, names: dict[str, str]) -> Baseline:
+    def rename_models(self, names: dict[str, str]) -> Baseline:
         """Return the same with models renamed, {name: new name}; another model of the new name
         goes.
         """
@@ -167,17 +167,17 @@ def load_baseline(path: str | Path) -> Baseline:
             f"The baseline {path} is of format {facts['format']}, and this cambench reads "
             f"{FORMAT}; make it again."
         )
-    return Baseline(*_with_versions(table.to_pandas()[COLUMNS], facts))
+    return Baseline(*_mark_versions(table.to_pandas()[COLUMNS], facts))
 
 
-def _with_versions(
+def _mark_versions(
     frame: pd.DataFrame, facts: dict[str, Any]
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return a baseline's rows and facts with older methods and metrics renamed
     (`bench.board.older_versions`).
     """
     frame, marked = mark_older_rows(frame, {**facts, "metrics": facts["values"]})
-    new = older_methods(facts["methods"])
+    new = find_older_methods(facts["methods"])
     taus = [{**one, "method": new.get(one["method"], one["method"])} for one in facts["thresholds"]]
     values = marked.pop("metrics")
     return frame, {**marked, "values": values, "thresholds": taus}
@@ -226,17 +226,19 @@ def from_records(records: Records, taus: Taus | None = None) -> Baseline:
     check_records(records)
     records = mark_older(records)
     provenance = records.provenance
-    boxes = baseline_taus.box_values(records)
+    boxes = baseline_taus.find_box_values(records)
     calibrated = {provenance["metrics"][name]["id"] for name in boxes}
-    used = baseline_taus.kept(records, taus or {})
+    used = baseline_taus.merge_taus(records, taus or {})
     frames, values = [], {}
     for subset, rows in records.frame.groupby("subset", sort=True):
-        for measure in filter(judged, measures(rows, provenance)):
+        for measure in filter(is_judged, list_measures(rows, provenance)):
             values[measure.name] = {
-                **value_facts(measure),
+                **read_value_facts(measure),
                 "calibrated": measure.facts["id"] in calibrated,
             }
-            paired = baseline_taus.at_taus(measure, used, str(subset), boxes, box_ious(provenance))
+            paired = baseline_taus.apply_baseline_taus(
+                measure, used, str(subset), boxes, read_box_ious(provenance)
+            )
             frames.append(paired.rows.assign(subset=subset, metric=measure.name)[COLUMNS])
     if not frames:
         raise BenchError(
@@ -247,13 +249,13 @@ def from_records(records: Records, taus: Taus | None = None) -> Baseline:
     known = {kind: provenance[kind] for kind in ("models", "methods")}
     made = {
         "values": values,
-        "calibration": calibrations(records),
-        "thresholds": baseline_taus.as_facts(used),
+        "calibration": digest_calibrations(records),
+        "thresholds": baseline_taus.to_facts(used),
     }
     return Baseline(pd.concat(frames, ignore_index=True), {**facts, **known, **made})
 
 
-def value_facts(measure: Measure) -> dict[str, Any]:
+def read_value_facts(measure: Measure) -> dict[str, Any]:
     """Return what the gate must know of a value; those on right predictions only (`@correct`) are
     not ranked twice.
     """
@@ -264,7 +266,7 @@ def value_facts(measure: Measure) -> dict[str, Any]:
     return {**known, "ranked": bool(measure.facts["ranked"]) and not measure.name.endswith(CORRECT)}
 
 
-def judged(measure: Measure) -> bool:
+def is_judged(measure: Measure) -> bool:
     """Tell whether a measure is a mean over items with a direction, and says what a map is and not
     what it costs.
     """
@@ -274,7 +276,7 @@ def judged(measure: Measure) -> bool:
     )
 
 
-def calibrations(records: Records) -> dict[str, dict[str, str]]:
+def digest_calibrations(records: Records) -> dict[str, dict[str, str]]:
     """Return {model: {subset: digest of the items that chose thresholds}}."""
     rows = records.frame[records.frame["part"] == "calibration"]
     found: dict[str, dict[str, str]] = {}

@@ -15,9 +15,9 @@ from typing import Any
 
 import pandas as pd
 
-from bench.board.box_thresholds import best_taus, box_ious, hits_at, pairs
+from bench.board.box_thresholds import apply_taus, choose_taus, pair_calibration, read_box_ious
 from bench.board.cubes import Measure, is_scored, stack
-from bench.board.derived_names import derived_name, like
+from bench.board.derived_names import mark_version, read_derived
 from bench.board.measures import CORRECT
 from bench.gate.intervals import mean_over_images
 from bench.identity import plain_name
@@ -30,7 +30,7 @@ Taus = dict[Key, list[int]]
 Facts = dict[str, dict[str, Any]]
 
 
-def chosen(records: Records) -> dict[Key, tuple[list[int], pd.DataFrame]]:
+def list_choices(records: Records) -> dict[Key, tuple[list[int], pd.DataFrame]]:
     """Return each method's taus (one index per IoU) as a board chooses them, and its calibration
     rows.
 
@@ -39,13 +39,13 @@ def chosen(records: Records) -> dict[Key, tuple[list[int], pd.DataFrame]]:
     found: dict[Key, tuple[list[int], pd.DataFrame]] = {}
     if records.provenance.get("protocol", {}).get("box_tau_from") == "scored":
         return found
-    ious = box_ious(records.provenance)
-    for name in box_values(records):
+    ious = read_box_ious(records.provenance)
+    for name in find_box_values(records):
         rows = records.frame[records.frame["metric"] == name]
         for subset, part in rows.groupby("subset", sort=True):
             scored, calibration = part[part["part"] == "eval"], part[part["part"] == "calibration"]
-            for own, choosing in pairs(scored, calibration):
-                taus = best_taus(choosing, ious)
+            for own, choosing in pair_calibration(scored, calibration):
+                taus = choose_taus(choosing, ious)
                 if taus is not None:
                     found[
                         str(subset), str(own["model"].iloc[0]), name, str(own["method"].iloc[0])
@@ -53,7 +53,7 @@ def chosen(records: Records) -> dict[Key, tuple[list[int], pd.DataFrame]]:
     return found
 
 
-def box_values(records: Records) -> Facts:
+def find_box_values(records: Records) -> Facts:
     """Return {name: facts} of the values that box accuracies are made of."""
     return {
         name: facts
@@ -62,18 +62,18 @@ def box_values(records: Records) -> Facts:
     }
 
 
-def kept(records: Records, baseline: Taus) -> Taus:
+def merge_taus(records: Records, baseline: Taus) -> Taus:
     """Return the taus of a run: the baseline's, and its own where those are better or the baseline
     has none.
     """
-    ious = box_ious(records.provenance)
+    ious = read_box_ious(records.provenance)
     return {
-        key: keep(choosing, own, baseline[key], ious) if key in baseline else own
-        for key, (own, choosing) in chosen(records).items()
+        key: choose_better(choosing, own, baseline[key], ious) if key in baseline else own
+        for key, (own, choosing) in list_choices(records).items()
     }
 
 
-def keep(
+def choose_better(
     choosing: pd.DataFrame, own: list[int], old: list[int], ious: tuple[float, ...]
 ) -> list[int]:
     """Return, per IoU, the old tau unless the own one hits more calibration items by over one
@@ -83,21 +83,21 @@ def keep(
     vectors, images = stack(list(choosing["vector"])), choosing["image"].to_numpy(object)
     if len(old) != len(own) or max(old) >= vectors.shape[1]:
         return own
-    gains = hits_at(vectors, own, ious) - hits_at(vectors, old, ious)
+    gains = apply_taus(vectors, own, ious) - apply_taus(vectors, old, ious)
     means = [mean_over_images(column, images) for column in gains.T]
-    # One image won is one standard error to the last digit; such a tie must not hang on rounding.
+    # One image won is one standard error to the last digit; rounding must not decide that.
     better = [gain.point > gain.error * (1 + 1e-9) for gain in means]
     return [a if won else b for a, b, won in zip(own, old, better, strict=True)]
 
 
-def at_taus(
+def apply_baseline_taus(
     measure: Measure, taus: Taus, subset: str, values: Facts, ious: tuple[float, ...]
 ) -> Measure:
     """Return a box accuracy at these taus; any other measure as it is."""
     column = {
-        like(name, plain_name(derived_name(name, facts)) + end): (name, at)
+        mark_version(name, plain_name(read_derived(name, facts).name) + end): (name, at)
         for name, facts in values.items()
-        for end, at in endings(ious)
+        for end, at in list_endings(ious)
     }
     found = column.get(measure.name.removesuffix(CORRECT))
     if found is None:
@@ -107,19 +107,19 @@ def at_taus(
     for (model, method), part in rows.groupby(["model", "method"], sort=False):
         own = taus.get((subset, str(model), name, str(method)))
         if own is not None:
-            hit = hits_at(stack(list(part["vector"])), own, ious)
+            hit = apply_taus(stack(list(part["vector"])), own, ious)
             rows.loc[part.index, "value"] = hit.mean(1) if at is None else hit[:, at]
     return dataclasses.replace(measure, rows=rows)
 
 
-def endings(ious: tuple[float, ...]) -> Iterator[tuple[str, int | None]]:
+def list_endings(ious: tuple[float, ...]) -> Iterator[tuple[str, int | None]]:
     """Yield how the names of box accuracies end, and which IoU they are at (None: the mean)."""
     yield "", None
     for at, iou in enumerate(ious):
         yield f"_{round(100 * iou)}", at
 
 
-def as_facts(taus: Taus) -> list[dict[str, Any]]:
+def to_facts(taus: Taus) -> list[dict[str, Any]]:
     """Return taus as JSON holds them."""
     names = ("subset", "model", "value", "method")
     return [

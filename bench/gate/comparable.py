@@ -24,7 +24,7 @@ def check_comparable(baseline: Baseline, run: Baseline, *, other_seed: bool = Fa
     check_models(baseline, run)
     check_images(baseline, run)
     check_metrics(baseline, run)
-    return [*notes, *differences(baseline, run)]
+    return [*notes, *list_differences(baseline, run)]
 
 
 def check_protocols(baseline: Baseline, run: Baseline, other_seed: bool) -> list[str]:
@@ -34,7 +34,7 @@ def check_protocols(baseline: Baseline, run: Baseline, other_seed: bool) -> list
     old, new = ({**default, **one.facts["protocol"]} for one in (baseline, run))
     if old["id"] == new["id"]:
         return []
-    before, after = (dataclasses.asdict(protocol_of(side)) for side in (baseline, run))
+    before, after = (dataclasses.asdict(read_protocol(side)) for side in (baseline, run))
     fields = sorted(key for key, value in after.items() if before[key] != value)
     if fields == ["seed"] and other_seed:
         return [
@@ -65,7 +65,7 @@ def check_precisions(baseline: Baseline, run: Baseline) -> None:
             )
 
 
-def protocol_of(side: Baseline) -> Protocol:
+def read_protocol(side: Baseline) -> Protocol:
     """Return the protocol that the values are of; fields that are younger than they have their
     defaults.
     """
@@ -153,7 +153,7 @@ def check_metrics(baseline: Baseline, run: Baseline) -> None:
             continue
         new = run.values[name]["id"]
         if run.facts["protocol"]["id"] != baseline.facts["protocol"]["id"]:
-            new = at_seed(run, name, baseline.facts["protocol"]["seed"])
+            new = compute_id_at_seed(run, name, baseline.facts["protocol"]["seed"])
         if new != facts["id"]:
             raise BenchError(
                 f"{name} is {facts['id']} in the baseline and {new} in the run, another "
@@ -162,9 +162,9 @@ def check_metrics(baseline: Baseline, run: Baseline) -> None:
             )
 
 
-def at_seed(run: Baseline, name: str, seed: int) -> str:
+def compute_id_at_seed(run: Baseline, name: str, seed: int) -> str:
     """Return the id that a value's metric has under the run's protocol with another seed."""
-    facts, protocol = run.values[name], protocol_of(run)
+    facts, protocol = run.values[name], read_protocol(run)
     metric = METRICS.get(facts["metric"])
     if metric.id(protocol) != facts["id"]:
         raise BenchError(
@@ -174,7 +174,7 @@ def at_seed(run: Baseline, name: str, seed: int) -> str:
     return metric.id(dataclasses.replace(protocol, seed=seed))
 
 
-def differences(baseline: Baseline, run: Baseline) -> Iterator[str]:
+def list_differences(baseline: Baseline, run: Baseline) -> Iterator[str]:
     """Yield what else differs: models, methods, code, packages, device."""
     for model in sorted(set(baseline.frame["model"]) & set(run.frame["model"])):
         old, new = baseline.facts["models"][model], run.facts["models"][model]
@@ -186,8 +186,8 @@ def differences(baseline: Baseline, run: Baseline) -> Iterator[str]:
             yield f"{model}: {'; '.join(said)}."
     changed = [
         name
-        for name in sorted(methods_of(baseline) & methods_of(run))
-        if method_changed(baseline, run, name)
+        for name in sorted(list_methods(baseline) & list_methods(run))
+        if is_method_changed(baseline, run, name)
     ]
     if changed:
         yield f"The code of {', '.join(changed)} changed."
@@ -206,18 +206,18 @@ def differences(baseline: Baseline, run: Baseline) -> Iterator[str]:
             yield f"{what}: {new}, was {old}."
 
 
-def methods_of(side: Baseline) -> set[str]:
+def list_methods(side: Baseline) -> set[str]:
     """Return the methods that have values."""
     return set(map(str, side.frame["method"].unique()))
 
 
-def method_changed(baseline: Baseline, run: Baseline, method: str) -> bool:
+def is_method_changed(baseline: Baseline, run: Baseline, method: str) -> bool:
     """Tell whether a method's source or parameters are others."""
     old, new = (side.facts["methods"][method]["id"] for side in (baseline, run))
     return bool(old != new)
 
 
-def model_changed(baseline: Baseline, run: Baseline, model: str) -> bool:
+def is_model_changed(baseline: Baseline, run: Baseline, model: str) -> bool:
     """Tell whether a model's weights, layer or preprocessing are others."""
     old, new = (side.facts["models"][model]["weights_id"] for side in (baseline, run))
     return bool(old != new)

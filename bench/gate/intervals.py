@@ -27,7 +27,7 @@ class Mean:
     error: float
     freedom: int
 
-    def above(self, null: float) -> float:
+    def p_above(self, null: float) -> float:
         """Return the one-sided p of "the mean is not above `null`"; without any spread it is 0 or
         1.
         """
@@ -35,9 +35,9 @@ class Mean:
             return 0.0 if self.point - null > ROUNDING else 1.0
         return float(stats.t.sf((self.point - null) / self.error, self.freedom))
 
-    def below(self, null: float) -> float:
+    def p_below(self, null: float) -> float:
         """Return the one-sided p of "the mean is not below `null`"."""
-        return Mean(-self.point, self.error, self.freedom).above(-null)
+        return Mean(-self.point, self.error, self.freedom).p_above(-null)
 
     def bounds(self, level: float) -> tuple[float, float]:
         """Return the lower and the upper bound, each missed with probability `level`."""

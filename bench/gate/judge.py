@@ -39,7 +39,7 @@ from bench.board.significance import holm
 from bench.board.statistics import Floats, Labels
 from bench.errors import BenchError
 from bench.gate.baseline import RANDOM, Baseline
-from bench.gate.comparable import check_comparable, method_changed, model_changed
+from bench.gate.comparable import check_comparable, is_method_changed, is_model_changed
 from bench.gate.intervals import Mean, mean_difference
 
 REGRESSION, UNJUDGED = "regression", "could not judge"
@@ -161,15 +161,15 @@ def compare(pair: Paired, rules: JudgingRules) -> Evidence:
     distance = pair.sign * float((pair.old - pair.random)[both].mean())
     margin = rules.margin * abs(distance)
     found = replace(found, distance=distance, margin=margin)
-    if 2 * min(apart.above(0), apart.below(0)) > rules.alpha:
+    if 2 * min(apart.p_above(0), apart.p_below(0)) > rules.alpha:
         return replace(
             found, why="the baseline cannot be told from random here, so there is no margin"
         )
     return replace(
         found,
-        p_worse=gap.below(-margin),
-        p_fine=gap.above(-margin),
-        p_better=gap.above(margin),
+        p_worse=gap.p_below(-margin),
+        p_fine=gap.p_above(-margin),
+        p_better=gap.p_above(margin),
         need=items_needed(gap, margin, len(old), rules.miss),
     )
 
@@ -232,7 +232,9 @@ def judge(
     """
     rules = rules or JudgingRules()
     notes = check_comparable(baseline, run, other_seed=other_seed)
-    rows = [cell_row(names, cell, baseline, run, rules) for names, cell in cells(baseline, run)]
+    rows = [
+        judge_cell(names, cell, baseline, run, rules) for names, cell in list_cells(baseline, run)
+    ]
     verdicts = Verdicts(decide(pd.DataFrame(rows), rules), rules, baseline.facts, run.facts, notes)
     gated = verdicts.gated
     if gated.empty:
@@ -249,7 +251,7 @@ def judge(
     return verdicts
 
 
-def cells(baseline: Baseline, run: Baseline) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+def list_cells(baseline: Baseline, run: Baseline) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
     """Yield each cell of the baseline: its name and its items' value, new, random, image, and
     whether a row is there.
 
@@ -269,7 +271,7 @@ def cells(baseline: Baseline, run: Baseline) -> Iterator[tuple[tuple[str, ...], 
         yield tuple(map(str, names)), rows
 
 
-def cell_row(
+def judge_cell(
     names: tuple[str, ...],
     rows: pd.DataFrame,
     baseline: Baseline,
@@ -281,9 +283,9 @@ def cell_row(
     """
     _, model, method, metric = names
     facts = baseline.values[metric]
-    found = compare(paired(rows[rows["there"] == "both"], facts["better"]), rules)
+    found = compare(pair_values(rows[rows["there"] == "both"], facts["better"]), rules)
     control = bool(baseline.facts["methods"][method].get("control"))
-    verdict, reason = settled(names, rows, found, baseline, run, rules)
+    verdict, reason = settle_by_facts(names, rows, found, baseline, run, rules)
     if control and verdict in ("", UNJUDGED, CHANGED):
         verdict, reason = MOVED if found.n else UNJUDGED, "" if found.n else reason
     return {
@@ -293,17 +295,17 @@ def cell_row(
         **asdict(found),
         "verdict": verdict,
         "reason": reason,
-        "cause": "" if found.same or not found.n else cause(baseline, run, model, method),
+        "cause": "" if found.same or not found.n else name_cause(baseline, run, model, method),
     }
 
 
-def paired(rows: pd.DataFrame, better: str) -> Paired:
+def pair_values(rows: pd.DataFrame, better: str) -> Paired:
     """Return a cell's pairs from its rows."""
     old, new, random = (rows[column].to_numpy(np.float64) for column in ("value", "new", "random"))
     return Paired(old, new, random, rows["image"].to_numpy(object), -1 if better == "lower" else 1)
 
 
-def settled(
+def settle_by_facts(
     names: tuple[str, ...],
     rows: pd.DataFrame,
     found: Evidence,
@@ -325,14 +327,14 @@ def settled(
         return REGRESSION, f"no longer scored on {found.lost} of {scored} items"
     if found.same:
         return SAME, ""
-    if baseline.values[metric]["calibrated"] and calibration(
+    if baseline.values[metric]["calibrated"] and read_calibration(
         baseline, model, subset
-    ) != calibration(run, model, subset):
+    ) != read_calibration(run, model, subset):
         return UNJUDGED, "its thresholds were chosen on other calibration images"
     return (UNJUDGED, found.why) if found.why else ("", "")
 
 
-def calibration(side: Baseline, model: str, subset: str) -> str:
+def read_calibration(side: Baseline, model: str, subset: str) -> str:
     """Return the digest of the items that chose a model's thresholds."""
     return str(side.facts["calibration"].get(model, {}).get(subset, ""))
 
@@ -341,14 +343,14 @@ CAUSES = (
     "model = its weights, layer or preprocessing; method = its code; below = code that all "
     "share, packages, draws"
 )
-"""What `cause` can say."""
+"""What `name_cause` can say."""
 
 
-def cause(baseline: Baseline, run: Baseline, model: str, method: str) -> str:
+def name_cause(baseline: Baseline, run: Baseline, model: str, method: str) -> str:
     """Return what a value is made from that is not as it was: "model", "method", both, or what lies
     "below".
     """
-    changed = ["model"] * model_changed(baseline, run, model) + ["method"] * method_changed(
+    changed = ["model"] * is_model_changed(baseline, run, model) + ["method"] * is_method_changed(
         baseline, run, method
     )
     return ", ".join(changed) or "below"
@@ -375,12 +377,12 @@ def decide(frame: pd.DataFrame, rules: JudgingRules) -> pd.DataFrame:
         elif row["p_fine"] < rules.miss:
             verdict, reason = BETTER if row["p_improved"] < rules.alpha else CHANGED, ""
         else:
-            verdict, reason = UNJUDGED, open_reason(row)
+            verdict, reason = UNJUDGED, write_open_reason(row)
         frame.loc[index, ["verdict", "reason"]] = verdict, reason
     return frame
 
 
-def open_reason(row: pd.Series) -> str:
+def write_open_reason(row: pd.Series) -> str:
     """Say why a cell is open, and what would settle it."""
     if not math.isfinite(row["need"]):
         return "worse by more than the margin, but not surely so on these images"

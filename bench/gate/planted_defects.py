@@ -18,11 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bench.data import load_subset
 from bench.engine.trace import Trace
 from bench.gate.judge import CHANGED, REGRESSION
 from bench.gate.tier import TIERS
 from bench.methods.base import MethodFunction
 from bench.methods.cam import grad_cam, grad_cam_weights, weigh_channels
+from bench.models import load_model
 from bench.models.explainee import Explainee
 from bench.protocol import Protocol
 from bench.records.store import Records
@@ -49,50 +51,52 @@ class Defect:
     model: Callable[[Explainee], Explainee] = lambda model: model
 
 
-def mirrored(trace: Trace) -> torch.Tensor:
+def mirror_map(trace: Trace) -> torch.Tensor:
     """Grad-CAM, left and right exchanged."""
     return grad_cam(trace).flip(-1)
 
 
-def negated(trace: Trace) -> torch.Tensor:
+def negate_map(trace: Trace) -> torch.Tensor:
     """Grad-CAM with its sign turned before the ReLU."""
     return trace.upsample((-weigh_channels(grad_cam_weights(trace), trace.activations)).relu())
 
 
-def shifted(trace: Trace) -> torch.Tensor:
+def shift_map(trace: Trace) -> torch.Tensor:
     """Grad-CAM, one cell of the grid too far right; what enters on the left is 0."""
     cell = trace.size[1] // trace.activations.shape[-1]
     return F.pad(grad_cam(trace), (cell, 0))[..., : trace.size[1]]
 
 
-def without_relu(trace: Trace) -> torch.Tensor:
+def skip_relu(trace: Trace) -> torch.Tensor:
     """Grad-CAM that keeps the evidence against the class."""
     return trace.upsample(weigh_channels(grad_cam_weights(trace), trace.activations))
 
 
-def scaled(mean: float, std: float) -> Callable[[Explainee], Explainee]:
+def change_scale(mean: float, std: float) -> Callable[[Explainee], Explainee]:
     """Return a change of the normalisation, the same for all colours."""
-    return lambda model: rebuilt(model, model.net, (mean,) * 3, (std,) * 3)
+    return lambda model: rebuild(model, model.net, (mean,) * 3, (std,) * 3)
 
 
-def bfloat16(model: Explainee) -> Explainee:
+def round_to_bfloat16(model: Explainee) -> Explainee:
     """Return the network with every convolution and linear layer computed in bfloat16; what they
     return is rounded.
     """
     net = copy.deepcopy(model.net)
     for layer in net.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            layer.forward = partial(in_bfloat16, layer.forward)  # type: ignore[method-assign]
-    return rebuilt(model, net, model.mean, model.std)
+            layer.forward = partial(run_in_bfloat16, layer.forward)  # type: ignore[method-assign]
+    return rebuild(model, net, model.mean, model.std)
 
 
-def in_bfloat16(forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+def run_in_bfloat16(
+    forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+) -> torch.Tensor:
     """Run a layer in bfloat16 and return float32."""
     with torch.autocast(x.device.type, dtype=torch.bfloat16):
         return forward(x).float()
 
 
-def rebuilt(
+def rebuild(
     model: Explainee, net: nn.Module, mean: Sequence[float], std: Sequence[float]
 ) -> Explainee:
     """Return a model with another network or normalisation, and everything else as it was."""
@@ -112,13 +116,15 @@ DEFECTS = (
         REGRESSION,
         model=lambda model: model.cut_at("layer2"),
     ),
-    Defect("mirrored", "map flipped, left to right", REGRESSION, mirrored),
-    Defect("negated", "map flipped, sign", REGRESSION, negated),
-    Defect("shifted", "map shifted by one cell", REGRESSION, shifted),
-    Defect("bytes", "input scaled 0..255", REGRESSION, model=scaled(0.0, 1 / 255)),
-    Defect("not-normalised", "input not normalised, 0..1", REGRESSION, model=scaled(0.0, 1.0)),
-    Defect("bfloat16", "lower precision (bfloat16)", CHANGED, model=bfloat16),
-    Defect("no-relu", "missing ReLU", CHANGED, without_relu),
+    Defect("mirrored", "map flipped, left to right", REGRESSION, mirror_map),
+    Defect("negated", "map flipped, sign", REGRESSION, negate_map),
+    Defect("shifted", "map shifted by one cell", REGRESSION, shift_map),
+    Defect("bytes", "input scaled 0..255", REGRESSION, model=change_scale(0.0, 1 / 255)),
+    Defect(
+        "not-normalised", "input not normalised, 0..1", REGRESSION, model=change_scale(0.0, 1.0)
+    ),
+    Defect("bfloat16", "lower precision (bfloat16)", CHANGED, model=round_to_bfloat16),
+    Defect("no-relu", "missing ReLU", CHANGED, skip_relu),
     Defect(
         "next-layer",
         "the layer before (layer3), no worse",
@@ -128,13 +134,11 @@ DEFECTS = (
 )
 
 
-def tier_plan(limit: int | None = None) -> Plan:
+def plan_tier(limit: int | None = None) -> Plan:
     """Return the plan of `cambench run --tier gate` (with fewer images, where a limit is given)."""
-    import bench
-
     tier = TIERS["gate"]
-    subset = bench.load_subset(tier["subset"], limit=limit or tier["limit"])
-    model = bench.load_model(tier["models"])
+    subset = load_subset(tier["subset"], limit=limit or tier["limit"])
+    model = load_model(tier["models"])
     return make_plan(
         subset,
         [model],
@@ -145,7 +149,7 @@ def tier_plan(limit: int | None = None) -> Plan:
     )
 
 
-def with_defect(plan: Plan, defect: Defect) -> Plan:
+def plant(plan: Plan, defect: Defect) -> Plan:
     """Return a plan with a defect in its model, or in its grad_cam."""
     methods = tuple(
         replace(m, function=defect.method) if defect.method is not None and m.name == METHOD else m
@@ -156,6 +160,6 @@ def with_defect(plan: Plan, defect: Defect) -> Plan:
     )
 
 
-def planted_run(defect: Defect, folder: Path, limit: int | None = None) -> Records:
+def run_planted(defect: Defect, folder: Path, limit: int | None = None) -> Records:
     """Run the tier with a defect; goes on where it stopped."""
-    return run_plan(with_defect(tier_plan(limit), defect), folder, gallery=0)
+    return run_plan(plant(plan_tier(limit), defect), folder, gallery=0)

@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.files import replaced_file, write_json
+from bench.files import write_json
 from bench.gate.baseline import RANDOM, Baseline, load_baseline, load_run
 from bench.gate.judge import (
     BETTER,
@@ -35,9 +35,8 @@ from bench.gate.judge import (
     Verdicts,
     judge,
 )
-from bench.gate.planted_defects import DEFECTS, Defect, planted_run
-from bench.gate.resample import false_alarms, make_null
-from bench.records.provenance import code_version
+from bench.gate.planted_defects import DEFECTS, Defect, run_planted
+from bench.gate.resample import count_false_alarms, make_null
 
 RESAMPLES = 2_000
 """Resamples per null."""
@@ -103,6 +102,9 @@ RERUNS = (
     ),
 )
 
+VERDICTS = (REGRESSION, UNJUDGED, BETTER, CHANGED, SAME)
+"""The verdicts that are counted for a run, the worst first."""
+
 Tick = Callable[[str, int, int], None]
 
 
@@ -123,7 +125,7 @@ class Study:
         """Return the folder of a run."""
         return self.work / "runs" / name
 
-    def once(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def load_or_make(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return a step's result, from its file where it was done before with the same settings."""
         file = self.work / "steps" / f"{name}.json"
         settings = {"limit": self.limit, "resamples": self.resamples, "rules": vars(self.rules)}
@@ -135,7 +137,7 @@ class Study:
         write_json(file, made)
         return made
 
-    def tier(self, rerun: HarmlessRerun) -> Path:
+    def run_tier(self, rerun: HarmlessRerun) -> Path:
         """Run the tier as a command of its own, in its environment; what is there already is not
         run again.
         """
@@ -153,9 +155,9 @@ class Study:
             raise BenchError(f"The run {rerun.name} failed: {done.stderr.strip().splitlines()[-1]}")
         return folder
 
-    def reference(self) -> Baseline:
+    def load_reference(self) -> Baseline:
         """Return the healthy run that all others are held against."""
-        return load_baseline(self.tier(HarmlessRerun("reference", ""))).chosen()
+        return load_baseline(self.run_tier(HarmlessRerun("reference", ""))).choose()
 
 
 def measure(study: Study, tick: Tick) -> dict[str, list[dict[str, Any]]]:
@@ -165,22 +167,26 @@ def measure(study: Study, tick: Tick) -> dict[str, list[dict[str, Any]]]:
     """
     total = 1 + len(RERUNS) + len(DEFECTS) + 6
     tick("reference", 0, total)
-    reference = study.reference()
+    reference = study.load_reference()
     found: dict[str, list[dict[str, Any]]] = {"reruns": [], "planted": [], "resampled": []}
     for number, rerun in enumerate(RERUNS):
         tick(f"re-run: {rerun.title}", 1 + number, total)
-        found["reruns"].append(study.once(rerun.name, partial(rerun_row, study, reference, rerun)))
+        found["reruns"].append(
+            study.load_or_make(rerun.name, partial(judge_rerun, study, reference, rerun))
+        )
     for number, defect in enumerate(DEFECTS):
         tick(f"planted: {defect.title}", 1 + len(RERUNS) + number, total)
         found["planted"].append(
-            study.once(defect.name, partial(planted_row, study, reference, defect))
+            study.load_or_make(defect.name, partial(judge_planted, study, reference, defect))
         )
     done = 1 + len(RERUNS) + len(DEFECTS)
-    for name, title, pair in nulls(study, reference):
+    for name, title, pair in list_nulls(study, reference):
         for margin in (False, True):
             tick(f"resampled: {title}{', at the margin' * margin}", done, total)
-            make = partial(null_row, study, title, pair, margin)
-            found["resampled"].append(study.once(f"{name}-margin" if margin else name, make))
+            make = partial(measure_null, study, title, pair, margin)
+            found["resampled"].append(
+                study.load_or_make(f"{name}-margin" if margin else name, make)
+            )
             done += 1
     tick("done", total, total)
     return found
@@ -189,67 +195,64 @@ def measure(study: Study, tick: Tick) -> dict[str, list[dict[str, Any]]]:
 Pair = Callable[[], tuple[Baseline, Baseline]]
 
 
-def nulls(study: Study, reference: Baseline) -> Iterator[tuple[str, str, Pair]]:
+def list_nulls(study: Study, reference: Baseline) -> Iterator[tuple[str, str, Pair]]:
     """Yield the pairs of runs that are exchanged: name, title, and how to load them."""
     for name, title, run in (
         ("null-seed", "two seeds of the tier", "seed-1"),
         ("null-precision", "float32 and bfloat16", "bfloat16"),
     ):
-        yield name, title, partial(against, study, reference, run)
-    yield "null-methods", f"similar methods on photographs ({MODEL})", similar_methods
+        yield name, title, partial(load_pair, study, reference, run)
+    yield "null-methods", f"similar methods on photographs ({MODEL})", load_similar
 
 
-def against(study: Study, reference: Baseline, run: str) -> tuple[Baseline, Baseline]:
+def load_pair(study: Study, reference: Baseline, run: str) -> tuple[Baseline, Baseline]:
     """Return the reference and another run."""
-    return reference, load_run(study.run(run), reference).chosen()
+    return reference, load_run(study.run(run), reference).choose()
 
 
-def similar_methods() -> tuple[Baseline, Baseline]:
+def load_similar() -> tuple[Baseline, Baseline]:
     """Return the stored records of some methods, and those of similar ones under their names."""
-    board = load_baseline(BOARD).chosen(models=MODEL)
+    board = load_baseline(BOARD).choose(models=MODEL)
     frame = board.frame
     old = frame[frame["method"].isin([*SIMILAR, RANDOM])]
     new = [frame[frame["method"] == other].assign(method=name) for name, other in SIMILAR.items()]
     return Baseline(old, board.facts), Baseline(pd.concat(new), board.facts)
 
 
-def null_row(study: Study, title: str, pair: Pair, margin: bool) -> dict[str, Any]:
+def measure_null(study: Study, title: str, pair: Pair, margin: bool) -> dict[str, Any]:
     """Resample a null."""
-    rates = false_alarms(make_null(*pair()), study.rules, study.resamples, margin=margin)
+    rates = count_false_alarms(make_null(*pair()), study.rules, study.resamples, margin=margin)
     return {"title": title, "at_the_margin": margin, **rates}
 
 
-def rerun_row(study: Study, reference: Baseline, rerun: HarmlessRerun) -> dict[str, Any]:
+def judge_rerun(study: Study, reference: Baseline, rerun: HarmlessRerun) -> dict[str, Any]:
     """Run and judge a healthy re-run."""
-    run = load_run(study.tier(rerun), reference)
+    run = load_run(study.run_tier(rerun), reference)
     return {
         "name": rerun.name,
         "title": rerun.title,
-        **row(judge(reference, run, study.rules, other_seed=True)),
+        **summarise_verdicts(judge(reference, run, study.rules, other_seed=True)),
     }
 
 
-def planted_row(study: Study, reference: Baseline, defect: Defect) -> dict[str, Any]:
+def judge_planted(study: Study, reference: Baseline, defect: Defect) -> dict[str, Any]:
     """Run and judge a planted defect."""
-    planted_run(defect, study.run(defect.name), study.limit)
+    run_planted(defect, study.run(defect.name), study.limit)
     verdicts = judge(reference, load_run(study.run(defect.name), reference), study.rules)
     return {
         "name": defect.name,
         "title": defect.title,
         "expected": defect.expected,
-        **row(verdicts),
+        **summarise_verdicts(verdicts),
     }
 
 
-def row(verdicts: Verdicts) -> dict[str, Any]:
+def summarise_verdicts(verdicts: Verdicts) -> dict[str, Any]:
     """Return what the table says of one run: exit code, cells by verdict, and the largest loss."""
     gated = verdicts.gated
     signed = gated["change"].where(gated["better"] != "lower", -gated["change"])
     share = (signed / gated["distance"].abs()).dropna()
-    counts = {
-        verdict: verdicts.count(verdict)
-        for verdict in (REGRESSION, UNJUDGED, BETTER, CHANGED, SAME)
-    }
+    counts = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
     bad = gated[gated["verdict"] == REGRESSION]
     found = sorted({f"{m}: {v}" for m, v in zip(bad["method"], bad["metric"], strict=True)})
     worst = float(share.min()) if len(share) else float("nan")
@@ -260,125 +263,3 @@ def row(verdicts: Verdicts) -> dict[str, Any]:
         "worst_change": worst,
         "found": found,
     }
-
-
-def as_expected(planted: dict[str, Any]) -> bool:
-    """Tell whether the gate said of a planted defect what it must say."""
-    if planted["expected"] == REGRESSION:
-        return bool(planted["exit_code"] == 1)
-    changed = planted[CHANGED] + planted[BETTER] > 0
-    return not planted["expected"] or bool(planted["exit_code"] == 0 and changed)
-
-
-def write_rates(found: dict[str, list[dict[str, Any]]], study: Study, folder: Path) -> None:
-    """Write `error-rates.csv` and `error-rates.md`."""
-    rows = [{"part": part, **one} for part, several in found.items() for one in several]
-    table = pd.DataFrame(rows).drop(columns=["settings", "found"], errors="ignore")
-    with replaced_file(folder / "error-rates.csv") as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
-    with replaced_file(folder / "error-rates.md") as temporary:
-        temporary.write_text("\n".join(page(found, study)) + "\n")
-
-
-def page(found: dict[str, list[dict[str, Any]]], study: Study) -> Iterator[str]:
-    """Yield the lines of the page."""
-    rules = study.rules
-    yield "# Error rates of the gate"
-    yield ""
-    yield (
-        "Made by `cambench gate-rates --out leaderboards/gate`, not by hand; docs/gate.md "
-        "explains the words."
-    )
-    limit = f" --limit {study.limit}" if study.limit else ""
-    yield (
-        f"Tier: `cambench run --tier gate{limit}`. Margin {rules.margin:.0%} of the distance from "
-        "random, family-wise "
-        f"alpha {rules.alpha:.0%}, miss {rules.miss:.0%}. Code {code_version()}."
-    )
-    yield ""
-    yield "## Nothing is wrong: resampled"
-    yield ""
-    yield (
-        "Images of two runs are drawn with replacement and the two exchanged by a coin per image, "
-        "so that the true "
-        "difference is 0. *At the margin*: then every cell is made worse by exactly the margin, "
-        "the hardest case that "
-        "is no regression; there alpha is what the rate may reach."
-    )
-    yield ""
-    body: list[tuple[Any, ...]] = [
-        (
-            f"{one['title']}{', at the margin' * one['at_the_margin']}",
-            *(one[key] for key in ("cells", "images", "resamples", "false_alarms")),
-            f"{one['rate']:.2%} ({one['rate_upper']:.2%})",
-            f"{one['cells_passed']:.1%}",
-            f"{one['cells_unjudged']:.1%}",
-        )
-        for one in found["resampled"]
-    ]
-    names = (
-        "cells",
-        "images",
-        "resamples",
-        "false alarms",
-        "rate (95 % upper bound)",
-        "cells passed",
-        "cells open",
-    )
-    yield from markdown_table(("null", *names), body)
-    yield "## Nothing is wrong: re-run"
-    yield ""
-    alarms = sum(one["exit_code"] == 1 for one in found["reruns"])
-    yield f"{alarms} false alarms in {len(found['reruns'])} real re-runs of the tier."
-    yield ""
-    columns = ("exit code", *VERDICTS, "largest loss")
-    yield from markdown_table(
-        ("re-run", *columns), [(one["title"], *run_cells(one)) for one in found["reruns"]]
-    )
-    yield "## Something is wrong: planted"
-    yield ""
-    wanted = [one for one in found["planted"] if one["expected"]]
-    yield (
-        f"{sum(map(as_expected, wanted))} of {len(wanted)} planted changes are judged as they "
-        "must be."
-    )
-    yield ""
-    body = [
-        (
-            one["title"],
-            {REGRESSION: "exit 1", CHANGED: "exit 0, changed", "": "(shown)"}[one["expected"]],
-            *run_cells(one),
-            ("yes" if as_expected(one) else "**no**") if one["expected"] else "",
-            found_by(one["found"]),
-        )
-        for one in found["planted"]
-    ]
-    yield from markdown_table(("planted", "must be", *columns, "as it must be", "found by"), body)
-
-
-VERDICTS = (REGRESSION, UNJUDGED, BETTER, CHANGED, SAME)
-
-
-def run_cells(one: dict[str, Any]) -> tuple[Any, ...]:
-    """Return a run's exit code, cells by verdict, and largest loss in % of the distance from
-    random.
-    """
-    return (
-        one["exit_code"],
-        *(one[verdict] for verdict in VERDICTS),
-        f"{min(100 * one['worst_change'], 0) + 0.0:.1f} %",
-    )
-
-
-def found_by(names: list[str]) -> str:
-    """Write the cells that saw a regression, at most three."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def markdown_table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Iterator[str]:
-    """Yield the lines of a table and an empty one."""
-    yield "| " + " | ".join(header) + " |"
-    yield "|" + "---|" * len(header)
-    for one in rows:
-        yield "| " + " | ".join(str(cell).replace("|", "\\|") for cell in one) + " |"
-    yield ""

@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 
 from bench.board.significance import holm
 from bench.gate.baseline import Baseline
-from bench.gate.judge import CELL, Evidence, JudgingRules, Paired, cells, compare, paired
+from bench.gate.judge import CELL, Evidence, JudgingRules, Paired, compare, list_cells, pair_values
 
 Positions = npt.NDArray[np.intp]
 
@@ -41,7 +41,7 @@ def make_null(old: Baseline, new: Baseline) -> Null:
     methods = old.facts["methods"]
     found = {
         names: rows
-        for names, rows in cells(old, new)
+        for names, rows in list_cells(old, new)
         if not methods[names[CELL.index("method")]]["control"]
     }
     items = old.frame.drop_duplicates("item").set_index("item")["image"].sort_index()
@@ -50,14 +50,14 @@ def make_null(old: Baseline, new: Baseline) -> Null:
         aligned = (
             rows.set_index("item").reindex(items.index).reset_index().assign(image=items.to_numpy())
         )
-        pairs.append(paired(aligned, old.values[metric]["better"]))
+        pairs.append(pair_values(aligned, old.values[metric]["better"]))
     codes = np.unique(items.to_numpy(str), return_inverse=True)[1]
     return Null(
         list(found), pairs, [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
     )
 
 
-def exchanged(null: Null, rng: np.random.Generator) -> list[Paired]:
+def exchange(null: Null, rng: np.random.Generator) -> list[Paired]:
     """Return one resample: images drawn with replacement, old and new exchanged by a coin per drawn
     image.
     """
@@ -77,7 +77,7 @@ def exchanged(null: Null, rng: np.random.Generator) -> list[Paired]:
     return resampled
 
 
-def at_the_margin(pairs: list[Paired], rules: JudgingRules) -> list[Paired]:
+def move_to_margin(pairs: list[Paired], rules: JudgingRules) -> list[Paired]:
     """Return the same with every new value worse by the margin of this resample: the hardest null
     there is.
     """
@@ -91,7 +91,7 @@ def at_the_margin(pairs: list[Paired], rules: JudgingRules) -> list[Paired]:
     return moved
 
 
-def outcomes(evidence: list[Evidence], rules: JudgingRules) -> tuple[int, int, int]:
+def count_outcomes(evidence: list[Evidence], rules: JudgingRules) -> tuple[int, int, int]:
     """Return how many cells are a regression, could not be judged, and pass."""
     adjusted = holm(np.array([e.p_worse for e in evidence]))
     lost = [e.lost > rules.margin * (e.n + e.lost) for e in evidence]
@@ -100,7 +100,7 @@ def outcomes(evidence: list[Evidence], rules: JudgingRules) -> tuple[int, int, i
     return bad, len(evidence) - bad - fine, fine
 
 
-def false_alarms(
+def count_false_alarms(
     null: Null,
     rules: JudgingRules,
     resamples: int,
@@ -115,9 +115,9 @@ def false_alarms(
     """
     alarms, unjudged, passes, fine = 0, 0, 0, 0
     for number in range(resamples):
-        pairs = exchanged(null, np.random.default_rng([seed, number]))
-        pairs = at_the_margin(pairs, rules) if margin else pairs
-        bad, unsure, good = outcomes([compare(pair, rules) for pair in pairs], rules)
+        pairs = exchange(null, np.random.default_rng([seed, number]))
+        pairs = move_to_margin(pairs, rules) if margin else pairs
+        bad, unsure, good = count_outcomes([compare(pair, rules) for pair in pairs], rules)
         alarms, unjudged, fine = alarms + (bad > 0), unjudged + unsure, fine + good
         passes += good == len(pairs)
         tick(number + 1)

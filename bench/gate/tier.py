@@ -27,7 +27,7 @@ TIERS: dict[str, dict[str, Any]] = {
 """Presets of `cambench run`."""
 
 
-def tier_options(name: str) -> dict[str, Any]:
+def find_tier_options(name: str) -> dict[str, Any]:
     """Return the options of a tier: {name of the option's parameter: value}."""
     if name not in TIERS:
         raise BenchError(f"Unknown tier {name!r}.{suggestions(name, TIERS)}")

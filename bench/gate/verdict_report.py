@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bench.board.scores import as_rows
+from bench.board.scores import list_rows
 from bench.board.text import markdown, metric_label, number
 from bench.files import replaced_file
 from bench.gate.judge import (
@@ -58,14 +58,14 @@ HEADERS = (
 NUMBERS = ("n", "baseline", "run", "change")
 
 
-def sentence(verdicts: Verdicts) -> str:
+def write_outcome(verdicts: Verdicts) -> str:
     """Say the outcome in one line."""
     counts = "; ".join(f"{verdicts.count(v)} {v}" for v in ORDER if verdicts.count(v))
     word = {0: "Fine", 1: "Regression", 2: "Could not judge"}[verdicts.exit_code]
     return f"{word}: {counts} (of {len(verdicts.gated)} cells)."
 
 
-def explanation(verdicts: Verdicts) -> str:
+def write_explanation(verdicts: Verdicts) -> str:
     """Say what the numbers of a table are."""
     rules = verdicts.rules
     return (
@@ -79,16 +79,16 @@ def explanation(verdicts: Verdicts) -> str:
     )
 
 
-def lines(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def order_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table as dicts, what needs a reader first."""
     place = {verdict: i for i, verdict in enumerate(ORDER)}
     keyed = frame.assign(place=frame["verdict"].map(place))
-    return as_rows(
+    return list_rows(
         keyed.sort_values(["place", "subset", "model", "method", "metric"], kind="stable")
     )
 
 
-def share(row: dict[str, Any], key: str) -> str:
+def write_share(row: dict[str, Any], key: str) -> str:
     """Write a signed change as a share of the distance from random; without a distance, as it
     is.
     """
@@ -100,25 +100,25 @@ def share(row: dict[str, Any], key: str) -> str:
     return f"{round(100 * value / distance, 1) + 0.0:+.1f} %"  # + 0.0: no "-0.0"
 
 
-def change(row: dict[str, Any]) -> str:
+def write_change(row: dict[str, Any]) -> str:
     """Write the change with its bounds, + is better."""
     if row["verdict"] == SAME:
         return "0"
     signed = {**row, "change": -row["change"] if row["better"] == "lower" else row["change"]}
-    middle, low, high = (share(signed, key) for key in ("change", "low", "high"))
+    middle, low, high = (write_share(signed, key) for key in ("change", "low", "high"))
     return f"{middle} [{low.removesuffix(' %')}, {high.removesuffix(' %')}]" if low else middle
 
 
-def cells(row: dict[str, Any]) -> tuple[str, ...]:
+def write_cells(row: dict[str, Any]) -> tuple[str, ...]:
     """Return a row's cells, under `HEADERS`."""
     lost = f" ({row['lost']} lost)" if row["lost"] else ""
     method = f"{row['method']} (control)" if row["control"] else row["method"]
     value = metric_label(row["metric"], row["better"])
-    numbers = (f"{row['n']}{lost}", number(row["old"]), number(row["new"]), change(row))
+    numbers = (f"{row['n']}{lost}", number(row["old"]), number(row["new"]), write_change(row))
     return row["model"], method, value, *numbers, row["verdict"], row["cause"], row["reason"]
 
 
-def shown(verdicts: Verdicts, *, everything: bool) -> pd.DataFrame:
+def select_rows(verdicts: Verdicts, *, everything: bool) -> pd.DataFrame:
     """Return the rows for a table: all, or those that are not the same; what is missing is said in
     a line.
     """
@@ -126,7 +126,7 @@ def shown(verdicts: Verdicts, *, everything: bool) -> pd.DataFrame:
     return frame if everything else frame[frame["verdict"] != SAME]
 
 
-def missing(verdicts: Verdicts) -> Iterator[str]:
+def list_missing(verdicts: Verdicts) -> Iterator[str]:
     """Yield, per model, the cells that the run lacks: whole models and methods by their name."""
     frame = verdicts.frame
     for (subset, model), rows in frame.groupby(["subset", "model"], sort=True):
@@ -145,7 +145,7 @@ def missing(verdicts: Verdicts) -> Iterator[str]:
 
 def print_verdicts(verdicts: Verdicts, console: Console, *, everything: bool = False) -> None:
     """Print a table for a person, notes, and the outcome."""
-    frame = shown(verdicts, everything=everything)
+    frame = select_rows(verdicts, everything=everything)
     for (subset, model), several in frame.groupby(["subset", "model"], sort=True):
         table = Table(
             title=f"{subset}, {model}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1)
@@ -155,17 +155,17 @@ def print_verdicts(verdicts: Verdicts, console: Console, *, everything: bool = F
             table.add_column(
                 header, justify=justify, overflow="fold", no_wrap=header not in ("method", "why")
             )
-        for row in lines(several):
-            texts = [Text(text) for text in cells(row)]
+        for row in order_rows(several):
+            texts = [Text(text) for text in write_cells(row)]
             texts[HEADERS.index("verdict")].stylize(STYLES.get(row["verdict"], ""))
             table.add_row(*texts[1:], style="dim" if row["control"] else "")
         console.print(table)
     if len(frame):
-        console.print(escape(explanation(verdicts)), style="dim", highlight=False)
-    for note in [*verdicts.notes, *missing(verdicts)]:
+        console.print(escape(write_explanation(verdicts)), style="dim", highlight=False)
+    for note in [*verdicts.notes, *list_missing(verdicts)]:
         console.print(f"! {escape(note)}", style="yellow", highlight=False)
     style = {0: "bold green", 1: "bold red", 2: "bold yellow"}[verdicts.exit_code]
-    console.print(escape(sentence(verdicts)), style=style, highlight=False)
+    console.print(escape(write_outcome(verdicts)), style=style, highlight=False)
 
 
 def write_markdown(verdicts: Verdicts, path: Path) -> None:
@@ -174,46 +174,46 @@ def write_markdown(verdicts: Verdicts, path: Path) -> None:
     """
     before = path.read_text() if path.is_file() else ""
     with replaced_file(path) as temporary:
-        temporary.write_text(before + "\n".join(markdown_lines(verdicts)) + "\n")
+        temporary.write_text(before + "\n".join(write_markdown_lines(verdicts)) + "\n")
 
 
-def markdown_lines(verdicts: Verdicts) -> Iterator[str]:
+def write_markdown_lines(verdicts: Verdicts) -> Iterator[str]:
     """Yield a Markdown summary: the outcome, what needs a reader, and the rest folded away."""
-    yield f"### cambench check: {sentence(verdicts)}"
+    yield f"### cambench check: {write_outcome(verdicts)}"
     yield ""
-    frame = shown(verdicts, everything=True)
+    frame = select_rows(verdicts, everything=True)
     urgent = frame["verdict"].isin([REGRESSION, UNJUDGED, BETTER])
-    yield from markdown_table(lines(frame[urgent]))
-    rest = lines(frame[~urgent])
+    yield from tabulate_markdown(order_rows(frame[urgent]))
+    rest = order_rows(frame[~urgent])
     if rest:
         yield from (
             "<details><summary>The other cells</summary>",
             "",
-            *markdown_table(rest),
+            *tabulate_markdown(rest),
             "</details>",
             "",
         )
-    yield explanation(verdicts)
+    yield write_explanation(verdicts)
     yield ""
-    for note in [*verdicts.notes, *missing(verdicts)]:
+    for note in [*verdicts.notes, *list_missing(verdicts)]:
         yield f"- {markdown(note)}"
     run, baseline = verdicts.run, verdicts.baseline
-    yield f"- Run: {markdown(origin(run))}. Baseline: {markdown(origin(baseline))}."
+    yield f"- Run: {markdown(write_origin(run))}. Baseline: {markdown(write_origin(baseline))}."
 
 
-def origin(facts: dict[str, Any]) -> str:
+def write_origin(facts: dict[str, Any]) -> str:
     """Say where values come from: run, code, protocol."""
     return f"{facts.get('run', '')}, code {facts.get('code', '')}, {facts['protocol']['id']}"
 
 
-def markdown_table(rows: list[dict[str, Any]]) -> Iterator[str]:
+def tabulate_markdown(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the lines of a table, or nothing."""
     if not rows:
         return
     yield "| " + " | ".join(HEADERS) + " |"
     yield "|" + "|".join("---:" if header in NUMBERS else "---" for header in HEADERS) + "|"
     for row in rows:
-        yield "| " + " | ".join(markdown(cell) for cell in cells(row)) + " |"
+        yield "| " + " | ".join(markdown(cell) for cell in write_cells(row)) + " |"
     yield ""
 
 
@@ -221,7 +221,7 @@ def write_junit(verdicts: Verdicts, path: Path) -> None:
     """Write JUnit XML: one test case per deciding cell; a regression is a failure, an open cell an
     error.
     """
-    rows = lines(verdicts.gated)
+    rows = order_rows(verdicts.gated)
     bad, unsure = verdicts.count(REGRESSION), verdicts.count(UNJUDGED)
     counts = {
         "tests": str(len(rows)),
@@ -235,26 +235,28 @@ def write_junit(verdicts: Verdicts, path: Path) -> None:
     for row in rows:
         place = f"{row['subset']}.{row['model']}.{row['method']}"
         case = ET.SubElement(
-            suite, "testcase", {"classname": printable(place), "name": row["metric"], "time": "0"}
+            suite,
+            "testcase",
+            {"classname": escape_control(place), "name": row["metric"], "time": "0"},
         )
         kind = {REGRESSION: "failure", UNJUDGED: "error"}.get(row["verdict"])
-        said = dict(zip(HEADERS, cells(row), strict=True))
+        said = dict(zip(HEADERS, write_cells(row), strict=True))
         text = (
             f"{row['verdict']}: baseline {said['baseline']}, run {said['run']}, change "
             f"{said['change']}, n={said['n']}"
         )
         if kind:
             found = ET.SubElement(
-                case, kind, {"message": printable(said["why"]), "type": row["verdict"]}
+                case, kind, {"message": escape_control(said["why"]), "type": row["verdict"]}
             )
-            found.text = printable(f"{text}. {said['why']}")
+            found.text = escape_control(f"{text}. {said['why']}")
         else:
-            ET.SubElement(case, "system-out").text = printable(text)
+            ET.SubElement(case, "system-out").text = escape_control(text)
     ET.indent(root)
     with replaced_file(path) as temporary:
         ET.ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=True)
 
 
-def printable(text: str) -> str:
+def escape_control(text: str) -> str:
     """Return a text without the characters that XML forbids."""
     return "".join(c if c >= " " or c in "\t\n" else " " for c in text)

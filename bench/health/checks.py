@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 from scipy.stats import kendalltau, rankdata
 
-from bench.board.cubes import Cube, Measure, cube, sample, stack
-from bench.board.measures import CORRECT, measures
+from bench.board.cubes import Cube, Measure, build_cube, sample, stack
+from bench.board.measures import CORRECT, list_measures
 from bench.board.pairs import krippendorff
 from bench.board.statistics import RESAMPLES, Floats, Sampled, ranks, sample_difference
 from bench.metrics.faithfulness import area_under, cuts, features_of
@@ -71,7 +71,7 @@ def select_directed(records: Records, subset: str) -> list[Measure]:
     frame = records.frame[records.frame["subset"] == subset]
     found = [
         m
-        for m in measures(frame, records.provenance)
+        for m in list_measures(frame, records.provenance)
         if m.facts["better"] != "none" and m.reduce != "curve"
     ]
     return [m for m in found if m.facts["family"] != "cost" and not m.name.endswith(CORRECT)]
@@ -90,7 +90,7 @@ def separation(
     ]
     if set(rows["method"]) != {first, second}:
         return None
-    cells = cube(Measure(measure.name, measure.facts, rows), [model])
+    cells = build_cube(Measure(measure.name, measure.facts, rows), [model])
     both = cells.scored.all(1)
     if not both.any():
         return None
@@ -146,7 +146,7 @@ def spread(measure: Measure, model: str, kept: set[str]) -> Spread:
     rows = measure.rows[(measure.rows["model"] == model) & measure.rows["method"].isin(kept)]
     if rows.empty:
         return Spread(math.nan, math.nan, math.nan, 0)
-    cells = cube(Measure(measure.name, measure.facts, rows), [model])
+    cells = build_cube(Measure(measure.name, measure.facts, rows), [model])
     present = int(cells.present.sum())
     nan = float((cells.present & ~cells.scored).sum() / present) if present else math.nan
     complete = cells.scored.all(0)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bench.board.plots.figures import figure_grid, write_figure
+from bench.board.plots.figures import make_figure_grid, write_figure
 from bench.board.tables import write_text
-from bench.board.text import FAILED, markdown, number, protocol_words, slug
+from bench.board.text import FAILED, describe_protocol, markdown, number, slug
 
 if TYPE_CHECKING:
     from bench.health.findings import Health, Verdict
@@ -28,7 +28,7 @@ def write_page(health: Health, folder: Path, pictures: list[Path], command: str 
         "docs/metric-health.md.",
         "",
         *([f"```\n{command}\n```", ""] if command else []),
-        f"- Protocol: `{protocol_words(health.records.provenance)}`",
+        f"- Protocol: `{describe_protocol(health.records.provenance)}`",
         f"- Images of the sample for new forwards: {health.images or 'all'}",
         *(f"- {markdown(note)}" for note in dict.fromkeys(health.notes)),
         "",
@@ -239,7 +239,7 @@ def draw_agreement(health: Health, subset: str, model: str) -> Any:
     taus = rows.pivot_table(index="a", columns="b", values="tau").reindex(
         index=names, columns=names
     )
-    figure, axes = figure_grid(1, 1, 2.0 + 0.36 * len(names), 1.5 + 0.3 * len(names))
+    figure, axes = make_figure_grid(1, 1, 2.0 + 0.36 * len(names), 1.5 + 0.3 * len(names))
     labels = taus.map(lambda tau: "" if np.isnan(tau) else f"{tau:.1f}")
     sns.heatmap(
         taus,
@@ -273,7 +273,7 @@ def draw_separations(health: Health, subset: str, model: str) -> Any:
     if not chosen:
         return None
     count = sum(len(v.separations) for v in chosen)
-    figure, axes = figure_grid(1, 1, 6.4, 1.0 + 0.16 * count)
+    figure, axes = make_figure_grid(1, 1, 6.4, 1.0 + 0.16 * count)
     axis = axes[0, 0]
     labels: list[str] = []
     for v in chosen:

@@ -42,6 +42,38 @@ says.
 REDUCE = ("mean", "std", "curve", "box_accuracy", "pooled_precision")
 
 
+RELATIVE = "_relative"
+"""Ending of the name that boards give to an area over the clean probability."""
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Facts about the value that boards make of vectors; boards show it in their place.
+
+    Args:
+        name: The name on boards.
+        title: A title for a reader.
+        better: The better direction, "lower", "higher" or "none".
+        ranked: Whether boards rank by it.
+        lower: The lowest possible number.
+        upper: The highest possible number.
+    """
+
+    name: str
+    title: str
+    better: str = "higher"
+    ranked: bool = True
+    lower: float | None = 0.0
+    upper: float | None = 1.0
+
+
+DERIVED = {
+    "box_accuracy": Derived("_accuracy", "box accuracy"),
+    "pooled_precision": Derived("_pooled", "pooled pixel average precision"),
+}
+"""{reduce: what boards make of vectors where a value declares nothing}; names are endings."""
+
+
 @dataclass(frozen=True)
 class Value:
     """Facts about one named value of a metric; immutable, shown by boards.
@@ -54,7 +86,7 @@ class Value:
             "box_accuracy" vectors of best IoU per tau, "pooled_precision" histograms. A "curve" is
             drawn.
         lower, upper: the range of the value, or None.
-        derived: the name of what the board makes of vectors or histograms.
+        derived: what boards make of vectors or histograms, see `find_derived`.
         curve: the value that holds the curve of which this one is the area.
         clean_end: the place of the clean image on that curve, 0 or -1.
 
@@ -72,7 +104,7 @@ class Value:
     reduce: str = "mean"
     lower: float | None = None
     upper: float | None = None
-    derived: str = ""
+    derived: Derived | None = None
     curve: str = ""
     clean_end: int = 0
 
@@ -189,14 +221,26 @@ class Metric:
         return "localization_target" if self.family == "localization" else "faithfulness_target"
 
 
+def find_derived(name: str, value: Value) -> Derived | None:
+    """Return what boards make of a value's vectors: declared, or named after the value.
+
+    Returns:
+        None for a value that boards show as it is.
+    """
+    if value.derived is not None or value.reduce not in DERIVED:
+        return value.derived
+    usual = DERIVED[value.reduce]
+    return dataclasses.replace(usual, name=f"{name}{usual.name}")
+
+
 def board_names(name: str, value: Value) -> tuple[str, ...]:
     """Return what boards call a value of a metric: what they derive from it first, then its own
     name.
     """
-    endings = {"box_accuracy": "accuracy", "pooled_precision": "pooled"}
-    if value.reduce in endings:
-        return (value.derived or f"{name}_{endings[value.reduce]}", name)
-    return (name, f"{name}_relative") if value.curve else (name,)
+    derived = find_derived(name, value)
+    if derived is not None:
+        return (derived.name, name)
+    return (name, f"{name}{RELATIVE}") if value.curve else (name,)
 
 
 class MetricRegistry(Registry[Metric]):

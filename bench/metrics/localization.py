@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bench.engine.case import Case
-from bench.metrics.base import OUTSIDE, Scores, Value, register_metric
+from bench.metrics.base import OUTSIDE, Derived, Scores, Value, register_metric
 from bench.protocol import Fields
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -115,7 +115,7 @@ def energy_pointing_game(case: Case) -> Scores:
             reduce="box_accuracy",
             lower=0,
             upper=1,
-            derived="box_accuracy",
+            derived=Derived("box_accuracy", "box accuracy"),
         )
     },
 )
@@ -275,7 +275,7 @@ def box_iou(first: Array, second: Array, end: int = 0) -> Array:
             better="higher",
             reduce="pooled_precision",
             lower=0,
-            derived="pixel_ap_pooled",
+            derived=Derived("pixel_ap_pooled", "pooled pixel average precision"),
         ),
         "relevance_mass": Value("Relevance mass accuracy", better="higher", lower=0, upper=1),
         "relevance_rank": Value("Relevance rank accuracy", better="higher", lower=0, upper=1),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from bench.board.board import leaderboard
-from bench.board.coupling import is_coupled, metric_reference, reference_of
+from bench.board.coupling import find_metric_reference, find_reference, is_coupled
 from bench.errors import BenchError
 from bench.methods import METHODS, register_method
 from bench.methods.registration import REFERENCE_WORDS
@@ -36,7 +36,7 @@ LOWER = {"metric": "deletion", "better": "lower"}
     ],
 )
 def test_what_a_method_compares_with(name: str, expected: str) -> None:
-    assert reference_of(name, {}) == expected
+    assert find_reference(name, {}) == expected
 
 
 def test_declared_references_are_those_of_the_methods() -> None:
@@ -69,10 +69,10 @@ def test_run_json_says_what_a_method_compares_with_and_an_older_one_need_not() -
     method = METHODS.get("a_fmi[reference=black]")
     assert method.facts()["reference"] == "black"
     assert "reference" not in METHODS.get("grad_cam").facts()
-    assert reference_of("gone", {"versions": {"gone": 1}, "reference": "blur"}) == "blur"
-    assert reference_of("score_cam", {"versions": {"score_cam": 1}}) == ""  # that version did not
-    assert reference_of("gone", {}) == ""
-    assert reference_of("score_cam (v1)", {}) == "baseline"
+    assert find_reference("gone", {"versions": {"gone": 1}, "reference": "blur"}) == "blur"
+    assert find_reference("score_cam", {"versions": {"score_cam": 1}}) == ""  # that version did not
+    assert find_reference("gone", {}) == ""
+    assert find_reference("score_cam (v1)", {}) == "baseline"
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def test_coupled_pairs(
 
 
 def test_what_is_not_painted_has_no_reference() -> None:
-    assert metric_reference("pointing_game", {}) == ""
-    assert metric_reference("insertion", {"insertion_start": "blur"}) == "blur"
+    assert find_metric_reference("pointing_game", {}) == ""
+    assert find_metric_reference("insertion", {"insertion_start": "blur"}) == "blur"
 
 
 def test_a_board_marks_and_flags_them(toy: SimpleNamespace) -> None:
@@ -150,10 +150,12 @@ def test_a_board_marks_and_flags_them(toy: SimpleNamespace) -> None:
         for f in board.flags
     )
     assert any("no second evidence beside deletion" in flag for flag in board.flags)
-    from bench.board.tables import sections
+    from bench.board.tables import build_sections
 
     (line,) = [
-        line for line in sections(board, "toy", "net")[0].lines if line.method == "input_x_gradient"
+        line
+        for line in build_sections(board, "toy", "net")[0].lines
+        if line.method == "input_x_gradient"
     ]
     assert [cell.mark for cell in line.cells] == ["‡", "‡"]
 
@@ -167,7 +169,7 @@ def test_a_plug_in_declares_its_reference() -> None:
 
         facts = METHODS.get("doc_black").facts()
         assert facts["reference"] == "black"
-        assert reference_of("doc_black", facts) == "black"
+        assert find_reference("doc_black", facts) == "black"
         assert METHODS.get("fused(doc_black)").compared_with == "black"
     finally:
         METHODS.remove("doc_black")

@@ -138,7 +138,7 @@ def test_latex_is_balanced_and_escaped(saved: Path) -> None:
 
 
 def test_latex_escapes_every_special_character() -> None:
-    assert text.latex("a_b & 5 % {x} #1 $ ~ ^ \\") == (
+    assert text.escape_latex("a_b & 5 % {x} #1 $ ~ ^ \\") == (
         r"a\_b \& 5 \% \{x\} \#1 \$ \textasciitilde{} \textasciicircum{} \textbackslash{}"
     )
 
@@ -173,7 +173,7 @@ def test_first_page_says_what_the_numbers_are(saved: Path, run: Records) -> None
 
 
 def test_best_is_bold_and_never_a_control(board: Board) -> None:
-    section = tables.sections(board, "toy", "net-a")[0]
+    section = tables.build_sections(board, "toy", "net-a")[0]
     for column in range(len(section.headers)):
         best = [line for line in section.lines if line.cells[column].best]
         assert best
@@ -186,7 +186,7 @@ def test_many_values_make_several_tables(toy: SimpleNamespace) -> None:
         toy.build([r for n in names for r in toy.scalars(n, {"a": [0.1], "b": [0.2]})]),
         resamples=10,
     )
-    found = tables.sections(board, "toy", "net")
+    found = tables.build_sections(board, "toy", "net")
     assert [len(s.headers) for s in found] == [8, 8, 4]
     assert found[0].title.endswith("(1 of 3)")
 
@@ -237,7 +237,7 @@ def test_curve_means_by_hand(toy: SimpleNamespace) -> None:
         for k, v in enumerate(([1.0, 0.5, 0.0], [0.5, 0.25, 0.25]))
     ]
     board = leaderboard(toy.build([*rows, *toy.scalars("deletion", {"a": [0.5, 0.3]})]))
-    table = curves_plot.curves(board, "toy", "net")["deletion"]
+    table = curves_plot.average_curves(board, "toy", "net")["deletion"]
     np.testing.assert_allclose(table["mean"], [0.75, 0.375, 0.125])
     np.testing.assert_allclose(table["share"], [0, 0.5, 1])
     assert (table["low"] <= table["mean"]).all()
@@ -274,12 +274,12 @@ def test_overlay_keeps_what_the_map_says() -> None:
     picture = gallery.Picture(
         np.full((8, 8, 3), 128, np.uint8), maps={"cam": heat, "flat": np.full((8, 8), -1.0)}
     )
-    tile = gallery.overlay(picture, "cam", side=16).astype(int)
+    tile = gallery.draw_overlay(picture, "cam", side=16).astype(int)
     assert tile.shape == (16, 16, 3)
     assert (tile[:, 2, 0] > tile[:, 2, 2]).all()  # warm where the map is high
     assert (tile[:, 13, 0] < 100).all()
-    assert (gallery.overlay(picture, "missing", side=16) == 255).all()
-    assert np.isfinite(gallery.overlay(picture, "flat", side=16)).all()
+    assert (gallery.draw_overlay(picture, "missing", side=16) == 255).all()
+    assert np.isfinite(gallery.draw_overlay(picture, "flat", side=16)).all()
 
 
 def test_shrinking_twice_is_shrinking_once() -> None:
@@ -365,6 +365,6 @@ def test_private_paths_do_not_leave_the_machine() -> None:
 
 def test_gallery_files_are_matched_to_the_longest_model_name() -> None:
     models = ["resnet", "resnet-scenes", "hub_a/b"]
-    assert gallery.model_of("resnet-scenes-eval-000000-000050-0", models) == "resnet-scenes"
-    assert gallery.model_of("resnet-eval-000000-000050-0", models) == "resnet"
-    assert gallery.model_of("hub_a_b-0", models) == "hub_a/b"
+    assert gallery.find_model("resnet-scenes-eval-000000-000050-0", models) == "resnet-scenes"
+    assert gallery.find_model("resnet-eval-000000-000050-0", models) == "resnet"
+    assert gallery.find_model("hub_a_b-0", models) == "hub_a/b"

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from bench.board import leaderboard
-from bench.board.older_versions import mark_older, older_methods
+from bench.board.older_versions import find_older_methods, mark_older
 from bench.gate.baseline import from_records, load_baseline, save_baseline
 from bench.methods import METHODS
 from bench.metrics import METRICS
@@ -45,13 +45,13 @@ def test_an_older_method_has_its_version_in_its_name(toy, monkeypatch):
 
 def test_a_wrapper_is_as_old_as_what_it_wraps(monkeypatch):
     raise_version(monkeypatch, METHODS, "score_cam", 3)
-    assert older_methods({"tft(score_cam)": {}, "tft(grad_cam)": {}}) == {
+    assert find_older_methods({"tft(score_cam)": {}, "tft(grad_cam)": {}}) == {
         "tft(score_cam)": "tft(score_cam) (v1)"
     }
     made = {"tft(score_cam)": {"versions": {"tft": 1, "score_cam": 2}}}
-    assert older_methods(made) == {"tft(score_cam)": "tft(score_cam) (v2)"}
+    assert find_older_methods(made) == {"tft(score_cam)": "tft(score_cam) (v2)"}
     made["tft(score_cam)"]["versions"]["score_cam"] = 3
-    assert older_methods(made) == {}
+    assert find_older_methods(made) == {}
 
 
 def test_an_older_metric_has_its_version_in_the_names_of_its_values(toy, monkeypatch):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bench.board.board import leaderboard
-from bench.board.pairs import agreement, all_pairs, krippendorff, pairs
+from bench.board.pairs import agreement, compare_all_pairs, compare_pairs, krippendorff
 from bench.board.significance import exact_signed_rank, holm
 from bench.errors import BenchError
 
@@ -76,7 +76,7 @@ def test_pairs_agree_with_scipy_and_leave_out_incomplete_methods(toy: SimpleName
     a, b = rng.random(15), rng.random(15)
     rows = toy.scalars("deletion", {"a": list(a), "b": list(b), "same": list(a), "part": [0.1]})
     board = leaderboard(toy.build(rows), resamples=200)
-    table = pairs(board, "deletion", "toy", "net").set_index(["a", "b"])
+    table = compare_pairs(board, "deletion", "toy", "net").set_index(["a", "b"])
     assert list(table.index) == [("a", "b"), ("a", "same"), ("b", "same")]
     first = table.loc[("a", "b")]
     assert first["difference"] == pytest.approx((a - b).mean())
@@ -84,6 +84,6 @@ def test_pairs_agree_with_scipy_and_leave_out_incomplete_methods(toy: SimpleName
     assert first["low"] <= first["difference"] <= first["high"]
     assert table.loc[("a", "same"), "p"] == 1
     assert -1 <= agreement(board, "deletion", "toy", "net") <= 1
-    assert list(all_pairs(board, "toy", "net")["metric"].unique()) == ["deletion"]
+    assert list(compare_all_pairs(board, "toy", "net")["metric"].unique()) == ["deletion"]
     with pytest.raises(BenchError, match="Did you mean deletion"):
-        pairs(board, "deltion", "toy", "net")
+        compare_pairs(board, "deltion", "toy", "net")

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from bench.board.board import leaderboard
-from bench.board.measures import measures
-from bench.board.tables import caption
+from bench.board.measures import list_measures
+from bench.board.tables import write_caption
 from bench.errors import BenchError
 from bench.files import write_json
 from bench.protocol import get_protocol
@@ -59,7 +59,7 @@ def test_the_protocol_stands_in_every_caption(toy: SimpleNamespace, tmp_path: Pa
     rows = toy.scalars("deletion", {"a": [0.1, 0.2], "b": [0.3, 0.1]}, protocol_id=name)
     board = leaderboard(toy.build(rows, protocol={"name": "quantus", "id": name}), resamples=50)
     for subset, model in board.scopes:
-        assert f"protocol {name}" in caption(board, subset, model)
+        assert f"protocol {name}" in write_caption(board, subset, model)
     board.save(tmp_path)
     pages = [
         *tmp_path.glob("*.md"),
@@ -110,10 +110,10 @@ def test_curves_without_the_clean_probability_are_not_divided_by_it(
         )
     ]
     records = toy.build(rows)
-    plain = {m.name for m in measures(records.frame, records.provenance)}
+    plain = {m.name for m in list_measures(records.frame, records.provenance)}
     assert "deletion_relative" in plain
     other = {**records.provenance, "protocol": {**records.provenance["protocol"], **change}}
-    assert plain - {m.name for m in measures(records.frame, other)} == {"deletion_relative"}
+    assert plain - {m.name for m in list_measures(records.frame, other)} == {"deletion_relative"}
 
 
 def stored(toy: SimpleNamespace, folder: Path, protocol: str) -> Path:

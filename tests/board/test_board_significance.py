@@ -29,7 +29,7 @@ def test_columns_of_signed_ranks_are_scipys(values: list[int], shift: bool) -> N
     many.
     """
     column = np.array(values, dtype=float) + (0.25 if shift else 0)
-    p, side = significance.signed_ranks(np.stack([column, -column], axis=1))
+    p, side = significance.wilcoxon_pairs(np.stack([column, -column], axis=1))
     nonzero = column[column != 0]
     ranks = stats.rankdata(np.abs(nonzero))
     plus, minus = ranks[nonzero > 0].sum(), ranks[nonzero < 0].sum()
@@ -48,7 +48,7 @@ def test_rounding_does_not_break_ties() -> None:
     rough = np.array([1 - 2 / 3, 1 / 3, 1 / 3, -1 / 3, 2 / 3, 1 - 2 / 3, -2 / 3])
     clean = np.array([1.0, 1, 1, -1, 2, 1, -2])
     assert len(set(np.abs(rough))) > 2
-    found = [significance.signed_ranks(v[:, None])[0][0] for v in (rough, clean)]
+    found = [significance.wilcoxon_pairs(v[:, None])[0][0] for v in (rough, clean)]
     assert found[0] == found[1]
 
 

@@ -11,8 +11,8 @@ import pytest
 from conftest import build, random_records, row, scalars
 
 from bench.board.board import leaderboard
-from bench.board.significance import signed_rank
-from bench.board.tuned import COLUMNS, find_pairs, tuned_table
+from bench.board.significance import wilcoxon
+from bench.board.tuned import COLUMNS, compare_tuned, find_pairs
 
 BEFORE, AFTER = [0.5, 0.4, 0.6, 0.5], [0.4, 0.4, 0.3, 0.2]
 
@@ -50,16 +50,16 @@ def test_a_difference_is_tuned_minus_original_on_the_same_images():
     board = leaderboard(records(), resamples=500)
     (pair,) = find_pairs(board)
     assert (pair.model, pair.parent) == ("tuned", "net")
-    found = only(tuned_table(board), metric="deletion", method="a")
+    found = only(compare_tuned(board), metric="deletion", method="a")
     assert found["before"] == pytest.approx(0.5)
     assert found["after"] == pytest.approx(0.325)
     assert found["difference"] == pytest.approx(-0.175)
     gaps = np.array(AFTER) - np.array(BEFORE)
     assert found["low"] == pytest.approx(np.percentile(resampled_means(gaps), 2.5), abs=0.03)
     assert found["high"] == pytest.approx(np.percentile(resampled_means(gaps), 97.5), abs=0.03)
-    assert found["p"] == pytest.approx(signed_rank(gaps, np.array(list("abcd"), dtype=object)))
+    assert found["p"] == pytest.approx(wilcoxon(gaps, np.array(list("abcd"), dtype=object)))
     assert found["p_holm"] == pytest.approx(2 * found["p"])  # two methods were tested
-    same = only(tuned_table(board), metric="deletion", method="b")
+    same = only(compare_tuned(board), metric="deletion", method="b")
     assert (same["difference"], same["low"], same["high"], same["p"]) == (0, 0, 0, 1)
 
 
@@ -80,7 +80,7 @@ def test_a_plain_map_is_compared_with_the_originals_search():
             parent="net",
         ),
     ]
-    table = tuned_table(leaderboard(build(rows, models=models()), resamples=500))
+    table = compare_tuned(leaderboard(build(rows, models=models()), resamples=500))
     energy = table[table["metric"] == "energy"]
     assert set(zip(energy["method"], energy["against"], strict=True)) == {
         *(("a", "a"), ("b", "b"), ("tft(a)", "tft(a)")),
@@ -92,7 +92,7 @@ def test_a_plain_map_is_compared_with_the_originals_search():
 
 
 def test_accuracy_on_the_boards_images_is_a_row_of_its_own():
-    found = only(tuned_table(leaderboard(records(), resamples=500)), metric="top1")
+    found = only(compare_tuned(leaderboard(records(), resamples=500)), metric="top1")
     assert (found["before"], found["after"], found["difference"], found["n"]) == (
         0.75,
         1.0,
@@ -107,7 +107,7 @@ def test_an_image_that_one_of_them_did_not_score_is_left_out_of_both():
     gap = (rows["model"] == "tuned") & (rows["method"] == "a") & (rows["item"] == "i000")
     rows.loc[gap, "value"] = math.nan
     found = only(
-        tuned_table(leaderboard(build(rows.to_dict("records"), models=models()))),
+        compare_tuned(leaderboard(build(rows.to_dict("records"), models=models()))),
         metric="deletion",
         method="a",
     )
@@ -120,7 +120,7 @@ def test_every_kind_of_value_has_its_difference():
     made = random_records(models=("net", "tuned"))
     made.provenance["models"]["tuned"]["parent"] = "net"
     board = leaderboard(made, resamples=200)
-    table = tuned_table(board)
+    table = compare_tuned(board)
     assert list(table.columns) == COLUMNS
     for metric in ("deletion", "box_accuracy", "pixel_ap_pooled", "best_tau"):
         for method in ("oracle", "random"):
@@ -133,9 +133,9 @@ def test_every_kind_of_value_has_its_difference():
 
 def test_without_an_original_on_the_board_there_is_no_table():
     made = random_records(models=("net", "tuned"))
-    assert tuned_table(leaderboard(made, resamples=50)).empty
+    assert compare_tuned(leaderboard(made, resamples=50)).empty
     made.provenance["models"]["tuned"]["parent"] = "somebody"
-    assert tuned_table(leaderboard(made, resamples=50)).empty
+    assert compare_tuned(leaderboard(made, resamples=50)).empty
 
 
 def test_the_page_shows_both_and_says_what_was_simulated(tmp_path):

@@ -20,7 +20,7 @@ from rich.console import Console
 from bench.board import tables
 from bench.board.board import Board, leaderboard
 from bench.board.comparison import Comparison
-from bench.board.pairs import all_pairs, comparison, pairs
+from bench.board.pairs import compare_all_pairs, compare_pairs, find_comparison
 from bench.board.plots import choices_plot, critical_plot, stability_plot
 from bench.board.rank_notes import write_order
 from bench.board.statistics import Sampled
@@ -66,7 +66,7 @@ def test_ranges_and_runs_by_hand(tied: Board) -> None:
     }
     one = tied.comparisons["toy", "net", "deletion"]
     assert [one.methods[place] for place in one.order] == ["a", "same", "b", "c", "d"]
-    assert one.runs == [(1, 3)]
+    assert one.tie_groups == [(1, 3)]
 
 
 def test_what_is_said_beside_the_table(tied: Board) -> None:
@@ -85,7 +85,7 @@ def test_what_is_said_beside_the_table(tied: Board) -> None:
 
 
 def test_pairs_of_the_same_map_are_not_tested(tied: Board) -> None:
-    found = pairs(tied, "deletion", "toy", "net").set_index(["a", "b"])
+    found = compare_pairs(tied, "deletion", "toy", "net").set_index(["a", "b"])
     assert len(found) == 10
     same = found.loc[("a", "same")]
     assert same["same_map"]
@@ -131,7 +131,7 @@ def test_runs_are_the_longest_intervals(case: tuple[int, list[bool]]) -> None:
     one = Comparison(
         [f"m{k}" for k in range(size)], 9, drawn, np.arange(size), pd.DataFrame(), place, wins, 1.0
     )
-    assert one.runs == list(slow_runs(wins | wins.T))
+    assert one.tie_groups == list(slow_runs(wins | wins.T))
     best, worst = one.ranges
     for k in range(size):
         assert best[k] == 1 + wins[:, k].sum() <= k + 1 <= worst[k] == size - wins[k].sum()
@@ -147,7 +147,7 @@ def test_a_mean_made_by_one_image_is_not_believed(toy: SimpleNamespace) -> None:
     found = leaderboard(
         toy.build(toy.scalars("deletion", {"a": list(a), "b": list(b)})), resamples=500
     )
-    row = pairs(found, "deletion", "toy", "net").iloc[0]
+    row = compare_pairs(found, "deletion", "toy", "net").iloc[0]
     assert row["p"] < 0.001
     assert row["difference"] > 0  # deletion: lower is better, so b ranks first
     assert not row["apart"]
@@ -161,7 +161,7 @@ def test_both_tests_must_point_the_same_way(toy: SimpleNamespace) -> None:
         0
     ).normal(size=200)
     records = toy.build(toy.scalars("deletion", {"a": list(gap), "b": [0.0] * 200}))
-    row = pairs(leaderboard(records, resamples=500), "deletion", "toy", "net").iloc[0]
+    row = compare_pairs(leaderboard(records, resamples=500), "deletion", "toy", "net").iloc[0]
     assert row["p_bootstrap_holm"] < 0.001
     assert row["p_holm"] < 0.001
     assert row["difference"] < 0
@@ -189,19 +189,19 @@ def test_one_image_or_one_method_is_no_comparison(toy: SimpleNamespace) -> None:
     assert alone.table("deletion")["rank_worst"].tolist() == [2, 2]
     single = leaderboard(toy.build(toy.scalars("deletion", {"a": [0.1, 0.3]})), resamples=20)
     for board in (alone, single):
-        assert all_pairs(board, "toy", "net").empty
+        assert compare_all_pairs(board, "toy", "net").empty
         with pytest.raises(BenchError, match="needs two of each") as error:
-            pairs(board, "deletion", "toy", "net")
+            compare_pairs(board, "deletion", "toy", "net")
         assert "\n" not in str(error.value)
     assert find_tie_groups(single, "toy", "net") == {}
 
 
 def test_pooled_values_have_the_bootstrap_alone(board: Board) -> None:
-    found = pairs(board, "pixel_ap_pooled", "toy", "net-a")
+    found = compare_pairs(board, "pixel_ap_pooled", "toy", "net-a")
     assert found["p"].isna().all()
     assert found["p_bootstrap"].notna().all()
     assert np.isfinite(found["effect"]).all()
-    one = comparison(board, "pixel_ap_pooled", "toy", "net-a")
+    one = find_comparison(board, "pixel_ap_pooled", "toy", "net-a")
     gap = one.drawn.replicates[:, 0] - one.drawn.replicates[:, 1]
     t = found["difference"][0] / (gap.std(ddof=1) * np.sqrt(12 / 11))
     assert found["effect"][0] == pytest.approx(t / np.sqrt(12), rel=1e-6)
@@ -231,14 +231,14 @@ def test_ranks_over_resamples_by_hand(toy: SimpleNamespace) -> None:
         toy.scalars("deletion", {"a": [0.0, 1.0], "b": [2.0, 0.0], "z": [9.0, 9.0]})
     )
     one = leaderboard(records, resamples=2000).comparisons["toy", "net", "deletion"]
-    places, shares = stability_plot.rank_shares(one)
+    places, shares = stability_plot.count_ranks(one)
     assert [one.methods[place] for place in places] == ["a", "b", "z"]
     np.testing.assert_allclose(shares, [[0.75, 0.25, 0], [0.25, 0.75, 0], [0, 0, 1]], atol=0.04)
     np.testing.assert_allclose(shares.sum(1), 1)
 
 
 def test_average_ranks_leave_out_equal_maps(tied: Board) -> None:
-    ranks = critical_plot.rank_blocks(tied, "deletion", "toy", "net")
+    ranks = critical_plot.find_rank_blocks(tied, "deletion", "toy", "net")
     assert list(ranks) == ["a", "b", "c", "d"]
     assert ranks.shape == (40, 4)
     np.testing.assert_allclose(ranks.sum(1), 10)
@@ -291,10 +291,12 @@ def test_values_that_a_trivial_map_wins_are_shown_and_not_ranked(toy: SimpleName
     drop = board.table("average_drop").set_index("method")
     assert drop.loc["fake_cam", "mean"] < drop.loc["a", "mean"]
     assert drop[["rank", "rank_best", "rank_worst"]].isna().all().all()
-    assert [metric for metric, _ in board.ranked_metrics("toy", "net")] == ["deletion"]
+    assert [metric for metric, _ in board.list_ranked("toy", "net")] == ["deletion"]
     assert (
         "average_drop ↓"
-        in next(s for s in tables.sections(board, "toy", "net") if "not ranked" in s.title).headers
+        in next(
+            s for s in tables.build_sections(board, "toy", "net") if "not ranked" in s.title
+        ).headers
     )
     assert not any("won by a control" in flag for flag in board.flags)
 

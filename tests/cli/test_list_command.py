@@ -91,6 +91,7 @@ def test_json_holds_everything():
     (facts,) = json.loads(cambench("list", "metrics", "box_accuracy", "--json").stdout)
     assert facts["name"] == "box_localization"
     assert facts["values"]["box_iou"]["board"] == "box_accuracy"
+    assert facts["values"]["box_iou"]["ranked"]  # as boards do
     methods = json.loads(cambench("list", "methods", "--json").stdout)
     assert {facts["name"]: facts["fidelity"] for facts in methods} == {
         m.name: m.fidelity for m in METHODS

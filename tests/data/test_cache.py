@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.data import Geometry, Subset, cache, load_subset
-from bench.data.cache import BOUND_VARIABLE, FrameCache, cache_bound, frame_cache
+from bench.data.cache import BOUND_VARIABLE, FrameCache, open_frame_cache, read_cache_bound
 from bench.data.images import ImagesSource
 from bench.errors import BenchError
 from bench.files import CACHE_VARIABLE
@@ -33,7 +33,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameCache:
     """Turn the user's cache on, in a folder of the test's own."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setenv(BOUND_VARIABLE, "1")
-    found = frame_cache()
+    found = open_frame_cache()
     assert found is not None
     return found
 
@@ -202,7 +202,7 @@ def set_used(kept: FrameCache, content: bytes, when: float) -> None:
 
 def test_an_image_larger_than_the_bound_is_not_kept(photos, tmp_path, monkeypatch):
     monkeypatch.setenv(BOUND_VARIABLE, str((SIZE - 1) / 2**30))
-    found = frame_cache()
+    found = open_frame_cache()
     pixels(photos)
     assert found is not None
     assert found.usage().entries == 0
@@ -257,7 +257,7 @@ def test_two_processes_share_a_cache_with_room_for_neither(photos, tmp_path, mon
     assert [process.wait() for process in running] == [0, 0]
     for i in range(2):
         assert torch.equal(torch.load(tmp_path / f"{i}.pt"), expected)
-    found = frame_cache()
+    found = open_frame_cache()
     assert found is not None
     assert not list(found.folder.rglob("*.tmp"))
 
@@ -321,7 +321,7 @@ def test_parquet_is_cached_and_scenes_are_not(photos, tmp_path, kept, monkeypatc
 def test_a_bound_that_is_no_number_is_one_sentence(text, monkeypatch):
     monkeypatch.setenv(BOUND_VARIABLE, text)
     with pytest.raises(BenchError, match=r"CAMBENCH_CACHE_GIB is .* give the cache's bound in GiB"):
-        frame_cache()
+        open_frame_cache()
 
 
 def test_the_command_shows_and_clears(photos, kept, monkeypatch):
@@ -354,7 +354,7 @@ def test_no_cache_turns_it_off(photos, tmp_path, kept, monkeypatch):
         "--plan",
     ]
     CliRunner().invoke(app, [*words, "--no-cache"])
-    assert cache_bound() == 0
-    assert frame_cache() is None
+    assert read_cache_bound() == 0
+    assert open_frame_cache() is None
     pixels(photos)
     assert kept.usage().entries == 0

@@ -28,7 +28,7 @@ def box_of(pixels: np.ndarray) -> tuple[int, int, int, int]:
 def test_short_side_resize_then_crop_by_hand() -> None:
     # 400 x 200 -> short side 100: 200 x 100; crop 80: left floor(120/2) = 60, top floor(20/2) = 10.
     geometry = Geometry(size=80, resize="short", resize_size=100)
-    assert geometry.resized(200, 400) == (100, 200)
+    assert geometry.resize_shape(200, 400) == (100, 200)
     assert geometry.offset(200, 400) == (10, 60)
     boxes = geometry.boxes(np.array([[160, 40, 240, 120]], dtype=np.float32), 200, 400)
     assert boxes.dtype == torch.float32
@@ -55,7 +55,10 @@ def test_long_side_is_rounded_down_as_torchvision_does() -> None:
 
     for height, width in [(333, 500), (500, 375), (97, 301)]:
         resized = torchvision.resize(Image.new("RGB", (width, height)), 256)
-        assert Geometry(224, "short", 256).resized(height, width) == (resized.height, resized.width)
+        assert Geometry(224, "short", 256).resize_shape(height, width) == (
+            resized.height,
+            resized.width,
+        )
 
 
 def test_a_box_is_dropped_below_the_visible_share() -> None:

@@ -182,10 +182,10 @@ def test_drawn_area_is_the_area_asked_for(shape: int) -> None:
 
 def test_raw_bits_are_those_of_numpy_for_ever() -> None:
     # Golden, of numpy 2.4.
-    assert [scene_pixels.RandomBits(1, i).below(1 << 32) for i in range(3)] == [
+    assert [scene_pixels.RandomBits(1, i).draw_below(1 << 32) for i in range(3)] == [
         2198257139,
         1425381069,
         1925928375,
     ]
-    numbers = [scene_pixels.RandomBits(0, i).between(3, 5) for i in range(200)]
+    numbers = [scene_pixels.RandomBits(0, i).draw_between(3, 5) for i in range(200)]
     assert set(numbers) == {3, 4, 5}

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.board.box_thresholds import best_taus, hits, hits_at
+from bench.board.box_thresholds import apply_taus, choose_taus, find_hits
 from bench.gate.baseline import from_records, load_baseline, load_run, save_baseline
-from bench.gate.baseline_taus import as_facts, chosen, from_facts, keep
+from bench.gate.baseline_taus import choose_better, from_facts, list_choices, to_facts
 from bench.gate.judge import judge
 from bench.records.store import Records
 
@@ -33,11 +33,13 @@ def calibration(hit_at: list[list[int]]) -> pd.DataFrame:
 
 def test_taus_are_the_first_best_and_hits_are_taken_there():
     rows = calibration([[1, 2], [2, 1], [2], [1], [3]])
-    assert best_taus(rows, IOUS, least=5) == [1]
-    assert best_taus(rows, IOUS, least=6) is None
+    assert choose_taus(rows, IOUS, least=5) == [1]
+    assert choose_taus(rows, IOUS, least=6) is None
     vectors = np.stack(list(rows["vector"]))
-    assert hits_at(vectors, [1], IOUS)[:, 0].tolist() == [1, 1, 0, 1, 0]
-    np.testing.assert_array_equal(hits(rows, rows, IOUS, least=5), hits_at(vectors, [1], IOUS))
+    assert apply_taus(vectors, [1], IOUS)[:, 0].tolist() == [1, 1, 0, 1, 0]
+    np.testing.assert_array_equal(
+        find_hits(rows, rows, IOUS, least=5), apply_taus(vectors, [1], IOUS)
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,18 +56,18 @@ def test_taus_are_the_first_best_and_hits_are_taken_there():
 def test_a_run_keeps_the_old_tau_unless_its_own_is_better_by_a_standard_error(won, lost, kept):
     """By hand: gain (won - lost)/100, error = sqrt((won + lost)/100 - gain^2) / sqrt(99)."""
     rows = calibration([[1]] * won + [[0]] * lost + [[0, 1]] * (100 - won - lost))
-    assert keep(rows, [1], [0], IOUS) == [kept]
+    assert choose_better(rows, [1], [0], IOUS) == [kept]
 
 
 def test_a_tau_of_another_grid_is_not_kept():
     rows = calibration([[1]] * 60)
-    assert keep(rows, [1], [7], IOUS) == [1]
-    assert keep(rows, [1], [0, 0], IOUS) == [1]
+    assert choose_better(rows, [1], [7], IOUS) == [1]
+    assert choose_better(rows, [1], [0, 0], IOUS) == [1]
 
 
 def test_facts_are_json_and_models_can_stand_for_others():
     taus = {("toy", "net", "box_iou", "cam"): [1, 2, 3]}
-    facts = json.loads(json.dumps(as_facts(taus)))
+    facts = json.loads(json.dumps(to_facts(taus)))
     assert from_facts(facts) == taus
     assert from_facts(facts, {"net": "tuned"}) == {("toy", "tuned", "box_iou", "cam"): [1, 2, 3]}
 
@@ -75,11 +77,11 @@ def test_a_run_is_taken_at_the_baselines_taus_where_they_are_as_good():
     there.
     """
     records = Records.load(BOARD)
-    own = {key: taus for key, (taus, _) in chosen(records).items()}
+    own = {key: taus for key, (taus, _) in list_choices(records).items()}
     key = ("scenes-val", "resnet-scenes", "box_iou", "grad_cam")
     tied = [own[key][0] + 1, *own[key][1:]]
-    choosing = chosen(records)[key][1]
-    expected = keep(choosing, own[key], tied, (0.3, 0.5, 0.7))
+    choosing = list_choices(records)[key][1]
+    expected = choose_better(choosing, own[key], tied, (0.3, 0.5, 0.7))
     made = from_records(records, {**own, key: tied})
     assert from_facts(made.facts["thresholds"])[key] == expected
     rows = records.frame
@@ -89,7 +91,7 @@ def test_a_run_is_taken_at_the_baselines_taus_where_they_are_as_good():
     scored = rows[rows["part"] == "eval"].set_index("item")["vector"]
     values = made.frame[(made.frame["model"] == key[1]) & (made.frame["method"] == key[3])]
     values = values[values["metric"] == "box_accuracy"].set_index("item")["value"]
-    hit = hits_at(np.stack(list(scored.loc[values.index])), expected, (0.3, 0.5, 0.7))
+    hit = apply_taus(np.stack(list(scored.loc[values.index])), expected, (0.3, 0.5, 0.7))
     np.testing.assert_allclose(values, hit.mean(1))
 
 
@@ -98,10 +100,10 @@ def test_what_the_baseline_chose_travels_in_its_file(tmp_path):
     save_baseline(baseline, tmp_path / "b.parquet")
     again = load_baseline(tmp_path / "b.parquet")
     assert from_facts(again.facts["thresholds"]) == from_facts(baseline.facts["thresholds"])
-    assert judge(again.chosen(models="resnet-scenes"), load_run(BOARD, again)).exit_code == 0
+    assert judge(again.choose(models="resnet-scenes"), load_run(BOARD, again)).exit_code == 0
 
 
 def test_where_scored_images_choose_nothing_is_kept():
     records = Records.load(BOARD)
     records.provenance["protocol"]["box_tau_from"] = "scored"
-    assert chosen(records) == {}
+    assert list_choices(records) == {}

@@ -13,16 +13,16 @@ import pytest
 from rich.console import Console
 from toy_baselines import make, scores
 
-from bench.board.measures import measures
+from bench.board.measures import list_measures
 from bench.errors import BenchError
 from bench.gate.baseline import load_baseline, save_baseline, select
 from bench.gate.judge import CHANGED, REGRESSION, UNJUDGED, judge
 from bench.gate.verdict_report import (
-    markdown_lines,
     print_verdicts,
-    sentence,
     write_junit,
     write_markdown,
+    write_markdown_lines,
+    write_outcome,
 )
 from bench.metrics import METRICS
 from bench.protocol import Protocol
@@ -58,7 +58,7 @@ def test_a_committed_board_is_a_baseline_with_the_boards_own_values():
     """Values are the board's measures, derived ones included, item by item."""
     baseline, records = load_baseline(BOARD), Records.load(BOARD)
     (measure,) = [
-        m for m in measures(records.frame, records.provenance) if m.name == "box_accuracy"
+        m for m in list_measures(records.frame, records.provenance) if m.name == "box_accuracy"
     ]
     key = ["model", "method", "item"]
     mine = (
@@ -72,18 +72,18 @@ def test_a_committed_board_is_a_baseline_with_the_boards_own_values():
     assert not baseline.values["deletion"]["calibrated"]
     assert "seconds" not in baseline.values  # what a map cost is no quality of it
     assert "pixel_ap_pooled" not in baseline.values
-    ranked = set(baseline.chosen().frame["metric"])
+    ranked = set(baseline.choose().frame["metric"])
     assert ranked == {"deletion", "insertion", "pointing", "energy", "pixel_ap", "box_accuracy"}
 
 
 def test_a_board_judged_by_itself_is_the_same():
-    verdicts = judge(load_baseline(BOARD).chosen(models="resnet-scenes"), load_baseline(BOARD))
-    assert sentence(verdicts).startswith("Fine: ")
+    verdicts = judge(load_baseline(BOARD).choose(models="resnet-scenes"), load_baseline(BOARD))
+    assert write_outcome(verdicts).startswith("Fine: ")
     assert set(verdicts.gated["verdict"]) <= {"same", "new"}
 
 
 def test_choosing_keeps_random_since_margins_need_it():
-    chosen = make(scores()).chosen(methods="cam")
+    chosen = make(scores()).choose(methods="cam")
     assert set(chosen.frame["method"]) == {"cam", "random"}
 
 
@@ -173,11 +173,11 @@ def test_another_model_is_refused_unless_it_stands_for_one():
         BenchError, match=r"The baseline is of net and the run of tuned; .*--as NEW=OLD"
     ):
         judge(make(scores()), run)
-    assert judge(make(scores()), run.renamed({"tuned": "net"})).exit_code == 0
+    assert judge(make(scores()), run.rename_models({"tuned": "net"})).exit_code == 0
     with pytest.raises(
         BenchError, match=r"no model 'tune' to judge as another\. Did you mean tuned"
     ):
-        run.renamed({"tune": "net"})
+        run.rename_models({"tune": "net"})
 
 
 def test_other_weights_are_judged_and_said():
@@ -290,7 +290,7 @@ def test_the_table_shows_what_moved_in_percent_of_the_distance(verdicts):
     print_verdicts(verdicts, Console(file=out, width=200))
     text = out.getvalue()
     assert "-20." in text  # .1 of about .5
-    assert text.strip().splitlines()[-1] == sentence(verdicts)
+    assert text.strip().splitlines()[-1] == write_outcome(verdicts)
     assert text.index("regression") < text.index(CHANGED)
     assert "! The run has nothing of net on toy for other (pointing)." in text
     everything = io.StringIO()
@@ -299,7 +299,7 @@ def test_the_table_shows_what_moved_in_percent_of_the_distance(verdicts):
 
 
 def test_a_run_that_is_the_same_needs_no_table():
-    lines = list(markdown_lines(judge(make(scores()), make(scores()))))
+    lines = list(write_markdown_lines(judge(make(scores()), make(scores()))))
     assert lines[0] == "### cambench check: Fine: 2 same (of 2 cells)."
     out = io.StringIO()
     print_verdicts(judge(make(scores()), make(scores())), Console(file=out, width=200))

@@ -17,7 +17,7 @@ from toy_baselines import make, scores
 from bench.gate import planted_defects, rates
 from bench.gate.baseline import Baseline, from_records, load_baseline, save_baseline
 from bench.gate.judge import CHANGED, REGRESSION, SAME, JudgingRules, Verdicts, judge
-from bench.gate.resample import at_the_margin, exchanged, false_alarms, make_null
+from bench.gate.resample import count_false_alarms, exchange, make_null, move_to_margin
 from bench.gate.tier import TIERS
 from bench.run.evaluate import run_plan
 from bench.run.plan import Plan
@@ -57,7 +57,7 @@ def small() -> Plan:
     """Return the tier with 32 images, Grad-CAM and the localisation values that need no
     threshold.
     """
-    plan = planted_defects.tier_plan(32)
+    plan = planted_defects.plan_tier(32)
     methods = tuple(m for m in plan.methods if m.name in ("random", planted_defects.METHOD))
     metrics = tuple(m for m in plan.metrics if m.family == "localization" and not m.calibrates)
     return dataclasses.replace(plan, methods=methods, metrics=metrics, calibration=None)
@@ -65,13 +65,11 @@ def small() -> Plan:
 
 @pytest.fixture(scope="module")
 def healthy(small: Plan) -> Baseline:
-    return from_records(run_plan(small, None)).chosen()
+    return from_records(run_plan(small, None)).choose()
 
 
 def judged(small: Plan, healthy: Baseline, name: str) -> Verdicts:
-    return judge(
-        healthy, from_records(run_plan(planted_defects.with_defect(small, DEFECTS[name]), None))
-    )
+    return judge(healthy, from_records(run_plan(planted_defects.plant(small, DEFECTS[name]), None)))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +108,7 @@ def null(shift: float = 0.0, noise: float = 0.2):
 def test_an_exchange_takes_both_sides_of_each_image_and_keeps_random():
     made = null(shift=10.0, noise=0.0)
     (cam,) = [i for i, names in enumerate(made.names) if names[2] == "cam"]
-    pair = exchanged(made, np.random.default_rng(0))[cam]
+    pair = exchange(made, np.random.default_rng(0))[cam]
     assert {round(abs(d)) for d in pair.new - pair.old} == {10}
     swapped = (pair.new < pair.old).mean()
     assert 0.25 < swapped < 0.75
@@ -120,13 +118,13 @@ def test_an_exchange_takes_both_sides_of_each_image_and_keeps_random():
 
 def test_two_runs_that_differ_by_a_lot_raise_no_alarm_once_exchanged():
     """A difference of every image that the exchange makes 0 on average."""
-    assert false_alarms(null(shift=0.3), JudgingRules(), 60)["false_alarms"] <= 1
+    assert count_false_alarms(null(shift=0.3), JudgingRules(), 60)["false_alarms"] <= 1
     assert judge(make(scores(n=60)), make(scores(-0.3, n=60, noise=0.2))).exit_code == 1
 
 
 def test_at_the_margin_the_true_loss_is_the_margin():
-    pairs = exchanged(null(noise=0.0), np.random.default_rng(0))
-    moved = at_the_margin(pairs, JudgingRules())
+    pairs = exchange(null(noise=0.0), np.random.default_rng(0))
+    moved = move_to_margin(pairs, JudgingRules())
     for before, after in zip(pairs, moved, strict=True):
         loss = before.new - after.new
         assert loss == pytest.approx(0.05 * abs((before.old - before.random).mean()))
@@ -144,9 +142,9 @@ def test_a_gate_without_correction_would_be_alarmed_too_often(monkeypatch):
     new = {key: value + 0.2 * rng.standard_normal(60) for key, value in old.items()}
     made = make_null(make(old), make(new))
     rules = JudgingRules(alpha=0.05)
-    kept = false_alarms(made, rules, 150, margin=True)["rate"]
+    kept = count_false_alarms(made, rules, 150, margin=True)["rate"]
     monkeypatch.setattr("bench.gate.resample.holm", lambda p: p)
-    assert false_alarms(made, rules, 150, margin=True)["rate"] > kept
+    assert count_false_alarms(made, rules, 150, margin=True)["rate"] > kept
     assert kept <= 0.1
 
 
@@ -154,9 +152,11 @@ def test_a_finished_step_is_not_done_again(tmp_path):
     study = rates.Study(tmp_path, 20, 10)
     made = []
     for _ in range(2):
-        study.once("step", lambda: {"value": made.append(1) or len(made)})
+        study.load_or_make("step", lambda: {"value": made.append(1) or len(made)})
     assert made == [1]
-    rates.Study(tmp_path, 20, 11).once("step", lambda: {"value": made.append(1) or len(made)})
+    rates.Study(tmp_path, 20, 11).load_or_make(
+        "step", lambda: {"value": made.append(1) or len(made)}
+    )
     assert made == [1, 1]
 
 

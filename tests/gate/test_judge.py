@@ -144,10 +144,10 @@ def test_one_item_per_image_is_the_paired_t_test_of_scipy(pairs, null):
     if gap.error == 0:
         assert np.ptp(new - old) < 1e-9
         return
-    assert gap.above(null) == pytest.approx(
+    assert gap.p_above(null) == pytest.approx(
         stats.ttest_rel(new, old + null, alternative="greater").pvalue, abs=1e-9
     )
-    assert gap.below(null) == pytest.approx(
+    assert gap.p_below(null) == pytest.approx(
         stats.ttest_rel(new, old + null, alternative="less").pvalue, abs=1e-9
     )
     interval = stats.ttest_1samp(new - old, 0).confidence_interval(0.9)

@@ -19,7 +19,7 @@ from nets import MEAN, STD, make_images, make_net
 from torch import nn
 
 import bench
-from bench.board.box_thresholds import hits
+from bench.board.box_thresholds import find_hits
 from bench.board.statistics import pooled_precision
 from bench.engine.fills import kernel_blur
 
@@ -171,7 +171,7 @@ def test_wsol_box_accuracy_takes_the_best_threshold_of_the_scored_images():
         [ref.wsol_best_iou(maps[i].double().numpy(), truth.boxes[i].numpy()) for i in range(count)]
     )
     records = frame_of(ours)
-    found = hits(records, records, (0.3, 0.5, 0.7), least=0).mean(0)
+    found = find_hits(records, records, (0.3, 0.5, 0.7), least=0).mean(0)
     close(found, ref.wsol_max_box_acc(best))
     assert 0 < found.mean() < 1
 

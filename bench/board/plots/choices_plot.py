@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bench.board.plots.correlation_plot import agreement
-from bench.board.plots.figures import INK, figure_grid
+from bench.board.plots.figures import INK, make_figure_grid
 from bench.board.scores import Scores
 from bench.board.text import number, plot_label
 from bench.errors import BenchError
@@ -61,10 +61,10 @@ def draw_choices(board: Scores, table: pd.DataFrame, subset: str, model: str) ->
     widest, tallest = max(t.shape[1] for t in ranks.values()), max(len(t) for t in ranks.values())
     columns = min(3, len(ranks))
     size = (1.6 + 0.3 * widest, 1.5 + 0.14 * tallest)
-    figure, axes = figure_grid(math.ceil(len(ranks) / columns), columns, *size)
+    figure, axes = make_figure_grid(math.ceil(len(ranks) / columns), columns, *size)
     facts = board.methods(subset, model) if (subset, model) in board.scopes else {}
     for axis, (value, choices) in zip(axes.flat, ranks.items(), strict=False):
-        choices_panel(axis, choices, facts)
+        draw_choices_panel(axis, choices, facts)
         axis.set_title(value, fontsize=9, loc="left")
     for axis in axes.flat[len(ranks) :]:
         axis.set_axis_off()
@@ -83,7 +83,7 @@ def draw_choices(board: Scores, table: pd.DataFrame, subset: str, model: str) ->
     return figure
 
 
-def choices_panel(axis: Any, ranks: pd.DataFrame, facts: dict[str, dict[str, Any]]) -> None:
+def draw_choices_panel(axis: Any, ranks: pd.DataFrame, facts: dict[str, dict[str, Any]]) -> None:
     """Draw one value: methods in the order of the default."""
     default = DEFAULT_CHOICE if DEFAULT_CHOICE in ranks else str(ranks.columns[0])
     ranks = ranks[[default, *(c for c in ranks if c != default)]].sort_values(

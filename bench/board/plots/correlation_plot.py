@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from bench.board.plots.figures import MIN_METHODS, figure_grid, title
+from bench.board.plots.figures import MIN_METHODS, make_figure_grid, write_title
 from bench.board.scores import Scores
 
 
@@ -19,7 +19,7 @@ def draw_correlation(board: Scores, subset: str, model: str) -> Any:
     """
     import seaborn as sns
 
-    metrics = board.ranked_metrics(subset, model)
+    metrics = board.list_ranked(subset, model)
     rows = board.select(subset=subset, model=model)
     rows = rows[~rows["control"] & (rows["equal_to"] == "")]
     ranks = rows.pivot_table(index="method", columns="metric", values="rank")
@@ -29,7 +29,7 @@ def draw_correlation(board: Scores, subset: str, model: str) -> Any:
     if len(names) < 2:
         return None
     taus = pd.DataFrame([[agreement(ranks, a, b) for b in names] for a in names], names, names)
-    figure, axes = figure_grid(1, 1, 1.9 + 0.52 * len(names), 1.6 + 0.42 * len(names))
+    figure, axes = make_figure_grid(1, 1, 1.9 + 0.52 * len(names), 1.6 + 0.42 * len(names))
     axis = axes[0, 0]
     labels = taus.map(lambda tau: "n/a" if np.isnan(tau) else f"{tau:.2f}")
     sns.heatmap(
@@ -50,7 +50,7 @@ def draw_correlation(board: Scores, subset: str, model: str) -> Any:
     axis.collections[0].colorbar.ax.tick_params(labelsize=7)
     axis.set_xticks(axis.get_xticks(), names, rotation=40, ha="right")
     note = f"{len(ranks)} methods; controls left out, equal maps counted once"
-    title(figure, board, subset, model, "Do the values order the methods alike?", note)
+    write_title(figure, board, subset, model, "Do the values order the methods alike?", note)
     return figure
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.board.plots.figures import INK, colour, figure_grid, ink, title
-from bench.board.scores import Scores, as_rows
+from bench.board.plots.figures import INK, choose_colour, choose_ink, make_figure_grid, write_title
+from bench.board.scores import Scores, list_rows
 from bench.board.text import metric_label, plot_label
 
 
@@ -22,21 +22,21 @@ def draw_cost(board: Scores, subset: str, model: str) -> Any:
     scored = set(rows.loc[(rows["n"] > 0) & rows["method"].isin(forwards.dropna().index), "metric"])
     metrics = [
         (m, b)
-        for m, b in board.ranked_metrics(subset, model)
+        for m, b in board.list_ranked(subset, model)
         if m in {"deletion", "insertion"} & scored
     ]
     if not metrics:
         return None
     names = rows["method"].nunique()
-    figure, axes = figure_grid(
+    figure, axes = make_figure_grid(
         1, len(metrics), 6.0, max(5.2, 0.145 * names)
     )  # room for a column of names
     for axis, (metric, better) in zip(axes.flat, metrics, strict=True):
         table = rows[(rows["metric"] == metric) & (rows["n"] > 0)].copy()
         table["cost"] = table["method"].map(forwards)
-        cost_panel(axis, table.dropna(subset=["cost"]), better)
+        draw_cost_panel(axis, table.dropna(subset=["cost"]), better)
         axis.set_ylabel(metric_label(metric, better), fontsize=8)
-    title(
+    write_title(
         figure,
         board,
         subset,
@@ -46,33 +46,33 @@ def draw_cost(board: Scores, subset: str, model: str) -> Any:
     return figure
 
 
-def cost_panel(axis: Any, table: pd.DataFrame, better: str) -> None:
+def draw_cost_panel(axis: Any, table: pd.DataFrame, better: str) -> None:
     """Draw one panel; a method without forwards stands at the left end, marked 0."""
     positive = table.loc[table["cost"] > 0, "cost"]
     zero = positive.min() / 4 if len(positive) else 0.1
     table = table.assign(x=table["cost"].where(table["cost"] > 0, zero)).sort_values(
         ["x", "mean"], kind="stable"
     )
-    for row in as_rows(table):
+    for row in list_rows(table):
         hollow = row["n"] < row["expected"]
-        axis.plot([row["x"]] * 2, [row["low"], row["high"]], lw=0.8, color=colour(row))
+        axis.plot([row["x"]] * 2, [row["low"], row["high"]], lw=0.8, color=choose_colour(row))
         axis.plot(
             row["x"],
             row["mean"],
             "o",
             ms=4,
-            color=colour(row),
-            mfc="white" if hollow else colour(row),
+            color=choose_colour(row),
+            mfc="white" if hollow else choose_colour(row),
         )
-    front = frontier(table[~table["control"] & table["rank"].notna()], better)
+    front = find_frontier(table[~table["control"] & table["rank"].notna()], better)
     axis.plot(front["x"], front["mean"], color=INK, lw=0.7, drawstyle="steps-post", zorder=0)
-    cost_ticks(axis, table, zero)
+    set_cost_ticks(axis, table, zero)
     place_labels(axis, table)
     axis.set_xlabel("network forwards per image (log)", fontsize=8)
     axis.tick_params(labelsize=7)
 
 
-def cost_ticks(axis: Any, table: pd.DataFrame, zero: float) -> None:
+def set_cost_ticks(axis: Any, table: pd.DataFrame, zero: float) -> None:
     """Set a logarithmic axis with plain numbers, and 0 at its left end where a method needs no
     forward.
     """
@@ -93,7 +93,7 @@ def cost_ticks(axis: Any, table: pd.DataFrame, zero: float) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def frontier(table: pd.DataFrame, better: str) -> pd.DataFrame:
+def find_frontier(table: pd.DataFrame, better: str) -> pd.DataFrame:
     """Return the rows that no row of the same or a smaller cost beats."""
     heights = table["mean"] if better == "lower" else -table["mean"]
     return table[heights <= heights.cummin()]
@@ -108,11 +108,11 @@ def place_labels(axis: Any, table: pd.DataFrame) -> None:
     heights = spread(
         (ordered["mean"].to_numpy() - low) / (high - low), gap=min(0.038, 1 / max(len(ordered), 1))
     )
-    for height, row in zip(heights, as_rows(ordered), strict=True):
+    for height, row in zip(heights, list_rows(ordered), strict=True):
         line = {
             "arrowstyle": "-",
             "lw": 0.4,
-            "color": colour(row),
+            "color": choose_colour(row),
             "alpha": 0.5,
             "shrinkA": 0,
             "shrinkB": 3,
@@ -127,7 +127,7 @@ def place_labels(axis: Any, table: pd.DataFrame) -> None:
             fontsize=7,
             va="center",
             arrowprops=line,
-            color=ink(row),
+            color=choose_ink(row),
         )
 
 
@@ -136,12 +136,12 @@ def spread(heights: Any, gap: float) -> Any:
     for all).
     """
     values = np.array(heights, dtype=np.float64)
-    middle = (pushed_up(values, gap) - pushed_up(-values[::-1], gap)[::-1]) / 2
-    inside = pushed_up(np.maximum(middle, 0), gap)
-    return -pushed_up(np.maximum(-inside[::-1], -1), gap)[::-1]
+    middle = (push_up(values, gap) - push_up(-values[::-1], gap)[::-1]) / 2
+    inside = push_up(np.maximum(middle, 0), gap)
+    return -push_up(np.maximum(-inside[::-1], -1), gap)[::-1]
 
 
-def pushed_up(values: Any, gap: float) -> Any:
+def push_up(values: Any, gap: float) -> Any:
     """Move ascending values up, each as little as it must to be `gap` above the one before."""
     steps = gap * np.arange(len(values))
     return np.maximum.accumulate(values - steps) + steps

@@ -10,32 +10,32 @@ import numpy as np
 import pandas as pd
 
 from bench.board import statistics
-from bench.board.cubes import cube
-from bench.board.plots.figures import GREY, LEGEND, figure_grid, ink, title
-from bench.board.scores import Scores, as_rows, originals
+from bench.board.cubes import build_cube
+from bench.board.plots.figures import GREY, LEGEND, choose_ink, make_figure_grid, write_title
+from bench.board.scores import Scores, list_originals, list_rows
 from bench.board.text import OVERALL, number, plot_label
 
 DELETION, INSERTION = "#b5342b", "#1b6ca8"
 
 
-def curves(board: Scores, subset: str, model: str) -> dict[str, pd.DataFrame]:
+def average_curves(board: Scores, subset: str, model: str) -> dict[str, pd.DataFrame]:
     """Return {"deletion": ..., "insertion": ...}: columns method, step, share (of pixels), mean,
     low, high, n.
     """
     result = {}
     for measure in board.measures[subset]:
-        models = originals(measure.models, board.provenance) if model == OVERALL else [model]
+        models = list_originals(measure.models, board.provenance) if model == OVERALL else [model]
         known = measure.name.removesuffix("_curve") in ("deletion", "insertion")
         if measure.reduce == "curve" and known and set(models) <= set(measure.models):
             result[measure.name.removesuffix("_curve")] = pd.concat(
-                curve_tables(board, measure, models)
+                tabulate_curves(board, measure, models)
             )
     return result
 
 
-def curve_tables(board: Scores, measure: Any, models: list[str]) -> Iterator[pd.DataFrame]:
+def tabulate_curves(board: Scores, measure: Any, models: list[str]) -> Iterator[pd.DataFrame]:
     """Yield the mean curve of each method with the bootstrap interval of each of its points."""
-    cells = cube(measure, models)
+    cells = build_cube(measure, models)
     for index, method in enumerate(cells.methods):
         vectors = np.mean([cells.vectors(m, index) for m in range(len(models))], axis=0)
         drawn = statistics.sample_mean(
@@ -57,31 +57,31 @@ def curve_tables(board: Scores, measure: Any, models: list[str]) -> Iterator[pd.
 
 def draw_curves(board: Scores, subset: str, model: str) -> Any:
     """One small panel per method: its deletion and insertion curves before the random control's."""
-    found = curves(board, subset, model)
+    found = average_curves(board, subset, model)
     if not found:
         return None
     shown = set().union(*(set(table["method"]) for table in found.values()))
     methods = board.methods(subset, model)
     order = [method for method in methods if method in shown]
     columns = min((6, 5, 7), key=lambda c: (-len(order) % c, abs(c - 6)))
-    figure, axes = figure_grid(math.ceil(len(order) / columns), columns, 1.9, 1.55)
+    figure, axes = make_figure_grid(math.ceil(len(order) / columns), columns, 1.9, 1.55)
     numbers_of = {
         (r["metric"], r["method"]): r["mean"]
-        for r in as_rows(board.select(subset=subset, model=model))
+        for r in list_rows(board.select(subset=subset, model=model))
     }
     for axis, method in zip(axes.flat, order, strict=False):
-        curve_panel(axis, found, method)
+        draw_curve_panel(axis, found, method)
         row = methods[method]
         name = plot_label(row) + (f" = {row['equal_to']}" if row["equal_to"] else "")
         numbers = " / ".join(number(numbers_of.get((metric, method), math.nan)) for metric in found)
-        axis.set_title(f"{name}\n{numbers}", fontsize=7, loc="left", color=ink(row))
+        axis.set_title(f"{name}\n{numbers}", fontsize=7, loc="left", color=choose_ink(row))
     for axis in axes.flat[len(order) :]:
         axis.set_axis_off()
     note = (
         "red: deletion ↓, blue: insertion ↑, band: 95 % interval, dashed: random control.   "
         f"{LEGEND}"
     )
-    title(
+    write_title(
         figure,
         board,
         subset,
@@ -92,7 +92,7 @@ def draw_curves(board: Scores, subset: str, model: str) -> Any:
     return figure
 
 
-def curve_panel(axis: Any, found: dict[str, pd.DataFrame], method: str) -> None:
+def draw_curve_panel(axis: Any, found: dict[str, pd.DataFrame], method: str) -> None:
     """Draw one method's curves with bands."""
     for name, tint in (("deletion", DELETION), ("insertion", INSERTION)):
         table = found.get(name)

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from bench.board.scores import Scores
-from bench.board.text import model_label, protocol_words
+from bench.board.text import describe_protocol, model_label
 from bench.files import replaced_file
 
 DPI = 150
@@ -40,18 +40,18 @@ def write_figure(figure: Any, path: Path, dpi: int = DPI) -> None:
         reduced.save(temporary, format="PNG", optimize=True)
 
 
-def figure_grid(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
+def make_figure_grid(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
     """Return a figure of `rows` x `columns` panels, each `width` x `height` inches."""
     import seaborn as sns
 
     # A smaller figure would cut the title.
-    figure = new_figure(max(columns * width, 6.2), max(rows * height, 2.6), layout="constrained")
+    figure = make_figure(max(columns * width, 6.2), max(rows * height, 2.6), layout="constrained")
     with sns.axes_style("whitegrid", {"grid.color": "#e6e6e6", "axes.edgecolor": "#bbbbbb"}):
         axes = figure.subplots(rows, columns, squeeze=False)
     return figure, axes
 
 
-def new_figure(width: float, height: float, **more: Any) -> Any:
+def make_figure(width: float, height: float, **more: Any) -> Any:
     """Return a figure of this many inches that needs no display and leaves the caller's backend
     alone.
     """
@@ -63,23 +63,23 @@ def new_figure(width: float, height: float, **more: Any) -> Any:
     return figure
 
 
-def title(
+def write_title(
     figure: Any, board: Scores, subset: str, model: str, what: str, note: str = LEGEND
 ) -> None:
     """Write what a figure shows, on what, and the legend of the letters."""
     items = board.select(subset=subset, model=model)["expected"].max()
-    protocol = protocol_words(board.provenance, model)
+    protocol = describe_protocol(board.provenance, model)
     shown = model_label(board.provenance["models"], model)
     figure.suptitle(
         f"{what}\n{subset}, {shown}, n = {items}, {protocol}\n{note}", fontsize=8, x=0.01, ha="left"
     )
 
 
-def colour(row: dict[str, Any]) -> str:
+def choose_colour(row: dict[str, Any]) -> str:
     """Return the colour of a method: grey for a control, else by its fidelity."""
     return GREY if row["control"] else COLOURS.get(str(row["fidelity"]), INK)
 
 
-def ink(row: dict[str, Any]) -> str:
+def choose_ink(row: dict[str, Any]) -> str:
     """Return the colour of a method's name."""
     return GREY if row["control"] else INK

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.board.gallery import Gallery, small
+from bench.board.gallery import Gallery, shrink_gallery
 from bench.board.plots.choices_plot import draw_choices
 from bench.board.plots.correlation_plot import draw_correlation
 from bench.board.plots.cost_plot import draw_cost
@@ -45,7 +45,7 @@ def write_plots(
         if figure is not None:
             files.append(folder / f"{slug('choices', *map(str, key))}.png")
             write_figure(figure, files[-1])
-    for model, pictures in small(gallery or {}).items():
+    for model, pictures in shrink_gallery(gallery or {}).items():
         if pictures:
             files.append(folder / f"{slug('gallery', model)}.png")
             write_figure(draw_gallery(board, model, pictures), files[-1], dpi=100)
