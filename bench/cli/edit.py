@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+import bench
 from bench.cli.options import TRAIN, DataRootOption, DeviceOption, PluginOption, SubsetOption
 from bench.cli.output import errors, say, stoppable
-from bench.cli.plans import check_device, load_plugins
 from bench.cli.registration import command
 from bench.files import file_name
+from bench.progress import show_images
 
 EPILOG = """**Examples**
 
@@ -56,9 +57,8 @@ def edit(
     on at the first image
     without a map. Ctrl-C ends it.
     """
-    import bench
+    from bench.cli.plans import check_device, load_plugins
     from bench.editor import Session, address_of, listen, serve
-    from bench.progress import show_images
 
     load_plugins(plugin)
     check_device(device)

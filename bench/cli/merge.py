@@ -10,7 +10,6 @@ import typer
 from bench.cli.options import BENCHMARK
 from bench.cli.output import say
 from bench.cli.registration import command
-from bench.cli.running import show_board
 
 EPILOG = """**Examples**
 
@@ -35,6 +34,7 @@ def merge(
     They must agree in protocol, images, weights, methods and metrics; rows that are in several are
     kept once.
     """
+    from bench.cli.running import show_board
     from bench.records.merge import merge_runs, missing_shards
 
     records = merge_runs(runs, out)

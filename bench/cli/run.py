@@ -9,15 +9,7 @@ import typer
 
 from bench.cli.options import BENCHMARK, OUTPUT, ExecutorOptions, RunOptions
 from bench.cli.output import loading_modules, say
-from bench.cli.plans import load_plugins, make_plans
 from bench.cli.registration import command
-from bench.cli.running import (
-    announce_plan,
-    execute_plan,
-    say_board,
-    say_comparison,
-    write_and_print,
-)
 from bench.files import file_name
 
 EPILOG = """**Examples**
@@ -52,9 +44,15 @@ def run(
     Started again with the same --out, only what is missing or has changed is computed.
     """
     with loading_modules():
-        from bench.records.precision_verdict import check_precision
+        from bench.cli.plans import load_plugins, make_plans
+        from bench.cli.running import (
+            announce_plan,
+            execute_plan,
+            say_board,
+            say_comparison,
+            write_and_print,
+        )
 
-        check_precision(options.precision, options.compiled)
         executor = machines.make_executor()
         plugged = load_plugins(options.plugin)
         plans = make_plans(options)

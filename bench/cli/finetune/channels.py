@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import bench
 from bench.cli.options import DataRootOption
 from bench.cli.output import say
 from bench.cli.registration import command
@@ -37,7 +38,6 @@ def channels(
     """Say which classes' channels make the attention map, before and after: a chart, its numbers,
     an ablation.
     """
-    import bench
     from bench.finetune.channels import compare_channels, write_channels
 
     counts = [part.strip() for part in top.split(",") if part.strip()]
