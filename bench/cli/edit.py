@@ -50,12 +50,10 @@ def edit(
     plugin: PluginOption = None,
     data_root: DataRootOption = None,
 ) -> None:
-    """Draw attention maps by hand: a page on this machine, where each saved map is a file that
-    training reads.
+    """Draw attention maps by hand, on a page of this machine. Training reads the saved maps.
 
-    The queue holds the images that are right in class and wrong in place. Started again, it goes
-    on at the first image
-    without a map. Ctrl-C ends it.
+    The queue holds the images with the right class and a misplaced map. A second start goes on at
+    the first image without a map. Ctrl-C ends the editor.
     """
     from bench.cli.plans import check_device, load_plugins
     from bench.editor import Session, address_of, listen, serve

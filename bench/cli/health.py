@@ -45,11 +45,10 @@ def health(
     device: DeviceOption = "cpu",
     plugin: PluginOption = None,
 ) -> None:
-    """Check the metrics themselves: does each one tell apart what is known to differ, on each
-    model?
+    """Check the metrics themselves: does each one separate maps that are known to differ?
 
-    Writes RUN/health.json, from which boards mark the metrics that fail, and RUN/health/. Started
-    again, it goes on.
+    The command writes RUN/health.json and RUN/health/. Boards mark the metrics that fail. A second
+    start goes on where the first stopped.
     """
     from bench.cli.plans import load_plugins
     from bench.health.report import examine

@@ -96,7 +96,7 @@ class EstimateOptions:
 
 @command(panel=BENCHMARK, epilog=EPILOG)
 def plan(options: RunOptions, estimation: EstimateOptions) -> None:
-    """Say what a run costs, before it starts: forwards by method and metric, time, bytes, memory.
+    """Estimate the cost of a run before it starts: forwards by method and metric, time, memory.
 
     The options are those of `cambench run`. With --out only what is missing in that folder counts.
     """

@@ -51,7 +51,7 @@ def protocols(
     data_root: DataRootOption = None,
     plugin: PluginOption = None,
 ) -> None:
-    """Score the same maps under several protocols, and say how each method's rank moves."""
+    """Score the same maps under several protocols, and show how each method's rank moves."""
     from bench.cli.plans import load_models, load_plugins, split_names
     from bench.health.protocol_comparison import compare_protocols
 

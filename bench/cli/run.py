@@ -36,12 +36,12 @@ def run(
     machines: ExecutorOptions,
     yes_plan_only: Annotated[
         bool,
-        typer.Option("--plan", help="Say what would be run, and stop.", rich_help_panel=OUTPUT),
+        typer.Option("--plan", help="Print the plan of the run, and stop.", rich_help_panel=OUTPUT),
     ] = False,
 ) -> None:
     """Run a benchmark: explain and score images, then make boards, tables and plots.
 
-    Started again with the same --out, only what is missing or has changed is computed.
+    A second run with the same --out computes only the results that are missing or out of date.
     """
     with loading_modules():
         from bench.cli.plans import load_plugins, make_plans

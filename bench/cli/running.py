@@ -27,13 +27,13 @@ def announce_plan(plan: Plan, folder: Path, out: Path | None) -> Cost:
     """Print what a run will do, of what is missing in `out`: images, methods, forwards, minutes."""
     from bench.planning.estimate import estimate
 
-    with errors.status("Counting what is asked"):
+    with errors.status("Counting forwards"):
         cost = estimate(plan, "rates", out=out)
     for line in describe_cost(plan, cost):
         say(line)
     minutes = max(cost.seconds or 0.0, 1) / 60
     say(
-        f"The networks alone take about {minutes:.1f} minutes here (`cambench plan` says more). "
+        f"The networks alone take about {minutes:.1f} minutes here (details: `cambench plan`). "
         f"Records go to {folder}."
     )
     return cost

@@ -89,9 +89,8 @@ def score(
 ) -> None:
     """Score maps that were made elsewhere, beside the controls and under one protocol.
 
-    Maps of another size than the frame are resized bilinearly. Items without a map are counted and
-    leave the maps
-    unranked; what cannot be read off a finished map (cost, robustness) is n/a.
+    Maps of another size than the frame are resized bilinearly. Maps that do not cover all items
+    get no rank. Metrics that need the method itself (cost, robustness) are n/a.
     """
     from bench.cli.plans import load_plugins, make_part
     from bench.cli.running import execute_plan, say_board, say_comparison, write_and_print
