@@ -20,13 +20,36 @@ class NotApplicable(BenchError):  # noqa: N818 - it is an answer ("n/a"), not a 
     """
 
 
+NEAR = 0.6
+"""Similarity (difflib's ratio) from which a name is suggested."""
+
+BEHIND = 0.15
+"""How much less similar than the nearest name another suggestion may be."""
+
+
 def suggestions(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean a, b?" for the nearest of `known`, or a list of all of them where none
     is near.
+
+    >>> suggestions("energi", ["energy_lift", "insertion", "energy"])
+    ' Did you mean energy, energy_lift?'
+    >>> suggestions("pixel", ["pixel_precision", "insertion"])
+    ' Did you mean pixel_precision?'
+    >>> suggestions("auc", ["energy", "insertion"])
+    ' Known: energy, insertion.'
     """
     known = sorted(set(known))
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = find_near(name, known)
     if near:
         return f" Did you mean {', '.join(near)}?"
     shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
     return f" Known: {shown}." if known else ""
+
+
+def find_near(name: str, known: Iterable[str]) -> list[str]:
+    """Return up to three names that are spelt much like `name`, or begin with it; nearest first."""
+    shares = {one: difflib.SequenceMatcher(None, one, name).ratio() for one in known}
+    least = max(NEAR, max(shares.values(), default=0.0) - BEHIND)
+    begin = {one for one in shares if len(name) > 2 and one.startswith(name)}
+    near = [one for one, share in shares.items() if share >= least or one in begin]
+    return sorted(near, key=lambda one: (-shares[one], one))[:3]

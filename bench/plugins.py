@@ -153,6 +153,8 @@ def load_entry_points(group: str = "cambench.plugins") -> tuple[str, ...]:
 
     Returns a sentence for each that failed: one broken package must not stop the others.
     """
+    import importlib.metadata  # a tenth of `cambench --help`, which needs no plug-in
+
     failures = []
     for point in importlib.metadata.entry_points(group=group):
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import importlib.metadata
+import importlib.machinery
 import inspect
 import json
 import site
@@ -339,6 +339,8 @@ def _distribution_text(module: str, file: Path) -> str:
     """Return what an installed plug-in is known by: name, version and RECORD of its distribution,
     and its own file.
     """
+    import importlib.metadata  # a tenth of `cambench --help`, and only installed plug-ins need it
+
     facts = []
     for name in sorted(
         {*importlib.metadata.packages_distributions().get(module.partition(".")[0], ())}

@@ -139,7 +139,7 @@ def test_arrows_go_one_way():
         "records": top | {"methods", "metrics", "run", "planning"},
         "run": top | {"planning"},
         "planning": top,
-        "board": {"editor", "finetune", "gate", "health", "run", "planning", "methods", "metrics"},
+        "board": {"editor", "finetune", "gate", "health", "run", "planning"},
         "finetune": {"editor", "gate", "health"},
         "gate": {"editor", "finetune", "health"},
         "health": {"editor", "finetune", "gate"},

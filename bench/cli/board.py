@@ -9,7 +9,6 @@ import typer
 
 from bench.cli.options import BENCHMARK, RunArgument
 from bench.cli.registration import command
-from bench.cli.running import show_board
 
 
 @command(panel=BENCHMARK)
@@ -24,8 +23,9 @@ def board(
     ] = None,
 ) -> None:
     """Rebuild every table and plot from the records of a run; no images or models are needed."""
-    if protocol is not None:
-        from bench.records.store import check_protocol
+    from bench.cli.running import show_board
+    from bench.records.store import check_protocol
 
+    if protocol is not None:
         check_protocol(folder, protocol)
     show_board(folder, publish)

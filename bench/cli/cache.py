@@ -28,9 +28,9 @@ def cache(
 ) -> None:
     """Show the decoded images that are kept between runs, or drop them.
 
-    They are kept as the models see them, found by the image's content and its preprocessing, so
-    none is ever out of
-    date; what was not used for longest is dropped where the bound is reached.
+    The cache holds images as the models see them. Its key is the image's content and its
+    preprocessing, so no entry is ever out of date. A full cache drops the images that were not
+    used for longest.
     """
     from bench.data.cache import BOUND_VARIABLE, FrameCache, find_frame_folder, read_cache_bound
 

@@ -16,7 +16,7 @@ from bench.field_text import write_fields
 from bench.methods import METHODS
 from bench.methods.variants import write_value
 from bench.metrics import METRICS, Value
-from bench.metrics.base import board_names, find_derived
+from bench.metrics.base import Metric, board_names, find_derived
 from bench.models import MODELS
 from bench.models.cards import read_card
 from bench.models.zoo import expand_models, load_model
@@ -165,9 +165,15 @@ def metric_facts(name: str) -> Facts:
         "version": metric.version,
         "calibrates": metric.calibrates,
         "parameter": metric.parameter,
+        "forwards": f"at most {count_forwards(metric)} per map, under {Protocol().name}",
         "maps_made_again": metric.repeats(Protocol()),
         "about": read_docstring(metric.function),
     }
+
+
+def count_forwards(metric: Metric, side: int = 224) -> int:
+    """Return the forwards that a metric declares per map, for images of this side in pixels."""
+    return metric.forwards(Protocol(), side * side)
 
 
 def value_facts(name: str, value: Value) -> Facts:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+import bench
 from bench.cli.options import TRAIN, DataRootOption, DeviceOption, PluginOption, SubsetOption
 from bench.cli.output import errors, say, stoppable
-from bench.cli.plans import check_device, load_plugins
 from bench.cli.registration import command
 from bench.files import file_name
+from bench.progress import show_images
 
 EPILOG = """**Examples**
 
@@ -49,16 +50,13 @@ def edit(
     plugin: PluginOption = None,
     data_root: DataRootOption = None,
 ) -> None:
-    """Draw attention maps by hand: a page on this machine, where each saved map is a file that
-    training reads.
+    """Draw attention maps by hand, on a page of this machine. Training reads the saved maps.
 
-    The queue holds the images that are right in class and wrong in place. Started again, it goes
-    on at the first image
-    without a map. Ctrl-C ends it.
+    The queue holds the images with the right class and a misplaced map. A second start goes on at
+    the first image without a map. Ctrl-C ends the editor.
     """
-    import bench
+    from bench.cli.plans import check_device, load_plugins
     from bench.editor import Session, address_of, listen, serve
-    from bench.progress import show_images
 
     load_plugins(plugin)
     check_device(device)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import bench
 from bench.cli.options import LOOK, PluginOption
 from bench.cli.output import console, say
-from bench.cli.plans import load_plugins
 from bench.cli.registration import command
 from bench.errors import BenchError, NotApplicable
 
@@ -46,8 +46,8 @@ def explain(
     plugin: PluginOption = None,
 ) -> None:
     """Explain one image: a picture of overlays, one per method."""
-    import bench
     from bench.board.overlays import draw_overlays
+    from bench.cli.plans import load_plugins
     from bench.methods import METHODS
 
     load_plugins(plugin)

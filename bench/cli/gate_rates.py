@@ -9,6 +9,7 @@ import typer
 
 from bench.cli.output import errors, say, stoppable
 from bench.cli.registration import command
+from bench.progress import show_steps
 
 
 @command(hidden=True)
@@ -27,7 +28,6 @@ def gate_rates(
     """
     from bench.gate.rates import Study, measure
     from bench.gate.rates_page import write_rates
-    from bench.progress import show_steps
 
     study = Study(work, limit, resamples)
     words = f"Stopped; {work} keeps what is done. Start the same command again to go on."

@@ -8,9 +8,9 @@ import typer
 
 from bench.cli.options import JUDGE, DataRootOption, DeviceOption, PluginOption, RunArgument
 from bench.cli.output import command_line, errors, say, stoppable
-from bench.cli.plans import load_plugins
 from bench.cli.registration import command
 from bench.errors import BenchError
+from bench.progress import show_steps
 
 if TYPE_CHECKING:
     from bench.health.findings import Health
@@ -45,16 +45,16 @@ def health(
     device: DeviceOption = "cpu",
     plugin: PluginOption = None,
 ) -> None:
-    """Check the metrics themselves: does each one tell apart what is known to differ, on each
-    model?
+    """Check the metrics themselves: does each one separate maps that are known to differ?
 
-    Writes RUN/health.json, from which boards mark the metrics that fail, and RUN/health/. Started
-    again, it goes on.
+    The command writes RUN/health.json and RUN/health/. Boards mark the metrics that fail. A second
+    start goes on where the first stopped.
     """
-    load_plugins(plugin)
-    from bench.health import examine
+    from bench.cli.plans import load_plugins
+    from bench.health.report import examine
     from bench.methods import METHODS
-    from bench.progress import show_steps
+
+    load_plugins(plugin)
 
     chosen = None if methods is None else METHODS.select(methods)
     what = (

@@ -12,7 +12,6 @@ import typer
 
 from bench.cli.options import LOOK, PluginOption
 from bench.cli.output import console, say
-from bench.cli.plans import load_plugins
 from bench.cli.registration import command
 from bench.errors import BenchError
 
@@ -72,6 +71,8 @@ def list_entries(
     plugin: PluginOption = None,
 ) -> None:
     """List what a run can be made of: one entry per line, its name first."""
+    from bench.cli.plans import load_plugins
+
     load_plugins(plugin)
     if check:
         from bench.cli.check_models import check_models

@@ -10,7 +10,6 @@ import typer
 from bench.cli.options import BENCHMARK
 from bench.cli.output import say
 from bench.cli.registration import command
-from bench.cli.running import show_board
 
 EPILOG = """**Examples**
 
@@ -29,12 +28,12 @@ def merge(
         Path, typer.Option(help="Folder of the merged run; a merge that is there already grows.")
     ],
 ) -> None:
-    """Merge runs into one, and make its board: shards of one run, or runs of other models, methods
-    or metrics.
+    """Merge runs into one, and make its board.
 
-    They must agree in protocol, images, weights, methods and metrics; rows that are in several are
-    kept once.
+    Merge the shards of one run, or runs of other models, methods or metrics. The runs must agree
+    in protocol, images, weights, methods and metrics. A row that several runs hold is kept once.
     """
+    from bench.cli.running import show_board
     from bench.records.merge import merge_runs, missing_shards
 
     records = merge_runs(runs, out)

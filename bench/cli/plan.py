@@ -13,7 +13,6 @@ import typer
 from bench.cli.options import BENCHMARK, DEFAULT, RunOptions
 from bench.cli.output import console, errors
 from bench.cli.plan_report import plan_facts, print_plan, print_sum
-from bench.cli.plans import load_plugins, make_plans
 from bench.cli.registration import command
 from bench.errors import BenchError
 
@@ -97,10 +96,12 @@ class EstimateOptions:
 
 @command(panel=BENCHMARK, epilog=EPILOG)
 def plan(options: RunOptions, estimation: EstimateOptions) -> None:
-    """Say what a run costs, before it starts: forwards by method and metric, time, bytes, memory.
+    """Estimate the cost of a run before it starts: forwards by method and metric, time, memory.
 
     The options are those of `cambench run`. With --out only what is missing in that folder counts.
     """
+    from bench.cli.plans import load_plugins
+
     load_plugins(options.plugin)
     costs = list(estimate_costs(options, estimation))
     if estimation.as_json:
@@ -116,6 +117,7 @@ def plan(options: RunOptions, estimation: EstimateOptions) -> None:
 
 def estimate_costs(options: RunOptions, estimation: EstimateOptions) -> Iterator[tuple[Plan, Cost]]:
     """Yield each plan of the options with its cost."""
+    from bench.cli.plans import make_plans
     from bench.planning.estimate import estimate
     from bench.records.store import Store
     from bench.run.precision_guard import decide_precisions, recall_verdicts
@@ -142,8 +144,8 @@ def estimate_costs(options: RunOptions, estimation: EstimateOptions) -> Iterator
 
 def imagine_plans(options: RunOptions) -> list[Plan]:
     """Return the plan of the ImageNet run, with what was asked for in place of its own choices."""
+    from bench.cli.plans import choose_protocol, split_names
     from bench.planning.imagenet_plan import MODELS, imagined_models, imagined_subset
-    from bench.protocol import get_protocol
     from bench.run.plan import make_plan, read_shard
 
     usual = RunOptions()
@@ -163,13 +165,10 @@ def imagine_plans(options: RunOptions) -> list[Plan]:
     models = ",".join(MODELS) if options.models == DEFAULT else options.models
     made = make_plan(
         subset.limit(limit) if limit else subset,
-        [
-            model.to(options.device)
-            for model in imagined_models([name.strip() for name in models.split(",")])
-        ],
+        [model.to(options.device) for model in imagined_models(split_names(models))],
         "fast" if options.methods == DEFAULT else options.methods,
         options.metrics,
-        get_protocol(options.protocol),
+        choose_protocol(options),
         options.batch_size,
         calibration=choose("calibration", 1000),
         compiled=options.compiled,

@@ -142,7 +142,7 @@ def print_time(costs: Sequence[Cost], gpus: int) -> None:
     """Print the time of plans, one task after the other and shared by machines."""
     seconds = [cost.seconds for cost in costs]
     if any(s is None for s in seconds):
-        say("Time was not asked for; leave --no-measure out.")
+        say("No time was measured. Leave --no-measure out to see it.")
         return
     one = sum(s for s in seconds if s is not None)
     where = (

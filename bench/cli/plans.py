@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
+import bench
 from bench.cli.options import DEFAULT, RunOptions, ScoringOptions
 from bench.cli.output import warn
 from bench.errors import BenchError
+from bench.methods import METHODS
+from bench.models.zoo import expand_models
+from bench.plugins import load_entry_points, load_plugin
+from bench.protocol import get_protocol
+from bench.records.precision_verdict import check_precision
+from bench.registry import split_list
 
 if TYPE_CHECKING:
     from bench.methods import Method
@@ -23,9 +32,6 @@ FINETUNED = "finetuned"
 
 def load_plugins(files: list[Path] | None) -> list[str]:
     """Load entry points and files; return the names of the methods that the files brought."""
-    from bench.methods import METHODS
-    from bench.plugins import load_entry_points, load_plugin
-
     for failure in load_entry_points():
         warn(failure)
     before = set(METHODS.names)
@@ -36,8 +42,6 @@ def load_plugins(files: list[Path] | None) -> list[str]:
 
 def check_device(device: str) -> None:
     """Refuse a device that torch cannot use here."""
-    import torch
-
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -60,6 +64,7 @@ def make_plans(options: RunOptions) -> list[Plan]:
     """Return the plan of each part of a run."""
     from bench.run.plan import read_shard
 
+    check_precision(options.precision, options.compiled)
     shard = read_shard(options.shard or "1/1")
     plans = [
         make_part(part, compiled=options.compiled, precision=options.precision)
@@ -76,8 +81,6 @@ def make_part(
     precision: str = "float32",
 ) -> Plan:
     """Return one plan of the options; `more` are methods that no name stands for."""
-    import bench
-    from bench.registry import split_list
     from bench.run.plan import make_plan
 
     subset = bench.load_subset(
@@ -97,12 +100,14 @@ def make_part(
     )
 
 
+def split_names(text: str) -> list[str]:
+    """Return the names of a comma-separated list, without spaces and empty ones."""
+    return [name.strip() for name in split_list(text) if name.strip()]
+
+
 def load_models(names: str, weights: str | None, device: str) -> list[Explainee]:
     """Return the models of a comma-separated list, on the device; random weights get a warning."""
-    import bench
-    from bench.models.zoo import expand_models
-
-    chosen = expand_models([name.strip() for name in names.split(",") if name.strip()])
+    chosen = expand_models(split_names(names))
     if weights is not None and len(chosen) != 1:
         raise BenchError(
             f"--weights is for one model, and the run has {len(chosen)}; name one with --models."
@@ -117,7 +122,6 @@ def load_models(names: str, weights: str | None, device: str) -> list[Explainee]
 
 def choose_protocol(options: ScoringOptions) -> Protocol:
     """Return the protocol of the options, with their seed where one is given."""
-    from bench.protocol import get_protocol
 
     protocol = get_protocol(options.protocol)
     return protocol if options.seed is None else dataclasses.replace(protocol, seed=options.seed)

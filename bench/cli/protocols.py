@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import bench
 from bench.cli.options import (
     JUDGE,
     DataRootOption,
@@ -19,8 +20,8 @@ from bench.cli.options import (
     SubsetOption,
 )
 from bench.cli.output import command_line, errors, say, stoppable
-from bench.cli.plans import load_plugins
 from bench.cli.registration import command
+from bench.progress import show_steps
 
 EPILOG = (
     "**Example**  \n`cambench protocols --subset scenes-val --models resnet-scenes --protocols "
@@ -50,18 +51,14 @@ def protocols(
     data_root: DataRootOption = None,
     plugin: PluginOption = None,
 ) -> None:
-    """Score the same maps under several protocols, and say how each method's rank moves."""
-    load_plugins(plugin)
-    import bench
+    """Score the same maps under several protocols, and show how each method's rank moves."""
+    from bench.cli.plans import load_models, load_plugins, split_names
     from bench.health.protocol_comparison import compare_protocols
-    from bench.models.zoo import expand_models
-    from bench.progress import show_steps
-    from bench.registry import split_list
 
+    load_plugins(plugin)
     chosen = bench.load_subset(subset, limit=limit or None, data_root=data_root)
-    names = expand_models([name.strip() for name in models.split(",") if name.strip()])
-    loaded = [bench.load_model(name).to(device) for name in names]
-    rules = [name.strip() for name in split_list(protocols) if name.strip()]
+    loaded = load_models(models, None, device)
+    rules = split_names(protocols)
     say(
         f"{chosen.name}: {len(chosen)} images, {len(loaded)} models, {len(rules)} protocols. "
         f"Tables go to {out}."

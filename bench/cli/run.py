@@ -9,15 +9,7 @@ import typer
 
 from bench.cli.options import BENCHMARK, OUTPUT, ExecutorOptions, RunOptions
 from bench.cli.output import loading_modules, say
-from bench.cli.plans import load_plugins, make_plans
 from bench.cli.registration import command
-from bench.cli.running import (
-    announce_plan,
-    execute_plan,
-    say_board,
-    say_comparison,
-    write_and_print,
-)
 from bench.files import file_name
 
 EPILOG = """**Examples**
@@ -44,17 +36,23 @@ def run(
     machines: ExecutorOptions,
     yes_plan_only: Annotated[
         bool,
-        typer.Option("--plan", help="Say what would be run, and stop.", rich_help_panel=OUTPUT),
+        typer.Option("--plan", help="Print the plan of the run, and stop.", rich_help_panel=OUTPUT),
     ] = False,
 ) -> None:
     """Run a benchmark: explain and score images, then make boards, tables and plots.
 
-    Started again with the same --out, only what is missing or has changed is computed.
+    A second run with the same --out computes only the results that are missing or out of date.
     """
     with loading_modules():
-        from bench.records.precision_verdict import check_precision
+        from bench.cli.plans import load_plugins, make_plans
+        from bench.cli.running import (
+            announce_plan,
+            execute_plan,
+            say_board,
+            say_comparison,
+            write_and_print,
+        )
 
-        check_precision(options.precision, options.compiled)
         executor = machines.make_executor()
         plugged = load_plugins(options.plugin)
         plans = make_plans(options)

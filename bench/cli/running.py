@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli.output import command_line, console, errors, say, stoppable, warn
+from bench.cli.plan_report import describe_cost
+from bench.progress import show_share
+from bench.records.forward_counts import describe_forwards, write_forwards
+from bench.records.precision_verdict import write_precision
+from bench.records.store import Records, Store
 
 if TYPE_CHECKING:
     from bench.board import Board
     from bench.planning.estimate import Cost
-    from bench.records.store import Records
     from bench.run.evaluate import Progress
     from bench.run.executors import Executor
     from bench.run.plan import Plan
@@ -21,16 +25,15 @@ REFERENCE = "grad_cam"
 
 def announce_plan(plan: Plan, folder: Path, out: Path | None) -> Cost:
     """Print what a run will do, of what is missing in `out`: images, methods, forwards, minutes."""
-    from bench.cli.plan_report import describe_cost
     from bench.planning.estimate import estimate
 
-    with errors.status("Counting what is asked"):
+    with errors.status("Counting forwards"):
         cost = estimate(plan, "rates", out=out)
     for line in describe_cost(plan, cost):
         say(line)
     minutes = max(cost.seconds or 0.0, 1) / 60
     say(
-        f"The networks alone take about {minutes:.1f} minutes here (`cambench plan` says more). "
+        f"The networks alone take about {minutes:.1f} minutes here (details: `cambench plan`). "
         f"Records go to {folder}."
     )
     return cost
@@ -38,9 +41,6 @@ def announce_plan(plan: Plan, folder: Path, out: Path | None) -> Cost:
 
 def execute_plan(plan: Plan, folder: Path, executor: Executor | None = None) -> Records:
     """Announce a plan and run it with a progress bar; Ctrl-C keeps what is finished."""
-    from bench.progress import show_share
-    from bench.records.forward_counts import describe_forwards, write_forwards
-    from bench.records.precision_verdict import write_precision
     from bench.run.evaluate import run_plan
 
     plan = decide_precision(plan, folder)
@@ -67,7 +67,6 @@ def execute_plan(plan: Plan, folder: Path, executor: Executor | None = None) -> 
 
 def decide_precision(plan: Plan, folder: Path) -> Plan:
     """Return the plan with the precision of each model, where a lower one was asked for."""
-    from bench.records.store import Store
     from bench.run.precision_guard import decide_precisions
 
     with (
@@ -98,7 +97,6 @@ def write_and_print(records: Records, folder: Path) -> Board:
 def show_board(folder: Path, publish: Path | None = None) -> None:
     """Make, write and print the board of the records in a folder."""
     from bench.board import publish_board
-    from bench.records.store import Records
 
     if publish is None:
         write_and_print(Records.load(folder), folder)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import bench
 from bench.cli.options import BENCHMARK, OUTPUT, WHAT, LimitOption, ScoringOptions, SubsetOption
 from bench.cli.output import errors, say, warn
-from bench.cli.plans import load_plugins, make_part
 from bench.cli.registration import command
-from bench.cli.running import execute_plan, say_board, say_comparison, write_and_print
 from bench.errors import BenchError
 from bench.files import file_name
+from bench.progress import show_images
 
 if TYPE_CHECKING:
     from bench.run.external_maps import ExternalMethod
@@ -89,10 +89,11 @@ def score(
 ) -> None:
     """Score maps that were made elsewhere, beside the controls and under one protocol.
 
-    Maps of another size than the frame are resized bilinearly. Items without a map are counted and
-    leave the maps
-    unranked; what cannot be read off a finished map (cost, robustness) is n/a.
+    Maps of another size than the frame are resized bilinearly. Maps that do not cover all items
+    get no rank. Metrics that need the method itself (cost, robustness) are n/a.
     """
+    from bench.cli.plans import load_plugins, make_part
+    from bench.cli.running import execute_plan, say_board, say_comparison, write_and_print
     from bench.run.external_maps import describe_targets
 
     load_plugins(options.plugin)
@@ -113,8 +114,6 @@ def score(
 
 def read_maps(maps: Path, options: ScoreOptions) -> ExternalMethod:
     """Return the maps of a file or folder as a method."""
-    import bench
-    from bench.progress import show_images
 
     subset = bench.load_subset(
         options.subset, limit=options.limit or None, data_root=options.data_root

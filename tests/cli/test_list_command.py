@@ -121,17 +121,10 @@ def test_names_of_values_stand_for_their_metrics():
 @pytest.mark.parametrize(
     ("registry", "name", "sentence"),
     [
-        (
-            METRICS,
-            "energi",
-            "Unknown metric 'energi'. Did you mean energy, energy_lift, insertion?",
-        ),
-        (
-            METRICS,
-            "treshold",
-            "Unknown metric 'treshold'. Did you mean threshold, threshold_p, threshold_area?",
-        ),
-        (METHODS, "cam/gradcam", "Did you mean cam/grad_cam, cam/xgrad_cam, cam/grad_cam_pp?"),
+        (METRICS, "energi", "Unknown metric 'energi'. Did you mean energy, energy_lift?"),
+        (METRICS, "box_acuracy", "Unknown metric 'box_acuracy'. Did you mean box_accuracy?"),
+        (METHODS, "scorecam", "Unknown method 'scorecam'. Did you mean score_cam?"),
+        (METHODS, "cam/gradcam", "Did you mean cam/grad_cam, cam/xgrad_cam"),
         (MODELS, "orignals", "Did you mean originals"),
     ],
 )

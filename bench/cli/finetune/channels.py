@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import bench
 from bench.cli.options import DataRootOption
 from bench.cli.output import say
 from bench.cli.registration import command
@@ -34,10 +35,7 @@ def channels(
     ] = None,
     data_root: DataRootOption = None,
 ) -> None:
-    """Say which classes' channels make the attention map, before and after: a chart, its numbers,
-    an ablation.
-    """
-    import bench
+    """Show which classes' channels make the attention map, before and after fine-tuning."""
     from bench.finetune.channels import compare_channels, write_channels
 
     counts = [part.strip() for part in top.split(",") if part.strip()]

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+import bench
 from bench.cli.finetune.options import (
     DATA,
     RECIPE,
@@ -97,7 +98,6 @@ def guided(
     ] = None,
 ) -> None:
     """Teach an Attention Branch Network where to look, by edited attention maps."""
-    import bench
     from bench.finetune.attention_maps import load_maps
     from bench.finetune.guided_attention import Guidance, train_guided
 

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import bench
 from bench.cli.output import command_line, errors, say, stoppable
 from bench.errors import BenchError
 from bench.files import file_name
+from bench.progress import TrainingProgress
 
 if TYPE_CHECKING:
     from bench.data import Subset
     from bench.finetune.loop import Settings
     from bench.finetune.training import Training
-    from bench.progress import TrainingProgress
 
 DATA, TRAINING, RECIPE, RESULT = "What is trained on", "How it is trained", "The recipe", "Output"
 """Headings of the options in `--help`."""
@@ -159,7 +160,6 @@ class TrainingOptions:
 
 def open_subset(name: str, data_root: Path | None) -> Subset:
     """Return a subset by name, path or part."""
-    import bench
 
     return bench.load_subset(name, data_root=data_root)
 
@@ -167,7 +167,6 @@ def open_subset(name: str, data_root: Path | None) -> Subset:
 @contextmanager
 def show_training(what: str) -> Iterator[TrainingProgress]:
     """Show a training's progress; Ctrl-C says that the same command goes on."""
-    from bench.progress import TrainingProgress
 
     words = f"Stopped; {what} keeps its finished epochs. Start the same command again to go on."
     with stoppable(words), TrainingProgress(errors, say) as progress:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import bench
 from bench.cli.finetune.options import (
     RECIPE,
     DecayOption,
@@ -52,7 +53,6 @@ class AttentionOptions(TrainingOptions):
 @command(epilog=EPILOG)
 def sa(model: ModelOption, subset: SubsetOption, options: AttentionOptions) -> None:
     """Train the queries and keys of SA-CAM's attention; the classifier stays as it is."""
-    import bench
     from bench.finetune.sa_training import train_self_attention
 
     parent = bench.load_model(model).to(options.device)

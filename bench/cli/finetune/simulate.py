@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+import bench
 from bench.cli.finetune.options import open_subset
 from bench.cli.options import DataRootOption, DeviceOption
 from bench.cli.output import errors, say, stoppable
 from bench.cli.registration import command
 from bench.errors import BenchError
+from bench.progress import show_images
 
 EPILOG = (
     "**Example**  \n`cambench finetune simulate --model abn-scenes --subset scenes-train "
@@ -57,9 +59,7 @@ def simulate(
     Guided fine-tuning reads them as it reads maps drawn with `cambench edit`; each one is marked
     as simulated.
     """
-    import bench
     from bench.finetune.simulate import KINDS, simulate_maps
-    from bench.progress import show_images
 
     if truth is not None and truth not in KINDS:
         raise BenchError(
