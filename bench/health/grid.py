@@ -34,6 +34,7 @@ from bench.records.provenance import merge_provenance
 from bench.records.store import Records, Store, empty_frame
 from bench.run.cells import Kept, known_unfit, missing_cells, task_name
 from bench.run.describe import describe_run
+from bench.run.explained_class import LABEL, PREDICTED, choose_by_protocol
 from bench.run.plan import Plan, Task
 from bench.run.task import run_task
 
@@ -113,12 +114,8 @@ def _run_task(
     probers: dict[str, Prober],
 ) -> None:
     """Score one task's maps under each plan that lacks it."""
-    targets = {
-        getattr(plan.protocol, m.target_field)
-        for plan, _ in waiting.values()
-        for m in plan.metrics_of(task.part)
-    }
-    kept = Kept(frozenset(targets))
+    classes = [plan.classes.choose_all(plan.metrics_of(task.part)) for plan, _ in waiting.values()]
+    kept = Kept(frozenset().union(*classes))
     for name, (plan, groups) in waiting.items():
         if task.model not in probers:
             probers[task.model] = Prober(plan.model(task.model), plan.batch_size, plan.compiled)
@@ -297,7 +294,7 @@ def blur_choices(plan: Plan, protocol: Protocol, sigmas: Sequence[float]) -> dic
     return plans if metrics else {}
 
 
-OTHER = {"predicted": "label", "label": "predicted"}
+OTHER = {PREDICTED: LABEL, LABEL: PREDICTED}
 
 
 def target_choices(plan: Plan) -> dict[str, Plan]:
@@ -307,8 +304,8 @@ def target_choices(plan: Plan) -> dict[str, Plan]:
     changed: dict[str, tuple[Protocol, list[Metric]]] = {}
     for field in ("faithfulness_target", "localization_target"):
         metrics = [m for m in of_maps(plan.metrics) if m.target_field == field and not m.calibrates]
-        other = OTHER[getattr(plan.protocol, field)]
         if metrics:
+            other = OTHER[choose_by_protocol(plan.protocol, metrics[0])]
             rules, before = changed.get(other, (plan.protocol, []))
             change: dict[str, Any] = {field: other}
             changed[other] = dataclasses.replace(rules, **change), [*before, *metrics]

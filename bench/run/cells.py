@@ -15,6 +15,7 @@ from bench.engine.case import Spent
 from bench.engine.counts import Asked
 from bench.files import file_name
 from bench.records.store import Done, Store
+from bench.run.explained_class import LABEL
 from bench.run.plan import Plan, Task
 
 Cell = tuple[str, str]
@@ -119,6 +120,10 @@ class Maps:
     label: torch.Tensor
     spent: Spent | None
 
+    def of_class(self, explained: str) -> torch.Tensor:
+        """Return the maps [B,H,W] of an explained class."""
+        return self.label if explained == LABEL else self.predicted
+
     @property
     def scaled(self) -> torch.Tensor:
         """Return both, scaled to a largest absolute value of 1 per map: [2,B,H,W]."""
@@ -131,9 +136,10 @@ class Kept:
     """Maps that several plans score: each method's are made once, for every class that any of the
     plans explains.
 
-    targets: "predicted", "label", or both.  For one model and one geometry; maps by method and what
-    it saw.
+    Args:
+        classes: "predicted", "label", or both.
+        maps: of one model and one geometry, by method and what it saw.
     """
 
-    targets: frozenset[str]
+    classes: frozenset[str]
     maps: dict[tuple[Any, ...], Maps] = field(default_factory=dict)

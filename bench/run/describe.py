@@ -74,7 +74,7 @@ def describe_run(plan: Plan, command: str = "") -> dict[str, Any]:
                 "family": metric.family,
                 "id": metric.id(plan.protocol),
                 "version": metric.version,
-                "target": getattr(plan.protocol, metric.target_field),
+                "target": plan.classes.choose(metric),
                 **dataclasses.asdict(value),
             }
             for metric in plan.metrics

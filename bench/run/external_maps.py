@@ -27,11 +27,12 @@ from bench.files import file_name
 from bench.identity import digest
 from bench.methods import METHODS, Method
 from bench.records.store import MIN_CALIBRATION
+from bench.run.explained_class import LABEL, PREDICTED
 from bench.run.map_files import Read, check_map, read_entries, resize_map
 
 Report = Callable[[int, int], None]
 
-TARGETS = ("predicted", "label")
+TARGETS = (PREDICTED, LABEL)
 """Which class the maps can explain."""
 
 READING = 1
@@ -107,7 +108,7 @@ class ExternalMethod(Method):
 
     def _one(self, size: tuple[int, int], image: str, target: int, predicted: int) -> torch.Tensor:
         items = self.items.get(image, ())
-        if self.target == "predicted":
+        if self.target == PREDICTED:
             # All items of an image share its prediction, so any of their maps will do.
             items = items if target == predicted else ()
         else:
@@ -230,7 +231,7 @@ def describe_targets(frame: pd.DataFrame, given: ExternalMethod) -> str:
         "item"
     )
     other = int((~rows["correct"].astype(bool)).sum())
-    metrics = "the label" if given.target == "predicted" else "the predicted class"
+    metrics = "the label" if given.target == PREDICTED else "the predicted class"
     return (
         f"{given.name} explains the {given.target} class; on {other} of {len(rows)} items "
         "prediction and label differ, "

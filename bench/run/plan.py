@@ -18,6 +18,7 @@ from bench.models.explainee import Explainee
 from bench.protocol import FLOAT32, Protocol, unlowered
 from bench.records.precision_verdict import PrecisionVerdict, check_precision
 from bench.records.store import MIN_CALIBRATION
+from bench.run.explained_class import ClassChoice
 from bench.run.external_maps import ExternalMethod
 
 
@@ -77,6 +78,11 @@ class Plan:
         return digest(
             [self.manifest_id, protocol.id, self.batch_size, self.shard_size, self.compiled]
         )
+
+    @property
+    def classes(self) -> ClassChoice:
+        """Return which classes the run explains."""
+        return ClassChoice(self.protocol, self.subset)
 
     def rules(self, model: str, metric: Metric) -> Protocol:
         """Return the protocol that a metric is computed under on a model: the plan's, or the same

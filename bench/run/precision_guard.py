@@ -175,7 +175,7 @@ def _compare_precisions(
     metrics = find_probing(plan)
     sample = _sample(plan, model)
     prober = Prober(model, plan.batch_size)
-    kept = Kept(frozenset(getattr(plan.protocol, metric.target_field) for metric in metrics))
+    kept = Kept(plan.classes.choose_all(metrics))
     exact = _scores(sample, prober, kept)
     everything = PrecisionVerdict(
         plan.precision, model.weights_id, metrics={metric.name: "" for metric in metrics}
