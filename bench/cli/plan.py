@@ -18,7 +18,8 @@ from bench.cli.registration import command
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.planning.estimate import Cost, Measure
+    from bench.planning.cost import Cost
+    from bench.planning.estimate import Measure
     from bench.run.plan import Plan
 
 ESTIMATE = "How the cost is found"
