@@ -143,7 +143,7 @@ def estimate_costs(options: RunOptions, estimation: EstimateOptions) -> Iterator
 
 def imagine_plans(options: RunOptions) -> list[Plan]:
     """Return the plan of the ImageNet run, with what was asked for in place of its own choices."""
-    from bench.planning.imagenet_plan import MODELS, imagined_models, imagined_subset
+    from bench.planning.imagenet_plan import MODELS, imagine_models, imagine_subset
     from bench.protocol import get_protocol
     from bench.run.plan import make_plan, read_shard
 
@@ -159,14 +159,14 @@ def imagine_plans(options: RunOptions) -> list[Plan]:
         given = getattr(options, name)
         return otherwise if given == getattr(usual, name) else given
 
-    subset = imagined_subset()
+    subset = imagine_subset()
     limit = choose("limit", 0)
     models = ",".join(MODELS) if options.models == DEFAULT else options.models
     made = make_plan(
         subset.limit(limit) if limit else subset,
         [
             model.to(options.device)
-            for model in imagined_models([name.strip() for name in models.split(",")])
+            for model in imagine_models([name.strip() for name in models.split(",")])
         ],
         "fast" if options.methods == DEFAULT else options.methods,
         options.metrics,

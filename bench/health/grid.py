@@ -32,7 +32,7 @@ from bench.metrics.faithfulness import curve_scores
 from bench.protocol import Protocol
 from bench.records.provenance import merge_provenance
 from bench.records.store import Records, Store, empty_frame
-from bench.run.cells import Kept, known_unfit, missing_cells, task_name
+from bench.run.cells import Kept, find_missing_cells, find_unfit, task_name
 from bench.run.describe import describe_run
 from bench.run.explained_class import LABEL, PREDICTED, choose_by_protocol
 from bench.run.plan import Plan, Task
@@ -57,7 +57,7 @@ def run_grid(
             for name, plan in plans.items()
         }
         for store in stores.values():
-            held.enter_context(store.locked())
+            held.enter_context(store.lock())
         told = {
             name: merge_provenance(stores[name].provenance(), describe_run(plan))
             for name, plan in plans.items()
@@ -94,11 +94,11 @@ def _tasks(
     """Yield each task of any plan with what each plan still lacks of it, models and slices
     together.
     """
-    done = {name: store.done() for name, store in stores.items()}
-    unfit = {name: known_unfit(plan, told[name], done[name]) for name, plan in plans.items()}
+    done = {name: store.read_done() for name, store in stores.items()}
+    unfit = {name: find_unfit(plan, told[name], done[name]) for name, plan in plans.items()}
     for task in dict.fromkeys(task for plan in plans.values() for task in plan.tasks()):
         lacking = {
-            name: missing_cells(plan, task, done[name], unfit[name][task.model])
+            name: find_missing_cells(plan, task, done[name], unfit[name][task.model])
             for name, plan in plans.items()
             if task in set(plan.tasks())
         }

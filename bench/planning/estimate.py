@@ -20,16 +20,16 @@ from bench.models.explainee import Explainee
 from bench.planning.cost import Cost, MethodLine, MetricLine, ModelCost
 from bench.planning.storage import (
     PART_BYTES,
+    count_written_bytes,
     footprint,
     gallery_bytes,
     memory_bytes,
     row_bytes,
-    written_bytes,
 )
 from bench.planning.timing import TimedSample, run_sample
 from bench.planning.trial import Trial, try_methods
 from bench.run.announcement import read_wrong_share
-from bench.run.declared import DeclaredCounts, chosen_of
+from bench.run.declared import DeclaredCounts, group_cells
 from bench.run.network_rates import Rates, measure_rates
 from bench.run.plan import Plan
 from bench.run.waiting_work import ImageCounts, Kind, TaskKinds, WaitingWork, find_kinds
@@ -117,7 +117,7 @@ class _ModelEstimate:
         if self.measure == "none" and forwards_per_second is None:
             return None
         found = measure_rates(self.model, self.plan.geometry.size, self.plan.batch_size)
-        return found if forwards_per_second is None else found.at(forwards_per_second)
+        return found if forwards_per_second is None else found.scale_to(forwards_per_second)
 
     def cost(self) -> ModelCost:
         """Return everything about this model."""
@@ -218,9 +218,9 @@ class _ModelEstimate:
         parts = sum(kind in found for found in self.work.tasks.values())
         sample = self.samples.get(kind)
         if sample is not None and len(sample.rows):
-            each = max(written_bytes(sample.rows) - PART_BYTES, 0) / sample.images
+            each = max(count_written_bytes(sample.rows) - PART_BYTES, 0) / sample.images
         else:
-            each = self._image_bytes(part, chosen_of(cells))
+            each = self._image_bytes(part, group_cells(cells))
         return PART_BYTES * parts + each * count
 
     def _image_bytes(self, part: str, chosen: Mapping[str, Collection[str]]) -> float:

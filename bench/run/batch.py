@@ -118,11 +118,11 @@ class BatchRun:
         """All maps first, since a method's own probes may be what metrics want; then the scores,
         wave by wave.
         """
-        for wave in self._waves(list(self._explained())):
+        for wave in self._waves(list(self._explain_all())):
             self._score(wave)
         self.outcome.asked.equal_probes += self.probed - self.background.probes.run
 
-    def _explained(self) -> Iterator[_Scored]:
+    def _explain_all(self) -> Iterator[_Scored]:
         """Yield each method's maps with what is to be made of them, in the plan's order."""
         ids = [
             (q, self.plan.metric_id(self.task.model, q))
@@ -145,16 +145,16 @@ class BatchRun:
             alone = 0 if maps.spent is None else maps.spent.counts.forwards
             self.outcome.asked.everything += max(used, alone)
             self._keep_for_gallery(method, maps)
-            yield self._prepared(method, maps, metrics)
+            yield self._prepare(method, maps, metrics)
 
-    def _prepared(self, method: Method, maps: Maps, metrics: list[Metric]) -> _Scored:
+    def _prepare(self, method: Method, maps: Maps, metrics: list[Metric]) -> _Scored:
         """Return what is scored of a method's maps, and the earlier method whose maps are these, if
         there is one.
         """
         cases = {
             explained: Case(
                 trace,
-                maps.of_class(explained),
+                maps.select_class(explained),
                 self.plan.protocol.view(()),
                 background=self.background,
                 spent=maps.spent,
@@ -206,29 +206,23 @@ class BatchRun:
             for metric in one.metrics
             if not one.twin_has(metric)
         ]
-        waiting = self._asked([cell for cell in cells if self._may_wait(cell.metric)])
+        waiting = self._score_ready([cell for cell in cells if self.plan.probes(cell.metric)])
         finish = self.background.probes.start()
         # A GPU is at work from here on; on a CPU it is done.
         for cell in cells:
-            if not self._may_wait(cell.metric):
+            if not self.plan.probes(cell.metric):
                 self._take(cell)
         finish()
         while waiting:
-            waiting = self._asked(waiting)
+            waiting = self._score_ready(waiting)
             self.background.probes.start()()
         for one in wave:
             self._write(one)
 
-    def _may_wait(self, metric: Metric) -> bool:
-        """Return whether a metric probes, and may be called again: ours are functions of the map
-        and nothing else.
-        """
-        return metric.probes(self.plan.protocol, self.plan.geometry.size**2)
-
     def _rules(self, metric: Metric) -> Protocol:
         return self.plan.rules(self.task.model, metric)
 
-    def _asked(self, cells: list[_ScoredCell]) -> list[_ScoredCell]:
+    def _score_ready(self, cells: list[_ScoredCell]) -> list[_ScoredCell]:
         """Score what can be scored; return what waits for probes, which are on the list now."""
         waiting = []
         with self.background.probes.deferred():
@@ -243,7 +237,7 @@ class BatchRun:
         one, metric = cell.one, cell.metric
         case = one.cases[self.plan.classes.choose(metric)]
         before = self.prober.counts.forwards
-        one.results[metric.name] = self._applied(metric, case)
+        one.results[metric.name] = self._apply(metric, case)
         one.asked[metric.name] = max(case.asked, self.prober.counts.forwards - before)
         self.probed += case.probed
 
@@ -261,7 +255,7 @@ class BatchRun:
             self._add_rows(one, metric)
         one.forget()
 
-    def _applied(self, metric: Metric, case: Case) -> dict[str, torch.Tensor]:
+    def _apply(self, metric: Metric, case: Case) -> dict[str, torch.Tensor]:
         """Return a metric's values; NaN where it does not apply, so that a later run knows, and the
         board says n/a.
         """

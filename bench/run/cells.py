@@ -49,12 +49,12 @@ class Outcome:
         )
 
 
-def waiting_tasks(plan: Plan, out: Path | None) -> list[Task]:
+def list_waiting_tasks(plan: Plan, out: Path | None) -> list[Task]:
     """Return the tasks of a plan that still lack something in a run folder."""
-    return list(waiting_groups(plan, out))
+    return list(find_waiting_groups(plan, out))
 
 
-def waiting_groups(plan: Plan, out: Path | None) -> dict[Task, Groups]:
+def find_waiting_groups(plan: Plan, out: Path | None) -> dict[Task, Groups]:
     """Return what the items of each task of a plan still lack in a run folder; tasks that lack
     nothing are left out.
     """
@@ -65,13 +65,15 @@ def find_waiting(plan: Plan, store: Store) -> dict[Task, Groups]:
     """Return what the items of each task still lack in a store; tasks that lack nothing are left
     out.
     """
-    done = store.done()
-    unfit = known_unfit(plan, store.provenance(), done)
-    groups = {task: missing_cells(plan, task, done, unfit[task.model]) for task in plan.tasks()}
+    done = store.read_done()
+    unfit = find_unfit(plan, store.provenance(), done)
+    groups = {
+        task: find_missing_cells(plan, task, done, unfit[task.model]) for task in plan.tasks()
+    }
     return {task: found for task, found in groups.items() if found}
 
 
-def known_unfit(plan: Plan, provenance: dict[str, Any], done: Done) -> dict[str, set[str]]:
+def find_unfit(plan: Plan, provenance: dict[str, Any], done: Done) -> dict[str, set[str]]:
     """Return {model: ids of methods} that an earlier run of this folder found not to fit the model
     at all.
     """
@@ -93,7 +95,7 @@ def task_name(task: Task) -> str:
     return f"{file_name(task.model)}-{task.part}-{task.start:06d}-{task.stop:06d}"
 
 
-def missing_cells(plan: Plan, task: Task, done: Done, unfit: Collection[str] = ()) -> Groups:
+def find_missing_cells(plan: Plan, task: Task, done: Done, unfit: Collection[str] = ()) -> Groups:
     """Return what the items of a task still lack: {missing cells: item positions}, items without
     gaps left out.
     """
@@ -120,7 +122,7 @@ class Maps:
     label: torch.Tensor
     spent: Spent | None
 
-    def of_class(self, explained: str) -> torch.Tensor:
+    def select_class(self, explained: str) -> torch.Tensor:
         """Return the maps [B,H,W] of an explained class."""
         return self.label if explained == LABEL else self.predicted
 

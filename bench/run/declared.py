@@ -81,10 +81,10 @@ class DeclaredCounts:
     def method(self, method: Method) -> MethodWork:
         """Return the work of a method."""
         if method.id not in self.found:
-            self.found[method.id] = self._declared(method)
+            self.found[method.id] = self._read_declaration(method)
         return self.found[method.id]
 
-    def _declared(self, method: Method) -> MethodWork:
+    def _read_declaration(self, method: Method) -> MethodWork:
         if isinstance(method, ExternalMethod):
             return MethodWork()
         try:
@@ -174,7 +174,7 @@ class _Sum:
                 continue
             applying = [metric for metric in metrics if self.declared.applies(metric, method)]
             for metric in applying:
-                forwards, again = self.declared.forwards(metric), self._again(method, metric)
+                forwards, again = self.declared.forwards(metric), self._count_again(method, metric)
                 read = metric.shared(self.plan.protocol)
                 scores += Counts(forwards) + again
                 asked += forwards + again.forwards + sum(part.counts.forwards for part in read)
@@ -209,7 +209,7 @@ class _Sum:
                 self.there.add((trace, part.name))
         return counts
 
-    def _again(self, method: Method, metric: Metric) -> Counts:
+    def _count_again(self, method: Method, metric: Metric) -> Counts:
         """Return what making maps again costs."""
         clean = self.plan.classes.choose(metric)
         return sum(
@@ -223,10 +223,10 @@ class _Sum:
         )
 
 
-def chosen_of(cells: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+def group_cells(cells: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
     """Return {method id: metric ids} of cells.
 
-    >>> chosen_of([("a", "x"), ("a", "y")]) == {"a": {"x", "y"}}
+    >>> group_cells([("a", "x"), ("a", "y")]) == {"a": {"x", "y"}}
     True
     """
     chosen: dict[str, set[str]] = {}

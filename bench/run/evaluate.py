@@ -114,7 +114,7 @@ def run_plan(
             and with what its tasks lack.
     """
     store = Store(out)
-    with store.locked():
+    with store.lock():
         plan = decide_precisions(plan, store)
         provenance = merge_provenance(store.provenance(), describe_run(plan, command))
         store.write_provenance(provenance)

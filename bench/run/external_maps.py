@@ -173,7 +173,7 @@ def load_maps(
         raise BenchError(f"The maps' target is {target!r}; it can be {' or '.join(TARGETS)}.")
     chosen = subset if isinstance(subset, Subset) else load_subset(subset)
     where = "the maps given" if isinstance(maps, Mapping) else str(maps)
-    called = _checked_name(name, maps)
+    called = _choose_name(name, maps)
     found, in_order = read_entries(maps, chosen)
     if not found:
         raise BenchError(
@@ -181,14 +181,14 @@ def load_maps(
         )
     seen = _look(found, report)
     items = _items_of(chosen)
-    match = _in_order if in_order else _matched
+    match = _match_in_order if in_order else _match_by_id
     reads, notes = match(found, items, chosen, where)
     by_image: dict[str, list[Item]] = {}
     for item in items:
         by_image.setdefault(item.image, []).append(item)
     return ExternalMethod(
         name=called,
-        function=_not_run,
+        function=_refuse_run,
         group="external",
         fidelity="external",
         citation=f"{len(found)} maps of the {target} class, {where}, sha256 {seen.sha256[:12]}",
@@ -202,11 +202,11 @@ def load_maps(
     )
 
 
-def _not_run(_trace: Trace) -> torch.Tensor:
+def _refuse_run(_trace: Trace) -> torch.Tensor:
     raise BenchError("Maps made elsewhere cannot be made again.")
 
 
-def _checked_name(name: str | None, maps: str | Path | Mapping[str, Any]) -> str:
+def _choose_name(name: str | None, maps: str | Path | Mapping[str, Any]) -> str:
     if name is None:
         if isinstance(maps, Mapping):
             raise BenchError("Maps in memory have no name; give name=...")
@@ -281,7 +281,7 @@ def _items_of(subset: Subset) -> list[Item]:
     ]
 
 
-def _matched(
+def _match_by_id(
     found: Mapping[str, Read], items: Sequence[Item], subset: Subset, where: str
 ) -> tuple[dict[str, Read], list[str]]:
     """Return {item id: read} of the maps whose ids the subset knows, and a sentence about the
@@ -302,7 +302,7 @@ def _matched(
     return reads, [f"{_count(unknown, 'map')} of no item of {subset.name}, left out.{near}"]
 
 
-def _in_order(
+def _match_in_order(
     found: Mapping[str, Read], _items: Sequence[Item], subset: Subset, where: str
 ) -> tuple[dict[str, Read], list[str]]:
     """Return {item id: read} of maps without ids: the first is of the subset's first item, and so

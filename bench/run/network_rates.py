@@ -48,7 +48,7 @@ class Rates:
         heads = counts.head_forwards + HEAD_BACKWARD * counts.head_backwards
         return counts.forwards * self.forward + counts.backwards * self.backward + heads * self.head
 
-    def at(self, forwards_per_second: float) -> Rates:
+    def scale_to(self, forwards_per_second: float) -> Rates:
         """Return these rates as of a machine that runs so many forwards in a second."""
         factor = 1 / (forwards_per_second * self.forward)
         return Rates(

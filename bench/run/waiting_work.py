@@ -8,8 +8,8 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from bench.engine.counts import Counts
-from bench.run.cells import Cell, Groups, waiting_groups
-from bench.run.declared import DeclaredCounts, TotalWork, chosen_of
+from bench.run.cells import Cell, Groups, find_waiting_groups
+from bench.run.declared import DeclaredCounts, TotalWork, group_cells
 from bench.run.plan import Plan, Task
 
 Kind = tuple[str, str, frozenset[Cell]]
@@ -43,7 +43,7 @@ def find_kinds(plan: Plan, out: Path | None) -> TaskKinds:
     Everything is known without a look at each item.
     """
     if out is not None:
-        return count_kinds(waiting_groups(plan, out))
+        return count_kinds(find_waiting_groups(plan, out))
     kinds = [(model.name, part) for model in plan.models for part in ("eval", "calibration")]
     cells = {kind: plan.cells(*kind) for kind in kinds}
     return {
@@ -83,7 +83,7 @@ class WaitingWork:
         Their number decides which shared parts a task keeps.
         """
         sizes = sorted({found[kind] for found in self.tasks.values() if kind in found})
-        return {size: self.declared.total(chosen_of(kind[2]), size) for size in sizes}
+        return {size: self.declared.total(group_cells(kind[2]), size) for size in sizes}
 
     @property
     def groups(self) -> list[tuple[TotalWork, int]]:

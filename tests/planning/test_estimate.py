@@ -25,7 +25,7 @@ from bench.methods import METHODS, Method
 from bench.metrics import METRICS
 from bench.planning.cost import Cost
 from bench.planning.estimate import count_cost, estimate
-from bench.planning.imagenet_plan import imagined_models, imagined_subset
+from bench.planning.imagenet_plan import imagine_models, imagine_subset
 from bench.planning.storage import footprint, memory_bytes
 from bench.run import declared
 from bench.run.evaluate import Progress, run_plan
@@ -507,11 +507,11 @@ def test_the_share_of_wrong_labels_comes_from_the_card_or_from_images():
 
 
 def test_the_imagined_run_has_the_size_of_the_real_one():
-    subset = imagined_subset()
+    subset = imagine_subset()
     assert (len(subset), len(subset.calibration()), subset.num_classes) == (49_000, 1_000, 1_000)
     assert subset.has_boxes
     assert not subset.has_masks
-    (model,) = imagined_models(["test_resnet"])
+    (model,) = imagine_models(["test_resnet"])
     plan = make_plan(
         subset,
         [model],
