@@ -108,7 +108,7 @@ def _import_file(file: Path, name: str, path: str | Path) -> ModuleType:
         package = name.rpartition(".")[0]
         if package:
             importlib.import_module(package)
-        if name in sys.modules:  # its package has imported it
+        if package and name in sys.modules:  # its package has imported it
             _check_same(sys.modules[name], file, path)
             _SOURCES[name] = file.read_text()
             return sys.modules[name]

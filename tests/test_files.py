@@ -51,7 +51,7 @@ def test_a_second_process_is_refused_at_once(tmp_path: Path) -> None:
         with pytest.raises(BenchError, match=r"^taken$"):
             lock_folder(tmp_path, "taken")
         assert time.monotonic() - start < 1
-        with pytest.raises(BenchError, match="Another run is writing to"), Store(tmp_path).locked():
+        with pytest.raises(BenchError, match="Another run is writing to"), Store(tmp_path).lock():
             pass
 
 
@@ -60,7 +60,7 @@ def test_the_lock_goes_with_a_killed_process(tmp_path: Path) -> None:
     with start_holder(tmp_path) as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
-        with Store(tmp_path).locked(), pytest.raises(BenchError, match="Another run is writing to"):
+        with Store(tmp_path).lock(), pytest.raises(BenchError, match="Another run is writing to"):
             lock_folder(tmp_path, f"Another run is writing to {tmp_path}")
 
 
@@ -81,9 +81,9 @@ def test_any_thread_releases_the_lock(tmp_path: Path) -> None:
 
 
 def test_an_error_frees_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), Store(tmp_path).locked():
+    with pytest.raises(ZeroDivisionError), Store(tmp_path).lock():
         raise ZeroDivisionError
-    with Store(tmp_path).locked():
+    with Store(tmp_path).lock():
         pass
 
 
@@ -103,6 +103,6 @@ def test_a_file_in_the_place_of_the_lock_is_an_error_of_writing(tmp_path: Path) 
     (tmp_path / ".lock").mkdir()
     with (
         pytest.raises(BenchError, match=r"Cannot write to .*; choose another --out"),
-        Store(tmp_path).locked(),
+        Store(tmp_path).lock(),
     ):
         pass

@@ -10,6 +10,7 @@ import pandas as pd
 from bench.board.cubes import is_scored
 from bench.board.measures import CORRECT
 from bench.board.text import COUPLED, FAILED, OVERALL, is_simulated, number
+from bench.records.precision_verdict import list_lowered
 from bench.records.store import MIN_CALIBRATION, Records
 
 MAX_INSERTION_START = 0.05
@@ -55,7 +56,7 @@ def split_verdicts(
     """
     told = provenance.get("health", {})
     same_protocol = told.get("protocol") == provenance["protocol"]["id"]
-    lowered = (verdict["metrics"].values() for verdict in provenance.get("precision", {}).values())
+    lowered = (ids.values() for ids in list_lowered(provenance).values())
     metrics = {facts["id"] for facts in provenance["metrics"].values()}.union(*lowered)
 
     def current(verdict: dict[str, Any]) -> bool:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from bench.records.precision_verdict import list_lowered
+
 OVERALL = "overall"
 """The "model" of tables across models."""
 
@@ -65,12 +67,12 @@ def describe_protocol(provenance: Mapping[str, Any], model: str = OVERALL) -> st
     (and on what).
     """
     lowered: dict[str, list[str]] = {}
-    for name, verdict in sorted(provenance.get("precision", {}).items()):
-        if verdict["metrics"] and model in (name, OVERALL):
-            lowered.setdefault(", ".join(sorted(verdict["metrics"])), []).append(name)
+    for name, metrics in sorted(list_lowered(provenance).items()):
+        if metrics and model in (name, OVERALL):
+            lowered.setdefault(", ".join(sorted(metrics)), []).append(name)
     where = {
-        metrics: f" on {', '.join(names)}" if model == OVERALL else ""
-        for metrics, names in lowered.items()
+        words: f" on {', '.join(names)}" if model == OVERALL else ""
+        for words, names in lowered.items()
     }
     words = "; ".join(f"{metrics} in bfloat16{on}" for metrics, on in where.items())
     return str(provenance["protocol"]["id"]) + (f" ({words})" if words else "")

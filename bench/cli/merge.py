@@ -34,10 +34,10 @@ def merge(
     in protocol, images, weights, methods and metrics. A row that several runs hold is kept once.
     """
     from bench.cli.running import show_board
-    from bench.records.merge import merge_runs, missing_shards
+    from bench.records.merge import list_missing_shards, merge_runs
 
     records = merge_runs(runs, out)
-    missing = missing_shards(records.provenance)
+    missing = list_missing_shards(records.provenance)
     if missing:
         say(
             f"Shards are missing: {', '.join(missing)}; merge them into {out} when they are "

@@ -17,7 +17,8 @@ from bench.cli.registration import command
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.planning.estimate import Cost, Measure
+    from bench.planning.cost import Cost
+    from bench.planning.estimate import Measure
     from bench.run.plan import Plan
 
 ESTIMATE = "How the cost is found"
@@ -145,7 +146,7 @@ def estimate_costs(options: RunOptions, estimation: EstimateOptions) -> Iterator
 def imagine_plans(options: RunOptions) -> list[Plan]:
     """Return the plan of the ImageNet run, with what was asked for in place of its own choices."""
     from bench.cli.plans import choose_protocol, split_names
-    from bench.planning.imagenet_plan import MODELS, imagined_models, imagined_subset
+    from bench.planning.imagenet_plan import MODELS, imagine_models, imagine_subset
     from bench.run.plan import make_plan, read_shard
 
     usual = RunOptions()
@@ -160,12 +161,12 @@ def imagine_plans(options: RunOptions) -> list[Plan]:
         given = getattr(options, name)
         return otherwise if given == getattr(usual, name) else given
 
-    subset = imagined_subset()
+    subset = imagine_subset()
     limit = choose("limit", 0)
     models = ",".join(MODELS) if options.models == DEFAULT else options.models
     made = make_plan(
         subset.limit(limit) if limit else subset,
-        [model.to(options.device) for model in imagined_models(split_names(models))],
+        [model.to(options.device) for model in imagine_models(split_names(models))],
         "fast" if options.methods == DEFAULT else options.methods,
         options.metrics,
         choose_protocol(options),

@@ -9,44 +9,20 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from bench.cli.announcing import describe_plan, describe_second_maps, describe_work
 from bench.cli.output import console, format_bytes, format_time, say
 
 if TYPE_CHECKING:
-    from bench.planning.estimate import Cost, Each, ModelCost
+    from bench.planning.cost import Cost, ModelCost
     from bench.run.plan import Plan
-
-
-def describe_cost(plan: Plan, cost: Cost) -> list[str]:
-    """Return what a run says of its cost in two or three lines."""
-    calibration = f" + {len(plan.calibration)} for calibration" if plan.calibration else ""
-    run = cost.run
-    left = "" if cost.whole else f" in {len(cost.tasks)} tasks that are not finished"
-    return [
-        f"{plan.subset.name}: {len(plan.subset)} images{calibration}, {len(plan.models)} models, "
-        f"{len(plan.methods)} methods, {len(plan.metrics)} metrics, {plan.protocol.id}",
-        f"At most {run.forwards:,} forwards, {run.backwards:,} backwards and {run.head_forwards:,} "
-        "head replays"
-        f"{left}; equal maps and rankings spare some{describe_second_maps(cost)}.",
-    ]
-
-
-def describe_second_maps(cost: Cost) -> str:
-    """Return what the second maps of misclassified images add, or "" where there are none."""
-    forwards = sum(model.extra.forwards for model in cost.models)
-    heads = sum(model.extra.head_forwards for model in cost.models)
-    if not forwards and not heads:
-        return ""
-    return (
-        f". Misclassified images need a second map, for the label: about {forwards:,.0f} more "
-        "forwards and "
-        f"{heads:,.0f} more head replays"
-    )
+    from bench.run.waiting_work import ImageCounts
 
 
 def print_plan(plan: Plan, cost: Cost, gpus: int) -> None:
     """Print what one plan costs, model by model."""
-    for line in describe_cost(plan, cost):
-        say(line)
+    say(describe_plan(plan))
+    left = None if cost.whole else len(cost.tasks)
+    say(describe_work(cost.run, describe_second_maps(cost.extra), left))
     for name, verdict in plan.verdicts.items():
         say(verdict.sentence(name))
     if not cost.tasks:
@@ -130,7 +106,7 @@ def describe_source(model: ModelCost) -> str:
     )
 
 
-def format_counts(each: Each) -> list[str]:
+def format_counts(each: ImageCounts) -> list[str]:
     """Return forwards, backwards and head replays; "" for none."""
     return [
         f"{count:,.1f}".removesuffix(".0") if count else ""

@@ -61,7 +61,7 @@ def run(
     folder = options.out or Path("runs") / (file_name(plans[0].subset.name, "-") + dealt)
     if yes_plan_only:
         for plan in plans:
-            announce_plan(plan, folder, None)
+            announce_plan(plan, folder)
         return
     for plan in plans:
         records = execute_plan(plan, folder, executor)

@@ -2,78 +2,92 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli.output import command_line, console, errors, say, stoppable, warn
-from bench.cli.plan_report import describe_cost
 from bench.progress import show_share
 from bench.records.forward_counts import describe_forwards, write_forwards
 from bench.records.precision_verdict import write_precision
-from bench.records.store import Records, Store
+from bench.records.store import Records
 
 if TYPE_CHECKING:
     from bench.board import Board
-    from bench.planning.estimate import Cost
+    from bench.records.store import Records
+    from bench.run.cells import Groups
     from bench.run.evaluate import Progress
     from bench.run.executors import Executor
-    from bench.run.plan import Plan
+    from bench.run.plan import Plan, Task
 
 REFERENCE = "grad_cam"
 """The method that a plug-in's method or given maps are compared with, where the run has it."""
 
 
-def announce_plan(plan: Plan, folder: Path, out: Path | None) -> Cost:
-    """Print what a run will do, of what is missing in `out`: images, methods, forwards, minutes."""
-    from bench.planning.estimate import estimate
+def announce_plan(plan: Plan, folder: Path) -> None:
+    """Print what a whole plan computes, whatever is in its folder."""
+    from bench.cli.announcing import print_announcement
+    from bench.run.announcement import announce_work
+    from bench.run.waiting_work import find_kinds
 
-    with errors.status("Counting forwards"):
-        cost = estimate(plan, "rates", out=out)
-    for line in describe_cost(plan, cost):
-        say(line)
-    minutes = max(cost.seconds or 0.0, 1) / 60
-    say(
-        f"The networks alone take about {minutes:.1f} minutes here (details: `cambench plan`). "
-        f"Records go to {folder}."
-    )
-    return cost
+    with errors.status("Counting what is asked"):
+        work = announce_work(plan, find_kinds(plan, None))
+    print_announcement(plan, work, folder, None)
+
+
+class RunDisplay:
+    """What the terminal shows of a run: a status, the announcement, and then a bar."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.last: Progress | None = None
+        self._shown = ExitStack()
+
+    def __enter__(self) -> RunDisplay:
+        self._shown.enter_context(errors.status("Counting what is asked"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shown.close()
+
+    def announce(self, plan: Plan, waiting: Mapping[Task, Groups]) -> None:
+        """Print what is missing of a plan, and begin the bar."""
+        from bench.cli.announcing import print_announcement
+        from bench.run.announcement import announce_work
+        from bench.run.waiting_work import count_kinds
+
+        self.plan, self.work = plan, announce_work(plan, count_kinds(waiting))
+        self._shown.close()
+        print_announcement(plan, self.work, self.folder, len(waiting))
+        self.show = self._shown.enter_context(show_share(self.work.seconds or 1, errors))
+
+    def report(self, state: Progress) -> None:
+        """Move the bar on by a task."""
+        self.last, task = state, state.task
+        place = f"{task.model} {task.part} {task.stop}/{len(self.plan.part(task.part))}"
+        self.show(place, self.work.task_seconds[task])
 
 
 def execute_plan(plan: Plan, folder: Path, executor: Executor | None = None) -> Records:
     """Announce a plan and run it with a progress bar; Ctrl-C keeps what is finished."""
     from bench.run.evaluate import run_plan
 
-    plan = decide_precision(plan, folder)
-    cost = announce_plan(plan, folder, folder)
-    last: list[Progress] = []
     words = f"Stopped; finished tasks are kept in {folder}. Start the same command again to go on."
-    with stoppable(words), show_share(cost.seconds or 1, errors) as show:
-
-        def report(state: Progress) -> None:
-            last[:] = [state]
-            task = state.task
-            show(
-                f"{task.model} {task.part} {task.stop}/{len(plan.part(task.part))}",
-                cost.task_seconds(task),
-            )
-
-        records = run_plan(plan, folder, command=command_line(), progress=report, executor=executor)
-    if last:
-        say(write_forwards(describe_forwards(last[0].asked, last[0].counts)))
+    with stoppable(words), RunDisplay(folder) as display:
+        records = run_plan(
+            plan,
+            folder,
+            command=command_line(),
+            announce=display.announce,
+            progress=display.report,
+            executor=executor,
+        )
+    if display.last is not None:
+        say(write_forwards(describe_forwards(display.last.asked, display.last.counts)))
     for note in (*write_precision(records.provenance), *records.provenance["notes"]):
         warn(note)
     return records
-
-
-def decide_precision(plan: Plan, folder: Path) -> Plan:
-    """Return the plan with the precision of each model, where a lower one was asked for."""
-    from bench.run.precision_guard import decide_precisions
-
-    with (
-        stoppable("Stopped before the first task."),
-        errors.status("Comparing float32 and bfloat16 ..."),
-    ):
-        return decide_precisions(plan, Store(folder))
 
 
 def make_board(records: Records) -> Board:

@@ -9,8 +9,8 @@ from typing import Any
 from bench.errors import BenchError
 from bench.gate.baseline import Baseline
 from bench.metrics import METRICS
-from bench.protocol import BFLOAT16, FLOAT32, Protocol
-from bench.records.precision_verdict import read_lowered
+from bench.protocol import Protocol
+from bench.records.precision_verdict import find_difference
 
 
 def check_comparable(baseline: Baseline, run: Baseline, *, other_seed: bool = False) -> list[str]:
@@ -51,17 +51,13 @@ def check_protocols(baseline: Baseline, run: Baseline, other_seed: bool) -> list
 
 def check_precisions(baseline: Baseline, run: Baseline) -> None:
     """Refuse values of the same model and metric that were probed in different precisions."""
-    known = {facts["metric"] for facts in baseline.values.values()} & {
-        facts["metric"] for facts in run.values.values()
-    }
+    old, new = ({**side.facts, "metrics": side.values} for side in (baseline, run))
     for model in sorted({*baseline.frame["model"]} & {*run.frame["model"]}):
-        old, new = (known & read_lowered(side.facts, model).keys() for side in (baseline, run))
-        for metric in sorted(old ^ new):
-            words = (BFLOAT16, FLOAT32) if metric in new else (FLOAT32, BFLOAT16)
+        if found := find_difference(old, new, model):
+            metric, before, now = found
             raise BenchError(
-                f"{metric} of {model} is probed in {words[0]} in the run and in {words[1]} in the "
-                "baseline, so their "
-                f"numbers cannot be compared; run with --precision {words[1]}."
+                f"{metric} of {model} is probed in {now} in the run and in {before} in the "
+                f"baseline, so their numbers cannot be compared; run with --precision {before}."
             )
 
 

@@ -32,8 +32,9 @@ from bench.metrics.faithfulness import curve_scores
 from bench.protocol import Protocol
 from bench.records.provenance import merge_provenance
 from bench.records.store import Records, Store, empty_frame
-from bench.run.cells import Kept, known_unfit, missing_cells, task_name
+from bench.run.cells import Kept, find_missing_cells, find_unfit, task_name
 from bench.run.describe import describe_run
+from bench.run.explained_class import LABEL, PREDICTED, choose_by_protocol
 from bench.run.plan import Plan, Task
 from bench.run.task import run_task
 
@@ -56,7 +57,7 @@ def run_grid(
             for name, plan in plans.items()
         }
         for store in stores.values():
-            held.enter_context(store.locked())
+            held.enter_context(store.lock())
         told = {
             name: merge_provenance(stores[name].provenance(), describe_run(plan))
             for name, plan in plans.items()
@@ -93,11 +94,11 @@ def _tasks(
     """Yield each task of any plan with what each plan still lacks of it, models and slices
     together.
     """
-    done = {name: store.done() for name, store in stores.items()}
-    unfit = {name: known_unfit(plan, told[name], done[name]) for name, plan in plans.items()}
+    done = {name: store.read_done() for name, store in stores.items()}
+    unfit = {name: find_unfit(plan, told[name], done[name]) for name, plan in plans.items()}
     for task in dict.fromkeys(task for plan in plans.values() for task in plan.tasks()):
         lacking = {
-            name: missing_cells(plan, task, done[name], unfit[name][task.model])
+            name: find_missing_cells(plan, task, done[name], unfit[name][task.model])
             for name, plan in plans.items()
             if task in set(plan.tasks())
         }
@@ -113,12 +114,8 @@ def _run_task(
     probers: dict[str, Prober],
 ) -> None:
     """Score one task's maps under each plan that lacks it."""
-    targets = {
-        getattr(plan.protocol, m.target_field)
-        for plan, _ in waiting.values()
-        for m in plan.metrics_of(task.part)
-    }
-    kept = Kept(frozenset(targets))
+    classes = [plan.classes.choose_all(plan.metrics_of(task.part)) for plan, _ in waiting.values()]
+    kept = Kept(frozenset().union(*classes))
     for name, (plan, groups) in waiting.items():
         if task.model not in probers:
             probers[task.model] = Prober(plan.model(task.model), plan.batch_size, plan.compiled)
@@ -297,7 +294,7 @@ def blur_choices(plan: Plan, protocol: Protocol, sigmas: Sequence[float]) -> dic
     return plans if metrics else {}
 
 
-OTHER = {"predicted": "label", "label": "predicted"}
+OTHER = {PREDICTED: LABEL, LABEL: PREDICTED}
 
 
 def target_choices(plan: Plan) -> dict[str, Plan]:
@@ -311,8 +308,8 @@ def target_choices(plan: Plan) -> dict[str, Plan]:
             for m in select_map_metrics(plan.metrics)
             if m.target_field == field and not m.calibrates
         ]
-        other = OTHER[getattr(plan.protocol, field)]
         if metrics:
+            other = OTHER[choose_by_protocol(plan.protocol, metrics[0])]
             rules, before = changed.get(other, (plan.protocol, []))
             change: dict[str, Any] = {field: other}
             changed[other] = dataclasses.replace(rules, **change), [*before, *metrics]

@@ -86,7 +86,7 @@ class _Noise:
         return None
 
 
-def imagined_subset() -> Subset:
+def imagine_subset() -> Subset:
     """Return a subset of the size of the whole validation set: 49,000 scored images and 1,000 that
     calibrate.
     """
@@ -95,7 +95,7 @@ def imagined_subset() -> Subset:
     return Subset(NAME, manifest, _Noise(), tuple(range(scored)), tuple(range(scored, IMAGES)))
 
 
-def imagined_models(names: Sequence[str] = MODELS) -> list[Explainee]:
+def imagine_models(names: Sequence[str] = MODELS) -> list[Explainee]:
     """Return the ten networks (or others by timm name) with random weights, which need no
     download.
     """

@@ -50,7 +50,7 @@ def row_bytes(length: int = 0, curve: bool = True) -> float:
     return ROW_BYTES + (CURVE_BYTES if curve else TABLE_BYTES) * length
 
 
-def written_bytes(rows: pd.DataFrame) -> int:
+def count_written_bytes(rows: pd.DataFrame) -> int:
     """Return the bytes on disk of records, by writing them to a temporary file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.parquet"

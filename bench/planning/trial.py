@@ -37,7 +37,7 @@ class Trial:
     found: Mapping[str, MethodWork] = field(default_factory=dict)
 
 
-def tried(plan: Plan, model: Explainee, images: int) -> Trial:
+def try_methods(plan: Plan, model: Explainee, images: int) -> Trial:
     """Run the cheap methods of a plan on its first images."""
     subset = plan.subset
     positions = range(min(images, len(subset)))

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from bench.records.precision_verdict import list_lowered
+
 
 def keep_current(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.DataFrame:
     """Keep the rows whose method, metric, weights and manifest ids are those that run.json
@@ -32,9 +34,9 @@ def find_lowered_ids(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.Seri
     """
     ids = pd.Series(None, index=frame.index, dtype=object)
     owner = {value: facts.get("metric", value) for value, facts in provenance["metrics"].items()}
-    for model, verdict in provenance.get("precision", {}).items():
+    for model, lowered in list_lowered(provenance).items():
         rows = frame["model"] == model
-        ids[rows] = frame.loc[rows, "metric"].map(owner).map(verdict["metrics"])
+        ids[rows] = frame.loc[rows, "metric"].map(owner).map(lowered)
     return ids
 
 

@@ -78,12 +78,12 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> Records:
         raise BenchError(f"The folder {target} is one of the merged runs; choose another --out.")
     store = Store(target)
     found = [_provenance(source) for source in sources]
-    with store.locked():
+    with store.lock():
         if store.provenance():
             sources, found = [target, *sources], [store.provenance(), *found]
-        provenance = _merged_provenance(sources, found)
+        provenance = _merge_provenances(sources, found)
         parts = [list(_parts(source, facts)) for source, facts in zip(sources, found, strict=True)]
-        fresh = _kept(sources, parts)
+        fresh = _keep_new_rows(sources, parts)
         if not any(len(rows) for group in fresh for rows in group):
             raise BenchError(
                 f"{sources[0]} holds no records yet; let `cambench run` finish at least one task."
@@ -101,7 +101,7 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> Records:
     return records
 
 
-def missing_shards(provenance: dict[str, Any]) -> list[str]:
+def list_missing_shards(provenance: dict[str, Any]) -> list[str]:
     """Return the shards ("3/4") that a merged run still lacks; [] where it has all, or was never
     dealt out.
     """
@@ -118,7 +118,7 @@ def _provenance(folder: Path) -> dict[str, Any]:
     return read_provenance(folder)
 
 
-def _merged_provenance(sources: Sequence[Path], found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _merge_provenances(sources: Sequence[Path], found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the run.json of all; two that cannot stand in one table are refused."""
     for number, facts in enumerate(found):
         for earlier in range(number):
@@ -161,7 +161,7 @@ def _parts(folder: Path, provenance: dict[str, Any]) -> Iterable[_MergedRun]:
         yield _MergedRun(file, rows, len(rows) == len(frame))
 
 
-def _kept(
+def _keep_new_rows(
     sources: Sequence[Path], parts: Sequence[Sequence[_MergedRun]]
 ) -> list[list[pd.DataFrame]]:
     """Return the rows of each part that no earlier part has; two that contradict each other are

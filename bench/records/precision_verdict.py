@@ -150,23 +150,36 @@ def check_precision(asked: str, compiled: bool) -> None:
 # --- what a run folder knows
 
 
+def list_lowered(provenance: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return {model: {metric: id}} of the metrics that a run probes in bfloat16."""
+    return {model: facts["metrics"] for model, facts in provenance.get("precision", {}).items()}
+
+
 def read_lowered(provenance: Mapping[str, Any], model: str) -> dict[str, str]:
     """Return {metric: id} of the metrics that a run probes in bfloat16 on a model."""
-    found: dict[str, str] = provenance.get("precision", {}).get(model, {}).get("metrics", {})
-    return found
+    return list_lowered(provenance).get(model, {})
+
+
+def find_difference(
+    one: Mapping[str, Any], two: Mapping[str, Any], model: str
+) -> tuple[str, str, str] | None:
+    """Return a metric of both runs that is in two precisions, with the precision in each run."""
+    sides = [read_lowered(run, model) for run in (one, two)]
+    for metric in sorted(list_metrics(one) & list_metrics(two)):
+        first, second = (BFLOAT16 if metric in side else FLOAT32 for side in sides)
+        if first != second:
+            return metric, first, second
+    return None
 
 
 def find_clash(one: Mapping[str, Any], two: Mapping[str, Any]) -> str:
     """Return what two runs have probed in different precisions, or "": "deletion of vit (bfloat16,
     float32)".
     """
-    both = list_metrics(one) & list_metrics(two)
     for model in _same_models(one, two):
-        first, second = read_lowered(one, model), read_lowered(two, model)
-        for metric in sorted(both):
-            words = [BFLOAT16 if metric in side else FLOAT32 for side in (first, second)]
-            if words[0] != words[1]:
-                return f"{metric} of {model} ({', '.join(words)})"
+        if found := find_difference(one, two, model):
+            metric, first, second = found
+            return f"{metric} of {model} ({first}, {second})"
     return ""
 
 

@@ -54,11 +54,30 @@ def merge_provenance(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]
     """
     if not old:
         return new
+    _check_mergeable(old, new)
+    both = {**old, **new, "created": old["created"], "run": old["run"]}
+    for key in ("models", "methods", "metrics"):
+        both[key] = {**old[key], **new[key]}
+    both["subsets"] = _merge_subsets(old["subsets"], new["subsets"])
+    both["commands"] = list(dict.fromkeys([*old["commands"], *new["commands"]]))
+    both["notes"] = list(dict.fromkeys([*old.get("notes", ()), *new.get("notes", ())]))
+    if precision := join_verdicts(old, new):
+        both["precision"] = precision
+    else:
+        both.pop("precision", None)
+    shards = {*old.get("shards", ()), *new.get("shards", ())}
+    if shards:
+        both["shards"] = sorted(shards)
+    both["not_applicable"] = _merge_unfit(old, new)
+    return both
+
+
+def _check_mergeable(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Refuse a run whose numbers cannot stand in one table with those of its folder."""
     if old["protocol"]["id"] != new["protocol"]["id"]:
         raise BenchError(
             f"The run folder holds records of protocol {old['protocol']['id']}, not "
-            f"{new['protocol']['id']}; "
-            "choose another --out."
+            f"{new['protocol']['id']}; choose another --out."
         )
     for name, facts in new["subsets"].items():
         if name in old["subsets"] and old["subsets"][name]["manifest_id"] != facts["manifest_id"]:
@@ -70,31 +89,25 @@ def merge_provenance(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]
     if difference := find_taken_back(old, new):
         raise BenchError(
             f"The run folder holds records of another precision than asked for now, {difference}; "
-            "go on with the "
-            "first, or choose another --out."
+            "go on with the first, or choose another --out."
         )
-    both = {**old, **new, "created": old["created"], "run": old["run"]}
-    for key in ("subsets", "models", "methods", "metrics"):
-        both[key] = {**old[key], **new[key]}
-    for name, facts in old["subsets"].items():
-        for count in ("n", "n_calibration"):
-            both["subsets"][name] = {
-                **both["subsets"][name],
-                count: max(facts[count], both["subsets"][name][count]),
-            }
-    both["commands"] = list(dict.fromkeys([*old["commands"], *new["commands"]]))
-    both["notes"] = list(dict.fromkeys([*old.get("notes", ()), *new.get("notes", ())]))
-    if precision := join_verdicts(old, new):
-        both["precision"] = precision
-    else:
-        both.pop("precision", None)
-    shards = {*old.get("shards", ()), *new.get("shards", ())}
-    if shards:
-        both["shards"] = sorted(shards)
-    both["not_applicable"] = {
+
+
+def _merge_subsets(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return the subsets of two runs; the larger count of images of a subset stays."""
+    both = {**old, **new}
+    for name, facts in old.items():
+        counts = {key: max(facts[key], both[name][key]) for key in ("n", "n_calibration")}
+        both[name] = {**both[name], **counts}
+    return both
+
+
+def _merge_unfit(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return {model: {method that does not fit: reason}} of two runs."""
+    both: dict[str, Any] = {
         model: {name: reason for name, reason in reasons.items() if _same(old, new, model, name)}
         for model, reasons in old["not_applicable"].items()
     }
     for model, reasons in new["not_applicable"].items():
-        both["not_applicable"].setdefault(model, {}).update(reasons)
+        both.setdefault(model, {}).update(reasons)
     return both

@@ -256,7 +256,7 @@ class Store:
         self._numbers: dict[str, int] | None = None  # the last of each task's parts
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Hold the folder for one process; a second one is told so. The lock goes with the process,
         also if killed.
         """
@@ -298,7 +298,7 @@ class Store:
                 self.folder / "run.json", {k: v for k, v in provenance.items() if k != "health"}
             )
 
-    def done(self) -> Done:
+    def read_done(self) -> Done:
         """Return what is on disk."""
         columns = ["part", "item", "model", "weights_id", "manifest_id", "method_id", "metric_id"]
         found: Done = {}

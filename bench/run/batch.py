@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from bench.metrics import OUTSIDE, Metric
 from bench.protocol import Protocol
 from bench.records.provenance import code_version
 from bench.run.cells import Cell, Kept, Maps, Outcome
+from bench.run.explained_class import BatchClasses
 from bench.run.external_maps import ExternalMethod
 from bench.run.in_memory import Again, apply
 from bench.run.plan import Plan, Task
@@ -41,15 +44,17 @@ SAME = 1e-5
 class _Scored:
     """A method's maps on a batch, and what is made of them.
 
-    case, label_case: the maps as metrics see them, until they are scored.  twin: an earlier method
-    of the same maps. results, asked: scores by metric, and the forwards that each asked for.
+    Args:
+        cases: by explained class, the maps as metrics see them, until they are scored.
+        twin: an earlier method of the same maps.
+        results: scores by metric.
+        asked: the forwards that each metric asked for.
     """
 
     method: Method
     maps: Maps
     metrics: list[Metric]
-    case: Case
-    label_case: Case
+    cases: dict[str, Case]
     twin: _Scored | None
     results: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
     asked: dict[str, int] = field(default_factory=dict)
@@ -62,7 +67,7 @@ class _Scored:
 
     def forget(self) -> None:
         """Drop the cases, with the rankings and masks that they hold."""
-        del self.case, self.label_case
+        self.cases.clear()
 
 
 @dataclass(frozen=True)
@@ -101,20 +106,12 @@ class BatchRun:
         self.weights_id = prober.model.weights_id
         images = prober.model.normalise(batch.pixels)
         seed = plan.protocol.seed
-        outcome.asked.everything += len(batch)  # the pass that says what is predicted
+        outcome.asked.everything += len(batch)  # the pass that finds the predicted classes
         base = Trace(prober, images, ids=batch.image_ids, truth=batch.truth, seed=seed)
-        self.predicted = base.predicted
-        every_label = plan.subset.explain == "label"
-        self.trace = base.retarget(batch.labels) if every_label else base
-        self.rows = torch.nonzero(batch.labels != self.trace.targets)[
-            :, 0
-        ]  # explained a second time, for the label
-        self.label_trace = base.retarget(batch.labels)
-        self.second = self.label_trace.select(self.rows) if len(self.rows) else None
-        for trace in (self.trace, self.label_trace):
-            trace.parts.update(base.parts)
-        # The one that methods which probe (tft) find there, too.
-        self.background = self.trace.share("background", lambda: Background(self.trace))
+        self.classes = BatchClasses.open(plan.classes, base, batch.labels)
+        # Methods that probe (tft) read the same background from the trace.
+        trace = self.classes.usual
+        self.background = trace.share("background", lambda: Background(trace))
         self.probed = 0
         self._seen: list[tuple[torch.Tensor, _Scored]] = []
 
@@ -122,13 +119,12 @@ class BatchRun:
         """All maps first, since a method's own probes may be what metrics want; then the scores,
         wave by wave.
         """
-        for wave in self._waves(list(self._explained())):
+        for wave in self._waves(list(self._explain_all())):
             self._score(wave)
         self.outcome.asked.equal_probes += self.probed - self.background.probes.run
 
-    def _explained(self) -> Iterator[_Scored]:
+    def _explain_all(self) -> Iterator[_Scored]:
         """Yield each method's maps with what is to be made of them, in the plan's order."""
-        protocol = self.plan.protocol
         ids = [
             (q, self.plan.metric_id(self.task.model, q))
             for q in self.plan.metrics_of(self.task.part)
@@ -139,7 +135,7 @@ class BatchRun:
                 continue
             before = self.prober.counts.forwards
             try:
-                maps = self._find_maps(method, {getattr(protocol, q.target_field) for q in metrics})
+                maps = self._find_maps(method, self.plan.classes.choose_all(metrics))
             except NotApplicable as reason:
                 self.outcome.not_applicable[method.name] = str(reason)
                 self.outcome.asked.everything += (
@@ -150,16 +146,16 @@ class BatchRun:
             alone = 0 if maps.spent is None else maps.spent.counts.forwards
             self.outcome.asked.everything += max(used, alone)
             self._keep_for_gallery(method, maps)
-            yield self._prepared(method, maps, metrics)
+            yield self._prepare(method, maps, metrics)
 
-    def _prepared(self, method: Method, maps: Maps, metrics: list[Metric]) -> _Scored:
+    def _prepare(self, method: Method, maps: Maps, metrics: list[Metric]) -> _Scored:
         """Return what is scored of a method's maps, and the earlier method whose maps are these, if
         there is one.
         """
-        case, label_case = (
-            Case(
+        cases = {
+            explained: Case(
                 trace,
-                own,
+                maps.select_class(explained),
                 self.plan.protocol.view(()),
                 background=self.background,
                 spent=maps.spent,
@@ -167,9 +163,9 @@ class BatchRun:
                 rerun=None if isinstance(method, ExternalMethod) else Again(method),
                 reuses=True,
             )
-            for trace, own in ((self.trace, maps.predicted), (self.label_trace, maps.label))
-        )
-        one = _Scored(method, maps, metrics, case, label_case, self._twin(maps.scaled))
+            for explained, trace in self.classes.traces.items()
+        }
+        one = _Scored(method, maps, metrics, cases, self._twin(maps.scaled))
         self._seen.append((maps.scaled, one))
         return one
 
@@ -182,28 +178,25 @@ class BatchRun:
         for start in range(0, len(everything), size):
             yield everything[start : start + size]
 
-    def _find_maps(self, method: Method, targets: set[str]) -> Maps:
-        """Return a method's maps for the targets that are wanted, or those that another plan has
-        kept.
-        """
+    def _find_maps(self, method: Method, classes: frozenset[str]) -> Maps:
+        """Return a method's maps of some classes, or those that another plan has kept."""
         if self.kept is None:
-            return self._make_for_targets(method, targets)
+            return self._make_of_classes(method, classes)
         rules = self.plan.protocol
         key = (method.id, self.batch.ids, rules.seed, rules.box_min_visible)
         if key not in self.kept.maps:
-            self.kept.maps[key] = self._make_for_targets(method, targets | self.kept.targets)
+            self.kept.maps[key] = self._make_of_classes(method, classes | self.kept.classes)
         return self.kept.maps[key]
 
-    def _make_for_targets(self, method: Method, targets: set[str] | frozenset[str]) -> Maps:
-        """Return a method's maps for the targets that are wanted; the label's anew only where it is
-        not predicted.
-        """
-        only_label = targets == {"label"} and not method.class_agnostic
-        maps, spent = make_maps(method, self.label_trace if only_label else self.trace)
-        if only_label or "label" not in targets or method.class_agnostic or self.second is None:
+    def _make_of_classes(self, method: Method, classes: frozenset[str]) -> Maps:
+        """Return a method's maps of some classes; images with the right prediction get one map."""
+        choice, second = self.classes.choice, self.classes.second
+        first = choice.choose_first(method, classes)
+        maps, spent = make_maps(method, self.classes.traces[first])
+        if second is None or not choice.explains_twice(method, classes):
             return Maps(maps, maps, spent)
         label = maps.clone()
-        label[self.rows] = method(self.second)
+        label[self.classes.rows] = method(second)
         return Maps(maps, label, spent)
 
     def _score(self, wave: list[_Scored]) -> None:
@@ -214,29 +207,23 @@ class BatchRun:
             for metric in one.metrics
             if not one.twin_has(metric)
         ]
-        waiting = self._asked([cell for cell in cells if self._may_wait(cell.metric)])
+        waiting = self._score_ready([cell for cell in cells if self.plan.probes(cell.metric)])
         finish = self.background.probes.start()
         # A GPU is at work from here on; on a CPU it is done.
         for cell in cells:
-            if not self._may_wait(cell.metric):
+            if not self.plan.probes(cell.metric):
                 self._take(cell)
         finish()
         while waiting:
-            waiting = self._asked(waiting)
+            waiting = self._score_ready(waiting)
             self.background.probes.start()()
         for one in wave:
             self._write(one)
 
-    def _may_wait(self, metric: Metric) -> bool:
-        """Return whether a metric probes, and may be called again: ours are functions of the map
-        and nothing else.
-        """
-        return metric.probes(self.plan.protocol, self.plan.geometry.size**2)
-
     def _rules(self, metric: Metric) -> Protocol:
         return self.plan.rules(self.task.model, metric)
 
-    def _asked(self, cells: list[_ScoredCell]) -> list[_ScoredCell]:
+    def _score_ready(self, cells: list[_ScoredCell]) -> list[_ScoredCell]:
         """Score what can be scored; return what waits for probes, which are on the list now."""
         waiting = []
         with self.background.probes.defer():
@@ -249,14 +236,11 @@ class BatchRun:
 
     def _take(self, cell: _ScoredCell) -> None:
         one, metric = cell.one, cell.metric
-        case = one.label_case if self._on_label(metric) else one.case
+        case = one.cases[self.plan.classes.choose(metric)]
         before = self.prober.counts.forwards
-        one.results[metric.name] = self._applied(metric, case)
+        one.results[metric.name] = self._apply(metric, case)
         one.asked[metric.name] = max(case.asked, self.prober.counts.forwards - before)
         self.probed += case.probed
-
-    def _on_label(self, metric: Metric) -> bool:
-        return bool(getattr(self.plan.protocol, metric.target_field) == "label")
 
     def _write(self, one: _Scored) -> None:
         """Add the rows of a method, and what they asked for; what a wave leaves of it is its
@@ -269,11 +253,10 @@ class BatchRun:
                 one.asked[metric.name] = one.twin.asked[metric.name]
                 self.outcome.asked.equal_maps += one.asked[metric.name]
             self.outcome.asked.everything += one.asked[metric.name]
-            targets = self.batch.labels if self._on_label(metric) else self.trace.targets
-            self._add_rows(one.method, metric, one.results[metric.name], targets, one.maps.spent)
+            self._add_rows(one, metric)
         one.forget()
 
-    def _applied(self, metric: Metric, case: Case) -> dict[str, torch.Tensor]:
+    def _apply(self, metric: Metric, case: Case) -> dict[str, torch.Tensor]:
         """Return a metric's values; NaN where it does not apply, so that a later run knows, and the
         board says n/a.
         """
@@ -290,49 +273,47 @@ class BatchRun:
                 return one
         return None
 
-    def _add_rows(
-        self,
-        method: Method,
-        metric: Metric,
-        scores: dict[str, torch.Tensor],
-        targets: torch.Tensor,
-        spent: Spent | None,
-    ) -> None:
-        plan, batch, model, rules = self.plan, self.batch, self.prober.model, self._rules(metric)
-        constant = {
+    def _add_rows(self, one: _Scored, metric: Metric) -> None:
+        """Add a row for each value of a metric and each item, but for items outside its set."""
+        facts, targets = self._describe_cell(one, metric), self.classes.find_targets(metric)
+        for name, values in one.results[metric.name].items():
+            for i in range(len(self.batch)):
+                if values.ndim == 1 and values[i] == OUTSIDE:
+                    continue
+                row = facts | {
+                    "metric": name,
+                    "item": self.batch.ids[i],
+                    "image": self.batch.image_ids[i],
+                    "value": _summarise_value(values[i]),
+                    "vector": values[i].to(torch.float32).numpy() if values.ndim == 2 else None,
+                    "target": int(targets[i]),
+                }
+                self.outcome.rows.append(row | self._describe_prediction(i))
+
+    def _describe_cell(self, one: _Scored, metric: Metric) -> dict[str, Any]:
+        """Return what all rows of a method and a metric have in common."""
+        plan, model, rules = self.plan, self.prober.model, self._rules(metric)
+        spent = one.maps.spent
+        return {
             "run": plan.id_under(rules),
             "subset": plan.subset.name,
             "part": self.task.part,
             "model": model.name,
             "parent": model.parent,
-            "method": method.name,
-            "forwards": float("nan") if spent is None else spent.counts.forwards / len(batch),
-            "method_id": method.id,
+            "method": one.method.name,
+            "forwards": math.nan if spent is None else spent.counts.forwards / len(self.batch),
+            "method_id": one.method.id,
             "metric_id": metric.id(rules),
             "protocol_id": rules.id,
             "weights_id": self.weights_id,
             "manifest_id": plan.manifest_id,
             "code": code_version(),
         }
-        for name, values in scores.items():
-            for i in range(len(batch)):
-                if values.ndim == 1 and values[i] == OUTSIDE:
-                    continue
-                vector = values[i].to(torch.float32).numpy() if values.ndim == 2 else None
-                self.outcome.rows.append(
-                    {
-                        **constant,
-                        "metric": name,
-                        "item": batch.ids[i],
-                        "image": batch.image_ids[i],
-                        "value": _summarise_value(values[i]),
-                        "vector": vector,
-                        "target": int(targets[i]),
-                        "label": int(batch.labels[i]),
-                        "predicted": int(self.predicted[i]),
-                        "correct": bool(self.predicted[i] == batch.labels[i]),
-                    }
-                )
+
+    def _describe_prediction(self, i: int) -> dict[str, Any]:
+        """Return what rows say of an image's label and prediction."""
+        label, predicted = int(self.batch.labels[i]), int(self.classes.predicted[i])
+        return {"label": label, "predicted": predicted, "correct": label == predicted}
 
     def _keep_for_gallery(self, method: Method, maps: Maps) -> None:
         for i in self.shown:
@@ -341,7 +322,7 @@ class BatchRun:
                 (self.batch.pixels[i].cpu().permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
             )
             self.outcome.gallery[f"{item}|image"] = pixels
-            names, target = self.plan.subset.class_names, int(self.trace.targets[i])
+            names, target = self.plan.subset.class_names, int(self.classes.usual.targets[i])
             self.outcome.gallery[f"{item}|title"] = np.array(
                 names[target] if target < len(names) else str(target)
             )

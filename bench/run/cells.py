@@ -14,6 +14,7 @@ import torch
 from bench.engine.counts import Asked, Spent
 from bench.files import file_name
 from bench.records.store import Done, Store
+from bench.run.explained_class import LABEL
 from bench.run.plan import Plan, Task
 
 Cell = tuple[str, str]
@@ -47,12 +48,12 @@ class Outcome:
         )
 
 
-def waiting_tasks(plan: Plan, out: Path | None) -> list[Task]:
+def list_waiting_tasks(plan: Plan, out: Path | None) -> list[Task]:
     """Return the tasks of a plan that still lack something in a run folder."""
-    return list(waiting_groups(plan, out))
+    return list(find_waiting_groups(plan, out))
 
 
-def waiting_groups(plan: Plan, out: Path | None) -> dict[Task, Groups]:
+def find_waiting_groups(plan: Plan, out: Path | None) -> dict[Task, Groups]:
     """Return what the items of each task of a plan still lack in a run folder; tasks that lack
     nothing are left out.
     """
@@ -63,13 +64,15 @@ def find_waiting(plan: Plan, store: Store) -> dict[Task, Groups]:
     """Return what the items of each task still lack in a store; tasks that lack nothing are left
     out.
     """
-    done = store.done()
-    unfit = known_unfit(plan, store.provenance(), done)
-    groups = {task: missing_cells(plan, task, done, unfit[task.model]) for task in plan.tasks()}
+    done = store.read_done()
+    unfit = find_unfit(plan, store.provenance(), done)
+    groups = {
+        task: find_missing_cells(plan, task, done, unfit[task.model]) for task in plan.tasks()
+    }
     return {task: found for task, found in groups.items() if found}
 
 
-def known_unfit(plan: Plan, provenance: dict[str, Any], done: Done) -> dict[str, set[str]]:
+def find_unfit(plan: Plan, provenance: dict[str, Any], done: Done) -> dict[str, set[str]]:
     """Return {model: ids of methods} that an earlier run of this folder found not to fit the model
     at all.
     """
@@ -91,7 +94,7 @@ def task_name(task: Task) -> str:
     return f"{file_name(task.model)}-{task.part}-{task.start:06d}-{task.stop:06d}"
 
 
-def missing_cells(plan: Plan, task: Task, done: Done, unfit: Collection[str] = ()) -> Groups:
+def find_missing_cells(plan: Plan, task: Task, done: Done, unfit: Collection[str] = ()) -> Groups:
     """Return what the items of a task still lack: {missing cells: item positions}, items without
     gaps left out.
     """
@@ -118,6 +121,10 @@ class Maps:
     label: torch.Tensor
     spent: Spent | None
 
+    def select_class(self, explained: str) -> torch.Tensor:
+        """Return the maps [B,H,W] of an explained class."""
+        return self.label if explained == LABEL else self.predicted
+
     @property
     def scaled(self) -> torch.Tensor:
         """Return both, scaled to a largest absolute value of 1 per map: [2,B,H,W]."""
@@ -130,9 +137,10 @@ class Kept:
     """Maps that several plans score: each method's are made once, for every class that any of the
     plans explains.
 
-    targets: "predicted", "label", or both.  For one model and one geometry; maps by method and what
-    it saw.
+    Args:
+        classes: "predicted", "label", or both.
+        maps: of one model and one geometry, by method and what it saw.
     """
 
-    targets: frozenset[str]
+    classes: frozenset[str]
     maps: dict[tuple[Any, ...], Maps] = field(default_factory=dict)

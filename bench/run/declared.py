@@ -81,10 +81,10 @@ class DeclaredCounts:
     def method(self, method: Method) -> MethodWork:
         """Return the work of a method."""
         if method.id not in self.found:
-            self.found[method.id] = self._declared(method)
+            self.found[method.id] = self._read_declaration(method)
         return self.found[method.id]
 
-    def _declared(self, method: Method) -> MethodWork:
+    def _read_declaration(self, method: Method) -> MethodWork:
         if isinstance(method, ExternalMethod):
             return MethodWork()
         try:
@@ -160,11 +160,12 @@ class _Sum:
     def total(self) -> TotalWork:
         """Add up all maps first, as a run does, and then the scores."""
         maps, scores, second, asked, masks = Counts(1), Counts(), Counts(), 1, 0
-        shared: dict[str, SharedPart] = {}
+        shared, choice = dict[str, SharedPart](), self.plan.classes
         for method, metrics in self.wanted:
             work = self.declared.method(method)
-            maps += self._visit(self._own_trace(method, metrics), work)
-            if self._explains_twice(method, metrics):
+            classes = choice.choose_all(metrics)
+            maps += self._visit(choice.choose_first(method, classes), work)
+            if choice.explains_twice(method, classes):
                 second += self._visit("second", work)
             if not work.reason and not isinstance(method, ExternalMethod):
                 asked += 1 + work.alone.forwards
@@ -173,7 +174,7 @@ class _Sum:
                 continue
             applying = [metric for metric in metrics if self.declared.applies(metric, method)]
             for metric in applying:
-                forwards, again = self.declared.forwards(metric), self._again(method, metric)
+                forwards, again = self.declared.forwards(metric), self._count_again(method, metric)
                 read = metric.shared(self.plan.protocol)
                 scores += Counts(forwards) + again
                 asked += forwards + again.forwards + sum(part.counts.forwards for part in read)
@@ -188,11 +189,11 @@ class _Sum:
         """Return the masks that metrics of one map ask for and others of the same class and
         precision have run.
         """
-        protocol, counts = self.plan.protocol, dict[Hashable, list[int]]()
+        counts = dict[Hashable, list[int]]()
         for metric in metrics:
             precision = self.plan.rules(self.declared.model.name, metric).precision
-            target = getattr(protocol, metric.target_field)
-            counts.setdefault((precision, target), []).append(metric.masks(protocol))
+            place = precision, self.plan.classes.choose(metric)
+            counts.setdefault(place, []).append(metric.masks(self.plan.protocol))
         return sum(sum(found) - max(found) for found in counts.values())
 
     def _visit(self, trace: Hashable, work: MethodWork, kept: float = math.inf) -> Counts:
@@ -208,9 +209,9 @@ class _Sum:
                 self.there.add((trace, part.name))
         return counts
 
-    def _again(self, method: Method, metric: Metric) -> Counts:
+    def _count_again(self, method: Method, metric: Metric) -> Counts:
         """Return what making maps again costs."""
-        clean = "label" if self._targets([metric]) == {"label"} else "clean"
+        clean = self.plan.classes.choose(metric)
         return sum(
             (
                 self._visit(clean, work)
@@ -221,26 +222,11 @@ class _Sum:
             Counts(),
         )
 
-    def _targets(self, metrics: Iterable[Metric]) -> set[str]:
-        return {getattr(self.plan.protocol, metric.target_field) for metric in metrics}
 
-    def _own_trace(self, method: Method, metrics: Iterable[Metric]) -> str:
-        return (
-            "label"
-            if self._targets(metrics) == {"label"} and not method.class_agnostic
-            else "clean"
-        )
-
-    def _explains_twice(self, method: Method, metrics: Iterable[Metric]) -> bool:
-        """Return whether the map is made again where the label is not predicted."""
-        both = len(self._targets(metrics)) > 1
-        return both and not method.class_agnostic and self.plan.subset.explain != "label"
-
-
-def chosen_of(cells: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+def group_cells(cells: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
     """Return {method id: metric ids} of cells.
 
-    >>> chosen_of([("a", "x"), ("a", "y")]) == {"a": {"x", "y"}}
+    >>> group_cells([("a", "x"), ("a", "y")]) == {"a": {"x", "y"}}
     True
     """
     chosen: dict[str, set[str]] = {}

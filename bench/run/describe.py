@@ -39,12 +39,7 @@ def describe_run(plan: Plan, command: str = "") -> dict[str, Any]:
         "commands": [command] if command else [],
         "code": code_version(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "machine": {
-            "python": platform.python_version(),
-            "platform": platform.platform(terse=True),
-            "device": str(plan.models[0].device),
-            "threads": torch.get_num_threads(),
-        },
+        "machine": _describe_machine(plan),
         "protocol": {"id": plan.protocol.id, **dataclasses.asdict(plan.protocol)},
         "seed": plan.protocol.seed,
         "plan": {
@@ -53,33 +48,10 @@ def describe_run(plan: Plan, command: str = "") -> dict[str, Any]:
             "compiled": plan.compiled,
             "geometry": plan.geometry.id,
         },
-        "subsets": {
-            subset.name: {
-                "manifest_id": plan.manifest_id,
-                "title": subset.manifest.title,
-                "licence": subset.manifest.licence,
-                "pictures": subset.pictures,
-                "classes": subset.num_classes,
-                "explain": subset.explain,
-                "n": len(subset),
-                "n_calibration": 0 if plan.calibration is None else len(plan.calibration),
-                "calibration": "" if plan.calibration is None else plan.calibration.name,
-            }
-        },
+        "subsets": {subset.name: _describe_subset(plan)},
         "models": {model.name: model.facts() for model in plan.models},
         "methods": {method.name: method.facts() for method in plan.methods},
-        "metrics": {
-            name: {
-                "metric": metric.name,
-                "family": metric.family,
-                "id": metric.id(plan.protocol),
-                "version": metric.version,
-                "target": getattr(plan.protocol, metric.target_field),
-                **dataclasses.asdict(value),
-            }
-            for metric in plan.metrics
-            for name, value in metric.facts(plan.protocol).items()
-        },
+        "metrics": _describe_metrics(plan),
         "not_applicable": {},
         "equal": {},
         "notes": [],
@@ -89,6 +61,46 @@ def describe_run(plan: Plan, command: str = "") -> dict[str, Any]:
             else {}
         ),
         **({"shards": ["{}/{}".format(*plan.shard)]} if plan.shard[1] > 1 else {}),
+    }
+
+
+def _describe_machine(plan: Plan) -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "device": str(plan.models[0].device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _describe_subset(plan: Plan) -> dict[str, Any]:
+    subset = plan.subset
+    return {
+        "manifest_id": plan.manifest_id,
+        "title": subset.manifest.title,
+        "licence": subset.manifest.licence,
+        "pictures": subset.pictures,
+        "classes": subset.num_classes,
+        "explain": subset.explain,
+        "n": len(subset),
+        "n_calibration": 0 if plan.calibration is None else len(plan.calibration),
+        "calibration": "" if plan.calibration is None else plan.calibration.name,
+    }
+
+
+def _describe_metrics(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Return the facts of every value, with the id of its metric and the class it explains."""
+    return {
+        name: {
+            "metric": metric.name,
+            "family": metric.family,
+            "id": metric.id(plan.protocol),
+            "version": metric.version,
+            "target": plan.classes.choose(metric),
+            **dataclasses.asdict(value),
+        }
+        for metric in plan.metrics
+        for name, value in metric.facts(plan.protocol).items()
     }
 
 

@@ -5,7 +5,7 @@ again.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +100,7 @@ def run_plan(
     *,
     gallery: int = 6,
     command: str = "",
+    announce: Callable[[Plan, Mapping[Task, Groups]], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
     executor: Executor | None = None,
 ) -> Records:
@@ -107,13 +108,19 @@ def run_plan(
 
     Only this process writes: an executor computes tasks and hands over what they leave, so that
     nothing is there twice.
+
+    Args:
+        announce: is called before the first task, with the plan, whose precisions are decided now,
+            and with what its tasks lack.
     """
     store = Store(out)
-    with store.locked():
+    with store.lock():
         plan = decide_precisions(plan, store)
         provenance = merge_provenance(store.provenance(), describe_run(plan, command))
         store.write_provenance(provenance)
         waiting = find_waiting(plan, store)
+        if announce is not None:
+            announce(plan, waiting)
         _compute(plan, waiting, executor or LocalExecutor(), store, provenance, gallery, progress)
         records = store.records(provenance, [task_name(task) for task in waiting])
         records.provenance["equal"] = equal_methods(records.frame)

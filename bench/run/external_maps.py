@@ -27,11 +27,12 @@ from bench.files import file_name
 from bench.identity import digest
 from bench.methods import METHODS, Method
 from bench.records.store import MIN_CALIBRATION
+from bench.run.explained_class import LABEL, PREDICTED
 from bench.run.map_files import Read, check_map, read_entries, resize_map
 
 Report = Callable[[int, int], None]
 
-TARGETS = ("predicted", "label")
+TARGETS = (PREDICTED, LABEL)
 """Which class the maps can explain."""
 
 READING = 1
@@ -107,7 +108,7 @@ class ExternalMethod(Method):
 
     def _one(self, size: tuple[int, int], image: str, target: int, predicted: int) -> torch.Tensor:
         items = self.items.get(image, ())
-        if self.target == "predicted":
+        if self.target == PREDICTED:
             # All items of an image share its prediction, so any of their maps will do.
             items = items if target == predicted else ()
         else:
@@ -172,7 +173,7 @@ def load_maps(
         raise BenchError(f"The maps' target is {target!r}; it can be {' or '.join(TARGETS)}.")
     chosen = subset if isinstance(subset, Subset) else load_subset(subset)
     where = "the maps given" if isinstance(maps, Mapping) else str(maps)
-    called = _checked_name(name, maps)
+    called = _choose_name(name, maps)
     found, in_order = read_entries(maps, chosen)
     if not found:
         raise BenchError(
@@ -180,14 +181,14 @@ def load_maps(
         )
     seen = _look(found, report)
     items = _items_of(chosen)
-    match = _in_order if in_order else _matched
+    match = _match_in_order if in_order else _match_by_id
     reads, notes = match(found, items, chosen, where)
     by_image: dict[str, list[Item]] = {}
     for item in items:
         by_image.setdefault(item.image, []).append(item)
     return ExternalMethod(
         name=called,
-        function=_not_run,
+        function=_refuse_run,
         group="external",
         fidelity="external",
         citation=f"{len(found)} maps of the {target} class, {where}, sha256 {seen.sha256[:12]}",
@@ -201,11 +202,11 @@ def load_maps(
     )
 
 
-def _not_run(_trace: Trace) -> torch.Tensor:
+def _refuse_run(_trace: Trace) -> torch.Tensor:
     raise BenchError("Maps made elsewhere cannot be made again.")
 
 
-def _checked_name(name: str | None, maps: str | Path | Mapping[str, Any]) -> str:
+def _choose_name(name: str | None, maps: str | Path | Mapping[str, Any]) -> str:
     if name is None:
         if isinstance(maps, Mapping):
             raise BenchError("Maps in memory have no name; give name=...")
@@ -230,7 +231,7 @@ def describe_targets(frame: pd.DataFrame, given: ExternalMethod) -> str:
         "item"
     )
     other = int((~rows["correct"].astype(bool)).sum())
-    metrics = "the label" if given.target == "predicted" else "the predicted class"
+    metrics = "the label" if given.target == PREDICTED else "the predicted class"
     return (
         f"{given.name} explains the {given.target} class; on {other} of {len(rows)} items "
         "prediction and label differ, "
@@ -280,7 +281,7 @@ def _items_of(subset: Subset) -> list[Item]:
     ]
 
 
-def _matched(
+def _match_by_id(
     found: Mapping[str, Read], items: Sequence[Item], subset: Subset, where: str
 ) -> tuple[dict[str, Read], list[str]]:
     """Return {item id: read} of the maps whose ids the subset knows, and a sentence about the
@@ -301,7 +302,7 @@ def _matched(
     return reads, [f"{_count(unknown, 'map')} of no item of {subset.name}, left out.{near}"]
 
 
-def _in_order(
+def _match_in_order(
     found: Mapping[str, Read], _items: Sequence[Item], subset: Subset, where: str
 ) -> tuple[dict[str, Read], list[str]]:
     """Return {item id: read} of maps without ids: the first is of the subset's first item, and so

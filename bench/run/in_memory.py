@@ -152,7 +152,7 @@ def apply(metric: Metric, case: Case, protocol: Protocol) -> Scores:
     case.set_view(
         protocol.view(metric.all_reads)
     )  # first: one that does not apply has asked for nothing
-    reason = unmet_need(metric, case)
+    reason = find_unmet_need(metric, case)
     if reason:
         raise NotApplicable(f"{metric.name} {reason}")
     scores = metric.function(case)
@@ -175,7 +175,7 @@ def apply(metric: Metric, case: Case, protocol: Protocol) -> Scores:
     return checked
 
 
-def unmet_need(metric: Metric, case: Case) -> str:
+def find_unmet_need(metric: Metric, case: Case) -> str:
     """Return what a metric needs and does not find, as the end of a sentence, or ""."""
     truth = case.truth
     have = {name: getattr(truth, name) is not None for name in ("boxes", "masks", "others")}

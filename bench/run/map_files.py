@@ -30,7 +30,7 @@ def read_entries(
     with ids.
     """
     if isinstance(maps, Mapping):
-        return {str(key): _given(value) for key, value in maps.items()}, False
+        return {str(key): _read_given(value) for key, value in maps.items()}, False
     path = Path(maps)
     if path.is_dir():
         return _folder(path), False
@@ -48,7 +48,7 @@ def read_entries(
     )
 
 
-def _given(value: Any) -> Read:
+def _read_given(value: Any) -> Read:
     return lambda: np.asarray(value)
 
 
@@ -76,7 +76,7 @@ def _archive(path: Path) -> dict[str, Read]:
     if set(archive.files) == {"ids", "maps"}:
         with _readable(path):
             ids, stacked = archive["ids"], archive["maps"]
-        return _stacked(path, ids, stacked)
+        return _read_stack(path, ids, stacked)
 
     def read(key: str) -> npt.NDArray[Any]:
         with _readable(path):
@@ -86,7 +86,7 @@ def _archive(path: Path) -> dict[str, Read]:
     return {key: lambda key=key: read(key) for key in archive.files}  # type: ignore[misc]
 
 
-def _stacked(path: Path, ids: npt.NDArray[Any], stacked: npt.NDArray[Any]) -> dict[str, Read]:
+def _read_stack(path: Path, ids: npt.NDArray[Any], stacked: npt.NDArray[Any]) -> dict[str, Read]:
     if stacked.ndim != 3 or ids.shape != stacked.shape[:1]:
         raise BenchError(
             f"{path} has ids of shape {ids.shape} and maps of shape {stacked.shape}; it must be "
@@ -96,7 +96,7 @@ def _stacked(path: Path, ids: npt.NDArray[Any], stacked: npt.NDArray[Any]) -> di
     twice = [key for key, count in Counter(names).items() if count > 1]
     if twice:
         raise BenchError(f"{path} has two maps of the id {twice[0]!r}; keep one.")
-    return {key: _given(stacked[row]) for row, key in enumerate(names)}
+    return {key: _read_given(stacked[row]) for row, key in enumerate(names)}
 
 
 def _array(path: Path) -> dict[str, Read]:
@@ -107,7 +107,7 @@ def _array(path: Path) -> dict[str, Read]:
             f"{path} holds no array [N,h,w]; maps without ids are one such array, in the subset's "
             "order."
         )
-    return {f"{row:09d}": _given(stacked[row]) for row in range(len(stacked))}
+    return {f"{row:09d}": _read_given(stacked[row]) for row in range(len(stacked))}
 
 
 @contextlib.contextmanager

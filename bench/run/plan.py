@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from bench.data import Geometry, Subset
 from bench.engine.memory import memory_of
@@ -18,6 +19,7 @@ from bench.models.explainee import Explainee
 from bench.protocol import FLOAT32, Protocol, require_float32
 from bench.records.precision_verdict import PrecisionVerdict, check_precision
 from bench.records.store import MIN_CALIBRATION
+from bench.run.explained_class import ClassChoice
 from bench.run.external_maps import ExternalMethod
 
 
@@ -78,6 +80,11 @@ class Plan:
             [self.manifest_id, protocol.id, self.batch_size, self.shard_size, self.compiled]
         )
 
+    @property
+    def classes(self) -> ClassChoice:
+        """Return which classes the run explains."""
+        return ClassChoice(self.protocol, self.subset)
+
     def rules(self, model: str, metric: Metric) -> Protocol:
         """Return the protocol that a metric is computed under on a model: the plan's, or the same
         in bfloat16.
@@ -88,6 +95,13 @@ class Plan:
             if verdict is None
             else self.protocol.replace_precision(verdict.precision_of(metric.name))
         )
+
+    def probes(self, metric: Metric) -> bool:
+        """Return whether a metric runs the network on changed images and on nothing else.
+
+        Such a metric may wait and be called again, and may be run in a lower precision.
+        """
+        return metric.probes(self.protocol, self.geometry.size**2)
 
     def metric_id(self, model: str, metric: Metric) -> str:
         """Return the id that a metric's records of a model have."""
@@ -166,41 +180,15 @@ def make_plan(
     """
     check_precision(precision, compiled)
     require_float32(protocol)
-    if not models:
-        raise BenchError("A run needs at least one model; give --models.")
-    names = [m.name for m in models]
-    if len(set(names)) != len(names):
-        raise BenchError(
-            f"Two models of the run share a name ({', '.join(sorted(names))}); give each its own."
-        )
-    for model in models:
-        _check_classes(model, subset)
+    _check_models(models, subset)
     geometry = common_geometry(subset, models, protocol.geometry)
-    chosen_methods = _methods(methods)
-    for method in chosen_methods:
+    chosen = _select_methods(methods)
+    for method in chosen:
         if isinstance(method, ExternalMethod):
             method.check_frame(geometry.size, geometry.size)
-    chosen_metrics = [
-        METRICS.get(n) for n in METRICS.select(metrics if isinstance(metrics, str) else [*metrics])
-    ]
-    have = {
-        "boxes": subset.has_boxes,
-        "masks": subset.has_masks,
-        "truth": subset.has_boxes or subset.has_masks,
-        "others": subset.has_others,
-        "method": True,
-    }
-    usable_methods = [m for m in chosen_methods if all(have[n] for n in m.needs)]
-    usable_metrics = [m for m in chosen_metrics if all(have[n] for n in m.needs)]
-    if not usable_methods or not usable_metrics:
-        what, need = (
-            ("method", chosen_methods) if not usable_methods else ("metric", chosen_metrics)
-        )
-        raise NotApplicable(
-            f"No {what} of the run fits the subset {subset.name}: "
-            f"{', '.join(m.name for m in need)} need ground truth "
-            "(boxes or masks) that it does not have."
-        )
+    names = METRICS.select(metrics if isinstance(metrics, str) else [*metrics])
+    usable_methods = _keep_fitting("method", chosen, subset)
+    usable_metrics = _keep_fitting("metric", [METRICS.get(name) for name in names], subset)
     device = models[0].device
     return Plan(
         subset=subset,
@@ -219,7 +207,42 @@ def make_plan(
     )
 
 
-def _methods(methods: str | Sequence[str | Method]) -> list[Method]:
+Part = TypeVar("Part", Method, Metric)
+
+
+def _keep_fitting(word: str, chosen: Sequence[Part], subset: Subset) -> list[Part]:
+    """Return the methods or metrics that find the ground truth that they need in a subset."""
+    have = {
+        "boxes": subset.has_boxes,
+        "masks": subset.has_masks,
+        "truth": subset.has_boxes or subset.has_masks,
+        "others": subset.has_others,
+        "method": True,
+    }
+    usable = [one for one in chosen if all(have[need] for need in one.needs)]
+    if not usable:
+        raise NotApplicable(
+            f"No {word} of the run fits the subset {subset.name}: "
+            f"{', '.join(one.name for one in chosen)} need ground truth "
+            "(boxes or masks) that it does not have."
+        )
+    return usable
+
+
+def _check_models(models: Sequence[Explainee], subset: Subset) -> None:
+    """Refuse models that share a name or have other classes than the subset."""
+    if not models:
+        raise BenchError("A run needs at least one model; give --models.")
+    names = [model.name for model in models]
+    if len(set(names)) != len(names):
+        raise BenchError(
+            f"Two models of the run share a name ({', '.join(sorted(names))}); give each its own."
+        )
+    for model in models:
+        _check_classes(model, subset)
+
+
+def _select_methods(methods: str | Sequence[str | Method]) -> list[Method]:
     """Return the methods of a list of names, groups, wildcards and, at its end, methods that no
     name stands for.
     """

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,9 +26,9 @@ from bench.metrics import Metric
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
 from bench.protocol import BFLOAT16, FLOAT32
-from bench.records.precision_verdict import AUTO, PrecisionVerdict, read_lowered
+from bench.records.precision_verdict import AUTO, Agreement, PrecisionVerdict, read_lowered
 from bench.records.store import Done, Store
-from bench.run.cells import Kept, missing_cells
+from bench.run.cells import Kept, find_missing_cells
 from bench.run.plan import Plan, Task
 from bench.run.score_agreement import Table, measure_agreement, tabulate_scores
 from bench.run.task import run_task
@@ -85,7 +85,7 @@ def recall_verdicts(plan: Plan, store: Store) -> Plan:
     """Return a plan with the verdicts that its run folder holds; the guard is not asked."""
     if plan.precision == FLOAT32:
         return plan
-    told, done = store.provenance(), functools.cache(store.done)
+    told, done = store.provenance(), functools.cache(store.read_done)
     unknown = [model for model in plan.models if model.name not in plan.verdicts]
     known = {model.name: _recall_verdict(plan, model, told, done) for model in unknown}
     verdicts = {name: verdict for name, verdict in known.items() if verdict is not None}
@@ -140,9 +140,7 @@ def _find_kept_ids(model: Explainee, done: Done) -> set[str]:
 
 def find_probing(plan: Plan) -> list[Metric]:
     """Return the metrics of a plan that can be run in bfloat16."""
-    return [
-        metric for metric in plan.metrics if metric.probes(plan.protocol, plan.geometry.size**2)
-    ]
+    return [metric for metric in plan.metrics if plan.probes(metric)]
 
 
 def judge(plan: Plan, model: Explainee) -> PrecisionVerdict:
@@ -176,7 +174,7 @@ def _compare_precisions(
     metrics = find_probing(plan)
     sample = _sample(plan, model)
     prober = Prober(model, plan.batch_size)
-    kept = Kept(frozenset(getattr(plan.protocol, metric.target_field) for metric in metrics))
+    kept = Kept(plan.classes.choose_all(metrics))
     exact = _scores(sample, prober, kept)
     everything = PrecisionVerdict(
         plan.precision, model.weights_id, metrics={metric.name: "" for metric in metrics}
@@ -196,19 +194,29 @@ def _compare_precisions(
         return dataclasses.replace(
             verdict, reason="no method of the sample fits it, so nothing could be compared"
         )
+    seen = next(iter(exact.values()))
+    verdict = dataclasses.replace(verdict, images=len(seen.items), methods=seen.methods)
+    return _accept_metrics(plan, verdict, metrics, values)
+
+
+def _accept_metrics(
+    plan: Plan,
+    verdict: PrecisionVerdict,
+    metrics: Sequence[Metric],
+    values: Mapping[str, Agreement],
+) -> PrecisionVerdict:
+    """Return the verdict with the metrics whose values all agree, and the others refused."""
     refused: dict[str, str] = {}
     for name, one in values.items():
         if one.problem:
             refused.setdefault(one.metric, f"{name}: {one.problem}")
-    rules, seen = plan.protocol.replace_precision(BFLOAT16), next(iter(exact.values()))
+    rules = plan.protocol.replace_precision(BFLOAT16)
     agreed = {one.metric for one in values.values()} - refused.keys()
     return dataclasses.replace(
         verdict,
         metrics={metric.name: metric.id(rules) for metric in metrics if metric.name in agreed},
         refused=refused,
         values=values,
-        images=len(seen.items),
-        methods=seen.methods,
         protocol=rules.id,
     )
 
@@ -304,5 +312,5 @@ def speed_ratio(model: Explainee, side: int, batch_size: int) -> float:
 def _scores(sample: Plan, prober: Prober, kept: Any) -> dict[str, Table]:
     """Run the sample and return its scores by value."""
     task = Task(prober.model.name, "eval", 0, min(SAMPLE_IMAGES, len(sample.subset)))
-    rows = run_task(sample, task, missing_cells(sample, task, {}), prober, kept=kept).rows
+    rows = run_task(sample, task, find_missing_cells(sample, task, {}), prober, kept=kept).rows
     return tabulate_scores(rows)

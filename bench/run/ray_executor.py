@@ -157,7 +157,7 @@ class _Fleet:
         self.lost: Counter[Task] = Counter()
         self.failed_starts = 0
         self.problem: Exception | None = None
-        self.setup, self.models = _shipped(ray, plan, waiting, threads)
+        self.setup, self.models = _ship(ray, plan, waiting, threads)
         variables = {
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
@@ -180,7 +180,7 @@ class _Fleet:
         for _ in range(self.count):
             self._hire()
         while self.left:
-            settled = [self._settled(reference) for reference in self._next()]
+            settled = [self._settle(reference) for reference in self._next()]
             self._hand_out()  # before the results are written, so that nobody waits for that
             for result in settled:
                 if result is not None:
@@ -225,7 +225,7 @@ class _Fleet:
                 self.note("Waiting for Ray workers; `ray status` says what the cluster has free.")
                 told = True
 
-    def _settled(self, reference: Any) -> Result | None:
+    def _settle(self, reference: Any) -> Result | None:
         """Take what a worker answers; return the result where it is one of a task."""
         member = self.pending.pop(reference)
         errors = self.ray.exceptions
@@ -344,7 +344,7 @@ class _Queue:
         self._tasks[task.model].appendleft(task)
 
 
-def _shipped(
+def _ship(
     ray: Any, plan: Plan, tasks: Mapping[Task, Groups], threads: int
 ) -> tuple[Setup, dict[str, Any]]:
     """Put the plan, and each model of the tasks, into the object store once; images stay where they

@@ -59,14 +59,14 @@ def identity(plan: Plan) -> dict[str, str]:
     """
     return {
         "cambench": code_version(),
-        **{f"method {method.name}": _anew(method).id for method in plan.methods},
+        **{f"method {method.name}": _make_anew(method).id for method in plan.methods},
         **{f"metric {metric.name}": metric.id(plan.protocol) for metric in plan.metrics},
     }
 
 
-def _anew(method: Method) -> Method:
+def _make_anew(method: Method) -> Method:
     """Return a copy without the id that it may have brought along."""
-    return replace(method, inner=None if method.inner is None else _anew(method.inner))
+    return replace(method, inner=None if method.inner is None else _make_anew(method.inner))
 
 
 class Worker:
@@ -92,7 +92,7 @@ class Worker:
         try:
             for plugin in setup.plugins:
                 load_plugin_file(plugin)
-            self._plan = _fetched(setup.plan, "the plan")
+            self._plan = _fetch(setup.plan, "the plan")
             self._check(setup.ids)
             self._reader = Reader(self._plan, pinned=self._device == "cuda")
         except BenchError as error:
@@ -134,14 +134,14 @@ class Worker:
         assert self._plan is not None
         if self._prober is None or self._prober.model.name != task.model:
             self._prober = None  # one model at a time
-            loaded = _fetched(model, f"the model {task.model}")
+            loaded = _fetch(model, f"the model {task.model}")
             self._prober = Prober(
                 loaded.to(self._device), self._plan.batch_size, self._plan.compiled
             )
         return self._prober
 
 
-def _fetched(reference: list[Any], what: str) -> Any:
+def _fetch(reference: list[Any], what: str) -> Any:
     """Return what a reference stands for; where it cannot be put together here, that is one
     sentence.
     """

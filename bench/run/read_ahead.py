@@ -97,7 +97,7 @@ class Reader:
             if slot.batch is not None:
                 return slot.batch
         with self._reading:
-            return self._finished(read_batch(self.plan, task, positions))
+            return self._finish(read_batch(self.plan, task, positions))
 
     def close(self) -> None:
         """Stop reading: the image that is being read is the last one."""
@@ -124,19 +124,19 @@ class Reader:
         task, positions = slot.key
         try:
             with self._reading:
-                slot.batch = self._finished(
-                    read_batch(self.plan, task, self._until_stopped(slot, positions))
+                slot.batch = self._finish(
+                    read_batch(self.plan, task, self._yield_until_stopped(slot, positions))
                 )
         except BaseException:  # whatever it is, it is raised again where the batch is asked for
             slot.batch = None
         finally:
             slot.done.set()
 
-    def _until_stopped(self, slot: _Slot, positions: Iterable[int]) -> Iterator[int]:
+    def _yield_until_stopped(self, slot: _Slot, positions: Iterable[int]) -> Iterator[int]:
         for position in positions:
             if self._closed or slot.dropped:
                 raise _Stopped
             yield position
 
-    def _finished(self, batch: Batch) -> Batch:
+    def _finish(self, batch: Batch) -> Batch:
         return batch.pin() if self.pinned else batch

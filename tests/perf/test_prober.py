@@ -21,7 +21,7 @@ from ratios import SLOWER, Row, bare_forwards, interleaved, pairs_wanted, report
 import bench
 from bench.engine.prober import Prober
 from bench.protocol import Protocol
-from bench.run.cells import Kept, Outcome, missing_cells
+from bench.run.cells import Kept, Outcome, find_missing_cells
 from bench.run.plan import make_plan
 from bench.run.task import run_task
 
@@ -54,7 +54,7 @@ def test_scoring_over_bare_forwards(benchmark, tmp_path, name):
         one_photograph(tmp_path / "one"), [model], METHODS, METRICS, Protocol(), calibration=0
     )
     (task,) = plan.tasks()
-    groups = missing_cells(plan, task, {})
+    groups = find_missing_cells(plan, task, {})
     prober, kept = Prober(model, plan.batch_size), Kept(frozenset(["predicted"]))
 
     def scoring() -> Outcome:

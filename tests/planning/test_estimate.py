@@ -24,12 +24,13 @@ from bench.engine.trace import Trace
 from bench.errors import BenchError
 from bench.methods import METHODS, Method
 from bench.metrics import METRICS
-from bench.planning.estimate import Cost, counted, estimate
-from bench.planning.imagenet_plan import imagined_models, imagined_subset
+from bench.planning.cost import Cost
+from bench.planning.estimate import count_cost, estimate
+from bench.planning.imagenet_plan import imagine_models, imagine_subset
 from bench.planning.storage import footprint, memory_bytes
-from bench.planning.timing import measured_rates
 from bench.run import declared
 from bench.run.evaluate import Progress, run_plan
+from bench.run.network_rates import measure_rates
 from bench.run.plan import Plan, make_plan
 from bench.types import Sample
 
@@ -143,7 +144,7 @@ def test_the_plan_of_a_method_is_what_is_run(name):
     plan = planned(
         model, pictures(model), [name], ["deletion", "average_drop", "threshold_quality"]
     )
-    cost, seen = counted(plan), run(plan)
+    cost, seen = count_cost(plan), run(plan)
     hold(cost, seen, METHODS.get(name).why_varies)
     assert not cost.models[0].not_applicable
     assert cost.models[0].methods[0].varies == METHODS.get(name).why_varies
@@ -154,7 +155,7 @@ def test_the_plan_of_a_method_is_what_is_run(name):
 def test_the_plan_of_a_metric_is_what_is_run(metric, method):
     model = net()
     plan = planned(model, pictures(model, 3), [method], [metric])
-    cost, seen = counted(plan), run(plan)
+    cost, seen = count_cost(plan), run(plan)
     assert cost.run == spared(cost, seen)
     assert cost.asked == seen.asked.everything
 
@@ -172,7 +173,7 @@ def test_the_plan_of_a_bundled_model_is_what_is_run(name):
         bench.Protocol(sensitivity_draws=2),
         calibration=0,
     )
-    cost, seen = counted(plan), run(plan)
+    cost, seen = count_cost(plan), run(plan)
     assert cost.asked == seen.asked.everything
     assert cost.run.tuple[1:] == seen.counts.tuple[1:]
     # What a run spares beside equal masks and rankings: probes of maps that were scored before.
@@ -211,7 +212,7 @@ MANY += ["deep_lift_shap", "deep_lift", "full_grad", "eigen_cam"]
 def test_the_plan_of_many_methods_is_what_is_run_and_what_equality_spares():
     model = net("gap")  # on which several CAMs are the same map
     plan = planned(model, pictures(model), MANY, "all")
-    cost, seen = counted(plan), run(plan)
+    cost, seen = count_cost(plan), run(plan)
     assert cost.asked == seen.asked.everything
     assert seen.asked.equal_maps > 0
     # A map that was scored before spares its probes; its ends of curves and shared images would not
@@ -226,7 +227,7 @@ def test_the_plan_of_many_methods_is_what_is_run_and_what_equality_spares():
     twins = Counts(seen.asked.equal_maps * probes // asked)
     assert cost.run == spared(cost, seen) + twins
     # Parts that methods share are counted once: together they cost less than one by one.
-    alone = [counted(planned(model, plan.subset, [name], "all")).run for name in MANY]
+    alone = [count_cost(planned(model, plan.subset, [name], "all")).run for name in MANY]
     assert cost.run.forwards < sum(one.forwards for one in alone)
     assert cost.run.head_forwards < sum(one.head_forwards for one in alone)
 
@@ -238,7 +239,7 @@ def test_labels_that_are_not_predicted_cost_a_second_map(wrong):
     plan = planned(
         model, pictures(model, 3, wrong), methods, ["deletion", "pointing_game", "class_contrast"]
     )
-    cost, seen = counted(plan), run(plan)
+    cost, seen = count_cost(plan), run(plan)
     second = dataclasses.astuple(cost.models[0].second)
     # class_contrast looks at the label's other class anyway: nothing more is run for it.
     assert (
@@ -247,7 +248,8 @@ def test_labels_that_are_not_predicted_cost_a_second_map(wrong):
     )
     assert second[2] > 0
     assert (
-        counted(planned(model, plan.subset, methods, ["deletion"])).models[0].second.forwards == 0
+        count_cost(planned(model, plan.subset, methods, ["deletion"])).models[0].second.forwards
+        == 0
     )
 
 
@@ -255,13 +257,13 @@ def test_parts_that_are_too_large_to_keep_are_counted_as_often_as_they_are_made(
     model = net()
     methods = ["guided_backprop", "guided_grad_cam", "deep_lift", "deep_lift_shap"]
     plan = planned(model, pictures(model, 3), methods, ["max_sensitivity"], shard_size=2)
-    kept = counted(plan).run
+    kept = count_cost(plan).run
     assert kept == run(plan).counts
     # Between the part of two images and that of one: the last task has one, and keeps it.
     limit = 3 * SIDE * SIDE * 4 * 3 // 2
     monkeypatch.setattr(declared, "LARGE", limit)
     monkeypatch.setattr(Trace.drop_large, "__defaults__", (limit,))
-    dropped = counted(plan).run
+    dropped = count_cost(plan).run
     assert dropped == run(plan).counts
     assert dropped.forwards > kept.forwards
     assert limit < LARGE
@@ -277,7 +279,7 @@ def test_a_plugin_that_declares_nothing_is_counted():
     model = net()
     try:
         plan = planned(model, pictures(model), ["greedy"], ["complexity"])
-        assert counted(plan).run == run(plan).counts == Counts(2 * 4)
+        assert count_cost(plan).run == run(plan).counts == Counts(2 * 4)
     finally:
         METHODS.remove("greedy")
 
@@ -301,7 +303,7 @@ def test_a_plugin_that_declares_its_parts_shares_them_in_the_plan():
     model = net()
     try:
         plan = planned(model, pictures(model), ["first_look", "second_look"], ["complexity"])
-        assert counted(plan).run == run(plan).counts == Counts(2 * 3)
+        assert count_cost(plan).run == run(plan).counts == Counts(2 * 3)
     finally:
         METHODS.remove("first_look")
         METHODS.remove("second_look")
@@ -318,7 +320,7 @@ def test_a_plugin_that_declares_much_is_believed_and_not_run():
     model = net()
     try:
         plan = planned(model, pictures(model), ["patient"], ["complexity"])
-        assert counted(plan).run.forwards == 2 * (1 + 700)
+        assert count_cost(plan).run.forwards == 2 * (1 + 700)
     finally:
         METHODS.remove("patient")
     assert not calls
@@ -335,7 +337,7 @@ def test_rates_are_of_a_batch_that_memory_is_enough_for():
 
     handle = model.net.register_forward_pre_hook(cramped)
     try:
-        rates = measured_rates(model, 32, 8)
+        rates = measure_rates(model, 32, 8)
     finally:
         handle.remove()
     assert rates.forward > 0
@@ -347,10 +349,10 @@ def test_rates_are_of_a_batch_that_memory_is_enough_for():
 def test_a_method_that_does_not_fit_costs_what_finding_out_takes():
     model = net()
     plan = planned(model, pictures(model), ["legrad", "random"], ["deletion"])
-    cost = counted(plan)
+    cost = count_cost(plan)
     assert "attention" in cost.models[0].not_applicable["legrad"]
     assert cost.run == run(plan).counts
-    assert cost.run == counted(planned(model, plan.subset, ["random"], ["deletion"])).run
+    assert cost.run == count_cost(planned(model, plan.subset, ["random"], ["deletion"])).run
 
 
 def test_counting_runs_no_perturbed_image_of_metrics_or_costly_methods_and_leaves_the_model_alone():
@@ -363,7 +365,7 @@ def test_counting_runs_no_perturbed_image_of_metrics_or_costly_methods_and_leave
         lambda _m, args, _o: sizes.append(len(args[0]))
     )
     try:
-        assert counted(plan).run.forwards > 200
+        assert count_cost(plan).run.forwards > 200
     finally:
         handle.remove()
     assert sum(sizes) < 10
@@ -383,10 +385,10 @@ def test_calibration_shards_and_tasks_add_up():
         calibration=4,
         shard_size=2,
     )
-    cost, seen = counted(plan), run(plan)
+    cost, seen = count_cost(plan), run(plan)
     assert cost.models[0].images == {"eval": 5, "calibration": 4}
     assert cost.run == spared(cost, seen)
-    shards = [counted(dataclasses.replace(plan, shard=(number, 2))) for number in (1, 2)]
+    shards = [count_cost(dataclasses.replace(plan, shard=(number, 2))) for number in (1, 2)]
     # The baseline's colour is run once in each.
     assert shards[0].run + shards[1].run == cost.run + Counts(1)
     assert len(shards[0].tasks) + len(shards[1].tasks) == len(cost.tasks)
@@ -397,11 +399,11 @@ def test_of_a_folder_only_what_is_missing_counts(tmp_path):
     subset = pictures(model, 4)
     first = planned(model, subset.limit(3), ["grad_cam"], ["deletion"], shard_size=2)
     run(first, tmp_path)
-    nothing = counted(first, tmp_path)
+    nothing = count_cost(first, tmp_path)
     assert (nothing.run, nothing.tasks, nothing.seconds) == (Counts(), {}, 0)
     more = planned(model, subset, ["grad_cam", "saliency"], ["deletion", "insertion"], shard_size=2)
-    left = counted(more, tmp_path)
-    whole = counted(more)
+    left = count_cost(more, tmp_path)
+    whole = count_cost(more)
     assert 0 < left.run.forwards < whole.run.forwards
     seen = run(more, tmp_path)
     assert left.run == spared(left, seen)
@@ -442,7 +444,7 @@ def test_time_follows_the_rate_that_is_given():
 
 
 def test_nothing_is_measured_unless_asked():
-    cost = counted(small())
+    cost = count_cost(small())
     assert cost.seconds is cost.wall_seconds(4) is None
     assert cost.models[0].rates is None
     with pytest.raises(BenchError, match="is no rate"):
@@ -455,16 +457,16 @@ def test_a_sample_runs_some_images_and_knows_the_bytes_of_their_records(tmp_path
     assert cost.models[0].timed == "sample"
     assert 1 <= cost.models[0].sample_images <= 2
     assert cost.seconds > 0
-    assert cost.run == counted(plan).run
+    assert cost.run == count_cost(plan).run
     run(plan, tmp_path)
     written = sum(file.stat().st_size for file in (tmp_path / "records").iterdir())
-    for guess in (cost, counted(plan)):
+    for guess in (cost, count_cost(plan)):
         assert written / 2 < guess.models[0].record_bytes < 2 * written
     standard = planned(plan.models[0], plan.subset, ["grad_cam", "random"], "standard")
     run(standard, tmp_path / "standard")
     written = sum(file.stat().st_size for file in (tmp_path / "standard" / "records").iterdir())
     drawn = sum(file.stat().st_size for file in (tmp_path / "standard" / "gallery").iterdir())
-    guess = counted(standard)
+    guess = count_cost(standard)
     assert written / 2 < guess.models[0].record_bytes < 2 * written
     assert drawn / 2 < guess.gallery_bytes < 2 * drawn
 
@@ -493,11 +495,11 @@ def test_memory_holds_weights_and_grows_with_batches_and_tasks():
 def test_the_share_of_wrong_labels_comes_from_the_card_or_from_images():
     model = net()
     plan = planned(model, pictures(model, 4, wrong=1), ["grad_cam"], ["deletion", "pointing_game"])
-    cost = counted(plan).models[0]
+    cost = count_cost(plan).models[0]
     assert (cost.wrong, cost.wrong_from) == (0.5, "2 images")
     assert cost.extra.head_forwards == pytest.approx(4 * 0.5 * cost.second.head_forwards)
     model.card["top1"] = 90.0
-    cost = counted(plan).models[0]
+    cost = count_cost(plan).models[0]
     assert cost.wrong == pytest.approx(0.1)
     assert cost.wrong_from == "the model's card"
 
@@ -506,11 +508,11 @@ def test_the_share_of_wrong_labels_comes_from_the_card_or_from_images():
 
 
 def test_the_imagined_run_has_the_size_of_the_real_one():
-    subset = imagined_subset()
+    subset = imagine_subset()
     assert (len(subset), len(subset.calibration()), subset.num_classes) == (49_000, 1_000, 1_000)
     assert subset.has_boxes
     assert not subset.has_masks
-    (model,) = imagined_models(["test_resnet"])
+    (model,) = imagine_models(["test_resnet"])
     plan = make_plan(
         subset,
         [model],

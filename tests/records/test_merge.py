@@ -17,7 +17,7 @@ from nets import GapLinear, randomise
 import bench
 from bench.errors import BenchError
 from bench.protocol import Protocol
-from bench.records.merge import merge_runs, missing_shards
+from bench.records.merge import list_missing_shards, merge_runs
 from bench.records.store import KEY, Records, Store, read_part, write_parquet
 from bench.run.evaluate import Progress
 from bench.run.plan import make_plan
@@ -119,7 +119,7 @@ def test_merged_shards_are_the_whole_run_byte_for_byte(shards, whole, tmp_path):
     assert merged.provenance["equal"] == records.provenance["equal"]
     pictures = {p.name for p in (folder / "gallery").iterdir()}
     assert {p.name for p in (tmp_path / "all" / "gallery").iterdir()} == pictures
-    assert missing_shards(merged.provenance) == []
+    assert list_missing_shards(merged.provenance) == []
     pd.testing.assert_frame_equal(
         Records.load(tmp_path / "all").frame, records.frame, check_exact=True
     )
@@ -134,10 +134,10 @@ def test_a_merged_run_can_be_gone_on_with(shards, subset, models, tmp_path):
 
 def test_a_merge_grows_and_says_which_shards_it_lacks(shards, whole, tmp_path):
     some = merge_runs([shards[0], shards[2]], tmp_path / "all")
-    assert missing_shards(some.provenance) == ["2/3"]
+    assert list_missing_shards(some.provenance) == ["2/3"]
     assert len(some) < len(whole[1])
     grown = merge_runs([shards[1]], tmp_path / "all")
-    assert missing_shards(grown.provenance) == []
+    assert list_missing_shards(grown.provenance) == []
     pd.testing.assert_frame_equal(sort(grown.frame), sort(whole[1].frame), check_exact=True)
     before = sorted((p.name, p.stat().st_mtime_ns) for p in Store(tmp_path / "all").parts)
     merge_runs(shards, tmp_path / "all")

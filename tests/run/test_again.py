@@ -15,7 +15,7 @@ import bench
 from bench.errors import BenchError
 from bench.metrics import METRICS
 from bench.models.architectures import build_seeded, resnet_scenes
-from bench.planning.estimate import counted
+from bench.planning.estimate import count_cost
 from bench.records.store import KEY
 from bench.run.evaluate import Progress
 from bench.run.plan import make_plan
@@ -140,7 +140,7 @@ def test_the_plan_counts_what_is_run(subset, model, metric, method):
     plan = make_plan(subset, [model], [method], [metric], bench.Protocol(), calibration=0)
     seen: list[Progress] = []
     evaluate(subset, model, methods=[method], metrics=[metric], progress=seen.append)
-    assert counted(plan).run == seen[-1].counts
+    assert count_cost(plan).run == seen[-1].counts
 
 
 def test_two_equal_clean_maps_are_not_taken_for_equal_under_attack(subset, model):

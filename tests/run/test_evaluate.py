@@ -259,7 +259,7 @@ def test_unwritable_output_is_refused(subset, model, tmp_path):
 
 
 def test_two_runs_into_one_folder_are_refused(subset, model, tmp_path):
-    with Store(tmp_path).locked(), pytest.raises(BenchError, match="Another run is writing"):
+    with Store(tmp_path).lock(), pytest.raises(BenchError, match="Another run is writing"):
         evaluate(subset, model, tmp_path)
 
 

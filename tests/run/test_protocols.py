@@ -11,7 +11,7 @@ import bench
 from bench.data.geometry import Geometry
 from bench.errors import BenchError
 from bench.metrics import METRICS
-from bench.planning.estimate import counted
+from bench.planning.estimate import count_cost
 from bench.protocol import PROTOCOLS, get_protocol
 from bench.run.evaluate import Progress
 from bench.run.plan import common_geometry, make_plan
@@ -31,7 +31,7 @@ def test_the_plan_counts_what_is_run(subset, model, protocol):
     records = bench.evaluate(
         subset, model, methods, metrics, protocol=protocol, calibration=0, progress=seen.append
     )
-    planned, run = counted(plan).run.forwards, seen[-1].counts.forwards
+    planned, run = count_cost(plan).run.forwards, seen[-1].counts.forwards
     # A label's map where the label is not predicted costs more; equal images (thresholds among
     # zeros) cost less.
     cut = len(subset) * len(methods) * rules.thresholds

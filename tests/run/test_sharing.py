@@ -163,7 +163,7 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):
     (tmp_path / ".mine.tmp").write_text("mine")
     with (
         pytest.raises(BenchError, match=r"holds other files \(thesis\.md\)"),
-        Store(tmp_path).locked(),
+        Store(tmp_path).lock(),
     ):
         pass
     assert (tmp_path / ".mine.tmp").exists()

@@ -1,0 +1,67 @@
+"""How a run is announced: what it computes, the work that is declared for it, and the time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.cli.output import say
+
+if TYPE_CHECKING:
+    from bench.engine.counts import Counts
+    from bench.run.announcement import Announcement
+    from bench.run.plan import Plan
+    from bench.run.waiting_work import ImageCounts
+
+
+def print_announcement(plan: Plan, work: Announcement, folder: Path, left: int | None) -> None:
+    """Print what a run is about to do; left: the tasks that are not finished, None for a plan."""
+    say(describe_plan(plan))
+    second = (
+        describe_second_map(work.second) if work.extra is None else describe_second_maps(work.extra)
+    )
+    say(describe_work(work.run, second, left))
+    if work.undeclared:
+        say(f"Not counted, since these methods declare no work: {', '.join(work.undeclared)}.")
+    say(
+        f"The networks alone take about {max(work.seconds, 1) / 60:.1f} minutes here "
+        f"(`cambench plan` says more). Records go to {folder}."
+    )
+
+
+def describe_plan(plan: Plan) -> str:
+    """Return what a plan computes, in a line."""
+    calibration = f" + {len(plan.calibration)} for calibration" if plan.calibration else ""
+    return (
+        f"{plan.subset.name}: {len(plan.subset)} images{calibration}, {len(plan.models)} models, "
+        f"{len(plan.methods)} methods, {len(plan.metrics)} metrics, {plan.protocol.id}"
+    )
+
+
+def describe_work(run: Counts, second: str, left: int | None) -> str:
+    """Return the most that the networks run, in a line; second: what second maps add."""
+    tasks = "" if left is None else f" in {left} tasks that are not finished"
+    return (
+        f"At most {run.forwards:,} forwards, {run.backwards:,} backwards and "
+        f"{run.head_forwards:,} head replays{tasks}; equal maps and rankings spare some{second}."
+    )
+
+
+def describe_second_maps(extra: ImageCounts) -> str:
+    """Return what the second maps of misclassified images add, or "" where there are none."""
+    if not extra.forwards and not extra.head_forwards:
+        return ""
+    return (
+        ". Misclassified images need a second map, for the label: about "
+        f"{extra.forwards:,.0f} more forwards and {extra.head_forwards:,.0f} more head replays"
+    )
+
+
+def describe_second_map(second: ImageCounts) -> str:
+    """Return what the second map of one image adds, where their number is unknown."""
+    if not second.forwards and not second.head_forwards:
+        return ""
+    return (
+        ". A misclassified image needs a second map, for the label: at most "
+        f"{second.forwards:,.0f} more forwards and {second.head_forwards:,.0f} more head replays"
+    )
