@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.cli.announcing import print_announcement
 from bench.cli.output import command_line, console, errors, say, stoppable, warn
 from bench.progress import show_share
 from bench.records.forward_counts import describe_forwards, write_forwards
@@ -15,7 +16,6 @@ from bench.records.store import Records
 
 if TYPE_CHECKING:
     from bench.board import Board
-    from bench.records.store import Records
     from bench.run.cells import Groups
     from bench.run.evaluate import Progress
     from bench.run.executors import Executor
@@ -27,7 +27,6 @@ REFERENCE = "grad_cam"
 
 def announce_plan(plan: Plan, folder: Path) -> None:
     """Print what a whole plan computes, whatever is in its folder."""
-    from bench.cli.announcing import print_announcement
     from bench.run.announcement import announce_work
     from bench.run.waiting_work import find_kinds
 
@@ -53,7 +52,6 @@ class RunDisplay:
 
     def announce(self, plan: Plan, waiting: Mapping[Task, Groups]) -> None:
         """Print what is missing of a plan, and begin the bar."""
-        from bench.cli.announcing import print_announcement
         from bench.run.announcement import announce_work
         from bench.run.waiting_work import count_kinds
 

@@ -151,8 +151,10 @@ def plan_tier(limit: int | None = None) -> Plan:
 
 def plant(plan: Plan, defect: Defect) -> Plan:
     """Return a plan with a defect in its model, or in its grad_cam."""
+    changed = defect.method
     methods = tuple(
-        replace(m, function=defect.method) if defect.method is not None and m.name == METHOD else m
+        # Other numbers are another version, so that the id says that the method has changed.
+        replace(m, function=changed, version=m.version + 1) if changed and m.name == METHOD else m
         for m in plan.methods
     )
     return replace(
