@@ -8,13 +8,22 @@ import math
 
 import numpy as np
 import pytest
-import reference as ref
 import torch
-from nets import BASELINE, MEAN, STD, PlantedEvidence, make_images, make_net, region_mean
 from scipy import ndimage
 from skimage.measure import label as skimage_label
 from sklearn.metrics import average_precision_score
 from torch.nn import functional as F
+
+from tests.support import reference as ref
+from tests.support.nets import (
+    BASELINE,
+    MEAN,
+    STD,
+    PlantedEvidence,
+    make_images,
+    make_net,
+    region_mean,
+)
 
 
 def network(kind: str, seed: int = 0, side: int = 16) -> tuple[ref.Network, np.ndarray]:

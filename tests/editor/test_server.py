@@ -16,7 +16,6 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from interrupts import interruptible
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -26,6 +25,7 @@ from bench.editor.server import FILES, PAGE, make_app
 from bench.errors import BenchError
 from bench.finetune.attention_maps import load_maps
 from bench.finetune.save import write_model
+from tests.support.interrupts import interruptible
 
 ROOT = Path(__file__).parents[2]
 HERE = "http://127.0.0.1:8765"

@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 import pytest
-import reference as ref
 import torch
-from nets import (
+
+import bench
+from tests.support import reference as ref
+from tests.support.nets import (
     BASELINE,
     MEAN,
     STD,
@@ -19,8 +21,6 @@ from nets import (
     make_net,
     region_mean,
 )
-
-import bench
 
 ONES = (1.0, 1.0, 1.0)
 

@@ -13,15 +13,15 @@ import warnings
 
 import numpy as np
 import pytest
-import reference as ref
 import timm
 import torch
 import torchcam.methods as peer_torchcam
-from nets import MEAN, STD, make_images, make_net, randomise
 from torch import nn
 from torch.nn import functional as F
 
 import bench
+from tests.support import reference as ref
+from tests.support.nets import MEAN, STD, make_images, make_net, randomise
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -8,14 +8,14 @@ import copy
 
 import numpy as np
 import pytest
-import reference as ref
 import timm
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nets import MEAN, STD, make_images, make_net
 
 import bench
+from tests.support import reference as ref
+from tests.support.nets import MEAN, STD, make_images, make_net
 
 QUICK = settings(
     max_examples=10,

@@ -9,18 +9,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference as ref
-import reference_field as field
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nets import BASELINE, MEAN, STD, PlainLinear, PlantedEvidence, make_images, make_net, randomise
 from torch import nn
 from torch.nn import functional as F
 
 import bench
 from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS
+from tests.support import reference as ref
+from tests.support import reference_field as field
+from tests.support.nets import (
+    BASELINE,
+    MEAN,
+    STD,
+    PlainLinear,
+    PlantedEvidence,
+    make_images,
+    make_net,
+    randomise,
+)
 
 QUICK = settings(
     max_examples=6,

@@ -9,10 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import reference as ref
 import timm
 import torch
-from nets import MEAN, STD, make_images, make_net
 from scipy.special import erf
 from torch import nn
 
@@ -23,6 +21,8 @@ from bench.engine.trace import Trace
 from bench.errors import NotApplicable
 from bench.methods import METHODS
 from bench.methods.transformer import gathered, relevance, rolled_out
+from tests.support import reference as ref
+from tests.support.nets import MEAN, STD, make_images, make_net
 
 NAMES = ["raw_attention", "attention_rollout", "gradient_rollout", "legrad"]
 SIDE = 64

@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
-import reference as ref
 import torch
-from nets import BASELINE, PlantedEvidence, region_mean
 
 import bench
+from tests.support import reference as ref
+from tests.support.nets import BASELINE, PlantedEvidence, region_mean
 
 ONES = (1.0, 1.0, 1.0)
 ZEROS = (0.0, 0.0, 0.0)

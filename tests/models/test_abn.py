@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from nets import MEAN, STD, BranchNet, GapLinear, make_images, make_net, randomise, token_net
 from timm.layers import BlurPool2d
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from timm.models.vgg import VGG
@@ -20,6 +19,16 @@ import bench
 from bench.errors import BenchError, NotApplicable
 from bench.models.abn import AttentionBranch, AttentionBranchNetwork, at_full_resolution, to_grid
 from bench.models.architectures import resnet_scenes, vgg_scenes
+from tests.support.nets import (
+    MEAN,
+    STD,
+    BranchNet,
+    GapLinear,
+    make_images,
+    make_net,
+    randomise,
+    token_net,
+)
 
 
 def seeded(build, *args, **kwargs) -> nn.Module:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 import pytest
 import timm
 import torch
-from nets import MEAN, NETS, STD, make_images, make_net, randomise
 from torch import nn
 
 import bench
@@ -19,6 +18,7 @@ from bench.engine.trace import Trace
 from bench.methods import METHODS
 from bench.models.explainee import untouched
 from bench.models.split import Captured, LayerSplit, WholeSplit
+from tests.support.nets import MEAN, NETS, STD, make_images, make_net, randomise
 
 SIDE = 32
 METHODS_OF_HEADS = ["ablation_cam", "a_fmi", "recipro_cam", "grad_cam"]

@@ -17,9 +17,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import reference as ref
 import torch
-from reference import SEED, Array, mm, unit, up
 from scipy import ndimage
 from skimage.transform import resize
 from sklearn.linear_model import Ridge
@@ -28,6 +26,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from bench import randomness
+from tests.support import reference as ref
+from tests.support.reference import SEED, Array, mm, unit, up
 
 
 class Network(ref.Network):
