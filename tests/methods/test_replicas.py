@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from _pytest.mark import ParameterSet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -32,7 +33,7 @@ def explainee(kind: str, seed: int, side: int) -> bench.Explainee:
     )
 
 
-def cases() -> list[pytest.param]:
+def cases() -> list[ParameterSet]:
     chosen = []
     for method in ref.METHODS:
         for kind in ("gap", "mlp", "norm", "signed", "skip"):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -218,7 +219,7 @@ LAYERS = {
 SAMPLED = {"integrated_gradients", "idgi", "smooth_grad", "var_grad", "gradient_shap"}
 
 
-def cases() -> list[pytest.param]:
+def cases() -> list[ParameterSet]:
     chosen = []
     for address, replica, parameters in ADDRESSES:
         for kind in (*KINDS, "pool") if replica in POOLED else KINDS:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -244,9 +245,8 @@ class NumpyViT:
         z, a = self.norm(z, "norm"), None
         if self.pool == "map":
             q = self.linear(self.w["attn_pool.latent"][0], "attn_pool.q")
-            a, x = self.attend(
-                q, *np.split(self.linear(z[self.prefix :], "attn_pool.kv"), 2, axis=1), shift
-            )
+            k, v = np.split(self.linear(z[self.prefix :], "attn_pool.kv"), 2, axis=1)
+            a, x = self.attend(q, k, v, shift)
             x = self.linear(x, "attn_pool.proj")
             pooled = (x + self.mlp(self.norm(x, "attn_pool.norm"), "attn_pool.mlp"))[0]
         else:
@@ -375,7 +375,7 @@ def written_out(
     return [(a.detach().numpy(), a.grad.numpy()) for a in kept]
 
 
-FAMILIES = {
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "beit": ("beit_base_patch16_224", {}),
     "beit with class token": ("beitv2_base_patch16_224", {"global_pool": "token"}),
     "eva": ("eva02_tiny_patch14_224", {"img_size": 56, "embed_dim": 16}),

@@ -200,7 +200,10 @@ def test_vgg_is_cut_behind_the_last_pooling_that_convolutions_follow():
     assert isinstance(net.extractor[-1], nn.MaxPool2d)
     kinds = [type(layer).__name__ for layer in net.perception.stage.features]
     assert kinds == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"]
-    assert [type(layer).__name__ for layer in net.attention.stage] == [*kinds[:-1], "Identity"]
+    assert [type(layer).__name__ for layer in net.attention.stage.children()] == [
+        *kinds[:-1],
+        "Identity",
+    ]
     assert len(AttentionBranchNetwork(vgg_scenes()).extractor) == 15  # 16, M, 32, M, 48, 48, M
 
 

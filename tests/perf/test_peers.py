@@ -147,7 +147,9 @@ def pixel_flipping(
     spread = torch.stack(
         [subject.maps, subject.maps - apart, subject.maps - 2 * apart], dim=1
     ).numpy()
-    metric = quantus.PixelFlipping(features_in_step=step, disable_warnings=True)
+    metric = quantus.PixelFlipping(  # type: ignore[attr-defined]
+        features_in_step=step, disable_warnings=True
+    )
 
     def theirs() -> np.ndarray:
         curves = metric(

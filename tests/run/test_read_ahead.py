@@ -384,7 +384,7 @@ def test_a_worker_reads_ahead_the_task_that_it_is_given_next():
     assert list(some.idle) == [two]
 
 
-def test_a_lost_worker_gives_back_both_its_tasks():
+def test_a_lost_worker_gives_back_both_its_tasks(monkeypatch):
     tasks = [Task("a", "eval", i, i + 1) for i in range(4)]
     some = fleet(tasks, 1)
     some._hand_out()
@@ -392,7 +392,7 @@ def test_a_lost_worker_gives_back_both_its_tasks():
     from collections import Counter
 
     some.ray, some.lost, some.attempts, some.note = None, Counter(), 3, lambda _: None
-    some._hire = lambda: None
+    monkeypatch.setattr(some, "_hire", lambda: None)
     some._replace(one, "gone")
     assert [some.queue.take("a", {}) for _ in tasks] == tasks
 
