@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ class WithoutTruth:
 
     has_boxes = has_masks = False
 
-    def __init__(self, source: object) -> None:
+    def __init__(self, source: Any) -> None:
         self._source = source
 
     def __getattr__(self, name: str) -> object:

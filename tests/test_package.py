@@ -123,38 +123,6 @@ def test_nothing_is_imported_before_the_first_forward_that_it_does_not_need(tmp_
     assert done.stdout.rpartition("LOADED")[2].split() == ["torch"]
 
 
-def test_arrows_go_one_way():
-    """types <- data, models <- engine <- methods, metrics <- finetune, pipeline <- board, editor <-
-    health, gate.
-
-    Metrics never import methods, and measuring never imports training.
-    """
-    top = {"board", "editor", "finetune", "gate", "health"}
-    layers = {
-        "data": top | {"engine", "methods", "metrics", "records", "run", "planning", "models"},
-        "models": top | {"engine", "methods", "metrics", "records", "run", "planning"},
-        "engine": top | {"methods", "metrics", "records", "run", "planning"},
-        "methods": top | {"metrics", "records", "run", "planning"},
-        "metrics": top | {"methods", "records", "run", "planning"},
-        "records": top | {"methods", "metrics", "run", "planning"},
-        "run": top | {"planning"},
-        "planning": top,
-        "board": {"editor", "finetune", "gate", "health", "run", "planning"},
-        "finetune": {"editor", "gate", "health"},
-        "gate": {"editor", "finetune", "health"},
-        "health": {"editor", "finetune", "gate"},
-    }
-    typing_only = "if TYPE_CHECKING"
-    for layer, above in layers.items():
-        for file in (ROOT / "bench" / layer).rglob("*.py"):
-            for line in file.read_text().splitlines():
-                words = line.split()
-                if words[:1] == ["from"] and len(words) > 1 and words[1].startswith("bench."):
-                    assert words[1].split(".")[1] not in above, (
-                        f"{file.name}: {line} ({typing_only} is no excuse)"
-                    )
-
-
 @pytest.mark.slow
 def test_the_wheel_runs_from_an_empty_folder(tmp_path):
     """Manifests and weights travel in the wheel: nothing of the checkout is on the path."""

@@ -8,13 +8,23 @@ import math
 
 import numpy as np
 import pytest
-import reference as ref
 import torch
-from nets import BASELINE, MEAN, STD, PlantedEvidence, make_images, make_net, region_mean
 from scipy import ndimage
 from skimage.measure import label as skimage_label
 from sklearn.metrics import average_precision_score
 from torch.nn import functional as F
+
+from bench import randomness
+from tests.support import reference as ref
+from tests.support.nets import (
+    BASELINE,
+    MEAN,
+    STD,
+    PlantedEvidence,
+    make_images,
+    make_net,
+    region_mean,
+)
 
 
 def network(kind: str, seed: int = 0, side: int = 16) -> tuple[ref.Network, np.ndarray]:
@@ -54,11 +64,7 @@ def test_blur_is_a_truncated_gaussian_with_mirrored_border(side):
 
 def test_order_breaks_ties_by_the_field_then_by_index():
     flat = np.zeros((6, 6))
-    field = (
-        ref.randomness.smooth_field(ref.randomness.generator(0, "ties", "a"), 6, 6)
-        .numpy()
-        .reshape(-1)
-    )
+    field = randomness.smooth_field(randomness.generator(0, "ties", "a"), 6, 6).numpy().reshape(-1)
     ranked = ref.order(flat, "a")
     assert sorted(ranked.tolist()) == list(range(36))
     assert (np.diff(field[ranked]) <= 0).all()
@@ -212,10 +218,6 @@ def test_planted_evidence_is_linear_in_the_region():
 def test_order_matches_a_stable_sort():
     rng = np.random.default_rng(7)
     L = rng.integers(0, 4, (9, 9)).astype(float)
-    field = (
-        ref.randomness.smooth_field(ref.randomness.generator(0, "ties", "q"), 9, 9)
-        .numpy()
-        .reshape(-1)
-    )
+    field = randomness.smooth_field(randomness.generator(0, "ties", "q"), 9, 9).numpy().reshape(-1)
     expected = np.lexsort((np.arange(81), -field, -L.reshape(-1)))
     np.testing.assert_array_equal(ref.order(L, "q"), expected)

@@ -1,10 +1,10 @@
 """Read the modules of a checkout and the graph of their imports.
 
 An edge of the graph goes from a module to the module that an import statement names. Imports
-inside functions count, imports below `if TYPE_CHECKING:` do not. `from bench.data import X` names
-the submodule `bench.data.X` where there is one, else the package `bench.data`, which stands for its
-`__init__.py`. `from bench import X` names the module where `_HOMES` of `bench/__init__.py` says
-that X lives; `_HOMES` itself gives no edge.
+inside functions count. Imports below `if TYPE_CHECKING:` do not: only arrows between rooms count
+them. `from bench.data import X` names the submodule `bench.data.X` where there is one, else the
+package `bench.data`, which stands for its `__init__.py`. `from bench import X` names the module
+where `_HOMES` of `bench/__init__.py` says that X lives; `_HOMES` itself gives no edge.
 
 Python also runs the `__init__.py` of every package above a module. The graph leaves such edges out:
 a package that imports its own modules would close a cycle with each of them. They count in
@@ -19,7 +19,7 @@ import functools
 import io
 import tokenize
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 GROUND = frozenset(
@@ -41,12 +41,13 @@ Node = ast.FunctionDef | ast.AsyncFunctionDef
 class Import:
     """An import statement of `name`, a dotted module, or a module and a name in it.
 
-    lazy: it stands inside a function.
+    lazy: it stands inside a function. typed: it stands below `if TYPE_CHECKING:`, and never runs.
     """
 
     name: str
     line: int
     lazy: bool
+    typed: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,14 @@ class Module:
         return {"__main__": "cli"}.get(part, "ground" if part in GROUND else part)
 
     @functools.cached_property
-    def imports(self) -> list[Import]:
-        """Return the imports that run, with absolute names."""
+    def statements(self) -> list[Import]:
+        """Return all imports, with absolute names."""
         return list(find_imports(self.tree, self.name, self.path.endswith("__init__.py")))
+
+    @functools.cached_property
+    def imports(self) -> list[Import]:
+        """Return the imports that run."""
+        return [one for one in self.statements if not one.typed]
 
     @functools.cached_property
     def code_lines(self) -> set[int]:
@@ -147,12 +153,14 @@ class House:
         """Return {module: the modules that it imports at any time}."""
         return {name: self.list_targets(one, lazy=True) for name, one in self.modules.items()}
 
-    def list_targets(self, module: Module, *, lazy: bool) -> set[str]:
+    def list_targets(self, module: Module, *, lazy: bool, typed: bool = False) -> set[str]:
         """Return the own modules that a module imports.
 
         lazy: imports inside functions count too; else only what runs when the module is loaded.
+        typed: imports for type checkers count too.
         """
-        found = {self.resolve(one.name) for one in module.imports if lazy or not one.lazy}
+        statements = module.statements if typed else module.imports
+        found = {self.resolve(one.name) for one in statements if lazy or not one.lazy}
         return {name for name in found if name is not None} - {module.name}
 
     @functools.cached_property
@@ -179,7 +187,7 @@ class House:
 def find_imports(
     node: ast.AST, module: str, is_package: bool, lazy: bool = False
 ) -> Iterator[Import]:
-    """Yield the imports below a node; those for type checkers are left out."""
+    """Yield the imports below a node."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             yield from (Import(alias.name, child.lineno, lazy) for alias in child.names)
@@ -193,8 +201,9 @@ def find_imports(
             )
             yield from (Import(f"{base}.{alias.name}", child.lineno, lazy) for alias in child.names)
         elif isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
-            for other in child.orelse:
-                yield from find_imports(ast.Module([other], []), module, is_package, lazy)
+            for one in find_imports(ast.Module(child.body, []), module, is_package, lazy):
+                yield replace(one, typed=True)
+            yield from find_imports(ast.Module(child.orelse, []), module, is_package, lazy)
         else:
             inside = lazy or isinstance(child, (Node, ast.Lambda))
             yield from find_imports(child, module, is_package, inside)

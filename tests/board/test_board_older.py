@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,10 +13,11 @@ from bench.board.older_versions import find_older_methods, mark_older
 from bench.gate.baseline import from_records, load_baseline, save_baseline
 from bench.methods import METHODS
 from bench.metrics import METRICS
+from bench.registry import Registry
 
 
 def raise_version(
-    monkeypatch: pytest.MonkeyPatch, registry: object, name: str, version: int
+    monkeypatch: pytest.MonkeyPatch, registry: Registry[Any], name: str, version: int
 ) -> None:
     entry = dataclasses.replace(registry.get(name), version=version)
     monkeypatch.setitem(registry._entries, name, entry)

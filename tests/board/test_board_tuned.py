@@ -8,11 +8,11 @@ import math
 
 import numpy as np
 import pytest
-from conftest import build, random_records, row, scalars
 
 from bench.board.board import leaderboard
 from bench.board.significance import wilcoxon
 from bench.board.tuned import COLUMNS, compare_tuned, find_pairs
+from tests.support.toy_records import build, random_records, row, scalars
 
 BEFORE, AFTER = [0.5, 0.4, 0.6, 0.5], [0.4, 0.4, 0.3, 0.2]
 

@@ -241,7 +241,7 @@ def test_average_ranks_leave_out_equal_maps(tied: Board) -> None:
     ranks = critical_plot.find_rank_blocks(tied, "deletion", "toy", "net")
     assert list(ranks) == ["a", "b", "c", "d"]
     assert ranks.shape == (40, 4)
-    np.testing.assert_allclose(ranks.sum(1), 10)
+    np.testing.assert_allclose(ranks.sum(axis=1), 10)
     assert ranks["d"].mean() > ranks["c"].mean() > ranks["a"].mean()
 
 

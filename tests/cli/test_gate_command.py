@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command_line import ROOT, cambench
 from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.errors import BenchError
+from tests.support.command_line import ROOT, cambench
 
 
 @pytest.fixture(scope="module")

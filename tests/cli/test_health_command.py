@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command_line import cambench, refused
 
 import bench
+from tests.support.command_line import cambench, refused
 
 METHODS = [
     "oracle",

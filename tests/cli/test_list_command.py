@@ -7,13 +7,13 @@ import subprocess
 import sys
 
 import pytest
-from command_line import ROOT, cambench, refused
 
 from bench.errors import BenchError
 from bench.methods import METHODS
 from bench.metrics import METRICS
 from bench.models import MODELS
 from bench.protocol import PROTOCOLS
+from tests.support.command_line import ROOT, cambench, refused
 
 
 @pytest.mark.parametrize("what", ["methods", "metrics", "models", "subsets", "protocols"])

@@ -8,12 +8,12 @@ import json
 
 import pytest
 import typer
-from command_line import cambench, refused
 
 from bench.cli import app
 from bench.cli.options import ExecutorOptions, RunOptions
 from bench.cli.plan import EstimateOptions
 from bench.cli.plans import make_plans, split_run
+from tests.support.command_line import cambench, refused
 
 SCENES = [
     "--models",

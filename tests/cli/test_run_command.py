@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import ROOT, cambench, refused
-from interrupts import interruptible
 from PIL import Image
 
 from bench.cli.output import loading_modules
 from bench.protocol import get_protocol
+from tests.support.command_line import ROOT, cambench, refused
+from tests.support.interrupts import interruptible
 
 SMALL = [
     "--models",

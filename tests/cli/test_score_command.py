@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import cambench, refused
+
+from tests.support.command_line import cambench, refused
 
 WORDS = [
     "--model",

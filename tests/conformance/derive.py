@@ -1,8 +1,8 @@
 """Make the conformance vectors: inputs, and the scores that follow from the definitions by exact
 arithmetic.
 
-    python tests/conformance/derive.py           write v1/cases/*/input.json and expected.json
-    python tests/conformance/derive.py --check    say whether the files are what this script makes
+    python -m tests.conformance.derive            write v1/cases/*/input.json and expected.json
+    python -m tests.conformance.derive --check    say whether the files are what this script makes
 
 `vectors.py` has the cases and `definitions.py` the arithmetic; neither imports anything but Python.
 Beside each case stands `derivation.md`; its claims (`item value = arithmetic`) are worked out here
@@ -18,8 +18,8 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
-from definitions import METRICS, NAN, OUTSIDE, Case, Model, cam_maps, exact, flat
-from vectors import cases, points
+from tests.conformance.definitions import METRICS, NAN, OUTSIDE, Case, Model, cam_maps, exact, flat
+from tests.conformance.vectors import cases, points
 
 CASES = Path(__file__).parent / "v1" / "cases"
 

@@ -9,12 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import derive
 import pytest
-import run_bench
 import torch
 
 from bench.randomness import generator, smooth_field
+from tests.conformance import derive, run_bench
 
 HERE = Path(__file__).parent
 LIMIT = 300_000
@@ -62,8 +61,9 @@ def test_mistakes_of_other_implementations_are_found(mistake, tmp_path):
 
 
 def test_the_files_are_as_derived_without_any_library():
-    command = [sys.executable, "-E", "-s", "-S", str(HERE / "derive.py"), "--check"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    module = "tests.conformance.derive"
+    command = [sys.executable, "-E", "-s", "-S", "-m", module, "--check"]
+    done = subprocess.run(command, cwd=HERE.parents[1], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from definitions import NAN, filled
+from tests.conformance.definitions import NAN, filled
 
 PROTOCOL = {
     "name": "cambench-1",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -129,7 +130,7 @@ def test_preprocessing_and_versions_are_part_of_the_key(photos, monkeypatch, kep
     }
     keys.add(cache.frame_key(b"another", GEOMETRY))
     keys.add(cache.frame_key(content, Geometry(24, "short", 32, "bilinear")))
-    monkeypatch.setattr(cache.PIL, "__version__", "0.0")
+    monkeypatch.setattr(PIL, "__version__", "0.0")
     cache.pixels_version.cache_clear()
     try:
         keys.add(cache.frame_key(content, GEOMETRY))

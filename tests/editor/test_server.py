@@ -16,7 +16,6 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from interrupts import interruptible
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -26,6 +25,7 @@ from bench.editor.server import FILES, PAGE, make_app
 from bench.errors import BenchError
 from bench.finetune.attention_maps import load_maps
 from bench.finetune.save import write_model
+from tests.support.interrupts import interruptible
 
 ROOT = Path(__file__).parents[2]
 HERE = "http://127.0.0.1:8765"
@@ -97,7 +97,9 @@ def test_an_image(client, session):
 
 
 def scene_mask(session: Session, k: int) -> np.ndarray:
-    return session.subset[session.queue[k].index].mask
+    mask = session.subset[session.queue[k].index].mask
+    assert mask is not None
+    return mask
 
 
 def test_inference_changes_the_probabilities(client, session):
@@ -218,7 +220,7 @@ def card(abn, tmp_path_factory) -> str:
     return str(write_model(tmp_path_factory.mktemp("model"), "abn", abn, {}))
 
 
-def cambench(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+def cambench(monkeypatch: pytest.MonkeyPatch, *words: object) -> object:
     monkeypatch.setattr(sys, "argv", ["cambench", *map(str, words)])
     with pytest.raises(SystemExit) as caught:
         cli.main()

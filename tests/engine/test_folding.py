@@ -9,7 +9,6 @@ import copy
 import pytest
 import timm
 import torch
-from nets import randomise
 from torch import nn
 
 import bench
@@ -18,6 +17,7 @@ from bench.engine.fills import take_rows
 from bench.engine.folding import folds_of
 from bench.engine.prober import Job, Mode, Prober, target_log_odds
 from bench.models.network_guard import guard_network
+from tests.support.nets import randomise
 
 
 def explainee(*modules: nn.Module, size: int = 8) -> bench.Explainee:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import Cramped, make_images, make_net
 
 import bench
 from bench.engine.fills import ranks_of, replace_by_choice, replace_in_place, replace_ranked
 from bench.engine.memory import is_out_of_memory, memory_of
 from bench.engine.prober import Job, Mode, Piece, Prober, default_batch_size, halves
 from bench.run.plan import default_shard_size
+from tests.support.nets import Cramped, make_images, make_net
 
 LAYOUTS = (torch.channels_last, torch.contiguous_format)
 

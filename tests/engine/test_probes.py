@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nets import make_images, make_net
 
 import bench
 from bench.engine.background import Background
@@ -19,6 +18,7 @@ from bench.metrics import METRICS
 from bench.models.network_guard import guard_network
 from bench.protocol import Protocol
 from bench.run.in_memory import apply
+from tests.support.nets import make_images, make_net
 
 SIDE = 32
 STEPS = Protocol().steps - 1

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nets import MEAN, STD, make_images, make_net
 
 import bench
 from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
+from tests.support.nets import MEAN, STD, make_images, make_net
 
 SIDE = 32
 TARGETS = torch.tensor([1, 3])

@@ -7,7 +7,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from nets import make_net
 
 import bench
 from bench.data.geometry import Geometry
@@ -17,6 +16,7 @@ from bench.finetune.data import Pictures, make_pictures
 from bench.finetune.masks import Masks, Search, choose, search_masks
 from bench.methods import METHODS
 from bench.models.explainee import Explainee
+from tests.support.nets import make_net
 
 COUNT = 24
 

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
-from toy_baselines import make, scores
 
 from bench.board.measures import list_measures
 from bench.errors import BenchError
@@ -27,6 +26,7 @@ from bench.gate.verdict_report import (
 from bench.metrics import METRICS
 from bench.protocol import Protocol
 from bench.records.store import Records
+from tests.gate.toy_baselines import make, scores
 
 ROOT = Path(__file__).parents[2]
 BOARD = ROOT / "leaderboards" / "scenes"

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_baselines import make, scores
 
 from bench.gate import planted_defects, rates
 from bench.gate.baseline import Baseline, from_records, load_baseline, save_baseline
@@ -21,6 +20,7 @@ from bench.gate.resample import count_false_alarms, exchange, make_null, move_to
 from bench.gate.tier import TIERS
 from bench.run.evaluate import run_plan
 from bench.run.plan import Plan
+from tests.gate.toy_baselines import make, scores
 
 ROOT = Path(__file__).parents[2]
 BASELINE = ROOT / "leaderboards" / "gate" / "baseline.parquet"

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from toy_baselines import make, scores
 
 from bench.errors import BenchError
 from bench.gate.intervals import Mean, mean_difference, mean_over_images
@@ -29,6 +28,7 @@ from bench.gate.judge import (
     items_needed,
     judge,
 )
+from tests.gate.toy_baselines import make, scores
 
 floats = st.floats(-1, 1, allow_nan=False).map(lambda v: round(v, 3))
 

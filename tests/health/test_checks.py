@@ -8,8 +8,6 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from board.conftest import build, row
-from board.conftest import scalars as made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -32,6 +30,8 @@ from bench.health.checks import (
 )
 from bench.metrics.faithfulness import area_under, cuts
 from bench.protocol import Protocol
+from tests.support.toy_records import build, row
+from tests.support.toy_records import scalars as made
 
 FOUR = Protocol(steps=4)
 VALUES = st.integers(0, 4).map(float)

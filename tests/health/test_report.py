@@ -280,11 +280,10 @@ def test_a_control_that_is_missing_leaves_the_verdict_open():
     """Better than the centre says nothing about random; worse than the centre is a failure all the
     same.
     """
-    from board.conftest import build, scalars
-
     from bench.health.checks import Spread, select_directed
     from bench.health.findings import Verdict
     from bench.health.report import _separate
+    from tests.support.toy_records import build, scalars
 
     for centre, passes in ((0.2, None), (0.95, False)):
         records = build(

@@ -1,6 +1,6 @@
 """Fingerprints: short numbers that every change of a method's maps or of a metric's values moves.
 
-python tests/identity/fingerprints.py    # writes them anew, after versions were raised
+python -m tests.identity.fingerprints    # writes them anew, after versions were raised
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from fewer import FEWER
-from nets import MEAN, STD, make_images, make_net
 
 import bench
 from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS
 from bench.metrics import METRICS
+from tests.support.fewer import FEWER
+from tests.support.nets import MEAN, STD, make_images, make_net
 
 STORED = Path(__file__).with_name("fingerprints.json")
 SIDE = 32

@@ -8,7 +8,10 @@ import math
 
 import pytest
 import torch
-from fingerprints import (
+
+from bench.methods import METHODS, cam
+from bench.metrics import METRICS
+from tests.identity.fingerprints import (
     addresses,
     difference,
     fingerprint,
@@ -19,9 +22,6 @@ from fingerprints import (
     read_stored,
 )
 
-from bench.methods import METHODS, cam
-from bench.metrics import METRICS
-
 DOUBLE, SINGLE = 1e-4, 5e-3
 """How far fingerprints may be apart, as a share of the largest value. Processors differ: the same
 code with other instruction sets moved a float64 one by 2.6e-5 and a float32 one by 3.2e-3, where
@@ -30,8 +30,8 @@ equal values are put in order."""
 ADVICE = (
     "{0} gives other numbers than its version {1} did. If that was not wanted, mend it. If it was, "
     "raise its version "
-    'where it is registered, write CHANGELOG\'s "Numbers", and run `PYTHONPATH=tests python '
-    "tests/identity/fingerprints.py`."
+    'where it is registered, write CHANGELOG\'s "Numbers", and run `python -m '
+    "tests.identity.fingerprints`."
 )
 STORED = read_stored()
 METHOD_KEYS = [f"{kind} {one}" for one in addresses() for kind in kinds_for(one)]

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from fewer import FEWER
-from nets import MEAN, NETS, STD, FailsLater, GapLinear, make_images, make_net, randomise
 
 import bench
 from bench.engine.counts import Counts
@@ -20,6 +18,17 @@ from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS
+from tests.support.fewer import FEWER
+from tests.support.nets import (
+    MEAN,
+    NETS,
+    STD,
+    FailsLater,
+    GapLinear,
+    make_images,
+    make_net,
+    randomise,
+)
 
 SIDE = 32
 SMALL = {**FEWER, "extremal_perturbation": "extremal_perturbation[areas=0.1,iterations=3]"}

@@ -9,7 +9,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from nets import BASELINE, MEAN, STD, PlantedEvidence, PooledLinear, make_images, make_net
 from torch import nn
 
 import bench
@@ -19,6 +18,15 @@ from bench.errors import BenchError, NotApplicable
 from bench.methods.layers import full_gradient_terms
 from bench.methods.masking import group_size
 from bench.randomness import generator
+from tests.support.nets import (
+    BASELINE,
+    MEAN,
+    STD,
+    PlantedEvidence,
+    PooledLinear,
+    make_images,
+    make_net,
+)
 
 ONES = (1.0, 1.0, 1.0)
 

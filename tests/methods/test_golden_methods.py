@@ -6,9 +6,12 @@ import math
 
 import numpy as np
 import pytest
-import reference as ref
 import torch
-from nets import (
+
+import bench
+from bench import randomness
+from tests.support import reference as ref
+from tests.support.nets import (
     BASELINE,
     MEAN,
     STD,
@@ -19,8 +22,6 @@ from nets import (
     make_net,
     region_mean,
 )
-
-import bench
 
 ONES = (1.0, 1.0, 1.0)
 
@@ -218,7 +219,7 @@ def test_random_is_a_smooth_7x7_field():
 def test_random_is_not_the_field_that_breaks_ties():
     # Otherwise a constant map would be scored exactly as the random control.
     maps = explain_control("random", ids=["a", "b"]).double().numpy()
-    field = ref.randomness.smooth_field(ref.randomness.generator(0, "ties", "a"), 32, 32).numpy()
+    field = randomness.smooth_field(randomness.generator(0, "ties", "a"), 32, 32).numpy()
     assert abs(np.corrcoef(maps[0].ravel(), field.ravel())[0, 1]) < 0.9
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from nets import BASELINE, PlantedEvidence, PooledLinear
 
 import bench
 from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.errors import BenchError
 from bench.methods import METHODS
+from tests.support.nets import BASELINE, PlantedEvidence, PooledLinear
 
 ONES = (1.0, 1.0, 1.0)
 

@@ -7,7 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from nets import (
+from torch import nn
+from torch.nn import functional as F
+
+import bench
+from bench.errors import NotApplicable
+from bench.methods.references import reference_images
+from tests.support.nets import (
     BASELINE,
     MEAN,
     STD,
@@ -17,12 +23,6 @@ from nets import (
     make_net,
     region_mean,
 )
-from torch import nn
-from torch.nn import functional as F
-
-import bench
-from bench.errors import NotApplicable
-from bench.methods.references import reference_images
 
 TARGETS = torch.tensor([1, 3])
 REFERENCES = ("baseline", "black", "white", "blur", "noise")

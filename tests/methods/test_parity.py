@@ -12,15 +12,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import reference as ref
 import timm
 import torch
 import torchcam.methods as peer_torchcam
 import torchvision
-from nets import BASELINE, MEAN, STD, make_images, randomise
 from torch.nn import functional as F
 
 import bench
+from tests.support import reference as ref
+from tests.support.nets import BASELINE, MEAN, STD, make_images, randomise
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -13,15 +13,16 @@ import warnings
 
 import numpy as np
 import pytest
-import reference as ref
 import timm
 import torch
 import torchcam.methods as peer_torchcam
-from nets import MEAN, STD, make_images, make_net, randomise
 from torch import nn
 from torch.nn import functional as F
 
 import bench
+from bench import randomness
+from tests.support import reference as ref
+from tests.support.nets import MEAN, STD, make_images, make_net, randomise
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -363,7 +364,7 @@ def test_random_cam_equals_grad_cams_but_for_the_draws(net, model):
     ]
     assert correlation(np.stack([up(a) for a in low]), theirs) > 0.999
     drawn = [
-        2 * torch.rand(48, generator=ref.randomness.generator(0, "random_cam", i)) - 1 for i in "ab"
+        2 * torch.rand(48, generator=randomness.generator(0, "random_cam", i)) - 1 for i in "ab"
     ]
     pairs = zip(drawn, layers(net, "layer4"), strict=True)
     ours = [up(np.maximum(np.tensordot(w.double().numpy(), A, 1), 0)) for w, (A, _) in pairs]

@@ -8,12 +8,12 @@ import warnings
 
 import numpy as np
 import pytest
-import reference as ref
 import timm
 import torch
-from nets import MEAN, STD, make_images, randomise
 
 import bench
+from tests.support import reference as ref
+from tests.support.nets import MEAN, STD, make_images, randomise
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -7,7 +7,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from nets import (
+from skimage.transform import resize
+
+import bench
+from bench.errors import BenchError
+from bench.methods.perturbation import coalitions, resizing, rise_masks, segments
+from tests.support.nets import (
     BASELINE,
     MEAN,
     STD,
@@ -17,11 +22,6 @@ from nets import (
     make_net,
     region_mean,
 )
-from skimage.transform import resize
-
-import bench
-from bench.errors import BenchError
-from bench.methods.perturbation import coalitions, resizing, rise_masks, segments
 
 ONES = (1.0, 1.0, 1.0)
 SIDE = 16

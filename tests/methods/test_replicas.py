@@ -8,14 +8,15 @@ import copy
 
 import numpy as np
 import pytest
-import reference as ref
 import timm
 import torch
+from _pytest.mark import ParameterSet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nets import MEAN, STD, make_images, make_net
 
 import bench
+from tests.support import reference as ref
+from tests.support.nets import MEAN, STD, make_images, make_net
 
 QUICK = settings(
     max_examples=10,
@@ -32,7 +33,7 @@ def explainee(kind: str, seed: int, side: int) -> bench.Explainee:
     )
 
 
-def cases() -> list[pytest.param]:
+def cases() -> list[ParameterSet]:
     chosen = []
     for method in ref.METHODS:
         for kind in ("gap", "mlp", "norm", "signed", "skip"):

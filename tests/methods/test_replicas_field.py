@@ -9,18 +9,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference as ref
-import reference_field as field
 import torch
+from _pytest.mark import ParameterSet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nets import BASELINE, MEAN, STD, PlainLinear, PlantedEvidence, make_images, make_net, randomise
 from torch import nn
 from torch.nn import functional as F
 
 import bench
 from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS
+from tests.support import reference as ref
+from tests.support import reference_field as field
+from tests.support.nets import (
+    BASELINE,
+    MEAN,
+    STD,
+    PlainLinear,
+    PlantedEvidence,
+    make_images,
+    make_net,
+    randomise,
+)
 
 QUICK = settings(
     max_examples=6,
@@ -209,7 +219,7 @@ LAYERS = {
 SAMPLED = {"integrated_gradients", "idgi", "smooth_grad", "var_grad", "gradient_shap"}
 
 
-def cases() -> list[pytest.param]:
+def cases() -> list[ParameterSet]:
     chosen = []
     for address, replica, parameters in ADDRESSES:
         for kind in (*KINDS, "pool") if replica in POOLED else KINDS:

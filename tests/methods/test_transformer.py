@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
-import reference as ref
 import timm
 import torch
-from nets import MEAN, STD, make_images, make_net
 from scipy.special import erf
 from torch import nn
 
@@ -23,6 +22,8 @@ from bench.engine.trace import Trace
 from bench.errors import NotApplicable
 from bench.methods import METHODS
 from bench.methods.transformer import gather_relevance, relevance, roll_out
+from tests.support import reference as ref
+from tests.support.nets import MEAN, STD, make_images, make_net
 
 NAMES = ["raw_attention", "attention_rollout", "gradient_rollout", "legrad"]
 SIDE = 64
@@ -244,9 +245,8 @@ class NumpyViT:
         z, a = self.norm(z, "norm"), None
         if self.pool == "map":
             q = self.linear(self.w["attn_pool.latent"][0], "attn_pool.q")
-            a, x = self.attend(
-                q, *np.split(self.linear(z[self.prefix :], "attn_pool.kv"), 2, axis=1), shift
-            )
+            k, v = np.split(self.linear(z[self.prefix :], "attn_pool.kv"), 2, axis=1)
+            a, x = self.attend(q, k, v, shift)
             x = self.linear(x, "attn_pool.proj")
             pooled = (x + self.mlp(self.norm(x, "attn_pool.norm"), "attn_pool.mlp"))[0]
         else:
@@ -375,7 +375,7 @@ def written_out(
     return [(a.detach().numpy(), a.grad.numpy()) for a in kept]
 
 
-FAMILIES = {
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "beit": ("beit_base_patch16_224", {}),
     "beit with class token": ("beitv2_base_patch16_224", {"global_pool": "token"}),
     "eva": ("eva02_tiny_patch14_224", {"img_size": 56, "embed_dim": 16}),

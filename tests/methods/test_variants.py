@@ -8,11 +8,11 @@ from typing import Literal
 
 import pytest
 import torch
-from nets import MEAN, STD, make_images, make_net
 
 import bench
 from bench.errors import BenchError
 from bench.methods import METHODS, variants
+from tests.support.nets import MEAN, STD, make_images, make_net
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from nets import MEAN, STD, FailsLater, make_images, make_net
 
 import bench
 from bench.engine.background import Background
@@ -20,6 +19,7 @@ from bench.metrics.robustness import ATTACKS, MEASURES
 from bench.models.network_guard import guard_network
 from bench.protocol import PROTOCOLS, Protocol, get_protocol
 from bench.run.in_memory import apply
+from tests.support.nets import MEAN, STD, FailsLater, make_images, make_net
 
 SIDE = 32
 COUNT = 4

@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import pytest
-import reference as ref
 import torch
-from nets import BASELINE, PlantedEvidence, region_mean
 
 import bench
+from bench import randomness
+from tests.support import reference as ref
+from tests.support.nets import BASELINE, PlantedEvidence, region_mean
 
 ONES = (1.0, 1.0, 1.0)
 ZEROS = (0.0, 0.0, 0.0)
@@ -236,7 +237,7 @@ def test_pointing_set_is_truth_of_at_most_a_quarter():
 
 def test_pointing_uses_one_maximum_not_any():
     # Two equal maxima, far apart; only the one that the tie rule puts first counts.
-    field = ref.randomness.smooth_field(ref.randomness.generator(0, "ties", "a"), 28, 28)
+    field = randomness.smooth_field(randomness.generator(0, "ties", "a"), 28, 28)
     L = torch.zeros(28, 28)
     L[2, 2] = L[25, 25] = 1.0
     for y, x in [(2, 2), (25, 25)]:

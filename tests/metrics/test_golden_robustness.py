@@ -9,7 +9,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from nets import PlainLinear, PlantedEvidence, make_images, make_net, region_mean
 
 import bench
 from bench.engine.attacks import fgsm, loss_gradient, pgd
@@ -17,6 +16,7 @@ from bench.engine.prober import Prober
 from bench.engine.randomised import randomise, stages
 from bench.engine.trace import Trace
 from bench.methods import METHODS
+from tests.support.nets import PlainLinear, PlantedEvidence, make_images, make_net, region_mean
 
 SIDE = 16
 ZEROS, ONES = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)

@@ -12,16 +12,16 @@ from functools import partial
 
 import numpy as np
 import pytest
-import reference_protocols as ref
 import torch
 import torchcam.metrics as peer_torchcam
-from nets import MEAN, STD, make_images, make_net
 from torch import nn
 
 import bench
 from bench.board.box_thresholds import find_hits
 from bench.board.statistics import pooled_precision
 from bench.engine.fills import kernel_blur
+from tests.support import reference_protocols as ref
+from tests.support.nets import MEAN, STD, make_images, make_net
 
 SIDE = 32
 RELATIVE = 1e-4

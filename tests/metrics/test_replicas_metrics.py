@@ -8,14 +8,14 @@ import math
 
 import numpy as np
 import pytest
-import reference as ref
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nets import MEAN, STD, make_images, make_net
 
 import bench
 from bench import randomness
+from tests.support import reference as ref
+from tests.support.nets import MEAN, STD, make_images, make_net
 
 SIDE = 32
 QUICK = settings(

@@ -8,13 +8,13 @@ import warnings
 
 import numpy as np
 import pytest
-import reference as ref
-import reference_robustness as slow
 import torch
-from nets import MEAN, STD, make_images, make_net
 
 import bench
 from bench.randomness import generator
+from tests.support import reference as ref
+from tests.support import reference_robustness as slow
+from tests.support.nets import MEAN, STD, make_images, make_net
 
 SIDE = 32
 COUNT = 2

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from nets import MEAN, STD, BranchNet, GapLinear, make_images, make_net, randomise, token_net
 from timm.layers import BlurPool2d
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from timm.models.vgg import VGG
@@ -20,6 +19,16 @@ import bench
 from bench.errors import BenchError, NotApplicable
 from bench.models.abn import AttentionBranch, AttentionBranchNetwork, keep_resolution, to_grid
 from bench.models.architectures import resnet_scenes, vgg_scenes
+from tests.support.nets import (
+    MEAN,
+    STD,
+    BranchNet,
+    GapLinear,
+    make_images,
+    make_net,
+    randomise,
+    token_net,
+)
 
 
 def seeded(build, *args, **kwargs) -> nn.Module:
@@ -191,7 +200,10 @@ def test_vgg_is_cut_behind_the_last_pooling_that_convolutions_follow():
     assert isinstance(net.extractor[-1], nn.MaxPool2d)
     kinds = [type(layer).__name__ for layer in net.perception.stage.features]
     assert kinds == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"]
-    assert [type(layer).__name__ for layer in net.attention.stage] == [*kinds[:-1], "Identity"]
+    assert [type(layer).__name__ for layer in net.attention.stage.children()] == [
+        *kinds[:-1],
+        "Identity",
+    ]
     assert len(AttentionBranchNetwork(vgg_scenes()).extractor) == 15  # 16, M, 32, M, 48, 48, M
 
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 import pytest
 import timm
 import torch
-from nets import MEAN, NETS, STD, make_images, make_net, randomise
 from torch import nn
 
 import bench
@@ -18,12 +17,20 @@ from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.methods import METHODS
 from bench.models.network_guard import guard_network
-from bench.models.split import Captured, LayerSplit, WholeSplit
+from bench.models.split import Captured, HeadInput, LayerSplit, WholeSplit
+from tests.support.nets import MEAN, NETS, STD, make_images, make_net, randomise
 
 SIDE = 32
 METHODS_OF_HEADS = ["ablation_cam", "a_fmi", "recipro_cam", "grad_cam"]
 DEEPER = {"norm": "features.4", "skip": "stem", "signed": "features.2"}
 """Layers behind which something works in place, or that by-passes something."""
+
+
+def head_input(trace: Trace) -> HeadInput:
+    """Return what gives the head of a trace its input."""
+    split = trace.model.split
+    assert isinstance(split, (LayerSplit, WholeSplit))
+    return split._input
 
 
 def slow_trace_head(trace: Trace, activations: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -156,7 +163,7 @@ def test_a_head_that_writes_never_reaches_the_callers_tensor(kind, layer, mode):
         first = replay(trace, changed, mode)
         assert torch.equal(changed, before)
         assert torch.equal(first, replay(trace, changed, mode))
-    assert trace.model.split._input.written is True
+    assert head_input(trace).written is True
 
 
 @pytest.mark.parametrize(("kind", "layer"), [(Writes, "features"), (WritesWhole, None)])
@@ -171,7 +178,7 @@ def test_a_head_that_only_reads_is_given_the_callers_tensor(kind, layer):
     assert places[:2] == [changed.data_ptr()] * 2
     assert places[2] != changed.data_ptr()  # a gradient's leaf stays the caller's
     assert places[3] != trace.activations.data_ptr()  # a copy would lie otherwise in memory
-    assert trace.model.split._input.written is False
+    assert head_input(trace).written is False
 
 
 def test_what_a_head_does_is_not_guessed_under_inference_mode():
@@ -181,7 +188,7 @@ def test_what_a_head_does_is_not_guessed_under_inference_mode():
         before = trace.activations.clone()
         replay(trace, trace.activations)
         assert torch.equal(trace.activations, before)
-    assert trace.model.split._input.written in (None, True)
+    assert head_input(trace).written in (None, True)
 
 
 def test_the_rows_of_one_image_are_a_view():

@@ -6,11 +6,11 @@ import pytest
 import timm
 import torch
 import torchvision
-from nets import make_net
 
 import bench
 from bench.errors import BenchError, NotApplicable
 from bench.models.architectures import resnet_scenes, vgg_scenes
+from tests.support.nets import make_net
 
 
 def stages(net: torch.nn.Module, size: int) -> list[str]:

@@ -1,7 +1,7 @@
 """Write README's table "Speed" and `leaderboards/speed.json` from what the benchmarks measured in
 one run.
 
-`tox -e perf` runs the benchmarks and then this: `python tests/perf/table.py FILE`, FILE written by
+`tox -e perf` runs the benchmarks and then this: `python -m tests.perf.table FILE`, FILE written by
 `pytest tests/perf -m perf --benchmark-json=FILE`. Every benchmark has a row (see `ratios.report`);
 one that has none is an error, and so is a row without an interval of 95 %.
 """
@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ratios import LEVEL
-
 from bench.errors import BenchError
 from bench.files import replaced_file, write_json
+from tests.perf.ratios import LEVEL
 
 ROOT = Path(__file__).resolve().parents[2]
 START, END = "<!-- speed -->", "<!-- /speed -->"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ratios import Row, interleaved, report
 
 import bench
 from bench.engine.background import Background
@@ -21,6 +20,7 @@ from bench.models.network_guard import guard_network
 from bench.protocol import BFLOAT16, Protocol
 from bench.run.in_memory import apply
 from bench.run.precision_guard import speed_ratio
+from tests.perf.ratios import Row, interleaved, report
 
 pytestmark = pytest.mark.perf
 

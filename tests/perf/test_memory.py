@@ -11,8 +11,9 @@ import os
 import sys
 
 import pytest
-from growth import Point, grown
-from ratios import SLOWER, Row, report
+
+from tests.perf.ratios import SLOWER, Row, report
+from tests.support.growth import Point, grown
 
 SCENES = int(os.environ.get("CAMBENCH_PERF_SCENES", "5000"))
 MIB = 2**20

@@ -10,12 +10,12 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from ratios import SLOWER, Row, bare_forwards, interleaved, report
 
 import bench
 from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.methods import METHODS
+from tests.perf.ratios import SLOWER, Row, bare_forwards, interleaved, report
 
 pytestmark = pytest.mark.perf
 

@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 import timm
 import torch
-from nets import make_images, randomise
-from ratios import Row, interleaved, pairs_wanted, report, watched
 from torch import nn
 from torch.nn import functional as F
 
 import bench
 from bench.engine.folding import folds_of
 from bench.randomness import generator
+from tests.perf.ratios import Row, interleaved, pairs_wanted, report, watched
+from tests.support.nets import make_images, randomise
 
 # What other libraries warn of is theirs.
 pytestmark = [pytest.mark.perf, pytest.mark.filterwarnings("ignore")]
@@ -147,7 +147,9 @@ def pixel_flipping(
     spread = torch.stack(
         [subject.maps, subject.maps - apart, subject.maps - 2 * apart], dim=1
     ).numpy()
-    metric = quantus.PixelFlipping(features_in_step=step, disable_warnings=True)
+    metric = quantus.PixelFlipping(  # type: ignore[attr-defined]
+        features_in_step=step, disable_warnings=True
+    )
 
     def theirs() -> np.ndarray:
         curves = metric(

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 
 import pytest
-from ratios import Row, pairs_wanted, report, seconds
 
 import bench
 from bench.engine.counts import Counts
 from bench.planning.estimate import estimate
 from bench.run.evaluate import Progress, run_plan
 from bench.run.plan import make_plan
+from tests.perf.ratios import Row, pairs_wanted, report, seconds
 
 IMAGES = int(os.environ.get("CAMBENCH_PERF_IMAGES", "25"))
 CAMS = ["cam/*", "-score_cam", "-abs_cam*", "-group_cam", "-smooth_grad_cam_pp"]

@@ -14,9 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nets import randomise
 from PIL import Image
-from ratios import SLOWER, Row, bare_forwards, interleaved, pairs_wanted, report
 
 import bench
 from bench.engine.prober import Prober
@@ -24,6 +22,8 @@ from bench.protocol import Protocol
 from bench.run.cells import Kept, Outcome, find_missing_cells
 from bench.run.plan import make_plan
 from bench.run.task import run_task
+from tests.perf.ratios import SLOWER, Row, bare_forwards, interleaved, pairs_wanted, report
+from tests.support.nets import randomise
 
 METHODS = [
     *("grad_cam", "layer_cam", "eigen_cam", "ablation_cam"),

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from ratios import Row, interleaved, report
 
 import bench
 from bench.data import Geometry, Subset
@@ -24,6 +23,7 @@ from bench.engine.memory import keep_memory
 from bench.files import CACHE_VARIABLE
 from bench.run.executors import LocalExecutor
 from bench.types import Sample
+from tests.perf.ratios import Row, interleaved, report
 
 IMAGES = 40
 BATCH = 10

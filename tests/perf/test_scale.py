@@ -12,11 +12,11 @@ import os
 import time
 
 import pytest
-from ratios import Row, pairs_wanted, report
 
 import bench
 from bench.run.evaluate import Progress
 from bench.run.ray_executor import RayExecutor
+from tests.perf.ratios import Row, pairs_wanted, report
 
 TASKS = int(os.environ.get("CAMBENCH_PERF_TASKS", "24"))
 

@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-from ratios import SECONDS, Row, pairs_wanted, report, seconds
+
+from tests.perf.ratios import SECONDS, Row, pairs_wanted, report, seconds
 
 pytestmark = pytest.mark.perf
 

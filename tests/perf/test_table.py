@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import table
-from ratios import Row, interleaved, median_interval, pairs_wanted, report
 
 from bench.errors import BenchError
+from tests.perf import table
+from tests.perf.ratios import Row, interleaved, median_interval, pairs_wanted, report
 
 README = (
     f"# cambench\n\n## Speed\n\nSaid by hand.\n\n{table.START}\nold\n{table.END}\n\nThe rest.\n"

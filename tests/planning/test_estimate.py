@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fewer import FEWER
-from nets import MEAN, STD, make_net
 
 import bench
 from bench.data import Geometry, Manifest, Subset
@@ -33,6 +31,8 @@ from bench.run.evaluate import Progress, run_plan
 from bench.run.network_rates import measure_rates
 from bench.run.plan import Plan, make_plan
 from bench.types import Sample
+from tests.support.fewer import FEWER
+from tests.support.nets import MEAN, STD, make_net
 
 ROOT = Path(__file__).parents[2]
 SIDE, CLASSES = 32, 5

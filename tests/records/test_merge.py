@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from nets import GapLinear, randomise
 
 import bench
 from bench.errors import BenchError
@@ -21,6 +20,7 @@ from bench.records.merge import list_missing_shards, merge_runs
 from bench.records.store import KEY, Records, Store, read_part, write_parquet
 from bench.run.evaluate import Progress
 from bench.run.plan import make_plan
+from tests.support.nets import GapLinear, randomise
 
 ROOT = Path(__file__).parents[2]
 SHARDS = ("1/3", "2/3", "3/3")

@@ -19,8 +19,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from interrupts import interruptible
-from nets import GapLinear, randomise
 
 import bench
 from bench import plugins
@@ -34,6 +32,8 @@ from bench.run.executors import LocalExecutor
 from bench.run.plan import make_plan
 from bench.run.ray_executor import RayExecutor, core_groups
 from bench.run.ray_worker import Worker, identity
+from tests.support.interrupts import interruptible
+from tests.support.nets import GapLinear, randomise
 
 ROOT = Path(__file__).parents[2]
 

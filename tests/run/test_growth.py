@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 import pytest
-from growth import grown
+
+from tests.support.growth import grown
 
 PER_IMAGE = 20_000
 """Bytes; the pixels of one scene are 27,648 as they are stored and 110,592 as a model sees them."""

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from nets import GapLinear, randomise
 
 import bench
 from bench.board import leaderboard
@@ -45,6 +44,7 @@ from bench.run.plan import make_plan
 from bench.run.precision_guard import decide_precisions, judge, recall_verdicts
 from bench.run.ray_executor import RayExecutor
 from bench.run.score_agreement import Table, measure_agreement, rank_agreement
+from tests.support.nets import GapLinear, randomise
 
 ROOT = Path(__file__).parents[2]
 # Few steps: without hardware for it bfloat16 is emulated, at a tenth of the speed.

@@ -18,8 +18,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from interrupts import interruptible
-from nets import GapLinear, randomise
 
 import bench
 from bench.data import Geometry
@@ -32,6 +30,8 @@ from bench.run.plan import Plan, Task, make_plan
 from bench.run.ray_executor import _Fleet, _Member, _Queue
 from bench.run.read_ahead import Reader, read_batch
 from bench.types import Batch
+from tests.support.interrupts import interruptible
+from tests.support.nets import GapLinear, randomise
 
 ROOT = Path(__file__).parents[2]
 WAIT = 30.0
@@ -292,7 +292,6 @@ def test_ctrl_c_stops_reading_and_keeps_what_is_finished(subset, tmp_path):
 
 HANGS = """
 import dataclasses, sys, time
-sys.path.insert(0, "tests")
 import bench
 from bench.models.architectures import build_seeded, resnet_scenes
 
@@ -385,7 +384,7 @@ def test_a_worker_reads_ahead_the_task_that_it_is_given_next():
     assert list(some.idle) == [two]
 
 
-def test_a_lost_worker_gives_back_both_its_tasks():
+def test_a_lost_worker_gives_back_both_its_tasks(monkeypatch):
     tasks = [Task("a", "eval", i, i + 1) for i in range(4)]
     some = fleet(tasks, 1)
     some._hand_out()
@@ -393,7 +392,7 @@ def test_a_lost_worker_gives_back_both_its_tasks():
     from collections import Counter
 
     some.ray, some.lost, some.attempts, some.note = None, Counter(), 3, lambda _: None
-    some._hire = lambda: None
+    monkeypatch.setattr(some, "_hire", lambda: None)
     some._replace(one, "gone")
     assert [some.queue.take("a", {}) for _ in tasks] == tasks
 

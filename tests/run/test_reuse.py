@@ -9,7 +9,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from nets import Cramped
 
 import bench
 from bench.engine.prober import Prober
@@ -22,6 +21,7 @@ from bench.run import batch as batch_module
 from bench.run.evaluate import Progress
 from bench.run.plan import make_plan
 from bench.run.task import run_task
+from tests.support.nets import Cramped
 
 METRICS = [
     "deletion",

@@ -8,6 +8,8 @@ with nothing between.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
@@ -287,7 +289,7 @@ class FailsLater(nn.Module):
         self.allowed: int | None = None
         self.calls = 0
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         """Return what this lacks from the net: some methods look at a network's parts (a
         transformer's blocks).
         """

@@ -13,11 +13,11 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import reference as ref
 import torch
 from torch import nn
 
 from bench import randomness
+from tests.support import reference as ref
 
 Array = np.ndarray
 Explain = Callable[[ref.Network, Array, int], Array]

@@ -1,8 +1,8 @@
 """A run of many scenes in a process of its own, which says how much memory it holds as it goes.
 
-`python tests/growth.py IMAGES FOLDER` prints JSON: [[images done, resident bytes, seconds since the
-start], ...], one per task, and last what it holds when the records are read. grad_cam and a short
-deletion on a tiny network, so that what grows is the run and not the network.
+`python -m tests.support.growth IMAGES FOLDER` prints JSON: [[images done, resident bytes,
+seconds since the start], ...], one per task, and last what it holds when the records are read.
+grad_cam and a short deletion on a tiny network, so that what grows is the run and not the network.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 Point = tuple[int, int, float]
 """(images done, resident bytes, seconds since the first point)"""
@@ -24,7 +24,7 @@ def grown(images: int, folder: Path) -> list[Point]:
     """Return the points of a run of so many scenes in a new process."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, __file__, str(images), str(folder)],
+        [sys.executable, "-m", __name__, str(images), str(folder)],
         env=environment,
         capture_output=True,
         text=True,
@@ -40,9 +40,9 @@ def resident() -> int:
 
 def main(images: int, folder: Path) -> None:
     import torch
-    from nets import GapLinear, randomise
 
     import bench
+    from tests.support.nets import GapLinear, randomise
 
     torch.set_num_threads(1)
     model = bench.Explainee(

@@ -17,9 +17,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import reference as ref
 import torch
-from reference import SEED, Array, mm, unit, up
 from scipy import ndimage
 from skimage.transform import resize
 from sklearn.linear_model import Ridge
@@ -28,6 +26,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from bench import randomness
+from tests.support import reference as ref
+from tests.support.reference import SEED, Array, mm, unit, up
 
 
 class Network(ref.Network):
@@ -873,7 +873,7 @@ def lime(
     """Weighted ridge of p_c on random coalitions of squares; the map is each square's
     coefficient.
     """
-    parts, M = segments(*x.shape[1:], cells), cells**2
+    parts, M = segments(x.shape[1], x.shape[2], cells), cells**2
     Z = (
         torch.randint(0, 2, (samples, M), generator=randomness.generator(SEED, "lime", image_id))
         .double()
@@ -893,7 +893,7 @@ def kernel_shap(
     """Least squares of p_c on coalitions with sum phi = p_c(x) - p_c(b): by the Lagrange system,
     not a projection.
     """
-    parts, M = segments(*x.shape[1:], cells), cells**2
+    parts, M = segments(x.shape[1], x.shape[2], cells), cells**2
     rng = randomness.generator(SEED, "kernel_shap", image_id)
     q = torch.tensor([1.0 / (j * (M - j)) for j in range(1, M)], dtype=torch.float64)
     sizes = torch.multinomial(q, samples - 2, replacement=True, generator=rng) + 1
