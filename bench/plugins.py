@@ -141,8 +141,7 @@ def _check_same(module: ModuleType, file: Path, path: str | Path) -> None:
     if loaded is None or Path(loaded).resolve() != file.resolve():
         raise BenchError(
             f"The plug-in {path} is the module {module.__name__}, and Python has loaded another "
-            "one of that name "
-            f"({loaded}); rename the folder or the file."
+            f"one of that name ({loaded}); rename the folder or the file."
         )
 
 

@@ -372,8 +372,7 @@ def require_float32(protocol: Protocol) -> Protocol:
     if protocol.precision != FLOAT32:
         raise BenchError(
             f"The protocol {protocol.name} asks for {protocol.precision} itself, unchecked; ask a "
-            "run for it, which "
-            f"checks it for each model: --precision {protocol.precision}."
+            f"run for it, which checks it for each model: --precision {protocol.precision}."
         )
     return protocol
 

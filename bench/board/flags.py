@@ -104,10 +104,9 @@ def flag_health(records: Records) -> Iterator[str]:
     if stale:
         names = sorted({v["metric"] for v in stale})
         yield (
-            f"health.json holds verdicts about other records than these ({', '.join(names[:4])}"
-            f"{', ...' if len(names) > 4 else ''}: another protocol, metric, model or image set), "
-            "which are left out; "
-            "run `cambench health` again."
+            "health.json holds verdicts about other records than these "
+            f"({', '.join(names[:4])}{', ...' if len(names) > 4 else ''}: another protocol, "
+            "metric, model or image set), which are left out; run `cambench health` again."
         )
 
 
@@ -161,9 +160,8 @@ def flag_trivial(rows: pd.DataFrame) -> Iterator[str]:
             second = others.iloc[0]
             yield (
                 f"{metric} is won by a control, {best['method']} ({number(best['mean'])}; best "
-                "method: "
-                f"{second['method']} {number(second['mean'])}): a map that knows nothing of the "
-                "model does best."
+                f"method: {second['method']} {number(second['mean'])}): a map that knows nothing "
+                "of the model does best."
             )
 
 
@@ -194,8 +192,7 @@ def flag_second_evidence(frame: pd.DataFrame, protocol: dict[str, Any]) -> Itera
     if protocol.get("insertion_start") == "baseline" and "insertion" in set(frame["metric"]):
         yield (
             "insertion starts from the baseline colour, so it is deletion of the least relevant "
-            "pixels first: "
-            "no second evidence beside deletion."
+            "pixels first: no second evidence beside deletion."
         )
 
 
@@ -246,6 +243,6 @@ def flag_calibration(records: Records) -> Iterator[str]:
             who = "every method" if len(few) == len(images) else ", ".join(few.index)
             yield (
                 f"{subset}, {model}: {int(few.min())} calibration images for {who} (fewer than "
-                f"{MIN_CALIBRATION}), "
-                "so box_accuracy is missing and only box_accuracy_oracle is shown."
+                f"{MIN_CALIBRATION}), so box_accuracy is missing and only box_accuracy_oracle is "
+                "shown."
             )

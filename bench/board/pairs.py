@@ -36,8 +36,7 @@ def compare_pairs(board: Scores, metric: str, subset: str, model: str) -> pd.Dat
     if len(found.methods) < 2 or found.images < 2:
         raise BenchError(
             f"{metric} on {subset}, {model} has {len(found.methods)} completely scored methods on "
-            f"{found.images} "
-            "images; a comparison of pairs needs two of each, so run more of them."
+            f"{found.images} images; a comparison of pairs needs two of each, so run more of them."
         )
     return tabulate_pairs(found)
 

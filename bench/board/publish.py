@@ -87,8 +87,8 @@ def write_records(records: Records, folder: Path) -> None:
         if size > COMMITTED_LIMIT:
             raise BenchError(
                 f"The records take {size / 2**20:.1f} MiB, and a board may carry "
-                f"{COMMITTED_LIMIT / 2**20:.0f}; "
-                "publish a run with fewer images or without curves."
+                f"{COMMITTED_LIMIT / 2**20:.0f}; publish a run with fewer images or without "
+                "curves."
             )
         file.replace(folder / "records.parquet")
 

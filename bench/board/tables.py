@@ -293,13 +293,11 @@ def write_caption(board: Scores, subset: str, model: str) -> str:
         over = f"mean over the {models} of the items that all of them share"
     return (
         f"{subset}, {over}; n = {rows['expected'].max()} items unless a cell says otherwise; "
-        f"protocol {text.describe_protocol(board.provenance, model)}. "
-        f"Cells: {describe_intervals(board)}, then {text.RANKS}. "
-        f"{coupling}"
-        "Arrows: the better direction. Bold: best that is no control. "
-        "Incomplete coverage is shown with its n and unranked. "
-        f"{CORRECT}: items whose prediction is the label. F: {text.FIDELITY}."
-        f"{HEALTH_WORDS if find_failing(board.provenance, subset, model) else ''}"
+        f"protocol {text.describe_protocol(board.provenance, model)}. Cells: "
+        f"{describe_intervals(board)}, then {text.RANKS}. {coupling}Arrows: the better direction. "
+        "Bold: best that is no control. Incomplete coverage is shown with its n and unranked. "
+        f"{CORRECT}: items whose prediction is the label. F: "
+        f"{text.FIDELITY}.{HEALTH_WORDS if find_failing(board.provenance, subset, model) else ''}"
     )
 
 

@@ -35,14 +35,14 @@ LETTER = {"official": "o", "paper": "p", "reconstruction": "r", "external": "e",
 
 FIDELITY = (
     "fidelity: off. = as in the authors' code; paper = as in the paper; recon. = parts had to be "
-    "reconstructed by us; "
-    "ext. = maps made elsewhere, read from files; ? = not stated; – = a control"
+    "reconstructed by us; ext. = maps made elsewhere, read from files; ? = not stated; – = a "
+    "control"
 )
 """What the short forms mean."""
 
 INTERVAL = (
-    "mean [95 % percentile interval of a bootstrap over images, "
-    "{resamples:,} resamples, {pooled:,} for pooled precision]"
+    "mean [95 % percentile interval of a bootstrap over images, {resamples:,} resamples, "
+    "{pooled:,} for pooled precision]"
 )
 """What a cell holds."""
 

@@ -52,8 +52,8 @@ def describe_second_maps(extra: ImageCounts) -> str:
     if not extra.forwards and not extra.head_forwards:
         return ""
     return (
-        ". Misclassified images need a second map, for the label: about "
-        f"{extra.forwards:,.0f} more forwards and {extra.head_forwards:,.0f} more head replays"
+        f". Misclassified images need a second map, for the label: about {extra.forwards:,.0f} "
+        f"more forwards and {extra.head_forwards:,.0f} more head replays"
     )
 
 

@@ -50,9 +50,8 @@ def list_entries(
     pattern: Annotated[
         str | None,
         typer.Argument(
-            help="Names, groups, wildcards; one name shows everything about it. With --check: timm "
-            "names and wildcards "
-            "[default: all]."
+            help="Names, groups, wildcards; one name shows everything about it. With --check: "
+            "timm names and wildcards [default: all]."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,

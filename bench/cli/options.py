@@ -118,9 +118,8 @@ CalibrationOption = Annotated[
 PrecisionOption = Annotated[
     str,
     typer.Option(
-        help="Precision of the forward passes that metrics run: float32, auto or bfloat16. A lower "
-        "one is used only "
-        "if scores stay the same.",
+        help="Precision of the forward passes that metrics run: float32, auto or bfloat16. A "
+        "lower one is used only if scores stay the same.",
         rich_help_panel=HOW,
     ),
 ]

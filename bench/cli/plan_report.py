@@ -35,9 +35,8 @@ def print_plan(plan: Plan, cost: Cost, gpus: int) -> None:
     print_time([cost], gpus)
     say(
         f"About {format_bytes(cost.disk_bytes)} of records and pictures, and "
-        f"{format_bytes(cost.memory_bytes)} of "
-        "memory beside what Python and torch take; a batch or task that finds less is run in "
-        "halves."
+        f"{format_bytes(cost.memory_bytes)} of memory beside what Python and torch take; a batch "
+        "or task that finds less is run in halves."
     )
 
 
@@ -46,8 +45,7 @@ def print_model(model: ModelCost) -> None:
     images = " + ".join(f"{count:,} {part}" for part, count in model.images.items())
     say(
         f"{model.name}: {images} images, at most {model.run.forwards:,} forwards, "
-        f"{model.run.backwards:,} backwards, "
-        f"{model.run.head_forwards:,} head replays"
+        f"{model.run.backwards:,} backwards, {model.run.head_forwards:,} head replays"
         + (
             ""
             if model.seconds is None

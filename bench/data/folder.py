@@ -46,8 +46,8 @@ def open_folder(manifest: Manifest, data_root: Path | None) -> Subset:
     if manifest.sha256 and files_digest(files) != manifest.sha256:
         raise BenchError(
             f"The files of the subset {manifest.name} at {place} are not those of its manifest "
-            "(another sha256 of"
-            f" {files[0].name}); fetch them again, or give your own data a manifest of its own."
+            f"(another sha256 of {files[0].name}); fetch them again, or give your own data a "
+            "manifest of its own."
         )
     return _open(manifest, place, files, data_root)
 
@@ -90,8 +90,8 @@ def _locate(manifest: Manifest, data_root: Path | None) -> Path:
     if data_root is None:
         raise BenchError(
             f"The subset {manifest.name} needs its files: give the folder that holds "
-            f"{manifest.path!r} as the data root"
-            " (--data-root, or the environment variable CAMBENCH_DATA)."
+            f"{manifest.path!r} as the data root (--data-root, or the environment variable "
+            "CAMBENCH_DATA)."
         )
     place = data_root / manifest.path
     first, *rest = Path(manifest.path).parts or ("",)
@@ -100,8 +100,8 @@ def _locate(manifest: Manifest, data_root: Path | None) -> Path:
     if not place.exists():
         raise BenchError(
             f"The subset {manifest.name} is not at {place}; give the folder that holds "
-            f"{manifest.path!r} as the data"
-            " root (--data-root, or the environment variable CAMBENCH_DATA)."
+            f"{manifest.path!r} as the data root (--data-root, or the environment variable "
+            "CAMBENCH_DATA)."
         )
     return place
 
@@ -137,8 +137,7 @@ def _read_folder(
     if missing:
         raise BenchError(
             f"The image {folder / missing[0]} is missing ({len(missing)} of {len(paths)} that "
-            f"{ANNOTATIONS} lists are);"
-            " fetch it, or take its rows out."
+            f"{ANNOTATIONS} lists are); fetch it, or take its rows out."
         )
     dataset = files_dataset([folder / path for path in paths])
     return dataset, _folder_items(table, paths, manifest.boxes == "pixels"), classes

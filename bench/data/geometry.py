@@ -100,8 +100,7 @@ class Geometry:
         if height < self.size or width < self.size:
             raise BenchError(
                 f"An image of {width0}x{height0} pixels is smaller than the crop of {self.size} "
-                "after"
-                f" resize={self.resize!r}; use resize='short' or 'squash', or a smaller size."
+                f"after resize={self.resize!r}; use resize='short' or 'squash', or a smaller size."
             )
         return (height - self.size) // 2, (width - self.size) // 2
 

@@ -117,9 +117,8 @@ def split_official(manifest: Manifest) -> tuple[tuple[str, ...], tuple[str, ...]
     if len(others) < max(1, manifest.size):
         raise BenchError(
             f"The subset {manifest.name} asks for {manifest.size or 'some'} images, and "
-            f"{len(others)} are left beside"
-            f" the {len(aside)} that calibrate; lower its size or set calibration to 'hash' or "
-            "'none'."
+            f"{len(others)} are left beside the {len(aside)} that calibrate; lower its size or "
+            "set calibration to 'hash' or 'none'."
         )
     return tuple(others[: manifest.size or None]), tuple(aside)
 
@@ -179,16 +178,14 @@ def read_solution(file: Path) -> dict[str, tuple[str, list[list[float]]]]:
 def _root(manifest: Manifest, data_root: Path | None) -> Path:
     wanted = (
         "the ILSVRC2012 validation images (ILSVRC2012_img_val.tar) with their boxes "
-        "(ILSVRC2012_bbox_val_v3.tgz), both"
-        " from image-net.org; or Kaggle's imagenet-object-localization-challenge; or the "
-        "validation parquet of"
-        " ILSVRC/imagenet-1k on Hugging Face"
+        "(ILSVRC2012_bbox_val_v3.tgz), both from image-net.org; or Kaggle's "
+        "imagenet-object-localization-challenge; or the validation parquet of ILSVRC/imagenet-1k "
+        "on Hugging Face"
     )
     if data_root is None:
         raise BenchError(
             f"The subset {manifest.name} needs ImageNet: fetch {wanted}, and give their folder as "
-            "the data root"
-            " (--data-root, or the environment variable CAMBENCH_DATA)."
+            "the data root (--data-root, or the environment variable CAMBENCH_DATA)."
         )
     root = data_root / manifest.path
     if not root.is_dir():
@@ -212,11 +209,10 @@ def _find(manifest: Manifest, root: Path, ids: tuple[str, ...]) -> _Found:
     if parquet:
         return _from_parquet(manifest, ids, parquet, annotations)
     raise BenchError(
-        f"The subset {manifest.name} finds no ImageNet validation images below {root}: neither"
-        f" {_KAGGLE_IMAGES} with {_SOLUTION}, nor {ids[0]}{_IMAGE_SUFFIX} in a folder or in one "
-        "per wnid, nor"
-        " validation parquet; fetch one of them from image-net.org, Kaggle or Hugging Face "
-        "(ILSVRC/imagenet-1k)."
+        f"The subset {manifest.name} finds no ImageNet validation images below {root}: neither "
+        f"{_KAGGLE_IMAGES} with {_SOLUTION}, nor {ids[0]}{_IMAGE_SUFFIX} in a folder or in one "
+        "per wnid, nor validation parquet; fetch one of them from image-net.org, Kaggle or "
+        "Hugging Face (ILSVRC/imagenet-1k)."
     )
 
 
@@ -265,8 +261,7 @@ class _Tree:
         if missing:
             raise BenchError(
                 f"{len(missing)} of {len(ids)} annotations are missing in {self._xml}, the first "
-                f"is {missing[0]}.xml;"
-                " fetch ILSVRC2012_bbox_val_v3.tgz from image-net.org."
+                f"is {missing[0]}.xml; fetch ILSVRC2012_bbox_val_v3.tgz from image-net.org."
             )
         return {item: read_xml(file) for item, file in files.items()}
 
@@ -307,16 +302,15 @@ def _from_files(
     if missing:
         raise BenchError(
             f"{len(missing)} of the {len(ids)} images of the subset {manifest.name} are missing, "
-            "the first is"
-            f" {files[missing[0]]}; fetch the whole validation set (ILSVRC2012_img_val.tar from "
-            "image-net.org)."
+            f"the first is {files[missing[0]]}; fetch the whole validation set "
+            "(ILSVRC2012_img_val.tar from image-net.org)."
         )
     by_folder = tuple(files[item].parent.name for item in ids)
     if annotations is None and not all(_WNID.fullmatch(name) for name in by_folder):
         raise BenchError(
             f"The images of the subset {manifest.name} in {files[ids[0]].parent} come without "
-            "labels; put the"
-            f" bounding-box XML files (ILSVRC2012_bbox_val_v3.tgz from image-net.org) beside them."
+            "labels; put the bounding-box XML files (ILSVRC2012_bbox_val_v3.tgz from "
+            "image-net.org) beside them."
         )
     wnids, boxes = (
         _match_annotations(manifest, ids, annotations, where)
@@ -341,9 +335,8 @@ def _from_parquet(
     if missing:
         raise BenchError(
             f"{len(missing)} of the {len(ids)} images of the subset {manifest.name} are not in "
-            f"{files[0].parent}, the"
-            f" first is {missing[0]}; fetch all validation parquet files of ILSVRC/imagenet-1k "
-            "from Hugging Face."
+            f"{files[0].parent}, the first is {missing[0]}; fetch all validation parquet files of "
+            "ILSVRC/imagenet-1k from Hugging Face."
         )
     boxes = (
         None
@@ -363,8 +356,7 @@ def _match_annotations(
     if missing:
         raise BenchError(
             f"{len(missing)} of the {len(ids)} images of the subset {manifest.name} are not in "
-            f"{where}, the first is"
-            f" {missing[0]}; fetch the whole annotation."
+            f"{where}, the first is {missing[0]}; fetch the whole annotation."
         )
     boxes = tuple(np.array(annotations[item][1], dtype=np.float32).reshape(-1, 4) for item in ids)
     return tuple(annotations[item][0] for item in ids), boxes

@@ -303,8 +303,7 @@ def _check_labels(name: str, items: Items, num_classes: int) -> None:
         first = int(bad[0])
         raise BenchError(
             f"The label {int(items.labels[first])} of {items.ids[first]} in the subset {name} is "
-            "not one of its"
-            f" {num_classes} classes (0..{num_classes - 1})."
+            f"not one of its {num_classes} classes (0..{num_classes - 1})."
         )
 
 

@@ -102,10 +102,9 @@ def open_scenes(manifest: Manifest, data_root: Path | None = None) -> Subset:
         found = scenes_digest(subset.limit(HEAD))
         if found != manifest.sha256_head:
             raise BenchError(
-                f"The generated images of the subset {manifest.name} are not those of its manifest"
-                f" (sha256 {found[:12]} instead of {manifest.sha256_head[:12]}): this cambench or "
-                "this numpy draws"
-                " differently, so its numbers could not be compared."
+                f"The generated images of the subset {manifest.name} are not those of its "
+                f"manifest (sha256 {found[:12]} instead of {manifest.sha256_head[:12]}): this "
+                "cambench or this numpy draws differently, so its numbers could not be compared."
             )
     return subset
 

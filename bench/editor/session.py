@@ -160,17 +160,16 @@ class Session:
         if any(p.energy is not None for p in self.seen):
             chosen = [p for p in right if p.misplaced]
             lacking = (
-                f"of the {len(right)} right in class none has less than half of its "
-                "attention on the object"
+                f"of the {len(right)} right in class none has less than half of its attention on "
+                "the object"
             )
         else:
             chosen, lacking = right, "none is right in class"
         if not chosen:
             raise BenchError(
                 f"The queue is empty: of {len(self.seen)} images of {self.subset.name} under "
-                f"{self.model.name}, "
-                f"{lacking if right else 'none is right in class'}; use --all to edit every image, "
-                "or another subset."
+                f"{self.model.name}, {lacking if right else 'none is right in class'}; use --all "
+                "to edit every image, or another subset."
             )
         return chosen
 

@@ -100,8 +100,7 @@ def block_gradients(
     if found.class_blocks:
         raise NotApplicable(
             f"{trace.model.name} scores no block by itself: its class token is made by "
-            "class-attention blocks after "
-            "all patches; use gradient_rollout instead."
+            "class-attention blocks after all patches; use gradient_rollout instead."
         )
     with guard_network(trace.model.net), torch.enable_grad():
         _check_ending(trace, found)
@@ -136,8 +135,7 @@ def _capture(trace: Trace) -> Attention:
     if not torch.allclose(logits, trace.logits, rtol=TOLERANCE, atol=TOLERANCE):
         raise NotApplicable(
             f"{model.name} gives other logits when its attention is written out, so its attention "
-            "maps cannot be "
-            "trusted; use grad_cam instead."
+            "maps cannot be trusted; use grad_cam instead."
         )
     found = Attention([], None, torch.empty(0), 0, 0, logits, maps, tokens, len(class_blocks))
     return _lay_out(_find_tokens(found, model), [m.detach() for m in maps], model, identity=True)
@@ -163,8 +161,7 @@ def _blocks(model: Explainee) -> tuple[list[str], list[str]]:
 def _no_maps(model: Explainee) -> NotApplicable:
     return NotApplicable(
         f"{model.name} has no attention over all tokens in every block, as ViT, DeiT, BEiT, EVA "
-        "and CaiT have; "
-        "use grad_cam instead."
+        "and CaiT have; use grad_cam instead."
     )
 
 
@@ -256,8 +253,7 @@ def _check_ending(trace: Trace, found: Attention) -> None:
     if not torch.allclose(logits, found.logits, rtol=TOLERANCE, atol=TOLERANCE):
         raise NotApplicable(
             f"{trace.model.name} has more than a norm and a head behind its last block, so its "
-            "blocks cannot be scored "
-            "one by one; use gradient_rollout instead."
+            "blocks cannot be scored one by one; use gradient_rollout instead."
         )
 
 

@@ -159,8 +159,7 @@ class Trace(PartStore):
         if len(self) and not bool(gradients.any()) and not self._layer_matters():
             raise NotApplicable(
                 f"No position of layer {self.model.layer!r} of {self.model.name} reaches the "
-                "logits; "
-                "choose an earlier layer."
+                "logits; choose an earlier layer."
             )
         return gradients
 

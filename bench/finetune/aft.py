@@ -370,8 +370,7 @@ def make_tuned_model(
     if "wrap" in built:
         raise BenchError(
             f"{model.name} has a trained part of its own ({built['wrap'].get('kind')}); fine-tune "
-            "the plain network "
-            "that it was made from."
+            "the plain network that it was made from."
         )
     place = find_tuner_place(model)
     net = add_tuner(copy.deepcopy(model.net), **place, reduction=reduction, seed=seed).to(

@@ -241,8 +241,7 @@ def check_maps(maps: Sequence[EditedMap], model: Explainee, subset: Subset) -> N
         if one.facts["label"] != labels[one.item]:
             raise BenchError(
                 f"The map of {one.item} was made for class {one.facts['label']}, but the subset "
-                f"{subset.name} "
-                f"says {labels[one.item]}; make it again."
+                f"{subset.name} says {labels[one.item]}; make it again."
             )
 
 
@@ -255,20 +254,19 @@ def check_origin(maps: Sequence[EditedMap], model: Explainee, subset: Subset) ->
         if facts["weights_id"] != model.weights_id:
             raise BenchError(
                 f"The map of {one.item} is of the model {facts['model']} ({facts['weights_id']}), "
-                f"not of {model.name} "
-                f"({model.weights_id}); use that model or another folder of maps."
+                f"not of {model.name} ({model.weights_id}); use that model or another folder of "
+                "maps."
             )
         if facts["manifest_id"] != subset.manifest_id:
             raise BenchError(
                 f"The map of {one.item} is of the subset {facts['subset']} "
-                f"({facts['manifest_id']}), not of "
-                f"{subset.name} ({subset.manifest_id}); use that subset or another folder of maps."
+                f"({facts['manifest_id']}), not of {subset.name} ({subset.manifest_id}); use that "
+                "subset or another folder of maps."
             )
         if facts["size"] != model.size:
             raise BenchError(
                 f"The map of {one.item} is {facts['size']} pixels wide and the input of "
-                f"{model.name} {model.size}; "
-                "use maps made for this model."
+                f"{model.name} {model.size}; use maps made for this model."
             )
 
 

@@ -84,8 +84,7 @@ class ChannelComparison:
         maps = " (simulated maps)" if self.simulated else ""
         return (
             f"{self.before} against {self.after}{maps}: rank correlation of the {len(self.table)} "
-            "channels "
-            f"{self.correlation:.3f} signed, {self.absolute_correlation:.3f} absolute"
+            f"channels {self.correlation:.3f} signed, {self.absolute_correlation:.3f} absolute"
         )
 
 
@@ -102,8 +101,7 @@ def compare_channels(
     if len(one.signed) != len(other.signed):
         raise BenchError(
             f"{before.name} has {len(one.signed)} class channels and {after.name} "
-            f"{len(other.signed)}; compare a model "
-            "with what was fine-tuned from it."
+            f"{len(other.signed)}; compare a model with what was fine-tuned from it."
         )
     count = len(one.signed)
     names = (

@@ -78,15 +78,13 @@ def make_pictures(subset: Subset, model: Explainee) -> Pictures:
     if subset.num_classes != model.num_classes:
         raise BenchError(
             f"The subset {subset.name} has {subset.num_classes} classes and {model.name} "
-            f"{model.num_classes}; "
-            "choose a subset of the model's own classes."
+            f"{model.num_classes}; choose a subset of the model's own classes."
         )
     pictures = Pictures(subset, model.geometry)
     if pictures.geometry.size != model.size:
         raise BenchError(
             f"The subset {subset.name} comes in frames of {pictures.geometry.size} pixels and "
-            f"{model.name} takes "
-            f"{model.size}; choose a model of that size."
+            f"{model.name} takes {model.size}; choose a model of that size."
         )
     return pictures
 

@@ -181,8 +181,7 @@ def _epoch(
         if not math.isfinite(value):
             raise BenchError(
                 f"The loss became {value} in epoch {epoch + 1}, step {step + 1}; take a smaller "
-                "learning rate, or "
-                "precision float32."
+                "learning rate, or precision float32."
             )
         for name, number in ({"loss": value} | numbers).items():
             sums[name] += number
@@ -292,8 +291,7 @@ class _State:
         if content["stamp"] != self.stamp:
             raise BenchError(
                 f"The folder {self.folder} holds a training of other settings, data or parent; "
-                "choose another --out, "
-                f"or remove {path}."
+                f"choose another --out, or remove {path}."
             )
         self.task.net.load_state_dict(content["net"])
         self.optimiser.load_state_dict(content["optimiser"])

@@ -259,10 +259,9 @@ def search_masks(
     if not bool(found.carries.any()):
         raise BenchError(
             f"{model.name} classifies {int(found.correct.sum())} of {len(found)} images of "
-            f"{pictures.subset.name} "
-            f"correctly, and {method} gives none of them a map with a positive part, so TFT finds "
-            "no mask; train the "
-            "model first, or check that the subset's labels are its classes."
+            f"{pictures.subset.name} correctly, and {method} gives none of them a map with a "
+            "positive part, so TFT finds no mask; train the model first, or check that the "
+            "subset's labels are its classes."
         )
     return found
 

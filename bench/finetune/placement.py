@@ -134,7 +134,6 @@ def frame_of(model: Explainee, subset: Subset) -> Geometry:
     if geometry.size != model.size:
         raise BenchError(
             f"The subset {subset.name} fixes images of {geometry.size} pixels and {model.name} "
-            f"wants {model.size}; "
-            "choose another subset or model."
+            f"wants {model.size}; choose another subset or model."
         )
     return geometry

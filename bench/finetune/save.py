@@ -64,8 +64,7 @@ def build_facts(model: Explainee) -> dict[str, Any]:
     if "library" not in model.card or "arch" not in model.card:
         raise BenchError(
             f"The model {model.name} does not say how it is built, so what is trained from it "
-            "could not be loaded; "
-            "use a timm name or a card file."
+            "could not be loaded; use a timm name or a card file."
         )
     return {key: model.card[key] for key in BUILD if key in model.card}
 

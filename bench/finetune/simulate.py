@@ -53,8 +53,8 @@ class Simulation:
     def __str__(self) -> str:
         return (
             f"{self.maps} simulated maps ({self.source.removeprefix(SIMULATED)} with soft edges, "
-            "drawn by nobody) of "
-            f"{self.right} images right in class, of {self.images}: {self.folder}"
+            f"drawn by nobody) of {self.right} images right in class, of {self.images}: "
+            f"{self.folder}"
         )
 
 
@@ -144,9 +144,9 @@ def _choose_share(
     if wanted == 0:
         what = "right in class and wrong in place" if misplaced else "right in class"
         raise BenchError(
-            f"A share of {share} of the {len(right)} images of {subset.name} that {model.name} has "
-            f"{what} is none; "
-            "nothing was simulated; choose a larger --share or another subset."
+            f"A share of {share} of the {len(right)} images of {subset.name} that {model.name} "
+            f"has {what} is none; nothing was simulated; choose a larger --share or another "
+            "subset."
         )
     chosen = sorted(right, key=lambda p: id_hash(f"simulated\x1f{p.item}"))[:wanted]
     return sorted(chosen, key=lambda p: p.index)
@@ -187,8 +187,8 @@ def _choose_kind(subset: Subset, kind: Kind | None) -> Kind:
     if chosen is None or not have.get(chosen):
         raise BenchError(
             f"The subset {subset.name} has no {chosen or 'boxes or masks'}, so no maps can be "
-            "simulated from them; "
-            "draw maps with `cambench edit` or choose a subset that has truth."
+            "simulated from them; draw maps with `cambench edit` or choose a subset that has "
+            "truth."
         )
     return chosen
 
@@ -202,7 +202,6 @@ def _check_folder(folder: Path) -> None:
     drawn = sum(not load_map(path).simulated for path in map_files(folder))
     if drawn:
         raise BenchError(
-            f"The folder {folder} holds {drawn} maps drawn by a person, which simulated ones would "
-            "mix with or "
-            "overwrite; choose another --out."
+            f"The folder {folder} holds {drawn} maps drawn by a person, which simulated ones "
+            "would mix with or overwrite; choose another --out."
         )

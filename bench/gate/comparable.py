@@ -44,8 +44,8 @@ def check_protocols(baseline: Baseline, run: Baseline, other_seed: bool) -> list
     advice = "; --other-seed lets the draws differ" if fields == ["seed"] else ""
     raise BenchError(
         f"The run is of protocol {new['id']} and the baseline of {old['id']} (they differ in "
-        f"{', '.join(fields)}), so "
-        f"their numbers cannot be compared; run with the baseline's protocol{advice}."
+        f"{', '.join(fields)}), so their numbers cannot be compared; run with the baseline's "
+        f"protocol{advice}."
     )
 
 
@@ -87,9 +87,9 @@ def check_models(baseline: Baseline, run: Baseline) -> None:
     old, new = (set(map(str, side.frame["model"].unique())) for side in (baseline, run))
     if not old & new:
         raise BenchError(
-            f"The baseline is of {', '.join(sorted(old))} and the run of {', '.join(sorted(new))}; "
-            "run the baseline's "
-            "model, or say which it stands for with --as NEW=OLD."
+            f"The baseline is of {', '.join(sorted(old))} and the run of "
+            f"{', '.join(sorted(new))}; run the baseline's model, or say which it stands for with "
+            "--as NEW=OLD."
         )
     for model in sorted(old & new):
         before, after = (architecture(side.facts["models"][model]) for side in (baseline, run))
@@ -97,8 +97,8 @@ def check_models(baseline: Baseline, run: Baseline) -> None:
             if before[what] != after[what]:
                 raise BenchError(
                     f"The baseline's {model} has {what} {before[what]} and the run's "
-                    f"{after[what]}, so it is another "
-                    "model; the gate compares versions of one architecture."
+                    f"{after[what]}, so it is another model; the gate compares versions of one "
+                    "architecture."
                 )
 
 
@@ -129,16 +129,15 @@ def check_images(baseline: Baseline, run: Baseline) -> None:
         if old != new:
             raise BenchError(
                 f"The run has other images or preprocessing of {subset} ({new}) than the baseline "
-                f"({old}), so they "
-                "cannot be paired; run the same subset, or make the baseline again."
+                f"({old}), so they cannot be paired; run the same subset, or make the baseline "
+                "again."
             )
         wanted = set(rows["item"])
         missing = wanted - set(run.frame.loc[run.frame["subset"] == subset, "item"])
         if missing:
             raise BenchError(
                 f"The run has {len(wanted) - len(missing)} of the baseline's {len(wanted)} items "
-                f"of {subset}, so "
-                f"{len(missing)} are unpaired; run it with --limit {len(wanted)}."
+                f"of {subset}, so {len(missing)} are unpaired; run it with --limit {len(wanted)}."
             )
 
 
@@ -153,8 +152,8 @@ def check_metrics(baseline: Baseline, run: Baseline) -> None:
         if new != facts["id"]:
             raise BenchError(
                 f"{name} is {facts['id']} in the baseline and {new} in the run, another "
-                "definition; leave it out with "
-                f"--metrics ranked,-{name} or make the baseline again."
+                f"definition; leave it out with --metrics ranked,-{name} or make the baseline "
+                "again."
             )
 
 

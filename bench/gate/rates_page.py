@@ -61,8 +61,8 @@ def write_head(study: Study) -> Iterator[str]:
     limit = f" --limit {study.limit}" if study.limit else ""
     yield (
         f"Tier: `cambench run --tier gate{limit}`. Margin {rules.margin:.0%} of the distance from "
-        "random, family-wise "
-        f"alpha {rules.alpha:.0%}, miss {rules.miss:.0%}. Code {code_version()}."
+        f"random, family-wise alpha {rules.alpha:.0%}, miss {rules.miss:.0%}. Code "
+        f"{code_version()}."
     )
     yield ""
 
@@ -73,10 +73,9 @@ def write_resampled(nulls: list[dict[str, Any]]) -> Iterator[str]:
     yield ""
     yield (
         "Images of two runs are drawn with replacement and the two exchanged by a coin per image, "
-        "so that the true "
-        "difference is 0. *At the margin*: then every cell is made worse by exactly the margin, "
-        "the hardest case that "
-        "is no regression; there alpha is what the rate may reach."
+        "so that the true difference is 0. *At the margin*: then every cell is made worse by "
+        "exactly the margin, the hardest case that is no regression; there alpha is what the rate "
+        "may reach."
     )
     yield ""
     body: list[tuple[Any, ...]] = [

@@ -70,12 +70,10 @@ def write_explanation(verdicts: Verdicts) -> str:
     rules = verdicts.rules
     return (
         "change: in % of the baseline's distance from random, + is better, with its lower and "
-        "upper bound (each missed "
-        f"{rules.miss:.0%} of the time); the margin is -{rules.margin:.0%}. A regression is shown "
-        "with a family-wise "
-        f"error of {rules.alpha:.0%} (Holm); what passes lost exactly the margin at most "
-        f"{rules.miss:.0%} of the time. "
-        f"altered: {CAUSES}."
+        f"upper bound (each missed {rules.miss:.0%} of the time); the margin is "
+        f"-{rules.margin:.0%}. A regression is shown with a family-wise error of "
+        f"{rules.alpha:.0%} (Holm); what passes lost exactly the margin at most {rules.miss:.0%} "
+        f"of the time. altered: {CAUSES}."
     )
 
 

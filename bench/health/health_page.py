@@ -110,10 +110,9 @@ def _separations(health: Health) -> Iterator[str]:
     yield ""
     yield (
         "Gap: mean over images of better minus worse in the metric's own direction, with its "
-        "paired 95 % interval; it "
-        "must lie above 0. Alpha: Krippendorff's, do the images order the methods alike? Ties: "
-        "pairs of methods with "
-        "equal values. Every metric: separations.csv and verdicts.csv."
+        "paired 95 % interval; it must lie above 0. Alpha: Krippendorff's, do the images order "
+        "the methods alike? Ties: pairs of methods with equal values. Every metric: "
+        "separations.csv and verdicts.csv."
     )
     yield ""
     for subset, model in scopes(health):
@@ -162,10 +161,8 @@ def _moves(health: Health) -> Iterator[str]:
         yield ""
         yield (
             "Kendall's tau-b between the order of methods under a choice and under its reference "
-            "(default, or the "
-            "default at the same steps), controls left out; n/a where fewer than 4 methods have a "
-            "rank. "
-            "Ranks under every choice: grid.csv, grid-reported.csv."
+            "(default, or the default at the same steps), controls left out; n/a where fewer than "
+            "4 methods have a rank. Ranks under every choice: grid.csv, grid-reported.csv."
         )
         yield ""
         moves = one.moves[one.moves["metric"].isin(ranked)]

@@ -216,11 +216,10 @@ def page(made: ProtocolComparison, facts: dict[str, object]) -> list[str]:
         *(f"- {markdown(name)}: `{identity}`" for name, identity in made.protocols.items()),
         f"- n = {facts['n']} items; manifest `{facts['manifest_id']}`; frames of "
         f"{markdown(made.reference)} for all",
-        "- Cells: rank (places lost or won against "
-        f"{markdown(made.reference)}), then mean [95 % bootstrap interval over images].",
-        f"- tau: Kendall's tau-b to the order of {markdown(made.reference)}, controls and repeated "
-        "maps left out; "
-        "n/a where fewer than 4 methods have a rank, or all the same.",
+        f"- Cells: rank (places lost or won against {markdown(made.reference)}), then mean [95 % "
+        "bootstrap interval over images].",
+        f"- tau: Kendall's tau-b to the order of {markdown(made.reference)}, controls and "
+        "repeated maps left out; n/a where fewer than 4 methods have a rank, or all the same.",
         f"- F: {markdown(FIDELITY)}.",
         "",
     ]

@@ -28,8 +28,7 @@ def attention_branch(trace: Trace) -> torch.Tensor:
     if attention_map is None:
         raise NotApplicable(
             f"{trace.model.name} has no attention branch; attention_branch explains networks "
-            "trained with one "
-            "(bench.models.abn.AttentionBranchNetwork)."
+            "trained with one (bench.models.abn.AttentionBranchNetwork)."
         )
     trace.prober.counts.forwards += len(trace)
     return trace.upsample(attention_map(trace.images))[:, 0]

@@ -135,8 +135,8 @@ def _declare_part(model: Explainee, name: Reference) -> SharedPart:
     group="gradient",
     fidelity="paper",
     citation="Shrikumar et al., Learning Important Features Through Propagating Activation "
-    "Differences, ICML 2017, "
-    "rescale rule (as Captum, whose max pooling loses windows that overlap)",
+    "Differences, ICML 2017, rescale rule (as Captum, whose max pooling loses windows "
+    "that overlap)",
     parts=lambda model, p: [_declare_part(model, p["reference"])],
     reference=read_reference,
 )
@@ -179,8 +179,7 @@ def explain_against(trace: Trace, name: Reference) -> torch.Tensor:
         if bool((gap > 0.05 * change.abs() + 1e-4 * given.abs().sum((1, 2, 3))).any()):
             raise NotApplicable(
                 f"deep_lift does not fit {trace.model.name}: its map would not sum up to the "
-                "change of the logit; "
-                "use integrated_gradients instead."
+                "change of the logit; use integrated_gradients instead."
             )
         return given.sum(1)
 

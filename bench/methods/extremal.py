@@ -43,8 +43,7 @@ def shares(areas: str) -> list[float]:
     group="perturbation",
     fidelity="official",
     citation="Fong, Patrick and Vedaldi, Understanding Deep Networks via Extremal Perturbations "
-    "and Smooth Masks, "
-    "ICCV 2019, and the authors' code (TorchRay)",
+    "and Smooth Masks, ICCV 2019, and the authors' code (TorchRay)",
     fast=False,
     forwards=lambda _, p: p["iterations"] * len(shares(p["areas"])),
     backwards=lambda _, p: p["iterations"] * len(shares(p["areas"])),

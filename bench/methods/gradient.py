@@ -93,8 +93,7 @@ def integrated_gradients(
     group="gradient",
     fidelity="official",
     citation="Yang et al., IDGI: A Framework to Eliminate Explanation Noise from Integrated "
-    "Gradients, CVPR 2023, "
-    "and the authors' code",
+    "Gradients, CVPR 2023, and the authors' code",
     fast=False,
     forwards=lambda _, p: p["steps"],
     backwards=lambda _, p: p["steps"],
@@ -161,8 +160,7 @@ def smooth_grad(trace: Trace, *, samples: int = 25, std: float = 0.15) -> torch.
     group="gradient",
     fidelity="paper",
     citation="Adebayo et al., Local Explanation Methods for Deep Neural Networks Lack Sensitivity "
-    "to Parameter "
-    "Values, ICLR workshop 2018",
+    "to Parameter Values, ICLR workshop 2018",
     fast=False,
     parts=_noisy,
 )
@@ -203,8 +201,7 @@ def noisy_gradients(trace: Trace, samples: int, std: float) -> tuple[torch.Tenso
     group="gradient",
     fidelity="paper",
     citation="Lundberg and Lee, NeurIPS 2017, and Erion et al., Nature Machine Intelligence 2021 "
-    "(expected gradients); "
-    "as Captum's GradientShap, the references taken in turn",
+    "(expected gradients); as Captum's GradientShap, the references taken in turn",
     fast=False,
     forwards=lambda _, p: p["samples"],
     backwards=lambda _, p: p["samples"],

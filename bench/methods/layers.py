@@ -51,8 +51,7 @@ def layer_cam_fused(trace: Trace, *, layers: str = "auto") -> torch.Tensor:
         if name not in taps:
             raise NotApplicable(
                 f"Layer {name!r} of {trace.model.name} does not run once, with one tensor that "
-                "reaches the logits; "
-                "choose other layers."
+                "reaches the logits; choose other layers."
             )
         activations, gradients = (trace.model.cut_at(name).grid(values) for values in taps[name])
         low = (gradients.relu() * activations).sum(1).relu()
@@ -135,9 +134,8 @@ def full_grad(trace: Trace) -> torch.Tensor:
     if not adds_up(trace.model):
         raise NotApplicable(
             f"The input and bias terms of {trace.model.name} do not add up to its logits, as "
-            "full_grad needs: they do "
-            "where all biases are those of convolutions, batch norms and linear layers (ReLU "
-            "networks)."
+            "full_grad needs: they do where all biases are those of convolutions, batch norms "
+            "and linear layers (ReLU networks)."
         )
 
     def keep(name: str, gradient: torch.Tensor) -> torch.Tensor | None:

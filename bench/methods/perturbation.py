@@ -226,8 +226,7 @@ def ridge(z: torch.Tensor, y: torch.Tensor, weights: torch.Tensor, strength: flo
     group="perturbation",
     fidelity="paper",
     citation="Lundberg and Lee, A Unified Approach to Interpreting Model Predictions, NeurIPS "
-    "2017, theorem 2; "
-    "sampled as Captum does, on square segments",
+    "2017, theorem 2; sampled as Captum does, on square segments",
     fast=False,
     forwards=lambda _, p: p["samples"] - 1,
     reference="baseline",

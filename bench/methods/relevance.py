@@ -179,9 +179,8 @@ def convolution(args: Sequence[Any], kwargs: dict[str, Any]) -> Convolution:
     group="gradient",
     fidelity="paper",
     citation="Bach et al., On Pixel-wise Explanations by Layer-wise Relevance Propagation, PLOS "
-    "ONE 2015; the rules as "
-    "in Kohlbrenner et al., Towards Best Practice in Explaining Neural Network Decisions with LRP, "
-    "IJCNN 2020",
+    "ONE 2015; the rules as in Kohlbrenner et al., Towards Best Practice in Explaining "
+    "Neural Network Decisions with LRP, IJCNN 2020",
     forwards=1,
     backwards=1,
     reference="zero",  # the difference to an input of zeros, after normalisation

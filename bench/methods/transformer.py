@@ -99,8 +99,7 @@ def gradient_rollout(trace: Trace) -> torch.Tensor:
     group="attention",
     fidelity="official",
     citation="Bousselham et al., LeGrad: An Explainability Method for Vision Transformers via "
-    "Feature Formation "
-    "Sensitivity, ICCV 2025, arXiv:2404.03214 (WalBouss/LeGrad)",
+    "Feature Formation Sensitivity, ICCV 2025, arXiv:2404.03214 (WalBouss/LeGrad)",
     backwards=1,
     parts=(ATTENTION,),
 )

@@ -106,9 +106,9 @@ class AttentionBranchNetwork(nn.Module):
         parts = _parts(own)
         if parts is None:
             raise BenchError(
-                f"The backbone ({type(backbone).__name__}) cannot be split into extractor and last "
-                "stage; an attention "
-                "branch goes on classifiers built like timm's ResNet, ResNetV2, RegNet or VGG."
+                f"The backbone ({type(backbone).__name__}) cannot be split into extractor and "
+                "last stage; an attention branch goes on classifiers built like timm's ResNet, "
+                "ResNetV2, RegNet or VGG."
             )
         stage = keep_resolution(parts.stage)
         channels, self.num_classes = _check_cut(own, parts, stage)
@@ -173,8 +173,7 @@ def inject_map(attention: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
     if tuple(maps.shape) != expected:
         raise BenchError(
             f"The injected attention has shape {tuple(attention.shape)}; these images need "
-            f"{expected} "
-            "(bench.models.abn.to_grid takes maps of another size there by area)."
+            f"{expected} (bench.models.abn.to_grid takes maps of another size there by area)."
         )
     if not bool(((maps >= 0) & (maps <= 1)).all()):  # NaN is in no range
         raise BenchError(
@@ -329,8 +328,8 @@ def _check_cut(net: nn.Module, parts: _Parts, stage: nn.Module) -> tuple[int, in
     if features.shape[2:] != g.shape[2:]:
         raise BenchError(
             f"The last stage of the {name} cannot run at stride 1: it makes "
-            f"{tuple(features.shape[2:])} cells of "
-            f"{tuple(g.shape[2:])}, so no attention branch fits it."
+            f"{tuple(features.shape[2:])} cells of {tuple(g.shape[2:])}, so no attention branch "
+            "fits it."
         )
     if logits.ndim != 2 or getattr(net, "num_classes", None) == 0:
         raise BenchError(

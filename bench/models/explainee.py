@@ -194,8 +194,7 @@ class Explainee:
         if layout is None:
             raise NotApplicable(
                 f"Layer {self.layer!r} of {self.name} gives {tuple(values.shape)}, which has no "
-                "spatial grid; "
-                "choose another layer."
+                "spatial grid; choose another layer."
             )
         return layout
 
@@ -220,8 +219,7 @@ class Explainee:
         if grid.shape[2] * grid.shape[3] < 2:
             raise NotApplicable(
                 f"Layer {self.layer!r} of {self.name} has a grid of {grid.shape[2]} x "
-                f"{grid.shape[3]}; "
-                "choose an earlier layer."
+                f"{grid.shape[3]}; choose an earlier layer."
             )
         return captured.logits.shape[1], grid.shape[1], grid.shape[2], grid.shape[3]
 

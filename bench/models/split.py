@@ -184,8 +184,7 @@ class LayerSplit:
         if len(kept) != 1:
             raise NotApplicable(
                 f"Layer {self.layer!r} ran {len(kept)} times in one forward, so its output is not "
-                "one tensor; "
-                "choose a layer that runs once."
+                "one tensor; choose a layer that runs once."
             )
         size = (x.shape[-2], x.shape[-1])
         if isinstance(kept[0], torch.Tensor):

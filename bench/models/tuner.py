@@ -177,8 +177,7 @@ def find_tuner_place(model: Explainee) -> dict[str, Any]:
     if [*values.shape[1:]] != grid:
         raise BenchError(
             f"The tuner needs activations [B,K,h,w], and layer {model.layer!r} of {model.name} "
-            "gives "
-            f"{tuple(values.shape)} (tokens or channels last); name a convolutional layer "
+            f"gives {tuple(values.shape)} (tokens or channels last); name a convolutional layer "
             "(layer=...)."
         )
     return {

@@ -38,6 +38,5 @@ def write_forwards(ledger: Mapping[str, int]) -> str:
     shared = max(0, asked - run - maps - probes)
     return (
         f"{asked:,} forwards were asked for and {run:,} were run; spared: equal maps {maps:,}, "
-        "equal rankings and "
-        f"masks {probes:,}, shared passes and ends of curves {shared:,}."
+        f"equal rankings and masks {probes:,}, shared passes and ends of curves {shared:,}."
     )

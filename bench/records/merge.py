@@ -126,8 +126,8 @@ def _merge_provenances(sources: Sequence[Path], found: Sequence[dict[str, Any]])
             if difference:
                 raise BenchError(
                     f"{sources[earlier]} and {sources[number]} cannot be merged: they differ in "
-                    f"the {difference}; "
-                    "run one of them again under the other's, or merge them apart."
+                    f"the {difference}; run one of them again under the other's, or merge them "
+                    "apart."
                 )
     provenance = functools.reduce(merge_provenance, [copy.deepcopy(facts) for facts in found])
     provenance.pop(
@@ -196,8 +196,8 @@ def _check_agree(sources: Sequence[Path], rows: pd.DataFrame) -> None:
         first, second = sources[int(one["_source"])], sources[int(two["_source"])]
         raise BenchError(
             f"{first} and {second} contradict each other on {one['metric']} of {one['method']} on "
-            f"{one['model']}, item "
-            f"{one['item']} ({one['value']:.9g}, {two['value']:.9g}); keep the run that you trust."
+            f"{one['model']}, item {one['item']} ({one['value']:.9g}, {two['value']:.9g}); keep "
+            "the run that you trust."
         )
 
 

@@ -118,8 +118,7 @@ def check_protocol(folder: Path, protocol: str) -> None:
     if hash_of(found) != hash_of(wanted):
         raise BenchError(
             f"The run at {folder} is of protocol {found}, not {wanted}; a protocol needs a run "
-            "folder of its own, so"
-            f" run it with --protocol {protocol} and another --out."
+            f"folder of its own, so run it with --protocol {protocol} and another --out."
         )
 
 

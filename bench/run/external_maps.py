@@ -126,15 +126,13 @@ class ExternalMethod(Method):
         if missing:
             yield (
                 f"{_count(missing, 'item')} of {len(scored)} of {scored.name} without a map: "
-                "scored on the others, "
-                "shown with their n, and unranked."
+                "scored on the others, shown with their n, and unranked."
             )
         known = 0 if calibration is None else sum(item in self.reads for item in calibration.ids)
         if calibration is not None and known < MIN_CALIBRATION:
             yield (
                 f"{known} maps of {calibration.name}, which chooses box thresholds from at least "
-                f"{MIN_CALIBRATION}: "
-                "box accuracy is n/a and only box_accuracy_oracle is shown."
+                f"{MIN_CALIBRATION}: box accuracy is n/a and only box_accuracy_oracle is shown."
             )
 
     def check_frame(self, height: int, width: int) -> None:
@@ -145,8 +143,8 @@ class ExternalMethod(Method):
         if wrong:
             raise BenchError(
                 f"The maps {self.name} are {wrong[0][0]}x{wrong[0][1]} (height x width) and the "
-                "models see a frame of "
-                f"{height}x{width}; give maps of the preprocessed frame, cropped as the images are."
+                f"models see a frame of {height}x{width}; give maps of the preprocessed frame, "
+                "cropped as the images are."
             )
 
 
@@ -234,8 +232,7 @@ def describe_targets(frame: pd.DataFrame, given: ExternalMethod) -> str:
     metrics = "the label" if given.target == PREDICTED else "the predicted class"
     return (
         f"{given.name} explains the {given.target} class; on {other} of {len(rows)} items "
-        "prediction and label differ, "
-        f"and there metrics of {metrics} are not scored."
+        f"prediction and label differ, and there metrics of {metrics} are not scored."
     )
 
 
@@ -311,8 +308,7 @@ def _match_in_order(
     if len(found) < len(subset):
         raise BenchError(
             f"{where} holds {len(found)} maps without ids and {subset.name} has {len(subset)} "
-            "items to score; give "
-            f"--limit {len(found)}, or an .npz of maps by id."
+            f"items to score; give --limit {len(found)}, or an .npz of maps by id."
         )
     rest = (
         f"; the {len(found) - len(subset)} after them are left out"

@@ -158,16 +158,15 @@ def apply(metric: Metric, case: Case, protocol: Protocol) -> Scores:
     scores = metric.function(case)
     if set(scores) != set(metric.values):
         raise BenchError(
-            f"Metric {metric.name} returned {sorted(scores)} but declares {sorted(metric.values)}; "
-            "make them the same."
+            f"Metric {metric.name} returned {sorted(scores)} but declares "
+            f"{sorted(metric.values)}; make them the same."
         )
     checked: Scores = {}
     for name, values in scores.items():
         if values.ndim not in (1, 2) or len(values) != len(case):
             raise BenchError(
                 f"Metric {metric.name} returned {name} of shape {tuple(values.shape)} for "
-                f"{len(case)} images; "
-                "a value is [B] or [B,n]."
+                f"{len(case)} images; a value is [B] or [B,n]."
             )
         values = torch.as_tensor(values).detach().cpu().double()
         usable = case.finite.view(-1, *[1] * (values.ndim - 1))

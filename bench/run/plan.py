@@ -223,8 +223,8 @@ def _keep_fitting(word: str, chosen: Sequence[Part], subset: Subset) -> list[Par
     if not usable:
         raise NotApplicable(
             f"No {word} of the run fits the subset {subset.name}: "
-            f"{', '.join(one.name for one in chosen)} need ground truth "
-            "(boxes or masks) that it does not have."
+            f"{', '.join(one.name for one in chosen)} need ground truth (boxes or masks) that it "
+            "does not have."
         )
     return usable
 
@@ -282,8 +282,7 @@ def _check_classes(model: Explainee, subset: Subset) -> None:
     if classes < subset.num_classes or (classes != subset.num_classes and named):
         raise BenchError(
             f"The model {model.name} has {classes} classes and the subset {subset.name} "
-            f"{subset.num_classes}; "
-            "choose a model and a subset of the same classes."
+            f"{subset.num_classes}; choose a model and a subset of the same classes."
         )
 
 
@@ -305,9 +304,7 @@ def common_geometry(subset: Subset, models: Sequence[Explainee], rule: str = "ow
         if subset.geometry.size != size:
             raise BenchError(
                 f"The subset {subset.name} is fixed at {subset.geometry.size} pixels and "
-                f"{models[0].name} wants "
-                f"{size}; "
-                "choose a model of that size."
+                f"{models[0].name} wants {size}; choose a model of that size."
             )
         return subset.geometry
     if rule == "squash":

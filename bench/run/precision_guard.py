@@ -118,8 +118,7 @@ def _recall_verdict(
     if _find_kept_ids(model, done()) & {metric.id(plan.protocol) for metric in find_probing(plan)}:
         raise BenchError(
             f"The run folder holds records of {model.name} in float32, and one precision must do "
-            "for all of them; go "
-            "on with --precision float32, or choose another --out."
+            "for all of them; go on with --precision float32, or choose another --out."
         )
     return None
 

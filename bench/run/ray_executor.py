@@ -217,9 +217,9 @@ class _Fleet:
                 continue
             if waited > READY_SECONDS:
                 raise BenchError(
-                    f"No Ray worker has become ready in {READY_SECONDS / 60:.0f} minutes; see `ray "
-                    "status` for what "
-                    "the cluster has free, and start the same command again."
+                    f"No Ray worker has become ready in {READY_SECONDS / 60:.0f} minutes; see "
+                    "`ray status` for what the cluster has free, and start the same command "
+                    "again."
                 )
             if waited > REACH_SECONDS and not told:
                 self.note("Waiting for Ray workers; `ray status` says what the cluster has free.")
@@ -261,8 +261,8 @@ class _Fleet:
             ):  # a node that goes may take many at once
                 self.problem = BenchError(
                     f"{self.failed_starts} Ray workers in a row were lost while they started "
-                    f"({reason}); check that "
-                    "every node has this version of cambench installed and memory for the models."
+                    f"({reason}); check that every node has this version of cambench installed "
+                    "and memory for the models."
                 )
                 return
         else:
@@ -270,9 +270,8 @@ class _Fleet:
             if self.lost[member.task] >= self.attempts:
                 self.problem = BenchError(
                     f"The task {task_name(member.task)} was lost with its worker {self.attempts} "
-                    f"times ({reason}); see "
-                    "whether a node runs out of memory, and start the same command again: finished "
-                    "tasks are kept."
+                    f"times ({reason}); see whether a node runs out of memory, and start the same "
+                    "command again: finished tasks are kept."
                 )
                 return
             for task in (member.following, member.task):

@@ -116,8 +116,8 @@ def _problem(
     if image > IMAGE_BOUND:
         if one.ndim == 3:
             return (
-                f"a point of {worst}'s mean curve differs by {image:.3f}, at most "
-                f"{IMAGE_BOUND:g} is allowed"
+                f"a point of {worst}'s mean curve differs by {image:.3f}, at most {IMAGE_BOUND:g} "
+                "is allowed"
             )
         place = np.unravel_index(np.nanargmax(np.abs(one - two)), one.shape)
         where = f"{table.methods[place[0]]} on {table.items[place[1]]}"

@@ -37,8 +37,7 @@ def run_task(
     if prober.reduced_to is not None:
         outcome.notes.add(
             f"Memory is too short for {plan.batch_size} images per forward; {task.model} went on "
-            "with "
-            f"{prober.reduced_to}."
+            f"with {prober.reduced_to}."
         )
     return outcome
 
@@ -70,8 +69,7 @@ def _run_positions(
         if len(positions) == 1:
             raise BenchError(
                 f"Memory is too short for {task.model} and one image of {plan.geometry.size} "
-                "pixels; free some, choose "
-                "other methods, or a smaller model."
+                "pixels; free some, choose other methods, or a smaller model."
             ) from error
     else:
         return outcome

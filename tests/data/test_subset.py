@@ -140,7 +140,7 @@ def test_a_manifest_of_ones_own(tmp_path: Path) -> None:
 
 def test_opening_scenes_does_not_import_datasets() -> None:
     code = (
-        "import sys; from bench.data import load_subset; load_subset('scenes-val', limit=1)[0];"
-        "assert 'datasets' not in sys.modules"
+        "import sys; from bench.data import load_subset; load_subset('scenes-val', "
+        "limit=1)[0];assert 'datasets' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -179,13 +179,11 @@ def test_an_editable_install_counts_by_its_files(tmp_path, finder):
         start = f"sys.path.append({str(project)!r})"
     else:
         start = (
-            "import importlib.util, types; "
-            "Finder = types.SimpleNamespace(find_spec=lambda name, path=None, target=None: "
-            "importlib.util.spec_from_file_location(name, "
+            "import importlib.util, types; Finder = types.SimpleNamespace(find_spec=lambda name, "
+            "path=None, target=None: importlib.util.spec_from_file_location(name, "
             f"{str(project / 'theirs/__init__.py')!r}, "
             f"submodule_search_locations=[{str(project / 'theirs')!r}]) if name == 'theirs' else "
-            "None); "
-            "sys.meta_path.append(Finder)"
+            "None); sys.meta_path.append(Finder)"
         )
     code = f"{start}; module = load_plugin({str(tmp_path / 'mine.py')!r})"
     before = run(code)

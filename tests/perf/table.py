@@ -63,8 +63,8 @@ def rows_of(run: Fields) -> list[Fields]:
     without = [one["fullname"] for one in run["benchmarks"] if not one["extra_info"].get("rows")]
     if without:
         raise BenchError(
-            f"No row of the table comes from {', '.join(without)}; end each with report(benchmark, "
-            "row, ratios)."
+            f"No row of the table comes from {', '.join(without)}; end each with "
+            "report(benchmark, row, ratios)."
         )
     rows = [
         {"benchmark": one["fullname"], **{name: row[name] for name in FIELDS}}
@@ -103,10 +103,8 @@ def caption(machine: Fields) -> str:
     peers = ", ".join(f"{name} {version}" for name, version in machine["peers"].items())
     return (
         f"Measured on {machine['date']} on {cores} ({machine['processor']}), {gpu}, torch "
-        f"{machine['torch']} with "
-        f"{machine['threads']} threads, {peers}; medians of pairs that ran side by side in one "
-        "process, with "
-        "nonparametric 95 % intervals of the median."
+        f"{machine['torch']} with {machine['threads']} threads, {peers}; medians of pairs that "
+        "ran side by side in one process, with nonparametric 95 % intervals of the median."
     )
 
 

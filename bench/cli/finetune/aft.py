@@ -162,8 +162,7 @@ def say_masks(card: Path) -> None:
     facts = next(iter(read_card(card).values())).get("masks")
     if facts:
         say(
-            f"Masks: {facts['with_mask']} of {facts['images']} images, t* by {facts['select']}; t* "
-            "= 0 on "
-            f"{facts['share_t0_official']:.1%} of them by official, "
+            f"Masks: {facts['with_mask']} of {facts['images']} images, t* by {facts['select']}; "
+            f"t* = 0 on {facts['share_t0_official']:.1%} of them by official, "
             f"{facts['share_t0_logodds']:.1%} by logodds"
         )

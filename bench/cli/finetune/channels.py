@@ -54,7 +54,6 @@ def channels(
     for row in found.ablation.to_dict("records"):
         say(
             f"{row['model']} without its {row['removed']} strongest: top-1 {row['top1']:.1f} %, "
-            "energy inside the "
-            f"truth {row['energy']:.3f}, map changed by {row['change']:.3f}"
+            f"energy inside the truth {row['energy']:.3f}, map changed by {row['change']:.3f}"
         )
     say(f"Chart and tables: {', '.join(str(path) for path in write_channels(found, folder))}")
