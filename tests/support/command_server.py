@@ -57,7 +57,7 @@ def become(words: list[str], folder: str, environment: dict[str, str], files: li
         os.dup2(opened, number)
         os.close(opened)
     sys.argv = ["cambench", *words]
-    sys.stdout.reconfigure(encoding="utf-8", line_buffering=False)  # type: ignore[union-attr]
+    sys.stdout.reconfigure(encoding="utf-8", line_buffering=False)
 
 
 if __name__ == "__main__":
