@@ -32,6 +32,7 @@ def test_check_exit_codes(files):
         "leaderboards/scenes",
         "--against",
         files / "base.parquet",
+        *("--models", "vgg-scenes", "--methods", "grad_cam"),
         "--junit",
         files / "good.xml",
     )
@@ -115,7 +116,7 @@ def test_the_actions_check_passes_its_exit_code_on(files):
         "FOLDER": "leaderboards/scenes",
         "MARGIN": "0.05",
         "ALPHA": "0.01",
-        "ARGUMENTS": "--models vgg-scenes",
+        "ARGUMENTS": "--models vgg-scenes --methods grad_cam",
         "JUNIT": str(files / "action.xml"),
         "GITHUB_STEP_SUMMARY": str(files / "summary.md"),
         "GITHUB_OUTPUT": str(files / "output"),

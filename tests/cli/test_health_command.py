@@ -30,6 +30,7 @@ def run(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_health_writes_its_report_and_boards_mark_it(run):
     done = cambench(
         "health", run, "--limit", "4", "--methods", "grad_cam,layer_cam,saliency,input_x_gradient"

@@ -220,7 +220,11 @@ def test_a_run_over_a_folder_and_from_elsewhere(folder, tmp_path):
 def test_unknown_names(tmp_path):
     out = ["--out", tmp_path / "run"]
     refused(cambench("run", "--methods", "grad_kam", *out), "grad_kam", "Did you mean", "grad_cam")
-    refused(cambench("run", "--models", "resnet-scene", *out), "resnet-scene", "Did you mean")
+    refused(
+        cambench("run", "--models", "resnet-scene", *out, fresh=True),
+        "resnet-scene",
+        "Did you mean",
+    )
     refused(cambench("run", "--subset", "scenes-vall", *out), "scenes-vall")
     refused(cambench("run", "--metrics", "deltion", *out), "deltion", "deletion")
     refused(cambench("run", "--protocol", "rize", *out), "rize")

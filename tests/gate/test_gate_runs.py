@@ -5,9 +5,6 @@ gate.
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,32 +18,11 @@ from bench.gate.tier import TIERS
 from bench.run.evaluate import run_plan
 from bench.run.plan import Plan
 from tests.gate.toy_baselines import make, scores
+from tests.support.command_line import cambench
 
 ROOT = Path(__file__).parents[2]
 BASELINE = ROOT / "leaderboards" / "gate" / "baseline.parquet"
 DEFECTS = {defect.name: defect for defect in planted_defects.DEFECTS}
-
-
-def words(
-    *given: str | Path, timeout: int = 300, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run the command line."""
-    known = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "COLUMNS": "200",
-        "NO_COLOR": "1",
-        **environment,
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "bench", *map(str, given)],
-        cwd=ROOT,
-        env=known,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
 
 
 # --- planted defects, on few images and where no forwards are needed
@@ -170,13 +146,14 @@ def test_the_committed_baseline_is_small_and_of_the_tier():
     assert baseline.frame["item"].nunique() == TIERS["gate"]["limit"]
 
 
+@pytest.mark.slow
 def test_this_project_passes_its_own_gate(tmp_path):
     """What `.ci/run` checks: the tier, run anew, against the committed baseline. About a minute on
     two idle cores.
     """
-    done = words("run", "--tier", "gate", "--out", tmp_path / "run", timeout=1800)
+    done = cambench("run", "--tier", "gate", "--out", tmp_path / "run", timeout=1800)
     assert done.returncode == 0, done.stderr
-    checked = words(
+    checked = cambench(
         "check", tmp_path / "run", "--against", BASELINE, "--junit", tmp_path / "gate.xml"
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +17,7 @@ from bench.records.merge import list_missing_shards, merge_runs
 from bench.records.store import KEY, Records, Store, read_part, write_parquet
 from bench.run.evaluate import Progress
 from bench.run.plan import make_plan
+from tests.support.command_line import cambench
 from tests.support.nets import GapLinear, randomise
 
 ROOT = Path(__file__).parents[2]
@@ -240,20 +238,6 @@ def test_shards_are_merged_on_the_command_line(tmp_path):
     done = cambench("merge", tmp_path / "1", tmp_path / "none", "--out", tmp_path / "all")
     assert done.returncode == 2
     assert done.stderr.count("Error: ") == 1
-
-
-def cambench(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "COLUMNS": "200",
-        "NO_COLOR": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "bench", *map(str, words)]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
 
 
 def test_bad_folders_are_refused(shards, tmp_path):
