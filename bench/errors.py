@@ -52,4 +52,5 @@ def find_near(name: str, known: Iterable[str]) -> list[str]:
     least = max(NEAR, max(shares.values(), default=0.0) - BEHIND)
     begin = {one for one in shares if len(name) > 2 and one.startswith(name)}
     near = [one for one, share in shares.items() if share >= least or one in begin]
-    return sorted(near, key=lambda one: (-shares[one], one))[:3]
+    # Among equals the last one first, as difflib does: layer4 is the nearest to layer5.
+    return sorted(near, key=lambda one: (shares[one], one), reverse=True)[:3]

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from bench.source_walk import source_digest
+from bench.function_source import is_built_in, source_digest
 
 FIRST_VERSIONS = {
     "attention_branch": "a9b45781cab0",
@@ -96,12 +96,6 @@ def older_name(name: str, version: int) -> str:
 def plain_name(name: str) -> str:
     """Return a name without the version that `older_name` adds."""
     return name.partition(" (v")[0]
-
-
-def is_built_in(function: Callable[..., Any]) -> bool:
-    """Tell whether a function belongs to cambench, and is therefore known by its version."""
-    module = getattr(function, "__module__", None) or type(function).__module__
-    return module.partition(".")[0] == __name__.partition(".")[0]
 
 
 def method_source(base: str, version: int, function: Callable[..., Any]) -> str:

@@ -9,11 +9,14 @@ import hashlib
 import importlib.util
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from bench.errors import BenchError
+from bench.source_walk import find_spec, read_imports
 
 _PLUGINS: dict[Path, ModuleType] = {}
 
@@ -38,16 +41,58 @@ def load_plugin(path: str | Path) -> ModuleType:
         return _PLUGINS[file]
     if not file.is_file():
         raise BenchError(f"The plug-in {path} is not a file; give the path of a Python file.")
-    root, name = _place_of(file)
-    if str(root) not in sys.path:
-        sys.path.append(
-            str(root)
-        )  # last, so that no file beside a plug-in hides an installed module
-    _PLUGINS[file] = _import_file(file, name, path)
-    return _PLUGINS[file]
+    root, name = find_place(file)
+    _refuse_other_helpers(file, root, path, loaded=True)
+    with _searched_first(root):
+        module = _import_file(file, name, path)
+    _refuse_other_helpers(file, root, path, loaded=False)
+    _PLUGINS[file] = module
+    return module
 
 
-def _place_of(file: Path) -> tuple[Path, str]:
+@contextmanager
+def _searched_first(root: Path) -> Iterator[None]:
+    """Search a folder before all others while a plug-in is imported, and last from then on.
+
+    First, since a helper beside the plug-in is meant; later last, since no file beside a plug-in
+    may hide an installed module from cambench.
+    """
+    sys.path.insert(0, str(root))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(root))
+        if str(root) not in sys.path:
+            sys.path.append(str(root))
+
+
+def _refuse_other_helpers(file: Path, root: Path, path: str | Path, *, loaded: bool) -> None:
+    """Refuse a plug-in that would get another module than the one that lies beside it.
+
+    Python keeps one module of a name. A helper of the same name beside another plug-in, or in the
+    working folder, would take the place of this plug-in's own.  loaded: look only at modules that
+    are loaded already.
+    """
+    inside = (
+        find_place(file)[1].partition(".")[0] if (file.parent / "__init__.py").is_file() else ""
+    )
+    tops = {name.partition(".")[0] for level, name in read_imports(file) if level == 0} | {inside}
+    for top in sorted(tops - {""}):
+        if loaded and top not in sys.modules:
+            continue  # it will be searched first in the plug-in's folder
+        places = (root / f"{top}.py", root / top / "__init__.py")
+        own = next((place for place in places if place.is_file()), None)
+        spec = None if own is None else find_spec(top, root)
+        if own is None or spec is None or spec.origin is None:
+            continue
+        if Path(spec.origin).resolve() != own.resolve():
+            raise BenchError(
+                f"The plug-in {path} means the module {own}, and Python finds another one of that "
+                f"name ({spec.origin}); rename it."
+            )
+
+
+def find_place(file: Path) -> tuple[Path, str]:
     """Return the folder from which a plug-in's imports are found, and the name of its module."""
     root, parts = file.parent, [file.stem]
     while (root / "__init__.py").is_file():
@@ -66,7 +111,7 @@ class PluginFile:
 
     module: str
     path: str
-    source: str
+    source: bytes
 
 
 def plugin_files() -> list[PluginFile]:
@@ -84,16 +129,16 @@ def load_plugin_file(plugin: PluginFile) -> ModuleType:
     if plugin.module in sys.modules:
         return sys.modules[plugin.module]
     file = Path(plugin.path)
-    if not file.is_file() or file.read_text() != plugin.source:
+    if not file.is_file() or file.read_bytes() != plugin.source:
         copies = tempfile.TemporaryDirectory(prefix="cambench-")
         _COPIES.append(copies)
         file = Path(copies.name) / file.name
-        file.write_text(plugin.source)
+        file.write_bytes(plugin.source)
     _PLUGINS[file] = _import_file(file, plugin.module, plugin.path)
     return _PLUGINS[file]
 
 
-_SOURCES: dict[str, str] = {}
+_SOURCES: dict[str, bytes] = {}
 """What was imported, by module: the file may have been edited since."""
 
 _COPIES: list[tempfile.TemporaryDirectory[str]] = []
@@ -110,7 +155,7 @@ def _import_file(file: Path, name: str, path: str | Path) -> ModuleType:
             importlib.import_module(package)
         if package and name in sys.modules:  # its package has imported it
             _check_same(sys.modules[name], file, path)
-            _SOURCES[name] = file.read_text()
+            _SOURCES[name] = file.read_bytes()
             return sys.modules[name]
         return _execute_file(file, name, path)
     except BenchError:
@@ -126,8 +171,8 @@ def _execute_file(file: Path, name: str, path: str | Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise BenchError(f"The plug-in {path} cannot be imported; it must be a Python file (.py).")
     module = importlib.util.module_from_spec(spec)
+    _SOURCES[name] = file.read_bytes()
     sys.modules[name] = module
-    _SOURCES[name] = file.read_text()
     try:
         spec.loader.exec_module(module)
     except BaseException:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from bench.errors import BenchError, suggestions
+from bench.identity import plain_name
 from bench.plugins import load_entry_points
 
 
@@ -42,6 +43,11 @@ class Registry(Generic[E]):
 
     def add(self, entry: E) -> E:
         """Add an entry; a second one of the same name is an error."""
+        if plain_name(entry.name) != entry.name:
+            raise BenchError(
+                f"The {self.kind} name {entry.name!r} looks like a name of an older version; leave "
+                '" (v" out.'
+            )
         if entry.name in self._entries:
             raise BenchError(
                 f"There is already a {self.kind} named {entry.name!r}; give the new one another "

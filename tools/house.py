@@ -24,7 +24,15 @@ from pathlib import Path
 
 GROUND = frozenset(
     {"errors", "types", "files", "protocol", "registry", "plugins", "identity"}
-    | {"randomness", "version", "progress", "field_text", "protocol_checks", "source_walk"}
+    | {
+        "randomness",
+        "version",
+        "progress",
+        "field_text",
+        "protocol_checks",
+        "source_walk",
+        "function_source",
+    }
 )
 """The modules directly below the package that every room may import."""
 

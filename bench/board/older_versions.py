@@ -15,7 +15,7 @@ import pandas as pd
 from bench.errors import BenchError
 from bench.identity import older_name, plain_name
 from bench.methods import METHODS
-from bench.metrics import find_owner
+from bench.metrics import METRICS, find_owner
 from bench.records.store import Records
 
 
@@ -100,7 +100,9 @@ def find_older_values(values: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Return {name: shown name} of the values of a run whose metric is older than that of today."""
     found = {}
     for name, facts in values.items():
-        owner, made = find_owner(name), int(facts.get("version") or 1)
-        if owner is not None and made < owner.version:
-            found[name] = older_name(name, made)
+        metric, made = str(facts.get("metric", name)), int(facts.get("version") or 1)
+        owner = METRICS.get(metric) if metric in METRICS else find_owner(name)
+        if owner is not None and made < owner.version and plain_name(name) == name:
+            value, at, images = name.partition("@")  # `@correct` stays at the end
+            found[name] = f"{older_name(value, made)}{at}{images}"
     return found

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
 from bench.errors import BenchError
-from bench.identity import is_built_in
+from bench.function_source import is_built_in, note_source
 from bench.methods import variants
 from bench.methods.base import FIDELITY, Method, MethodFunction, Parts, PerModel, PerVariant
 from bench.models.explainee import Explainee
 from bench.registry import Registry
-from bench.source_walk import note_source
 
 
 class MethodRegistry(Registry[Method]):

@@ -17,10 +17,10 @@ import torch
 
 from bench.engine.shared_parts import SharedPart
 from bench.errors import BenchError, suggestions
-from bench.identity import digest, is_built_in
+from bench.function_source import is_built_in, note_source, source_digest
+from bench.identity import digest
 from bench.protocol import Protocol
 from bench.registry import Registry
-from bench.source_walk import note_source, source_digest
 
 if TYPE_CHECKING:
     from bench.engine.case import Case

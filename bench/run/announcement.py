@@ -8,7 +8,7 @@ from functools import reduce
 from operator import add
 
 from bench.engine.counts import Counts
-from bench.identity import is_built_in
+from bench.function_source import is_built_in
 from bench.methods import Method
 from bench.models.explainee import Explainee
 from bench.run.declared import DeclaredCounts

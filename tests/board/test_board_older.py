@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.board import leaderboard
-from bench.board.older_versions import find_older_methods, mark_older
+from bench.board.older_versions import find_older_methods, find_older_values, mark_older
 from bench.gate.baseline import from_records, load_baseline, save_baseline
 from bench.methods import METHODS
 from bench.metrics import METRICS
@@ -75,3 +75,13 @@ def test_the_gate_never_judges_an_older_version_under_the_plain_name(toy, monkey
     loaded = load_baseline(tmp_path / "baseline.parquet")
     assert set(loaded.frame["method"]) == {"score_cam (v1)", "grad_cam", "random"}
     assert set(from_records(build(toy)).frame["method"]) == set(loaded.frame["method"])
+
+
+def test_a_baselines_derived_values_have_the_names_that_boards_give_them(monkeypatch):
+    raise_version(monkeypatch, METRICS, "box_localization", 2)
+    facts = {"metric": "box_localization", "version": 1}
+    values = {"box_accuracy": facts, "box_accuracy_30@correct": facts, "energy": {}}
+    assert find_older_values(values) == {
+        "box_accuracy": "box_accuracy (v1)",
+        "box_accuracy_30@correct": "box_accuracy_30 (v1)@correct",
+    }

@@ -8,6 +8,7 @@ import functools
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ import pytest
 import bench
 from bench import plugins
 from bench.errors import BenchError
+from bench.function_source import is_built_in, source_digest
 from bench.methods import METHODS
 from bench.metrics import METRICS
 from bench.protocol import Protocol
-from bench.source_walk import is_own, source_digest
+from bench.source_walk import is_own
 
 METHOD = """
 {imports}
@@ -30,7 +32,7 @@ def mine(trace):
 HELPER = "def positive(a):\n    return a.clamp(min=0)\n"
 EDITED = "def positive(a):\n    return a.abs()\n"
 START = (
-    "from bench.source_walk import note_source, source_digest; from bench.plugins import "
+    "from bench.function_source import note_source, source_digest; from bench.plugins import "
     "load_plugin; "
 )
 
@@ -127,6 +129,25 @@ FORMS = {
             )
         },
         "space/helper.py",
+    ),
+    "by name, renamed": (
+        {
+            "mine.py": METHOD.format(
+                imports="from importlib import import_module as load",
+                inside="m = load(name='helper')",
+                call="m.positive",
+            )
+        },
+        "helper.py",
+    ),
+    "by a star": (
+        {
+            "mine.py": METHOD.format(
+                imports="from pack import *", inside="", call="helper.positive"
+            ),
+            "pack/__init__.py": "__all__ = ['helper']\n",
+        },
+        "pack/helper.py",
     ),
     "a package's own file": (
         {
@@ -307,13 +328,129 @@ def test_what_is_the_users_own():
         assert not is_own(Path(module.__file__))
 
 
-def test_a_plugin_of_a_package_that_is_loaded_from_elsewhere_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    text = "def mine(trace):\n    return trace.images[:, 0]\n"
-    for place in ("one", "two"):
-        write(tmp_path / place, {"pack_twice/__init__.py": "", "pack_twice/mine.py": text})
-    plugins.load_plugin(tmp_path / "one/pack_twice/mine.py")
-    with pytest.raises(
-        BenchError, match=r"is the module pack_twice\.mine, and Python has loaded another one"
-    ):
-        plugins.load_plugin(tmp_path / "two/pack_twice/mine.py")
+CARRIED = {
+    "a decorator of a helper": (
+        "from helper import loud\n\nK = 1\n\n@loud\ndef mine(trace):\n    return K\n",
+        "def loud(f):\n    def inner(trace):\n        return f(trace)\n    return inner\n",
+    ),
+    "a list in a closure": (
+        "from helper import make\n\nmine = make([1])\n",
+        "def make(k):\n    return lambda trace: k\n",
+    ),
+    "a bound method": (
+        "from helper import B\n\nmine = B(1).go\n",
+        "class B:\n    def __init__(self, k):\n        self.k = k\n    def go(self, t):\n"
+        "        return self.k\n",
+    ),
+    "an object with slots": (
+        "from helper import B\n\nmine = B(1)\n",
+        "class B:\n    __slots__ = ('k', '__weakref__')\n    def __init__(self, k):\n"
+        "        self.k = k\n    def __call__(self, t):\n        return self.k\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", CARRIED)
+def test_the_registering_file_and_what_a_function_carries_count(tmp_path, form):
+    text, helper = CARRIED[form]
+    write(tmp_path, {"mine.py": text, "helper.py": helper})
+    before = digest_in_a_new_process(tmp_path / "mine.py")
+    assert digest_in_a_new_process(tmp_path / "mine.py") == before  # no address is in it
+    (tmp_path / "mine.py").write_text(text.replace("1", "2"))
+    assert digest_in_a_new_process(tmp_path / "mine.py") != before
+
+
+def test_what_decorates_a_built_in_or_sits_in_a_folder_called_bench_is_a_plugin(tmp_path):
+    grad_cam = METHODS.get("grad_cam").function
+    assert is_built_in(grad_cam)
+
+    @functools.wraps(grad_cam)
+    def mine(trace):
+        return -grad_cam(trace)
+
+    assert not is_built_in(mine)
+    space = {"__name__": "bench.mine"}
+    exec(compile("def f(trace):\n    return 1", str(tmp_path / "bench/mine.py"), "exec"), space)
+    assert not is_built_in(space["f"])
+
+
+LOADS = """
+from pathlib import Path
+from bench.errors import BenchError
+from bench.plugins import load_plugin
+for file in sys.argv[1:]:
+    try:
+        print(load_plugin(file).K)
+    except BenchError as error:
+        print(error)
+"""
+
+
+def load_in_a_new_process(*files: Path, cwd: Path) -> list[str]:
+    places = [str(Path(bench.__file__).parents[1])]
+    code = f"import sys; sys.path[:0] = ['', *{places!r}]\n{LOADS}"
+    words = [sys.executable, "-c", code, *map(str, files)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=cwd)
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("text", "helper"),
+    [
+        ("from helper import K\n", "helper.py"),
+        ("K = 0\ndef f():\n    import helper\n", "helper.py"),
+    ],
+)
+def test_a_helper_of_the_same_name_beside_another_plugin_is_refused(tmp_path, text, helper):
+    for number in (1, 2):
+        folder = tmp_path / f"folder{number}"
+        write(folder, {f"mine{number}.py": text, helper: f"K = {number}\n"})
+    files = [tmp_path / "folder1/mine1.py", tmp_path / "folder2/mine2.py"]
+    first, second = load_in_a_new_process(*files, cwd=tmp_path)
+    assert first in ("1", "0")
+    assert "folder2/helper.py, and Python finds another one of that name" in second
+
+
+def test_the_same_package_name_in_two_folders_is_refused(tmp_path):
+    for number in (1, 2):
+        package = f"folder{number}/methods"
+        write(
+            tmp_path,
+            {
+                f"{package}/__init__.py": "",
+                f"{package}/mine{number}.py": "from .helper import K\n",
+                f"{package}/helper.py": f"K = {number}\n",
+            },
+        )
+    files = [tmp_path / f"folder{n}/methods/mine{n}.py" for n in (1, 2)]
+    first, second = load_in_a_new_process(*files, cwd=tmp_path)
+    assert first == "1"
+    assert "folder2/methods/__init__.py, and Python finds another one of that name" in second
+
+
+def test_a_helper_beside_the_plugin_comes_before_one_in_the_working_folder(tmp_path):
+    files = {"sub/mine.py": "from helper import K\n", "sub/helper.py": "K = 1\n"}
+    write(tmp_path, {**files, "helper.py": "K = 2\n"})
+    assert load_in_a_new_process(tmp_path / "sub/mine.py", cwd=tmp_path) == ["1"]
+
+
+def test_line_ends_encodings_and_archives(tmp_path):
+    write(tmp_path, {"mine.py": FORMS["beside"][0]["mine.py"], "helper.py": HELPER})
+    before = digest_in_a_new_process(tmp_path / "mine.py")
+    (tmp_path / "helper.py").write_bytes(HELPER.replace("\n", "\r\n").encode())
+    assert digest_in_a_new_process(tmp_path / "mine.py") == before
+    latin = "# -*- coding: latin-1 -*-\nK = 'é'\n".encode("latin-1")
+    (tmp_path / "latin.py").write_bytes(latin)
+    assert load_in_a_new_process(tmp_path / "latin.py", cwd=tmp_path) == ["é"]
+    with zipfile.ZipFile(tmp_path / "lib.zip", "w") as archive:
+        archive.writestr("helper.py", HELPER)
+    (tmp_path / "helper.py").unlink()
+    inside = digest_in_a_new_process(tmp_path / "mine.py", "", tmp_path / "lib.zip")
+    with zipfile.ZipFile(tmp_path / "lib.zip", "w") as archive:
+        archive.writestr("helper.py", EDITED)
+    assert digest_in_a_new_process(tmp_path / "mine.py", "", tmp_path / "lib.zip") != inside
+
+
+def test_a_name_that_looks_like_an_older_version_is_refused():
+    with pytest.raises(BenchError, match="looks like a name of an older version"):
+        bench.register_method("mine (v2)")(lambda trace: trace.images[:, 0])
