@@ -79,6 +79,7 @@ def test_doctests(name: str) -> None:
     assert doctest.testmod(importlib.import_module(f"bench.board.{name}")).failed == 0
 
 
+@pytest.mark.slow
 def test_every_file_is_written_and_none_is_empty(saved: Path) -> None:
     for model in ("overall", "net-a", "net-b"):
         for ending in ("csv", "json", "md", "tex"):
@@ -309,6 +310,7 @@ def test_published_board_rebuilds_without_the_run(small: Records, tmp_path: Path
     assert contents(target) == before
 
 
+@pytest.mark.slow
 def test_published_curves_are_rounded_and_values_are_not(small: Records, tmp_path: Path) -> None:
     publish.publish_board(write_run(tmp_path / "run", small), tmp_path / "out")
     whole, kept = (
@@ -325,6 +327,7 @@ def test_published_curves_are_rounded_and_values_are_not(small: Records, tmp_pat
             assert error <= (2.0**-17 if is_curve[row] else 0)
 
 
+@pytest.mark.slow
 def test_pictures_that_are_not_free_stay_home(small: Records, tmp_path: Path) -> None:
     subsets = {"toy": {**small.provenance["subsets"]["toy"], "pictures": False}}
     source = write_run(

@@ -158,6 +158,7 @@ def test_the_page_shows_both_and_says_what_was_simulated(tmp_path):
     assert not (tmp_path / "tables" / "fine-tuned.csv").exists()
 
 
+@pytest.mark.slow
 def test_the_overall_table_is_over_originals_alone():
     made = random_records(models=("net-a", "net-b", "tuned"))
     assert (

@@ -32,6 +32,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 def test_protocols_are_listed_and_a_board_is_of_one(tmp_path: Path) -> None:
     listed = cambench("list", "protocols").stdout
     for name in (
@@ -208,6 +209,7 @@ def test_explain_writes_a_picture(folder, tmp_path):
     assert pixels.std() > 10
 
 
+@pytest.mark.slow
 def test_a_run_over_a_folder_and_from_elsewhere(folder, tmp_path):
     done = cambench("run", "--subset", folder, *SMALL, "--methods", "grad_cam,oracle", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -315,6 +317,7 @@ def test_a_method_that_returns_the_wrong_shape_is_named(tmp_path):
     refused(done, "Method wrong returned (2, 96, 12, 12)", "(2, 96, 96)")
 
 
+@pytest.mark.slow
 def test_nan_maps_are_shown_unranked(tmp_path):
     source = """
         import bench, torch

@@ -61,6 +61,7 @@ def test_bad_maps_are_one_sentence(maps, tmp_path):
     refused(cambench("score", maps, *several), "maps explain one")
 
 
+@pytest.mark.slow
 def test_missing_and_unknown_maps_are_said(tmp_path):
     np.savez(
         tmp_path / "some.npz", **{IDS[0]: np.ones((7, 7)), "scenes-val-00000x": np.ones((7, 7))}

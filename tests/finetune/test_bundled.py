@@ -35,6 +35,7 @@ def test_every_bundled_model_has_a_recipe():
 
 
 @pytest.mark.parametrize("name", scenes.BUNDLED)
+@pytest.mark.slow
 def test_a_recipe_writes_a_model_like_the_bundled_one(tmp_path, name):
     rows = []
     out, work = tmp_path / "weights", tmp_path / "work"

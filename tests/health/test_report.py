@@ -130,6 +130,7 @@ def test_broken_metrics_fail_for_their_reason(checked):
     }
 
 
+@pytest.mark.slow
 def test_broken_metrics_are_marked_on_the_board(checked, tmp_path):
     folder, _ = checked
     board = leaderboard(Records.load(folder), resamples=200)
@@ -233,6 +234,7 @@ def test_a_board_without_health_says_nothing_of_it(checked):
     assert not any("health" in flag for flag in leaderboard(bare, resamples=200).flags)
 
 
+@pytest.mark.slow
 def test_a_published_board_keeps_its_health(checked, tmp_path):
     from bench.board import publish_board
 

@@ -124,6 +124,7 @@ def test_stopped_it_keeps_what_is_done(tmp_path, monkeypatch):
     assert list(timm_coverage.read_rows(out)) == ["test_vit"]
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_a_row_and_the_next_model_gets_another():
     workers = timm_coverage.Workers()
     try:

@@ -210,6 +210,7 @@ def test_rows_that_contradict_each_other_are_refused(whole, tmp_path):
     assert len(merge_runs([whole[0], tmp_path / "other"], tmp_path / "all")) == len(whole[1])
 
 
+@pytest.mark.slow
 def test_shards_are_merged_on_the_command_line(tmp_path):
     words = [
         "--models",

@@ -231,6 +231,7 @@ def cambench(*words: str | Path, **more: Any) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 def test_options_of_ray_without_ray_are_refused(tmp_path):
     for option in ("--address", "--workers", "--threads-per-worker"):
         done = cambench("run", option, "2", "--out", tmp_path)

@@ -48,6 +48,7 @@ def values(records):
     return records.frame.set_index(keys)["value"].sort_index()
 
 
+@pytest.mark.slow
 def test_a_run_gives_what_each_method_and_metric_gives_alone(subset, model):
     together = values(ran(subset, model, CHOSEN, METRICS)[0])
     batch = subset.batch(range(3), subset.geometry)
@@ -64,6 +65,7 @@ def test_a_run_gives_what_each_method_and_metric_gives_alone(subset, model):
                 )
 
 
+@pytest.mark.slow
 def test_waves_and_batch_sizes_move_no_value(subset, model, monkeypatch):
     one = values(ran(subset, model, CHOSEN, METRICS)[0])
     monkeypatch.setattr(batch_module, "WAVE_BYTES", 1)  # each method scored by itself
