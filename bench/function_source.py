@@ -51,6 +51,8 @@ def source_digest(function: Callable[..., Any]) -> str:
     noted: tuple[str, Registrar] | None = None
     with suppress(TypeError):  # an object that cannot be a key was not noted
         noted = _NOTED.get(function)
+    if noted is not None and _is_file_gone(function):
+        return noted[0]  # what was imported still runs
     now = _digest(function, noted[1] if noted else None)
     return now if noted is None or noted[0] == now else hash_text(f"{noted[0]} {now}")[:12]
 
@@ -63,6 +65,12 @@ def note_source(function: Callable[..., Any]) -> None:
     registrar = _find_registrar()
     with suppress(TypeError):
         _NOTED[function] = _digest(function, registrar), registrar
+
+
+def _is_file_gone(function: Callable[..., Any]) -> bool:
+    codes = [layer.__code__ for layer in _list_layers(function) if hasattr(layer, "__code__")]
+    files = [Path(code.co_filename) for code in codes]
+    return any(file.suffix == ".py" and not file.is_file() for file in files)
 
 
 def _find_registrar() -> Registrar:

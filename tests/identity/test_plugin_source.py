@@ -244,6 +244,13 @@ def test_a_file_that_was_edited_after_the_import_never_passes_for_either_version
     assert len({first, mixed, digest_in_a_new_process(plugin)}) == 3
 
 
+def test_a_file_that_is_gone_after_the_import_changes_no_id(tmp_path):
+    write(tmp_path, {"mine.py": "def mine(trace):\n    return trace.images[:, 0]\n"})
+    plugin = tmp_path / "mine.py"
+    before = digest_in_a_new_process(plugin)
+    assert digest_in_a_new_process(plugin, f"__import__('os').remove({str(plugin)!r})") == before
+
+
 def test_the_ids_of_a_method_and_a_metric_follow_a_helper(tmp_path, monkeypatch):
     """The same in one process, by what is registered: each round loads a copy of the files from a
     folder of its own.
