@@ -30,8 +30,7 @@ _NOTED = weakref.WeakKeyDictionary()
 
 def is_built_in(function: Callable[..., Any]) -> bool:
     """Tell whether a function and all that it decorates stand in cambench's own files."""
-    codes = [layer.__code__ for layer in _list_layers(function) if hasattr(layer, "__code__")]
-    files = [Path(code.co_filename) for code in codes]
+    files = _list_files(function)
     return bool(files) and all(file.resolve().is_relative_to(_ROOT) for file in files)
 
 
@@ -68,9 +67,7 @@ def note_source(function: Callable[..., Any]) -> None:
 
 
 def _is_file_gone(function: Callable[..., Any]) -> bool:
-    codes = [layer.__code__ for layer in _list_layers(function) if hasattr(layer, "__code__")]
-    files = [Path(code.co_filename) for code in codes]
-    return any(file.suffix == ".py" and not file.is_file() for file in files)
+    return any(f.suffix == ".py" and not f.is_file() for f in _list_files(function))
 
 
 def _find_registrar() -> Registrar:
@@ -96,6 +93,12 @@ def _list_layers(function: Any) -> Iterator[Any]:
         yield function
         inner = (getattr(function, name, None) for name in ("__wrapped__", "__func__", "func"))
         function = next((one for one in inner if callable(one)), None)
+
+
+def _list_files(function: Callable[..., Any]) -> list[Path]:
+    """Return the files that the code of all layers stands in."""
+    codes = [layer.__code__ for layer in _list_layers(function) if hasattr(layer, "__code__")]
+    return [Path(code.co_filename) for code in codes]
 
 
 def _find_own_file(value: Any) -> Path | None:
@@ -194,8 +197,7 @@ class SourceParts:
         if file is not None:
             self.walk.walk(kind.__module__, file)
         elif kind.__module__ == "__main__":  # typed into a session
-            own = {n: v for n, v in vars(kind).items() if not n.startswith("__") or callable(v)}
-            functions = {name: v for name, v in own.items() if isinstance(v, FunctionType)}
+            functions = {n: v for n, v in vars(kind).items() if isinstance(v, FunctionType)}
             return f"class {kind.__qualname__} {self.describe(functions)}"
         return f"class {kind.__module__}.{kind.__qualname__}"
 
