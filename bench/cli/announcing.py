@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 def print_announcement(plan: Plan, work: Announcement, folder: Path, left: int | None) -> None:
     """Print what a run is about to do; left: the tasks that are not finished, None for a plan."""
     say(describe_plan(plan))
+    for note in (note for model in plan.models for note in model.notes):
+        say(note)
     second = (
         describe_second_map(work.second) if work.extra is None else describe_second_maps(work.extra)
     )

@@ -262,7 +262,13 @@ class Prober:
         return logits
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Run images [n,3,H,W] once and return logits [n,C]; under autograd when it is on."""
+        """Run images [n,3,H,W] once and return logits [n,C]; under autograd when it is on.
+
+        Raises:
+            NotApplicable: a gradient at the images is wanted, and the network cuts the graph.
+        """
+        if images.requires_grad and torch.is_grad_enabled():
+            self.model.behaviour.require_gradient(self.model.name)
         logits: torch.Tensor = self.model.net(images)
         self.counts.forwards += len(
             images

@@ -16,7 +16,8 @@ from bench.engine.part_store import PartStore
 from bench.engine.prober import Prober, target_log_odds
 from bench.errors import BenchError, NotApplicable
 from bench.models.explainee import Explainee
-from bench.models.network_guard import guard_network
+from bench.models.behaviour import describe_missing_gradient, has_gradient
+from bench.models.network_guard import guard_network, leave_modes
 from bench.models.split import Captured
 from bench.randomness import generator, image_id_of
 from bench.types import Truth
@@ -65,15 +66,17 @@ class Trace(PartStore):
 
     def _run(self) -> Captured:
         images = self.images.contiguous(memory_format=torch.channels_last)
-        with guard_network(self.model.net), torch.no_grad():
-            captured = self.model.capture(images)
+        model = self.model
+        with leave_modes(), guard_network(model.net), torch.no_grad():
+            captured = model.capture(images)
+            model.behaviour.check(model.net, model.name, images, captured.logits)
         self.prober.counts.forwards += len(images)
         return captured
 
     def _check_targets(self, targets: torch.Tensor | None) -> torch.Tensor:
         if targets is None:
             return self.predicted
-        targets = torch.as_tensor(targets, dtype=torch.int64).cpu()
+        targets = _read_classes(targets)
         classes = self.logits.shape[1]
         if targets.shape != (len(self.images),):
             raise BenchError(
@@ -153,15 +156,26 @@ class Trace(PartStore):
             return self.head_gradients(self.select_targets)
 
     def _check_reach(self, gradients: torch.Tensor) -> torch.Tensor:
-        """Return gradients [B,K,h,w]; all zero because the layer's grid does not reach the logits
-        is an error.
+        """Return gradients [B,K,h,w]; all zero is an error where the layer's grid does not reach the
+        logits, or reaches them and the network cuts the graph on the way.
         """
-        if len(self) and not bool(gradients.any()) and not self._layer_matters():
+        if not len(self) or bool(gradients.any()):
+            return gradients
+        name, layer = self.model.name, f"layer {self.model.layer!r}"
+        if not self._layer_matters():
             raise NotApplicable(
-                f"No position of layer {self.model.layer!r} of {self.model.name} reaches the "
-                "logits; choose an earlier layer."
+                f"No position of {layer} of {name} reaches the logits; choose an earlier layer."
             )
+        # One dead target logit says nothing: all logits are looked at.
+        rows = torch.arange(len(self))
+        with guard_network(self.model.net):
+            if not has_gradient(lambda grid: self.head(grid, rows), self._layer_noise()):
+                raise NotApplicable(describe_missing_gradient(name, layer))
         return gradients
+
+    def _layer_noise(self) -> torch.Tensor:
+        noise = torch.rand(self.activations.shape, generator=generator(self.seed, "layer"))
+        return noise.to(self.activations.device)
 
     def _layer_matters(self) -> bool:
         """Return whether any logit depends on the layer's grid; behind a class token that pools
@@ -170,9 +184,7 @@ class Trace(PartStore):
         One dead target logit says nothing: another activation and all logits are looked at.
         """
         rows = torch.arange(len(self))
-        noise = torch.rand(self.activations.shape, generator=generator(self.seed, "layer")).to(
-            self.activations.device
-        )
+        noise = self._layer_noise()
         with guard_network(self.model.net), torch.no_grad():
             return not torch.equal(self.head(noise, rows), self.head(2 * noise, rows))
 
@@ -356,3 +368,14 @@ class Trace(PartStore):
             seed=self.seed,
             captured=self.captured.select(rows),
         )
+
+
+def _read_classes(targets: torch.Tensor | Sequence[int]) -> torch.Tensor:
+    """Return targets as int64; what are no whole numbers is an error, and no rounding."""
+    given = torch.as_tensor(targets).cpu()
+    if given.dtype == torch.bool or not torch.equal(given.long().to(given.dtype), given):
+        raise BenchError(
+            f"targets are {given.flatten()[:4].tolist()} ...; give the number of one class per "
+            "image, as whole numbers."
+        )
+    return given.long()

@@ -23,7 +23,7 @@ from bench.errors import BenchError, NotApplicable
 from bench.identity import digest, method_source
 from bench.methods import variants
 from bench.models.explainee import Explainee
-from bench.models.network_guard import guard_network
+from bench.models.network_guard import guard_network, leave_modes
 
 MethodFunction = Callable[..., torch.Tensor]
 PerModel = int | Callable[[Explainee, Mapping[str, Any]], int]
@@ -238,7 +238,12 @@ class Method:
         before, known = trace.prober.counts.copy(), set(trace.parts)
         trace.read.clear()
         start = time.perf_counter()
-        with guard_network(trace.model.net), torch.no_grad(), self._forbid_writes(trace):
+        with (
+            leave_modes(),
+            guard_network(trace.model.net),
+            torch.no_grad(),
+            self._forbid_writes(trace),
+        ):
             maps = self.maps(trace)
             wait_for(trace.images.device)
         seconds = time.perf_counter() - start

@@ -16,9 +16,12 @@ from torch import nn
 from bench.data.decode import decode
 from bench.data.geometry import Geometry
 from bench.errors import BenchError, NotApplicable, suggestions
+from bench.models.behaviour import Behaviour
 from bench.models.default_layer import find_split
 from bench.models.layout import Layout, find_layout
-from bench.models.network_guard import State, guard_network, state_of
+from bench.models.network_guard import State, guard_network, leave_modes, state_of
+from bench.models.output_kind import read_output
+from bench.models.runnable import check_runnable
 from bench.models.split import Captured, LayerSplit, Split, WholeSplit
 from bench.models.stages import stage_layers
 from bench.randomness import generator
@@ -68,12 +71,13 @@ class Explainee:
         self.geometry = geometry or Geometry(
             self.size, "short", round(self.size / DEFAULT_CROP), "bicubic"
         )
+        self.notes: list[str] = []
+        self.behaviour = Behaviour()
         self._layer = layer
         self._layouts: dict[tuple[int, ...], Layout | None] = {}
         self._fingerprint: tuple[State, str] | None = None
         self._elsewhere: dict[str, Explainee] = {}
-        if any(p.is_floating_point() and p.dtype != torch.float32 for p in net.parameters()):
-            raise BenchError(f"The network {self.name} is not in float32; give net.float().")
+        check_runnable(net, self.name)
 
     # --- running
 
@@ -93,18 +97,26 @@ class Explainee:
         """Return the split at the explained layer; the default one is found and checked once, on
         one noise image.
         """
-        with guard_network(self.net), torch.no_grad():
+        noise = torch.randn(1, 3, self.size, self.size, generator=generator(0, "layer"))
+        with leave_modes(), guard_network(self.net), torch.no_grad():
+            self._read_output(noise.to(self.device))
             if self._layer is not None:
                 return LayerSplit(self.net, self._layer)
-            noise = torch.randn(1, 3, self.size, self.size, generator=generator(0, "layer"))
             return find_split(self.net, noise.to(self.device))
+
+    def _read_output(self, noise: torch.Tensor) -> None:
+        """Take the network so that it returns logits [B,C], and note what was assumed."""
+        reading = read_output(self.net, noise, self.name)
+        self.net = reading.net
+        if reading.note:
+            self.notes.append(f"{self.name} returns {reading.note}.")
 
     def replace_net(self, net: nn.Module) -> Explainee:
         """Return another network of the same architecture, explained in the same way and at the
         same layer.
         """
         layer = self._layer if isinstance(self.split, WholeSplit) else self.layer
-        return Explainee(
+        other = Explainee(
             net,
             self.mean,
             self.std,
@@ -114,6 +126,9 @@ class Explainee:
             parent=self.parent,
             geometry=self.geometry,
         )
+        # Whoever replaces weights by random ones has asked for what they give.
+        other.behaviour.checked = state_of(net)
+        return other
 
     @property
     def layer(self) -> str:
@@ -134,6 +149,7 @@ class Explainee:
                 geometry=self.geometry,
                 card=self.card,
             )
+            self._elsewhere[layer].behaviour = self.behaviour
         return self._elsewhere[layer]
 
     @cached_property
@@ -288,7 +304,8 @@ class Explainee:
         """Return 12 hex digits of the fingerprint, and 6 of what else changes an explanation
         (architecture, layer).
         """
-        rest = json.dumps([repr(self.net), self.layer, self.mean, self.std, self.size])
+        layer = self.layer  # first: finding it may wrap the network
+        rest = json.dumps([repr(self.net), layer, self.mean, self.std, self.size])
         return f"{self.fingerprint[:12]}-{hashlib.sha256(rest.encode()).hexdigest()[:6]}"
 
     def facts(self) -> dict[str, Any]:
@@ -308,6 +325,7 @@ class Explainee:
             "parameters": sum(p.numel() for p in self.net.parameters()),
             "top1": self.card.get("top1"),
             "card": self.card,
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
 

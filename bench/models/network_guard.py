@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
@@ -68,6 +68,21 @@ def guard_network(net: nn.Module) -> Iterator[None]:
         raise BenchError(
             "The model's parameters or buffers were written while it was explained; work on a copy."
         )
+
+
+@contextmanager
+def leave_modes() -> Iterator[None]:
+    """Run a block outside the caller's `torch.inference_mode` and `torch.autocast`.
+
+    Inside the one no gradient can be taken, and the other would round what is called float32.
+    """
+    kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    with ExitStack() as stack:
+        for kind in kinds:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        yield
 
 
 def _own_tensors(modules: Sequence[nn.Module]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

@@ -14,6 +14,7 @@ from bench.data.geometry import Geometry
 from bench.errors import BenchError, suggestions
 from bench.models.cards import from_card, load_weights, read_card, take_first_line
 from bench.models.explainee import Explainee
+from bench.models.network_guard import leave_modes
 from bench.randomness import generator
 from bench.registry import Registry
 
@@ -73,6 +74,7 @@ def register_model(
     return register
 
 
+@leave_modes()
 def load_model(
     name: str | Path,
     weights: str | Path | None = None,

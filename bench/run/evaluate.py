@@ -17,6 +17,7 @@ from bench.data import Subset, load_subset
 from bench.engine.counts import Asked, Counts
 from bench.methods import Method
 from bench.models.explainee import Explainee
+from bench.models.network_guard import leave_modes
 from bench.models.zoo import load_model
 from bench.protocol import FLOAT32, Protocol, get_protocol
 from bench.records.forward_counts import add_forwards, describe_forwards
@@ -43,6 +44,7 @@ class Progress:
     asked: Asked = field(default_factory=Asked)
 
 
+@leave_modes()
 def evaluate(
     subset: str | Path | Subset,
     model: str | Explainee | Sequence[str | Explainee],

@@ -16,7 +16,7 @@ from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS, Method
 from bench.metrics import METRICS, OUTSIDE, Metric
 from bench.models.explainee import Explainee
-from bench.models.network_guard import guard_network
+from bench.models.network_guard import guard_network, leave_modes
 from bench.protocol import Protocol, get_protocol
 from bench.types import Truth
 
@@ -47,6 +47,7 @@ def explain(
 ) -> dict[str, torch.Tensor]: ...
 
 
+@leave_modes()
 def explain(
     model: Explainee,
     images: torch.Tensor,
@@ -76,6 +77,7 @@ def explain(
     return {name: METHODS.get(name)(trace) for name in METHODS.select(method)}
 
 
+@leave_modes()
 def score(
     model: Explainee,
     images: torch.Tensor,
@@ -98,6 +100,7 @@ def score(
     chosen = get_protocol(protocol)
     images = check_images(model, images)
     maps = torch.as_tensor(maps, dtype=torch.float32).detach().cpu()
+    maps = maps.clone() if maps.is_inference() else maps
     if maps.shape != (len(images), *images.shape[-2:]):
         raise BenchError(
             f"maps has shape {tuple(maps.shape)} for images {tuple(images.shape)}; give one map "
@@ -208,10 +211,17 @@ def check_images(model: Explainee, images: torch.Tensor) -> torch.Tensor:
         )
     if not len(images):
         raise BenchError("images is empty; give at least one image.")
+    if not images.is_floating_point():
+        raise BenchError(
+            f"images are {images.dtype}; give normalised float images, as in "
+            "model.normalise(pixels / 255)."
+        )
     if not torch.isfinite(images).all():
         raise BenchError("images holds NaN or infinite values; check the preprocessing.")
-    return images.to(model.device, torch.float32)
+    # A tensor of torch.inference_mode takes no part in a gradient; its copy does.
+    own = images.clone() if images.is_inference() else images
+    return own.to(model.device, torch.float32)
 
 
 def _tensor(targets: torch.Tensor | Sequence[int] | None) -> torch.Tensor | None:
-    return None if targets is None else torch.as_tensor(targets, dtype=torch.int64)
+    return None if targets is None else torch.as_tensor(targets)

@@ -1,0 +1,154 @@
+"""What a score relies on: a network is a function of one image, and its gradients reach the image.
+
+Both are found by running the network: an image alone, in a batch and twice, on the first batch of
+real images. These runs are not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from bench.errors import BenchError, NotApplicable
+from bench.models.network_guard import State, guard_network, state_of
+from bench.models.output_kind import describe_probabilities, is_distribution
+from bench.randomness import generator
+
+TOLERANCE = 2e-3
+"""Share of the largest logit by which a network may differ from itself: far more than rounding."""
+
+REPEATED = 8
+"""So many images of the first batch are run once more."""
+
+_BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+@dataclass
+class Behaviour:
+    """What is known of one network, by the state of its weights.
+
+    Attributes:
+        checked: the state in which it was found to be a function of one image.
+        cuts_graph: whether its logits depend on the image, and no gradient goes back to it.
+    """
+
+    checked: State | None = None
+    cuts_graph: bool = False
+
+    def check(
+        self, net: nn.Module, name: str, images: torch.Tensor, logits: torch.Tensor
+    ) -> None:
+        """Check a network on its first batch [B,C,H,W], whose logits [B,C] are known.
+
+        Raises:
+            BenchError: a logit is not finite, the outputs are probabilities, or the logits of an
+                image depend on the images beside it or on chance.
+        """
+        state = state_of(net)
+        if self.checked == state or not len(images):
+            return
+        _check_values(name, logits)
+        with guard_network(net), torch.no_grad():
+            _check_batch_norms(net, name)
+            _check_repeats(net, name, images, logits)
+            _check_alone(net, name, images, logits)
+            cuts = not has_gradient(net, images[:1])
+        self.checked, self.cuts_graph = state, cuts
+
+    def require_gradient(self, name: str) -> None:
+        """Refuse a gradient at the image where the network cuts the graph.
+
+        Raises:
+            NotApplicable: the logits depend on the image, and no gradient says so.
+        """
+        if self.cuts_graph:
+            raise NotApplicable(describe_missing_gradient(name, "the image"))
+
+
+def describe_missing_gradient(name: str, what: str) -> str:
+    """Return the sentence about a network whose graph is cut."""
+    return (
+        f"The logits of {name} depend on {what}, but no gradient goes back to it: its forward cuts "
+        "the graph (no_grad, inference_mode, detach, rounding); a gradient method needs it whole."
+    )
+
+
+def has_gradient(function: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> bool:
+    """Return False where the outputs of a function depend on its inputs, and have no gradient."""
+    rng = generator(0, "gradient")
+    with torch.enable_grad():
+        leaf = inputs.detach().clone().requires_grad_()
+        outputs = function(leaf)
+        weights = torch.randn(outputs.shape, generator=rng).to(outputs)
+        if outputs.requires_grad and _reaches((outputs * weights).sum(), leaf):
+            return True
+    with torch.no_grad():
+        noise = torch.randn(inputs.shape, generator=rng).to(inputs)
+        return torch.equal(function(noise), function(2 * noise))
+
+
+def _reaches(total: torch.Tensor, leaf: torch.Tensor) -> bool:
+    try:
+        (found,) = torch.autograd.grad(total, leaf, allow_unused=True)
+    except RuntimeError:  # an operation without a derivative
+        return False
+    return found is not None and bool(found.any())
+
+
+# --- the checks
+
+
+def _check_values(name: str, logits: torch.Tensor) -> None:
+    bad = ~torch.isfinite(logits).all(1)
+    if bool(bad.any()):
+        raise BenchError(
+            f"The network {name} returns NaN or infinite logits for image {int(bad.int().argmax())} "
+            "of its first batch; check its weights, and its mean and std."
+        )
+    if is_distribution(logits):
+        raise BenchError(describe_probabilities(name))
+
+
+def _check_batch_norms(net: nn.Module, name: str) -> None:
+    for where, module in net.named_modules():
+        if isinstance(module, _BatchNorm) and module.running_mean is None:
+            raise BenchError(
+                f"The network {name} is no function of one image: its {where!r} normalises by the "
+                "images of a batch, since it keeps no statistics; train it with "
+                "track_running_stats=True."
+            )
+
+
+def _check_repeats(
+    net: nn.Module, name: str, images: torch.Tensor, logits: torch.Tensor
+) -> None:
+    few = images[:REPEATED]
+    once, again = net(few), net(few)
+    if (apart := _differ(once, again)) > TOLERANCE:
+        raise BenchError(
+            f"The network {name} gives other logits for the same images at a second run "
+            f"({apart:.1%} of the largest), as with dropout that stays on; make it depend on "
+            "self.training."
+        )
+
+
+def _check_alone(net: nn.Module, name: str, images: torch.Tensor, logits: torch.Tensor) -> None:
+    one = images[:1]
+    others = images[1:] if len(images) > 1 else torch.cat([one.flip(-1), -one])
+    apart = max(
+        _differ(net(one), logits[:1]), _differ(net(one), net(torch.cat([one, others[:2]]))[:1])
+    )
+    if apart > TOLERANCE:
+        raise BenchError(
+            f"The network {name} is no function of one image: alone, an image has other logits "
+            f"than in a batch ({apart:.1%} of the largest); find what mixes the images of a batch."
+        )
+
+
+def _differ(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Return the largest difference of logits, as a share of the largest logit."""
+    largest = max(float(one.abs().max()), float(other.abs().max()))
+    return float((one - other).abs().max()) / largest if largest else 0.0

@@ -1,0 +1,139 @@
+"""What a network's output is: logits, one logit, probabilities, or features without a head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.errors import BenchError
+from bench.models.named_wrapper import TwoClassNet
+
+HEAD_NAMES = ("fc", "head", "heads", "classifier", "last_linear", "output", "linear", "logits")
+"""Names of classifiers. An identity that bears one of them, and runs last, stands where a classifier
+was taken out.
+"""
+
+_SHAPES_ONLY = (
+    "View",
+    "UnsafeView",
+    "ReshapeAlias",
+    "Squeeze",
+    "Unsqueeze",
+    "Select",
+    "Slice",
+    "T",
+    "Transpose",
+    "Permute",
+    "Clone",
+    "ToCopy",
+    "Alias",
+    "Cat",
+    "Stack",
+    "Clamp",
+)
+"""Autograd nodes that move numbers and leave them as they are."""
+
+SUM_TOLERANCE = 1e-4
+
+ONE_LOGIT = "one logit, read as a sigmoid's: class 1 against class 0"
+LOG_PROBABILITIES = (
+    "log-probabilities (a log-softmax ends the network): gradients are those of log p, not of a "
+    "logit"
+)
+
+
+@dataclass(frozen=True)
+class OutputReading:
+    """How a network's output is read.
+
+    Attributes:
+        net: the network, or a wrapper of it, whose output are logits [B,C].
+        note: what was assumed, as the end of a sentence; "" for ordinary logits.
+    """
+
+    net: nn.Module
+    note: str = ""
+
+
+def read_output(net: nn.Module, image: torch.Tensor, name: str) -> OutputReading:
+    """Say what a network returns, from one image [1,C,H,W]; run it inside `guard_network`.
+
+    Raises:
+        BenchError: it returns probabilities, or features because its classifier was taken out.
+    """
+    logits, last = _run_watched(net, image)
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        return OutputReading(net)  # the split says what is wrong with it
+    _check_head(net, logits, last, name)
+    ends = set(_find_ends(logits.grad_fn))
+    if ends & {"Softmax", "Sigmoid"} or is_distribution(logits):
+        raise BenchError(describe_probabilities(name))
+    if logits.shape[1] == 1:
+        return OutputReading(TwoClassNet(net), ONE_LOGIT)
+    return OutputReading(net, LOG_PROBABILITIES if ends == {"LogSoftmax"} else "")
+
+
+def describe_probabilities(name: str) -> str:
+    """Return the sentence about a network that returns probabilities."""
+    return (
+        f"The network {name} returns probabilities, and cambench takes the softmax of logits "
+        "itself; leave out the last softmax or sigmoid."
+    )
+
+
+def is_distribution(outputs: torch.Tensor) -> bool:
+    """Return whether each row [C] of outputs [B,C] has numbers in [0,1] that sum to 1."""
+    rows = outputs.detach().double()
+    if rows.shape[1] < 2 or not len(rows) or not bool(torch.isfinite(rows).all()):
+        return False
+    inside = bool(((rows >= 0) & (rows <= 1 + SUM_TOLERANCE)).all())
+    return inside and bool(((rows.sum(1) - 1).abs() < SUM_TOLERANCE).all())
+
+
+def _run_watched(net: nn.Module, image: torch.Tensor) -> tuple[Any, str]:
+    """Return the output, with its graph where there is one, and the name of the last identity whose
+    output is the network's.
+    """
+    seen: dict[str, Any] = {}
+    handles = []
+    for name, module in net.named_modules():
+        if name and type(module) is nn.Identity:
+
+            def hook(_module: nn.Module, _args: Any, output: Any, name: str = name) -> None:
+                seen[name] = output
+
+            handles.append(module.register_forward_hook(hook))
+    try:
+        with torch.enable_grad():
+            logits = net(image.detach().clone().requires_grad_())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return logits, next((name for name, output in seen.items() if output is logits), "")
+
+
+def _check_head(net: nn.Module, logits: torch.Tensor, last: str, name: str) -> None:
+    """Refuse a network without a classifier."""
+    taken_out = last.rpartition(".")[2] in HEAD_NAMES or last.partition(".")[0] in HEAD_NAMES
+    if getattr(net, "num_classes", None) == 0 or (last and taken_out):
+        where = f" (its {last!r} is an identity)" if last else ""
+        raise BenchError(
+            f"The network {name} has no classifier{where}: it returns {logits.shape[1]} features; "
+            "give the network with its classifier (timm: num_classes above 0)."
+        )
+
+
+def _find_ends(node: Any) -> Iterator[str]:
+    """Yield the operations that an output's numbers come from, past those that only move them."""
+    if node is None:
+        return
+    operation = type(node).__name__.partition("Backward")[0]
+    if operation not in _SHAPES_ONLY:
+        yield operation
+        return
+    for before, _ in node.next_functions:
+        yield from _find_ends(before)

@@ -1,0 +1,41 @@
+"""What a network must be to be explained at all, as far as it can be seen without running it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from bench.errors import BenchError
+
+
+def check_runnable(net: nn.Module, name: str) -> None:
+    """Refuse what cannot be explained: another precision, compiled modules, weights without grad.
+
+    Raises:
+        BenchError: says what is wrong and what to give instead.
+    """
+    tensors = [*net.named_parameters(), *net.named_buffers()]
+    if any(p.is_floating_point() and p.dtype != torch.float32 for _, p in net.named_parameters()):
+        raise BenchError(f"The network {name} is not in float32; give net.float().")
+    if any(tensor.is_inference() for _, tensor in tensors):
+        raise BenchError(
+            f"The weights of {name} were made inside torch.inference_mode(), so no gradient can be "
+            "taken; build and load the network outside of it."
+        )
+    for where, module in net.named_modules():
+        if kind := _find_compiler(module):
+            what = f"its module {where!r} is" if where else "it is"
+            raise BenchError(
+                f"The network {name} cannot be explained, since {what} {kind}, whose layers cannot "
+                "be watched; give the original module."
+            )
+
+
+def _find_compiler(module: nn.Module) -> str:
+    """Return what compiled a module, or "". It is told by names, so that nothing is imported."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return "a torch.jit module"
+    compiled = type(module).__name__ == "OptimizedModule" and hasattr(module, "_orig_mod")
+    if compiled or getattr(module, "_compiled_call_impl", None) is not None:
+        return "compiled by torch.compile"
+    return ""
