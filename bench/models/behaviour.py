@@ -38,9 +38,7 @@ class Behaviour:
     checked: State | None = None
     cuts_graph: bool = False
 
-    def check(
-        self, net: nn.Module, name: str, images: torch.Tensor, logits: torch.Tensor
-    ) -> None:
+    def check(self, net: nn.Module, name: str, images: torch.Tensor, logits: torch.Tensor) -> None:
         """Check a network on its first batch [B,C,H,W], whose logits [B,C] are known.
 
         Raises:
@@ -122,9 +120,7 @@ def _check_batch_norms(net: nn.Module, name: str) -> None:
             )
 
 
-def _check_repeats(
-    net: nn.Module, name: str, images: torch.Tensor, logits: torch.Tensor
-) -> None:
+def _check_repeats(net: nn.Module, name: str, images: torch.Tensor, logits: torch.Tensor) -> None:
     few = images[:REPEATED]
     once, again = net(few), net(few)
     if (apart := _differ(once, again)) > TOLERANCE:

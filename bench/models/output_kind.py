@@ -118,8 +118,8 @@ def _run_watched(net: nn.Module, image: torch.Tensor) -> tuple[Any, str]:
 
 def _check_head(net: nn.Module, logits: torch.Tensor, last: str, name: str) -> None:
     """Refuse a network without a classifier."""
-    taken_out = last.rpartition(".")[2] in HEAD_NAMES or last.partition(".")[0] in HEAD_NAMES
-    if getattr(net, "num_classes", None) == 0 or (last and taken_out):
+    steps = [step for step in last.split(".") if not step.isdigit()]  # classifier.6 is a classifier
+    if getattr(net, "num_classes", None) == 0 or (steps and steps[-1] in HEAD_NAMES):
         where = f" (its {last!r} is an identity)" if last else ""
         raise BenchError(
             f"The network {name} has no classifier{where}: it returns {logits.shape[1]} features; "

@@ -140,13 +140,13 @@ def test_small_logits_are_no_probabilities() -> None:
     assert not is_distribution(torch.ones(3, 1))
 
 
-@pytest.mark.parametrize("how", ["timm", "identity"])
+@pytest.mark.parametrize("how", ["timm", "identity", "last of several"])
 def test_a_network_without_classifier_is_refused(how: str) -> None:
     if how == "timm":
         net: nn.Module = timm.create_model("resnet18", num_classes=0)
     else:
         net = timm.create_model("resnet18")
-        net.fc = nn.Identity()
+        net.fc = nn.Identity() if how == "identity" else nn.Sequential(nn.Dropout(), nn.Identity())
     with pytest.raises(BenchError, match="has no classifier.*512 features"):
         _ = Explainee(net, size=64).layer
 

@@ -183,8 +183,9 @@ def test_a_head_that_only_reads_is_given_the_callers_tensor(kind, layer):
 
 def test_what_a_head_does_is_not_guessed_under_inference_mode():
     # Tensors made there do not count what is written into them.
+    net = Writes()
     with torch.inference_mode():
-        trace = traced(Writes(), "features")
+        trace = traced(net, "features")
         before = trace.activations.clone()
         replay(trace, trace.activations)
         assert torch.equal(trace.activations, before)
