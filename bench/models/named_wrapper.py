@@ -46,7 +46,7 @@ class NamedWrapper(nn.Module):
         return lambda *args, **kwargs: self.change_output(head(*args, **kwargs))
 
     @property
-    def training(self) -> bool:  # type: ignore[override]
+    def training(self) -> bool:
         """Return the mode of the inner network, which reads it itself."""
         inner = self.__dict__.get("inner")
         return True if inner is None else inner.training
