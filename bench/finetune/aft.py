@@ -65,11 +65,11 @@ class AftRecipe:
 
     method: str = "grad_cam"
     scope: str = "tuner"
-    weight: float = 1.0
+    weight: float = 3.0
     select: str = "auto"
     control: str = "none"
     mu: float = 0.0
-    target: str = "activations"
+    target: str = "rescaled"
     extra_masked: bool = False
     backbone_rate: float = 0.03
     reduction: int = REDUCTION

@@ -10,9 +10,11 @@ after, and tested: the map without its strongest channels.
 from __future__ import annotations
 
 import copy
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -28,10 +30,15 @@ from bench.models.abn import AttentionBranchNetwork
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 TOPS = (1, 3, 5)
 """How many of the strongest channels are taken away, one ablation each."""
 MOST_BARS = 30
 """Channels in the chart; of more classes those that changed most."""
+TITLE_LETTERS = 9
+"""Letters of a title per inch."""
 BATCH = 64
 
 
@@ -222,6 +229,13 @@ def write_channels(found: ChannelComparison, folder: Path) -> list[Path]:
 
 def draw_channels(found: ChannelComparison, path: Path) -> None:
     """Draw bars of the signed importance before and after, and below them the difference."""
+    figure = build_channels_figure(found)
+    with replaced_file(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
+
+
+def build_channels_figure(found: ChannelComparison) -> Figure:
+    """Return the figure of `draw_channels`."""
     import seaborn as sns
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -250,9 +264,11 @@ def draw_channels(found: ChannelComparison, path: Path) -> None:
         if len(shown) < len(found.table)
         else ""
     )
-    upper.set_title(
+    title = (
         f"Class channels of the attention map{most}{maps}; rank correlation {found.correlation:.2f}"
     )
+    # A title has one line whatever the figure's width, and is cut at both ends.
+    figure.suptitle(textwrap.fill(title, int(figure.get_figwidth() * TITLE_LETTERS)))
     upper.set(xlabel="", ylabel="importance")
     upper.legend(title="")
     lower.set(xlabel="class channel", ylabel="after - before")
@@ -260,5 +276,4 @@ def draw_channels(found: ChannelComparison, path: Path) -> None:
         label.set(rotation=60, ha="right", rotation_mode="anchor")
     for axes in (upper, lower):
         axes.axhline(0, color="#444", linewidth=0.8)
-    with replaced_file(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+    return figure

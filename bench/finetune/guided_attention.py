@@ -12,7 +12,8 @@ then one of
                 the perception branch learns too, the extractor does not.
 
 The edited map comes to M's grid by area. Scope: of the attention branch, `all` of it (its class
-head only where a loss reads it), or `final`, the convolution that makes the map and its batch norm.
+head only where a loss reads it); `final`, the convolution that makes the map and nothing else, as
+in the paper; or `map_head`, that convolution and the batch norm behind it, which the paper has not.
 Frozen means no gradients and eval mode, so that batch statistics stay to the bit. What learns is in
 training mode: its batch norms use and update batch statistics (`norms="batch"`), or keep their
 running ones ("running").
@@ -50,6 +51,10 @@ from bench.models.explainee import Explainee
 
 OTHERS = 1000
 """Held-out images that are measured, where no validation subset is named."""
+Scope = Literal["all", "final", "map_head"]
+SCOPES: tuple[Scope, ...] = ("all", "final", "map_head")
+PAPER_KERNEL = 1
+"""Side of the paper's final convolution."""
 MAP_RATE = 10
 """The rate of the last batch norm's scale and shift over that of all else. AdamW moves a number by
 about the rate per step, and these two alone decide how high a map is and how strong its contrast.
@@ -61,12 +66,13 @@ SETTINGS = Settings(epochs=20, batch_size=16, lr=3e-3, weight_decay=0.0)
 class Guidance:
     """What edited maps teach, and whom.
 
-    scope: "all" of the attention branch or its "final" layers.  objective: "mse" or "mitsuhara".
+    scope: "all" of the attention branch, its "final" convolution alone, or the "map_head", which is
+    that and its batch norm.  objective: "mse" or "mitsuhara".
     gamma: weight of the map's distance in the latter.  flip: share of images that are mirrored,
     with their maps.  norms: batch norms that learn use "batch" or "running" statistics.
     """
 
-    scope: Literal["all", "final"] = "all"
+    scope: Scope = "all"
     objective: Literal["mse", "mitsuhara"] = "mse"
     gamma: float = 1.0
     flip: float = 0.5
@@ -74,7 +80,7 @@ class Guidance:
 
     def __post_init__(self) -> None:
         choices = {
-            "scope": ("all", "final"),
+            "scope": SCOPES,
             "objective": ("mse", "mitsuhara"),
             "norms": ("batch", "running"),
         }
@@ -131,7 +137,10 @@ class GuidedTask(TrainingTask):
         """Return those of the modules that learn."""
         last = self.net.attention.bn_map
         others = [p for module in self.learning if module is not last for p in module.parameters()]
-        return [{"params": others}, {"params": list(last.parameters()), "lr": MAP_RATE * self.lr}]
+        groups: list[dict[str, Any]] = [{"params": others}]
+        if any(module is last for module in self.learning):
+            groups.append({"params": list(last.parameters()), "lr": MAP_RATE * self.lr})
+        return groups
 
     def train_mode(self) -> None:
         """Set what learns to training mode, everything else to eval mode."""
@@ -187,13 +196,26 @@ class GuidedTask(TrainingTask):
 def learning_modules(net: AttentionBranchNetwork, guidance: Guidance) -> list[nn.Module]:
     """Return the modules that learn under a guidance; none lies within another."""
     branch = net.attention
-    modules: list[nn.Module] = [branch.to_map, branch.bn_map]
+    modules: list[nn.Module] = [branch.to_map]
+    if guidance.scope != "final":
+        modules.append(branch.bn_map)
     if guidance.scope == "all":
         modules = [branch.stage, branch.bn_stage, branch.to_classes, branch.bn_classes, *modules]
     if guidance.objective == "mitsuhara":
         heads = [branch.class_head] if guidance.scope == "all" else []
         modules += [*heads, net.perception]
     return modules
+
+
+def describe_final(model: Explainee, guidance: Guidance) -> str:
+    """Return how a network's final convolution differs from the paper's, or ""."""
+    kernel = attention_net(model).map_kernel
+    if guidance.scope != "final" or kernel == PAPER_KERNEL:
+        return ""
+    return (
+        f"The final convolution of {model.name} is {kernel}x{kernel}, the paper's is 1x1; train a "
+        "network with `cambench finetune abn --map-kernel 1` to do as the paper does."
+    )
 
 
 # --- the recipe

@@ -38,6 +38,8 @@ validation gave.
 """
 Tick = Callable[[int, int], None]
 """Called after each step with (steps done, steps in all)."""
+WARMUP_SLACK = 1e-6
+"""Rising steps this near to one are none."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,12 @@ class TrainingTask(ABC):
 class History:
     """What a training was: a row of numbers per epoch, the best epoch (counted from 1), whether it
     stopped early.
+
+    before: the numbers on held-out images before the first step; {} in older checkpoints.
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
+    before: dict[str, float] = field(default_factory=dict)
     best_epoch: int = 0
     best_score: float = -math.inf
     stopped_early: bool = False
@@ -122,6 +127,15 @@ class History:
     def best(self) -> dict[str, float]:
         """Return the numbers of the kept epoch."""
         return self.epochs[self.best_epoch - 1]
+
+    @property
+    def changes(self) -> dict[str, tuple[float, float]]:
+        """Return {number: (before, after)} on held-out images, for the kept epoch."""
+        return {
+            name: (old, self.best[name])
+            for name, old in self.before.items()
+            if name != SCORE and name in self.best
+        }
 
 
 def fit(
@@ -146,16 +160,21 @@ def fit(
         task, settings, folder, json.dumps([stamp, vars(settings)], sort_keys=True, default=str)
     )
     state.resume()
+    if not state.history.epochs:
+        state.history.before = _validate(task)
     while not state.finished:
         row = _epoch(task, settings, state, tick)
-        task.net.eval()
-        with torch.no_grad():
-            held_out = task.validate()
-        state.keep(row | held_out)
+        state.keep(row | _validate(task))
         if report:
             report(state.history.epochs[-1])
     state.restore()
     return state.history
+
+
+def _validate(task: TrainingTask) -> dict[str, float]:
+    task.net.eval()
+    with torch.no_grad():
+        return task.validate()
 
 
 def _epoch(
@@ -311,6 +330,10 @@ def _schedule(
     if settings.schedule == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
     steps = settings.epochs * steps_per_epoch(size, settings)
+    warmup = settings.warmup
+    if abs(warmup * steps - 1) < WARMUP_SLACK:
+        # OneCycleLR divides by (rising steps - 1): where one step rises, none does.
+        warmup = (1 - WARMUP_SLACK) / steps
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=rates, total_steps=steps, pct_start=settings.warmup
+        optimiser, max_lr=rates, total_steps=steps, pct_start=warmup
     )

@@ -94,5 +94,6 @@ class Training:
             "data": trained_on,
             "top1_subset": tested_on,
             "epoch": history.best_epoch,
+            **({"held_out": history.changes} if history.changes else {}),
         }
         return write_model(self.out, self.name, model, common | card | (self.facts or {}), parent)

@@ -5,6 +5,7 @@ stated one.
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import re
 from dataclasses import replace
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 
 import bench
 from bench.cli import app
+from bench.cli.finetune.aft import TunerOptions
 from bench.errors import BenchError
 from bench.files import CACHE_VARIABLE
 from bench.finetune.aft import AftRecipe, AftTask, make_tuned_model, train_aft
@@ -74,7 +76,7 @@ def train(parent, data, out: Path, settings: Settings = SETTINGS, **recipe) -> E
 
 def task(parent, data, control: str = "none", trained: bool = True, **recipe) -> AftTask:
     """Return a task whose tuner is no longer the identity."""
-    made = AftRecipe(control=control, **recipe)
+    made = AftRecipe(control=control, **{"target": "activations"} | recipe)
     tuned = make_tuned_model(parent, "tuned")
     pictures, held = (make_pictures(one, parent) for one in data)
     masks = choose(search_masks(parent, pictures), data[0].ids, "logodds", control)
@@ -153,7 +155,7 @@ def test_a_trained_tuner_is_written_loaded_and_carries_its_parent(parent, data, 
     assert (facts["licence"], facts["command"], facts["recipe"]["weight"]) == (
         "mine",
         "cambench x",
-        1.0,
+        3.0,
     )
     assert facts["masks"]["images"] == 24
     assert facts["masks"]["share_t0_official"] > 0.5 > facts["masks"]["share_t0_logodds"]
@@ -333,6 +335,12 @@ def test_validation_is_the_loss_on_held_out_images(parent, data):
     assert terms.masked < len(data[1]) or bool(made.validation[1].carries.all())
     assert found[SCORE] == pytest.approx(-float(terms.total), rel=1e-5)
     assert found["held_out_mask"] == pytest.approx(float(terms.mask), rel=1e-5)
+
+
+def test_the_defaults_are_the_recommended_recipe():
+    recipe, words = AftRecipe(), inspect.signature(TunerOptions).parameters
+    assert (recipe.weight, recipe.target) == (3.0, "rescaled")
+    assert (words["weight"].default, words["target"].default) == (3.0, "rescaled")
 
 
 def test_lambda0_reads_no_mask_and_searches_none(parent, data, tmp_path, monkeypatch):
@@ -561,8 +569,19 @@ def test_the_command_trains_and_says_what_the_masks_were(tmp_path):
         app, ["finetune", "aft", *words, "--name", "mine", "--out", str(tmp_path)]
     )
     assert done.exit_code == 0, done.output
-    assert re.search(r"Masks: \d+ of 24 images, t\* by logodds; t\* = 0 on \d", done.output)
+    said = " ".join(done.output.split())
+    assert re.search(
+        r"A mask guided (\d+) of the 24 training images: the original is right on \d+ of them, and "
+        r"its map is not empty on \1\. On [\d.]+ % of these",
+        said,
+    )
+    assert re.search(
+        r"Held-out images, before -> after: top-1 [\d.]+ -> [\d.]+ %.*distance from the masks", said
+    )
     card = read_card(tmp_path / "mine.json")["mine"]
+    before, after = card["held_out"]["top1"]
+    assert after == card["top1"]
+    assert before == card["top1_parent"]
     assert (card["recipe"]["weight"], card["recipe"]["control"], card["recipe"]["epochs"]) == (
         2.0,
         "fixed",

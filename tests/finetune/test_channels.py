@@ -16,6 +16,7 @@ from bench.data import load_subset
 from bench.errors import BenchError
 from bench.finetune.channels import (
     ablate,
+    build_channels_figure,
     compare_channels,
     draw_channels,
     drop_channels,
@@ -145,6 +146,25 @@ def test_of_many_classes_the_chart_shows_those_that_changed_most(tmp_path):
     with torch.no_grad():
         flat.net.attention.to_map.weight.fill_(0.1)
     assert math.isnan(compare_channels(flat, make(1)).correlation)
+
+
+@pytest.mark.parametrize("classes", [3, 10, 50])
+def test_no_title_or_label_of_the_chart_is_cut(classes):
+    long = "a-network-of-a-rather-long-name-fine-tuned-by-simulated-maps"
+    found = compare_channels(
+        make(0, classes=classes, name=f"{long}-0"),
+        make(1, classes=classes, name=f"{long}-1", simulated=True),
+    )
+    figure = build_channels_figure(found)
+    figure.canvas.draw()
+    assert "simulated maps" in figure.get_suptitle()
+    for axes in figure.axes:
+        for text in (figure._suptitle, axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels()):
+            box = text.get_window_extent()
+            assert box.x0 >= 0
+            assert box.x1 <= figure.bbox.x1
+            assert box.y0 >= 0
+            assert box.y1 <= figure.bbox.y1
 
 
 def test_what_cannot_be_compared_is_said(subset):

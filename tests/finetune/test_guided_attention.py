@@ -28,6 +28,7 @@ from bench.finetune.guided_attention import (
     Guidance,
     GuidedTask,
     choose_images,
+    describe_final,
     find_unedited,
     learning_modules,
     make_examples,
@@ -42,20 +43,27 @@ from bench.models.abn import AttentionBranchNetwork, Branches
 from bench.randomness import generator
 
 QUICK = replace(SETTINGS, epochs=2, batch_size=8, precision="float32")
-WAYS = [("all", "mse"), ("final", "mse"), ("all", "mitsuhara"), ("final", "mitsuhara")]
-FINAL = ("attention.to_map.", "attention.bn_map.")
+WAYS = [
+    (scope, objective)
+    for objective in ("mse", "mitsuhara")
+    for scope in ("all", "final", "map_head")
+]
+FINAL = ("attention.to_map.",)
+MAP_HEAD = (*FINAL, "attention.bn_map.")
 SHARED = (
     "attention.stage.",
     "attention.bn_stage.",
     "attention.to_classes.",
     "attention.bn_classes.",
-    *FINAL,
+    *MAP_HEAD,
 )
 LEARNS = {
     ("all", "mse"): SHARED,
     ("final", "mse"): FINAL,
+    ("map_head", "mse"): MAP_HEAD,
     ("all", "mitsuhara"): (*SHARED, "attention.class_head.", "perception."),
     ("final", "mitsuhara"): (*FINAL, "perception."),
+    ("map_head", "mitsuhara"): (*MAP_HEAD, "perception."),
 }
 
 
@@ -151,6 +159,13 @@ def test_gradients_are_where_the_scope_says_and_nowhere_else(parent, subset, map
     assert sorted(listed) == sorted(
         id(p) for name, p in task.net.named_parameters() if name in expected
     )
+
+
+def test_a_final_convolution_that_is_not_the_papers_is_said(parent):
+    assert "is 3x3, the paper's is 1x1" in describe_final(parent, Guidance("final"))
+    assert describe_final(parent, Guidance("all")) == ""
+    small = wrap_in_abn(bench.load_model("resnet-scenes"), map_kernel=1)
+    assert describe_final(small, Guidance("final")) == ""
 
 
 @pytest.mark.parametrize("norms", ["batch", "running"])
@@ -457,7 +472,7 @@ def test_bad_input_is_one_sentence(parent, subset, maps, tmp_path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"scope": "some"}, "Unknown scope 'some'; choose one of all, final"),
+        ({"scope": "some"}, "Unknown scope 'some'; choose one of all, final, map_head"),
         ({"objective": "mae"}, "Unknown objective 'mae'"),
         ({"norms": "none"}, "Unknown norms 'none'"),
         ({"gamma": -1.0}, "gamma is -1"),

@@ -5,6 +5,7 @@ said.
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import replace
 
 import pytest
@@ -57,7 +58,9 @@ class Line(TrainingTask):
     def validate(self):
         assert not self.net.training
         error = float((self.net(self.x) - 2 * self.x).square().mean())
-        return {"error": error, SCORE: self.scores.pop(0) if self.scores else -error}
+        # The scores are those of the epochs; before the first step nothing was seen.
+        given = self.scores and self.seen
+        return {"error": error, SCORE: self.scores.pop(0) if given else -error}
 
 
 class Interrupted(Line):
@@ -196,6 +199,28 @@ def test_a_loss_that_explodes_is_said(tmp_path):
         BenchError, match=r"The loss became (nan|inf) in epoch .*smaller learning rate"
     ):
         fit(Line(), replace(SETTINGS, lr=1e30), tmp_path, {})
+
+
+@pytest.mark.parametrize("steps", range(1, 12))
+@pytest.mark.parametrize("warmup", [0.1, 0.2, 0.5])
+def test_a_training_may_have_any_number_of_steps(steps, warmup, tmp_path):
+    # Of 5 steps a fifth is 1: OneCycleLR divided by the rising steps less one.
+    settings = replace(SETTINGS, epochs=steps, batch_size=18, warmup=warmup)
+    history = fit(Line(), settings, tmp_path, {})
+    assert len(history.epochs) == steps
+    assert all(math.isfinite(row["loss"]) for row in history.epochs)
+
+
+def test_what_changed_on_held_out_images_is_kept_over_a_stop(tmp_path):
+    untrained = Line()
+    untrained.net.eval()
+    with torch.no_grad():
+        before = untrained.validate()["error"]
+    whole = fit(Line(), SETTINGS, tmp_path / "whole", {})
+    with pytest.raises(KeyboardInterrupt):
+        fit(Interrupted(), SETTINGS, tmp_path / "parts", {})
+    resumed = fit(Line(), SETTINGS, tmp_path / "parts", {})
+    assert whole.changes == resumed.changes == {"error": (before, whole.best["error"])}
 
 
 def test_nothing_to_train_on(tmp_path):

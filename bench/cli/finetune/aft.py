@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,8 +34,7 @@ EPILOG = """**Examples**
 
 - `cambench finetune aft --model resnet-scenes --subset scenes-train --validation scenes-val`
 
-- `cambench finetune aft --model mobilenetv2_100 --weights FILE --subset "ilsvrc-sample-1k[:500]"
-  --lambda 3`
+- `cambench finetune aft --model mobilenetv2_100 --weights FILE --subset "ilsvrc-sample-1k[:500]"`
 
 - `cambench finetune aft --model resnet-scenes --subset scenes-train --control shuffled` - what
   masks of others do
@@ -61,7 +61,7 @@ class TunerOptions(TrainingOptions):
     weight: Annotated[
         float,
         typer.Option("--lambda", help="Weight of the mask term.", min=0, rich_help_panel=RECIPE),
-    ] = 1.0
+    ] = 3.0
     select: Annotated[
         str, typer.Option(help="How t* is chosen: official, logodds, auto.", rich_help_panel=RECIPE)
     ] = "auto"
@@ -86,7 +86,7 @@ class TunerOptions(TrainingOptions):
             help="What the mask term compares: activations, rescaled, channel_mean.",
             rich_help_panel=RECIPE,
         ),
-    ] = "activations"
+    ] = "rescaled"
     extra_masked: Annotated[
         bool,
         typer.Option(
@@ -156,13 +156,27 @@ def aft(model: ModelOption, subset: SubsetOption, options: TunerOptions) -> None
 
 
 def say_masks(card: Path) -> None:
-    """Print how many images carried a mask, and at how many of them TFT cuts nothing."""
+    """Print how many images a mask guides, and on how many of them it cuts nothing."""
     from bench.models.cards import read_card
 
     facts = next(iter(read_card(card).values())).get("masks")
     if facts:
-        say(
-            f"Masks: {facts['with_mask']} of {facts['images']} images, t* by {facts['select']}; "
-            f"t* = 0 on {facts['share_t0_official']:.1%} of them by official, "
-            f"{facts['share_t0_logodds']:.1%} by logodds"
-        )
+        say(describe_masks(facts))
+
+
+def describe_masks(facts: Mapping[str, Any]) -> str:
+    """Return what a card says of the masks, for a reader who knows no symbols.
+
+    >>> print(describe_masks({"images": 540, "correct": 300, "with_mask": 264, "select": "official",
+    ...                       "share_t0_official": 0.25}))  # doctest: +NORMALIZE_WHITESPACE
+    A mask guided 264 of the 540 training images: the original is right on 300 of them, and its map
+    is not empty on 264. On 25.0 % of these, no threshold was better than none (rule: official), so
+    the mask keeps the whole map.
+    """
+    uncut = facts[f"share_t0_{facts['select']}"]
+    return (
+        f"A mask guided {facts['with_mask']} of the {facts['images']} training images: the "
+        f"original is right on {facts['correct']} of them, and its map is not empty on "
+        f"{facts['with_mask']}. On {100 * uncut:.1f} % of these, no threshold was better than none "
+        f"(rule: {facts['select']}), so the mask keeps the whole map."
+    )

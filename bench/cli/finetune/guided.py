@@ -21,7 +21,7 @@ from bench.cli.finetune.options import (
     say_card,
     show_training,
 )
-from bench.cli.output import say
+from bench.cli.output import say, warn
 from bench.cli.registration import command
 
 EPILOG = (
@@ -48,7 +48,8 @@ class GuidedOptions(TrainingOptions):
     scope: Annotated[
         str,
         typer.Option(
-            help="What learns: all of the attention branch, or its final layers.",
+            help="What learns: all of the attention branch; final, its last convolution alone "
+            "(the paper's); map_head, that and its batch norm.",
             rich_help_panel=RECIPE,
         ),
     ] = "all"
@@ -99,7 +100,7 @@ def guided(
 ) -> None:
     """Teach an Attention Branch Network where to look, by edited attention maps."""
     from bench.finetune.attention_maps import load_maps
-    from bench.finetune.guided_attention import Guidance, train_guided
+    from bench.finetune.guided_attention import Guidance, describe_final, train_guided
 
     parent, edited = bench.load_model(model).to(options.device), load_maps(maps)
     name = options.name or f"{parent.name}-guided"
@@ -110,6 +111,8 @@ def guided(
         options.gamma,
         norms=options.norms,  # type: ignore[arg-type]
     )
+    if note := describe_final(parent, guidance):
+        warn(note)
     with show_training(str(options.choose_folder(name))) as progress:
         done = train_guided(parent, edited, options.make_training(images, name, progress), guidance)
     for line in done.lines():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,5 +174,38 @@ def show_training(what: str) -> Iterator[TrainingProgress]:
 
 
 def say_card(card: Path) -> None:
-    """Print where the trained model is and how to use it."""
+    """Print what the training changed on held-out images, where the model is, how to use it."""
+    from bench.models.cards import read_card
+
+    changes = next(iter(read_card(card).values())).get("held_out")
+    if changes:
+        say(describe_changes(changes))
     say(f"Trained: {card} (give it to --models or load_model)")
+
+
+HELD_OUT_WORDS = {
+    "top1": ("top-1", "%", 1),
+    "attention_top1": ("top-1 of the attention branch", "%", 1),
+    "held_out_accuracy": ("top-1 with the attention", "%", 100),
+    "held_out_loss": ("loss", "", 1),
+    "held_out_ce": ("cross-entropy", "", 1),
+    "held_out_mask": ("distance from the masks", "", 1),
+    "held_out_kl": ("divergence from the original", "", 1),
+}
+"""What numbers of held-out images are called, their unit, and the factor that gives it."""
+
+
+def describe_changes(changes: Mapping[str, Sequence[float]]) -> str:
+    """Return what a training changed on held-out images.
+
+    >>> describe_changes({"top1": [96.5, 95.25], "held_out_ce": [0.75, 0.31]})
+    'Held-out images, before -> after: top-1 96.5 -> 95.2 %, cross-entropy 0.750 -> 0.310.'
+    """
+    parts, order = [], list(HELD_OUT_WORDS)  # a card's keys are sorted by letters
+    known = sorted(changes, key=lambda key: order.index(key) if key in order else len(order))
+    for key in known:
+        old, new = changes[key]
+        name, unit, factor = HELD_OUT_WORDS.get(key, (key.replace("_", " "), "", 1))
+        form = ".1f" if unit else ".3f"
+        parts.append(f"{name} {factor * old:{form}} -> {factor * new:{form}}{unit and ' ' + unit}")
+    return f"Held-out images, before -> after: {', '.join(parts)}."
