@@ -88,8 +88,8 @@ def make_pictures(subset: Subset, model: Explainee) -> Pictures:
     pictures.geometry = match_channels(pictures.geometry, model.channels)
     if pictures.geometry.size != model.size:
         raise BenchError(
-            f"The subset {subset.name} comes in frames of "
-            f"{write_size(pictures.geometry.size)} pixels and {model.name} takes {write_size(model.size)}; choose a model of that size."
+            f"The subset {subset.name} comes in frames of {write_size(pictures.geometry.size)} "
+            f"pixels and {model.name} takes {write_size(model.size)}; choose a model of that size."
         )
     return pictures
 
