@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -185,7 +186,7 @@ def convert_colour(rgb: Sequence[float], mean: tuple[float, ...], name: str) -> 
 
     A colour of as many numbers is taken as it is. For one channel an RGB colour becomes its luma.
     For other counts black, white and greys are the same in all channels; any other colour has no
-    counterpart, so the network's mean takes its place, with a warning.
+    counterpart, so the network's mean takes its place, which is logged once.
     """
     if len(rgb) == len(mean):
         return tuple(rgb)
@@ -193,12 +194,19 @@ def convert_colour(rgb: Sequence[float], mean: tuple[float, ...], name: str) -> 
         return (find_luma(rgb),)
     if len(set(rgb)) == 1:
         return (rgb[0],) * len(mean)
-    warnings.warn(
-        f"The network {name} has {len(mean)} channels, so its mean takes the place of the RGB "
-        f"colour ({', '.join(f'{value:g}' for value in rgb)}).",
-        stacklevel=2,
-    )
+    _say_replaced(name, len(mean), tuple(rgb))
     return mean
+
+
+@functools.cache
+def _say_replaced(name: str, channels: int, rgb: tuple[float, ...]) -> None:
+    """Say once that a network's mean takes the place of a colour."""
+    logging.getLogger(__name__).warning(
+        "The network %s has %d channels, so its mean takes the place of the RGB colour (%s).",
+        name,
+        channels,
+        ", ".join(f"{value:g}" for value in rgb),
+    )
 
 
 def find_luma(rgb: Sequence[float]) -> float:
