@@ -87,7 +87,8 @@ def load_model(
     `models.json#entry` where it describes several. `NAME@LAYER` (but for hub ids) is NAME explained
     at another layer, and is called so on boards. weights: None (bundled: its own; timm: random
     weights, seed 0), "pretrained" (timm downloads them), or the path of a .safetensors or .pth
-    file.  layer: name of the explained layer.  Further arguments go to `timm.create_model`.
+    file.  layer: name of the explained layer.  Further arguments go to `timm.create_model`, but
+    for mean and std, which replace those that timm states.
     """
     text = str(name)
     if "@" in text and text not in MODELS and layer is None and not text.startswith("hf-hub:"):
@@ -143,6 +144,8 @@ def from_timm(
     """Return a timm classifier as an explainee, with the preprocessing that timm states for it."""
     import timm
 
+    kwargs = dict(kwargs)
+    constants = {key: kwargs.pop(key) for key in ("mean", "std") if key in kwargs}
     pretrained = str(weights) == "pretrained"
     net = _create_net(name, pretrained, kwargs)
     if weights is None:
@@ -155,8 +158,8 @@ def from_timm(
     size = read_size(config["input_size"][1:], name)
     model = Explainee(
         net,
-        config["mean"],
-        config["std"],
+        constants.get("mean", config["mean"]),
+        constants.get("std", config["std"]),
         size,
         layer,
         name=name,

@@ -324,6 +324,14 @@ def test_a_grey_network_end_to_end(tmp_path: Path) -> None:
         bench.evaluate(subset, [model, colour], "grad_cam", "deletion", out=tmp_path / "both")
 
 
+def test_timm_networks_take_other_channels() -> None:
+    model = bench.load_model("resnet10t", in_chans=1, num_classes=2, mean=[0.45], std=[0.23])
+    assert (model.input_shape[0], model.mean) == (1, (0.45,))
+    assert model.card["kwargs"] == {"in_chans": 1, "num_classes": 2}
+    with pytest.raises(bench.BenchError, match="takes images of 1 channel, and mean and std have"):
+        bench.load_model("resnet10t", in_chans=1, num_classes=2)
+
+
 def test_colours_of_grey_networks_are_their_luma() -> None:
     model = bench.Explainee(make_net(1), [0.5], [0.25], 16)
     luma = 0.299 * 0.485 + 0.587 * 0.456 + 0.114 * 0.406
