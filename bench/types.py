@@ -1,6 +1,7 @@
 """The words of the pipeline as types, and the shape glossary.
 
-Shapes: B images, 3 colour channels, H x W pixels of the preprocessed frame, K channels and h x w
+Shapes: B images, 3 colour channels (1 of grey networks, any number in tensors that are given), H x
+W pixels of the preprocessed frame, K channels and h x w
 cells of the explained layer, C classes, N = H*W pixels, S steps of a curve.
 
 Boxes are float32 `xyxy` in pixels of the frame they belong to, as edges: x0 <= x < x1. Pixel j

@@ -19,6 +19,7 @@ from bench.errors import BenchError
 from bench.identity import plain_name
 from bench.methods import METHODS
 from bench.metrics import METRICS
+from bench.models.input_channels import find_luma
 from bench.protocol import Protocol
 
 BASELINE_COLOUR = Protocol().baseline
@@ -98,7 +99,7 @@ def is_same_reference(painted: str | tuple[float, ...], own: str, model: dict[st
     """
     if painted == own:
         return True
-    left, right = find_colour(painted, model), find_colour(own, model)
+    left, right = (find_colour(one, model) for one in (painted, own))
     return bool(left and right) and max(abs(a - b) for a, b in zip(left, right, strict=True)) < NEAR
 
 
@@ -106,8 +107,8 @@ def find_colour(reference: str | tuple[float, ...], model: dict[str, Any]) -> tu
     """Return a reference as a pixel-space colour, () where it is none; "zero" is the model's own
     mean.
     """
-    if not isinstance(reference, str):
-        return reference
+    mean = tuple(float(value) for value in model.get("mean") or ())
     if reference == "zero":
-        return tuple(float(value) for value in model.get("mean") or ())
-    return COLOURS.get(reference, ())
+        return mean
+    colour = COLOURS.get(reference, ()) if isinstance(reference, str) else reference
+    return (find_luma(colour),) if colour and len(mean) == 1 else colour

@@ -18,10 +18,11 @@ SIDE = 224
 def draw_overlays(
     pixels: torch.Tensor, maps: Mapping[str, torch.Tensor], title: str, path: Path
 ) -> None:
-    """Write a PNG: the image (pixels [3,H,W] in [0,1]) and, beside it, each map [H,W] over it."""
-    image = (
-        (pixels.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    )
+    """Write a PNG: the image (pixels [C,H,W] in [0,1], RGB or grey) and, beside it, each map [H,W]
+    over it.
+    """
+    levels = (pixels.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    image = levels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
     picture = Picture(image, title, {name: values.numpy() for name, values in maps.items()})
     panels: list[str | None] = [None, *maps]
     rows = math.ceil(len(panels) / COLUMNS)

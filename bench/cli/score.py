@@ -124,11 +124,11 @@ def read_maps(maps: Path, options: ScoreOptions) -> ExternalMethod:
 
 def announce_maps(given: ExternalMethod, plan: Plan) -> None:
     """Print what was read, and what about it was not as expected."""
-    side = plan.geometry.size
+    height, width = plan.geometry.shape
     resized = (
         ""
-        if set(given.sizes) == {(side, side)}
-        else f", resized bilinearly to the {side}x{side} frame"
+        if set(given.sizes) == {(height, width)}
+        else f", resized bilinearly to the {height}x{width} frame"
     )
     say(f"{given.name}: {sum(given.sizes.values())} maps of {given.said_sizes}{resized}.")
     for note in (*given.notes, *given.gaps(plan.subset, plan.calibration)):

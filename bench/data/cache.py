@@ -6,7 +6,7 @@ the geometry, and the versions of the code that decodes and resizes. A file that
 therefore another entry, whatever its name, size or date say; subsets that share images share
 entries.
 
-One file per entry: a header (magic, height and width of the stored image, side of the frame, crc32
+One file per entry: a header (magic, height and width of the stored image, rows of the frame, crc32
 of everything else), the key, and the raw pixels. Raw, since reading 224x224 pixels and checking
 them takes a tenth of a millisecond and decoding them from any compressed form a multiple of it; one
 file each, since entries come, go and are used one by one, by several processes at once. What was
@@ -35,7 +35,7 @@ import PIL
 from PIL import features
 
 from bench.data.decode import decode
-from bench.data.geometry import Geometry
+from bench.data.geometry import Geometry, GreyGeometry
 from bench.errors import BenchError
 from bench.files import cache_folder, replaced_file
 from bench.types import UInt8Image
@@ -49,7 +49,7 @@ SUFFIX = ".frame"
 _MAGIC = b"camframe"
 _HEADER = struct.Struct(
     "<8sIIII"
-)  # magic, stored height and width, side of the frame, crc32 of all but magic and crc
+)  # magic, stored height and width, rows of the frame, crc32 of all but magic and crc
 _KEY_BYTES = 32
 _LOOK_AGAIN = (
     32  # a process looks at the folder anew when it has itself written this part of the bound
@@ -59,7 +59,7 @@ _ABANDONED_SECONDS = 3600.0  # a temporary file this old belongs to a process th
 
 
 class Frame(NamedTuple):
-    """The pixels of a frame, uint8 [size,size,3], and the height and width of the stored image."""
+    """The pixels of a frame, uint8 [h,w,3], and the height and width of the stored image."""
 
     pixels: UInt8Image
     stored: tuple[int, int]
@@ -95,7 +95,7 @@ class FrameCache:
         nothing is kept.
         """
         key = frame_key(content, geometry)
-        found = self._read(key, geometry.size)
+        found = self._read(key, geometry.shape)
         if found is not None:
             return found
         image = decode()
@@ -121,14 +121,14 @@ class FrameCache:
         """Return where the entry of a key lies."""
         return self.folder / key.hex()[:2] / f"{key.hex()}{SUFFIX}"
 
-    def _read(self, key: bytes, side: int) -> Frame | None:
+    def _read(self, key: bytes, shape: tuple[int, int]) -> Frame | None:
         """Return an entry that is whole and mark it as used; drop one that is not."""
         path = self.path(key)
         try:
             content = path.read_bytes()
         except OSError:
             return None
-        frame = _unpack(content, key, side)
+        frame = _unpack(content, key, shape)
         if frame is None:
             _drop(path)
         else:
@@ -245,9 +245,8 @@ def pixels_version() -> str:
         for name in ("jpg", "libjpeg_turbo", "webp", "jpg_2000", "avif")
     ]
     try:
-        own = hashlib.sha256(
-            (inspect.getsource(decode) + inspect.getsource(Geometry)).encode()
-        ).hexdigest()
+        sources = [inspect.getsource(one) for one in (decode, Geometry, GreyGeometry)]
+        own = hashlib.sha256("".join(sources).encode()).hexdigest()
     except OSError:  # installed without its source
         own = __version__
     return " ".join([PIL.__version__, *codecs, platform.machine(), own])
@@ -259,20 +258,20 @@ def _pack(key: bytes, frame: Frame) -> bytes:
     return _HEADER.pack(_MAGIC, *numbers, _checksum(numbers, body)) + body
 
 
-def _unpack(content: bytes, key: bytes, side: int) -> Frame | None:
-    """Return the frame of an entry, or None where it is not whole."""
-    if len(content) != _HEADER.size + _KEY_BYTES + side * side * 3:
+def _unpack(content: bytes, key: bytes, shape: tuple[int, int]) -> Frame | None:
+    """Return the frame [h,w,3] of an entry, or None where it is not whole."""
+    if len(content) != _HEADER.size + _KEY_BYTES + shape[0] * shape[1] * 3:
         return None
     magic, *numbers, checksum = _HEADER.unpack_from(content)
     body = memoryview(content)[_HEADER.size :]
     if (
         magic != _MAGIC
         or body[:_KEY_BYTES] != key
-        or numbers[2] != side
+        or numbers[2] != shape[0]
         or checksum != _checksum(numbers, body)
     ):
         return None
-    pixels = np.frombuffer(body, dtype=np.uint8, offset=_KEY_BYTES).reshape(side, side, 3)
+    pixels = np.frombuffer(body, dtype=np.uint8, offset=_KEY_BYTES).reshape(*shape, 3)
     return Frame(pixels, (numbers[0], numbers[1]))
 
 

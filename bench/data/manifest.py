@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.geometry import Geometry
+from bench.data.input_size import read_size
 from bench.errors import BenchError, suggestions
 
 KINDS = ("scenes", "imagenet", "folder", "parquet")
@@ -179,13 +180,18 @@ def _check_values(manifest: Manifest, where: str) -> None:
 
 def _geometry(table: dict[str, Any], where: str) -> Geometry:
     types = {"size": int, "resize": str, "resize_size": int, "interpolation": str}
+    pairs = {
+        key: read_size(table[key], f"The geometry of the manifest {where}, {key}")
+        for key in ("size", "resize_size")
+        if isinstance(table.get(key), list)
+    }
     for key, value in table.items():
         if key not in types:
             raise BenchError(
                 f"The geometry of the manifest {where} has the unknown key "
                 f"{key!r}.{suggestions(key, types)}"
             )
-        if type(value) is not types[key]:
+        if key not in pairs and type(value) is not types[key]:
             raise BenchError(
                 f"The geometry of the manifest {where} has {key} = {value!r}; it must be a "
                 f"{types[key].__name__}."
@@ -195,4 +201,5 @@ def _geometry(table: dict[str, Any], where: str) -> Geometry:
         raise BenchError(
             f"The geometry of the manifest {where} has no {' and no '.join(missing)}; add it."
         )
+    table = table | pairs
     return Geometry(**{"resize_size": table["size"], **table})

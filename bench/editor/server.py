@@ -133,7 +133,7 @@ class Api:
                 "model": session.model.name,
                 "subset": session.subset.name,
                 "folder": str(session.folder),
-                "size": session.model.size,
+                "size": session.side,
                 "looked_at": len(session.seen),
                 "right": sum(p.right for p in session.seen),
                 "everything": session.everything,
@@ -192,7 +192,7 @@ class Api:
         return k
 
     async def _grey(self, request: Request) -> Grey:
-        size = self._session.model.size
+        size = self._session.side
         body = b""
         async for chunk in request.stream():
             body += chunk

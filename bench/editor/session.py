@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
+from bench.data.input_size import require_square
 from bench.data.subset import Subset, id_hash
 from bench.editor.inference import Inference, Looked
 from bench.errors import BenchError
@@ -99,6 +100,7 @@ class Session:
         self.model, self.subset, self.folder = model, subset, Path(folder)
         self.everything = everything
         self._net = attention_net(model)
+        self.side = require_square(model.size, "The editor of attention maps")
         check_classes(model, subset)
         self._geometry = frame_of(model, subset)
         self._files, self._forward = threading.RLock(), threading.RLock()
@@ -263,7 +265,7 @@ class Session:
 
     def _judge(self, batch: Batch, logits: torch.Tensor, attention: torch.Tensor) -> Inference:
         attention = attention.cpu()
-        truth = batch.truth.pixels(self.model.size, self.model.size)
+        truth = batch.truth.pixels(*self.model.frame)
         energy = (
             None
             if truth is None

@@ -38,7 +38,7 @@ _SOFTMAX = (torch.Tensor.softmax, torch.softmax, F.softmax)
 @dataclass(frozen=True)
 class Attention:
     """Attention of all layers, seen as square matrices over S tokens: prefix tokens first, then P =
-    side^2 patches.
+    height * width patches.
 
     layers: per block, in order, probabilities [B,heads,S,S], rows sum to 1. Class-attention blocks
     (CaiT) update the class token alone: there the other rows are the identity, and in the blocks
@@ -53,7 +53,7 @@ class Attention:
     layers: list[torch.Tensor]
     pool: torch.Tensor | None
     queries: torch.Tensor
-    side: int
+    grid: tuple[int, int]
     prefix: int
     logits: torch.Tensor  # [B,C], with the graph behind it
     kept: list[
@@ -63,8 +63,9 @@ class Attention:
     class_blocks: int
 
     def patches(self, values: torch.Tensor) -> torch.Tensor:
-        """Return values of tokens [B,S] as a map of the patches [B,side,side]."""
-        return values[:, -(self.side**2) :].reshape(len(values), self.side, self.side)
+        """Return values of tokens [B,S] as a map of the patches [B,height,width]."""
+        height, width = self.grid
+        return values[:, -height * width :].reshape(len(values), height, width)
 
 
 def attention(trace: Trace) -> Attention:
@@ -137,8 +138,11 @@ def _capture(trace: Trace) -> Attention:
             f"{model.name} gives other logits when its attention is written out, so its attention "
             "maps cannot be trusted; use grad_cam instead."
         )
-    found = Attention([], None, torch.empty(0), 0, 0, logits, maps, tokens, len(class_blocks))
-    return _lay_out(_find_tokens(found, model), [m.detach() for m in maps], model, identity=True)
+    found = Attention([], None, torch.empty(0), (0, 0), 0, logits, maps, tokens, len(class_blocks))
+    grid = (trace.activations.shape[-2], trace.activations.shape[-1])
+    return _lay_out(
+        _find_tokens(found, model, grid), [m.detach() for m in maps], model, identity=True
+    )
 
 
 def _blocks(model: Explainee) -> tuple[list[str], list[str]]:
@@ -165,16 +169,19 @@ def _no_maps(model: Explainee) -> NotApplicable:
     )
 
 
-def _find_tokens(found: Attention, model: Explainee) -> Attention:
-    """Add what the tokens are: how many prefix tokens, how many patches, and which of them the head
-    reads.
+def _find_tokens(found: Attention, model: Explainee, explained: tuple[int, int]) -> Attention:
+    """Add what the tokens are: how many prefix tokens, how the patches lie, and which of them the
+    head reads.
+
+    explained: the grid of the explained layer, which is the patches' where it has as many cells.
     """
     net: Any = model.net
     size = found.outputs[0].shape[1] + bool(found.class_blocks)
     prefix = int(getattr(net, "num_prefix_tokens", 0))
     patches = size - prefix
-    side = isqrt(patches)
-    if side < 2 or side**2 != patches or (net.global_pool == "token" and not prefix):
+    side = isqrt(max(0, patches))
+    height, width = explained if explained[0] * explained[1] == patches else (side, side)
+    if patches < 4 or height * width != patches or (net.global_pool == "token" and not prefix):
         raise _no_maps(model)
     queries = torch.zeros(size, device=found.logits.device)
     if net.global_pool == "map":
@@ -185,7 +192,7 @@ def _find_tokens(found: Attention, model: Explainee) -> Attention:
         queries[0] = 1
     else:
         queries[0 if getattr(net, "pool_include_prefix", False) else prefix :] = 1
-    return replace(found, queries=queries / queries.sum(), side=side, prefix=prefix)
+    return replace(found, queries=queries / queries.sum(), grid=(height, width), prefix=prefix)
 
 
 def _lay_out(

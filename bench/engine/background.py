@@ -15,7 +15,7 @@ from bench.randomness import generator, smooth_field
 
 T = TypeVar("T")
 
-Colour = tuple[float, float, float]
+Colour = tuple[float, ...]
 
 MINIMUM = "minimum"
 """In place of a colour: each image's least value after normalisation, in all channels."""

@@ -211,10 +211,9 @@ class Case:
         """
         if self.protocol.removed == "minimum":
             return MINIMUM
-        red, green, blue = (
-            self.trace.model.mean if self.protocol.removed == "zero" else self.protocol.baseline
-        )
-        return red, green, blue
+        if self.protocol.removed == "zero":
+            return self.trace.model.mean
+        return tuple(self.protocol.baseline)
 
     @property
     def raw(self) -> bool:
@@ -257,8 +256,8 @@ class Case:
         """Return log-odds [B, len(cuts)] with the cuts[i] most relevant pixels from `first`, the
         rest from `second`.
 
-        Logits under score = "logit".  channels: 3 where a pixel's channels are features of their
-        own.
+        Logits under score = "logit".  channels: those of the images where a pixel's
+        channels are features of their own.
         """
 
         def fill(rows: torch.Tensor, steps: list[int]) -> Fill:

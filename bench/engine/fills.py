@@ -87,7 +87,7 @@ def replace_in_place(
             one, two = (
                 _features(_select_row(images, row), size, by_channel) for images in (first, second)
             )
-            places = _interleave(order[row]) if by_channel else order[row]
+            places = _interleave(order[row], out.shape[1]) if by_channel else order[row]
             made = _features(out[place], size, by_channel)
             reached, before = 0, two
             for image, cut in zip(made, cuts[index[place]].tolist(), strict=True):
@@ -111,12 +111,12 @@ def _features(images: torch.Tensor, size: tuple[int, int], by_channel: bool) -> 
     return last.reshape(*last.shape[:-3], -1, 1 if by_channel else last.shape[-1])
 
 
-def _interleave(order: torch.Tensor) -> torch.Tensor:
-    """Return indices channel*N + pixel as pixel*3 + channel, where they lie in channels_last
+def _interleave(order: torch.Tensor, channels: int) -> torch.Tensor:
+    """Return indices channel*N + pixel as pixel*channels + channel, where they lie in channels_last
     memory.
     """
-    pixels = len(order) // 3
-    return order % pixels * 3 + order // pixels
+    pixels = len(order) // channels
+    return order % pixels * channels + order // pixels
 
 
 def ranks_of(order: torch.Tensor) -> torch.Tensor:

@@ -93,7 +93,7 @@ def _check_folds(model: Explainee) -> Folds:
     """Return the folds that leave the logits of a noise image as they are, or none at all."""
     if not any(isinstance(module, nn.BatchNorm2d) for module in model.net.modules()):
         return Folds([])
-    noise = torch.randn(1, 3, model.size, model.size, generator=generator(0, "folding"))
+    noise = torch.randn(1, *model.input_shape, generator=generator(0, "folding"))
     image = noise.to(model.device).contiguous(memory_format=torch.channels_last)
     pairs, logits = _pairs(model.net, image)
     folds = Folds([_fold(conv, norm) for conv, norm in pairs])

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 
+from bench.data.input_size import find_side
 from bench.engine.counts import Counts
 from bench.engine.fills import Fill
 from bench.engine.folding import folds_of
@@ -31,7 +32,7 @@ Read = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 @dataclass(frozen=True)
 class Job:
     """Perturbed images to run: `fill(out, index)` writes images number `index` [m] into out
-    [m,3,H,W].
+    [m,C,H,W].
 
     targets: [n] int64, the class whose log-odds is wanted of each image; n is the size of the job.
     """
@@ -118,7 +119,7 @@ class Prober:
         if model.device.type == "cpu":
             keep_memory()
         self.batch_size = batch_size or default_batch_size(
-            model.size, model.device.type, memory_of(model.device)
+            find_side(model.size), model.device.type, memory_of(model.device)
         )
         self.counts = Counts()
         self.reduced_to: int | None = None
@@ -243,7 +244,7 @@ class Prober:
         """Return the first `count` images of one reused channels_last buffer."""
         if self._buffer is None or self._buffer.shape[2:] != size or len(self._buffer) < count:
             self._buffer = torch.empty(
-                (max(count, self.batch_size), 3, *size), device=self.model.device
+                (max(count, self.batch_size), self.model.channels, *size), device=self.model.device
             ).contiguous(memory_format=torch.channels_last)
         return self._buffer[:count]
 
@@ -262,7 +263,7 @@ class Prober:
         return logits
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Run images [n,3,H,W] once and return logits [n,C]; under autograd when it is on.
+        """Run images [n,C,H,W] once and return logits [n,C]; under autograd when it is on.
 
         Raises:
             NotApplicable: a gradient at the images is wanted, and the network cuts the graph.
@@ -282,7 +283,7 @@ class Prober:
         if key not in self._colour_logits:
             image = (
                 self.model.colour(rgb)
-                .expand(1, 3, *size)
+                .expand(1, -1, *size)
                 .contiguous(memory_format=torch.channels_last)
             )
             self._colour_logits[key] = self.logits(image)[0]
@@ -307,7 +308,7 @@ def compile_net(model: Explainee, images: torch.Tensor) -> Callable[[torch.Tenso
     return net
 
 
-def default_batch_size(side: int, device: str = "cpu", memory: int = 0) -> int:
+def default_batch_size(side: float, device: str = "cpu", memory: int = 0) -> int:
     """Return the default images per forward: at a side of 224 16 on a CPU, 64 to 256 elsewhere;
     more of smaller images.
 

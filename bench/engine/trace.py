@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bench.data.input_size import write_size
+from bench.engine.memory import is_out_of_memory
 from bench.engine.output_gradients import collect_output_gradients
 from bench.engine.part_store import PartStore
 from bench.engine.prober import Prober, target_log_odds
@@ -67,11 +69,30 @@ class Trace(PartStore):
     def _run(self) -> Captured:
         images = self.images.contiguous(memory_format=torch.channels_last)
         model = self.model
-        with leave_modes(), guard_network(model.net), torch.no_grad():
-            captured = model.capture(images)
-            model.behaviour.check(model.net, model.name, images, captured.logits)
+        try:
+            with leave_modes(), guard_network(model.net), torch.no_grad():
+                captured = model.capture(images)
+                model.behaviour.check(model.net, model.name, images, captured.logits)
+        except Exception as error:
+            self._explain_size(error)
+            raise
         self.prober.counts.forwards += len(images)
         return captured
+
+    def _explain_size(self, error: Exception) -> None:
+        """Raise BenchError in place of a network's own error, where the images have another size
+        than the model declares: one of both is what the network cannot run.
+        """
+        own = isinstance(error, BenchError) or is_out_of_memory(error)
+        if own or self.size == self.model.frame:
+            return
+        reason = next(iter(str(error).splitlines()), "").strip().rstrip(".")[:200]
+        raise BenchError(
+            f"The images are {write_size(self.size)} pixels (height x width) and {self.model.name} "
+            f"declares {write_size(self.model.frame)}, and the network cannot run one of them "
+            f"({type(error).__name__}: {reason}); resize the images, or declare the size that the "
+            "network takes."
+        ) from error
 
     def _check_targets(self, targets: torch.Tensor | None) -> torch.Tensor:
         if targets is None:

@@ -51,8 +51,8 @@ class Group:
         subset has none.
         """
         pieces = [self.pictures.truth(rows) for rows in torch.split(self.rows, EVALUATION_BATCH)]
-        side = self.pictures.geometry.size
-        pixels = [piece.pixels(side, side) for piece in pieces]
+        shape = self.pictures.geometry.shape
+        pixels = [piece.pixels(*shape) for piece in pieces]
         there = [one for one in pixels if one is not None]
         return torch.cat(there) if len(there) == len(pixels) else None
 
@@ -122,5 +122,5 @@ def grid_of(model: Explainee) -> tuple[int, int]:
     """Return (h, w) of a model's attention map."""
     net = attention_net(model)
     with guard_network(net), torch.no_grad():
-        shape = net.extractor(torch.zeros(1, 3, model.size, model.size, device=model.device)).shape
+        shape = net.extractor(torch.zeros(1, *model.input_shape, device=model.device)).shape
     return shape[2], shape[3]

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, PngImagePlugin
 
+from bench.data.input_size import Size, split_size
 from bench.data.subset import Subset
 from bench.errors import BenchError
 from bench.files import file_name, replaced_file
@@ -289,14 +290,16 @@ def map_facts(maps: Sequence[EditedMap]) -> dict[str, Any]:
 # --- between the network's grid and the image
 
 
-def upsample_attention(attention: torch.Tensor, size: int) -> torch.Tensor:
-    """Return attention [B,1,h,w] over the image, [B,size,size]: bilinear, as the method
+def upsample_attention(attention: torch.Tensor, size: Size) -> torch.Tensor:
+    """Return attention [B,1,h,w] over the image, [B,H,W]: bilinear, as the method
     `attention_branch` shows it.
     """
-    return F.interpolate(attention, size=(size, size), mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(attention, size=split_size(size), mode="bilinear", align_corners=False)[
+        :, 0
+    ]
 
 
-def expand_attention(attention: torch.Tensor, size: int) -> torch.Tensor:
+def expand_attention(attention: torch.Tensor, size: Size) -> torch.Tensor:
     """Return maps [B,size,size] in [0,1], smooth, which `to_grid` takes back to the attention
     [B,1,h,w].
 
@@ -304,7 +307,7 @@ def expand_attention(attention: torch.Tensor, size: int) -> torch.Tensor:
     has painted on would change the network. So what pooling loses is added again, smoothly at
     first, at last evenly within each cell.
     """
-    height, width = attention.shape[-2:]
+    (height, width), frame = attention.shape[-2:], split_size(size)
     maps = upsample_attention(attention, size)
     for _ in range(SMOOTH_ROUNDS):
         maps = (maps + upsample_attention(attention - to_grid(maps, height, width), size)).clamp(
@@ -312,7 +315,5 @@ def expand_attention(attention: torch.Tensor, size: int) -> torch.Tensor:
         )
     for _ in range(EVEN_ROUNDS):
         lost = attention - to_grid(maps, height, width)
-        maps = (maps + F.interpolate(lost, size=(size, size), mode="nearest-exact")[:, 0]).clamp(
-            0, 1
-        )
+        maps = (maps + F.interpolate(lost, size=frame, mode="nearest-exact")[:, 0]).clamp(0, 1)
     return maps

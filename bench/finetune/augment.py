@@ -17,7 +17,7 @@ class Augmentation:
     flip, upside: share mirrored left to right, and top to bottom.  gain: brightness is multiplied
     by 1 +- gain. erase: share that loses a random rectangle to the baseline colour; it teaches the
     network that this colour is no evidence, so that deletion stays near its data.  shift: pictures
-    move by up to this share of the side, wrapping the mirrored picture in.
+    move by up to this share of the shorter side, wrapping the mirrored picture in.
     """
 
     flip: float = 0.5
@@ -45,22 +45,25 @@ def _shift(pixels: torch.Tensor, share: float, rng: torch.Generator) -> torch.Te
     """Move each picture by its own whole number of pixels; what comes in is the picture mirrored at
     its border.
     """
-    most = round(share * pixels.shape[-1])
+    most = round(share * min(pixels.shape[-2:]))
     padded = torch.nn.functional.pad(pixels, (most,) * 4, mode="reflect")
-    side = torch.arange(pixels.shape[-1])
     offset = torch.randint(0, 2 * most + 1, (len(pixels), 2), generator=rng)
-    rows, columns = (offset[:, axis, None] + side for axis in (0, 1))  # [B,side]
+    rows, columns = (
+        offset[:, axis, None] + torch.arange(side) for axis, side in enumerate(pixels.shape[-2:])
+    )  # [B,H], [B,W]
     image = torch.arange(len(pixels))[:, None, None]
     return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _erase(pixels: torch.Tensor, share: float, rng: torch.Generator) -> torch.Tensor:
-    size, side = len(pixels), pixels.shape[-1]
+    size, sides = len(pixels), torch.tensor(pixels.shape[-2:])
     colour = torch.tensor(Protocol().baseline).view(3, 1, 1)
     erased = torch.rand(size, generator=rng) < share
-    corner = torch.rand(size, 2, generator=rng) * side
-    extent = (0.1 + 0.25 * torch.rand(size, 2, generator=rng)) * side
-    place = torch.arange(side)
-    inside = (place >= corner[..., None]) & (place < (corner + extent)[..., None])  # [B,2,side]
-    hole = erased[:, None, None] & inside[:, 0, :, None] & inside[:, 1, None, :]
+    corner = torch.rand(size, 2, generator=rng) * sides
+    extent = (0.1 + 0.25 * torch.rand(size, 2, generator=rng)) * sides
+    rows, columns = (
+        (place >= corner[:, axis, None]) & (place < (corner + extent)[:, axis, None])
+        for axis, place in enumerate(map(torch.arange, pixels.shape[-2:]))
+    )  # [B,H], [B,W]
+    hole = erased[:, None, None] & rows[:, :, None] & columns[:, None, :]
     return torch.where(hole[:, None], colour, pixels)

@@ -190,7 +190,7 @@ def _measure(model: Explainee, subset: Subset) -> tuple[float, float, torch.Tens
         own = given.attention[:, 0].cpu()
         maps.append(own)
         right += int((given.logits.argmax(1).cpu() == batch.labels).sum())
-        truth = batch.truth.pixels(model.size, model.size)
+        truth = batch.truth.pixels(*model.frame)
         if truth is not None:
             energies += [
                 e

@@ -12,8 +12,11 @@ import numpy as np
 import torch
 
 from bench.data import Geometry, Subset
+from bench.data.geometry import match_channels
+from bench.data.input_size import write_size
 from bench.errors import BenchError
 from bench.models.explainee import Explainee
+from bench.models.input_channels import check_file_channels
 from bench.types import Truth
 
 MEMORY = 3 * 2**30
@@ -35,7 +38,7 @@ class Pictures:
         self.subset, self.geometry = subset, subset.geometry or geometry
         self.labels = torch.from_numpy(subset.labels)
         self.ids = subset.image_ids
-        self._fits = len(subset) * 3 * self.geometry.size**2 <= memory
+        self._fits = len(subset) * 3 * self.geometry.pixels <= memory
 
     def __len__(self) -> int:
         return len(self.subset)
@@ -47,7 +50,7 @@ class Pictures:
     def _read(self, rows: Sequence[int]) -> torch.Tensor:
         """Return uint8 [n,3,H,W]; decoding leaves the interpreter lock, so threads help."""
         # Not a tensor: other threads may not write into one that was made in inference mode.
-        frames = np.empty((len(rows), 3, self.geometry.size, self.geometry.size), dtype=np.uint8)
+        frames = np.empty((len(rows), 3, *self.geometry.shape), dtype=np.uint8)
 
         def read(place: int) -> None:
             frames[place] = self.geometry.frame(self.subset[rows[place]].image).transpose(2, 0, 1)
@@ -80,11 +83,13 @@ def make_pictures(subset: Subset, model: Explainee) -> Pictures:
             f"The subset {subset.name} has {subset.num_classes} classes and {model.name} "
             f"{model.num_classes}; choose a subset of the model's own classes."
         )
+    check_file_channels(model.name, model.channels)
     pictures = Pictures(subset, model.geometry)
+    pictures.geometry = match_channels(pictures.geometry, model.channels)
     if pictures.geometry.size != model.size:
         raise BenchError(
-            f"The subset {subset.name} comes in frames of {pictures.geometry.size} pixels and "
-            f"{model.name} takes {model.size}; choose a model of that size."
+            f"The subset {subset.name} comes in frames of {write_size(pictures.geometry.size)} "
+            f"pixels and {model.name} takes {write_size(model.size)}; choose a model of that size."
         )
     return pictures
 

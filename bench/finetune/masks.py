@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from bench.data.input_size import require_square
 from bench.engine.case import Case
 from bench.engine.prober import Prober, probability
 from bench.engine.trace import Trace
@@ -249,10 +250,11 @@ def search_masks(
     file that is broken. Raises BenchError where the model classifies no image correctly, or gives
     none of these a map.
     """
+    side = require_square(model.size, "The search for masks (TFT)")
     chosen = METHODS.get(method)
     key = _key(model, pictures, chosen, seed)
     file = (cache or cache_folder()) / "tft" / f"{digest(key)}.safetensors"
-    found = _load(file, key, _empty(len(pictures), model.size, model.probe_shape[2:]), warn)
+    found = _load(file, key, _empty(len(pictures), side, model.probe_shape[2:]), warn)
     if found is None:
         found = _run(model, pictures, chosen, seed, batch_size, progress)
         _keep(found, file, key, warn)
@@ -288,8 +290,9 @@ def _search_batch(
     prober: Prober, pictures: Pictures, rows: torch.Tensor, method: Method, seed: int
 ) -> dict[str, torch.Tensor]:
     model = prober.model
+    side = require_square(model.size, "The search for masks (TFT)")
     grid = model.probe_shape[2:]
-    found = _empty(len(rows), model.size, grid)
+    found = _empty(len(rows), side, grid)
     images = model.normalise(pictures.pixels(rows).to(model.device))
     ids = [pictures.ids[i] for i in rows.tolist()]
     truth = pictures.truth(rows) if "truth" in method.needs else None
@@ -303,7 +306,7 @@ def _search_batch(
     usable = case.has_positive & case.finite
     with guard_network(model.net):
         odds = case.probe_masks(MASK_COLOUR, range(THRESHOLDS), THRESHOLDS)
-    levels = torch.zeros(len(right), model.size**2, dtype=torch.uint8)
+    levels = torch.zeros(len(right), side**2, dtype=torch.uint8)
     for t in range(THRESHOLDS):
         cut = case.cut(torch.full((len(right),), t), THRESHOLDS)
         levels += (cut > 0).flatten(1)

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.data.geometry import Geometry
+from bench.data.geometry import Geometry, match_channels
+from bench.data.input_size import write_size
 from bench.data.subset import Subset
 from bench.errors import BenchError
 from bench.finetune.attention_maps import upsample_attention
 from bench.models.abn import AttentionBranchNetwork
 from bench.models.explainee import Explainee
+from bench.models.input_channels import check_file_channels
 from bench.models.network_guard import guard_network
 
 MISPLACED = 0.5
@@ -69,7 +71,7 @@ def find_placements(
             batch = subset.batch(range(start, min(start + BATCH, len(subset))), geometry)
             out = net.branches(model.normalise(batch.pixels.to(model.device)))
             best = out.logits.softmax(1).max(1)
-            truth = batch.truth.pixels(model.size, model.size)
+            truth = batch.truth.pixels(*model.frame)
             maps = upsample_attention(out.attention, model.size)
             energy = [None] * len(batch) if truth is None else energy_inside(maps, truth)
             rows += [
@@ -130,10 +132,11 @@ def frame_of(model: Explainee, subset: Subset) -> Geometry:
 
     Raises BenchError where the subset's frames are not as large as the model's input.
     """
-    geometry = subset.geometry or model.geometry
+    check_file_channels(model.name, model.channels)
+    geometry = match_channels(subset.geometry or model.geometry, model.channels)
     if geometry.size != model.size:
         raise BenchError(
-            f"The subset {subset.name} fixes images of {geometry.size} pixels and {model.name} "
-            f"wants {model.size}; choose another subset or model."
+            f"The subset {subset.name} fixes images of {write_size(geometry.size)} pixels and "
+            f"{model.name} wants {write_size(model.size)}; choose another subset or model."
         )
     return geometry

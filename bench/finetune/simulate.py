@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
+from bench.data.input_size import require_square
 from bench.data.subset import Subset, id_hash
 from bench.errors import BenchError
 from bench.finetune.attention_maps import (
@@ -112,7 +113,8 @@ def simulate_maps(
             "1."
         )
     chosen_kind = _choose_kind(subset, kind)
-    width = SOFT_SHARE * model.size if soft is None else soft
+    side = require_square(model.size, "Simulating attention maps")
+    width = SOFT_SHARE * side if soft is None else soft
     _check_folder(folder)
     right = [p for p in find_placements(model, subset, report) if p.right and p.energy is not None]
     if misplaced:
@@ -157,7 +159,7 @@ def _make_map(
 ) -> EditedMap | None:
     """Return the map of one image; None where nothing of the object is left in the frame."""
     batch = subset.batch([placement.index], frame_of(model, subset))
-    pixels = _read_pixels(batch.truth, kind, model.size)
+    pixels = _read_pixels(batch.truth, kind, model.frame)
     if not pixels.any():
         return None
     values = simulate_map(pixels, facts["soft"])
@@ -174,9 +176,9 @@ def _make_map(
     return make_edited_map(grey_of(values), facts | own)
 
 
-def _read_pixels(truth: Truth, kind: Kind, size: int) -> torch.Tensor:
+def _read_pixels(truth: Truth, kind: Kind, frame: tuple[int, int]) -> torch.Tensor:
     """Return the object's pixels [H,W] bool of a batch of one."""
-    pixels = (truth if kind == "masks" else Truth(boxes=truth.boxes)).pixels(size, size)
+    pixels = (truth if kind == "masks" else Truth(boxes=truth.boxes)).pixels(*frame)
     assert pixels is not None  # _kind has looked
     return pixels[0]
 

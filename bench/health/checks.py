@@ -19,6 +19,7 @@ from bench.board.cubes import Cube, Measure, build_cube, sample, stack
 from bench.board.measures import CORRECT, list_measures
 from bench.board.pairs import krippendorff
 from bench.board.statistics import RESAMPLES, Floats, Sampled, ranks, sample_difference
+from bench.data.input_size import count_pixels, unify
 from bench.metrics.faithfulness import area_under, cuts, features_of
 from bench.protocol import Protocol
 from bench.records.store import Records
@@ -278,7 +279,9 @@ def coarsen_curves(
     `fewer`).
     """
     told = records.provenance
-    taken = cuts(features_of(protocol, told["models"][model]["size"] ** 2), protocol)
+    taken = cuts(
+        features_of(protocol, count_pixels(unify(told["models"][model]["size"]))), protocol
+    )
     stride = protocol.steps // fewer
     frame = records.frame
     frame = frame[

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from bench.data import Geometry, Subset
+from bench.data.input_size import Size, enlarge, split_size
 from bench.data.subset import Int64s
 from bench.engine.trace import Trace
 from bench.health.grid import Report, run_grid, select_map_metrics
@@ -52,14 +53,15 @@ class TileNet(nn.Module):
     logits [B,C].
     """
 
-    def __init__(self, net: nn.Module, row: int, column: int, side: int) -> None:
+    def __init__(self, net: nn.Module, row: int, column: int, side: Size) -> None:
         super().__init__()
-        self.net = net
-        self.top, self.left, self.side = row * side, column * side, side
+        self.net, self.side = net, side
+        self.height, self.width = split_size(side)
+        self.top, self.left = row * self.height, column * self.width
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the network's logits [B,C] of the tile [B,3,H,W]."""
-        tile = x[:, :, self.top : self.top + self.side, self.left : self.left + self.side]
+        tile = x[:, :, self.top : self.top + self.height, self.left : self.left + self.width]
         logits: torch.Tensor = self.net(tile.contiguous(memory_format=torch.channels_last))
         return logits
 
@@ -75,14 +77,15 @@ def plant_model(model: Explainee, tile: int) -> Explainee:
     Gradients and maps of the input are exactly 0 outside the tile.
     """
     row, column = TILES[tile]
+    size = enlarge(model.size, 0.5)
     return Explainee(
         TileNet(model.net, row, column, model.size),
         model.mean,
         model.std,
-        2 * model.size,
+        size,
         name=f"{model.name}/tile{tile}",
         parent=model.name,
-        geometry=Geometry(2 * model.size, "none", 2 * model.size),
+        geometry=Geometry(size, "none", size),
     )
 
 
@@ -124,12 +127,13 @@ class Mosaics:
 
     def read(self, position: int) -> Sample:
         """Return one mosaic: uint8 [2H,2W,3], and the tile as its mask."""
-        side, count = self.frames.size, len(self.subset)
-        image = np.zeros((2 * side, 2 * side, 3), np.uint8)
-        mask = np.zeros((2 * side, 2 * side), np.bool_)
+        (height, width), count = self.frames.shape, len(self.subset)
+        image = np.zeros((2 * height, 2 * width, 3), np.uint8)
+        mask = np.zeros((2 * height, 2 * width), np.bool_)
         for step in range(len(TILES)):
             row, column = TILES[(self.tile + step) % len(TILES)]
-            place = np.s_[row * side : (row + 1) * side, column * side : (column + 1) * side]
+            top, left = row * height, column * width
+            place = np.s_[top : top + height, left : left + width]
             image[place] = self.frames.frame(self.subset[(position + step) % count].image)
             mask[place] = step == 0
         return Sample(
@@ -197,14 +201,13 @@ def make_planted_plans(plan: Plan, model: Explainee) -> dict[str, Plan]:
         for m in select_map_metrics(plan.metrics)
         if m.family != "localization" and set(m.needs) <= {"truth"}
     )
-    side = 2 * model.size
     return {
         f"tile{tile}": dataclasses.replace(
             plan,
             subset=make_mosaics(plan.subset, plan.geometry, tile),
             calibration=None,
-            geometry=Geometry(side, "none", side),
-            models=(plant_model(model, tile),),
+            geometry=(planted := plant_model(model, tile)).geometry,
+            models=(planted,),
             methods=make_planted_methods(),
             metrics=metrics,
             compiled=False,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from bench.data.input_size import require_square
 from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.methods import METHODS
@@ -41,15 +42,14 @@ def examine(model: Explainee) -> dict[str, str]:
 def look_at(model: Explainee, grid: tuple[int, int], spread: int) -> dict[str, str]:
     """Return what the maps of some images are, and whether the grid is in place."""
     cells = places(*grid)
-    trace = Trace(Prober(model), make_changed_images(model.size, grid, cells, spread))
+    side = require_square(model.size, "The check of timm networks")
+    trace = Trace(Prober(model), make_changed_images(side, grid, cells, spread))
     few = trace.select(torch.tensor([0, 1, PLACES + 1]))
     finite, non_constant = maps_are(few)
     allowed = tolerance(model, trace.captured.values)
     hits = count_in_place(precise(trace), cells, allowed)
     if hits < PLACES:  # before a flat image more stands out, or less
-        flat = Trace(
-            Prober(model), make_changed_images(model.size, grid, cells, spread, contrast=0)
-        )
+        flat = Trace(Prober(model), make_changed_images(side, grid, cells, spread, contrast=0))
         hits = max(hits, count_in_place(precise(flat), cells, allowed))
     problems = (
         (not torch.isfinite(trace.logits).all(), "With random weights the logits overflow."),
@@ -135,9 +135,7 @@ def calibrate(model: Explainee) -> bool:
             kernel = convolution.weight.abs_()
             kernel[:, :, kernel.shape[2] // 2, kernel.shape[3] // 2] += 3 * kernel.sum((2, 3))
         if norms:
-            model.net(
-                torch.randn(6, 3, model.size, model.size, generator=generator(0, "calibrate"))
-            )
+            model.net(torch.randn(6, *model.input_shape, generator=generator(0, "calibrate")))
     model.net.eval()
     return bool(depthwise or norms)
 
@@ -258,8 +256,12 @@ def tolerance(model: Explainee, values: torch.Tensor) -> int:
     to cover, so that two cells are equally near to a patch.
     """
     layout = model.layout(values)
-    cell = (model.size / layout.height, model.size / layout.width)
-    patches = (m for m in model.net.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
+    cell = (model.frame[0] / layout.height, model.frame[1] / layout.width)
+    patches = (
+        m
+        for m in model.net.modules()
+        if isinstance(m, nn.Conv2d) and m.in_channels == model.channels
+    )
     return (
         0
         if layout.order == "NLC" and any(m.kernel_size == m.stride == cell for m in patches)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from bench.data.input_size import write_size
 from bench.errors import BenchError, suggestions
 from bench.health.timm_check import examine
 from bench.models.zoo import load_model
@@ -78,7 +79,7 @@ def check(name: str) -> Row:
         model = load_model(name)
         facts |= {
             "parameters": millions(sum(p.numel() for p in model.net.parameters())),
-            "size": str(model.size),
+            "size": write_size(model.size),
         }
         facts |= examine(model)
     except (

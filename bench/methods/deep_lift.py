@@ -126,7 +126,7 @@ class RescaleRules(Rules):
 def _declare_part(model: Explainee, name: Reference) -> SharedPart:
     """Return the declared part of `explain_against`: images and references in one batch."""
     return SharedPart(
-        f"deep_lift {write_value(name)}", Counts(forwards=2, backwards=2), model.size**2
+        f"deep_lift {write_value(name)}", Counts(forwards=2, backwards=2), model.pixels
     )
 
 

@@ -134,7 +134,11 @@ def _noisy(model: Explainee, p: Mapping[str, Any]) -> list[SharedPart]:
     """Return the declared part of `noisy_gradients`."""
     samples = p["samples"]
     counts = Counts(forwards=samples, backwards=samples)
-    return [SharedPart(f"noisy gradients {samples} {p['std']!r}", counts, 2 * 3 * model.size**2)]
+    return [
+        SharedPart(
+            f"noisy gradients {samples} {p['std']!r}", counts, 2 * model.channels * model.pixels
+        )
+    ]
 
 
 @register_method(

@@ -97,7 +97,9 @@ def positive_only(trace: Trace, method: str, gate: bool) -> torch.Tensor:
 
 def _declare_gradient(model: Explainee, method: str) -> SharedPart:
     """Return the declared part of `positive_only`."""
-    return SharedPart(f"{method} gradient", Counts(forwards=1, backwards=1), 3 * model.size**2)
+    return SharedPart(
+        f"{method} gradient", Counts(forwards=1, backwards=1), model.channels * model.pixels
+    )
 
 
 @register_method(

@@ -55,7 +55,9 @@ def _fmi_parts(model: Explainee, p: Mapping[str, Any]) -> list[SharedPart]:
     _, channels, height, width = model.probe_shape
     return [
         SharedPart(
-            f"reference {name}", Counts(forwards=1), 3 * model.size**2 + channels * height * width
+            f"reference {name}",
+            Counts(forwards=1),
+            model.channels * model.pixels + channels * height * width,
         ),
         SharedPart(
             f"a_fmi {replace} {name if replace == 'reference' else ''}",

@@ -189,7 +189,7 @@ def adds_up(model: Explainee) -> bool:
     random image.
     """
     if model not in _ADDS_UP:
-        image = torch.randn(1, 3, model.size, model.size, generator=generator(0, "full_grad")).to(
+        image = torch.randn(1, *model.input_shape, generator=generator(0, "full_grad")).to(
             model.device
         )
         trace = Trace(Prober(model, 1), image)

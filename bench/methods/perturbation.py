@@ -64,7 +64,9 @@ def starts(length: int, side: int, window: float, stride: float) -> tuple[int, l
     citation="Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014, "
     "section 4.2",
     fast=False,
-    forwards=lambda model, p: len(starts(model.size, model.size, p["window"], p["stride"])[1]) ** 2,
+    forwards=lambda model, p: math.prod(
+        len(starts(length, min(model.frame), p["window"], p["stride"])[1]) for length in model.frame
+    ),
     reference="baseline",
 )
 def occlusion(trace: Trace, *, window: float = 0.2, stride: float = 0.1) -> torch.Tensor:

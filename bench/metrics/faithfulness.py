@@ -41,11 +41,11 @@ def cuts(features: int, p: Fields) -> list[int]:
     return [(2 * i * features + half) // (2 * p.steps) for i in range(p.steps + 1)]
 
 
-def features_of(p: Fields, pixels: int) -> int:
+def features_of(p: Fields, pixels: int, channels: int = CHANNELS) -> int:
     """Return how many features an image of so many pixels has: its pixels, or its channels'
     pixels.
     """
-    return pixels * (CHANNELS if p.features == "channels" else 1)
+    return pixels * (channels if p.features == "channels" else 1)
 
 
 def count_between(p: Protocol, pixels: int) -> int:
@@ -218,8 +218,9 @@ def curve_scores(
     second and first.
     """
     p, pixels = case.protocol, case.maps[0].numel()
-    taken = cuts(features_of(p, pixels), p)
-    middle = case.curve(first, second, taken[1:-1], CHANNELS if p.features == "channels" else 1)
+    parts = features_of(p, 1, case.trace.images.shape[1])
+    taken = cuts(pixels * parts, p)
+    middle = case.curve(first, second, taken[1:-1], parts)
     start, end = (case.evidence(logits)[:, None] for logits in ends)
     curve = case.score_evidence(torch.cat([start, middle, end], dim=1))
     shown = {"both": slice(None), "last": slice(1, None), "none": slice(1, -1)}[p.curve_ends]

@@ -30,6 +30,7 @@ from timm.layers import BlurPool2d
 from torch import nn
 
 from bench.errors import BenchError
+from bench.models.input_channels import find_channels
 from bench.randomness import generator
 
 PROBE = 64
@@ -312,7 +313,8 @@ def _check_cut(net: nn.Module, parts: _Parts, stage: nn.Module) -> tuple[int, in
     """Return (channels of the stage's output, classes), after one noise image went through the net
     and its parts.
     """
-    image = torch.randn(1, 3, PROBE, PROBE, generator=generator(0, "abn cut"))
+    channels = find_channels(net, (3, PROBE, PROBE)) or 3
+    image = torch.randn(1, channels, PROBE, PROBE, generator=generator(0, "abn cut"))
     image = image.to(next(net.parameters()).device)
     name = type(net).__name__
     logits, g = net(image), parts.extractor(image)

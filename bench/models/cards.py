@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from bench.data.geometry import Geometry
+from bench.data.input_size import read_size
 from bench.errors import BenchError, suggestions
 from bench.models.explainee import Explainee
 
@@ -62,7 +63,7 @@ def from_card(
     net = _build(facts, f"{path}#{entry}")
     file = Path(weights) if weights is not None else path.parent / facts["file"]
     load_weights(net, file, entry, sha256=None if weights is not None else facts.get("sha256"))
-    size = int(facts.get("size", 224))
+    size = read_size(facts.get("size", 224), f"{path}#{entry}")
     return Explainee(
         net,
         facts.get("mean", (0.485, 0.456, 0.406)),

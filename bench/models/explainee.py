@@ -14,10 +14,18 @@ import torch
 from torch import nn
 
 from bench.data.decode import decode
-from bench.data.geometry import Geometry
+from bench.data.geometry import Geometry, match_channels
+from bench.data.input_size import Size, count_pixels, enlarge, read_size, split_size, write_size
 from bench.errors import BenchError, NotApplicable, suggestions
 from bench.models.behaviour import Behaviour
 from bench.models.default_layer import find_split
+from bench.models.input_channels import (
+    check_channels,
+    check_file_channels,
+    convert_channels,
+    convert_colour,
+    read_constants,
+)
 from bench.models.layout import Layout, find_layout
 from bench.models.network_guard import State, guard_network, leave_modes, state_of
 from bench.models.output_kind import read_output
@@ -36,9 +44,11 @@ class Explainee:
     """A classifier to be explained.
 
     net: any torch classifier, images [B,3,H,W] -> logits [B,C].  mean, std: of the normalisation,
-    pixel space [0,1]. size: side of its square input.  layer: name of the explained module; None
-    finds the last layer with a spatial grid (timm networks: `forward_features`).  geometry:
-    preprocessing of files; None resizes the short side to size/0.875 and crops the centre.
+    pixel space [0,1], one number for each channel of the images: three of RGB, one of grey, or any
+    other count (then images are given as tensors). size: of its input, a number (the side of a
+    square) or (height, width).  layer: name of the explained module; None finds the last layer with
+    a spatial grid (timm networks: `forward_features`).  geometry: preprocessing of files; None
+    resizes the short side to size/0.875 and crops the centre.
 
     The network must be in float32; it runs in eval mode and without parameter gradients, and is
     left as it was.
@@ -49,7 +59,7 @@ class Explainee:
         net: nn.Module,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
-        size: int = 224,
+        size: Size | str = 224,
         layer: str | None = None,
         *,
         name: str | None = None,
@@ -57,27 +67,49 @@ class Explainee:
         geometry: Geometry | None = None,
         card: dict[str, Any] | None = None,
     ) -> None:
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise BenchError(
-                f"mean and std need three numbers each, std above 0; got mean={mean}, std={std}."
-            )
         self.net = net
-        self.mean = tuple(float(v) for v in mean)
-        self.std = tuple(float(v) for v in std)
-        self.size = int(size)
         self.name = name or type(net).__name__.lower()
+        self.mean, self.std = read_constants(mean, std, self.name)
+        self.size = read_size(size, self.name)
+        check_runnable(net, self.name)
+        check_channels(net, self.input_shape, self.name)
         self.parent = parent
         self.card = dict(card or {})
-        self.geometry = geometry or Geometry(
-            self.size, "short", round(self.size / DEFAULT_CROP), "bicubic"
-        )
+        own = geometry or Geometry(self.size, "short", enlarge(self.size, DEFAULT_CROP), "bicubic")
+        if own.size != self.size:
+            raise BenchError(
+                f"The geometry of {self.name} makes frames of {write_size(own.size)} pixels and "
+                f"its size is {write_size(self.size)}; make them the same."
+            )
+        self.geometry = match_channels(own, self.channels)
         self.notes: list[str] = []
         self.behaviour = Behaviour()
         self._layer = layer
         self._layouts: dict[tuple[int, ...], Layout | None] = {}
         self._fingerprint: tuple[State, str] | None = None
         self._elsewhere: dict[str, Explainee] = {}
-        check_runnable(net, self.name)
+
+    # --- the input
+
+    @property
+    def channels(self) -> int:
+        """Return the number of channels of the network's images."""
+        return len(self.mean)
+
+    @property
+    def frame(self) -> tuple[int, int]:
+        """Return (height, width) of the network's images."""
+        return split_size(self.size)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Return (channels, height, width) of the network's images."""
+        return (self.channels, *self.frame)
+
+    @property
+    def pixels(self) -> int:
+        """Return height * width of the network's images."""
+        return count_pixels(self.size)
 
     # --- running
 
@@ -97,7 +129,7 @@ class Explainee:
         """Return the split at the explained layer; the default one is found and checked once, on
         one noise image.
         """
-        noise = torch.randn(1, 3, self.size, self.size, generator=generator(0, "layer"))
+        noise = torch.randn(1, *self.input_shape, generator=generator(0, "layer"))
         with leave_modes(), guard_network(self.net), torch.no_grad():
             self._read_output(noise.to(self.device))
             if self._layer is not None:
@@ -158,9 +190,7 @@ class Explainee:
         grey image.
         """
         with guard_network(self.net), torch.no_grad():
-            return stage_layers(
-                self.net, torch.zeros(1, 3, self.size, self.size, device=self.device)
-            )
+            return stage_layers(self.net, torch.zeros(1, *self.input_shape, device=self.device))
 
     def layers(self, names: str) -> list[str]:
         """Return the modules that "auto" (one per stage) or names joined by "+" stand for; an
@@ -230,7 +260,7 @@ class Explainee:
     def probe_shape(self) -> tuple[int, int, int, int]:
         """Return (C, K, h, w): classes, channels and grid of the explained layer."""
         with guard_network(self.net), torch.no_grad():
-            captured = self.capture(torch.zeros(1, 3, self.size, self.size, device=self.device))
+            captured = self.capture(torch.zeros(1, *self.input_shape, device=self.device))
         grid = self.grid(captured.values)
         if grid.shape[2] * grid.shape[3] < 2:
             raise NotApplicable(
@@ -247,29 +277,34 @@ class Explainee:
     # --- images
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return (pixels - mean) / std for pixels [...,3,H,W] in [0,1]."""
+        """Return (pixels - mean) / std for pixels [...,C,H,W] in [0,1]; RGB becomes grey for
+        networks with one channel.
+        """
+        pixels = convert_channels(pixels, self.channels, self.name)
         mean, std = self._constants(pixels)
         return (pixels - mean) / std
 
     def denormalise(self, images: torch.Tensor) -> torch.Tensor:
-        """Return pixels in [0,1] (up to rounding) for normalised images [...,3,H,W]."""
+        """Return pixels in [0,1] (up to rounding) for normalised images [...,C,H,W]."""
         mean, std = self._constants(images)
         return images * std + mean
 
     def colour(self, rgb: Sequence[float]) -> torch.Tensor:
-        """Return a pixel-space colour as the network sees it: [3,1,1], normalised."""
-        return self.normalise(
-            torch.tensor(rgb, dtype=torch.float32, device=self.device).view(3, 1, 1)
-        )
+        """Return a pixel-space colour as the network sees it: [C,1,1], normalised.
+
+        See `convert_colour` for networks with other channels than RGB.
+        """
+        colour = convert_colour(rgb, self.mean, self.name)
+        return self.normalise(_stand_up(colour, self.device))
 
     def _constants(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        mean = torch.tensor(self.mean, dtype=torch.float32, device=like.device).view(3, 1, 1)
-        return mean, torch.tensor(self.std, dtype=torch.float32, device=like.device).view(3, 1, 1)
+        return _stand_up(self.mean, like.device), _stand_up(self.std, like.device)
 
     def read(self, files: str | Path | Sequence[str | Path]) -> torch.Tensor:
-        """Read image files and return them as the network wants them: [B,3,H,W] float32,
-        normalised.
+        """Read image files and return them as the network wants them: [B,C,H,W] float32,
+        normalised; grey (C = 1) as luma.
         """
+        check_file_channels(self.name, self.channels)
         paths = [files] if isinstance(files, (str, Path)) else list(files)
         if not paths:
             raise BenchError("read() was given no files; name at least one image.")
@@ -327,6 +362,11 @@ class Explainee:
             "card": self.card,
             **({"notes": list(self.notes)} if self.notes else {}),
         }
+
+
+def _stand_up(values: Sequence[float], device: torch.device) -> torch.Tensor:
+    """Return one number for each channel as [C,1,1]."""
+    return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
 
 
 def read_image(path: str | Path) -> np.ndarray[Any, np.dtype[np.uint8]]:

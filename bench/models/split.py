@@ -26,6 +26,7 @@ class Captured:
     """What one pass leaves: activations in the network's own layout, logits [B,C], the image size
     (H, W), the outputs of earlier modules that by-pass the layer (skip connections around it), and,
     where the layer returns several tensors, all of them: the activations are number `part`.
+    channels: of the images.
     """
 
     values: torch.Tensor
@@ -34,6 +35,7 @@ class Captured:
     bypass: dict[str, list[Any]] = field(default_factory=dict)
     whole: Any = None
     part: int = 0
+    channels: int = 3
 
     def select(self, rows: torch.Tensor) -> Captured:
         """Return the captured pass of the images at `rows` [n]."""
@@ -42,7 +44,9 @@ class Captured:
             for name, outs in self.bypass.items()
         }
         whole = _take(self.whole, rows, len(self.values))
-        return Captured(self.values[rows], self.logits[rows], self.size, bypass, whole, self.part)
+        return replace(
+            self, values=self.values[rows], logits=self.logits[rows], bypass=bypass, whole=whole
+        )
 
     def values_at(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the values of the images at `rows` [n], to be read only: a view where all rows are
@@ -192,6 +196,7 @@ class LayerSplit:
         else:
             part = _grid_part(kept[0], self.layer)
             captured = Captured(kept[0][part], logits, size, dict(finished), kept[0], part)
+        captured.channels = x.shape[1]
         return self._drop_needless_bypass(captured)
 
     def _outermost(self) -> list[str]:
@@ -242,7 +247,7 @@ class LayerSplit:
         answers[self.layer] = [
             _replace_part(_take(captured.whole, rows, count), captured.part, values)
         ]
-        x = values.new_zeros(1).expand(len(values), 3, *captured.size)
+        x = values.new_zeros(1).expand(len(values), captured.channels, *captured.size)
         with self._answer_calls(answers):
             return self.net(x)  # type: ignore[no-any-return]
 

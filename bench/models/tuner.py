@@ -171,9 +171,7 @@ def find_tuner_place(model: Explainee) -> dict[str, Any]:
     """
     _, *grid = model.probe_shape
     with guard_network(model.net), torch.no_grad():
-        values = model.capture(
-            torch.zeros(1, 3, model.size, model.size, device=model.device)
-        ).values
+        values = model.capture(torch.zeros(1, *model.input_shape, device=model.device)).values
     if [*values.shape[1:]] != grid:
         raise BenchError(
             f"The tuner needs activations [B,K,h,w], and layer {model.layer!r} of {model.name} "

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bench.data.geometry import Geometry
+from bench.data.input_size import enlarge, read_size, split_size, unify
 from bench.errors import BenchError, suggestions
 from bench.models.cards import from_card, load_weights, read_card, take_first_line
 from bench.models.explainee import Explainee
@@ -88,7 +89,8 @@ def load_model(
     `models.json#entry` where it describes several. `NAME@LAYER` (but for hub ids) is NAME explained
     at another layer, and is called so on boards. weights: None (bundled: its own; timm: random
     weights, seed 0), "pretrained" (timm downloads them), or the path of a .safetensors or .pth
-    file.  layer: name of the explained layer.  Further arguments go to `timm.create_model`.
+    file.  layer: name of the explained layer.  Further arguments go to `timm.create_model`, but
+    for mean and std, which replace those that timm states.
     """
     text = str(name)
     if "@" in text and text not in MODELS and layer is None and not text.startswith("hf-hub:"):
@@ -144,19 +146,22 @@ def from_timm(
     """Return a timm classifier as an explainee, with the preprocessing that timm states for it."""
     import timm
 
+    kwargs = dict(kwargs)
+    constants = {key: kwargs.pop(key) for key in ("mean", "std") if key in kwargs}
     pretrained = str(weights) == "pretrained"
     net = _create_net(name, pretrained, kwargs)
     if weights is None:
         _draw_zero_heads(net)
     elif not pretrained:
         load_weights(net, Path(weights), name)
-    side = kwargs.get("img_size", _square_input(name).get("img_size"))
-    config = timm.data.resolve_data_config({} if side is None else {"img_size": side}, model=net)
-    size = config["input_size"][-1]
+    given = kwargs.get("img_size", _square_input(name).get("img_size"))
+    sides = {} if given is None else {"input_size": (3, *split_size(read_size(given, name)))}
+    config = timm.data.resolve_data_config(sides, model=net)
+    size = read_size(config["input_size"][1:], name)
     model = Explainee(
         net,
-        config["mean"],
-        config["std"],
+        constants.get("mean", config["mean"]),
+        constants.get("std", config["std"]),
         size,
         layer,
         name=name,
@@ -221,14 +226,14 @@ def _draw_zero_heads(net: nn.Module) -> None:
 
 def timm_geometry(config: dict[str, Any]) -> Geometry:
     """Return the preprocessing of a timm data config: short side to size/crop_pct, centre crop (or
-    squash).
+    squash); an input that is not square is covered.
     """
-    size = config["input_size"][-1]
+    size = unify(config["input_size"][1:])
     resize = "squash" if config.get("crop_mode") == "squash" else "short"
     interpolation = (
         config["interpolation"] if config["interpolation"] in ("bilinear", "bicubic") else "bicubic"
     )
-    return Geometry(size, resize, int(size / config["crop_pct"]), interpolation)
+    return Geometry(size, resize, enlarge(size, config["crop_pct"], int), interpolation)
 
 
 def cut_at_layer(model: Explainee, layer: str) -> Explainee:

@@ -231,7 +231,7 @@ class _ModelEstimate:
         total = 0.0
         for metric in self.plan.metrics_of(part):
             identity = self.plan.metric_id(self.model.name, metric)
-            lengths = metric.lengths(self.plan.protocol, self.plan.geometry.size**2)
+            lengths = metric.lengths(self.plan.protocol, self.plan.geometry.pixels)
             each = sum(
                 row_bytes(lengths.get(name, 0), v.reduce == "curve")
                 for name, v in metric.values.items()

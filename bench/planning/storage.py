@@ -60,9 +60,10 @@ def count_written_bytes(rows: pd.DataFrame) -> int:
 
 def gallery_bytes(plan: Plan, images: int) -> float:
     """Return the bytes of the pictures that boards draw, of all models."""
-    side = plan.geometry.size
-    small = side // max(1, side // 96)
-    each = PICTURE_BYTES * side**2 + len(plan.methods) * MAP_BYTES * small**2
+    height, width = plan.geometry.shape
+    pool = max(1, min(height, width) // 96)
+    small = (height // pool) * (width // pool)
+    each = PICTURE_BYTES * height * width + len(plan.methods) * MAP_BYTES * small
     return images * len(plan.models) * each
 
 
@@ -86,7 +87,7 @@ def footprint(model: Explainee) -> Footprint:
             sizes.append(output.numel() * output.element_size())
 
     leaves = [module for module in model.net.modules() if not any(True for _ in module.children())]
-    image = torch.zeros(1, 3, model.size, model.size, device=model.device)
+    image = torch.zeros(1, *model.input_shape, device=model.device)
     with guard_network(model.net), torch.no_grad():  # which takes the hooks away
         for module in leaves:
             module.register_forward_hook(note)
@@ -106,7 +107,7 @@ def memory_bytes(plan: Plan, found: Footprint, items: int, maps: int, backwards:
     items: images of the task.  maps: methods.  backwards: whether gradients of whole networks are
     asked for, which keep every layer's output.
     """
-    pixels = plan.geometry.size**2
+    pixels = plan.geometry.pixels
     batch = 3 * 4 * pixels * plan.batch_size + MASK_BYTES * pixels * plan.batch_size
     running = max(
         plan.batch_size * found.widest, max(plan.batch_size, items) * found.kept * backwards

@@ -173,7 +173,7 @@ class BatchRun:
         """Cut methods into groups whose rankings, made while they are scored, fit into
         `WAVE_BYTES`.
         """
-        each = max(1, len(self.batch) * self.plan.geometry.size**2 * PIXEL_BYTES)
+        each = max(1, len(self.batch) * self.plan.geometry.pixels * PIXEL_BYTES)
         size = max(1, WAVE_BYTES // each)
         for start in range(0, len(everything), size):
             yield everything[start : start + size]
@@ -327,7 +327,7 @@ class BatchRun:
                 names[target] if target < len(names) else str(target)
             )
             small = torch.nn.functional.avg_pool2d(
-                maps.scaled[0, i][None, None], max(1, pixels.shape[0] // 96)
+                maps.scaled[0, i][None, None], max(1, min(pixels.shape[:2]) // 96)
             )
             self.outcome.gallery[f"{item}|{method.name}"] = small[0, 0].to(torch.float16).numpy()
 

@@ -96,7 +96,7 @@ class DeclaredCounts:
 
     def forwards(self, metric: Metric) -> int:
         """Return the forwards of a metric per image and map."""
-        return metric.forwards(self.plan.protocol, self.plan.geometry.size**2)
+        return metric.forwards(self.plan.protocol, self.plan.geometry.pixels)
 
     def repeats(self, metric: Metric, method: Method) -> list[tuple[Hashable, MethodWork]]:
         """Return (trace, work) for each time that a metric runs the method again; None is the map's

@@ -204,10 +204,13 @@ def find_unmet_need(metric: Metric, case: Case) -> str:
 
 
 def check_images(model: Explainee, images: torch.Tensor) -> torch.Tensor:
-    """Return images on the model's device; anything but finite float [B,3,H,W] is an error."""
-    if images.ndim != 4 or images.shape[1] != 3:
+    """Return images on the model's device; anything but finite float [B,C,H,W] is an error, C being
+    the model's channels.
+    """
+    if images.ndim != 4 or images.shape[1] != model.channels:
         raise BenchError(
-            f"images has shape {tuple(images.shape)}; give normalised images [B,3,H,W]."
+            f"images has shape {tuple(images.shape)}; give normalised images "
+            f"[B,{model.channels},H,W], as {model.name} wants them."
         )
     if not len(images):
         raise BenchError("images is empty; give at least one image.")

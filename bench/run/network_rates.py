@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from bench.data.input_size import Size, split_size
 from bench.engine.counts import Counts
 from bench.engine.folding import folds_of
 from bench.engine.memory import fitting, wait_for
@@ -57,7 +58,7 @@ class Rates:
         )
 
 
-def measure_rates(model: Explainee, side: int, batch_size: int) -> Rates:
+def measure_rates(model: Explainee, side: Size, batch_size: int) -> Rates:
     """Return what forwards, backwards and head replays take, on one batch of zeros after a warm-up.
 
     Where memory is too short for the batch, on one that it is enough for, as in the run.
@@ -66,11 +67,11 @@ def measure_rates(model: Explainee, side: int, batch_size: int) -> Rates:
     return fitting(lambda size: _time_batch(model, side, size), count, model.device)
 
 
-def _time_batch(model: Explainee, side: int, batch_size: int) -> Rates:
+def _time_batch(model: Explainee, side: Size, batch_size: int) -> Rates:
     prober = Prober(model, batch_size)
-    images = torch.zeros(batch_size, 3, side, side, device=model.device).contiguous(
-        memory_format=torch.channels_last
-    )
+    images = torch.zeros(
+        batch_size, model.channels, *split_size(side), device=model.device
+    ).contiguous(memory_format=torch.channels_last)
     few = images[:GRADIENT_IMAGES].clone().requires_grad_()
     with guard_network(model.net):
         with torch.inference_mode():

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from bench.data import Geometry, Subset
+from bench.data.geometry import match_channels
+from bench.data.input_size import enlarge, find_side, split_size, write_size
 from bench.engine.memory import memory_of
 from bench.engine.prober import default_batch_size
 from bench.errors import BenchError, NotApplicable
@@ -16,6 +18,7 @@ from bench.identity import digest
 from bench.methods import METHODS, Method
 from bench.metrics import METRICS, Metric
 from bench.models.explainee import Explainee
+from bench.models.input_channels import check_file_channels
 from bench.protocol import FLOAT32, Protocol, require_float32
 from bench.records.precision_verdict import PrecisionVerdict, check_precision
 from bench.records.store import MIN_CALIBRATION
@@ -101,7 +104,7 @@ class Plan:
 
         Such a metric may wait and be called again, and may be run in a lower precision.
         """
-        return metric.probes(self.protocol, self.geometry.size**2)
+        return metric.probes(self.protocol, self.geometry.pixels)
 
     def metric_id(self, model: str, metric: Metric) -> str:
         """Return the id that a metric's records of a model have."""
@@ -185,7 +188,7 @@ def make_plan(
     chosen = _select_methods(methods)
     for method in chosen:
         if isinstance(method, ExternalMethod):
-            method.check_frame(geometry.size, geometry.size)
+            method.check_frame(*geometry.shape)
     names = METRICS.select(metrics if isinstance(metrics, str) else [*metrics])
     usable_methods = _keep_fitting("method", chosen, subset)
     usable_metrics = _keep_fitting("metric", [METRICS.get(name) for name in names], subset)
@@ -200,8 +203,9 @@ def make_plan(
         methods=tuple(usable_methods),
         metrics=tuple(usable_metrics),
         protocol=protocol,
-        batch_size=batch_size or default_batch_size(geometry.size, device.type, memory_of(device)),
-        shard_size=shard_size or default_shard_size(geometry.size, device.type),
+        batch_size=batch_size
+        or default_batch_size(find_side(geometry.size), device.type, memory_of(device)),
+        shard_size=shard_size or default_shard_size(find_side(geometry.size), device.type),
         compiled=compiled,
         precision=precision,
     )
@@ -239,6 +243,7 @@ def _check_models(models: Sequence[Explainee], subset: Subset) -> None:
             f"Two models of the run share a name ({', '.join(sorted(names))}); give each its own."
         )
     for model in models:
+        check_file_channels(model.name, model.channels)
         _check_classes(model, subset)
 
 
@@ -257,7 +262,7 @@ def _select_methods(methods: str | Sequence[str | Method]) -> list[Method]:
     return chosen
 
 
-def default_shard_size(side: int, device: str = "cpu") -> int:
+def default_shard_size(side: float, device: str = "cpu") -> int:
     """Return the default items per task: enough to fill batches, few enough to lose little when a
     run is killed.
 
@@ -293,21 +298,28 @@ def common_geometry(subset: Subset, models: Sequence[Explainee], rule: str = "ow
     rule: the protocol's `geometry`; under "squash" a frame that the manifest leaves open is the
     whole image, bilinear.
     """
-    sizes = {model.size for model in models}
-    if len(sizes) > 1:
-        raise BenchError(
-            f"The models of the run want images of {' and '.join(map(str, sorted(sizes)))} pixels; "
-            "one run has one geometry, so run them apart."
-        )
-    (size,) = sizes
+    sizes = sorted({model.size for model in models}, key=split_size)
+    counts = sorted({model.channels for model in models})
+    for what, found in (("pixels", [*map(write_size, sizes)]), ("channels", [*map(str, counts)])):
+        if len(found) > 1:
+            raise BenchError(
+                f"The models of the run want images of {' and '.join(found)} {what}; one run has "
+                "one geometry, so run them apart."
+            )
+    return match_channels(_choose_geometry(subset, models, rule), counts[0])
+
+
+def _choose_geometry(subset: Subset, models: Sequence[Explainee], rule: str) -> Geometry:
+    """Return the geometry of models of one size, whatever the channels of their images."""
+    size = models[0].size
     if subset.geometry is not None:
         if subset.geometry.size != size:
             raise BenchError(
-                f"The subset {subset.name} is fixed at {subset.geometry.size} pixels and "
-                f"{models[0].name} wants {size}; choose a model of that size."
+                f"The subset {subset.name} is fixed at {write_size(subset.geometry.size)} pixels "
+                f"and {models[0].name} wants {write_size(size)}; choose a model of that size."
             )
         return subset.geometry
     if rule == "squash":
         return Geometry(size, "squash", size, "bilinear")
     own = {model.geometry for model in models}
-    return own.pop() if len(own) == 1 else Geometry(size, "short", round(size / 0.875), "bicubic")
+    return own.pop() if len(own) == 1 else Geometry(size, "short", enlarge(size, 0.875), "bicubic")

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from bench.data.input_size import Size, split_size
 from bench.engine.folding import folds_of
 from bench.engine.memory import fitting, is_out_of_memory, wait_for
 from bench.engine.prober import Prober
@@ -148,10 +149,11 @@ def judge(plan: Plan, model: Explainee) -> PrecisionVerdict:
     """
     verdict = PrecisionVerdict(plan.precision, model.weights_id)
     if plan.precision == AUTO:
-        side = plan.geometry.size
         speed, problem = _try_measuring(
             lambda: fitting(
-                lambda size: speed_ratio(model, side, size), plan.batch_size, model.device
+                lambda size: speed_ratio(model, plan.geometry.size, size),
+                plan.batch_size,
+                model.device,
             )
         )
         verdict = dataclasses.replace(verdict, speed=speed)
@@ -267,7 +269,7 @@ def _map_cost(method: Method, model: Explainee) -> float:
 def pays(plan: Plan, model: Explainee, speed: float) -> bool:
     """Return whether the forwards that bfloat16 spares are worth more than those of the guard."""
     probes = sum(
-        metric.forwards(plan.protocol, plan.geometry.size**2) for metric in find_probing(plan)
+        metric.forwards(plan.protocol, plan.geometry.pixels) for metric in find_probing(plan)
     )
     methods, images = sample_methods(plan, model), min(SAMPLE_IMAGES, len(plan.subset))
     spared = len(plan.subset) / plan.shard[1] * len(plan.methods) * probes * (1 - 1 / speed)
@@ -279,12 +281,12 @@ def pays(plan: Plan, model: Explainee, speed: float) -> bool:
 
 
 @torch.inference_mode()
-def speed_ratio(model: Explainee, side: int, batch_size: int) -> float:
+def speed_ratio(model: Explainee, side: Size, batch_size: int) -> float:
     """Return how many times as fast bare batches are in bfloat16: the median of pairs that are run
     side by side.
     """
     count = batch_size if model.device.type == "cuda" else min(batch_size, CPU_IMAGES)
-    images = torch.rand(count, 3, side, side, device=model.device).contiguous(
+    images = torch.rand(count, model.channels, *split_size(side), device=model.device).contiguous(
         memory_format=torch.channels_last
     )
 

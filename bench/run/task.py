@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.data.input_size import write_size
 from bench.engine.counts import Asked
 from bench.engine.memory import is_out_of_memory, release_memory
 from bench.engine.prober import Prober
@@ -68,8 +69,9 @@ def _run_positions(
             raise
         if len(positions) == 1:
             raise BenchError(
-                f"Memory is too short for {task.model} and one image of {plan.geometry.size} "
-                "pixels; free some, choose other methods, or a smaller model."
+                f"Memory is too short for {task.model} and one image of "
+                f"{write_size(plan.geometry.size)} pixels; free some, choose other "
+                "methods, or a smaller model."
             ) from error
     else:
         return outcome

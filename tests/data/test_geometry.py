@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from bench.data.geometry import Geometry
+from bench.data.cache import FrameCache
+from bench.data.geometry import Geometry, match_channels
 from bench.errors import BenchError
 from bench.types import Sample
 
@@ -39,6 +44,91 @@ def test_squash_by_hand() -> None:
     geometry = Geometry(size=100, resize="squash", resize_size=100)
     boxes = geometry.boxes(np.array([[100, 50, 200, 100]], dtype=np.float32), 200, 400)
     assert boxes.tolist() == [[25.0, 25.0, 50.0, 50.0]]
+
+
+def test_a_frame_that_is_not_square_by_hand() -> None:
+    # Stored 200 x 300 (height x width). Frame 64 x 96, of 80 x 120: 80/200 = 120/300, both exact.
+    geometry = Geometry(size=(64, 96), resize="short", resize_size=(80, 120))
+    assert geometry.resize_shape(200, 300) == (80, 120)
+    assert geometry.offset(200, 300) == (8, 12)
+    boxes = np.array([[50, 40, 150, 120], [0, 0, 30, 20]], dtype=np.float32)
+    # x * .4 - 12, y * .4 - 8; the second box ends at (0, 0) and is gone.
+    assert geometry.boxes(boxes, 200, 300).tolist() == [[8.0, 8.0, 48.0, 40.0]]
+
+
+@pytest.mark.parametrize(
+    ("stored", "resized"),
+    [
+        ((100, 400), (80, 320)),  # the height needs the larger scale, .8
+        ((400, 100), (480, 120)),  # the width does, 1.2
+        ((101, 307), (80, 243)),  # 307 * 80 / 101 = 243.2
+        ((97, 307), (80, 253)),  # 253.2
+        ((300, 97), (371, 120)),  # 371.1
+    ],
+)
+def test_the_frame_is_covered(stored: tuple[int, int], resized: tuple[int, int]) -> None:
+    geometry = Geometry((64, 96), "short", (80, 120))
+    assert geometry.resize_shape(*stored) == resized
+    assert geometry.frame(np.zeros((*stored, 3), np.uint8)).shape == (64, 96, 3)
+
+
+def test_one_number_is_the_short_side_as_in_torchvision() -> None:
+    geometry = Geometry((64, 96), "short", 100)
+    assert geometry.resize_shape(200, 300) == (100, 150)
+    assert geometry.offset(200, 300) == (18, 27)
+    assert Geometry((64, 96), "squash", (64, 96)).resize_shape(17, 301) == (64, 96)
+
+
+def test_a_mask_follows_a_frame_that_is_not_square() -> None:
+    geometry = Geometry((6, 10), "none", 6)
+    mask = np.zeros((8, 16), dtype=np.bool_)
+    mask[2:4, 5:9] = True
+    moved = geometry.mask(mask)  # top 1, left 3
+    assert moved.shape == (6, 10)
+    assert box_of(moved.numpy()) == (2, 1, 6, 3)
+
+
+def test_a_pair_of_equal_numbers_is_the_square() -> None:
+    square = Geometry(224, "short", 256)
+    assert Geometry((224, 224), "short", (256, 256)) == square
+    assert dataclasses.asdict(Geometry((224, 224), "short", [256, 256])) == {
+        "size": 224,
+        "resize": "short",
+        "resize_size": 256,
+        "interpolation": "bicubic",
+    }
+    assert Geometry((64, 96), "short", (73, 110)).id == "short73x110-bicubic-crop64x96"
+
+
+@pytest.mark.parametrize("resized", [90, (63, 96), (64, 95)])
+def test_a_frame_larger_than_the_resized_image_is_refused(resized: int | tuple[int, int]) -> None:
+    with pytest.raises(BenchError, match="crops 64x96 pixels"):
+        Geometry((64, 96), "short", resized)
+
+
+def test_grey_frames_are_the_luma_before_resizing() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    grey = match_channels(Geometry((16, 24), "squash", (16, 24), "bilinear"), 1)
+    wanted = Image.fromarray(image).convert("L").resize((24, 16), Image.Resampling.BILINEAR)
+    frame = grey.frame(image)
+    assert frame.shape == (16, 24, 3)
+    assert np.array_equal(frame, np.repeat(np.asarray(wanted)[..., None], 3, axis=2))
+    assert grey.id == "squash16x24-bilinear-crop16x24-grey"
+    assert match_channels(grey, 3) == Geometry((16, 24), "squash", (16, 24), "bilinear")
+
+
+def test_frames_that_are_not_square_and_grey_ones_are_kept_apart(tmp_path: Path) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    plain = Geometry((16, 24), "short", (18, 27))
+    cache = FrameCache(tmp_path, 2**20)
+    for geometry in (plain, match_channels(plain, 1), Geometry((24, 16), "short", (27, 18))):
+        made = cache.frame(b"bytes", geometry, lambda: image)
+        kept = cache.frame(b"bytes", geometry, lambda: pytest.fail("it is not read again"))
+        assert np.array_equal(made.pixels, geometry.frame(image))
+        assert np.array_equal(kept.pixels, made.pixels)
+        assert kept.stored == (40, 60)
+    assert cache.usage().entries == 3
 
 
 def test_stored_227_is_cropped_from_pixel_one() -> None:
