@@ -58,7 +58,16 @@ def _run_positions(
     outcome, before = Outcome(), prober.counts.forwards
     try:
         batch = reader.read(task, positions)
-        shown = [i for i, p in enumerate(positions) if p < gallery and task.part == "eval"]
+        outcome.unreadable |= dict(batch.unreadable)
+        if not len(batch):
+            return outcome
+        outcome.contents |= {
+            item: content
+            for item, content in zip(batch.ids, batch.contents, strict=True)
+            if content is not None
+        }
+        first = {*plan.part(task.part).ids[:gallery]} if task.part == "eval" else set[str]()
+        shown = [i for i, item in enumerate(batch.ids) if item in first]
         with guard_network(prober.model.net):
             BatchRun(
                 plan, task, batch.to(prober.model.device), prober, cells, shown, outcome, kept
