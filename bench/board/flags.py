@@ -10,8 +10,8 @@ import pandas as pd
 from bench.board.cubes import is_scored
 from bench.board.measures import CORRECT
 from bench.board.text import COUPLED, FAILED, OVERALL, is_simulated, number
-from bench.records.precision_verdict import list_lowered
 from bench.records.left_out import SKIPPED, UNREADABLE
+from bench.records.precision_verdict import list_lowered
 from bench.records.store import MIN_CALIBRATION, REPLACED, Records
 
 MAX_INSERTION_START = 0.05

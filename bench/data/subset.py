@@ -255,14 +255,14 @@ class Subset:
             else:
                 items.append(item)
                 contents.append(content and join_frame(content, geometry.id, self.explain))
-        batch = self._stack(items, geometry)
+        batch = self._stack(items)
         known = tuple(contents) if identify else ()
         return dataclasses.replace(batch, contents=known, unreadable=tuple(unreadable))
 
-    def _stack(self, items: list[_FramedItem], geometry: Geometry) -> Batch:
+    def _stack(self, items: list[_FramedItem]) -> Batch:
         """Return the batch of framed items."""
         framed = [item.framed for item in items]
-        empty = np.zeros((0, geometry.size, geometry.size, 3), dtype=np.uint8)
+        empty = np.zeros((0, 1, 1, 3), dtype=np.uint8)
         stacked = np.stack([one.pixels for one in framed]) if framed else empty
         pixels = torch.from_numpy(stacked).permute(0, 3, 1, 2)
         boxes = tuple(one.boxes for one in framed if one.boxes is not None)

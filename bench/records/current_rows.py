@@ -51,11 +51,22 @@ def select_current(
     found = _look_up(frame, items or {})
     identified, listed = frame["item_id"].notna(), found["listed"]
     same = (frame["item_id"] == found["identity"]).where(listed, present)
+    replaced = frame[keep & find_replaced(frame, items or {})]
     present = same.where(identified, present & ~found["changed"])
-    replaced = frame[keep & ~present & listed & (found["identity"] != "")]
     rows = frame.assign(manifest_id=manifest)[keep & present].reset_index(drop=True)
     _check_one_content(rows)
     return rows, len(replaced.drop_duplicates(ITEM_KEY))
+
+
+def find_replaced(frame: pd.DataFrame, items: ItemTable) -> pd.Series[bool]:
+    """Return which rows are of something that their item held before, where it holds another thing
+    now.
+    """
+    found = _look_up(frame, items)
+    held = frame["item_id"].where(frame["item_id"].notna(), "")
+    other = (held != found["identity"]) & ((held != "") | found["changed"])
+    result: pd.Series[bool] = found["listed"] & (found["identity"] != "") & other
+    return result
 
 
 def _look_up(frame: pd.DataFrame, items: ItemTable) -> pd.DataFrame:

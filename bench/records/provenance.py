@@ -11,7 +11,6 @@ from bench.errors import BenchError
 from bench.records.precision_verdict import find_taken_back, join_verdicts
 from bench.version import __version__
 
-
 BY_CONTENT = "content"
 """What run.json says of a subset whose records name the content of each item."""
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -349,7 +348,7 @@ class Store:
         return Records(pd.concat(kept, ignore_index=True) if kept else empty_frame(), provenance)
 
 
-OWN_FOLDERS = ("records", "gallery", "tables", "plots", "health")
+OWN_FOLDERS = ("records", "replaced", "gallery", "tables", "plots", "health")
 """What a run folder holds beside run.json and board.md."""
 
 

@@ -19,10 +19,11 @@ from bench.methods import Method
 from bench.models.explainee import Explainee
 from bench.models.zoo import load_model
 from bench.protocol import FLOAT32, Protocol, get_protocol
+from bench.records.equal_maps import equal_methods
 from bench.records.forward_counts import add_forwards, describe_forwards
 from bench.records.gallery_parts import write_gallery
 from bench.records.provenance import merge_provenance
-from bench.records.equal_maps import equal_methods
+from bench.records.replaced_rows import set_aside_replaced
 from bench.records.store import Records, Store, empty_frame
 from bench.run.cells import Groups, find_waiting, task_name
 from bench.run.describe import describe_run
@@ -136,6 +137,8 @@ def run_plan(
             announce(plan, waiting)
         results = (executor or LocalExecutor()).run(plan, waiting, gallery)
         _compute(results, len(waiting), store, ledger, provenance, progress)
+        if any(known.changed for known in ledger.items.values()):
+            set_aside_replaced(store.parts, ledger.items)
         records = store.records(provenance, [task_name(task) for task in waiting])
         records.provenance["equal"] = equal_methods(records.frame)
         store.write_provenance(records.provenance)

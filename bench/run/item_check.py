@@ -40,7 +40,7 @@ class StandingWork:
         if self.changed:
             yield (
                 f"{write_images(self.changed)} of {subset} changed since the records were made; "
-                "the run computes them anew."
+                "the run computes them anew, and the earlier records go to the folder replaced."
             )
         if self.gone:
             yield (
