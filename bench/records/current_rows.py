@@ -77,7 +77,7 @@ def _look_up(frame: pd.DataFrame, items: ItemTable) -> pd.DataFrame:
     each = pd.DataFrame(
         {
             "listed": [one is not None for one in known],
-            "identity": ["" if one is None else one.content.identity for one in known],
+            "identity": ["" if one is None else one.identity for one in known],
             "changed": [one is not None and one.changed for one in known],
         }
     )

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 
 from bench.errors import BenchError
 from bench.files import replaced_file
-from bench.types import ItemContent
 
 ITEMS = "items.parquet"
 """The table's file in a run folder."""
@@ -27,18 +26,21 @@ ItemKey = tuple[str, str, str]
 class KnownItem(NamedTuple):
     """What a run folder knows of an item.
 
-    content: what it holds now; its identity is "" for an item that the subset has no more.
-    changed: it held something else before, so records that name no content do not count.
+    identity: of what it holds now, "" for an item that the subset has no more.  file, stamp: the
+    digest of its file, and what proves it (`bench.types.ItemContent`).  changed: it held something
+    else before, so records that name no content do not count.
     """
 
-    content: ItemContent
+    identity: str
+    file: str
+    stamp: str
     changed: bool = False
 
 
 ItemTable = dict[ItemKey, KnownItem]
 """What a run folder knows of its items."""
 
-GONE = KnownItem(ItemContent("", "", ""), changed=True)
+GONE = KnownItem("", "", "", changed=True)
 """An item that is no longer in its subset."""
 
 _COLUMNS = ("subset", "part", "item", "item_id", "file", "stamp")
@@ -58,10 +60,7 @@ def read_items(folder: Path) -> ItemTable:
             "again, which looks at each image anew."
         ) from None
     rows = zip(*(table[name].to_pylist() for name in _SCHEMA.names), strict=True)
-    return {
-        (subset, part, item): KnownItem(ItemContent(identity, digest, stamp), changed)
-        for subset, part, item, identity, digest, stamp, changed in rows
-    }
+    return {(subset, part, item): KnownItem(*known) for subset, part, item, *known in rows}
 
 
 def write_items(folder: Path, items: ItemTable) -> None:
@@ -69,7 +68,7 @@ def write_items(folder: Path, items: ItemTable) -> None:
     if not items:
         (folder / ITEMS).unlink(missing_ok=True)
         return
-    rows = [(*key, *known.content, known.changed) for key, known in sorted(items.items())]
+    rows = [(*key, *known) for key, known in sorted(items.items())]
     columns = [list(column) for column in zip(*rows, strict=True)]
     table = pa.table(
         [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)],

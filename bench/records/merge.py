@@ -203,7 +203,7 @@ def _merge_items(sources: Sequence[Path]) -> ItemTable:
     merged: ItemTable = {}
     for source in sources:
         for key, known in read_items(source).items():
-            if key not in merged or not merged[key].content.identity:
+            if key not in merged or not merged[key].identity:
                 merged[key] = known
     return merged
 

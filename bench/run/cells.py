@@ -17,7 +17,7 @@ from bench.records.store import Done, DoneKey, Store
 from bench.run.explained_class import LABEL
 from bench.run.item_check import StandingWork, check_items
 from bench.run.plan import Plan, Task
-from bench.types import ItemContent
+from bench.types import Batch, ItemContent
 
 Cell = tuple[str, str]
 """(method id, metric id): what one item still lacks or has."""
@@ -42,6 +42,12 @@ class Outcome:
     notes: set[str] = field(default_factory=set)
     contents: dict[str, ItemContent] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+
+    def note_items(self, batch: Batch) -> None:
+        """Note what the items of a batch hold, and which of them could not be read."""
+        found = zip(batch.ids, batch.contents, strict=True)
+        self.contents |= {item: content for item, content in found if content is not None}
+        self.unreadable |= dict(batch.unreadable)
 
     def __add__(self, other: Outcome) -> Outcome:
         return Outcome(

@@ -80,13 +80,12 @@ def evaluate(
     chosen = subset if isinstance(subset, Subset) else load_subset(subset)
     listed = [model] if isinstance(model, (str, Explainee)) else list(model)
     models = [m if isinstance(m, Explainee) else load_model(m) for m in listed]
-    rules = get_protocol(protocol)
     plan = make_plan(
         chosen,
         models,
         methods,
         metrics,
-        rules,
+        get_protocol(protocol),
         batch_size,
         shard_size,
         calibration,

@@ -90,19 +90,18 @@ def _check_part(plan: Plan, part: str, standing: StandingWork, same: bool) -> No
         key = (plan.subset.name, part, item)
         known = standing.items.get(key)
         if item not in whole or subset is None:
-            if known is None or known.content.identity:
+            if known is None or known.identity:
                 standing.gone.append(item)
-            kept = GONE if known is None else known
-            standing.items[key] = KnownItem(kept.content._replace(identity=""), changed=True)
+            standing.items[key] = (known or GONE)._replace(identity="", changed=True)
             continue
         one = dataclasses.replace(subset, positions=(whole[item],), calibrating=None)
-        found = one.identify(0, plan.geometry, None if known is None else known.content)
+        found = one.identify(0, plan.geometry, None if known is None else ItemContent(*known[:3]))
         assert found is not None
-        before = contents if known is None else {known.content.identity} - {""}
+        before = contents if known is None else {known.identity} - {""}
         if before and found.identity not in before:
             standing.changed.append(item)
         changed = contents - {found.identity} or (known is not None and known.changed)
-        standing.items[key] = KnownItem(found, bool(changed))
+        standing.items[key] = KnownItem(*found, bool(changed))
 
 
 def _list_recorded(name: str, part: str, standing: StandingWork) -> dict[str, set[str]]:
@@ -138,13 +137,13 @@ def _is_current(plan: Plan, key: DoneKey, items: ItemTable) -> bool:
     if key.subset != plan.subset.name:
         return False
     if key.item_id:
-        return known is not None and known.content.identity == key.item_id
+        return known is not None and known.identity == key.item_id
     return key.manifest_id == plan.manifest_id and not (known is not None and known.changed)
 
 
 def note_content(items: ItemTable, key: ItemKey, content: ItemContent) -> bool:
     """Put what a task has read into the table; return whether the table knew something else."""
     known = items.get(key)
-    other = known is not None and known.content.identity not in ("", content.identity)
-    items[key] = KnownItem(content, other or (known is not None and known.changed))
+    other = known is not None and known.identity not in ("", content.identity)
+    items[key] = KnownItem(*content, other or (known is not None and known.changed))
     return other

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from bench.records.item_table import GONE, KnownItem
 from bench.records.left_out import Skipped, declare_left_out, read_skipped, write_skipped
 from bench.records.store import Store
 from bench.run.cells import Outcome
@@ -51,8 +50,7 @@ class ItemLedger:
             key = (self.subset, task.part, item)
             self.skipped[key] = reason
             if key in self.items:  # records of what it held before do not count
-                kept = self.items[key].content
-                self.items[key] = KnownItem(kept._replace(identity=""), GONE.changed)
+                self.items[key] = self.items[key]._replace(identity="", changed=True)
         if time.monotonic() - self._written > WRITE_SECONDS:
             self.write()
 
