@@ -20,6 +20,10 @@ class NotApplicable(BenchError):  # noqa: N818 - it is an answer ("n/a"), not a 
     """
 
 
+class UnreadableImage(BenchError):  # noqa: N818 - named by what a reader may leave out
+    """An image that cannot be read or decoded; `--skip-unreadable` leaves it out of a run."""
+
+
 NEAR = 0.6
 """Similarity (difflib's ratio) from which a name is suggested."""
 

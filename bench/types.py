@@ -11,6 +11,7 @@ covers [j, j+1). Masks are bool `[H,W]`, true on the object.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -95,12 +96,25 @@ def box_pixels(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return (inside_y[:, :, None] & inside_x[:, None, :]).any(dim=0)
 
 
+class ItemContent(NamedTuple):
+    """What an item holds, as digests (`bench.data.item_identity`).
+
+    identity: of everything that decides its scores; "" where it cannot be read.  file: of its
+    file's bytes, or "".  stamp: size and times of that file, or "" where they prove nothing.
+    """
+
+    identity: str
+    file: str
+    stamp: str
+
+
 @dataclass(frozen=True)
 class Batch:
     """Preprocessed images with labels and truth.
 
     pixels: [B,3,H,W] float32 in [0,1], not normalised (each model normalises in its own way).
-    labels: [B] int64.  ids, image_ids: as in `Sample`.
+    labels: [B] int64.  ids, image_ids: as in `Sample`.  contents: of each item, or (); None for an
+    item that its manifest identifies.  unreadable: (id, reason) of the items left out.
     """
 
     pixels: torch.Tensor
@@ -108,6 +122,8 @@ class Batch:
     ids: tuple[str, ...]
     image_ids: tuple[str, ...]
     truth: Truth = field(default_factory=Truth)
+    contents: tuple[ItemContent | None, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

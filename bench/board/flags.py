@@ -10,8 +10,9 @@ import pandas as pd
 from bench.board.cubes import is_scored
 from bench.board.measures import CORRECT
 from bench.board.text import COUPLED, FAILED, OVERALL, is_simulated, number
+from bench.records.left_out import SKIPPED, UNREADABLE
 from bench.records.precision_verdict import list_lowered
-from bench.records.store import MIN_CALIBRATION, Records
+from bench.records.store import MIN_CALIBRATION, REPLACED, Records
 
 MAX_INSERTION_START = 0.05
 """Mean probability, over that of chance, at the start of insertion above which its curve begins too
@@ -39,6 +40,8 @@ def find_flags(frame: pd.DataFrame, records: Records) -> list[str]:
     return [
         *flag_simulated(records),
         *flag_health(records),
+        *flag_left_out(records),
+        *flag_replaced(records),
         *flags,
         *beside,
         *flag_calibration(records),
@@ -225,6 +228,31 @@ def flag_not_applicable(records: Records) -> Iterator[str]:
     for model, methods in sorted(records.provenance.get("not_applicable", {}).items()):
         for method, reason in sorted(methods.items()):
             yield f"{method} is n/a on {model}: {reason}"
+
+
+def flag_left_out(records: Records) -> Iterator[str]:
+    """Yield how many images of a subset could not be read, with the n that is left."""
+    for entry in records.provenance.get("left_out", ()):
+        if entry["kind"] != UNREADABLE:
+            continue
+        subset, part = entry["subset"], entry["part"]
+        rows = records.frame[(records.frame["subset"] == subset) & (records.frame["part"] == part)]
+        what = "calibration images" if part == "calibration" else "n"
+        images = f"{entry['n']} image{'s' * (entry['n'] > 1)}"
+        yield (
+            f"{subset}: {what} = {rows['item'].nunique()}; {images} of the subset could not be "
+            f"read and {'are' if entry['n'] > 1 else 'is'} left out ({SKIPPED})."
+        )
+
+
+def flag_replaced(records: Records) -> Iterator[str]:
+    """Yield how many images have records of what they showed before."""
+    count = records.provenance.get(REPLACED, 0)
+    if count:
+        yield (
+            f"{count} image{'s' * (count > 1)} changed after the first run; only the records of "
+            "what they show now count."
+        )
 
 
 def flag_calibration(records: Records) -> Iterator[str]:

@@ -16,10 +16,16 @@ SIDE = 224
 
 
 def draw_overlays(
-    pixels: torch.Tensor, maps: Mapping[str, torch.Tensor], title: str, path: Path
+    pixels: torch.Tensor,
+    maps: Mapping[str, torch.Tensor],
+    title: str,
+    path: Path,
+    texts: Mapping[str, str] | None = None,
 ) -> None:
     """Write a PNG: the image (pixels [C,H,W] in [0,1], RGB or grey) and, beside it, each map [H,W]
     over it.
+
+    texts: {key: text} that the file carries.
     """
     levels = (pixels.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
     image = levels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
@@ -33,5 +39,6 @@ def draw_overlays(
         axis.imshow(draw_overlay(picture, method, SIDE))
         axis.set_title(method or "image", fontsize=9)
         axis.set_axis_off()
-    figure.suptitle(title, fontsize=10)
-    write_figure(figure, path)
+    # A dollar sign begins a formula, and a class may have one in its name.
+    figure.suptitle(title.replace("$", r"\$"), fontsize=10)
+    write_figure(figure, path, texts=texts)

@@ -1,8 +1,8 @@
-"""`cambench explain`: explain one image."""
+"""`cambench explain`: explain images, one picture each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +26,7 @@ EPILOG = (
 
 @command(panel=LOOK, epilog=EPILOG)
 def explain(
-    image: Annotated[Path, typer.Argument(help="Image file.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     model: Annotated[
         str, typer.Option(help="Model name, timm name or card file.")
     ] = "resnet-scenes",
@@ -37,7 +37,10 @@ def explain(
         int | None, typer.Option(help="Class to explain [default: the predicted one].")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Picture to write [default: IMAGE.explained.png].")
+        Path | None,
+        typer.Option(
+            help="Picture to write, or folder for several [default: IMAGE.explained.png, here]."
+        ),
     ] = None,
     layer: Annotated[
         str | None, typer.Option(help="Layer to explain [default: the last with a grid].")
@@ -45,28 +48,74 @@ def explain(
     weights: Annotated[str | None, typer.Option(help="Weights file, or 'pretrained'.")] = None,
     plugin: PluginOption = None,
 ) -> None:
-    """Explain one image: a picture of overlays, one per method."""
-    from bench.board.overlays import draw_overlays
+    """Explain images: for each a picture of overlays, one per method."""
+    from bench.board.picture_files import place_pictures
     from bench.cli.plans import load_plugins
-    from bench.methods import METHODS
+    from bench.models.class_names import find_class_names
 
+    missing = [image for image in images if not image.is_file()]
+    if missing:
+        raise BenchError(f"There is no image file {missing[0]}; check the path.")
     load_plugins(plugin)
     chosen = bench.load_model(model, weights=weights, layer=layer)
-    images = chosen.read(image)
-    names, maps = METHODS.select(methods), {}
-    for name in names:
+    names = find_class_names(chosen)
+    for image, picture in place_pictures(images, out):
+        explain_image(chosen, image, picture, methods, target, names)
+
+
+def explain_image(
+    model: Explainee,
+    image: Path,
+    picture: Path,
+    methods: str,
+    target: int | None,
+    names: Sequence[str],
+) -> None:
+    """Draw one image's maps into a picture, and print its classes."""
+    from bench.board.overlays import draw_overlays
+    from bench.board.picture_files import OWNER, name_owner
+    from bench.methods import METHODS
+
+    pixels, maps = model.read(image), {}
+    classes = describe_classes(model, pixels, target, names)
+    for name in METHODS.select(methods):
         with say_not_applicable():
-            maps[name] = bench.explain(chosen, images, None if target is None else [target], name)[
-                0
-            ]
+            maps[name] = bench.explain(model, pixels, None if target is None else [target], name)[0]
     if not maps:
         raise BenchError(
             "None of the methods fits this model and image; see `cambench list methods`."
         )
-    path = out or image.with_name(f"{image.stem}.explained.png")
-    shown = target if target is not None else predict_class(chosen, images)
-    draw_overlays(chosen.denormalise(images)[0], maps, f"{chosen.name}, class {shown}", path)
-    say(f"{len(maps)} maps of class {shown}: {path}")
+    title = f"{describe_model(model)}\n{classes}"
+    draw_overlays(model.denormalise(pixels)[0], maps, title, picture, {OWNER: name_owner(image)})
+    say(f"{image}: {classes}")
+    say(f"{len(maps)} maps of {describe_model(model)}: {picture}")
+
+
+def describe_model(model: Explainee) -> str:
+    """Return what the picture and the terminal call the model."""
+    return model.name
+
+
+def describe_classes(
+    model: Explainee, pixels: Any, target: int | None, names: Sequence[str]
+) -> str:
+    """Return the explained and the predicted class, with names where known and probabilities."""
+    import torch
+
+    from bench.engine.prober import Prober, probability
+    from bench.engine.trace import Trace
+
+    def describe(number: int) -> str:
+        traced = trace.retarget(torch.tensor([number]))
+        chance = float(probability(traced.log_odds)[0])
+        name = f" {names[number]}" if number < len(names) else ""
+        return f"class {number}{name} (p = {chance:.3f})"
+
+    trace = Trace(Prober(model), pixels, None if target is None else torch.tensor([target]))
+    predicted = int(trace.predicted[0])
+    if target is None or target == predicted:
+        return f"explained and predicted: {describe(predicted)}"
+    return f"explained: {describe(target)}, predicted: {describe(predicted)}"
 
 
 @contextmanager
@@ -76,11 +125,3 @@ def say_not_applicable() -> Iterator[None]:
         yield
     except NotApplicable as reason:
         console.print(f"n/a: {reason}", style="dim", highlight=False)
-
-
-def predict_class(model: Explainee, images: Any) -> int:
-    """Return the class that the model predicts for the first image."""
-    from bench.engine.prober import Prober
-    from bench.engine.trace import Trace
-
-    return int(Trace(Prober(model), images).predicted[0])

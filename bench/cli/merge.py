@@ -10,6 +10,7 @@ import typer
 from bench.cli.options import BENCHMARK
 from bench.cli.output import say
 from bench.cli.registration import command
+from bench.records.left_out import list_missing_shards
 
 EPILOG = """**Examples**
 
@@ -34,7 +35,7 @@ def merge(
     in protocol, images, weights, methods and metrics. A row that several runs hold is kept once.
     """
     from bench.cli.running import show_board
-    from bench.records.merge import list_missing_shards, merge_runs
+    from bench.records.merge import merge_runs
 
     records = merge_runs(runs, out)
     missing = list_missing_shards(records.provenance)

@@ -141,6 +141,14 @@ ShardOption = Annotated[
         rich_help_panel=WHERE,
     ),
 ]
+SkipUnreadableOption = Annotated[
+    bool,
+    typer.Option(
+        "--skip-unreadable",
+        help="Leave out images that cannot be read; skipped.csv in the run folder lists them.",
+        rich_help_panel=WHAT,
+    ),
+]
 NoCacheOption = Annotated[
     bool,
     typer.Option(
@@ -189,6 +197,7 @@ class ScoringOptions:
     plugin: PluginOption = None
     device: DeviceOption = "cpu"
     batch_size: BatchSizeOption = None
+    skip_unreadable: SkipUnreadableOption = False
     out: OutOption = None
 
 

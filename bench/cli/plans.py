@@ -87,7 +87,7 @@ def make_part(
         options.subset, limit=options.limit or None, data_root=options.data_root
     )
     methods: list[str | Method] = [*split_list(options.methods), *more]
-    return make_plan(
+    plan = make_plan(
         subset,
         load_models(options.models, options.weights, options.device),
         methods,
@@ -98,6 +98,7 @@ def make_part(
         compiled=compiled,
         precision=precision,
     )
+    return dataclasses.replace(plan, skip_unreadable=options.skip_unreadable)
 
 
 def split_names(text: str) -> list[str]:

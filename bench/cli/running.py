@@ -80,6 +80,7 @@ def execute_plan(plan: Plan, folder: Path, executor: Executor | None = None) -> 
             announce=display.announce,
             progress=display.report,
             executor=executor,
+            note=warn,
         )
     if display.last is not None:
         say(write_forwards(describe_forwards(display.last.asked, display.last.counts)))

@@ -19,9 +19,16 @@ import numpy.typing as npt
 from bench.data.cache import FrameCache
 from bench.data.decode import decode
 from bench.data.geometry import Framed, Geometry
+from bench.data.item_identity import (
+    digest_file,
+    identify_file,
+    identify_sample,
+    stamp_file,
+    unreadable_content,
+)
 from bench.data.manifest import IMAGENET_CLASSES
-from bench.errors import BenchError
-from bench.types import Sample
+from bench.errors import BenchError, UnreadableImage
+from bench.types import ItemContent, Sample, UInt8Image
 
 Boxes = npt.NDArray[np.float32]
 BOX_SLACK = 1.0
@@ -84,7 +91,7 @@ class ImagesSource:
         file.
         """
         record, where = self._record(position)
-        image = decode(record, where)
+        image = _decode_image(record, where)
         boxes = self._boxes(position, image.shape[:2], where)
         return Sample(
             self.ids[position], self.image_ids[position], image, int(self.labels[position]), boxes
@@ -107,6 +114,27 @@ class ImagesSource:
         boxes = self._boxes(position, frame.stored, where)
         moved = None if boxes is None else geometry.boxes(boxes, *frame.stored, min_visible)
         return Framed(frame.pixels, moved, None, None, None)
+
+    def digest_item(self, position: int, known: ItemContent | None = None) -> ItemContent:
+        """Return the content of the item at a position.
+
+        known: of an earlier run; while its stamp is the file's, the file is not read.
+        """
+        if self.has_masks:  # they lie in files of their own
+            try:
+                return identify_sample(self.read(position))
+            except UnreadableImage:
+                return unreadable_content()
+        record, _ = self._record(position)
+        try:
+            embedded = record.get("bytes") is not None
+            stamp = "" if embedded else stamp_file(Path(record.get("path") or ""))
+            same = known is not None and stamp and stamp == known.stamp
+            file = known.file if known and same else digest_file(_read_encoded(record))
+        except OSError:
+            return unreadable_content()
+        boxes = None if self._items.boxes is None else self._items.boxes[position]
+        return identify_file(file, stamp, int(self.labels[position]), boxes)
 
     def _record(self, position: int) -> tuple[dict[str, Any], str]:
         """Return {"bytes", "path"} of an image, and what it is called in errors."""
@@ -138,6 +166,14 @@ class ImagesSource:
                 )
         clipped = boxes.clip(0, limit).astype(np.float32)
         return clipped[(clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])]
+
+
+def _decode_image(record: dict[str, Any], where: str) -> UInt8Image:
+    """Return the image of a record; one that cannot be read is an `UnreadableImage`."""
+    try:
+        return decode(record, where)
+    except BenchError as error:
+        raise UnreadableImage(str(error)) from error
 
 
 def _read_encoded(record: dict[str, Any]) -> bytes:

@@ -56,6 +56,7 @@ def items(name: str, size: int, pairs: bool) -> tuple[list[str], list[str], list
 class ScenesSource:
     """Scenes as a source of a `Subset`: drawn when asked for, never stored."""
 
+    identified_by_manifest = True  # which says what each scene shows
     has_boxes = True
     has_masks = True
     class_names = CLASS_NAMES

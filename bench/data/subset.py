@@ -19,9 +19,10 @@ import torch
 from bench.data.cache import FrameCache, open_frame_cache
 from bench.data.geometry import Framed, Geometry
 from bench.data.images import ImagesSource
+from bench.data.item_identity import identify_sample, join_frame, unreadable_content
 from bench.data.manifest import HASH, NONE, Manifest
-from bench.errors import BenchError
-from bench.types import Batch, Sample, Truth
+from bench.errors import BenchError, UnreadableImage
+from bench.types import Batch, ItemContent, Sample, Truth
 
 Int64s = npt.NDArray[np.int64]
 CALIBRATION_SHARE = 5  # rule "hash": one id in five calibrates
@@ -195,17 +196,75 @@ class Subset:
         name = f"{self.name}/calibration"
         return dataclasses.replace(self, name=name, positions=self.calibrating, calibrating=None)
 
-    def batch(self, indices: Iterable[int], geometry: Geometry, min_visible: float = 0.25) -> Batch:
+    def identify(
+        self, i: int, geometry: Geometry, known: ItemContent | None = None
+    ) -> ItemContent | None:
+        """Return the content of item i in the frame of `geometry`; None where the manifest says it.
+
+        known: what an earlier run found; a file that has not changed since is not read again.
+        """
+        if not self.identifies_items:
+            return None
+        try:
+            content = self._digest_item(i, known) or identify_sample(self[i])
+        except UnreadableImage:
+            content = unreadable_content()
+        return join_frame(content, geometry.id, self.explain)
+
+    @property
+    def identifies_items(self) -> bool:
+        """Return whether items are told apart by their content, and not by the manifest alone."""
+        return not vars(type(self.source)).get("identified_by_manifest", False)
+
+    def _digest_item(self, i: int, known: ItemContent | None = None) -> ItemContent | None:
+        """Return the content of item i as its source states it; None where it states none.
+
+        A derived or wrapped source may change the image, so its own class must state it.
+        """
+        digest = vars(type(self.source)).get("digest_item")
+        found: ItemContent | None = digest and digest(self.source, self.positions[i], known)
+        return found
+
+    def batch(
+        self,
+        indices: Iterable[int],
+        geometry: Geometry,
+        min_visible: float = 0.25,
+        *,
+        identify: bool = False,
+        skip_unreadable: bool = False,
+    ) -> Batch:
         """Return the samples at `indices` in the frame of `geometry`, pixels float32 in [0,1].
 
         min_visible: boxes of which less is left in the frame are dropped (protocol:
         `box_min_visible`). Images of files come from the cache of frames where they are kept (see
-        `open_frame_cache`), with the same pixels.
+        `open_frame_cache`), with the same pixels.  identify: fill `Batch.contents`.
+        skip_unreadable: images that cannot be read are listed in `Batch.unreadable`, not raised.
         """
         cache = open_frame_cache()
-        items = [self._item(i, geometry, min_visible, cache) for i in indices]
+        items: list[_FramedItem] = []
+        contents: list[ItemContent | None] = []
+        unreadable: list[tuple[str, str]] = []
+        for i in indices:
+            try:
+                item, content = self._item(i, geometry, min_visible, cache, identify)
+            except UnreadableImage as error:
+                if not skip_unreadable:
+                    raise
+                unreadable.append((self.source.ids[self.positions[i]], str(error)))
+            else:
+                items.append(item)
+                contents.append(content and join_frame(content, geometry.id, self.explain))
+        batch = self._stack(items)
+        known = tuple(contents) if identify else ()
+        return dataclasses.replace(batch, contents=known, unreadable=tuple(unreadable))
+
+    def _stack(self, items: list[_FramedItem]) -> Batch:
+        """Return the batch of framed items."""
         framed = [item.framed for item in items]
-        pixels = torch.from_numpy(np.stack([one.pixels for one in framed])).permute(0, 3, 1, 2)
+        empty = np.zeros((0, 1, 1, 3), dtype=np.uint8)
+        stacked = np.stack([one.pixels for one in framed]) if framed else empty
+        pixels = torch.from_numpy(stacked).permute(0, 3, 1, 2)
         boxes = tuple(one.boxes for one in framed if one.boxes is not None)
         return Batch(
             pixels=pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255),
@@ -224,28 +283,41 @@ class Subset:
         )
 
     def _item(
-        self, i: int, geometry: Geometry, min_visible: float, cache: FrameCache | None
-    ) -> _FramedItem:
+        self,
+        i: int,
+        geometry: Geometry,
+        min_visible: float,
+        cache: FrameCache | None,
+        identify: bool,
+    ) -> tuple[_FramedItem, ItemContent | None]:
+        """Return an item, and its content where that is asked for."""
         source = self.source
+        identify = identify and self.identifies_items
+        # Before the pixels: a file that changes in between is then computed once more.
+        content = self._digest_item(i) if identify else None
         if (
             cache is not None and type(source) is ImagesSource
         ):  # one that is derived or wrapped may change the image
             position = self.positions[i]
             framed = source.read_framed(position, geometry, min_visible, cache)
             if framed is not None:
-                return _FramedItem(
+                item = _FramedItem(
                     source.ids[position],
                     source.image_ids[position],
                     int(source.labels[position]),
                     -1,
                     framed,
                 )
+                return item, content
         sample = self[i]
         try:
             framed = geometry.sample(sample, min_visible)
         except BenchError as error:
             raise BenchError(f"In the subset {self.name}: {error}") from error
-        return _FramedItem(sample.id, sample.image_id, sample.label, sample.other_label, framed)
+        if identify and content is None:
+            content = identify_sample(sample)
+        item = _FramedItem(sample.id, sample.image_id, sample.label, sample.other_label, framed)
+        return item, content
 
 
 class _FramedItem(NamedTuple):

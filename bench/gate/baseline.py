@@ -56,7 +56,7 @@ class Baseline:
     frame: columns `COLUMNS`; value is float64, NaN = could not be scored.  facts: those of run.json
     in `KEPT`, models {name: facts}, methods {name: facts}, values {name: id, metric, better,
     ranked, title, family, calibrated}, calibration {model: {subset: digest of the items that chose
-    box thresholds}}, thresholds [those taus].
+    box thresholds}}, thresholds [those taus], items {subset: {scored item: its content}}.
     """
 
     frame: pd.DataFrame
@@ -247,9 +247,11 @@ def from_records(records: Records, taus: Taus | None = None) -> Baseline:
         )
     facts = {"not_applicable": {}, **{key: provenance[key] for key in KEPT if key in provenance}}
     known = {kind: provenance[kind] for kind in ("models", "methods")}
+    contents = list_contents(records)
     made = {
         "values": values,
         "calibration": digest_calibrations(records),
+        **({"items": contents} if contents else {}),
         "thresholds": baseline_taus.to_facts(used),
     }
     return Baseline(pd.concat(frames, ignore_index=True), {**facts, **known, **made})
@@ -274,6 +276,16 @@ def is_judged(measure: Measure) -> bool:
     return bool(
         facts["reduce"] == "mean" and facts["better"] != "none" and facts["family"] != "cost"
     )
+
+
+def list_contents(records: Records) -> dict[str, dict[str, str]]:
+    """Return {subset: {scored item: its content}} of the records that name it."""
+    rows = records.frame[(records.frame["part"] == "eval") & records.frame["item_id"].notna()]
+    rows = rows.drop_duplicates(["subset", "item"])
+    found: dict[str, dict[str, str]] = {}
+    for subset, item, content in rows[["subset", "item", "item_id"]].itertuples(index=False):
+        found.setdefault(str(subset), {})[str(item)] = str(content)
+    return found
 
 
 def digest_calibrations(records: Records) -> dict[str, dict[str, str]]:

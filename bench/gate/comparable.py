@@ -126,7 +126,7 @@ def check_images(baseline: Baseline, run: Baseline) -> None:
                 f"The baseline is of {subset} and the run of {known}; run the baseline's images."
             )
         old, new = baseline.facts["subsets"][subset]["manifest_id"], there["manifest_id"]
-        if old != new:
+        if not have_same_contents(baseline, run, str(subset), set(rows["item"])) and old != new:
             raise BenchError(
                 f"The run has other images or preprocessing of {subset} ({new}) than the baseline "
                 f"({old}), so they cannot be paired; run the same subset, or make the baseline "
@@ -139,6 +139,20 @@ def check_images(baseline: Baseline, run: Baseline) -> None:
                 f"The run has {len(wanted) - len(missing)} of the baseline's {len(wanted)} items "
                 f"of {subset}, so {len(missing)} are unpaired; run it with --limit {len(wanted)}."
             )
+
+
+def have_same_contents(baseline: Baseline, run: Baseline, subset: str, items: set[str]) -> bool:
+    """Tell whether both name the contents of all of the baseline's items, and they are the same;
+    an item of another content is refused.
+    """
+    old, new = (side.facts.get("items", {}).get(subset, {}) for side in (baseline, run))
+    changed = sorted(item for item in items & old.keys() & new.keys() if old[item] != new[item])
+    if changed:
+        raise BenchError(
+            f"{len(changed)} images of {subset} are not those of the baseline (such as "
+            f"{changed[0]}), so they cannot be paired; restore them, or make the baseline again."
+        )
+    return items.issubset(old.keys() & new.keys())
 
 
 def check_metrics(baseline: Baseline, run: Baseline) -> None:

@@ -35,6 +35,8 @@ from bench.records.store import Records, Store, empty_frame
 from bench.run.cells import Kept, find_missing_cells, find_unfit, task_name
 from bench.run.describe import describe_run
 from bench.run.explained_class import LABEL, PREDICTED, choose_by_protocol
+from bench.run.item_check import StandingWork, check_items
+from bench.run.item_ledger import ItemLedger
 from bench.run.plan import Plan, Task
 from bench.run.task import run_task
 
@@ -62,21 +64,26 @@ def run_grid(
             name: merge_provenance(stores[name].provenance(), describe_run(plan))
             for name, plan in plans.items()
         }
+        standing = {name: check_items(plan, stores[name]) for name, plan in plans.items()}
+        ledgers = {name: ItemLedger(p, stores[name], standing[name]) for name, p in plans.items()}
         for name, store in stores.items():
+            ledgers[name].close(told[name])
             store.write_provenance(told[name])
         probers: dict[str, Prober] = {}
-        tasks = list(_tasks(plans, stores, told))
+        tasks = list(_tasks(plans, standing, told))
         for number, (task, waiting) in enumerate(tasks):
             _run_task(
                 task,
                 {n: (plans[n], groups) for n, groups in waiting.items()},
                 stores,
+                ledgers,
                 told,
                 probers,
             )
             if report:
                 report(number + 1, len(tasks))
         for name, store in stores.items():
+            ledgers[name].close(told[name])
             store.write_provenance(told[name])
         return {name: store.records(told[name]) for name, store in stores.items()}
 
@@ -89,13 +96,18 @@ def place(folder: Path, name: str, plan: Plan) -> Path:
 
 
 def _tasks(
-    plans: Mapping[str, Plan], stores: Mapping[str, Store], told: Mapping[str, dict[str, Any]]
+    plans: Mapping[str, Plan],
+    standing: Mapping[str, StandingWork],
+    told: Mapping[str, dict[str, Any]],
 ) -> Iterator[tuple[Task, dict[str, Any]]]:
     """Yield each task of any plan with what each plan still lacks of it, models and slices
     together.
     """
-    done = {name: store.read_done() for name, store in stores.items()}
-    unfit = {name: find_unfit(plan, told[name], done[name]) for name, plan in plans.items()}
+    done = {name: found.done for name, found in standing.items()}
+    unfit = {
+        name: find_unfit(plan, told[name], standing[name].everything)
+        for name, plan in plans.items()
+    }
     for task in dict.fromkeys(task for plan in plans.values() for task in plan.tasks()):
         lacking = {
             name: find_missing_cells(plan, task, done[name], unfit[name][task.model])
@@ -110,6 +122,7 @@ def _run_task(
     task: Task,
     waiting: Mapping[str, tuple[Plan, Any]],
     stores: Mapping[str, Store],
+    ledgers: Mapping[str, ItemLedger],
     told: Mapping[str, dict[str, Any]],
     probers: dict[str, Prober],
 ) -> None:
@@ -120,6 +133,7 @@ def _run_task(
         if task.model not in probers:
             probers[task.model] = Prober(plan.model(task.model), plan.batch_size, plan.compiled)
         outcome = run_task(plan, task, groups, probers[task.model], kept=kept)
+        ledgers[name].take(task, outcome)
         stores[name].add(
             task_name(task), pd.DataFrame(outcome.rows) if outcome.rows else empty_frame()
         )

@@ -21,7 +21,10 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.files import replaced_file
-from bench.records.current_rows import keep_current
+from bench.records.current_rows import ITEM_KEY, keep_current
+from bench.records.equal_maps import equal_methods
+from bench.records.item_table import ItemTable, read_items
+from bench.records.left_out import Skipped, declare_left_out, read_skipped, write_skipped
 from bench.records.precision_verdict import find_clash
 from bench.records.provenance import merge_provenance
 from bench.records.store import (
@@ -30,7 +33,6 @@ from bench.records.store import (
     Records,
     Store,
     empty_frame,
-    equal_methods,
     free_name,
     read_part,
     read_provenance,
@@ -48,8 +50,8 @@ IDENTITIES = (
 MEASURED = ("seconds", "peak_memory")
 """Values that differ between two runs of the same; of these the first run's are kept."""
 
-ABOUT_THE_RUN = ("run", "code")
-"""Columns that say who computed a row, and not what it is."""
+ABOUT_THE_RUN = ("run", "code", "item_id")
+"""Columns that say who computed a row and not what it is; contents are compared by themselves."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,10 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> Records:
             raise BenchError(
                 f"{sources[0]} holds no records yet; let `cambench run` finish at least one task."
             )
+        skipped = _merge_skipped(sources, parts)
+        store.write_items(_merge_items(sources))
+        write_skipped(target, skipped)
+        declare_left_out(provenance, skipped)
         store.write_provenance(provenance)
         for source, group, kept in zip(sources, parts, fresh, strict=True):
             if source == target:
@@ -99,15 +105,6 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> Records:
         records.provenance["equal"] = equal_methods(records.frame)
         store.write_provenance(records.provenance)
     return records
-
-
-def list_missing_shards(provenance: dict[str, Any]) -> list[str]:
-    """Return the shards ("3/4") that a merged run still lacks; [] where it has all, or was never
-    dealt out.
-    """
-    have = set(provenance.get("shards", ()))
-    counts = {int(shard.partition("/")[2]) for shard in have}
-    return [f"{i}/{n}" for n in sorted(counts) for i in range(1, n + 1) if f"{i}/{n}" not in have]
 
 
 def _provenance(folder: Path) -> dict[str, Any]:
@@ -153,11 +150,12 @@ def _difference(one: dict[str, Any], two: dict[str, Any]) -> str:
 
 def _parts(folder: Path, provenance: dict[str, Any]) -> Iterable[_MergedRun]:
     """Yield the parts of a run folder (or the one file of a committed board)."""
+    items = read_items(folder)
     for file in sorted((folder / "records").glob("*.parquet")) or sorted(
         folder.glob("records.parquet")
     ):
         frame = read_part(file)
-        rows = keep_current(frame, provenance)
+        rows = keep_current(frame, provenance, items)
         yield _MergedRun(file, rows, len(rows) == len(frame))
 
 
@@ -170,6 +168,7 @@ def _keep_new_rows(
     flat = [part.frame.assign(_source=i) for i, group in enumerate(parts) for part in group]
     rows = pd.concat(flat or [empty_frame().assign(_source=0)], ignore_index=True)
     repeated = rows.duplicated(KEY)
+    _check_contents(sources, rows)
     _check_agree(sources, rows[rows.duplicated(KEY, keep=False)])
     kept: list[list[pd.DataFrame]] = []
     at = 0
@@ -180,6 +179,44 @@ def _keep_new_rows(
             kept[-1].append(part.frame[own].reset_index(drop=True))
             at += len(part.frame)
     return kept
+
+
+def _check_contents(sources: Sequence[Path], rows: pd.DataFrame) -> None:
+    """Refuse rows of an item that held something else in another run."""
+    named = rows.loc[rows["item_id"].notna(), [*ITEM_KEY, "item_id", "_source"]]
+    contents = named.drop_duplicates([*ITEM_KEY, "item_id"])
+    clash = contents[contents.duplicated(ITEM_KEY, keep=False)].sort_values(ITEM_KEY, kind="stable")
+    if len(clash):
+        one, two = clash.iloc[0], clash.iloc[1]
+        count = len(clash.drop_duplicates(ITEM_KEY))
+        raise BenchError(
+            f"{sources[int(one['_source'])]} and {sources[int(two['_source'])]} were made of "
+            f"different images under the same names ({count} of {one['subset']}, such as "
+            f"{one['item']}); run the older one again, which computes only these."
+        )
+
+
+def _merge_items(sources: Sequence[Path]) -> ItemTable:
+    """Return what the merged folder knows of its items: of one that a run had no more, what another
+    had.
+    """
+    merged: ItemTable = {}
+    for source in sources:
+        for key, known in read_items(source).items():
+            if key not in merged or not merged[key].identity:
+                merged[key] = known
+    return merged
+
+
+def _merge_skipped(sources: Sequence[Path], parts: Sequence[Sequence[_MergedRun]]) -> Skipped:
+    """Return the images that no run could read."""
+    skipped: Skipped = {}
+    for source in sources:
+        skipped |= read_skipped(source)
+    read: set[tuple[str, ...]] = set()
+    for part in (part for group in parts for part in group):
+        read.update(part.frame[ITEM_KEY].drop_duplicates().itertuples(index=False, name=None))
+    return {key: reason for key, reason in skipped.items() if key not in read}
 
 
 def _check_agree(sources: Sequence[Path], rows: pd.DataFrame) -> None:

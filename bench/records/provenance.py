@@ -11,6 +11,9 @@ from bench.errors import BenchError
 from bench.records.precision_verdict import find_taken_back, join_verdicts
 from bench.version import __version__
 
+BY_CONTENT = "content"
+"""What run.json says of a subset whose records name the content of each item."""
+
 
 @functools.cache
 def code_version() -> str:
@@ -80,7 +83,7 @@ def _check_mergeable(old: dict[str, Any], new: dict[str, Any]) -> None:
             f"{new['protocol']['id']}; choose another --out."
         )
     for name, facts in new["subsets"].items():
-        if name in old["subsets"] and old["subsets"][name]["manifest_id"] != facts["manifest_id"]:
+        if name in old["subsets"] and not _may_go_on(old["subsets"][name], facts):
             raise BenchError(
                 f"The run folder holds records of other images or preprocessing of {name} "
                 f"({old['subsets'][name]['manifest_id']}, now {facts['manifest_id']}); choose "
@@ -93,10 +96,25 @@ def _check_mergeable(old: dict[str, Any], new: dict[str, Any]) -> None:
         )
 
 
+def _may_go_on(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Return whether records of a subset may stay under its present manifest: the same one, or one
+    of the same geometry, where each record names the content of its item.
+    """
+    if old["manifest_id"] == new["manifest_id"]:
+        return True
+    frames = (facts["manifest_id"].rpartition("-")[2] for facts in (old, new))
+    by_content = old.get("identity") == new.get("identity") == BY_CONTENT
+    return by_content and len(set(frames)) == 1
+
+
 def _merge_subsets(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Return the subsets of two runs; the larger count of images of a subset stays."""
+    """Return the subsets of two runs; the larger count of images of a subset stays, while its
+    manifest does.
+    """
     both = {**old, **new}
     for name, facts in old.items():
+        if facts["manifest_id"] != both[name]["manifest_id"]:
+            continue
         counts = {key: max(facts[key], both[name][key]) for key in ("n", "n_calibration")}
         both[name] = {**both[name], **counts}
     return both

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +21,9 @@ import pyarrow.parquet as pq
 from bench.errors import BenchError
 from bench.files import lock_folder, replaced_file, write_json
 from bench.protocol import get_protocol
-from bench.records.current_rows import keep_current
+from bench.records.current_rows import select_current
+from bench.records.equal_maps import equal_methods
+from bench.records.item_table import ItemTable, read_items, write_items
 
 SCHEMA = pa.schema(
     [
@@ -48,6 +49,7 @@ SCHEMA = pa.schema(
         ("weights_id", pa.string()),
         ("manifest_id", pa.string()),
         ("code", pa.string()),
+        ("item_id", pa.string()),  # the item's content; null where the manifest identifies it
     ]
 )
 """The columns of a record."""
@@ -106,9 +108,23 @@ class Records:
                 f"The run at {path} holds no records yet; let `cambench run` finish at least one "
                 "task."
             )
-        frame = pd.concat([read_part(file) for file in files], ignore_index=True)
-        rows = keep_current(frame, provenance)
-        return cls(rows, {**provenance, **read_health(folder), "equal": equal_methods(rows)})
+        records = _join_parts(files, provenance, folder)
+        records.provenance["equal"] = equal_methods(records.frame)
+        return records
+
+
+def _join_parts(files: Sequence[Path], provenance: dict[str, Any], folder: Path) -> Records:
+    """Return the current rows of a folder's parts."""
+    frame = pd.concat([read_part(file) for file in files], ignore_index=True)
+    rows, replaced = select_current(frame, provenance, read_items(folder))
+    facts = {key: value for key, value in provenance.items() if key != REPLACED}
+    if replaced:
+        facts[REPLACED] = replaced
+    return Records(rows, {**facts, **read_health(folder)})
+
+
+REPLACED = "replaced_items"
+"""Key of run.json: items that have records of earlier content, which do not count."""
 
 
 def check_protocol(folder: Path, protocol: str) -> None:
@@ -156,8 +172,10 @@ def read_health(folder: Path) -> dict[str, Any]:
 
 
 def read_part(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Read one parquet part (some of its columns)."""
+    """Read one parquet part (some of its columns); item_id is None where it has no such column."""
     frame: pd.DataFrame = read_table(file, columns).to_pandas()
+    if "item_id" not in frame and (columns is None or "item_id" in columns):
+        frame["item_id"] = None
     return frame
 
 
@@ -178,10 +196,13 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write records atomically, in the schema's order and types.
 
     zstd with byte-stream-split vectors: the same bytes for the same rows, and about half the size
-    of plain encoding.
+    of plain encoding. Where no row names its item's content, the column is left out.
     """
+    schema = SCHEMA
+    if "item_id" not in frame or frame["item_id"].isna().all():
+        schema = SCHEMA.remove(SCHEMA.get_field_index("item_id"))
     table = pa.Table.from_pandas(
-        frame[SCHEMA.names], schema=SCHEMA, preserve_index=False
+        frame[schema.names], schema=schema, preserve_index=False
     ).replace_schema_metadata()
     with replaced_file(path) as temporary:
         pq.write_table(
@@ -189,47 +210,9 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
             temporary,
             compression="zstd",
             compression_level=9,
-            use_dictionary=[c for c in SCHEMA.names if c not in ("value", "vector")],
+            use_dictionary=[c for c in schema.names if c not in ("value", "vector")],
             column_encoding={"vector.list.element": "BYTE_STREAM_SPLIT"},
         )
-
-
-NOT_OF_THE_MAP = (
-    "forwards",
-    "backwards",
-    "head_forwards",
-    "head_backwards",
-    "seconds",
-    "peak_memory",
-)
-"""Values that say what a map cost and not what it is."""
-
-
-def equal_methods(frame: pd.DataFrame, tolerance: float = 1e-6) -> dict[str, dict[str, str]]:
-    """Return {model: {method: first method with the same map}}: those whose scores agree on every
-    image.
-
-    Maps that are the same up to a positive factor share their probes, so their scores agree to the
-    last bit; those of different commands agree within the tolerance. Scores of only 0 and 1 (hits)
-    are no evidence.
-    """
-    scored = frame[
-        (frame["part"] == "eval") & ~frame["metric"].isin(NOT_OF_THE_MAP) & frame["vector"].isna()
-    ]
-    equal: dict[str, dict[str, str]] = {}
-    for model, rows in scored.groupby("model", sort=False):
-        table = rows.pivot_table(
-            index=["item", "metric"], columns="method", values="value", sort=False, dropna=False
-        )
-        columns = {str(name): table[name].to_numpy() for name in table.columns}
-        for number, (method, values) in enumerate(columns.items()):
-            if not (np.isfinite(values) & (values != 0) & (values != 1)).any():
-                continue
-            for earlier in list(columns)[:number]:
-                if np.allclose(values, columns[earlier], rtol=0, atol=tolerance, equal_nan=True):
-                    equal.setdefault(str(model), {})[method] = earlier
-                    break
-    return equal
 
 
 def empty_frame() -> pd.DataFrame:
@@ -238,8 +221,20 @@ def empty_frame() -> pd.DataFrame:
     return frame
 
 
-Done = dict[tuple[str, ...], set[tuple[str, str]]]
-"""{(part, item, model, weights id, manifest id): {(method id, metric id)}}."""
+class DoneKey(NamedTuple):
+    """What records of one item and one model have in common; item_id is "" where they name none."""
+
+    subset: str
+    part: str
+    item: str
+    model: str
+    weights_id: str
+    manifest_id: str
+    item_id: str = ""
+
+
+Done = dict[DoneKey, set[tuple[str, str]]]
+"""{item and model: {(method id, metric id)}}."""
 
 
 class Store:
@@ -299,18 +294,28 @@ class Store:
 
     def read_done(self) -> Done:
         """Return what is on disk."""
-        columns = ["part", "item", "model", "weights_id", "manifest_id", "method_id", "metric_id"]
+        columns = [*DoneKey._fields, "method_id", "metric_id"]
         found: Done = {}
         cells: dict[
             tuple[str, str], tuple[str, str]
         ] = {}  # one of each: millions of items share them
         for part in self.parts:
-            for *item, method, metric in set(
-                zip(*read_table(part, columns).to_pydict().values(), strict=True)
-            ):
+            table = read_table(part, columns).to_pydict()
+            table.setdefault("item_id", [None] * len(table["item"]))
+            for *key, method, metric in set(zip(*(table[name] for name in columns), strict=True)):
                 cell = cells.setdefault((method, metric), (method, metric))
-                found.setdefault(tuple(item), set()).add(cell)
+                item = DoneKey._make("" if part is None else part for part in key)
+                found.setdefault(item, set()).add(cell)
         return found
+
+    def read_items(self) -> ItemTable:
+        """Return what the folder knows of its items."""
+        return {} if self.folder is None else read_items(self.folder)
+
+    def write_items(self, items: ItemTable) -> None:
+        """Write what is known of the items."""
+        if self.folder is not None:
+            write_items(self.folder, items)
 
     def add(self, name: str, frame: pd.DataFrame) -> None:
         """Keep a finished task's rows."""
@@ -333,10 +338,7 @@ class Store:
         were finished in.
         """
         if self.folder is not None and self.parts:
-            frame = pd.concat([read_part(p) for p in self.parts], ignore_index=True)
-            return Records(
-                keep_current(frame, provenance), {**provenance, **read_health(self.folder)}
-            )
+            return _join_parts(self.parts, provenance, self.folder)
         place = {name: number for number, name in enumerate(order)}
         kept = [
             f
@@ -346,7 +348,7 @@ class Store:
         return Records(pd.concat(kept, ignore_index=True) if kept else empty_frame(), provenance)
 
 
-OWN_FOLDERS = ("records", "gallery", "tables", "plots", "health")
+OWN_FOLDERS = ("records", "replaced", "gallery", "tables", "plots", "health")
 """What a run folder holds beside run.json and board.md."""
 
 

@@ -277,7 +277,7 @@ class BatchRun:
         """Add a row for each value of a metric and each item, but for items outside its set."""
         facts, targets = self._describe_cell(one, metric), self.classes.find_targets(metric)
         for name, values in one.results[metric.name].items():
-            for i in range(len(self.batch)):
+            for i, content in enumerate(self.batch.contents):
                 if values.ndim == 1 and values[i] == OUTSIDE:
                     continue
                 row = facts | {
@@ -287,6 +287,7 @@ class BatchRun:
                     "value": _summarise_value(values[i]),
                     "vector": values[i].to(torch.float32).numpy() if values.ndim == 2 else None,
                     "target": int(targets[i]),
+                    "item_id": None if content is None else content.identity,
                 }
                 self.outcome.rows.append(row | self._describe_prediction(i))
 

@@ -13,9 +13,11 @@ import torch
 
 from bench.engine.counts import Asked, Spent
 from bench.files import file_name
-from bench.records.store import Done, Store
+from bench.records.store import Done, DoneKey, Store
 from bench.run.explained_class import LABEL
+from bench.run.item_check import StandingWork, check_items
 from bench.run.plan import Plan, Task
+from bench.types import Batch, ItemContent
 
 Cell = tuple[str, str]
 """(method id, metric id): what one item still lacks or has."""
@@ -29,7 +31,8 @@ class Outcome:
     """What a task leaves: rows, maps for the gallery, and the methods that did not fit the model
     (with the reason).
 
-    asked: forwards that were asked for.  notes: what a user should know of how it went.
+    asked: forwards that were asked for.  notes: what a user should know of how it went.  contents:
+    {item: what it holds} of the items read.  unreadable: {item: reason} of those left out.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -37,6 +40,14 @@ class Outcome:
     not_applicable: dict[str, str] = field(default_factory=dict)
     asked: Asked = field(default_factory=Asked)
     notes: set[str] = field(default_factory=set)
+    contents: dict[str, ItemContent] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def note_items(self, batch: Batch) -> None:
+        """Note what the items of a batch hold, and which of them could not be read."""
+        found = zip(batch.ids, batch.contents, strict=True)
+        self.contents |= {item: content for item, content in found if content is not None}
+        self.unreadable |= dict(batch.unreadable)
 
     def __add__(self, other: Outcome) -> Outcome:
         return Outcome(
@@ -45,6 +56,8 @@ class Outcome:
             self.not_applicable | other.not_applicable,
             self.asked + other.asked,
             self.notes | other.notes,
+            self.contents | other.contents,
+            self.unreadable | other.unreadable,
         )
 
 
@@ -57,17 +70,18 @@ def find_waiting_groups(plan: Plan, out: Path | None) -> dict[Task, Groups]:
     """Return what the items of each task of a plan still lack in a run folder; tasks that lack
     nothing are left out.
     """
-    return find_waiting(plan, Store(out))
+    store = Store(out)
+    return find_waiting(plan, store, check_items(plan, store))
 
 
-def find_waiting(plan: Plan, store: Store) -> dict[Task, Groups]:
+def find_waiting(plan: Plan, store: Store, standing: StandingWork) -> dict[Task, Groups]:
     """Return what the items of each task still lack in a store; tasks that lack nothing are left
     out.
     """
-    done = store.read_done()
-    unfit = find_unfit(plan, store.provenance(), done)
+    unfit = find_unfit(plan, store.provenance(), standing.everything)
     groups = {
-        task: find_missing_cells(plan, task, done, unfit[task.model]) for task in plan.tasks()
+        task: find_missing_cells(plan, task, standing.done, unfit[task.model])
+        for task in plan.tasks()
     }
     return {task: found for task, found in groups.items() if found}
 
@@ -83,9 +97,9 @@ def find_unfit(plan: Plan, provenance: dict[str, Any], done: Done) -> dict[str, 
         )
         for name in provenance.get("not_applicable", {}).get(model.name, {}) if known else ():
             unfit[model.name].add(provenance["methods"][name]["id"])
-    for (_, _, model_name, *_), cells in done.items():
-        if model_name in unfit:  # it fitted somewhere, so it is not the model
-            unfit[model_name] -= {method_id for method_id, _ in cells}
+    for key, cells in done.items():
+        if key.model in unfit:  # it fitted somewhere, so it is not the model
+            unfit[key.model] -= {method_id for method_id, _ in cells}
     return unfit
 
 
@@ -104,7 +118,9 @@ def find_missing_cells(plan: Plan, task: Task, done: Done, unfit: Collection[str
     ids = plan.part(task.part).ids
     groups: Groups = {}
     for position in range(task.start, task.stop):
-        key = (task.part, ids[position], task.model, weights_id, manifest_id)
+        key = DoneKey(
+            plan.subset.name, task.part, ids[position], task.model, weights_id, manifest_id
+        )
         lacking = frozenset(wanted - done.get(key, set()))
         if lacking:
             groups.setdefault(lacking, []).append(position)

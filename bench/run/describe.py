@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bench.records.provenance import code_version
+from bench.records.provenance import BY_CONTENT, code_version
 from bench.run.plan import Plan
 
 PACKAGES = (
@@ -85,6 +85,7 @@ def _describe_subset(plan: Plan) -> dict[str, Any]:
         "n": len(subset),
         "n_calibration": 0 if plan.calibration is None else len(plan.calibration),
         "calibration": "" if plan.calibration is None else plan.calibration.name,
+        **({"identity": BY_CONTENT} if subset.identifies_items else {}),
     }
 
 

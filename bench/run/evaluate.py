@@ -5,7 +5,7 @@ again.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +20,17 @@ from bench.models.explainee import Explainee
 from bench.models.network_guard import leave_modes
 from bench.models.zoo import load_model
 from bench.protocol import FLOAT32, Protocol, get_protocol
+from bench.records.equal_maps import equal_methods
 from bench.records.forward_counts import add_forwards, describe_forwards
 from bench.records.gallery_parts import write_gallery
 from bench.records.provenance import merge_provenance
-from bench.records.store import Records, Store, empty_frame, equal_methods
+from bench.records.replaced_rows import set_aside_replaced
+from bench.records.store import Records, Store, empty_frame
 from bench.run.cells import Groups, find_waiting, task_name
 from bench.run.describe import describe_run
-from bench.run.executors import Executor, LocalExecutor
+from bench.run.executors import Executor, LocalExecutor, Result
+from bench.run.item_check import check_items
+from bench.run.item_ledger import ItemLedger
 from bench.run.plan import Plan, Task, make_plan, read_shard
 from bench.run.precision_guard import decide_precisions
 
@@ -63,6 +67,7 @@ def evaluate(
     progress: Callable[[Progress], None] | None = None,
     executor: Executor | None = None,
     shard: str = "1/1",
+    skip_unreadable: bool = False,
 ) -> Records:
     """Explain and score a subset with every method under every metric; return the records.
 
@@ -71,25 +76,25 @@ def evaluate(
     or a larger plan only what is missing or has changed is computed. None keeps the records in
     memory.  calibration, compiled, precision: see `make_plan`. gallery: so many images are drawn
     later.  executor: where tasks are computed; None: in this process. shard: "i/n" computes one of
-    n disjoint parts of the tasks, each into its own `out` (see `merge_runs`).
+    n disjoint parts of the tasks, each into its own `out` (see `merge_runs`).  skip_unreadable:
+    leave out images that cannot be read; `skipped.csv` in the run folder lists them.
     """
     chosen = subset if isinstance(subset, Subset) else load_subset(subset)
     listed = [model] if isinstance(model, (str, Explainee)) else list(model)
     models = [m if isinstance(m, Explainee) else load_model(m) for m in listed]
-    rules = get_protocol(protocol)
     plan = make_plan(
         chosen,
         models,
         methods,
         metrics,
-        rules,
+        get_protocol(protocol),
         batch_size,
         shard_size,
         calibration,
         compiled,
         precision,
     )
-    plan = dataclasses.replace(plan, shard=read_shard(shard))
+    plan = dataclasses.replace(plan, shard=read_shard(shard), skip_unreadable=skip_unreadable)
     folder = None if out is None else Path(out)
     return run_plan(
         plan, folder, gallery=gallery, command=command, progress=progress, executor=executor
@@ -105,6 +110,7 @@ def run_plan(
     announce: Callable[[Plan, Mapping[Task, Groups]], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
     executor: Executor | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> Records:
     """Run a plan into a folder (or memory) and return its records.
 
@@ -114,16 +120,26 @@ def run_plan(
     Args:
         announce: is called before the first task, with the plan, whose precisions are decided now,
             and with what its tasks lack.
+        note: is told, before that, of records whose images have changed or are gone.
     """
     store = Store(out)
     with store.lock():
         plan = decide_precisions(plan, store)
         provenance = merge_provenance(store.provenance(), describe_run(plan, command))
+        standing = check_items(plan, store)
+        for text in standing.describe(plan.subset.name):
+            if note is not None:
+                note(text)
+        ledger = ItemLedger(plan, store, standing)
+        ledger.close(provenance)  # a killed run leaves nothing that counts by mistake
         store.write_provenance(provenance)
-        waiting = find_waiting(plan, store)
+        waiting = find_waiting(plan, store, standing)
         if announce is not None:
             announce(plan, waiting)
-        _compute(plan, waiting, executor or LocalExecutor(), store, provenance, gallery, progress)
+        results = (executor or LocalExecutor()).run(plan, waiting, gallery)
+        _compute(results, len(waiting), store, ledger, provenance, progress)
+        if any(known.changed for known in ledger.items.values()):
+            set_aside_replaced(store.parts, ledger.items)
         records = store.records(provenance, [task_name(task) for task in waiting])
         records.provenance["equal"] = equal_methods(records.frame)
         store.write_provenance(records.provenance)
@@ -131,12 +147,11 @@ def run_plan(
 
 
 def _compute(
-    plan: Plan,
-    waiting: dict[Task, Groups],
-    executor: Executor,
+    run: Generator[Result, None, None],
+    total_tasks: int,
     store: Store,
+    ledger: ItemLedger,
     provenance: dict[str, Any],
-    gallery: int,
     progress: Callable[[Progress], None] | None,
 ) -> None:
     """Have the tasks computed and keep what they leave; what is noted of it goes into `provenance`
@@ -145,12 +160,13 @@ def _compute(
     before, earlier = list(provenance.get("notes", ())), provenance.get("forwards")
     notes, total, asked = set[str](), Counts(), Asked()
     try:
-        with closing(executor.run(plan, waiting, gallery)) as results:
+        with closing(run) as results:
             for number, (task, outcome, counts) in enumerate(results):
                 if (
                     store.folder is not None and outcome.gallery
                 ):  # before the rows: a task whose rows are there is done
                     write_gallery(store.folder, task_name(task), outcome.gallery)
+                ledger.take(task, outcome)
                 store.add(
                     task_name(task), pd.DataFrame(outcome.rows) if outcome.rows else empty_frame()
                 )
@@ -160,8 +176,9 @@ def _compute(
                 asked += outcome.asked
                 notes |= outcome.notes
                 if progress:
-                    progress(Progress(task, number + 1, len(waiting), total, asked))
+                    progress(Progress(task, number + 1, total_tasks, total, asked))
     finally:  # a run that is stopped has run what it has run
         provenance["forwards"] = add_forwards(earlier, describe_forwards(asked, total))
-        provenance["notes"] = list(dict.fromkeys([*before, *sorted(notes)]))
+        provenance["notes"] = list(dict.fromkeys([*before, *sorted(notes), *ledger.notes()]))
+        ledger.close(provenance)
         store.write_provenance(provenance)

@@ -44,7 +44,8 @@ class Plan:
     same plan gives the same bytes, another one the same values to within 1e-4.  shard: (i, n) for
     one of n runs, i from 1, that share the tasks of the plan; it is no part of the plan's id, since
     it changes no record.  precision: what was asked for (`bench.run.precision_guard`).  verdicts:
-    by model, what is run in which; nothing before the guard has looked.
+    by model, what is run in which; nothing before the guard has looked.  skip_unreadable: leave
+    out images that cannot be read, which changes no record either.
     """
 
     subset: Subset
@@ -60,6 +61,7 @@ class Plan:
     shard: tuple[int, int] = (1, 1)
     precision: str = FLOAT32
     verdicts: Mapping[str, PrecisionVerdict] = field(default_factory=dict)
+    skip_unreadable: bool = False
 
     @property
     def manifest_id(self) -> str:

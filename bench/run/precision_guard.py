@@ -129,8 +129,8 @@ def _find_kept_ids(model: Explainee, done: Done) -> set[str]:
     weights.
     """
     found: set[str] = set()
-    for (_, _, name, weights_id, _), cells in done.items():
-        if (name, weights_id) == (model.name, model.weights_id):
+    for key, cells in done.items():
+        if (key.model, key.weights_id) == (model.name, model.weights_id):
             found |= {metric_id for _, metric_id in cells}
     return found
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
+from bench.errors import UnreadableImage
 from bench.run.plan import Plan, Task
 from bench.types import Batch
 
@@ -36,7 +37,19 @@ class _Slot:
 
 def read_batch(plan: Plan, task: Task, positions: Iterable[int]) -> Batch:
     """Return items of a task as the plan's models see them, on the CPU."""
-    return plan.part(task.part).batch(positions, plan.geometry, plan.protocol.box_min_visible)
+    try:
+        return plan.part(task.part).batch(
+            positions,
+            plan.geometry,
+            plan.protocol.box_min_visible,
+            identify=True,
+            skip_unreadable=plan.skip_unreadable,
+        )
+    except UnreadableImage as error:
+        raise UnreadableImage(
+            f"{error} To leave out images that cannot be read, add --skip-unreadable; finished "
+            "tasks are kept."
+        ) from error
 
 
 class Reader:

@@ -59,11 +59,13 @@ def _run_positions(
     outcome, before = Outcome(), prober.counts.forwards
     try:
         batch = reader.read(task, positions)
-        shown = [i for i, p in enumerate(positions) if p < gallery and task.part == "eval"]
+        outcome.note_items(batch)
+        first = plan.part(task.part).ids[: gallery * (task.part == "eval")]
+        shown = [i for i, item in enumerate(batch.ids) if item in first]
+        batch = batch.to(prober.model.device)
         with guard_network(prober.model.net):
-            BatchRun(
-                plan, task, batch.to(prober.model.device), prober, cells, shown, outcome, kept
-            ).run()
+            if len(batch):
+                BatchRun(plan, task, batch, prober, cells, shown, outcome, kept).run()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -13,7 +13,8 @@ import pytest
 import bench
 from bench.errors import BenchError
 from bench.protocol import Protocol
-from bench.records.merge import list_missing_shards, merge_runs
+from bench.records.left_out import list_missing_shards
+from bench.records.merge import merge_runs
 from bench.records.store import KEY, Records, Store, read_part, write_parquet
 from bench.run.evaluate import Progress
 from bench.run.plan import make_plan

@@ -19,7 +19,8 @@ import bench
 from bench.errors import BenchError
 from bench.methods import METHODS
 from bench.models.architectures import build_seeded, resnet_scenes
-from bench.records.store import KEY, SCHEMA, Records, Store, equal_methods, write_parquet
+from bench.records.equal_maps import equal_methods
+from bench.records.store import KEY, SCHEMA, Records, Store, write_parquet
 from bench.run.evaluate import Progress
 
 SETTINGS = {"calibration": 0, "shard_size": 2}

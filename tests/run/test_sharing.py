@@ -18,7 +18,8 @@ from bench.errors import BenchError, NotApplicable
 from bench.methods import METHODS
 from bench.metrics import METRICS
 from bench.models.network_guard import guard_network
-from bench.records.store import Store, check_own, equal_methods, free_name
+from bench.records.equal_maps import equal_methods
+from bench.records.store import Store, check_own, free_name
 
 
 @pytest.fixture
