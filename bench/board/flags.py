@@ -42,6 +42,7 @@ def find_flags(frame: pd.DataFrame, records: Records) -> list[str]:
         *flags,
         *beside,
         *flag_calibration(records),
+        *flag_left_out(records),
         *flag_not_applicable(records),
     ]
 
@@ -225,6 +226,13 @@ def flag_not_applicable(records: Records) -> Iterator[str]:
     for model, methods in sorted(records.provenance.get("not_applicable", {}).items()):
         for method, reason in sorted(methods.items()):
             yield f"{method} is n/a on {model}: {reason}"
+
+
+def flag_left_out(records: Records) -> Iterator[str]:
+    """Yield what was asked for and has no rows, since a subset lacks the ground truth it needs."""
+    for subset, facts in sorted(records.provenance["subsets"].items()):
+        for sentence in facts.get("left_out", ()):
+            yield f"{subset}: {sentence}"
 
 
 def flag_calibration(records: Records) -> Iterator[str]:

@@ -28,7 +28,12 @@ from bench.data.images import (
     read_boxes,
 )
 from bench.data.layouts.gathered import count_words, describe_truth
-from bench.data.layouts.mask_files import find_column_masks, list_named_masks, settle_masks
+from bench.data.layouts.mask_files import (
+    MASKS,
+    find_column_masks,
+    list_named_masks,
+    settle_masks,
+)
 from bench.data.manifest import HASH, Manifest
 from bench.data.subset import Subset, split
 from bench.errors import BenchError
@@ -74,7 +79,8 @@ def _open(manifest: Manifest, place: Path, files: list[Path], data_root: Path | 
     classes = class_list(manifest.classes, folder, manifest.name)
     read = _read_folder if manifest.kind == "folder" else _read_parquet
     dataset, items, classes = read(manifest, files, classes)
-    items, notes, masks = settle_masks(folder, items, _image_names(dataset, items, folder))
+    names = _image_names(dataset, items, folder) if (folder / MASKS).is_dir() else []
+    items, notes, masks = settle_masks(folder, items, names)
     if masks:  # beside the files that define the subset, so that other masks are another subset
         content = hashlib.sha256(f"{files_digest(files)} {masks}".encode()).hexdigest()
         manifest = dataclasses.replace(manifest, sha256=content)

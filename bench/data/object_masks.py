@@ -93,6 +93,15 @@ def read_mask_file(file: Path, shape: tuple[int, int], where: str) -> ObjectMask
     return check_mask_shape(_open_mask(file, f"mask {file}"), shape, f"mask {file}", where)
 
 
+def is_mask_file(file: Path) -> bool:
+    """Tell whether a file's pixels may be a mask."""
+    try:
+        _open_mask(file, str(file))
+    except BenchError:
+        return False
+    return True
+
+
 def check_mask_shape(
     found: ObjectMask, shape: tuple[int, int], name: str, where: str
 ) -> ObjectMask:

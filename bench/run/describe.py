@@ -54,7 +54,7 @@ def describe_run(plan: Plan, command: str = "") -> dict[str, Any]:
         "metrics": _describe_metrics(plan),
         "not_applicable": {},
         "equal": {},
-        "notes": [],
+        "notes": list(plan.notes),
         **(
             {"precision": {name: verdict.facts() for name, verdict in plan.verdicts.items()}}
             if plan.verdicts
@@ -85,6 +85,8 @@ def _describe_subset(plan: Plan) -> dict[str, Any]:
         "n": len(subset),
         "n_calibration": 0 if plan.calibration is None else len(plan.calibration),
         "calibration": "" if plan.calibration is None else plan.calibration.name,
+        **({"found": list(subset.found)} if subset.found else {}),
+        **({"left_out": list(plan.left_out)} if plan.left_out else {}),
     }
 
 

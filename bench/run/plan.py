@@ -6,12 +6,11 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from bench.data import Geometry, Subset
 from bench.engine.memory import memory_of
 from bench.engine.prober import default_batch_size
-from bench.errors import BenchError, NotApplicable
+from bench.errors import BenchError
 from bench.identity import digest
 from bench.methods import METHODS, Method
 from bench.metrics import METRICS, Metric
@@ -19,8 +18,10 @@ from bench.models.explainee import Explainee
 from bench.protocol import FLOAT32, Protocol, require_float32
 from bench.records.precision_verdict import PrecisionVerdict, check_precision
 from bench.records.store import MIN_CALIBRATION
+from bench.run.class_match import match_classes
 from bench.run.explained_class import ClassChoice
 from bench.run.external_maps import ExternalMethod
+from bench.run.left_out import keep_fitting
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Plan:
     same plan gives the same bytes, another one the same values to within 1e-4.  shard: (i, n) for
     one of n runs, i from 1, that share the tasks of the plan; it is no part of the plan's id, since
     it changes no record.  precision: what was asked for (`bench.run.precision_guard`).  verdicts:
-    by model, what is run in which; nothing before the guard has looked.
+    by model, what is run in which; nothing before the guard has looked.  notes: what was assumed,
+    one sentence each.  left_out: the same of methods and metrics that the subset cannot serve.
     """
 
     subset: Subset
@@ -57,6 +59,8 @@ class Plan:
     shard: tuple[int, int] = (1, 1)
     precision: str = FLOAT32
     verdicts: Mapping[str, PrecisionVerdict] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def manifest_id(self) -> str:
@@ -180,15 +184,16 @@ def make_plan(
     """
     check_precision(precision, compiled)
     require_float32(protocol)
-    _check_models(models, subset)
+    _check_models(models)
+    subset, notes = match_classes(models, subset)
     geometry = common_geometry(subset, models, protocol.geometry)
     chosen = _select_methods(methods)
     for method in chosen:
         if isinstance(method, ExternalMethod):
             method.check_frame(geometry.size, geometry.size)
     names = METRICS.select(metrics if isinstance(metrics, str) else [*metrics])
-    usable_methods = _keep_fitting("method", chosen, subset)
-    usable_metrics = _keep_fitting("metric", [METRICS.get(name) for name in names], subset)
+    usable_methods, no_methods = keep_fitting("method", chosen, subset)
+    usable_metrics, no_metrics = keep_fitting("metric", [METRICS.get(n) for n in names], subset)
     device = models[0].device
     return Plan(
         subset=subset,
@@ -204,33 +209,13 @@ def make_plan(
         shard_size=shard_size or default_shard_size(geometry.size, device.type),
         compiled=compiled,
         precision=precision,
+        notes=notes,
+        left_out=(*no_methods, *no_metrics),
     )
 
 
-Part = TypeVar("Part", Method, Metric)
-
-
-def _keep_fitting(word: str, chosen: Sequence[Part], subset: Subset) -> list[Part]:
-    """Return the methods or metrics that find the ground truth that they need in a subset."""
-    have = {
-        "boxes": subset.has_boxes,
-        "masks": subset.has_masks,
-        "truth": subset.has_boxes or subset.has_masks,
-        "others": subset.has_others,
-        "method": True,
-    }
-    usable = [one for one in chosen if all(have[need] for need in one.needs)]
-    if not usable:
-        raise NotApplicable(
-            f"No {word} of the run fits the subset {subset.name}: "
-            f"{', '.join(one.name for one in chosen)} need ground truth (boxes or masks) that it "
-            "does not have."
-        )
-    return usable
-
-
-def _check_models(models: Sequence[Explainee], subset: Subset) -> None:
-    """Refuse models that share a name or have other classes than the subset."""
+def _check_models(models: Sequence[Explainee]) -> None:
+    """Refuse a run without models, and models that share a name."""
     if not models:
         raise BenchError("A run needs at least one model; give --models.")
     names = [model.name for model in models]
@@ -238,8 +223,6 @@ def _check_models(models: Sequence[Explainee], subset: Subset) -> None:
         raise BenchError(
             f"Two models of the run share a name ({', '.join(sorted(names))}); give each its own."
         )
-    for model in models:
-        _check_classes(model, subset)
 
 
 def _select_methods(methods: str | Sequence[str | Method]) -> list[Method]:
@@ -272,18 +255,6 @@ def _calibration(subset: Subset, metrics: Sequence[Metric], wanted: int | None) 
     calibration = subset.calibration()
     count = max(len(subset) // 2, MIN_CALIBRATION) if wanted is None else wanted
     return None if calibration is None else calibration.limit(count)
-
-
-def _check_classes(model: Explainee, subset: Subset) -> None:
-    classes = model.num_classes
-    # Numbers as names: the largest label is all that is known of the classes, and a model may have
-    # more.
-    named = any(not name.isdigit() for name in subset.class_names)
-    if classes < subset.num_classes or (classes != subset.num_classes and named):
-        raise BenchError(
-            f"The model {model.name} has {classes} classes and the subset {subset.name} "
-            f"{subset.num_classes}; choose a model and a subset of the same classes."
-        )
 
 
 def common_geometry(subset: Subset, models: Sequence[Explainee], rule: str = "own") -> Geometry:

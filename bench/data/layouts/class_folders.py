@@ -62,7 +62,8 @@ def gather_class_folders(place: Path, classes: Classes = ()) -> Gathered:
     root, chosen = choose_part(place)
     folders = {path.name: path for path in list_folders(root)}
     files = {name: list_images(folder) for name, folder in folders.items()}
-    if MASKS in files and is_mask_folder(folders[MASKS], _join(files, MASKS)):
+    masked = MASKS in files and is_mask_folder(folders[MASKS], _join(files, MASKS))
+    if masked:
         del files[MASKS]
     _check_names(root, files)
     numbering = number_names(list(files), classes, str(root))
@@ -72,7 +73,7 @@ def gather_class_folders(place: Path, classes: Classes = ()) -> Gathered:
     ids = tuple(file.relative_to(root).as_posix() for _, file in images)
     labels = np.array([numbering.labels[name] for name, _ in images], dtype=np.int64)
     items = Items(ids=ids, image_ids=ids, images=tuple(range(len(ids))), labels=labels)
-    items, mask_notes, mask_digest = settle_masks(root, items, ids)
+    items, mask_notes, mask_digest = settle_masks(root, items, ids) if masked else (items, (), "")
     counted = f"{count_words(len(ids), 'image')} in {count_words(len(files), 'class folder')}"
     return Gathered(
         dataset=files_dataset([file for _, file in images]),

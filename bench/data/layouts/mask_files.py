@@ -12,7 +12,7 @@ from typing import Any
 from bench.data.images import Items
 from bench.data.inner_paths import join_inside, require_files
 from bench.data.layouts.gathered import count_words, is_hidden
-from bench.data.object_masks import ColumnMasks, FileMasks
+from bench.data.object_masks import ColumnMasks, FileMasks, is_mask_file
 from bench.errors import BenchError
 
 MASKS = "masks"
@@ -146,10 +146,12 @@ def _choose_mask(i: int, items: Items, image: str, there: dict[str, Path]) -> Pa
 
 
 def is_mask_folder(place: Path, names: Collection[str]) -> bool:
-    """Tell whether a folder `masks` is named like classes or images, so that it is no class."""
-    return any(
-        path.name in names or path.stem in names for path in place.iterdir() if not is_hidden(path)
-    )
+    """Tell whether a folder `masks` is no class: it is named like classes or images, and its first
+    file is a mask.
+    """
+    files = sorted(path for path in place.rglob(f"*{_SUFFIX}") if not is_hidden(path))
+    similar = any(path.name in names or path.stem in names for path in place.iterdir())
+    return similar and bool(files) and is_mask_file(files[0])
 
 
 def _digest_masks(masks: FileMasks) -> str:
