@@ -42,7 +42,7 @@ def find_flags(frame: pd.DataFrame, records: Records) -> list[str]:
         *flags,
         *beside,
         *flag_calibration(records),
-        *flag_left_out(records),
+        *flag_unserved(records),
         *flag_not_applicable(records),
     ]
 
@@ -228,10 +228,10 @@ def flag_not_applicable(records: Records) -> Iterator[str]:
             yield f"{method} is n/a on {model}: {reason}"
 
 
-def flag_left_out(records: Records) -> Iterator[str]:
+def flag_unserved(records: Records) -> Iterator[str]:
     """Yield what was asked for and has no rows, since a subset lacks the ground truth it needs."""
     for subset, facts in sorted(records.provenance["subsets"].items()):
-        for sentence in facts.get("left_out", ()):
+        for sentence in facts.get("unserved", ()):
             yield f"{subset}: {sentence}"
 
 

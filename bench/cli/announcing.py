@@ -38,7 +38,7 @@ def print_assumptions(plan: Plan) -> None:
     """Print how the subset was read, what was assumed, and what is left out."""
     for sentence in plan.subset.found:
         say(shorten(sentence, _LONGEST, placeholder=" ..."))
-    for sentence in (*plan.notes, *plan.left_out):
+    for sentence in (*plan.notes, *plan.unserved):
         warn(sentence)
 
 

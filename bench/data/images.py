@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,11 @@ class ImagesSource:
 
     def relabel(self, labels: npt.NDArray[np.int64], classes: tuple[str, ...]) -> ImagesSource:
         """Return the same items under other labels [n] of other classes."""
-        items = replace(self._items, labels=labels)
-        return ImagesSource(self.name, self._dataset, items, classes, self._clip)
+        other = copy(self)
+        other.labels, other._classes = labels, classes
+        other._items = replace(self._items, labels=labels)
+        _check_labels(other.name, other._items, other.num_classes)
+        return other
 
     def _record(self, position: int) -> tuple[dict[str, Any], str]:
         """Return {"bytes", "path"} of an image, and what it is called in errors."""

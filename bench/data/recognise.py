@@ -28,7 +28,7 @@ from bench.data.subset import Subset, split
 from bench.errors import BenchError
 
 
-class Layout(NamedTuple):
+class DataLayout(NamedTuple):
     """A layout: what a refusal calls it, what tells whether a place has it, and what reads it."""
 
     words: str
@@ -37,14 +37,16 @@ class Layout(NamedTuple):
 
 
 LAYOUTS = {
-    "saved_dataset": Layout(
+    "saved_dataset": DataLayout(
         "a folder that datasets' save_to_disk wrote", has_saved_dataset, gather_saved
     ),
-    "coco": Layout(
+    "coco": DataLayout(
         "a COCO json (a file, or a folder with one beside images)", find_coco_files, gather_coco
     ),
-    "voc": Layout("Pascal VOC's xml (Annotations/ and JPEGImages/)", find_voc_files, gather_voc),
-    "class_folders": Layout(
+    "voc": DataLayout(
+        "Pascal VOC's xml (Annotations/ and JPEGImages/)", find_voc_files, gather_voc
+    ),
+    "class_folders": DataLayout(
         "a folder per class (CLASS/*.jpg)", has_class_folders, gather_class_folders
     ),
 }

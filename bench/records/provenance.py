@@ -99,9 +99,9 @@ def _merge_subsets(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     for name, facts in old.items():
         counts = {key: max(facts[key], both[name][key]) for key in ("n", "n_calibration")}
         both[name] = {**both[name], **counts}
-        left_out = [*facts.get("left_out", ()), *both[name].get("left_out", ())]
-        if left_out:
-            both[name]["left_out"] = list(dict.fromkeys(left_out))
+        unserved = [*facts.get("unserved", ()), *both[name].get("unserved", ())]
+        if unserved:
+            both[name]["unserved"] = list(dict.fromkeys(unserved))
     return both
 
 

@@ -86,7 +86,7 @@ def _describe_subset(plan: Plan) -> dict[str, Any]:
         "n_calibration": 0 if plan.calibration is None else len(plan.calibration),
         "calibration": "" if plan.calibration is None else plan.calibration.name,
         **({"found": list(subset.found)} if subset.found else {}),
-        **({"left_out": list(plan.left_out)} if plan.left_out else {}),
+        **({"unserved": list(plan.unserved)} if plan.unserved else {}),
     }
 
 

@@ -21,7 +21,7 @@ from bench.records.store import MIN_CALIBRATION
 from bench.run.class_match import match_classes
 from bench.run.explained_class import ClassChoice
 from bench.run.external_maps import ExternalMethod
-from bench.run.left_out import keep_fitting
+from bench.run.unserved import keep_fitting
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Plan:
     one of n runs, i from 1, that share the tasks of the plan; it is no part of the plan's id, since
     it changes no record.  precision: what was asked for (`bench.run.precision_guard`).  verdicts:
     by model, what is run in which; nothing before the guard has looked.  notes: what was assumed,
-    one sentence each.  left_out: the same of methods and metrics that the subset cannot serve.
+    one sentence each.  unserved: the same of methods and metrics that the subset cannot serve.
     """
 
     subset: Subset
@@ -60,7 +60,7 @@ class Plan:
     precision: str = FLOAT32
     verdicts: Mapping[str, PrecisionVerdict] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
+    unserved: tuple[str, ...] = ()
 
     @property
     def manifest_id(self) -> str:
@@ -192,25 +192,23 @@ def make_plan(
         if isinstance(method, ExternalMethod):
             method.check_frame(geometry.size, geometry.size)
     names = METRICS.select(metrics if isinstance(metrics, str) else [*metrics])
-    usable_methods, no_methods = keep_fitting("method", chosen, subset)
-    usable_metrics, no_metrics = keep_fitting("metric", [METRICS.get(n) for n in names], subset)
+    fitting, no_methods = keep_fitting("method", chosen, subset)
+    usable, no_metrics = keep_fitting("metric", [METRICS.get(name) for name in names], subset)
     device = models[0].device
     return Plan(
         subset=subset,
-        calibration=None
-        if protocol.box_tau_from == "scored"
-        else _calibration(subset, usable_metrics, calibration),
+        calibration=_calibration(subset, usable, calibration, protocol),
         geometry=geometry,
         models=tuple(models),
-        methods=tuple(usable_methods),
-        metrics=tuple(usable_metrics),
+        methods=tuple(fitting),
+        metrics=tuple(usable),
         protocol=protocol,
         batch_size=batch_size or default_batch_size(geometry.size, device.type, memory_of(device)),
         shard_size=shard_size or default_shard_size(geometry.size, device.type),
         compiled=compiled,
         precision=precision,
         notes=notes,
-        left_out=(*no_methods, *no_metrics),
+        unserved=(*no_methods, *no_metrics),
     )
 
 
@@ -249,8 +247,14 @@ def default_shard_size(side: int, device: str = "cpu") -> int:
     return (25 if side <= 128 else 10) * (1 if device == "cpu" else 4)
 
 
-def _calibration(subset: Subset, metrics: Sequence[Metric], wanted: int | None) -> Subset | None:
-    if wanted == 0 or not any(metric.calibrates for metric in metrics):
+def _calibration(
+    subset: Subset, metrics: Sequence[Metric], wanted: int | None, protocol: Protocol
+) -> Subset | None:
+    if (
+        protocol.box_tau_from == "scored"
+        or wanted == 0
+        or not any(metric.calibrates for metric in metrics)
+    ):
         return None
     calibration = subset.calibration()
     count = max(len(subset) // 2, MIN_CALIBRATION) if wanted is None else wanted

@@ -189,7 +189,7 @@ def voc(tmp_path: Path) -> Path:
     place = tmp_path / "voc"
     for i in range(8):
         save_image(place / "JPEGImages" / f"00{i}.jpg", i)
-        objects = [("dog", (3, 5, 20, 30), i % 2)]
+        objects: list[tuple] = [("dog", (3, 5, 20, 30), i % 2)]
         objects += [("cat", (1, 1, WIDTH, HEIGHT)), ("dog", (7, 7, 7, 7))] if i == 2 else []
         write_voc(place / "Annotations" / f"00{i}.xml", [] if i == 5 else objects)
     return place

@@ -29,7 +29,7 @@ TRIANGLE = [[2, 3, 30.5, 4, 11, 33.5]]
 TWO_PARTS = [[5, 5, 15, 5, 15, 15, 5, 15], [20.5, 20, 40, 21, 38, 30.25]]
 
 
-def one(image: int, category: int, box: list[float], **more: Any) -> dict[str, Any]:
+def one(image: int, category: int, box: list, **more: Any) -> dict[str, Any]:
     return {"image_id": 100 + image, "category_id": category, "bbox": box, **more}
 
 

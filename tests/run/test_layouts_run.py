@@ -101,7 +101,7 @@ def test_what_the_data_cannot_serve_is_named(tmp_path: Path, model: Explainee) -
         place, model, "grad_cam,oracle", "average_drop,pixel_precision", out=tmp_path / "run"
     )
     sentence = "The metric pixel_precision is left out, since the subset has no masks."
-    assert records.provenance["subsets"]["table"]["left_out"] == [sentence]
+    assert records.provenance["subsets"]["table"]["unserved"] == [sentence]
     board = leaderboard(records)
     assert f"table: {sentence}" in board.flags
     write_board(board, tmp_path / "run", tmp_path / "run")
@@ -110,14 +110,14 @@ def test_what_the_data_cannot_serve_is_named(tmp_path: Path, model: Explainee) -
     records = bench.evaluate(
         place, model, "grad_cam", "average_drop,discriminability", out=tmp_path / "run"
     )
-    assert len(records.provenance["subsets"]["table"]["left_out"]) == 2
+    assert len(records.provenance["subsets"]["table"]["unserved"]) == 2
 
 
 def test_methods_without_truth_are_named(tmp_path: Path, model: Explainee) -> None:
     for i, name in enumerate(NAMES):
         save_image(tmp_path / "set" / "ab"[i % 2] / name, i)
     records = bench.evaluate(tmp_path / "set", model, "random,oracle", "average_drop")
-    left_out = records.provenance["subsets"]["set"]["left_out"]
-    assert left_out == ["The method oracle is left out, since the subset has no boxes or masks."]
+    unserved = records.provenance["subsets"]["set"]["unserved"]
+    assert unserved == ["The method oracle is left out, since the subset has no boxes or masks."]
     with pytest.raises(NotApplicable, match="need ground truth"):
         bench.evaluate(tmp_path / "set", model, "random", "box_localization")

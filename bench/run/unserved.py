@@ -49,13 +49,13 @@ def keep_fitting(
         missing = [_LACKING[need] for need in one.needs if not have[need]]
         if missing:
             lacking.setdefault(missing[-1], []).append(one.name)
-    return usable, describe_left_out(word, lacking)
+    return usable, describe_unserved(word, lacking)
 
 
-def describe_left_out(word: str, lacking: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+def describe_unserved(word: str, lacking: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Return a sentence for each thing that the data lacks, with the names that need it.
 
-    >>> describe_left_out("metric", {"boxes": ["box_localization"]})
+    >>> describe_unserved("metric", {"boxes": ["box_localization"]})
     ('The metric box_localization is left out, since the subset has no boxes.',)
     """
     return tuple(
