@@ -328,3 +328,24 @@ def test_coco_beside_class_folders_decides(tmp_path: Path) -> None:
     boxes = [{"image_id": 100 + i, "category_id": 1, "bbox": [1, 1, 5, 5]} for i in range(6)]
     write_coco(place / "instances.json", names, boxes, [(1, "thing")])
     assert load_subset(place).class_names == ("thing",)
+
+
+@pytest.mark.parametrize("kind", ["voc", "coco"])
+def test_a_manifest_of_each_layout(voc: Path, tmp_path: Path, kind: str) -> None:
+    if kind == "coco":
+        names = [f"{i}.png" for i in range(4)]
+        for i, name in enumerate(names):
+            save_image(tmp_path / "voc" / name, i)
+        boxes = [
+            {"image_id": 100 + i, "category_id": i % 2, "bbox": [1, 1, 5, 5]} for i in range(4)
+        ]
+        write_coco(tmp_path / "voc" / "a.json", names, boxes, [(0, "cat"), (1, "dog")])
+    manifest = f'name = "mine"\nkind = "{kind}"\nclasses = ["dog", "cow", "cat"]\n'
+    (voc / "manifest.toml").write_text(manifest)
+    subset = load_subset(voc)
+    assert (subset.name, subset.class_names) == ("mine", ("dog", "cow", "cat"))
+    assert set(subset.labels.tolist()) == {0, 2}
+    assert subset.calibration() is None
+    (voc / "manifest.toml").write_text(f'{manifest}sha256 = "{"0" * 64}"\n')
+    with pytest.raises(BenchError, match="are not those of its manifest"):
+        load_subset(voc)

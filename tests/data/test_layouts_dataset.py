@@ -21,10 +21,12 @@ from tests.support.layouts import box_mask, draw_image, list_samples, save_image
 COUNT = 9
 PICTURES = [Image.fromarray(draw_image(i)) for i in range(COUNT)]
 NAMED = Features({"image": ImageFeature(), "label": ClassLabel(names=["zebra", "ant"])})
+NUMBERED = Features({"image": ImageFeature(), "label": Value("int64")})
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
+def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     datasets.disable_progress_bars()
     yield
     datasets.enable_progress_bars()
@@ -168,3 +170,25 @@ def test_streams_and_empty_datasets_are_refused() -> None:
         load_subset(make().select([]))
     with pytest.raises(BenchError, match="has no part"):
         load_subset(DatasetDict())
+
+
+def test_parquet_holds_masks_too(tmp_path: Path) -> None:
+    features = Features({**NAMED, "mask": ImageFeature()})
+    masks = [Image.fromarray(box_mask(i, 2, 20, 30)) for i in range(COUNT)]
+    (tmp_path / "set").mkdir()
+    make(features, mask=masks).to_parquet(tmp_path / "set" / "all.parquet")
+    subset = load_subset(tmp_path / "set")
+    assert np.array_equal(list_samples(subset)["00000007"].mask, box_mask(7, 2, 20, 30) > 0)
+    wrong = Features({**NAMED, "mask": Value("float32")})
+    make(wrong, mask=[0.5] * COUNT).to_parquet(tmp_path / "set" / "all.parquet")
+    with pytest.raises(BenchError, match="'mask' holds no images"):
+        load_subset(tmp_path / "set")
+
+
+def test_a_dataset_object_is_evaluated() -> None:
+    import bench
+
+    frame = bench.evaluate(make(label=[3] * COUNT, features=NUMBERED), "resnet-scenes", "random",
+                           "average_drop").frame  # fmt: skip
+    assert set(frame["label"]) == {3}
+    assert frame["value"].notna().all()

@@ -74,7 +74,7 @@ def gather_coco(place: Path, classes: Classes = ()) -> Gathered:
     if not files:
         raise BenchError(f"There is no COCO json at {place}; give its file.")
     content = _CocoContent.read(files[0], classes)
-    root, paths = content.find_images()
+    paths = content.find_images()
     objects = content.list_objects()
     used = [i for i, one in enumerate(objects) if one.boxes]
     if not used:
@@ -90,7 +90,7 @@ def gather_coco(place: Path, classes: Classes = ()) -> Gathered:
         f"{files[0].name}; {describe_truth(items)}",
         content=files_digest(files),
         notes=(content.describe_labels(), *content.list_notes(len(objects) - len(used))),
-        part=files[0].stem if place.is_dir() and root != place else "",
+        part=files[0].stem if files[0].parent.name == _ANNOTATIONS and place.is_dir() else "",
     )
 
 
@@ -156,8 +156,8 @@ class _CocoContent:
         """Return whether every object has a segmentation."""
         return not self.lacking
 
-    def find_images(self) -> tuple[Path, list[Path]]:
-        """Return the folder of the images, and the file of each."""
+    def find_images(self) -> list[Path]:
+        """Return the file of each image."""
         names = [str(image.get("file_name") or "") for image in self.images]
         if not names or not all(names):
             raise BenchError(f"An image of {self.file} has no file_name; add it.")
@@ -178,7 +178,7 @@ class _CocoContent:
             )
         paths = [join_inside(root, name, str(self.file)) for name in names]
         require_files(paths, str(self.file))
-        return root, paths
+        return paths
 
     def list_objects(self) -> list[ImageObjects]:
         """Return the objects of each image; those of a crowd are none."""
