@@ -115,6 +115,11 @@ def open_by_kind(manifest: Manifest, data_root: Path | None) -> Subset:
 def _open_layout(
     kind: str, place: Path, manifest: Manifest | None, data_root: Path | None
 ) -> Subset:
+    if manifest is not None and manifest.boxes != "edges":
+        raise BenchError(
+            f"The manifest of {manifest.name} has boxes = {manifest.boxes!r}, and the layout "
+            f"{kind} says itself what its boxes are; take that line out."
+        )
     folder = place if place.is_dir() else place.parent
     classes = () if manifest is None else class_list(manifest.classes, folder, manifest.name)
     found = LAYOUTS[kind].gather(place, classes)

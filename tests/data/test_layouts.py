@@ -222,6 +222,12 @@ def test_xml_beside_images_is_read_alike(voc: Path, tmp_path: Path) -> None:
     assert len(samples) == 8
 
 
+def test_other_xml_makes_no_voc(tmp_path: Path) -> None:
+    place = fill_folders(tmp_path / "pets", ["a", "b"])
+    (place / "project.xml").write_text("<project/>")
+    assert load_subset(place).class_names == ("a", "b")
+
+
 def test_corners_at_zero_are_said(voc: Path) -> None:
     write_voc(voc / "Annotations" / "000.xml", [("dog", (0, 0, 20, 30))])
     subset = load_subset(voc)
@@ -346,6 +352,9 @@ def test_a_manifest_of_each_layout(voc: Path, tmp_path: Path, kind: str) -> None
     assert (subset.name, subset.class_names) == ("mine", ("dog", "cow", "cat"))
     assert set(subset.labels.tolist()) == {0, 2}
     assert subset.calibration() is None
+    (voc / "manifest.toml").write_text(f'{manifest}boxes = "pixels"\n')
+    with pytest.raises(BenchError, match="says itself what its boxes are"):
+        load_subset(voc)
     (voc / "manifest.toml").write_text(f'{manifest}sha256 = "{"0" * 64}"\n')
     with pytest.raises(BenchError, match="are not those of its manifest"):
         load_subset(voc)

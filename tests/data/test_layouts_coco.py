@@ -102,6 +102,14 @@ def test_several_files_are_a_choice(tmp_path: Path) -> None:
     assert len(list_samples(subset)) == 8
 
 
+def test_captions_and_keypoints_do_not_count(tmp_path: Path) -> None:
+    for name in ("captions_val", "instances_val", "person_keypoints_val"):
+        fill(tmp_path / "set", boxes_only(), f"annotations/{name}.json")
+    subset = load_subset(tmp_path / "set")
+    assert subset.name == "set-instances_val"
+    assert "by instances_val.json" in subset.found[0]
+
+
 def segmented() -> list[dict]:
     """Return objects with polygons, and run lengths in both forms."""
     runs = {"counts": [10, 30, HEIGHT * WIDTH - 40], "size": [HEIGHT, WIDTH]}

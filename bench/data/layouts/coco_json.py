@@ -34,20 +34,23 @@ from bench.errors import BenchError
 _TABLES = ("images", "annotations", "categories")
 _ANNOTATIONS = "annotations"
 _IMAGES = "images"
+_INSTANCES = "instances"
 _HEAD = 4096
 
 
 def find_coco_files(place: Path) -> list[Path]:
     """Return the COCO json files of a folder, or of its folder `annotations`; or the file itself.
 
-    A file counts by what its json holds, captions and keypoints of COCO included.
+    A file counts by what its json holds. Where files are called instances_..., others are COCO's
+    captions and keypoints, and do not count.
     """
     if place.is_file():
         return [place] if place.suffix.lower() == ".json" else []
     for folder in (place, place / _ANNOTATIONS):
         found = sorted(file for file in folder.glob("*.json") if _looks_like_coco(file))
+        named = [file for file in found if file.name.startswith(_INSTANCES)]
         if found:
-            return found
+            return named or found
     return []
 
 

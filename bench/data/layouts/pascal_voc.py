@@ -27,8 +27,9 @@ from bench.data.layouts.gathered import (
 )
 from bench.errors import BenchError
 
-_ANNOTATIONS = "Annotations"
+_ANNOTATIONS = ("Annotations", "annotations")
 _IMAGES = ("JPEGImages", "images", "Images")
+_HEAD = 4096
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -49,16 +50,20 @@ class _VocImage:
 
 
 def find_voc_files(place: Path) -> list[Path]:
-    """Return the xml files of a folder's `Annotations`, or those that lie in the folder itself."""
+    """Return the xml files of a folder's `Annotations`, or those in the folder itself, where the
+    first is an annotation.
+    """
     if not place.is_dir():
         return []
-    folder = place / _ANNOTATIONS
-    folder = folder if folder.is_dir() else place
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() == ".xml" and not is_hidden(path) and path.is_file()
-    )
+    for name in _ANNOTATIONS:
+        if found := _list_xml(place / name):
+            return found
+    found = _list_xml(place)
+    return found if found and b"<annotation" in found[0].read_bytes()[:_HEAD] else []
+
+
+def _list_xml(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.[xX][mM][lL]") if not is_hidden(path))
 
 
 def gather_voc(place: Path, classes: Classes = ()) -> Gathered:
