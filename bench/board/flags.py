@@ -45,6 +45,7 @@ def find_flags(frame: pd.DataFrame, records: Records) -> list[str]:
         *flags,
         *beside,
         *flag_calibration(records),
+        *flag_unserved(records),
         *flag_not_applicable(records),
     ]
 
@@ -253,6 +254,13 @@ def flag_replaced(records: Records) -> Iterator[str]:
             f"{count} image{'s' * (count > 1)} changed after the first run; only the records of "
             "what they show now count."
         )
+
+
+def flag_unserved(records: Records) -> Iterator[str]:
+    """Yield what was asked for and has no rows, since a subset lacks the ground truth it needs."""
+    for subset, facts in sorted(records.provenance["subsets"].items()):
+        for sentence in facts.get("unserved", ()):
+            yield f"{subset}: {sentence}"
 
 
 def flag_calibration(records: Records) -> Iterator[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from bench.cli.output import say
+from bench.cli.output import say, warn
 
 if TYPE_CHECKING:
     from bench.engine.counts import Counts
@@ -13,9 +14,13 @@ if TYPE_CHECKING:
     from bench.run.plan import Plan
     from bench.run.waiting_work import ImageCounts
 
+_LONGEST = 400
+"""Characters of a sentence on how a subset was read; run.json has all of it."""
+
 
 def print_announcement(plan: Plan, work: Announcement, folder: Path, left: int | None) -> None:
     """Print what a run is about to do; left: the tasks that are not finished, None for a plan."""
+    print_assumptions(plan)
     say(describe_plan(plan))
     for note in (note for model in plan.models for note in model.notes):
         say(note)
@@ -29,6 +34,14 @@ def print_announcement(plan: Plan, work: Announcement, folder: Path, left: int |
         f"The networks alone take about {max(work.seconds, 1) / 60:.1f} minutes here "
         f"(`cambench plan` says more). Records go to {folder}."
     )
+
+
+def print_assumptions(plan: Plan) -> None:
+    """Print how the subset was read, what was assumed, and what is left out."""
+    for sentence in plan.subset.found:
+        say(shorten(sentence, _LONGEST, placeholder=" ..."))
+    for sentence in (*plan.notes, *plan.unserved):
+        warn(sentence)
 
 
 def describe_plan(plan: Plan) -> str:

@@ -57,7 +57,9 @@ PluginOption = Annotated[
 SubsetOption = Annotated[
     str,
     typer.Option(
-        help="Subset name, manifest, folder with annotations.csv, or parquet.", rich_help_panel=WHAT
+        help="Subset name, manifest, or your data: annotations.csv, parquet, a folder per class, "
+        "COCO json, Pascal VOC, a saved dataset.",
+        rich_help_panel=WHAT,
     ),
 ]
 ModelsOption = Annotated[

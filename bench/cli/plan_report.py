@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from bench.cli.announcing import describe_plan, describe_second_maps, describe_work
+from bench.cli.announcing import (
+    describe_plan,
+    describe_second_maps,
+    describe_work,
+    print_assumptions,
+)
 from bench.cli.output import console, format_bytes, format_time, say
 
 if TYPE_CHECKING:
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
 
 def print_plan(plan: Plan, cost: Cost, gpus: int) -> None:
     """Print what one plan costs, model by model."""
+    print_assumptions(plan)
     say(describe_plan(plan))
     left = None if cost.whole else len(cost.tasks)
     say(describe_work(cost.run, describe_second_maps(cost.extra), left))

@@ -85,7 +85,8 @@ def execute_plan(plan: Plan, folder: Path, executor: Executor | None = None) -> 
     if display.last is not None:
         say(write_forwards(describe_forwards(display.last.asked, display.last.counts)))
     for note in (*write_precision(records.provenance), *records.provenance["notes"]):
-        warn(note)
+        if note not in plan.notes:  # these stand above the work
+            warn(note)
     return records
 
 

@@ -1,14 +1,16 @@
 """Subsets from files: a folder of images with annotations.csv, and parquet.
 
 annotations.csv has the columns `file,label` and may have `x0,y0,x1,y1`, `image_id`, and `author`,
-`landing_url` (or `landing_page`), `licence`; one row per box, files relative to the folder. Parquet
-has the columns `image` (as Hugging Face `datasets` stores it) and `label`, and may have `boxes` (or
-`bbox`) or `x0,y0,x1,y1`, and `image_id` (or `id`). Boxes are xyxy edges in stored pixels. Labels
-are numbers, or names.
+`landing_url` (or `landing_page`), `licence`, `mask`; one row per box, files relative to the folder.
+Parquet has the columns `image` (as Hugging Face `datasets` stores it) and `label`, and may have
+`boxes` (or `bbox`) or `x0,y0,x1,y1`, `image_id` (or `id`), and `mask`. Boxes are xyxy edges in
+stored pixels. Labels are numbers, or names. Masks may also lie in `masks/ID.png`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,13 @@ from bench.data.images import (
     image_paths,
     parquet_dataset,
     read_boxes,
+)
+from bench.data.layouts.gathered import count_words, describe_truth
+from bench.data.layouts.mask_files import (
+    MASKS,
+    find_column_masks,
+    list_named_masks,
+    settle_masks,
 )
 from bench.data.manifest import HASH, Manifest
 from bench.data.subset import Subset, split
@@ -41,7 +50,7 @@ def open_folder(manifest: Manifest, data_root: Path | None) -> Subset:
     """Return the subset of a manifest of kind "folder" or "parquet"; files lie at `path` under the
     data root.
     """
-    place = _locate(manifest, data_root)
+    place = locate_files(manifest, data_root)
     files = _files(manifest.kind, place)
     if manifest.sha256 and files_digest(files) != manifest.sha256:
         raise BenchError(
@@ -57,14 +66,6 @@ def open_plain(place: Path) -> Subset:
     calibrate.
     """
     kind = "folder" if (place / ANNOTATIONS).is_file() else "parquet"
-    if kind == "parquet" and place.is_dir() and not list(place.glob("*.parquet")):
-        raise BenchError(
-            f"The folder {place} has neither {ANNOTATIONS} nor parquet files; add one of them."
-        )
-    if place.is_file() and place.suffix != ".parquet":
-        raise BenchError(
-            f"The file {place} is no subset; give a manifest (.toml), a .parquet file or a folder."
-        )
     files = _files(kind, place)
     name = place.resolve().name if place.is_dir() else place.stem
     manifest = Manifest(
@@ -78,12 +79,28 @@ def _open(manifest: Manifest, place: Path, files: list[Path], data_root: Path | 
     classes = class_list(manifest.classes, folder, manifest.name)
     read = _read_folder if manifest.kind == "folder" else _read_parquet
     dataset, items, classes = read(manifest, files, classes)
+    names = _image_names(dataset, items, folder) if (folder / MASKS).is_dir() else []
+    items, notes, masks = settle_masks(folder, items, names)
+    if masks:  # beside the files that define the subset, so that other masks are another subset
+        content = hashlib.sha256(f"{files_digest(files)} {masks}".encode()).hexdigest()
+        manifest = dataclasses.replace(manifest, sha256=content)
     source = ImagesSource(manifest.name, dataset, items, classes, clip_boxes=False)
     scored, calibrating = split(manifest, source)
-    return Subset(manifest.name, manifest, source, scored, calibrating, data_root)
+    found = (f"{count_words(len(items.ids), 'item')}; {describe_truth(items)}.", *notes)
+    return Subset(manifest.name, manifest, source, scored, calibrating, data_root, found=found)
 
 
-def _locate(manifest: Manifest, data_root: Path | None) -> Path:
+def _image_names(dataset: Any, items: Items, folder: Path) -> list[str]:
+    """Return each item's image: its path below the folder, its stored name, or its id."""
+    paths = image_paths(dataset)
+    names = [Path(paths[i] or "") for i in items.images]
+    root = folder.absolute()
+    return [
+        (name.relative_to(root) if name.is_relative_to(root) else name).as_posix() for name in names
+    ]
+
+
+def locate_files(manifest: Manifest, data_root: Path | None) -> Path:
     """Return where a manifest's files are: `path` under the data root; or the data root, where that
     is the folder.
     """
@@ -189,6 +206,7 @@ def _folder_items(table: Any, paths: list[str], inclusive: bool) -> Items:
         labels=np.array(labels, dtype=np.int64),
         boxes=tuple(boxes) if with_boxes else None,
         credits=tuple(named) if any(named) else None,
+        masks=list_named_masks(table),
     )
 
 
@@ -264,6 +282,7 @@ def _read_parquet(
         images=tuple(range(len(ids))),
         labels=np.array(labels, dtype=np.int64),
         boxes=_parquet_boxes(dataset, ids, manifest.boxes == "pixels"),
+        masks=find_column_masks(dataset, range(len(ids))),
     )
     return dataset, items, classes
 

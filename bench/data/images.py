@@ -9,7 +9,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from bench.data.item_identity import (
     unreadable_content,
 )
 from bench.data.manifest import IMAGENET_CLASSES
+from bench.data.object_masks import ItemMasks
 from bench.errors import BenchError, UnreadableImage
 from bench.types import ItemContent, Sample, UInt8Image
 
@@ -41,7 +43,8 @@ class Items:
 
     ids: unique.  images: where the image of each item stands in the dataset.  labels: int64. boxes:
     float32 [n,4] xyxy edges in stored pixels, or None for the whole subset.  credits: who is to be
-    named.
+    named.  masks: of the items' objects, or None for the whole subset.  sizes: (height, width) of
+    the image that the annotation was made on, where it is known.
     """
 
     ids: tuple[str, ...]
@@ -50,6 +53,8 @@ class Items:
     labels: npt.NDArray[np.int64]
     boxes: tuple[Boxes, ...] | None = None
     credits: tuple[str | None, ...] | None = None
+    masks: ItemMasks | None = None
+    sizes: tuple[tuple[int, int] | None, ...] | None = None
 
 
 class ImagesSource:
@@ -58,8 +63,6 @@ class ImagesSource:
     clip_boxes: official boxes are clipped to the image, however far they leave it; others must lie
     inside.
     """
-
-    has_masks = False
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class ImagesSource:
     ) -> None:
         self.name = name
         self.ids, self.image_ids, self.labels = items.ids, items.image_ids, items.labels
-        self.has_boxes = items.boxes is not None
+        self.has_boxes, self.has_masks = items.boxes is not None, items.masks is not None
         self._dataset, self._items, self._classes, self._clip = dataset, items, classes, clip_boxes
         _check_ids(name, items.ids)
         _check_labels(name, items, self.num_classes)
@@ -93,9 +96,11 @@ class ImagesSource:
         record, where = self._record(position)
         image = _decode_image(record, where)
         boxes = self._boxes(position, image.shape[:2], where)
-        return Sample(
-            self.ids[position], self.image_ids[position], image, int(self.labels[position]), boxes
-        )
+        ids, label = (self.ids[position], self.image_ids[position]), int(self.labels[position])
+        if self._items.masks is None:
+            return Sample(*ids, image, label, boxes)
+        found = self._items.masks.read(position, (image.shape[0], image.shape[1]), where)
+        return Sample(*ids, image, label, boxes, found.mask, found.ignore)
 
     def read_framed(
         self, position: int, geometry: Geometry, min_visible: float, cache: FrameCache
@@ -113,7 +118,19 @@ class ImagesSource:
             return None
         boxes = self._boxes(position, frame.stored, where)
         moved = None if boxes is None else geometry.boxes(boxes, *frame.stored, min_visible)
-        return Framed(frame.pixels, moved, None, None, None)
+        if self._items.masks is None:
+            return Framed(frame.pixels, moved, None, None, None)
+        found = self._items.masks.read(position, frame.stored, where)
+        mask, ignore = geometry.mask(found.mask), geometry.mask(found.ignore)
+        return Framed(frame.pixels, moved, mask, ignore, None)
+
+    def relabel(self, labels: npt.NDArray[np.int64], classes: tuple[str, ...]) -> ImagesSource:
+        """Return the same items under other labels [n] of other classes."""
+        other = copy(self)
+        other.labels, other._classes = labels, classes
+        other._items = replace(self._items, labels=labels)
+        _check_labels(other.name, other._items, other.num_classes)
+        return other
 
     def digest_item(self, position: int, known: ItemContent | None = None) -> ItemContent:
         """Return the content of the item at a position.
@@ -142,6 +159,8 @@ class ImagesSource:
         return record, str(record.get("path") or self.ids[position])
 
     def _boxes(self, position: int, stored: tuple[int, ...], where: str) -> Boxes | None:
+        if self._items.sizes is not None:
+            _check_size(self._items.sizes[position], stored, where)
         return (
             None
             if self._items.boxes is None
@@ -340,6 +359,17 @@ def _check_labels(name: str, items: Items, num_classes: int) -> None:
         raise BenchError(
             f"The label {int(items.labels[first])} of {items.ids[first]} in the subset {name} is "
             f"not one of its {num_classes} classes (0..{num_classes - 1})."
+        )
+
+
+def _check_size(annotated: tuple[int, int] | None, stored: tuple[int, ...], where: str) -> None:
+    """Refuse an image (height, width) of another size than the one that was annotated."""
+    if annotated is not None and annotated != tuple(stored):
+        turned = " (turned by its EXIF orientation?)" if annotated[::-1] == tuple(stored) else ""
+        raise BenchError(
+            f"The image {where} has {stored[1]}x{stored[0]} pixels{turned} and its annotation says "
+            f"{annotated[1]}x{annotated[0]}, so boxes and masks would not fit; give the image that "
+            "was annotated."
         )
 
 

@@ -14,7 +14,10 @@ from bench.data.geometry import Geometry
 from bench.data.input_size import read_size
 from bench.errors import BenchError, suggestions
 
-KINDS = ("scenes", "imagenet", "folder", "parquet")
+KINDS = (
+    *("scenes", "imagenet", "folder", "parquet"),
+    *("class_folders", "saved_dataset", "coco", "voc"),  # layouts of people's own data
+)
 EXPLAIN = ("default", "label")
 BOXES = ("edges", "pixels")
 IMAGENET_CLASSES = "imagenet-1k"
@@ -50,9 +53,10 @@ class Manifest:
     """A subset's definition.
 
     name: the subset's name, and the stem of its file.  kind: "scenes" (generated), "imagenet" (the
-    ILSVRC2012 validation set), "folder" (annotations.csv) or "parquet".  title, licence: for a
-    reader. pictures: whether boards may publish its pictures.  classes: names by label; or
-    "imagenet-1k"; or a text file with one name per line, beside the data; empty: taken from the
+    ILSVRC2012 validation set), "folder" (annotations.csv) or "parquet", or a layout of people's own
+    data: "class_folders", "saved_dataset", "coco", "voc".  title, licence: for a reader. pictures:
+    whether boards may publish its pictures.  classes: names by label; or "imagenet-1k"; or a text
+    file with one name per line, beside the data; empty: taken from the
     data.  geometry: fixes the preprocessing for every model. calibration: another subset's name,
     "hash", "last-1000" (imagenet) or "none". explain: "label" makes every metric explain the label.
     boxes: "edges" where x1, y1 are edges; "pixels" where they are the last pixels inside (folder,

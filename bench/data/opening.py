@@ -1,6 +1,4 @@
-"""Subsets by name or path: the registry, and how a manifest, a folder or a parquet file is
-opened.
-"""
+"""Subsets by name or path: the registry, and how a manifest or somebody's own data is opened."""
 
 from __future__ import annotations
 
@@ -12,9 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.data.folder import open_folder, open_plain
 from bench.data.imagenet import open_imagenet
+from bench.data.layouts.saved_dataset import is_dataset
 from bench.data.manifest import Manifest, manifest_folder
+from bench.data.recognise import describe_layouts, open_by_kind, open_dataset, open_unnamed
 from bench.data.scenes import open_scenes
 from bench.data.subset import Subset
 from bench.errors import BenchError, suggestions
@@ -67,17 +66,26 @@ def register_subset(
 
 
 def load_subset(
-    name_or_path: str | Path, limit: int | None = None, data_root: str | Path | None = None
+    name_or_path: object, limit: int | None = None, data_root: str | Path | None = None
 ) -> Subset:
-    """Return a subset by name or path.
+    """Return a subset by name or path, or of a `datasets.Dataset`.
 
-    name_or_path: a registered name; or the path of a manifest (.toml), of a folder with
-    annotations.csv or parquet files (its own manifest.toml is used where there is one), or of a
-    .parquet file. NAME[start:stop] is a part of its fixed order: `ilsvrc-sample-1k[:300]` and
+    name_or_path: a registered name; the path of a manifest (.toml), or of data in one of the
+    layouts of docs/data.md, such as annotations.csv, parquet, a folder per class, COCO's json or
+    Pascal VOC's xml (a folder's own manifest.toml is used where there is one); or a
+    `datasets.Dataset`. NAME[start:stop] is a part of its fixed order: `ilsvrc-sample-1k[:300]` and
     `ilsvrc-sample-1k[300:]` share no image. limit: only the first so many items of its fixed order.
     data_root: where named subsets find their files; else the environment variable CAMBENCH_DATA.
     Raises BenchError, one sentence, where something is missing or wrong.
     """
+    if isinstance(name_or_path, Subset) or is_dataset(name_or_path):
+        subset = name_or_path if isinstance(name_or_path, Subset) else open_dataset(name_or_path)
+        return subset if limit is None else subset.limit(limit)
+    if not isinstance(name_or_path, (str, Path)):
+        raise BenchError(
+            f"A {type(name_or_path).__name__} is no subset; give a name, a datasets.Dataset, or "
+            f"the path of {describe_layouts()}."
+        )
     text, part = str(name_or_path), _PART.fullmatch(str(name_or_path))
     if part is not None and text not in SUBSETS and not Path(text).exists():
         whole = load_subset(part["name"], data_root=data_root)
@@ -102,19 +110,19 @@ def _open_path(path: Path, data_root: Path | None) -> Subset:
         path = path / "manifest.toml"
     if path.suffix == ".toml":
         return _open_manifest(path, data_root)
-    return open_plain(path)
+    return open_unnamed(path)
 
 
 def _open_manifest(file: Path, data_root: Path | None) -> Subset:
     manifest = Manifest.read(file)
-    if manifest.root or (manifest.kind in ("folder", "parquet") and not manifest.path):
+    if manifest.root or (manifest.kind not in ("scenes", "imagenet") and not manifest.path):
         # A manifest that says no path lies beside its files.
         data_root = file.parent / manifest.root
     if manifest.kind == "scenes":
         return open_scenes(manifest, data_root)
     if manifest.kind == "imagenet":
         return open_imagenet(manifest, data_root)
-    return open_folder(manifest, data_root)
+    return open_by_kind(manifest, data_root)
 
 
 def _register_manifests() -> None:

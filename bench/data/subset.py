@@ -65,7 +65,8 @@ class Subset:
 
     positions: which of the source's samples are scored, in order.  calibrating: those that
     calibrate; or the name of the subset that does; or None.  data_root, opener: where a
-    named calibration subset finds its files, and what opens it.
+    named calibration subset finds its files, and what opens it.  found: sentences about what was
+    read from the files of somebody's own data, and how.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Subset:
     calibrating: tuple[int, ...] | str | None = None
     data_root: Path | None = None
     opener: Opener | None = None
+    found: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.positions:

@@ -117,6 +117,9 @@ def _merge_subsets(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
             continue
         counts = {key: max(facts[key], both[name][key]) for key in ("n", "n_calibration")}
         both[name] = {**both[name], **counts}
+        unserved = [*facts.get("unserved", ()), *both[name].get("unserved", ())]
+        if unserved:
+            both[name]["unserved"] = list(dict.fromkeys(unserved))
     return both
 
 

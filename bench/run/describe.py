@@ -54,7 +54,7 @@ def describe_run(plan: Plan, command: str = "") -> dict[str, Any]:
         "metrics": _describe_metrics(plan),
         "not_applicable": {},
         "equal": {},
-        "notes": [],
+        "notes": list(plan.notes),
         **(
             {"precision": {name: verdict.facts() for name, verdict in plan.verdicts.items()}}
             if plan.verdicts
@@ -86,6 +86,8 @@ def _describe_subset(plan: Plan) -> dict[str, Any]:
         "n_calibration": 0 if plan.calibration is None else len(plan.calibration),
         "calibration": "" if plan.calibration is None else plan.calibration.name,
         **({"identity": BY_CONTENT} if subset.identifies_items else {}),
+        **({"found": list(subset.found)} if subset.found else {}),
+        **({"unserved": list(plan.unserved)} if plan.unserved else {}),
     }
 
 

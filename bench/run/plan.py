@@ -6,14 +6,13 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from bench.data import Geometry, Subset
 from bench.data.geometry import match_channels
 from bench.data.input_size import enlarge, find_side, split_size, write_size
 from bench.engine.memory import memory_of
 from bench.engine.prober import default_batch_size
-from bench.errors import BenchError, NotApplicable
+from bench.errors import BenchError
 from bench.identity import digest
 from bench.methods import METHODS, Method
 from bench.metrics import METRICS, Metric
@@ -22,8 +21,10 @@ from bench.models.input_channels import check_file_channels
 from bench.protocol import FLOAT32, Protocol, require_float32
 from bench.records.precision_verdict import PrecisionVerdict, check_precision
 from bench.records.store import MIN_CALIBRATION
+from bench.run.class_match import match_classes
 from bench.run.explained_class import ClassChoice
 from bench.run.external_maps import ExternalMethod
+from bench.run.unserved import keep_fitting
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Plan:
     one of n runs, i from 1, that share the tasks of the plan; it is no part of the plan's id, since
     it changes no record.  precision: what was asked for (`bench.run.precision_guard`).  verdicts:
     by model, what is run in which; nothing before the guard has looked.  skip_unreadable: leave
-    out images that cannot be read, which changes no record either.
+    out images that cannot be read, which changes no record either.  notes: what was assumed, one
+    sentence each.  unserved: the same of methods and metrics that the subset cannot serve.
     """
 
     subset: Subset
@@ -62,6 +64,8 @@ class Plan:
     precision: str = FLOAT32
     verdicts: Mapping[str, PrecisionVerdict] = field(default_factory=dict)
     skip_unreadable: bool = False
+    notes: tuple[str, ...] = ()
+    unserved: tuple[str, ...] = ()
 
     @property
     def manifest_id(self) -> str:
@@ -185,58 +189,37 @@ def make_plan(
     """
     check_precision(precision, compiled)
     require_float32(protocol)
-    _check_models(models, subset)
+    _check_models(models)
+    subset, notes = match_classes(models, subset)
     geometry = common_geometry(subset, models, protocol.geometry)
     chosen = _select_methods(methods)
     for method in chosen:
         if isinstance(method, ExternalMethod):
             method.check_frame(*geometry.shape)
     names = METRICS.select(metrics if isinstance(metrics, str) else [*metrics])
-    usable_methods = _keep_fitting("method", chosen, subset)
-    usable_metrics = _keep_fitting("metric", [METRICS.get(name) for name in names], subset)
+    fitting, no_methods = keep_fitting("method", chosen, subset)
+    usable, no_metrics = keep_fitting("metric", [METRICS.get(name) for name in names], subset)
     device = models[0].device
     return Plan(
         subset=subset,
-        calibration=None
-        if protocol.box_tau_from == "scored"
-        else _calibration(subset, usable_metrics, calibration),
+        calibration=_calibration(subset, usable, calibration, protocol),
         geometry=geometry,
         models=tuple(models),
-        methods=tuple(usable_methods),
-        metrics=tuple(usable_metrics),
+        methods=tuple(fitting),
+        metrics=tuple(usable),
         protocol=protocol,
         batch_size=batch_size
         or default_batch_size(find_side(geometry.size), device.type, memory_of(device)),
         shard_size=shard_size or default_shard_size(find_side(geometry.size), device.type),
         compiled=compiled,
         precision=precision,
+        notes=notes,
+        unserved=(*no_methods, *no_metrics),
     )
 
 
-Part = TypeVar("Part", Method, Metric)
-
-
-def _keep_fitting(word: str, chosen: Sequence[Part], subset: Subset) -> list[Part]:
-    """Return the methods or metrics that find the ground truth that they need in a subset."""
-    have = {
-        "boxes": subset.has_boxes,
-        "masks": subset.has_masks,
-        "truth": subset.has_boxes or subset.has_masks,
-        "others": subset.has_others,
-        "method": True,
-    }
-    usable = [one for one in chosen if all(have[need] for need in one.needs)]
-    if not usable:
-        raise NotApplicable(
-            f"No {word} of the run fits the subset {subset.name}: "
-            f"{', '.join(one.name for one in chosen)} need ground truth (boxes or masks) that it "
-            "does not have."
-        )
-    return usable
-
-
-def _check_models(models: Sequence[Explainee], subset: Subset) -> None:
-    """Refuse models that share a name or have other classes than the subset."""
+def _check_models(models: Sequence[Explainee]) -> None:
+    """Refuse a run without models, and models that share a name."""
     if not models:
         raise BenchError("A run needs at least one model; give --models.")
     names = [model.name for model in models]
@@ -246,7 +229,6 @@ def _check_models(models: Sequence[Explainee], subset: Subset) -> None:
         )
     for model in models:
         check_file_channels(model.name, model.channels)
-        _check_classes(model, subset)
 
 
 def _select_methods(methods: str | Sequence[str | Method]) -> list[Method]:
@@ -273,24 +255,18 @@ def default_shard_size(side: float, device: str = "cpu") -> int:
     return (25 if side <= 128 else 10) * (1 if device == "cpu" else 4)
 
 
-def _calibration(subset: Subset, metrics: Sequence[Metric], wanted: int | None) -> Subset | None:
-    if wanted == 0 or not any(metric.calibrates for metric in metrics):
+def _calibration(
+    subset: Subset, metrics: Sequence[Metric], wanted: int | None, protocol: Protocol
+) -> Subset | None:
+    if (
+        protocol.box_tau_from == "scored"
+        or wanted == 0
+        or not any(metric.calibrates for metric in metrics)
+    ):
         return None
     calibration = subset.calibration()
     count = max(len(subset) // 2, MIN_CALIBRATION) if wanted is None else wanted
     return None if calibration is None else calibration.limit(count)
-
-
-def _check_classes(model: Explainee, subset: Subset) -> None:
-    classes = model.num_classes
-    # Numbers as names: the largest label is all that is known of the classes, and a model may have
-    # more.
-    named = any(not name.isdigit() for name in subset.class_names)
-    if classes < subset.num_classes or (classes != subset.num_classes and named):
-        raise BenchError(
-            f"The model {model.name} has {classes} classes and the subset {subset.name} "
-            f"{subset.num_classes}; choose a model and a subset of the same classes."
-        )
 
 
 def common_geometry(subset: Subset, models: Sequence[Explainee], rule: str = "own") -> Geometry:

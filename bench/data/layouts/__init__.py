@@ -1,0 +1,1 @@
+"""Layouts that people have: each file reads one of them into the items of a subset."""

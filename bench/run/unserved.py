@@ -1,0 +1,65 @@
+"""What a run leaves out, since the data cannot serve it: sentences for the terminal and boards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from bench.data import Subset
+from bench.errors import NotApplicable
+from bench.methods import Method
+from bench.metrics import Metric
+
+Part = TypeVar("Part", Method, Metric)
+
+_LACKING = {
+    "boxes": "boxes",
+    "masks": "masks",
+    "truth": "boxes or masks",
+    "others": "masks of another class's objects",
+}
+"""What is missing, by the word of `needs`."""
+
+
+def keep_fitting(
+    word: str, chosen: Sequence[Part], subset: Subset
+) -> tuple[list[Part], tuple[str, ...]]:
+    """Return the methods or metrics that find the ground truth they need, and sentences about the
+    others.
+
+    Raises:
+        NotApplicable: none is left.
+    """
+    have = {
+        "boxes": subset.has_boxes,
+        "masks": subset.has_masks,
+        "truth": subset.has_boxes or subset.has_masks,
+        "others": subset.has_others,
+        "method": True,
+    }
+    usable = [one for one in chosen if all(have[need] for need in one.needs)]
+    if not usable:
+        raise NotApplicable(
+            f"No {word} of the run fits the subset {subset.name}: "
+            f"{', '.join(one.name for one in chosen)} need ground truth (boxes or masks) that it "
+            "does not have."
+        )
+    lacking: dict[str, list[str]] = {}
+    for one in chosen:
+        missing = [_LACKING[need] for need in one.needs if not have[need]]
+        if missing:
+            lacking.setdefault(missing[-1], []).append(one.name)
+    return usable, describe_unserved(word, lacking)
+
+
+def describe_unserved(word: str, lacking: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return a sentence for each thing that the data lacks, with the names that need it.
+
+    >>> describe_unserved("metric", {"boxes": ["box_localization"]})
+    ('The metric box_localization is left out, since the subset has no boxes.',)
+    """
+    return tuple(
+        f"The {word}{'s' if len(names) > 1 else ''} {', '.join(names)} "
+        f"{'are' if len(names) > 1 else 'is'} left out, since the subset has no {what}."
+        for what, names in lacking.items()
+    )
