@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from bench.data.class_names import class_list
 from bench.data.images import (
     Boxes,
     ImagesSource,
     Items,
-    class_list,
     files_dataset,
     files_digest,
     image_paths,

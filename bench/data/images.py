@@ -4,7 +4,6 @@ and ImageNet.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.data.cache import FrameCache
+from bench.data.class_names import IMAGENET_COUNT, imagenet_names
 from bench.data.decode import decode
 from bench.data.geometry import Framed, Geometry
-from bench.data.manifest import IMAGENET_CLASSES
 from bench.errors import BenchError
 from bench.types import Sample
 
@@ -236,46 +235,6 @@ def _quiet_datasets() -> Iterator[None]:
     finally:
         if not before:
             datasets.enable_progress_bars()
-
-
-# --- ImageNet's classes
-# -----------------------------------------------------------------------------------------------
-IMAGENET_COUNT = 1000
-
-
-@functools.cache
-def imagenet_wnids() -> tuple[str, ...]:
-    """Return the 1000 wnids in label order, which is their sorted order (from timm, which ships the
-    list).
-    """
-    from timm.data import ImageNetInfo
-
-    return tuple(ImageNetInfo("imagenet-1k").label_names())
-
-
-@functools.cache
-def imagenet_names() -> tuple[str, ...]:
-    """Return the 1000 class names in label order: the first of each synset's words."""
-    from timm.data import ImageNetInfo
-
-    info = ImageNetInfo("imagenet-1k")
-    return tuple(str(info.index_to_description(i)).split(",")[0] for i in range(IMAGENET_COUNT))
-
-
-def class_list(classes: tuple[str, ...] | str, folder: Path, name: str) -> tuple[str, ...] | str:
-    """Return a manifest's classes with a text file read: names, or "imagenet-1k", or () for "from
-    the data".
-    """
-    if not isinstance(classes, str) or classes == IMAGENET_CLASSES:
-        return classes
-    file = folder / classes
-    if not file.is_file():
-        raise BenchError(
-            f"The subset {name} takes its class names from {file}, which is not there."
-        )
-    return tuple(
-        line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()
-    )
 
 
 def files_digest(files: Sequence[Path]) -> str:
