@@ -131,6 +131,11 @@ def _refuse_several(value: Any, place: str) -> NoReturn:
     )
 
 
+def count_classes(count: int) -> str:
+    """Return a number of classes in words: "1 class", "2 classes"."""
+    return f"{count} class{'es' * (count != 1)}"
+
+
 def normalise_name(text: str) -> str:
     """Return a name as it is compared: in Unicode form NFC, without outer and doubled spaces.
 
@@ -161,13 +166,13 @@ def _read_numbers(found: Sequence[_Label], classes: Classes, place: Place) -> La
             f"The label {high} in {place(labels.index(high))} is not one of the {count} classes "
             f"(0..{count - 1}).{counted}"
         )
-    return LabelReading(labels, classes, f"{count} classes, numbers {low}..{high}")
+    return LabelReading(labels, classes, f"{count_classes(count)}, numbers {low}..{high}")
 
 
 def _number_classes(labels: tuple[int, ...]) -> LabelReading:
     """Return a reading without names: as many classes as the largest number says."""
     low, high, present = min(labels), max(labels), len(set(labels))
-    sentence = f"{high + 1} classes, numbers {low}..{high}"
+    sentence = f"{count_classes(high + 1)}, numbers {low}..{high}"
     if present != high + 1:
         sentence += f", {present} of them with images"
     cautions: tuple[str, ...] = ()
@@ -250,7 +255,7 @@ def _match_names(found: Sequence[_Label], classes: Classes, place: Place) -> Lab
 
 def _count_names(labels: Sequence[int], classes: Classes) -> str:
     count = len(imagenet_wnids()) if isinstance(classes, str) else len(classes)
-    return f"{count} classes, labels by name, {len(set(labels))} of them with images"
+    return f"{count_classes(count)}, labels by name, {len(set(labels))} of them with images"
 
 
 def _index_names(classes: tuple[str, ...]) -> Mapping[str, int]:
@@ -269,7 +274,7 @@ def _collect_names(found: Sequence[_Label], place: Place) -> LabelReading:
     _refuse_joined(names, found, place)
     index = {name: i for i, name in enumerate(names)}
     first, last = names[0], names[-1]
-    sentence = f"{len(names)} classes by name: {first}" + (f" .. {last}" if len(names) > 1 else "")
+    sentence = f"{count_classes(len(names))} by name: {first}" + (f" .. {last}" if len(names) > 1 else "")
     cautions = [*describe_order(names)]
     if odd := [name for name in names if name.casefold() in _LIKE_MISSING]:
         cautions.append(
@@ -289,7 +294,7 @@ def _refuse_mixture(found: Sequence[_Label], place: Place) -> None:
     raise BenchError(
         f"The label {found[odd].text!r} in {place(odd)} is "
         f"{'a number' if odd == numbers[0] else 'neither a whole number nor the name of a class'}, "
-        f"and {max(len(numbers), len(names))} others are "
+        f"and {max(len(numbers), len(names))} of {len(found)} are "
         f"{'names' if odd == numbers[0] else 'numbers'}; write all as numbers or all as names."
     )
 
