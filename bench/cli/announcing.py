@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.output import say
+from bench.cli.output import say, warn
 
 if TYPE_CHECKING:
+    from bench.data import Subset
     from bench.engine.counts import Counts
     from bench.run.announcement import Announcement
     from bench.run.plan import Plan
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 def print_announcement(plan: Plan, work: Announcement, folder: Path, left: int | None) -> None:
     """Print what a run is about to do; left: the tasks that are not finished, None for a plan."""
     say(describe_plan(plan))
+    print_notes(plan.subset)
     second = (
         describe_second_map(work.second) if work.extra is None else describe_second_maps(work.extra)
     )
@@ -27,6 +29,12 @@ def print_announcement(plan: Plan, work: Announcement, folder: Path, left: int |
         f"The networks alone take about {max(work.seconds, 1) / 60:.1f} minutes here "
         f"(`cambench plan` says more). Records go to {folder}."
     )
+
+
+def print_notes(subset: Subset) -> None:
+    """Print how a subset's files were read; what may be wrong is a warning."""
+    for note in subset.notes:
+        (warn if note.caution else say)(note.text)
 
 
 def describe_plan(plan: Plan) -> str:

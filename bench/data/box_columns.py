@@ -163,15 +163,13 @@ def _parse_number(cell: Any, where: str) -> float:
         raise BenchError(
             f"The number {cell!r} in the box of {where} has a decimal comma; write a point."
         )
-    try:
-        if isinstance(cell, str) and "_" in cell:
-            raise ValueError
-        return float(cell)
-    except (TypeError, ValueError):
-        raise BenchError(
-            f"The boxes of {where} are not lists of four numbers: {str(cell)[:40]!r} is no number; "
-            "write it without units."
-        ) from None
+    with contextlib.suppress(TypeError, ValueError):
+        if "_" not in str(cell):  # which Python reads as part of a number
+            return float(cell)
+    raise BenchError(
+        f"The boxes of {where} are not lists of four numbers: {str(cell)[:40]!r} is no number; "
+        "write it without units."
+    )
 
 
 def _parse_list(cell: Any, where: str) -> list[list[float]]:

@@ -66,7 +66,7 @@ BOX_KEYS: Mapping[str, BoxFormat] = {
         for order in _ORDERS
     },
 }
-"""What a manifest may write as `boxes`; "edges": pixels, in the order that the columns' names say."""
+"""What a manifest may write as `boxes`; "edges": pixels, ordered as the columns' names say."""
 
 
 @dataclass(frozen=True)
@@ -174,12 +174,10 @@ def check_unit(table: BoxTable, form: BoxFormat, where: str) -> None:
     if form.unit != "fraction" and np.abs(table.raw).max() <= _RELATIVE_LIMIT:
         orders = ("xyxy", "xywh", "cxcywh") if not form.order else (form.order, "xywh", "cxcywh")
         keys = [order for order in orders if table.fits(BoxFormat(order, "fraction"))]
-        names = " or ".join(
-            f'boxes = "fraction-{key}"' for key in dict.fromkeys(keys or ["xyxy"])
-        )
+        names = " or ".join(f'boxes = "fraction-{key}"' for key in dict.fromkeys(keys or ["xyxy"]))
         raise BenchError(
-            f"The numbers of {count_boxes(len(table.raw))} of {where} all lie within 0..1, so they are "
-            f"fractions of the image, not pixels; write {names} into manifest.toml."
+            f"The numbers of {count_boxes(len(table.raw))} of {where} all lie within 0..1, so they "
+            f"are fractions of the image, not pixels; write {names} into manifest.toml."
         )
     if form.relative and largest > _RELATIVE_LIMIT:
         box = write_box(table.raw[np.abs(table.raw).max(axis=1).argmax()])
@@ -244,6 +242,7 @@ def check_inside(table: BoxTable, form: BoxFormat, places: Sequence[str]) -> tup
     if wrong.sum() * 2 > count:
         i = int(wrong.argmax())
         width, height = table.sizes[i]
+        others_too = f", as do {int(wrong.sum())} of {count_boxes(count)}" if count > 1 else ""
         hint = (
             f'write boxes = "{fitting[0].key}" into manifest.toml if the numbers are '
             f"{_ORDERS[fitting[0].order]}, as which all lie inside"
@@ -252,8 +251,7 @@ def check_inside(table: BoxTable, form: BoxFormat, places: Sequence[str]) -> tup
         )
         raise BenchError(
             f"The box {write_box(table.raw[i])} of {places[table.item[i]]} lies outside its image "
-            f"of {width:.0f}x{height:.0f} pixels, as {int(wrong.sum())} of "
-            f"{count_boxes(count)} do; {hint}."
+            f"of {width:.0f}x{height:.0f} pixels{others_too}; {hint}."
         )
     cautions = []
     if count >= _TELLING and any(one.order == "xywh" for one in fitting):

@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.data.box_columns import BoxColumns, parse_boxes
+from bench.data.box_columns import BoxColumns
 from bench.data.box_format import (
     Boxes,
+    BoxFormat,
     BoxTable,
     check_inside,
     check_numbers,
     check_rows,
     check_unit,
     choose_format,
+    count_boxes,
     describe_format,
     find_order,
     to_xyxy,
 )
+from bench.data.image_survey import ImageFacts, choose_turned
+
+
+@dataclass(frozen=True)
+class BoxSource:
+    """What is known about boxes beside their numbers.
+
+    Attributes:
+        columns: where they stand (`find_box_columns`).
+        key: the manifest's `boxes`, such as "edges" or "fraction-xywh".
+        exif: the manifest's `exif`: "stored", "turned" or "".
+        where: the file or subset, for errors.
+        places: what each item is called in errors.
+        facts: what the headers of some items' images say; it decides what is doubtful.
+    """
+
+    columns: BoxColumns
+    key: str
+    exif: str
+    where: str
+    places: Sequence[str]
+    facts: Mapping[int, ImageFacts]
 
 
 @dataclass(frozen=True)
@@ -29,80 +52,74 @@ class BoxReading:
 
     Attributes:
         boxes: for each item [n,4] float32 edges; in pixels, or as fractions of the image.
-        relative: they are fractions.
+        form: the order and unit that the file has.
+        found: the order, where neither names nor manifest say it; else "xyxy".
+        turned: the images are turned by their EXIF orientation.
         sentence: how they were read.
         cautions: sentences about what may be wrong with them.
     """
 
     boxes: tuple[Boxes, ...]
-    relative: bool
+    form: BoxFormat
+    found: str
+    turned: bool
     sentence: str
     cautions: tuple[str, ...] = ()
 
 
-def read_box_cells(
-    cells: Sequence[Sequence[Sequence[Any]]],
-    columns: BoxColumns,
-    key: str,
-    where: str,
-    places: Sequence[str],
-    sizes: Mapping[int, tuple[int, int]],
-) -> BoxReading:
-    """Return the boxes of all items.
+def read_box_lists(raw: Sequence[Sequence[Sequence[float]]], source: BoxSource) -> BoxReading:
+    """Return the boxes of all items from numbers: four for each box, as the file has them.
 
     Args:
-        cells: for each item its rows, and of each row the cells of `columns.names`.
-        columns: where the boxes stand (`find_box_columns`).
-        key: the manifest's `boxes`, such as "edges" or "fraction-xywh".
-        where: the file or subset, for errors.
-        places: what each item is called in errors.
-        sizes: (width, height) in pixels of the images of some items; they decide what is doubtful.
+        raw: the boxes of each item (`bench.data.box_columns.parse_boxes`).
+        source: what else is known.
 
     Raises:
         BenchError: a box is not four finite numbers, reversed or empty; the boxes are fractions, or
             in an order that cannot be known.
     """
-    raw = [
-        [box for row in rows for box in parse_boxes(row, place)]
-        for rows, place in zip(cells, places, strict=True)
-    ]
-    return read_box_lists(raw, columns, key, where, places, sizes)
-
-
-def read_box_lists(
-    raw: Sequence[Sequence[Sequence[float]]],
-    columns: BoxColumns,
-    key: str,
-    where: str,
-    places: Sequence[str],
-    sizes: Mapping[int, tuple[int, int]],
-) -> BoxReading:
-    """Return the boxes of all items from numbers: four for each box, as the file has them.
-
-    The arguments and errors are those of `read_box_cells`; raw holds the boxes of each item.
-    """
-    form = choose_format(key, columns)
-    table = BoxTable.build([_drop_repeated(boxes) for boxes in raw], sizes)
-    repeated = sum(map(len, raw)) - len(table.raw)
-    cautions: list[str] = []
-    if len(table.raw):
-        check_numbers(table, form, places)
-        check_unit(table, form, where)
-        if not form.order:
-            form = find_order(table, form, columns, where)
-        check_rows(table, form, places)
-        cautions += check_inside(table, form, places)
-    elif not form.order:
-        form = choose_format("xyxy", columns)
-    if repeated:
-        cautions.append(f"{repeated} boxes of {where} stand there twice and count once.")
+    columns = source.columns
+    once = [list({tuple(box): box for box in boxes}.values()) for boxes in raw]
+    table, form = _read_format(once, source)
+    turned, cautions = choose_turned(
+        source.facts,
+        source.exif,
+        lambda i, how: form.relative or _fits(once[i], form, source.facts[i], how),
+    )
+    sizes = {i: one.shown(turned) for i, one in source.facts.items()}
+    table = BoxTable.build(once, sizes)
+    notes = [*cautions, *(check_inside(table, form, source.places) if len(table.raw) else ())]
+    if repeated := sum(map(len, raw)) - len(table.raw):
+        notes.append(f"{count_boxes(repeated)} of {source.where} stand there twice and count once.")
     if columns.unused:
-        cautions.append(f"Of the columns {', '.join(columns.unused)} no box is read.")
+        notes.append(f"Of the columns {', '.join(columns.unused)} no box is read.")
     edges = to_xyxy(table.raw, form).astype(np.float32)
     boxes = tuple(edges[table.item == i] for i in range(len(raw)))
     sentence = describe_format(columns.names, form, len(edges))
-    return BoxReading(boxes, form.relative, sentence, tuple(cautions))
+    declared = choose_format(source.key, columns).order
+    found = "xyxy" if declared else form.order
+    return BoxReading(boxes, form, found, turned, sentence, tuple(notes))
 
 
-def _drop_repeated(boxes: Sequence[Sequence[float]]) -> list[Sequence[float]]:
-    return list({tuple(box): box for box in boxes}.values())
+def _read_format(
+    boxes: Sequence[Sequence[Sequence[float]]], source: BoxSource
+) -> tuple[BoxTable, BoxFormat]:
+    """Return the boxes as a table, and their format; images that EXIF may turn do not decide it."""
+    sizes = {i: one.size for i, one in source.facts.items() if not one.swapped}
+    table, form = BoxTable.build(boxes, sizes), choose_format(source.key, source.columns)
+    if not len(table.raw):
+        return table, replace(form, order=form.order or "xyxy")
+    check_numbers(table, form, source.places)
+    check_unit(table, form, source.where)
+    if not form.order:
+        form = find_order(table, form, source.columns, source.where)
+    check_rows(table, form, source.places)
+    return table, form
+
+
+def _fits(
+    boxes: Sequence[Sequence[float]], form: BoxFormat, facts: ImageFacts, turned: bool
+) -> bool:
+    """Return whether an image's boxes lie inside it, as stored or turned; so do none."""
+    table = BoxTable.build([boxes], {0: facts.shown(turned)})
+    return not table.misfits(form).any()

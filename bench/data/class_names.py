@@ -61,7 +61,9 @@ def class_list(classes: tuple[str, ...] | str, folder: Path, name: str) -> tuple
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise BenchError(f"The class names {file} are not UTF-8; save the file as UTF-8.") from error
+        raise BenchError(
+            f"The class names {file} are not UTF-8; save the file as UTF-8."
+        ) from error
     return tuple(line.strip() for line in lines if line.strip())
 
 

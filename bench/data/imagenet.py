@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
+from bench.data.box_format import Boxes
 from bench.data.class_names import imagenet_wnids
 from bench.data.images import (
-    Boxes,
     ImagesSource,
     Items,
     files_dataset,

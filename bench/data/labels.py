@@ -100,7 +100,7 @@ def _parse_label(value: Any, place: Place, i: int) -> _Label:
         raise BenchError(f"There is no label in {place(i)}; fill it in, or take the row out.")
     if isinstance(value, int | float | Decimal):
         return _Label(str(value), Decimal(value))
-    _refuse_several(value, place(i))
+    return _refuse_several(value, place(i))
 
 
 def _parse_text(value: str, place: Place, i: int) -> _Label:
@@ -120,6 +120,7 @@ def _parse_text(value: str, place: Place, i: int) -> _Label:
 
 
 def _refuse_several(value: Any, place: str) -> NoReturn:
+    """Refuse a value that holds several labels, or is none."""
     if isinstance(value, str | Sequence | np.ndarray | set):
         shown = str(value) if len(str(value)) < 40 else str(value)[:36] + " ..."
         raise BenchError(
@@ -215,9 +216,7 @@ def _match_number_names(
     """
     if isinstance(classes, str) or not classes:
         return None
-    index = {
-        Decimal(name): i for i, name in enumerate(classes) if _NUMBER.fullmatch(name.strip())
-    }
+    index = {Decimal(name): i for i, name in enumerate(classes) if _NUMBER.fullmatch(name.strip())}
     named = [index.get(label.number) for label in found if label.number is not None]
     if any(number is None for number in named):
         return None
@@ -273,8 +272,8 @@ def _collect_names(found: Sequence[_Label], place: Place) -> LabelReading:
     _refuse_case(names, found, place)
     _refuse_joined(names, found, place)
     index = {name: i for i, name in enumerate(names)}
-    first, last = names[0], names[-1]
-    sentence = f"{count_classes(len(names))} by name: {first}" + (f" .. {last}" if len(names) > 1 else "")
+    shown = " .. ".join(dict.fromkeys((names[0], names[-1])))
+    sentence = f"{count_classes(len(names))} by name: {shown}"
     cautions = [*describe_order(names)]
     if odd := [name for name in names if name.casefold() in _LIKE_MISSING]:
         cautions.append(
@@ -321,5 +320,3 @@ def _refuse_joined(names: tuple[str, ...], found: Sequence[_Label], place: Place
         alone = [part in known for part in parts]
         if len(parts) > 1 and (all(alone) or (any(alone) and "," not in label.text)):
             _refuse_several(label.text, place(i))
-
-

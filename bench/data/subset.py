@@ -20,6 +20,7 @@ from bench.data.cache import FrameCache, open_frame_cache
 from bench.data.geometry import Framed, Geometry
 from bench.data.images import ImagesSource
 from bench.data.manifest import HASH, NONE, Manifest
+from bench.data.reading import Note
 from bench.errors import BenchError
 from bench.types import Batch, Sample, Truth
 
@@ -139,6 +140,13 @@ class Subset:
     def has_others(self) -> bool:
         """Return whether the samples come with masks of another class's objects."""
         return bool(getattr(self.source, "has_others", False))
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """Return how the files were read, for the terminal and run.json; () of a generated
+        subset.
+        """
+        return tuple(getattr(self.source, "notes", ()))
 
     @property
     def geometry(self) -> Geometry | None:

@@ -131,10 +131,12 @@ def _read_text(file: Path) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
+        line, wanted = (
+            content[: error.start].count(b"\n") + 1,
+            encoding.removesuffix("-sig").upper(),
+        )
         raise BenchError(
-            f"The table {file} is not {encoding.removesuffix('-sig').upper()}, from line {line} on; "
-            "save it as UTF-8."
+            f"The table {file} is not {wanted}, from line {line} on; save it as UTF-8."
         ) from error
 
 
@@ -165,9 +167,7 @@ def _fit_row(cells: tuple[str, ...], columns: tuple[str, ...], where: str) -> tu
 
 
 def _check_columns(file: Path, columns: tuple[str, ...], separator: str) -> None:
-    missing = [
-        name for name in _ALIASES if find_column(columns, name, f"The table {file}") is None
-    ]
+    missing = [name for name in _ALIASES if find_column(columns, name, f"The table {file}") is None]
     if missing:
         raise BenchError(
             f"The table {file} lacks the column {', '.join(missing)}; its first line names the "

@@ -85,6 +85,7 @@ def _describe_subset(plan: Plan) -> dict[str, Any]:
         "n": len(subset),
         "n_calibration": 0 if plan.calibration is None else len(plan.calibration),
         "calibration": "" if plan.calibration is None else plan.calibration.name,
+        "reading": [note.text for note in subset.notes],
     }
 
 
