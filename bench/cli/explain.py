@@ -11,7 +11,7 @@ import typer
 
 import bench
 from bench.cli.options import LOOK, PluginOption
-from bench.cli.output import console, say
+from bench.cli.output import console, say, warn
 from bench.cli.registration import command
 from bench.errors import BenchError, NotApplicable
 
@@ -48,11 +48,14 @@ def explain(
     """Explain one image: a picture of overlays, one per method."""
     from bench.board.overlays import draw_overlays
     from bench.cli.plans import load_plugins
+    from bench.data.image_survey import describe_file
     from bench.methods import METHODS
 
     load_plugins(plugin)
     chosen = bench.load_model(model, weights=weights, layer=layer)
     images = chosen.read(image)
+    for note in describe_file(image):
+        warn(note)
     names, maps = METHODS.select(methods), {}
     for name in names:
         with say_not_applicable():

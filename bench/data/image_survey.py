@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -95,6 +96,17 @@ def describe_images(facts: Mapping[int, ImageFacts]) -> tuple[str, ...]:
         if found:
             sentences.append(f"{_count_images(found, facts)} {words}.")
     return tuple(sentences)
+
+
+def describe_file(path: str | Path) -> tuple[str, ...]:
+    """Return what was assumed about the pixels of one image file, as sentences."""
+    facts = survey_images(lambda _: ({"path": str(path)}, str(path)), 1)
+    marked = [one for one in facts.values() if one.orientation > 1]
+    turned = (
+        f"{path} has an EXIF orientation, which viewers apply; the pixels are read as stored. Turn "
+        "the pixels and remove the tag to see it as a viewer shows it."
+    )
+    return (*describe_images(facts), *[turned for _ in marked])
 
 
 def _count_images(found: list[ImageFacts], facts: Mapping[int, ImageFacts]) -> str:

@@ -19,6 +19,7 @@ from bench.models.explainee import Explainee
 from bench.protocol import FLOAT32, Protocol, require_float32
 from bench.records.precision_verdict import PrecisionVerdict, check_precision
 from bench.records.store import MIN_CALIBRATION
+from bench.run.class_order import check_class_order
 from bench.run.explained_class import ClassChoice
 from bench.run.external_maps import ExternalMethod
 
@@ -240,6 +241,7 @@ def _check_models(models: Sequence[Explainee], subset: Subset) -> None:
         )
     for model in models:
         _check_classes(model, subset)
+        check_class_order(model, subset)
 
 
 def _select_methods(methods: str | Sequence[str | Method]) -> list[Method]:
