@@ -221,8 +221,7 @@ def check_rows(table: BoxTable, form: BoxFormat, places: Sequence[str]) -> None:
 
 def _suggest_remedy(table: BoxTable, form: BoxFormat, edges: Floats) -> str:
     """Return what to do about a reversed or empty box (x0, y0, x1, y1)."""
-    others = [replace(form, order=order, inclusive=False) for order in _ORDERS]
-    fitting = [one for one in others if one.order != form.order and table.fits(one)]
+    fitting = _find_fitting(table, form)
     last = form.order == "xyxy" and not form.relative and not form.inclusive
     if last and edges[2] >= edges[0] and edges[3] >= edges[1]:
         return 'mend it, or write boxes = "pixels" if x1, y1 are the last pixels inside the object'
@@ -234,11 +233,19 @@ def _suggest_remedy(table: BoxTable, form: BoxFormat, edges: Floats) -> str:
     return "swap its corners so that x0 < x1 and y0 < y1" if form.order == "xyxy" else "mend it"
 
 
+def _find_fitting(table: BoxTable, form: BoxFormat) -> list[BoxFormat]:
+    """Return the other orders in which all boxes fit; a box or two fit most of them by chance."""
+    orders = [one for one in _ORDERS if one == "xywh" or len(table.raw) > 2]
+    if form.order == "xyxy" and table.misfits(form).any():
+        orders.append("yxyx")
+    others = [replace(form, order=order, inclusive=False) for order in dict.fromkeys(orders)]
+    return [one for one in others if one.order != form.order and table.fits(one)]
+
+
 def check_inside(table: BoxTable, form: BoxFormat, places: Sequence[str]) -> tuple[str, ...]:
     """Refuse boxes of which most lie outside; return what is suspicious about the others."""
     wrong, count = table.misfits(form), len(table.raw)
-    others = [replace(form, order=order, inclusive=False) for order in _ORDERS]
-    fitting = [one for one in others if one.order != form.order and table.fits(one)]
+    fitting = _find_fitting(table, form)
     if wrong.sum() * 2 > count:
         i = int(wrong.argmax())
         width, height = table.sizes[i]

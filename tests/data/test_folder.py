@@ -331,9 +331,7 @@ def test_an_empty_image_in_parquet_is_said(tmp_path: Path) -> None:
     schema = pa.schema({"image": struct, "label": pa.int64(), "image_id": pa.string()})
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "empty.parquet")
     subset = load_subset(tmp_path / "empty.parquet")
-    with pytest.raises(
-        BenchError, match=f"image {subset.ids[0]} .*row . of .*empty.* is empty"
-    ):
+    with pytest.raises(BenchError, match=f"image {subset.ids[0]} .*row . of .*empty.* is empty"):
         subset[0]
 
 

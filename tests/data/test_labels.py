@@ -98,9 +98,7 @@ def test_the_order_of_sorted_names_is_said_where_numbers_disagree() -> None:
 def test_given_classes_are_met_by_name_or_position() -> None:
     assert read_labels(["owl", "ant"], ("owl", "ant"), "t").labels == (0, 1)
     assert read_labels(["1", "0.0"], ("owl", "ant"), "t").labels == (1, 0)
-    with pytest.raises(
-        BenchError, match=r"'own' in row 1 .* is not the name .* Did you mean owl"
-    ):
+    with pytest.raises(BenchError, match=r"'own' in row 1 .* is not the name .* Did you mean owl"):
         read_labels(["own"], ("owl", "ant"), "t")
     assert read_labels(["4", "8"], ("4", "8"), "t").labels == (0, 1)
     with pytest.raises(BenchError, match="may be the name or the position"):
