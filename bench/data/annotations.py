@@ -14,7 +14,7 @@ import numpy as np
 from bench.data.box_columns import BoxColumns, find_box_columns, parse_boxes
 from bench.data.box_reading import BoxSource, read_box_lists
 from bench.data.image_survey import survey_images
-from bench.data.images import Items, files_dataset, read_record
+from bench.data.images import Items, files_dataset
 from bench.data.labels import Classes, read_labels
 from bench.data.manifest import Manifest
 from bench.data.opened_files import OpenedFiles, collect_reading
@@ -56,7 +56,9 @@ def open_annotations(manifest: Manifest, file: Path, classes: Classes) -> Opened
     images = list(dict.fromkeys(paths))
     dataset = files_dataset([file.parent / path for path in images])
     position = {path: i for i, path in enumerate(images)}
-    facts = survey_images(lambda i: read_record(dataset, i, images[i]), len(images))
+    facts = survey_images(
+        lambda i: ({"path": str(file.parent / images[i])}, images[i]), len(images)
+    )
     boxes_at = find_box_columns(table.columns, f"The table {file}")
     boxes = None
     if boxes_at is not None:

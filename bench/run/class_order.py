@@ -23,16 +23,19 @@ def find_network_classes(model: Explainee) -> tuple[str, ...] | None:
     if isinstance(by_id, Mapping):
         by_id = [by_id[key] for key in sorted(by_id, key=int)]
     for names in (model.card.get("classes"), label_names, by_id):
-        if _are_names(names) and len(names) == model.num_classes:
-            return tuple(names)
+        found = _read_names(names)
+        if len(found) == model.num_classes:
+            return found
     return None
 
 
-def _are_names(names: Any) -> bool:
-    """Return whether names say more than numbers do; LABEL_0 is what Hugging Face fills in."""
-    return isinstance(names, list | tuple) and any(
-        not str(name).removeprefix("LABEL_").isdigit() for name in names
-    )
+def _read_names(names: Any) -> tuple[str, ...]:
+    """Return names, or () where they are numbers or the LABEL_0 that Hugging Face fills in."""
+    if not isinstance(names, list | tuple):
+        return ()
+    found = tuple(map(str, names))
+    empty = all(name.removeprefix("LABEL_").isdigit() for name in found)
+    return () if empty else found
 
 
 def check_class_order(model: Explainee, subset: Subset) -> None:

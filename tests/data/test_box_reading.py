@@ -183,7 +183,7 @@ def test_exif_is_applied_where_boxes_fit_only_then(tmp_path: Path) -> None:
         assert len([one for one in cautions if 'exif = "turned"' in one]) == 1
     asked = load_subset(write(tmp_path / "e", [both], keys='exif = "turned"', orientation=6))
     assert asked[0].image.shape == (WIDTH, HEIGHT, 3)
-    with pytest.raises(BenchError, match="fit only when its EXIF .* is applied, and those"):
+    with pytest.raises(BenchError, match=r"fit only when its EXIF .* is applied, and those"):
         load_subset(write(tmp_path / "f", [tall, wide], orientation=6))
 
 
