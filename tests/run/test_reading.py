@@ -68,7 +68,7 @@ def test_a_run_prints_and_keeps_how_files_were_read(tmp_path: Path) -> None:
     assert first["value"].tolist() == second["value"].tolist()
 
 
-def test_an_unused_reading_is_refused_before_anything_runs(tmp_path: Path) -> None:
+def test_boxes_in_another_unit_are_refused_before_anything_runs(tmp_path: Path) -> None:
     place = write_scenes(tmp_path / "a", "{}", "fraction")
     (place / "manifest.toml").write_text('name = "mine"\nkind = "folder"\n')
     refused(cambench("run", "--subset", place, "--out", tmp_path / "out"), 'boxes = "fraction-')
@@ -98,11 +98,11 @@ def write_names(place: Path, names: list[str]) -> Path:
 def test_the_same_classes_in_another_order_are_refused(tmp_path: Path) -> None:
     def plan(classes: list[str]) -> object:
         model = Explainee(Small(), size=16, layer="features", name="m", card={"classes": classes})
-        return make_plan(subset, [model], "grad_cam", "deletion", get_protocol("cambench"))
+        return make_plan(subset, [model], "grad_cam", "deletion", get_protocol("cambench-1"))
 
     subset = load_subset(write_names(tmp_path / "f", ["k2", "k10", "k1"]))
     assert subset.class_names == ("k1", "k10", "k2")
-    with pytest.raises(BenchError, match="Class 1 of the subset n is 'k10', .* m it is 'k2'"):
+    with pytest.raises(BenchError, match=r"Class 1 of the subset n is 'k10', .* it is 'k2'"):
         plan(["k1", "k2", "k10"])
     assert plan(["K1", "k10", "k2"])
     assert plan(["a", "b", "c"]), "other names are not compared"
