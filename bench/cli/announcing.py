@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bench.cli.output import say, warn
 
 if TYPE_CHECKING:
+    from bench.data import Subset
     from bench.engine.counts import Counts
     from bench.run.announcement import Announcement
     from bench.run.plan import Plan
@@ -40,8 +41,15 @@ def print_assumptions(plan: Plan) -> None:
     """Print how the subset was read, what was assumed, and what is left out."""
     for sentence in plan.subset.found:
         say(shorten(sentence, _LONGEST, placeholder=" ..."))
+    print_notes(plan.subset)
     for sentence in (*plan.notes, *plan.unserved):
         warn(sentence)
+
+
+def print_notes(subset: Subset) -> None:
+    """Print how a subset's files were read; what may be wrong is a warning."""
+    for note in subset.notes:
+        (warn if note.caution else say)(note.text)
 
 
 def describe_plan(plan: Plan) -> str:

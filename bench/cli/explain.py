@@ -11,7 +11,7 @@ import typer
 
 import bench
 from bench.cli.options import LOOK, PluginOption
-from bench.cli.output import console, say
+from bench.cli.output import console, say, warn
 from bench.cli.registration import command
 from bench.errors import BenchError, NotApplicable
 
@@ -51,7 +51,7 @@ def explain(
     """Explain images: for each a picture of overlays, one per method."""
     from bench.board.picture_files import place_pictures
     from bench.cli.plans import load_plugins
-    from bench.models.class_names import find_class_names
+    from bench.models.network_classes import find_class_names
 
     missing = [image for image in images if not image.is_file()]
     if missing:
@@ -74,9 +74,12 @@ def explain_image(
     """Draw one image's maps into a picture, and print its classes."""
     from bench.board.overlays import draw_overlays
     from bench.board.picture_files import OWNER, name_owner
+    from bench.data.image_survey import describe_file
     from bench.methods import METHODS
 
     pixels, maps = model.read(image), {}
+    for note in describe_file(image):
+        warn(note)
     classes = describe_classes(model, pixels, target, names)
     for name in METHODS.select(methods):
         with say_not_applicable():

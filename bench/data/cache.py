@@ -34,6 +34,7 @@ import numpy as np
 import PIL
 from PIL import features
 
+from bench.data import pixel_modes
 from bench.data.decode import decode
 from bench.data.geometry import Geometry, GreyGeometry
 from bench.errors import BenchError
@@ -87,14 +88,20 @@ class FrameCache:
         self._added = 0  # by this process since it last looked
         self._writable = True
 
-    def frame(self, content: bytes, geometry: Geometry, decode: Callable[[], UInt8Image]) -> Frame:
+    def frame(
+        self,
+        content: bytes,
+        geometry: Geometry,
+        decode: Callable[[], UInt8Image],
+        turned: bool = False,
+    ) -> Frame:
         """Return the frame of an encoded image: the one that is kept, else a new one, which is
         kept.
 
         decode: gives the image uint8 [H0,W0,3] of `content`; what it raises is passed on, and
-        nothing is kept.
+        nothing is kept.  turned: by its EXIF orientation.
         """
-        key = frame_key(content, geometry)
+        key = frame_key(content, geometry, turned)
         found = self._read(key, geometry.shape)
         if found is not None:
             return found
@@ -228,11 +235,12 @@ def turn_off() -> None:
     os.environ[BOUND_VARIABLE] = "0"
 
 
-def frame_key(content: bytes, geometry: Geometry) -> bytes:
-    """Return the key (32 bytes) of the frame of an encoded image."""
-    return hashlib.sha256(
-        hashlib.sha256(content).digest() + f"{geometry.id} {pixels_version()}".encode()
-    ).digest()
+def frame_key(content: bytes, geometry: Geometry, turned: bool = False) -> bytes:
+    """Return the key (32 bytes) of the frame of an encoded image; turned: by its EXIF
+    orientation.
+    """
+    form = f"{geometry.id}{' turned' * turned} {pixels_version()}"
+    return hashlib.sha256(hashlib.sha256(content).digest() + form.encode()).digest()
 
 
 @functools.cache
@@ -245,8 +253,9 @@ def pixels_version() -> str:
         for name in ("jpg", "libjpeg_turbo", "webp", "jpg_2000", "avif")
     ]
     try:
-        sources = [inspect.getsource(one) for one in (decode, Geometry, GreyGeometry)]
-        own = hashlib.sha256("".join(sources).encode()).hexdigest()
+        parts = (decode, pixel_modes, Geometry, GreyGeometry)
+        source = "".join(inspect.getsource(part) for part in parts)
+        own = hashlib.sha256(source.encode()).hexdigest()
     except OSError:  # installed without its source
         own = __version__
     return " ".join([PIL.__version__, *codecs, platform.machine(), own])

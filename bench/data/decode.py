@@ -3,30 +3,68 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
+from bench.data.pixel_modes import convert_pixels, read_orientation, turn_pixels
+from bench.data.unreadable import explain_unreadable
 from bench.errors import BenchError
 from bench.types import UInt8Image
 
+FAILURES = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow raises for files that are damaged or no images."""
 
-def decode(record: dict[str, Any], where: str) -> UInt8Image:
+
+def read_encoded(record: dict[str, Any]) -> bytes:
+    """Return the encoded bytes of a record {"bytes", "path"}; an OSError where there are none."""
+    content = record.get("bytes")
+    if content is None:
+        return Path(record.get("path") or "").read_bytes()
+    return bytes(content)
+
+
+def decode(record: dict[str, Any], where: str, turned: bool = False) -> UInt8Image:
     """Return the image uint8 [H,W,3] of a record {"bytes", "path"}.
 
-    `datasets` would also turn images by their EXIF orientation; boxes and trained models know the
-    stored pixels, so this does not.
+    `datasets` would also turn images by their EXIF orientation; boxes and trained models mostly
+    know the stored pixels, so this does it only where `turned` says so.
+
+    Args:
+        record: the encoded image, or the path of its file.
+        where: what the image is called in errors.
+        turned: turn it as its EXIF orientation says.
+
+    Raises:
+        BenchError: the image is missing, cannot be read, or has pixels of unknown brightness.
     """
-    content = record.get("bytes")
-    if content is None and not record.get("path"):
+    if record.get("bytes") is None and not record.get("path"):
         raise BenchError(f"The image {where} is empty in its file; fetch it again.")
     try:
-        with Image.open(io.BytesIO(content) if content is not None else record["path"]) as image:
-            return np.asarray(image.convert("RGB"))
+        content = read_encoded(record)
     except FileNotFoundError as error:
         raise BenchError(
             f"The image {where} is missing; it was there when the subset was opened."
         ) from error
-    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
-        raise BenchError(f"The image {where} cannot be read ({error}); fetch it again.") from error
+    except OSError as error:
+        raise BenchError(f"The image {where} cannot be read: {error.strerror}.") from error
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            orientation = read_orientation(image) if turned else 1
+            return turn_pixels(convert_pixels(image, where), orientation)
+    except FAILURES as error:
+        reason = explain_unreadable(content, error)
+        raise BenchError(f"The image {where} cannot be read: {reason}.") from error

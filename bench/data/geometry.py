@@ -27,6 +27,8 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+MOST_PIXELS = 2**27
+"""Pixels of a resized image: 400 MB, which only a thin image reaches."""
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
@@ -136,6 +138,11 @@ class Geometry:
         height0, width0 = image.shape[:2]
         top, left = self.offset(height0, width0)
         height, width = self.resize_shape(height0, width0)
+        if height * width > MOST_PIXELS:
+            raise BenchError(
+                f"An image of {width0}x{height0} pixels is so thin that it would be resized to "
+                f"{width}x{height}; crop it, or take it out."
+            )
         if (height, width) != (height0, width0):
             resample = INTERPOLATIONS[self.interpolation]
             image = np.asarray(Image.fromarray(image).resize((width, height), resample))

@@ -27,13 +27,13 @@ from typing import Any
 
 import numpy as np
 
+from bench.data.box_format import Boxes
+from bench.data.class_names import imagenet_wnids
 from bench.data.images import (
-    Boxes,
     ImagesSource,
     Items,
     files_dataset,
     image_paths,
-    imagenet_wnids,
     parquet_dataset,
 )
 from bench.data.manifest import HASH, IMAGENET_CLASSES, LAST, NONE, Manifest

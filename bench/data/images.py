@@ -4,7 +4,6 @@ and ImageNet.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,8 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.data.box_format import BOX_SLACK, Boxes, explain_outside, write_box
 from bench.data.cache import FrameCache
-from bench.data.decode import decode
+from bench.data.class_names import IMAGENET_COUNT, imagenet_names
+from bench.data.decode import decode, read_encoded
 from bench.data.geometry import Framed, Geometry
 from bench.data.item_identity import (
     digest_file,
@@ -27,14 +28,10 @@ from bench.data.item_identity import (
     stamp_file,
     unreadable_content,
 )
-from bench.data.manifest import IMAGENET_CLASSES
 from bench.data.object_masks import ItemMasks
+from bench.data.reading import Note, Reading, RowFiles
 from bench.errors import BenchError, UnreadableImage
 from bench.types import ItemContent, Sample, UInt8Image
-
-Boxes = npt.NDArray[np.float32]
-BOX_SLACK = 1.0
-"""Pixels by which a box may leave its image, as rounded boxes do; what leaves it is clipped."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +39,10 @@ class Items:
     """What is known of the items before any image is read; all sequences have one entry per item.
 
     ids: unique.  images: where the image of each item stands in the dataset.  labels: int64. boxes:
-    float32 [n,4] xyxy edges in stored pixels, or None for the whole subset.  credits: who is to be
-    named.  masks: of the items' objects, or None for the whole subset.  sizes: (height, width) of
-    the image that the annotation was made on, where it is known.
+    float32 [n,4] xyxy edges in the pixels that are read, or as fractions of the image
+    (`Reading.relative`); None for the whole subset.  credits: who is to be named.  masks: of the
+    items' objects, or None for the whole subset.  sizes: (height, width) of the image that the
+    annotation was made on, where it is known.
     """
 
     ids: tuple[str, ...]
@@ -71,8 +69,10 @@ class ImagesSource:
         items: Items,
         classes: tuple[str, ...] | str,
         clip_boxes: bool,
+        reading: Reading | None = None,
     ) -> None:
         self.name = name
+        self._reading = reading or Reading()
         self.ids, self.image_ids, self.labels = items.ids, items.image_ids, items.labels
         self.has_boxes, self.has_masks = items.boxes is not None, items.masks is not None
         self._dataset, self._items, self._classes, self._clip = dataset, items, classes, clip_boxes
@@ -85,6 +85,11 @@ class ImagesSource:
         return IMAGENET_COUNT if isinstance(self._classes, str) else len(self._classes)
 
     @property
+    def notes(self) -> tuple[Note, ...]:
+        """Return how the files were read."""
+        return self._reading.notes
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Return the class names by label."""
         return imagenet_names() if isinstance(self._classes, str) else self._classes
@@ -94,7 +99,7 @@ class ImagesSource:
         file.
         """
         record, where = self._record(position)
-        image = _decode_image(record, where)
+        image = _decode_image(record, where, self._reading.turned)
         boxes = self._boxes(position, image.shape[:2], where)
         ids, label = (self.ids[position], self.image_ids[position]), int(self.labels[position])
         if self._items.masks is None:
@@ -112,8 +117,10 @@ class ImagesSource:
         """
         record, where = self._record(position)
         try:
-            content = _read_encoded(record)
-            frame = cache.frame(content, geometry, lambda: decode({"bytes": content}, where))
+            content, turned = read_encoded(record), self._reading.turned
+            frame = cache.frame(
+                content, geometry, lambda: decode({"bytes": content}, where, turned), turned
+            )
         except (OSError, BenchError):
             return None
         boxes = self._boxes(position, frame.stored, where)
@@ -147,16 +154,18 @@ class ImagesSource:
             embedded = record.get("bytes") is not None
             stamp = "" if embedded else stamp_file(Path(record.get("path") or ""))
             same = known is not None and stamp and stamp == known.stamp
-            file = known.file if known and same else digest_file(_read_encoded(record))
+            file = known.file if known and same else digest_file(read_encoded(record))
         except OSError:
             return unreadable_content()
         boxes = None if self._items.boxes is None else self._items.boxes[position]
-        return identify_file(file, stamp, int(self.labels[position]), boxes)
+        turned = self._reading.turned
+        return identify_file(file, stamp, int(self.labels[position]), boxes, turned)
 
     def _record(self, position: int) -> tuple[dict[str, Any], str]:
         """Return {"bytes", "path"} of an image, and what it is called in errors."""
-        record = self._dataset[self._items.images[position]]["image"] or {}
-        return record, str(record.get("path") or self.ids[position])
+        return read_record(
+            self._dataset, self._items.images[position], self.ids[position], self._reading.rows
+        )
 
     def _boxes(self, position: int, stored: tuple[int, ...], where: str) -> Boxes | None:
         if self._items.sizes is not None:
@@ -172,68 +181,41 @@ class ImagesSource:
         return None if self._items.credits is None else self._items.credits[position]
 
     def _clip_boxes(self, boxes: Boxes, stored: tuple[int, ...], where: str) -> Boxes:
-        """Return boxes clipped to their stored image (height, width)."""
+        """Return boxes in pixels, clipped to their image (height, width)."""
         height, width = stored
         limit = np.array([width, height] * 2, dtype=np.float32)
+        if self._reading.relative:
+            boxes = boxes * limit
         if not self._clip:
             outside = ((boxes < -BOX_SLACK) | (boxes > limit + BOX_SLACK)).any(axis=1)
             if outside.any():
-                box = _write_box(boxes[outside][0])
+                box = boxes[outside][0]
                 raise BenchError(
-                    f"The box {box} of {where} lies outside its image of {width}x{height} pixels; "
-                    "mend it."
+                    f"The box {write_box(box)} of {where} lies outside its image of "
+                    f"{width}x{height} pixels; {explain_outside(box, stored)}."
                 )
         clipped = boxes.clip(0, limit).astype(np.float32)
         return clipped[(clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])]
 
 
-def _decode_image(record: dict[str, Any], where: str) -> UInt8Image:
+def _decode_image(record: dict[str, Any], where: str, turned: bool) -> UInt8Image:
     """Return the image of a record; one that cannot be read is an `UnreadableImage`."""
     try:
-        return decode(record, where)
+        return decode(record, where, turned)
     except BenchError as error:
         raise UnreadableImage(str(error)) from error
 
 
-def _read_encoded(record: dict[str, Any]) -> bytes:
-    """Return the encoded bytes of a record {"bytes", "path"}; an OSError where there are none."""
-    content = record.get("bytes")
-    if content is None:
-        return Path(record.get("path") or "").read_bytes()
-    return bytes(content)
+def read_record(
+    dataset: Any, row: int, name: str, rows: RowFiles | None = None
+) -> tuple[dict[str, Any], str]:
+    """Return {"bytes", "path"} of an image, and what it is called in errors.
 
-
-def read_boxes(values: Any, where: str, inclusive: bool = False) -> Boxes:
-    """Return boxes [n,4] float32 from a list of boxes, one box or None; `where` names them in
-    errors.
-
-    inclusive: x1, y1 are the last pixel of the object, not the edge after it. Raises BenchError for
-    a box that is not four finite numbers or is reversed (x0 >= x1 or y0 >= y1).
+    name: what it is called where its record has no path.  rows: the files that hold the records.
     """
-    try:
-        boxes = np.array(
-            [] if values is None else [list(b) if np.ndim(b) else b for b in values],
-            dtype=np.float32,
-        )
-    except (TypeError, ValueError) as error:
-        raise BenchError(
-            f"The boxes of {where} are not lists of four numbers (x0, y0, x1, y1)."
-        ) from error
-    boxes = boxes.reshape(0, 4) if boxes.size == 0 else np.atleast_2d(boxes)
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
-        raise BenchError(
-            f"The boxes of {where} are not lists of four finite numbers (x0, y0, x1, y1)."
-        )
-    if inclusive:
-        boxes = boxes + np.array([0, 0, 1, 1], dtype=np.float32)
-    reversed_ = (boxes[:, 0] >= boxes[:, 2]) | (boxes[:, 1] >= boxes[:, 3])
-    if reversed_.any():
-        box = _write_box(boxes[reversed_][0])
-        raise BenchError(
-            f"The box {box} of {where} is reversed or empty; boxes are x0, y0, x1, y1 with x0 < "
-            "x1, y0 < y1."
-        )
-    return boxes
+    record = dataset[row]["image"] or {}
+    called = str(record.get("path") or name)
+    return record, called if rows is None else f"{called} ({rows.place(row)})"
 
 
 def files_dataset(files: Sequence[Path]) -> Any:
@@ -255,6 +237,7 @@ def parquet_dataset(files: Sequence[Path], name: str) -> Any:
     from datasets import Image as ImageFeature
     from datasets import load_dataset
 
+    row_files(files)  # which names the one that cannot be read
     try:
         with _quiet_datasets():
             dataset = load_dataset(
@@ -263,7 +246,8 @@ def parquet_dataset(files: Sequence[Path], name: str) -> Any:
     except Exception as error:  # datasets wraps what went wrong in errors of its own
         cause = error.__cause__ or error
         raise BenchError(
-            f"The parquet of the subset {name} cannot be read ({cause}): {files[0]}."
+            f"The parquet files of the subset {name} cannot be read as one table ({cause}), from "
+            f"{files[0]} on; give them the same columns."
         ) from error
     if "image" not in dataset.column_names:
         have = ", ".join(dataset.column_names)
@@ -271,6 +255,23 @@ def parquet_dataset(files: Sequence[Path], name: str) -> Any:
             f"The parquet of the subset {name} has no column 'image'; its columns are {have}."
         )
     return dataset.cast_column("image", ImageFeature(decode=False))
+
+
+def row_files(files: Sequence[Path]) -> RowFiles:
+    """Return which rows lie in which parquet file; one that cannot be read is a BenchError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    starts = [0]
+    for file in files:
+        try:
+            starts.append(starts[-1] + int(pq.read_metadata(file).num_rows))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise BenchError(
+                f"The parquet file cannot be read ({reason}): {file}; write or fetch it again."
+            ) from error
+    return RowFiles(tuple(map(str, files)), tuple(starts[:-1]))
 
 
 def image_paths(dataset: Any) -> list[str | None]:
@@ -281,56 +282,20 @@ def image_paths(dataset: Any) -> list[str | None]:
 
 @contextmanager
 def _quiet_datasets() -> Iterator[None]:
-    """Keep the progress bars of `datasets` out of the output, and leave its setting as it was."""
+    """Keep the bars and messages of `datasets` out of the output, and leave its settings as they
+    were.
+    """
     import datasets
 
-    before = datasets.are_progress_bars_disabled()
+    before, level = datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         yield
     finally:
+        datasets.logging.set_verbosity(level)
         if not before:
             datasets.enable_progress_bars()
-
-
-# --- ImageNet's classes
-# -----------------------------------------------------------------------------------------------
-IMAGENET_COUNT = 1000
-
-
-@functools.cache
-def imagenet_wnids() -> tuple[str, ...]:
-    """Return the 1000 wnids in label order, which is their sorted order (from timm, which ships the
-    list).
-    """
-    from timm.data import ImageNetInfo
-
-    return tuple(ImageNetInfo("imagenet-1k").label_names())
-
-
-@functools.cache
-def imagenet_names() -> tuple[str, ...]:
-    """Return the 1000 class names in label order: the first of each synset's words."""
-    from timm.data import ImageNetInfo
-
-    info = ImageNetInfo("imagenet-1k")
-    return tuple(str(info.index_to_description(i)).split(",")[0] for i in range(IMAGENET_COUNT))
-
-
-def class_list(classes: tuple[str, ...] | str, folder: Path, name: str) -> tuple[str, ...] | str:
-    """Return a manifest's classes with a text file read: names, or "imagenet-1k", or () for "from
-    the data".
-    """
-    if not isinstance(classes, str) or classes == IMAGENET_CLASSES:
-        return classes
-    file = folder / classes
-    if not file.is_file():
-        raise BenchError(
-            f"The subset {name} takes its class names from {file}, which is not there."
-        )
-    return tuple(
-        line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()
-    )
 
 
 def files_digest(files: Sequence[Path]) -> str:
@@ -371,7 +336,3 @@ def _check_size(annotated: tuple[int, int] | None, stored: tuple[int, ...], wher
             f"{annotated[1]}x{annotated[0]}, so boxes and masks would not fit; give the image that "
             "was annotated."
         )
-
-
-def _write_box(box: npt.NDArray[Any]) -> str:
-    return "(" + ", ".join(f"{value:g}" for value in box) + ")"

@@ -45,15 +45,21 @@ def stamp_file(path: Path) -> str:
 
 
 def identify_file(
-    file: str, stamp: str, label: int, boxes: npt.NDArray[np.float32] | None
+    file: str,
+    stamp: str,
+    label: int,
+    boxes: npt.NDArray[np.float32] | None,
+    turned: bool = False,
 ) -> ItemContent:
     """Return the content of an item whose image is a file.
 
     Args:
         file: `digest_file` of its bytes.  stamp: `stamp_file`, or "".
         label: the class.  boxes: float32 [n,4] as the subset states them, or None.
+        turned: whether the image is read as its EXIF orientation says.
     """
-    return ItemContent(_digest_parts(file, label, boxes), file, stamp)
+    image = f"{file} turned" if turned else file
+    return ItemContent(_digest_parts(image, label, boxes), file, stamp)
 
 
 def identify_sample(sample: Sample) -> ItemContent:

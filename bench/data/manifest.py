@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.data.box_format import BOX_KEYS
 from bench.data.geometry import Geometry
 from bench.data.input_size import read_size
 from bench.errors import BenchError, suggestions
@@ -19,13 +20,14 @@ KINDS = (
     *("class_folders", "saved_dataset", "coco", "voc"),  # layouts of people's own data
 )
 EXPLAIN = ("default", "label")
-BOXES = ("edges", "pixels")
+EXIF = ("", "stored", "turned")
 IMAGENET_CLASSES = "imagenet-1k"
 LAST = "last-1000"  # calibration of the ImageNet validation set
 HASH = "hash"  # calibration: ids with sha256(id) mod 5 == 0
 NONE = "none"  # no calibration part
 _ID_LENGTH = 12
 _NOT_CONTENT = ("root",)  # where the files lie on one machine says nothing about what they are
+_LATER = {"exif": ""}  # keys that older manifests lack; not written, they are no part of the id
 _TYPES: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "kind": (str,),
@@ -37,6 +39,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "calibration": (str,),
     "explain": (str,),
     "boxes": (str,),
+    "exif": (str,),
     "path": (str,),
     "root": (str,),
     "sha256": (str,),
@@ -59,12 +62,13 @@ class Manifest:
     file with one name per line, beside the data; empty: taken from the
     data.  geometry: fixes the preprocessing for every model. calibration: another subset's name,
     "hash", "last-1000" (imagenet) or "none". explain: "label" makes every metric explain the label.
-    boxes: "edges" where x1, y1 are edges; "pixels" where they are the last pixels inside (folder,
-    parquet). path: file or folder under the data root.  root: a data root of its own, relative to
-    the manifest's folder. sha256: of the generated content (scenes), annotations.csv (folder) or
-    the file (parquet); sha256_head: of the first items (scenes).  seed, size, pairs: of scenes;
-    size also: how many images of imagenet are scored. ids: official image ids to use instead of the
-    whole validation set (imagenet).
+    boxes: "edges" where x1, y1 are edges; "pixels" where they are the last pixels inside; else the
+    order and unit of the four numbers (`BOX_KEYS`; folder, parquet). exif: "turned" applies the
+    EXIF orientation, "stored" does not.  path: file or folder under the data root.  root: a data
+    root of its own, relative to the manifest's folder.  sha256: of the generated content (scenes),
+    annotations.csv (folder) or the file (parquet); sha256_head: of the first items (scenes).  seed,
+    size, pairs: of scenes; size also: how many images of imagenet are scored.  ids: official image
+    ids to use instead of the whole validation set (imagenet).
     """
 
     name: str
@@ -77,6 +81,7 @@ class Manifest:
     calibration: str = NONE
     explain: str = "default"
     boxes: str = "edges"
+    exif: str = ""
     path: str = ""
     root: str = ""
     sha256: str = ""
@@ -91,7 +96,11 @@ class Manifest:
         """Return the first 12 hex digits of the sha256 of the canonical JSON of everything but
         `root`.
         """
-        content = {k: v for k, v in dataclasses.asdict(self).items() if k not in _NOT_CONTENT}
+        content = {
+            k: v
+            for k, v in dataclasses.asdict(self).items()
+            if k not in _NOT_CONTENT and (k, v) not in _LATER.items()
+        }
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:_ID_LENGTH]
 
@@ -164,9 +173,10 @@ def _check_values(manifest: Manifest, where: str) -> None:
         raise BenchError(
             f"The manifest {where} has the unknown explain {manifest.explain!r}.{known}"
         )
-    if manifest.boxes not in BOXES:
-        known = suggestions(manifest.boxes, BOXES)
-        raise BenchError(f"The manifest {where} has the unknown boxes {manifest.boxes!r}.{known}")
+    for key, known_values in (("boxes", BOX_KEYS), ("exif", EXIF)):
+        if (value := getattr(manifest, key)) not in known_values:
+            known = suggestions(value, filter(None, known_values))
+            raise BenchError(f"The manifest {where} has the unknown {key} {value!r}.{known}")
     if manifest.kind == "scenes" and manifest.size < 1:
         raise BenchError(
             f"The manifest {where} asks for {manifest.size} scenes; size must be at least 1."

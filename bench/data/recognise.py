@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.data.folder import ANNOTATIONS, locate_files, open_folder, open_plain
-from bench.data.images import ImagesSource, class_list
+from bench.data.annotations import ANNOTATIONS
+from bench.data.class_names import class_list
+from bench.data.folder import locate_files, open_folder, open_plain
+from bench.data.images import ImagesSource
 from bench.data.layouts.class_folders import gather_class_folders, has_class_folders
 from bench.data.layouts.coco_json import find_coco_files, gather_coco
 from bench.data.layouts.gathered import SPLITS, Classes, Gathered, list_folders
@@ -146,7 +148,12 @@ def open_gathered(found: Gathered, manifest: Manifest, data_root: Path | None) -
             "sha256 out of the manifest."
         )
     source = ImagesSource(
-        manifest.name, found.dataset, found.items, found.classes, clip_boxes=False
+        manifest.name,
+        found.dataset,
+        found.items,
+        found.classes,
+        clip_boxes=False,
+        reading=found.reading,
     )
     scored, calibrating = split(manifest, source)
     words = (f"{found.what[0].upper()}{found.what[1:]}.", *found.notes)

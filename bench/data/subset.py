@@ -21,6 +21,7 @@ from bench.data.geometry import Framed, Geometry
 from bench.data.images import ImagesSource
 from bench.data.item_identity import identify_sample, join_frame, unreadable_content
 from bench.data.manifest import HASH, NONE, Manifest
+from bench.data.reading import Note
 from bench.errors import BenchError, UnreadableImage
 from bench.types import Batch, ItemContent, Sample, Truth
 
@@ -142,6 +143,13 @@ class Subset:
     def has_others(self) -> bool:
         """Return whether the samples come with masks of another class's objects."""
         return bool(getattr(self.source, "has_others", False))
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """Return how the files were read, for the terminal and run.json; () of a generated
+        subset.
+        """
+        return tuple(getattr(self.source, "notes", ()))
 
     @property
     def geometry(self) -> Geometry | None:

@@ -17,8 +17,8 @@ from bench.engine.output_gradients import collect_output_gradients
 from bench.engine.part_store import PartStore
 from bench.engine.prober import Prober, target_log_odds
 from bench.errors import BenchError, NotApplicable
-from bench.models.explainee import Explainee
 from bench.models.behaviour import describe_missing_gradient, has_gradient
+from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network, leave_modes
 from bench.models.split import Captured
 from bench.randomness import generator, image_id_of
@@ -177,8 +177,8 @@ class Trace(PartStore):
             return self.head_gradients(self.select_targets)
 
     def _check_reach(self, gradients: torch.Tensor) -> torch.Tensor:
-        """Return gradients [B,K,h,w]; all zero is an error where the layer's grid does not reach the
-        logits, or reaches them and the network cuts the graph on the way.
+        """Return gradients [B,K,h,w]; all zero is an error where the layer's grid does not reach
+        the logits, or reaches them and the network cuts the graph on the way.
         """
         if not len(self) or bool(gradients.any()):
             return gradients

@@ -103,8 +103,8 @@ def _check_values(name: str, logits: torch.Tensor) -> None:
     bad = ~torch.isfinite(logits).all(1)
     if bool(bad.any()):
         raise BenchError(
-            f"The network {name} returns NaN or infinite logits for image {int(bad.int().argmax())} "
-            "of its first batch; check its weights, and its mean and std."
+            f"The network {name} returns NaN or infinite logits for image "
+            f"{int(bad.int().argmax())} of its first batch; check its weights, mean and std."
         )
     if is_distribution(logits):
         raise BenchError(describe_probabilities(name))

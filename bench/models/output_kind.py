@@ -13,8 +13,8 @@ from bench.errors import BenchError
 from bench.models.named_wrapper import TwoClassNet
 
 HEAD_NAMES = ("fc", "head", "heads", "classifier", "last_linear", "output", "linear", "logits")
-"""Names of classifiers. An identity that bears one of them, and runs last, stands where a classifier
-was taken out.
+"""Names of classifiers. An identity that bears one of them, and runs last, stands where a
+classifier was taken out.
 """
 
 _SHAPES_ONLY = (

@@ -11,18 +11,18 @@ import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from bench.data import Subset
-from bench.data.images import IMAGENET_COUNT, ImagesSource, imagenet_names, imagenet_wnids
+from bench.data.class_names import IMAGENET_COUNT, imagenet_names, imagenet_wnids
+from bench.data.images import ImagesSource
 from bench.errors import BenchError
 from bench.models.explainee import Explainee
+from bench.models.network_classes import read_stated_names
 
 _SHOWN = 6
-_UNNAMED = re.compile(r"(label|class)?[_ ]?\d+", re.IGNORECASE)
-_CARD_KEYS = ("classes", "class_names", "label_names")
 
 
 class ClassMatch(NamedTuple):
@@ -83,7 +83,7 @@ def match_model(model: Explainee, subset: Subset) -> ClassMatch:
     count, own = model.num_classes, subset.class_names
     if all(name.isdigit() for name in own):
         return _match_numbers(model, subset)
-    stated = read_class_names(model)
+    stated = read_stated_names(model)
     names = stated or (imagenet_names() if count == IMAGENET_COUNT else ())
     used = sorted(set(subset.source.labels.tolist()))
     if names and len(names) == count:
@@ -146,29 +146,6 @@ def _match_names(
         f"{shown}{more}."
     )
     return ClassMatch(clear, names, note)
-
-
-def read_class_names(model: Explainee) -> tuple[str, ...]:
-    """Return the names that a network states for its classes; () where it states none.
-
-    They stand in its card (`classes`), or in the configuration of a Hugging Face network
-    (`id2label`).
-    """
-    for key in _CARD_KEYS:
-        given = model.card.get(key)
-        if isinstance(given, (list, tuple)) and given:
-            return tuple(str(name) for name in given)
-    labels = _find_id2label(model.net)
-    names = tuple(str(labels[i]) for i in sorted(labels, key=int))
-    return () if all(_UNNAMED.fullmatch(name) for name in names) else names
-
-
-def _find_id2label(net: Any) -> Mapping[Any, Any]:
-    """Return the mapping of a Hugging Face network, which may lie in a wrapper; {} without one."""
-    modules = [net, *net.children()]
-    configs = (getattr(module, "config", None) for module in modules)
-    found = (getattr(config, "id2label", None) for config in configs)
-    return next((labels for labels in found if isinstance(labels, Mapping) and labels), {})
 
 
 def _index_names(names: tuple[str, ...], imagenet: bool) -> dict[str, set[int]]:

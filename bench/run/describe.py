@@ -88,6 +88,7 @@ def _describe_subset(plan: Plan) -> dict[str, Any]:
         **({"identity": BY_CONTENT} if subset.identifies_items else {}),
         **({"found": list(subset.found)} if subset.found else {}),
         **({"unserved": list(plan.unserved)} if plan.unserved else {}),
+        "reading": [note.text for note in subset.notes],
     }
 
 

@@ -77,9 +77,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     seen: list[str] = []
 
-    def noted(record, where, decode=decode_module.decode):
+    def noted(record, where, *turned, decode=decode_module.decode):
         seen.append(Path(where).name)
-        return decode(record, where)
+        return decode(record, where, *turned)
 
     cache.pixels_version()  # of the code as it is
     monkeypatch.setattr(images, "decode", noted)

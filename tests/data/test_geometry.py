@@ -265,3 +265,10 @@ def test_a_stricter_share_never_adds_a_box(picture: tuple, share: float) -> None
     loose = geometry.boxes(np.array([box]), height, width, share / 2)
     assert len(strict) <= len(loose)
     assert torch.equal(strict, loose[: len(strict)])
+
+
+def test_a_thin_image_is_refused_before_its_memory_is_taken() -> None:
+    thin = np.zeros((2, 3000, 3), dtype=np.uint8)
+    assert Geometry(32, "short", 32).frame(thin).shape == (32, 32, 3)
+    with pytest.raises(BenchError, match="3000x2 pixels is so thin"):
+        Geometry(448, "short", 448).frame(thin)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from bench.data import load_subset, manifest_folder
+from bench.data.class_names import imagenet_names, imagenet_wnids
 from bench.data.imagenet import read_solution, read_xml, split_official
-from bench.data.images import imagenet_names, imagenet_wnids
 from bench.data.manifest import Manifest
 from bench.data.subset import Subset, id_hash
 from bench.errors import BenchError

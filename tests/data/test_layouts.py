@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.data import Geometry, load_subset
-from bench.data.images import imagenet_wnids
+from bench.data.class_names import imagenet_wnids
 from bench.errors import BenchError
 from tests.support.layouts import (
     HEIGHT,

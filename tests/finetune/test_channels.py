@@ -159,7 +159,7 @@ def test_no_title_or_label_of_the_chart_is_cut(classes):
     figure.canvas.draw()
     assert "simulated maps" in figure.get_suptitle()
     for axes in figure.axes:
-        for text in (figure._suptitle, axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels()):
+        for text in (figure.texts[0], axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels()):
             box = text.get_window_extent()
             assert box.x0 >= 0
             assert box.x1 <= figure.bbox.x1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bench
 from bench.data.scene_drawing import CLASS_NAMES
-from bench.models.class_names import find_class_names
+from bench.models.network_classes import find_class_names
 from tests.support.nets import GapLinear, randomise
 
 

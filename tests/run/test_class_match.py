@@ -12,7 +12,7 @@ from torch import nn
 
 import bench
 from bench.data import Subset, load_subset
-from bench.data.images import imagenet_names, imagenet_wnids
+from bench.data.class_names import imagenet_names, imagenet_wnids
 from bench.errors import BenchError
 from bench.models import Explainee
 from bench.run.class_match import match_classes

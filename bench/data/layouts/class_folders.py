@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.data.images import Items, files_dataset, imagenet_wnids
+from bench.data.class_names import imagenet_wnids
+from bench.data.images import Items, files_dataset
 from bench.data.layouts.gathered import (
     SPLITS,
     Classes,

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from bench.data.images import Items, imagenet_names, imagenet_wnids
+from bench.data.class_names import imagenet_names, imagenet_wnids
+from bench.data.images import Items
 from bench.data.manifest import IMAGENET_CLASSES
 from bench.data.object_masks import FileMasks, ItemMasks, count_masks
+from bench.data.reading import Reading
 from bench.errors import BenchError, suggestions
 
 SUFFIXES = (
@@ -40,6 +42,7 @@ class Gathered:
         what: what was found, such as "30 images in 3 class folders".
         notes: further sentences: what was assumed, and what was left out.
         part: the part of the data set that was taken, where there are several.
+        reading: how its labels and boxes were read, where they stood in columns.
     """
 
     dataset: Any
@@ -49,6 +52,7 @@ class Gathered:
     content: str = ""
     notes: tuple[str, ...] = ()
     part: str = ""
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def digest(self) -> str:

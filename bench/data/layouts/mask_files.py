@@ -21,21 +21,17 @@ MASK_COLUMN = "mask"
 _SUFFIX = ".png"
 
 
-def list_named_masks(table: Any) -> FileMasks | None:
-    """Return the masks that a table's column `mask` names, relative to its folder; None without the
-    column.
+def list_named_masks(cells: Sequence[tuple[str, Sequence[str]]]) -> FileMasks:
+    """Return the masks that a table's column `mask` names, relative to its folder.
 
-    table: annotations.csv with labels as numbers; one item per file and label, in its order.
+    cells: (what an item is called in errors, the cells of its rows), one per item.
     """
-    if MASK_COLUMN not in table:
-        return None
     names: list[Path | None] = []
-    for (file, label), rows in table.groupby(["file", "label"], sort=False):
-        given = list(dict.fromkeys(rows[MASK_COLUMN].dropna().astype(str)))
+    for item, texts in cells:
+        given = list(dict.fromkeys(text for text in texts if text))
         if len(given) > 1:
             raise BenchError(
-                f"The image {file} has several masks of the label {label} ({given[0]}, "
-                f"{given[1]}); unite them in one file."
+                f"Several masks belong to {item} ({given[0]}, {given[1]}); unite them in one file."
             )
         names.append(Path(given[0]) if given else None)
     return FileMasks(tuple(names))

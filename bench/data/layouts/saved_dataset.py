@@ -13,10 +13,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bench.data.folder import _labels, _parquet_boxes, _parquet_ids
-from bench.data.images import Items
 from bench.data.layouts.dataset_objects import list_dataset_objects
 from bench.data.layouts.gathered import (
     SPLITS,
@@ -27,7 +23,10 @@ from bench.data.layouts.gathered import (
     list_object_items,
     shorten_names,
 )
-from bench.data.layouts.mask_files import find_column_masks
+from bench.data.manifest import Manifest
+from bench.data.opened_files import OpenedFiles
+from bench.data.parquet_table import open_rows, read_ids
+from bench.data.reading import Reading
 from bench.errors import BenchError
 
 _STATE, _PARTS = "state.json", "dataset_dict.json"
@@ -79,10 +78,13 @@ def gather_dataset(given: Any, classes: Classes = (), place: Path | None = None)
         raise BenchError(f"{where[0].upper()}{where[1:]} has no rows; the subset is empty.")
     if place is not None:
         _check_paths(dataset, place)
+    reading = Reading()
     if _LABEL in dataset.column_names:
-        items, known = _read_labelled(dataset, classes, where)
+        opened = _read_labelled(dataset, classes, where)
+        items, known, reading = opened.items, opened.classes, opened.reading
     else:
-        objects, known, box_notes = list_dataset_objects(dataset, _ids(dataset), classes, where)
+        ids, _ = read_ids(dataset)
+        objects, known, box_notes = list_dataset_objects(dataset, ids, classes, where)
         notes = (*notes, *box_notes)
         items = list_object_items(objects, with_boxes=True)
     labels = sorted({int(label) for label in items.labels})
@@ -96,6 +98,7 @@ def gather_dataset(given: Any, classes: Classes = (), place: Path | None = None)
         content=_digest_images(dataset),
         notes=notes,
         part=part,
+        reading=reading,
     )
 
 
@@ -171,7 +174,7 @@ def _check_paths(dataset: Any, place: Path) -> None:
                 )
 
 
-def _read_labelled(dataset: Any, classes: Classes, where: str) -> tuple[Items, Classes]:
+def _read_labelled(dataset: Any, classes: Classes, where: str) -> OpenedFiles:
     """Return one item per row of a dataset with labels."""
     values = list(dataset[_LABEL])
     for row, value in enumerate(values):
@@ -181,23 +184,13 @@ def _read_labelled(dataset: Any, classes: Classes, where: str) -> tuple[Items, C
                 f"Row {row} of {where} has {what} ({value!r}); an item has one class: select the "
                 "rows that have, or take another part of the data set."
             )
-    names = tuple(getattr(dataset.features[_LABEL], "names", None) or ())
-    labels, known = _labels(values, classes or names, where)
-    ids = _ids(dataset)
-    boxes = _parquet_boxes(dataset, ids, inclusive=False)
-    items = Items(
-        ids=ids,
-        image_ids=ids,
-        images=tuple(range(len(ids))),
-        labels=np.array(labels, dtype=np.int64),
-        boxes=boxes,
-        masks=find_column_masks(dataset, range(len(ids))),
+    return open_rows(
+        Manifest(name=where, kind="saved_dataset"),
+        dataset,
+        classes,
+        f"{where[0].upper()}{where[1:]}",
+        where,
     )
-    return items, known
-
-
-def _ids(dataset: Any) -> tuple[str, ...]:
-    return _parquet_ids(dataset)
 
 
 def _digest_images(dataset: Any) -> str:
