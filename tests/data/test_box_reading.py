@@ -70,6 +70,8 @@ def text(values: tuple[float, ...]) -> str:
         ("width,height,xmin,ymin,xmax,ymax", f"{WIDTH},{HEIGHT},{text(XYXY)}", ""),
         ("x,y,w,h", text(XYWH), ""),
         ("x,y,width,height", text(XYWH), ""),
+        ("left,top,width,height", text(XYWH), ""),
+        ("BBox-X1,bbox y1,bbox_x2,bbox_y2", text(XYXY), ""),
         ("bbox_x,bbox_y,bbox_w,bbox_h", text(XYWH), ""),
         ("cx,cy,w,h", text(CXCYWH), ""),
         ("x_center,y_center,width,height", share(CXCYWH), 'boxes = "fraction"'),

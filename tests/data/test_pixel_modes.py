@@ -64,6 +64,27 @@ def test_sixteen_bit_colours_are_the_upper_bits() -> None:
         read(write_png(RGB.astype(np.uint16) * 16, 2))
 
 
+def write_twelve_bits(values: np.ndarray) -> bytes:
+    """Return a TIFF of 12 bits a pixel, two pixels in three bytes, by the format's own rules."""
+    height, width = values.shape
+    pairs = values.reshape(-1, 2).astype(int)
+    packed = np.stack(
+        [pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], 1
+    )
+    body = packed.astype(np.uint8).tobytes()
+    tags = [(256, width), (257, height), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1)]
+    tags += [(278, height), (279, len(body))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    head = b"II*\0" + struct.pack("<I", 8 + len(body))
+    return head + body + struct.pack("<H", len(tags)) + entries + b"\0" * 4
+
+
+def test_twelve_bits_are_scaled_where_the_file_says_so() -> None:
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    expected = np.rint(values.astype(float) * 255 / 4095).astype(np.uint8)
+    assert_grey(read(write_twelve_bits(values)), expected)
+
+
 def test_floats_fill_one_or_255() -> None:
     for scale in (1, 255):
         values = GREY.astype(np.float32) / 255 * scale
