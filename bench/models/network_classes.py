@@ -1,4 +1,4 @@
-"""The names of a network's classes: those that it states, or that its card, its subset or timm know."""
+"""The names of a network's classes: stated by it, or known from its card, its subset or timm."""
 
 from __future__ import annotations
 

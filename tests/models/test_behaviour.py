@@ -198,7 +198,7 @@ def test_the_callers_modes_change_no_map(
 def test_weights_of_inference_mode_are_refused() -> None:
     with torch.inference_mode():
         net = Small()
-    with pytest.raises(BenchError, match="made inside torch.inference_mode"):
+    with pytest.raises(BenchError, match=r"made inside torch\.inference_mode"):
         explainee(net)
 
 

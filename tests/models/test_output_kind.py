@@ -147,7 +147,7 @@ def test_a_network_without_classifier_is_refused(how: str) -> None:
     else:
         net = timm.create_model("resnet18")
         net.fc = nn.Identity() if how == "identity" else nn.Sequential(nn.Dropout(), nn.Identity())
-    with pytest.raises(BenchError, match="has no classifier.*512 features"):
+    with pytest.raises(BenchError, match=r"has no classifier.*512 features"):
         _ = Explainee(net, size=64).layer
 
 
