@@ -18,7 +18,9 @@ from bench.data.geometry import Geometry
 from bench.errors import BenchError, NotApplicable, suggestions
 from bench.models.default_layer import find_split
 from bench.models.layout import Layout, find_layout
+from bench.models.logits_reader import read_class_names, read_logits_of, read_name
 from bench.models.network_guard import State, guard_network, state_of
+from bench.models.preprocessing import check_network, fill_preprocessing
 from bench.models.split import Captured, LayerSplit, Split, WholeSplit
 from bench.models.stages import stage_layers
 from bench.randomness import generator
@@ -32,10 +34,13 @@ DEFAULT_CROP = 0.875
 class Explainee:
     """A classifier to be explained.
 
-    net: any torch classifier, images [B,3,H,W] -> logits [B,C].  mean, std: of the normalisation,
-    pixel space [0,1]. size: side of its square input.  layer: name of the explained module; None
-    finds the last layer with a spatial grid (timm networks: `forward_features`).  geometry:
-    preprocessing of files; None resizes the short side to size/0.875 and crops the centre.
+    net: any torch classifier, images [B,3,H,W] -> logits [B,C]; of `transformers` ones the logits
+    are read.  mean, std: of the normalisation, pixel space [0,1]; None: of the image processor,
+    else ImageNet's. size: side of its square input; None: what the network states, else 224.
+    processor: an image processor of `transformers`, for what is not given.  layer: name of the
+    explained module; None finds the last layer with a spatial grid (timm networks:
+    `forward_features`).  geometry: preprocessing of files; None resizes the short side to
+    size/0.875 and crops the centre.
 
     The network must be in float32; it runs in eval mode and without parameter gradients, and is
     left as it was.
@@ -44,16 +49,20 @@ class Explainee:
     def __init__(
         self,
         net: nn.Module,
-        mean: Sequence[float] = (0.485, 0.456, 0.406),
-        std: Sequence[float] = (0.229, 0.224, 0.225),
-        size: int = 224,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        size: int | None = None,
         layer: str | None = None,
         *,
         name: str | None = None,
         parent: str = "",
         geometry: Geometry | None = None,
         card: dict[str, Any] | None = None,
+        processor: Any = None,
     ) -> None:
+        net = read_logits_of(check_network(net))
+        filled = fill_preprocessing(net, mean, std, size, geometry, processor)
+        mean, std, size, geometry = filled.mean, filled.std, filled.size, filled.geometry
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise BenchError(
                 f"mean and std need three numbers each, std above 0; got mean={mean}, std={std}."
@@ -62,9 +71,11 @@ class Explainee:
         self.mean = tuple(float(v) for v in mean)
         self.std = tuple(float(v) for v in std)
         self.size = int(size)
-        self.name = name or type(net).__name__.lower()
+        self.name = name or read_name(net) or type(net).__name__.lower()
         self.parent = parent
         self.card = dict(card or {})
+        if filled.source:
+            self.card["preprocessing"] = filled.source
         self.geometry = geometry or Geometry(
             self.size, "short", round(self.size / DEFAULT_CROP), "bicubic"
         )
@@ -227,6 +238,13 @@ class Explainee:
     def num_classes(self) -> int:
         """Return the number of logits."""
         return self.probe_shape[0]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Return the names of the classes that the network states, in the order of its logits; ()
+        where it states none.
+        """
+        return read_class_names(self.net)
 
     # --- images
 
