@@ -25,9 +25,9 @@ INTERPOLATION_NAMES = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 DRAWN = ((300, 400), (420, 310))
 """Heights and widths of the two drawn images, in pixels; larger where a crop needs it."""
 
-TOLERANCE = 1.0
+TOLERANCE = 0.5
 """Mean difference to the processor's pixels up to which a reading is the right one, in levels of
-255: libraries round and antialias differently, by less than half a level on these images."""
+255: libraries round and antialias differently, by far less on these images."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def measure_difference(
 
 def apply_preprocessing(reading: Preprocessing, image: npt.NDArray[np.uint8]) -> torch.Tensor:
     """Return what the network gets of an image uint8 [H,W,3]: [3,size,size] float32."""
-    pixels = torch.from_numpy(reading.geometry.frame(image)).permute(2, 0, 1).float() / 255
+    pixels = torch.tensor(reading.geometry.frame(image)).permute(2, 0, 1).float() / 255
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (reading.mean, reading.std))
     return ((pixels - mean) / std).flip(0) if reading.bgr else (pixels - mean) / std
 

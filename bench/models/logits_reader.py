@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -78,7 +79,8 @@ class LogitsReader(nn.Module):
         x = x.flip(1) if self.bgr else x
         images, named = ((), {self._keyword: x}) if self._keyword else ((x,), {})
         try:
-            output = self.original(*images, **named, **options)
+            with _return_fields(self.original):
+                output = self.original(*images, **named, **options)
         except ValueError as error:  # transformers' own check of sizes and channels
             reason = next(iter(str(error).splitlines()), "").rstrip(".")
             raise BenchError(
@@ -111,7 +113,23 @@ class LogitsReader(nn.Module):
         return next((v for v in wide if v.shape[1] == labels), None)
 
 
-def is_transformers(net: object) -> bool:
+@contextmanager
+def _return_fields(net: nn.Module) -> Iterator[None]:
+    """Have networks return fields instead of tuples, whatever `config.return_dict` says: inside a
+    network transformers reads fields itself.
+    """
+    configs = {id(part.config): part.config for part in net.modules() if is_transformers(part)}
+    changed = [one for one in configs.values() if getattr(one, "return_dict", True) is False]
+    for config in changed:
+        config.return_dict = True
+    try:
+        yield
+    finally:
+        for config in changed:
+            config.return_dict = False
+
+
+def is_transformers(net: object) -> TypeGuard[Any]:
     """Return whether a network is one of `transformers` (or of a class derived from one)."""
     library = sys.modules.get("transformers")
     base = getattr(library, "PreTrainedModel", None)

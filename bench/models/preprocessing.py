@@ -73,7 +73,7 @@ def fill_preprocessing(
             f"{IMAGENET_MEAN} and std {IMAGENET_STD} are assumed at size {side}; give "
             "processor=..., or mean and std.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
     mean = IMAGENET_MEAN if mean is None else mean
     return Filled(mean, IMAGENET_STD if std is None else std, side, geometry, source)

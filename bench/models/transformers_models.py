@@ -36,8 +36,20 @@ def import_transformers() -> Any:
 
 
 def is_whole_name(text: str) -> bool:
-    """Return whether an "@" in a name of `transformers` belongs to the path of a folder."""
-    return text.startswith(PREFIX) and Path(text.removeprefix(PREFIX)).expanduser().is_dir()
+    """Return whether an "@" in a name belongs to the path of a folder or file."""
+    return Path(text.removeprefix(PREFIX)).expanduser().exists()
+
+
+def suggest_prefix(name: str) -> str:
+    """Return the end of a sentence that names the prefix for what is no model's name: a folder of
+    `transformers`, or an id of the Hub; "" for anything else.
+    """
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return f" For a folder of transformers give {PREFIX}{name}."
+    if name.count("/") == 1 and not folder.exists() and not name.startswith((".", "/", "~")):
+        return f" For an id of the Hub give {PREFIX}{name} (transformers) or hf-hub:{name} (timm)."
+    return ""
 
 
 def from_transformers(name: str, weights: str | Path | None, layer: str | None) -> Explainee:
@@ -85,8 +97,13 @@ def _load(source: str, name: str) -> tuple[Any, Any]:
             )
         except Exception as error:  # the hub client, the files and the library raise their own
             raise BenchError(
-                f"transformers could not load {name} ({_first_line(error)}); check the name, the "
-                "files and the network."
+                f"transformers could not load {name} ({_first_line(error)}); check the "
+                + (
+                    "folder's files."
+                    if Path(source).is_dir()
+                    else "id and the connection, or give "
+                    f"the folder of a saved network ({PREFIX}FOLDER)."
+                )
             ) from error
         _check_report(report, name)
         try:
@@ -113,7 +130,8 @@ def _check_report(report: Any, name: str) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")[:200]
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    return line.partition(". ")[0].rstrip(".")[:200]
 
 
 @contextmanager

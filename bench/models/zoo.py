@@ -19,6 +19,7 @@ from bench.models.transformers_models import (
     check_timm_name,
     from_transformers,
     is_whole_name,
+    suggest_prefix,
 )
 from bench.randomness import generator
 from bench.registry import Registry
@@ -193,7 +194,8 @@ def _create_net(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
 
     if not name.startswith("hf-hub:") and not timm.is_model(name.partition(".")[0]):
         known = [*MODELS.list_names(), *timm.list_models()]
-        raise BenchError(f"Unknown model {name!r}.{suggestions(name, known)}")
+        other = suggest_prefix(name) or suggestions(name, known)
+        raise BenchError(f"Unknown model {name!r}.{other}")
     try:
         with torch.random.fork_rng(devices=[]):
             # manual_seed would also reseed GPUs, and not restore them
