@@ -108,15 +108,17 @@ class AttentionWatch(TorchFunctionMode):
         length, count, channels = query.shape
         bias = given["in_proj_bias"]
         biases = (None,) * 3 if bias is None else bias.chunk(3)
-        split = [
+        query, key, value = (
             F.linear(given[name], weight, one)
             .reshape(-1, count, given["num_heads"], channels // given["num_heads"])
             .permute(1, 2, 0, 3)
             for name, weight, one in zip(
                 ("query", "key", "value"), given["in_proj_weight"].chunk(3), biases, strict=True
             )
-        ]
-        values = self._attend(*split).permute(2, 0, 1, 3).reshape(length, count, channels)
+        )
+        values = (
+            self._attend(query, key, value).permute(2, 0, 1, 3).reshape(length, count, channels)
+        )
         output = F.linear(values, given["out_proj_weight"], given["out_proj_bias"])
         if not given["need_weights"]:
             return output, None

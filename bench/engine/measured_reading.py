@@ -165,7 +165,8 @@ def _lies_in(name: str, block: str) -> bool:
 def _is_read(logits: torch.Tensor, maps: list[torch.Tensor]) -> bool:
     if not logits.requires_grad:
         return False
-    gradients = torch.autograd.grad(_mix(logits), maps, retain_graph=True, allow_unused=True)
+    with torch.enable_grad():
+        gradients = torch.autograd.grad(_mix(logits), maps, retain_graph=True, allow_unused=True)
     return any(g is not None and bool(g.any()) for g in gradients)
 
 
@@ -278,7 +279,7 @@ def _find_read(model: Explainee, found: MeasuredReading, tokens: torch.Tensor) -
             (gradient,) = torch.autograd.grad(_mix(logits), values)
             sizes = gradient[0].norm(dim=-1).cpu()
             if bool(sizes.any()):
-                return sizes > UNREAD * sizes.max()
+                return torch.gt(sizes, UNREAD * sizes.max())
     raise NotApplicable(
         f"No logit of {model.name} depends on the tokens of its last block; are the weights of its "
         "head zero?"
@@ -301,7 +302,7 @@ def _is_same(found: MeasuredReading, one: torch.Tensor, other: torch.Tensor) -> 
 def _exchange(tokens: torch.Tensor, one: int, other: int) -> torch.Tensor:
     order = list(range(tokens.shape[1]))
     order[one], order[other] = other, one
-    return tokens[:, order]
+    return tokens.index_select(1, torch.tensor(order, device=tokens.device))
 
 
 def _turn(tokens: torch.Tensor, prefix: int) -> torch.Tensor:

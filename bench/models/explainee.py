@@ -71,7 +71,7 @@ class Explainee:
         self.mean = tuple(float(v) for v in mean)
         self.std = tuple(float(v) for v in std)
         self.size = int(size)
-        self.name = name or read_name(net) or type(net).__name__.lower()
+        self.name = name or read_name(net)
         self.parent = parent
         self.card = dict(card or {})
         if filled.source:

@@ -164,7 +164,7 @@ def _read_normalisation(processor: Any, name: str) -> tuple[tuple[float, ...], t
             )
         return tuple(float(v) for v in given)
 
-    mean, std = (0.0,) * 3, (1.0,) * 3
+    mean, std = triple(0), triple(1)
     if getattr(processor, "do_normalize", False):
         mean, std = triple(processor.image_mean), triple(processor.image_std)
     rescales = bool(getattr(processor, "do_rescale", True))

@@ -45,7 +45,7 @@ class LogitsReader(nn.Module):
         self._named = "return_dict" in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values())
 
     @property
-    def training(self) -> bool:  # type: ignore[override]
+    def training(self) -> bool:
         """Return whether the network is in training mode; it has one mode for both forwards."""
         return bool(self.__dict__["original"].training) if "original" in self.__dict__ else False
 
@@ -161,8 +161,8 @@ def _check_classifier(net: Any) -> None:
         taken = inspect.signature(net.forward).parameters
         if "input_ids" in taken:
             raise BenchError(
-                f"{name} takes text ({net.main_input_name}); cambench explains image classifiers "
-                "(AutoModelForImageClassification), whose input is pixel_values."
+                f"{name} takes tokens ({net.main_input_name}); cambench explains image classifiers "
+                "(AutoModelForImageClassification) whose input is pixel_values."
             )
     if "pixel_attention_mask" in inspect.signature(net.forward).parameters:
         raise BenchError(
@@ -194,9 +194,11 @@ def read_image_size(net: nn.Module) -> tuple[int, int] | None:
 
 def read_name(net: nn.Module) -> str:
     """Return the last part of the path or id that the network was loaded from, else its model type;
-    "" where there is no configuration.
+    of a network without a configuration its class in lower case.
     """
     config = read_config(net)
+    if config is None:
+        return type(net.original if isinstance(net, LogitsReader) else net).__name__.lower()
     loaded = str(getattr(config, "name_or_path", "") or "")
     return Path(loaded).name or str(getattr(config, "model_type", "") or "")
 

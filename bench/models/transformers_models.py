@@ -75,7 +75,7 @@ def from_transformers(name: str, weights: str | Path | None, layer: str | None) 
         raise BenchError(f"There is no folder {source}; check the path behind hf:.")
     net, processor = _load(str(folder) if local else source, name)
     model = Explainee(
-        net, layer=layer, name=Path(source).name or read_name(net), processor=processor
+        net, layer=layer, name=_name_model(source) or read_name(net), processor=processor
     )
     model.card |= {
         "library": "transformers",
@@ -84,6 +84,15 @@ def from_transformers(name: str, weights: str | Path | None, layer: str | None) 
         "commit": getattr(net.config, "_commit_hash", None),
     }
     return model
+
+
+def _name_model(source: str) -> str:
+    """Return the last part of a path or id; of a trainer's checkpoint also the run's."""
+    path = Path(source).expanduser()
+    if path.name.startswith("checkpoint-") or path.name in ("", ".", ".."):
+        path = path.resolve()
+        return f"{path.parent.name}-{path.name}" if "checkpoint-" in path.name else path.name
+    return path.name
 
 
 def _load(source: str, name: str) -> tuple[Any, Any]:
@@ -180,7 +189,7 @@ def check_timm_name(name: str) -> None:
 def read_hub_config(source: str) -> dict[str, Any] | None:
     """Return the config.json of a folder or of a Hub id, None where there is none to be read."""
     folder = Path(source).expanduser()
-    file: str | Path | None = folder / "config.json"
+    file: str | Path = folder / "config.json"
     if not folder.is_dir():
         from huggingface_hub import hf_hub_download
 
@@ -237,7 +246,7 @@ def open_transformers_card(
             "preprocessor_config.json that says them; add them to the card."
         )
     return Explainee(
-        net,
+        net.eval(),
         **stated,
         layer=layer or facts.get("layer"),
         name=entry,

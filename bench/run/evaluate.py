@@ -26,6 +26,7 @@ from bench.records.store import Records, Store, empty_frame, equal_methods
 from bench.run.cells import Groups, find_waiting, task_name
 from bench.run.describe import describe_run
 from bench.run.executors import Executor, LocalExecutor
+from bench.run.object_checks import check_subset, list_models
 from bench.run.plan import Plan, Task, make_plan, read_shard
 from bench.run.precision_guard import decide_precisions
 
@@ -71,9 +72,9 @@ def evaluate(
     later.  executor: where tasks are computed; None: in this process. shard: "i/n" computes one of
     n disjoint parts of the tasks, each into its own `out` (see `merge_runs`).
     """
+    subset = check_subset(subset)
     chosen = subset if isinstance(subset, Subset) else load_subset(subset)
-    listed = [model] if isinstance(model, (str, Explainee)) else list(model)
-    models = [m if isinstance(m, Explainee) else load_model(m) for m in listed]
+    models = [m if isinstance(m, Explainee) else load_model(m) for m in list_models(model)]
     rules = get_protocol(protocol)
     plan = make_plan(
         chosen,

@@ -18,6 +18,7 @@ from bench.metrics import METRICS, OUTSIDE, Metric
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
 from bench.protocol import Protocol, get_protocol
+from bench.run.object_checks import check_model, check_tensor
 from bench.types import Truth
 
 Scores = dict[str, torch.Tensor]
@@ -63,9 +64,10 @@ def explain(
     wildcards, which gives a dict of maps from one shared pass.  truth: for the oracle controls.
     ids: image ids, the source of all draws; without them draws come from a hash of each image.
     """
+    images = check_images(model, images)
     trace = Trace(
         Prober(model),
-        check_images(model, images),
+        images,
         _tensor(targets),
         ids=ids,
         truth=truth,
@@ -202,6 +204,7 @@ def find_unmet_need(metric: Metric, case: Case) -> str:
 
 def check_images(model: Explainee, images: torch.Tensor) -> torch.Tensor:
     """Return images on the model's device; anything but finite float [B,3,H,W] is an error."""
+    images = check_tensor(check_model(model), images)
     if images.ndim != 4 or images.shape[1] != 3:
         raise BenchError(
             f"images has shape {tuple(images.shape)}; give normalised images [B,3,H,W]."

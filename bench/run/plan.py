@@ -21,6 +21,7 @@ from bench.records.precision_verdict import PrecisionVerdict, check_precision
 from bench.records.store import MIN_CALIBRATION
 from bench.run.explained_class import ClassChoice
 from bench.run.external_maps import ExternalMethod
+from bench.run.object_checks import check_class_order
 
 
 @dataclass(frozen=True)
@@ -284,6 +285,7 @@ def _check_classes(model: Explainee, subset: Subset) -> None:
             f"The model {model.name} has {classes} classes and the subset {subset.name} "
             f"{subset.num_classes}; choose a model and a subset of the same classes."
         )
+    check_class_order(model, subset)
 
 
 def common_geometry(subset: Subset, models: Sequence[Explainee], rule: str = "own") -> Geometry:
