@@ -82,7 +82,7 @@ def test_what_cannot_be_expressed_is_refused(kind, options, reason):
 
 
 def test_a_processor_that_does_more_than_its_fields_say_is_refused():
-    class Darker(transformers.ViTImageProcessor):  # type: ignore[name-defined]
+    class Darker(transformers.ViTImageProcessor):
         def __call__(self, *args: Any, **options: Any) -> Any:
             made = super().__call__(*args, **options)
             return {"pixel_values": made["pixel_values"] - 0.2}
