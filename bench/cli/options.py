@@ -65,8 +65,8 @@ SubsetOption = Annotated[
 ModelsOption = Annotated[
     str,
     typer.Option(
-        help="Names, groups, timm names or card files, comma separated; NAME@LAYER: at another "
-        "layer.",
+        help="Names, groups, timm names, hf:FOLDER_OR_ID (transformers) or card files, comma "
+        "separated; NAME@LAYER: at another layer.",
         rich_help_panel=WHAT,
     ),
 ]

@@ -1,27 +1,21 @@
 """Attention maps of a transformer's blocks and gradients through them, from one forward that is
 kept for backwards.
 
-Nothing of the network is changed for it: while the pass runs, a torch function mode answers the
-fused attention (`scaled_dot_product_attention`) by the same attention written out, and keeps every
-softmax that runs inside a block. So `fused_attn` flags, prefix tokens, query-key norms, rotary
-embeddings and relative position biases are all as they are, and there is nothing to put back when
-the pass raises. That the logits are still the network's own is checked.
+The pass runs under a watch (`attention_watch`), which writes the fused attention out and keeps
+every softmax. That the logits are still the network's own is checked.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import isqrt
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-from torch.overrides import TorchFunctionMode
 
+from bench.engine.attention_watch import watch_blocks
+from bench.engine.measured_reading import measure_reading
+from bench.engine.token_reading import StatedReading, TokenReading, refuse_no_maps, states_blocks
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
 from bench.models.explainee import Explainee
@@ -31,8 +25,6 @@ TOLERANCE = 1e-4
 """How far the logits of the written-out pass may be from the network's own, absolute and
 relative.
 """
-
-_SOFTMAX = (torch.Tensor.softmax, torch.softmax, F.softmax)
 
 
 @dataclass(frozen=True)
@@ -104,9 +96,12 @@ def block_gradients(
             "class-attention blocks after all patches; use gradient_rollout instead."
         )
     with guard_network(trace.model.net), torch.enable_grad():
-        _check_ending(trace, found)
+        reading = find_reading(trace)
+        _check_ending(trace, found, reading)
         chosen = range(len(found.outputs))[-count:] if count else range(len(found.outputs))
-        gradients = [reduce(_own_gradient(trace, found, number, mean_token)) for number in chosen]
+        gradients = [
+            reduce(_own_gradient(trace, found, reading, number, mean_token)) for number in chosen
+        ]
     trace.prober.counts.backwards += len(trace)
     return gradients
 
@@ -114,85 +109,48 @@ def block_gradients(
 # --- the pass
 
 
+def find_reading(trace: Trace) -> TokenReading:
+    """Return where the attention of the trace's network runs and what its head reads.
+
+    Raises NotApplicable where the network has no such attention.
+    """
+    if states_blocks(trace.model.net):
+        return StatedReading(trace.model)
+    return measure_reading(trace.model, trace.size)
+
+
 def _capture(trace: Trace) -> Attention:
     model = trace.model
-    net: Any = model.net
-    blocks, class_blocks = _blocks(model)
-    with (
-        guard_network(net),
-        torch.enable_grad(),
-        _watch_blocks(net, blocks + class_blocks) as watch,
-    ):
+    reading = find_reading(trace)
+    places = [*reading.blocks, *reading.class_blocks, *reading.pooling]
+    with guard_network(model.net), torch.enable_grad(), watch_blocks(model.net, places) as watch:
         logits = trace.prober.logits(trace.images)
-    places = [*blocks, *class_blocks, *(["attn_pool"] if net.global_pool == "map" else [])]
-    if {name: len(found) for name, found in watch.maps.items()} != dict.fromkeys(places, 1):
-        raise _no_maps(model)
-    maps, tokens = (
-        [watch.maps[name][0] for name in places],
-        [watch.outputs[name] for name in blocks],
-    )
+    found = {name: len(maps) for name, maps in watch.maps.items() if name or reading.strict}
+    if found != dict.fromkeys(places, 1):
+        raise refuse_no_maps(model)
+    maps = [watch.maps[name][0] for name in places]
+    tokens = [watch.outputs[name] for name in reading.blocks]
     if not all(isinstance(t, torch.Tensor) and t.ndim == 3 for t in tokens):
-        raise _no_maps(model)
+        raise refuse_no_maps(model)
     if not torch.allclose(logits, trace.logits, rtol=TOLERANCE, atol=TOLERANCE):
         raise NotApplicable(
             f"{model.name} gives other logits when its attention is written out, so its attention "
             "maps cannot be trusted; use grad_cam instead."
         )
-    found = Attention([], None, torch.empty(0), (0, 0), 0, logits, maps, tokens, len(class_blocks))
     grid = (trace.activations.shape[-2], trace.activations.shape[-1])
-    return _lay_out(
-        _find_tokens(found, model, grid), [m.detach() for m in maps], model, identity=True
+    roles = reading.find_roles(tokens[0].shape[1] + bool(reading.class_blocks), grid)
+    kept = Attention(
+        [],
+        None,
+        roles.queries.to(logits.device),
+        roles.grid,
+        roles.prefix,
+        logits,
+        maps,
+        tokens,
+        len(reading.class_blocks),
     )
-
-
-def _blocks(model: Explainee) -> tuple[list[str], list[str]]:
-    """Return the names of the blocks and of the class-attention blocks; a network without such is
-    not applicable.
-    """
-    net: Any = model.net
-    blocks, later = getattr(net, "blocks", None), getattr(net, "blocks_token_only", None)
-    if not isinstance(blocks, (nn.Sequential, nn.ModuleList)) or not len(blocks):
-        raise _no_maps(model)
-    pooling = ("token",) if later is not None else ("token", "avg", "map")
-    ending = isinstance(getattr(net, "norm", None), nn.Module) and hasattr(net, "forward_head")
-    if not ending or getattr(net, "global_pool", None) not in pooling:
-        raise _no_maps(model)
-    return [f"blocks.{i}" for i in range(len(blocks))], [
-        f"blocks_token_only.{i}" for i in range(len(later or ()))
-    ]
-
-
-def _no_maps(model: Explainee) -> NotApplicable:
-    return NotApplicable(
-        f"{model.name} has no attention over all tokens in every block, as ViT, DeiT, BEiT, EVA "
-        "and CaiT have; use grad_cam instead."
-    )
-
-
-def _find_tokens(found: Attention, model: Explainee, explained: tuple[int, int]) -> Attention:
-    """Add what the tokens are: how many prefix tokens, how the patches lie, and which of them the
-    head reads.
-
-    explained: the grid of the explained layer, which is the patches' where it has as many cells.
-    """
-    net: Any = model.net
-    size = found.outputs[0].shape[1] + bool(found.class_blocks)
-    prefix = int(getattr(net, "num_prefix_tokens", 0))
-    patches = size - prefix
-    side = isqrt(max(0, patches))
-    height, width = explained if explained[0] * explained[1] == patches else (side, side)
-    if patches < 4 or height * width != patches or (net.global_pool == "token" and not prefix):
-        raise _no_maps(model)
-    queries = torch.zeros(size, device=found.logits.device)
-    if net.global_pool == "map":
-        queries[:] = 1
-    elif getattr(net, "head_dist", None) is not None:
-        queries[:2] = 1
-    elif net.global_pool == "token":
-        queries[0] = 1
-    else:
-        queries[0 if getattr(net, "pool_include_prefix", False) else prefix :] = 1
-    return replace(found, queries=queries / queries.sum(), grid=(height, width), prefix=prefix)
+    return _lay_out(kept, [m.detach() for m in maps], model, identity=True)
 
 
 def _lay_out(
@@ -203,11 +161,11 @@ def _lay_out(
     size, trunk = len(found.queries), found.outputs[0].shape[1]
     shapes = [(trunk, trunk)] * blocks + [(1, size)] * found.class_blocks
     if any(m.shape[-2:] != shape for m, shape in zip(maps, shapes, strict=False)):
-        raise _no_maps(model)
+        raise refuse_no_maps(model)
     pool = maps[len(shapes)] if len(maps) > len(shapes) else None
     if pool is not None:
         if pool.shape[-1] not in (size, size - found.prefix):
-            raise _no_maps(model)
+            raise refuse_no_maps(model)
         pool = F.pad(pool, (size - pool.shape[-1], 0))
     return replace(
         found, layers=[_square(m, size, identity) for m in maps[: len(shapes)]], pool=pool
@@ -252,11 +210,10 @@ def _gradients(trace: Trace, logits: torch.Tensor, maps: list[torch.Tensor]) -> 
     return [g.detach() for g in found]
 
 
-def _check_ending(trace: Trace, found: Attention) -> None:
+def _check_ending(trace: Trace, found: Attention, reading: TokenReading) -> None:
     """Check that norm and head are all that follows the last block."""
-    net: Any = trace.model.net
     with torch.no_grad():
-        logits = net.forward_head(net.norm(found.outputs[-1]))
+        logits = reading.finish(found.outputs[-1])
     if not torch.allclose(logits, found.logits, rtol=TOLERANCE, atol=TOLERANCE):
         raise NotApplicable(
             f"{trace.model.name} has more than a norm and a head behind its last block, so its "
@@ -264,108 +221,18 @@ def _check_ending(trace: Trace, found: Attention) -> None:
         )
 
 
-def _own_gradient(trace: Trace, found: Attention, number: int, mean_token: bool) -> torch.Tensor:
-    net: Any = trace.model.net
+def _own_gradient(
+    trace: Trace, found: Attention, reading: TokenReading, number: int, mean_token: bool
+) -> torch.Tensor:
     tokens = found.outputs[number]
     if found.pool is not None:
-        with _watch_blocks(net, []) as watch:
-            logits = net.forward_head(net.norm(tokens))
-        (gradient,) = _gradients(trace, logits, watch.maps["attn_pool"])
+        with watch_blocks(trace.model.net, reading.pooling) as watch:
+            logits = reading.finish(tokens)
+        (gradient,) = _gradients(trace, logits, watch.maps[reading.pooling[0]])
         return F.pad(gradient, (tokens.shape[1] - gradient.shape[-1], 0))
     if mean_token:
         # One patch and the prefix, all of them the mean: whichever of them the head reads, it reads
         # the mean.
         tokens = tokens.mean(1, keepdim=True).expand(-1, found.prefix + 1, -1)
-    (gradient,) = _gradients(trace, net.forward_head(net.norm(tokens)), [found.kept[number]])
+    (gradient,) = _gradients(trace, reading.finish(tokens), [found.kept[number]])
     return gradient
-
-
-# --- watching
-
-
-class _Watch(TorchFunctionMode):
-    """Keeps the softmax [B,heads,rows,columns] of each attention by the name of the block that it
-    runs in.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maps: dict[str, list[torch.Tensor]] = defaultdict(list)
-        self.outputs: dict[str, torch.Tensor] = {}
-        self.inside = ""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.scaled_dot_product_attention:
-            return self._attend(*args, **(kwargs or {}))
-        out = func(*args, **(kwargs or {}))
-        return self._keep(out) if func in _SOFTMAX and out.ndim == 4 else out
-
-    def _attend(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attn_mask: torch.Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        **others: Any,
-    ) -> torch.Tensor:
-        """softmax(scale * Q K^T + mask) V; the network is in eval mode, so nothing is dropped."""
-        if is_causal or any(
-            others.values()
-        ):  # no image classifier's; without a map it is not applicable
-            return F.scaled_dot_product_attention(
-                query, key, value, attn_mask, 0.0, is_causal, scale=scale, **others
-            )
-        scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(
-            -2, -1
-        )
-        if attn_mask is not None and attn_mask.dtype == torch.bool:
-            scores = scores.masked_fill(~attn_mask, -torch.inf)
-        elif attn_mask is not None:
-            scores = scores + attn_mask
-        return self._keep(scores.softmax(-1)) @ value
-
-    def _keep(self, probabilities: torch.Tensor) -> torch.Tensor:
-        if (
-            not probabilities.requires_grad
-        ):  # the first of the pass: the graph starts here, not at the image
-            probabilities.requires_grad_()
-        self.maps[self.inside].append(probabilities)
-        return probabilities
-
-
-@contextmanager
-def _watch_blocks(net: nn.Module, names: Iterable[str]) -> Iterator[_Watch]:
-    """Run a block under a watch that knows where the pass is: inside which of the blocks named, or
-    the pooling.
-    """
-    watch = _Watch()
-    pooling = ["attn_pool"] if isinstance(getattr(net, "attn_pool", None), nn.Module) else []
-
-    def enter(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any) -> None:
-            watch.inside = name
-
-        return hook
-
-    def leave(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, output: torch.Tensor) -> None:
-            watch.inside, watch.outputs[name] = "", output
-
-        return hook
-
-    handles = []
-    try:
-        for name in (*names, *pooling):
-            module = net.get_submodule(name)
-            handles += [
-                module.register_forward_pre_hook(enter(name)),
-                module.register_forward_hook(leave(name)),
-            ]
-        with watch:
-            yield watch
-    finally:
-        for handle in handles:
-            handle.remove()

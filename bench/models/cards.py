@@ -16,6 +16,7 @@ from bench.data.geometry import Geometry
 from bench.data.input_size import read_size
 from bench.errors import BenchError, suggestions
 from bench.models.explainee import Explainee
+from bench.models.transformers_models import build_transformers, open_transformers_card
 
 
 def take_first_line(error: Exception) -> str:
@@ -60,6 +61,9 @@ def from_card(
     missing = [key for key in ("file", "library", "arch") if key not in facts]
     if missing:
         raise BenchError(f"The entry {entry!r} of {path} lacks {', '.join(missing)}; add it.")
+    if facts["library"] == "transformers" and "wrap" not in facts:
+        file = Path(weights) if weights is not None else path.parent / facts["file"]
+        return open_transformers_card(facts, entry, file, layer, load_weights)
     net = _build(facts, f"{path}#{entry}")
     file = Path(weights) if weights is not None else path.parent / facts["file"]
     load_weights(net, file, entry, sha256=None if weights is not None else facts.get("sha256"))
@@ -134,6 +138,7 @@ BUILDERS: dict[str, Callable[[str, dict[str, Any]], nn.Module]] = {
     "timm": _build_timm,
     "torchvision": _build_torchvision,
     "cambench": _build_own,
+    "transformers": build_transformers,
 }
 
 WRAPPERS = {

@@ -27,8 +27,10 @@ from bench.models.input_channels import (
     read_constants,
 )
 from bench.models.layout import Layout, find_layout
+from bench.models.logits_reader import read_class_names, read_logits_of, read_name
 from bench.models.network_guard import State, guard_network, leave_modes, state_of
 from bench.models.output_kind import read_output
+from bench.models.preprocessing import check_network, fill_preprocessing
 from bench.models.runnable import check_runnable
 from bench.models.split import Captured, LayerSplit, Split, WholeSplit
 from bench.models.stages import stage_layers
@@ -43,12 +45,14 @@ DEFAULT_CROP = 0.875
 class Explainee:
     """A classifier to be explained.
 
-    net: any torch classifier, images [B,3,H,W] -> logits [B,C].  mean, std: of the normalisation,
-    pixel space [0,1], one number for each channel of the images: three of RGB, one of grey, or any
-    other count (then images are given as tensors). size: of its input, a number (the side of a
-    square) or (height, width).  layer: name of the explained module; None finds the last layer with
-    a spatial grid (timm networks: `forward_features`).  geometry: preprocessing of files; None
-    resizes the short side to size/0.875 and crops the centre.
+    net: any torch classifier, images [B,3,H,W] -> logits [B,C]; of `transformers` ones the logits
+    are read.  mean, std: of the normalisation, pixel space [0,1], one number for each channel of
+    the images: three of RGB, one of grey, or any other count (then images are given as tensors);
+    None: of the image processor, else ImageNet's.  size: of its input, a number (the side of a
+    square) or (height, width); None: what the network states, else 224.  processor: an image
+    processor of `transformers`, for what is not given.  layer: name of the explained module; None
+    finds the last layer with a spatial grid (timm networks: `forward_features`).  geometry:
+    preprocessing of files; None resizes the short side to size/0.875 and crops the centre.
 
     The network must be in float32; it runs in eval mode and without parameter gradients, and is
     left as it was.
@@ -57,25 +61,32 @@ class Explainee:
     def __init__(
         self,
         net: nn.Module,
-        mean: Sequence[float] = (0.485, 0.456, 0.406),
-        std: Sequence[float] = (0.229, 0.224, 0.225),
-        size: Size | str = 224,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        size: Size | str | None = None,
         layer: str | None = None,
         *,
         name: str | None = None,
         parent: str = "",
         geometry: Geometry | None = None,
         card: dict[str, Any] | None = None,
+        processor: Any = None,
     ) -> None:
+        net = read_logits_of(check_network(net))
+        filled = fill_preprocessing(net, mean, std, size, geometry, processor)
         self.net = net
-        self.name = name or type(net).__name__.lower()
-        self.mean, self.std = read_constants(mean, std, self.name)
-        self.size = read_size(size, self.name)
+        self.name = name or read_name(net)
+        self.mean, self.std = read_constants(filled.mean, filled.std, self.name)
+        self.size = read_size(filled.size, self.name)
         check_runnable(net, self.name)
         check_channels(net, self.input_shape, self.name)
         self.parent = parent
         self.card = dict(card or {})
-        own = geometry or Geometry(self.size, "short", enlarge(self.size, DEFAULT_CROP), "bicubic")
+        if filled.source:
+            self.card["preprocessing"] = filled.source
+        own = filled.geometry or Geometry(
+            self.size, "short", enlarge(self.size, DEFAULT_CROP), "bicubic"
+        )
         if own.size != self.size:
             raise BenchError(
                 f"The geometry of {self.name} makes frames of {write_size(own.size)} pixels and "
@@ -273,6 +284,13 @@ class Explainee:
     def num_classes(self) -> int:
         """Return the number of logits."""
         return self.probe_shape[0]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Return the names of the classes that the network states, in the order of its logits; ()
+        where it states none.
+        """
+        return read_class_names(self.net)
 
     # --- images
 

@@ -57,6 +57,13 @@ class NamedWrapper(nn.Module):
             self.inner.training = mode
 
 
+def unwrap(net: nn.Module) -> nn.Module:
+    """Return the network inside all wrappers."""
+    while isinstance(net, NamedWrapper):
+        net = net.inner
+    return net
+
+
 class TwoClassNet(NamedWrapper):
     """A network of one logit z, read as the two classes of a sigmoid.
 

@@ -16,6 +16,13 @@ from bench.errors import BenchError, suggestions
 from bench.models.cards import from_card, load_weights, read_card, take_first_line
 from bench.models.explainee import Explainee
 from bench.models.network_guard import leave_modes
+from bench.models.transformers_models import (
+    PREFIX,
+    check_timm_name,
+    from_transformers,
+    is_whole_name,
+    suggest_prefix,
+)
 from bench.randomness import generator
 from bench.registry import Registry
 
@@ -85,7 +92,8 @@ def load_model(
     """Return the model of this name.
 
     name: a bundled or registered name; a timm name (`resnet18`,
-    `vit_tiny_patch16_224.augreg_in21k_ft_in1k`) or `hf-hub:` id; or a card file, `models.json` or
+    `vit_tiny_patch16_224.augreg_in21k_ft_in1k`) or `hf-hub:` id; `hf:` and the folder or Hub id of
+    a classifier of transformers; or a card file, `models.json` or
     `models.json#entry` where it describes several. `NAME@LAYER` (but for hub ids) is NAME explained
     at another layer, and is called so on boards. weights: None (bundled: its own; timm: random
     weights, seed 0), "pretrained" (timm downloads them), or the path of a .safetensors or .pth
@@ -93,12 +101,19 @@ def load_model(
     for mean and std, which replace those that timm states.
     """
     text = str(name)
-    if "@" in text and text not in MODELS and layer is None and not text.startswith("hf-hub:"):
+    if "@" in text and text not in MODELS and layer is None and not _ends_in_no_layer(text):
         base, _, layer = text.rpartition("@")
         model = load_model(base, weights, layer, **timm_kwargs)
         _ = model.split  # a layer that is not there is better said now
         model.name += f"@{layer}"
         return model
+    if text.startswith(PREFIX):
+        if timm_kwargs:
+            raise BenchError(
+                f"{text} is built as its config.json says; {', '.join(timm_kwargs)} can be given "
+                "to timm names only."
+            )
+        return from_transformers(text, weights, layer)
     path, _, entry = text.partition("#")
     if timm_kwargs and (text in MODELS or path.endswith(".json")):
         raise BenchError(
@@ -118,7 +133,7 @@ def expand_models(patterns: list[str]) -> list[str]:
     """
     names: list[str] = []
     for pattern in patterns:
-        if "@" in pattern and not pattern.startswith("hf-hub:"):
+        if "@" in pattern and not _ends_in_no_layer(pattern):
             base, _, layer = pattern.rpartition("@")
             names += [f"{name}@{layer}" for name in expand_models([base])]
             continue
@@ -127,7 +142,9 @@ def expand_models(patterns: list[str]) -> list[str]:
             names = [name for name in names if name not in dropped]
             continue
         path, _, entry = pattern.partition("#")
-        if path.endswith(".json"):
+        if pattern.startswith(PREFIX):
+            names.append(pattern)
+        elif path.endswith(".json"):
             entries = [entry] if entry else list(read_card(Path(path)))
             names += [f"{path}#{e}" for e in entries]
         elif any(c in pattern for c in "*?[") or pattern in MODELS.list_names():
@@ -135,6 +152,11 @@ def expand_models(patterns: list[str]) -> list[str]:
         else:
             names.append(pattern)
     return list(dict.fromkeys(names))
+
+
+def _ends_in_no_layer(name: str) -> bool:
+    """Return whether the "@" of a name belongs to a Hub id (a revision) or to a folder's path."""
+    return name.startswith("hf-hub:") or is_whole_name(name)
 
 
 # --- timm
@@ -179,7 +201,8 @@ def _create_net(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
 
     if not name.startswith("hf-hub:") and not timm.is_model(name.partition(".")[0]):
         known = [*MODELS.list_names(), *timm.list_models()]
-        raise BenchError(f"Unknown model {name!r}.{suggestions(name, known)}")
+        other = suggest_prefix(name) or suggestions(name, known)
+        raise BenchError(f"Unknown model {name!r}.{other}")
     try:
         with torch.random.fork_rng(devices=[]):
             # manual_seed would also reseed GPUs, and not restore them
@@ -187,6 +210,8 @@ def _create_net(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
             given = {**_square_input(name), **kwargs}
             return timm.create_model(name, pretrained=pretrained, **given)
     except Exception as error:  # timm, the hub client and the network each raise their own
+        if name.startswith("hf-hub:"):
+            check_timm_name(name)
         downloads = pretrained or name.startswith("hf-hub:")
         what = "download pretrained weights for" if downloads else "build"
         raise BenchError(

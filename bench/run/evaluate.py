@@ -31,6 +31,7 @@ from bench.run.describe import describe_run
 from bench.run.executors import Executor, LocalExecutor, Result
 from bench.run.item_check import check_items
 from bench.run.item_ledger import ItemLedger
+from bench.run.object_checks import check_subset, list_models
 from bench.run.plan import Plan, Task, make_plan, read_shard
 from bench.run.precision_guard import decide_precisions
 
@@ -79,9 +80,9 @@ def evaluate(
     n disjoint parts of the tasks, each into its own `out` (see `merge_runs`).  skip_unreadable:
     leave out images that cannot be read; `skipped.csv` in the run folder lists them.
     """
+    subset = check_subset(subset)
     chosen = subset if isinstance(subset, Subset) else load_subset(subset)
-    listed = [model] if isinstance(model, (str, Explainee)) else list(model)
-    models = [m if isinstance(m, Explainee) else load_model(m) for m in listed]
+    models = [m if isinstance(m, Explainee) else load_model(m) for m in list_models(model)]
     plan = make_plan(
         chosen,
         models,

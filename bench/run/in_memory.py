@@ -18,6 +18,7 @@ from bench.metrics import METRICS, OUTSIDE, Metric
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network, leave_modes
 from bench.protocol import Protocol, get_protocol
+from bench.run.object_checks import check_model, check_tensor
 from bench.types import Truth
 
 Scores = dict[str, torch.Tensor]
@@ -64,9 +65,10 @@ def explain(
     wildcards, which gives a dict of maps from one shared pass.  truth: for the oracle controls.
     ids: image ids, the source of all draws; without them draws come from a hash of each image.
     """
+    images = check_images(model, images)
     trace = Trace(
         Prober(model),
-        check_images(model, images),
+        images,
         _tensor(targets),
         ids=ids,
         truth=truth,
@@ -207,6 +209,7 @@ def check_images(model: Explainee, images: torch.Tensor) -> torch.Tensor:
     """Return images on the model's device; anything but finite float [B,C,H,W] is an error, C being
     the model's channels.
     """
+    images = check_tensor(check_model(model), images)
     if images.ndim != 4 or images.shape[1] != model.channels:
         raise BenchError(
             f"images has shape {tuple(images.shape)}; give normalised images "
