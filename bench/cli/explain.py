@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import bench
+from bench.cli.model_arguments import ModelArgsOption, NumClassesOption, read_arguments
 from bench.cli.options import LOOK, PluginOption
 from bench.cli.output import console, say
 from bench.cli.registration import command
@@ -43,6 +44,8 @@ def explain(
         str | None, typer.Option(help="Layer to explain [default: the last with a grid].")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Weights file, or 'pretrained'.")] = None,
+    num_classes: NumClassesOption = None,
+    model_args: ModelArgsOption = None,
     plugin: PluginOption = None,
 ) -> None:
     """Explain one image: a picture of overlays, one per method."""
@@ -51,7 +54,8 @@ def explain(
     from bench.methods import METHODS
 
     load_plugins(plugin)
-    chosen = bench.load_model(model, weights=weights, layer=layer)
+    arguments = read_arguments(num_classes, model_args)
+    chosen = bench.load_model(model, weights=weights, layer=layer, **arguments)
     images = chosen.read(image)
     names, maps = METHODS.select(methods), {}
     for name in names:

@@ -11,37 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.geometry import Geometry
-from bench.errors import BenchError, suggestions
+from bench.data.manifest_keys import GeometryKeys, ManifestKeys
+from bench.errors import BenchError
+from bench.schema import check_table
 
-KINDS = ("scenes", "imagenet", "folder", "parquet")
-EXPLAIN = ("default", "label")
-BOXES = ("edges", "pixels")
 IMAGENET_CLASSES = "imagenet-1k"
 LAST = "last-1000"  # calibration of the ImageNet validation set
 HASH = "hash"  # calibration: ids with sha256(id) mod 5 == 0
 NONE = "none"  # no calibration part
 _ID_LENGTH = 12
 _NOT_CONTENT = ("root",)  # where the files lie on one machine says nothing about what they are
-_TYPES: dict[str, tuple[type, ...]] = {
-    "name": (str,),
-    "kind": (str,),
-    "title": (str,),
-    "licence": (str,),
-    "pictures": (bool,),
-    "classes": (list, str),
-    "geometry": (dict,),
-    "calibration": (str,),
-    "explain": (str,),
-    "boxes": (str,),
-    "path": (str,),
-    "root": (str,),
-    "sha256": (str,),
-    "sha256_head": (str,),
-    "seed": (int,),
-    "size": (int,),
-    "pairs": (bool,),
-    "ids": (list,),
-}
 
 
 @dataclass(frozen=True)
@@ -55,11 +34,12 @@ class Manifest:
     data.  geometry: fixes the preprocessing for every model. calibration: another subset's name,
     "hash", "last-1000" (imagenet) or "none". explain: "label" makes every metric explain the label.
     boxes: "edges" where x1, y1 are edges; "pixels" where they are the last pixels inside (folder,
-    parquet). path: file or folder under the data root.  root: a data root of its own, relative to
-    the manifest's folder. sha256: of the generated content (scenes), annotations.csv (folder) or
-    the file (parquet); sha256_head: of the first items (scenes).  seed, size, pairs: of scenes;
-    size also: how many images of imagenet are scored. ids: official image ids to use instead of the
-    whole validation set (imagenet).
+    parquet). path: file or folder, relative to the manifest's folder or else to the data root.
+    root: a data root of its own, relative to the manifest's folder. sha256: of the generated
+    content (scenes), annotations.csv (folder) or the file (parquet);
+    sha256_head: of the first items (scenes).  seed, size, pairs: of scenes; size also: how many
+    images of imagenet are scored. ids: official image ids to use instead of the whole validation
+    set (imagenet).
     """
 
     name: str
@@ -108,10 +88,10 @@ class Manifest:
     @staticmethod
     def parse(content: dict[str, Any], where: str) -> Manifest:
         """Return the manifest of a parsed TOML table; `where` names it in errors."""
-        _check_keys(content, where)
+        keys = check_table(ManifestKeys, content, f"The manifest {where}")
         values = dict(content)
-        if "geometry" in values:
-            values["geometry"] = _geometry(values["geometry"], where)
+        if keys.geometry is not None:
+            values["geometry"] = _make_geometry(keys.geometry, where)
         for key in ("classes", "ids"):
             if isinstance(values.get(key), list):
                 values[key] = tuple(values[key])
@@ -129,39 +109,10 @@ def manifest_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "data_manifests"
 
 
-def _check_keys(content: dict[str, Any], where: str) -> None:
-    for key, value in content.items():
-        if key not in _TYPES:
-            raise BenchError(
-                f"The manifest {where} has the unknown key {key!r}.{suggestions(key, _TYPES)}"
-            )
-        wanted = _TYPES[key]
-        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-            names = " or ".join(t.__name__ for t in wanted)
-            raise BenchError(f"In the manifest {where}, {key} is {value!r}; it must be a {names}.")
-        if isinstance(value, list) and not all(isinstance(item, str) for item in value):
-            raise BenchError(f"In the manifest {where}, {key} must be a list of strings.")
-    for key in ("name", "kind"):
-        if not content.get(key):
-            raise BenchError(
-                f'The manifest {where} has no {key}; add a line such as {key} = "...".'
-            )
-
-
 def _check_values(manifest: Manifest, where: str) -> None:
-    if manifest.kind not in KINDS:
-        raise BenchError(
-            f"The manifest {where} has the unknown kind "
-            f"{manifest.kind!r}.{suggestions(manifest.kind, KINDS)}"
-        )
-    if manifest.explain not in EXPLAIN:
-        known = suggestions(manifest.explain, EXPLAIN)
-        raise BenchError(
-            f"The manifest {where} has the unknown explain {manifest.explain!r}.{known}"
-        )
-    if manifest.boxes not in BOXES:
-        known = suggestions(manifest.boxes, BOXES)
-        raise BenchError(f"The manifest {where} has the unknown boxes {manifest.boxes!r}.{known}")
+    for key in ("name", "kind"):
+        if not getattr(manifest, key):
+            raise BenchError(f"The manifest {where} has an empty {key}; give one.")
     if manifest.kind == "scenes" and manifest.size < 1:
         raise BenchError(
             f"The manifest {where} asks for {manifest.size} scenes; size must be at least 1."
@@ -177,22 +128,9 @@ def _check_values(manifest: Manifest, where: str) -> None:
         )
 
 
-def _geometry(table: dict[str, Any], where: str) -> Geometry:
-    types = {"size": int, "resize": str, "resize_size": int, "interpolation": str}
-    for key, value in table.items():
-        if key not in types:
-            raise BenchError(
-                f"The geometry of the manifest {where} has the unknown key "
-                f"{key!r}.{suggestions(key, types)}"
-            )
-        if type(value) is not types[key]:
-            raise BenchError(
-                f"The geometry of the manifest {where} has {key} = {value!r}; it must be a "
-                f"{types[key].__name__}."
-            )
-    missing = [key for key in ("size", "resize") if key not in table]
-    if missing:
-        raise BenchError(
-            f"The geometry of the manifest {where} has no {' and no '.join(missing)}; add it."
-        )
-    return Geometry(**{"resize_size": table["size"], **table})
+def _make_geometry(keys: GeometryKeys, where: str) -> Geometry:
+    size = keys.size if keys.resize_size is None else keys.resize_size
+    try:
+        return Geometry(keys.size, keys.resize, size, keys.interpolation)
+    except BenchError as error:
+        raise BenchError(f"The manifest {where} is wrong in its geometry: {error}") from None

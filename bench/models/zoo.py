@@ -10,10 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.data.geometry import Geometry
-from bench.errors import BenchError, suggestions
-from bench.models.cards import from_card, load_weights, read_card, take_first_line
+from bench.errors import BenchError, state_assumption, suggestions, take_first_line
+from bench.models.card_input import timm_geometry
+from bench.models.card_keys import read_card
+from bench.models.cards import from_card
 from bench.models.explainee import Explainee
+from bench.models.model_names import refuse_files, refuse_own_weights
+from bench.models.weights_fit import load_weights
 from bench.randomness import generator
 from bench.registry import Registry
 
@@ -85,8 +88,12 @@ def load_model(
     `vit_tiny_patch16_224.augreg_in21k_ft_in1k`) or `hf-hub:` id; or a card file, `models.json` or
     `models.json#entry` where it describes several. `NAME@LAYER` (but for hub ids) is NAME explained
     at another layer, and is called so on boards. weights: None (bundled: its own; timm: random
-    weights, seed 0), "pretrained" (timm downloads them), or the path of a .safetensors or .pth
-    file.  layer: name of the explained layer.  Further arguments go to `timm.create_model`.
+    weights, seed 0), "pretrained" (timm downloads them), or the path of a file of weights.
+    layer: name of the explained layer.  Further arguments go to `timm.create_model`:
+    `num_classes=20`.
+
+    The network is in eval mode. What was assumed (of raw weights and their EMA, the EMA; a cast to
+    float32) is a warning, and stands in `card["assumed"]` and in run.json.
     """
     text = str(name)
     if "@" in text and text not in MODELS and layer is None and not text.startswith("hf-hub:"):
@@ -102,10 +109,16 @@ def load_model(
             "names only."
         )
     if text in MODELS:
-        return MODELS.get(text).make(layer=layer, weights=weights)
-    if path.endswith(".json"):
-        return from_card(Path(path), entry, layer=layer, weights=weights)
-    return from_timm(text, weights, layer, timm_kwargs)
+        model = MODELS.get(text).make(layer=layer, weights=weights)
+    elif path.endswith(".json"):
+        model = from_card(Path(path), entry, layer=layer, weights=weights)
+    else:
+        refuse_files(text)
+        refuse_own_weights(text, timm_kwargs)
+        model = from_timm(text, weights, layer, timm_kwargs)
+    # In train mode one forward moves the statistics of BatchNorm for good.
+    model.net.eval()
+    return model
 
 
 def expand_models(patterns: list[str]) -> list[str]:
@@ -143,11 +156,13 @@ def from_timm(
     import timm
 
     pretrained = str(weights) == "pretrained"
-    net = _create_net(name, pretrained, kwargs)
+    net, assumed = _create_net(name, pretrained, kwargs), list[str]()
     if weights is None:
         _draw_zero_heads(net)
-    elif not pretrained:
-        load_weights(net, Path(weights), name)
+    elif pretrained:
+        assumed += _describe_new_head(net, name)
+    else:
+        assumed += load_weights(net, Path(weights), name)
     side = kwargs.get("img_size", _square_input(name).get("img_size"))
     config = timm.data.resolve_data_config({} if side is None else {"img_size": side}, model=net)
     size = config["input_size"][-1]
@@ -163,7 +178,22 @@ def from_timm(
     )
     model.card |= {"library": "timm", "arch": net.pretrained_cfg["architecture"], "kwargs": kwargs}
     model.card["weights"] = "random" if weights is None else str(weights)
+    if assumed:
+        model.card["assumed"] = assumed
     return model
+
+
+def _describe_new_head(net: Any, name: str) -> list[str]:
+    """Say that pretrained weights of another class count leave the classifier random."""
+    trained = (net.pretrained_cfg or {}).get("num_classes")
+    if trained in (None, net.num_classes):
+        return []
+    sentence = (
+        f"The classifier of {name} has random weights: the pretrained ones are of {trained} "
+        f"classes, and {net.num_classes} were asked for."
+    )
+    state_assumption(sentence)
+    return [sentence]
 
 
 def _create_net(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
@@ -215,18 +245,6 @@ def _draw_zero_heads(net: nn.Module) -> None:
         if isinstance(module, (nn.Linear, nn.Conv2d)) and not bool(module.weight.any()):
             with torch.no_grad():
                 module.weight.copy_(0.02 * torch.randn(module.weight.shape, generator=rng))
-
-
-def timm_geometry(config: dict[str, Any]) -> Geometry:
-    """Return the preprocessing of a timm data config: short side to size/crop_pct, centre crop (or
-    squash).
-    """
-    size = config["input_size"][-1]
-    resize = "squash" if config.get("crop_mode") == "squash" else "short"
-    interpolation = (
-        config["interpolation"] if config["interpolation"] in ("bilinear", "bicubic") else "bicubic"
-    )
-    return Geometry(size, resize, int(size / config["crop_pct"]), interpolation)
 
 
 def cut_at_layer(model: Explainee, layer: str) -> Explainee:

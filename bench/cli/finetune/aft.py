@@ -157,7 +157,7 @@ def aft(model: ModelOption, subset: SubsetOption, options: TunerOptions) -> None
 
 def say_masks(card: Path) -> None:
     """Print how many images carried a mask, and at how many of them TFT cuts nothing."""
-    from bench.models.cards import read_card
+    from bench.models.card_keys import read_card
 
     facts = next(iter(read_card(card).values())).get("masks")
     if facts:
