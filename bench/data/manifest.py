@@ -12,9 +12,12 @@ from typing import Any
 
 from bench.data.geometry import Geometry
 from bench.data.manifest_keys import GeometryKeys, ManifestKeys
-from bench.errors import BenchError
+from bench.errors import BenchError, suggestions
 from bench.schema import check_table
 
+KINDS = ("scenes", "imagenet", "folder", "parquet")
+EXPLAIN = ("default", "label")
+BOXES = ("edges", "pixels")
 IMAGENET_CLASSES = "imagenet-1k"
 LAST = "last-1000"  # calibration of the ImageNet validation set
 HASH = "hash"  # calibration: ids with sha256(id) mod 5 == 0
@@ -76,7 +79,7 @@ class Manifest:
         BenchError.
         """
         try:
-            content = tomllib.loads(file.read_text(encoding="utf-8"))
+            content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise BenchError(
                 f"The manifest {file} cannot be read ({error.strerror}); give the path of a .toml."
@@ -89,6 +92,8 @@ class Manifest:
     def parse(content: dict[str, Any], where: str) -> Manifest:
         """Return the manifest of a parsed TOML table; `where` names it in errors."""
         keys = check_table(ManifestKeys, content, f"The manifest {where}")
+        if not keys.name:
+            raise BenchError(f"The manifest {where} has an empty name; give one.")
         values = dict(content)
         if keys.geometry is not None:
             values["geometry"] = _make_geometry(keys.geometry, where)
@@ -110,9 +115,19 @@ def manifest_folder() -> Path:
 
 
 def _check_values(manifest: Manifest, where: str) -> None:
-    for key in ("name", "kind"):
-        if not getattr(manifest, key):
-            raise BenchError(f"The manifest {where} has an empty {key}; give one.")
+    if manifest.kind not in KINDS:
+        raise BenchError(
+            f"The manifest {where} has the unknown kind "
+            f"{manifest.kind!r}.{suggestions(manifest.kind, KINDS)}"
+        )
+    if manifest.explain not in EXPLAIN:
+        known = suggestions(manifest.explain, EXPLAIN)
+        raise BenchError(
+            f"The manifest {where} has the unknown explain {manifest.explain!r}.{known}"
+        )
+    if manifest.boxes not in BOXES:
+        known = suggestions(manifest.boxes, BOXES)
+        raise BenchError(f"The manifest {where} has the unknown boxes {manifest.boxes!r}.{known}")
     if manifest.kind == "scenes" and manifest.size < 1:
         raise BenchError(
             f"The manifest {where} asks for {manifest.size} scenes; size must be at least 1."

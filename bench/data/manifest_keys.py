@@ -26,8 +26,8 @@ class ManifestKeys(Keys):
     """The keys of a manifest."""
 
     name: str = describe_key(..., 'text, such as name = "mine"', "what boards call the subset")
-    kind: Literal["scenes", "imagenet", "folder", "parquet"] = describe_key(
-        ..., "", "how the files are read"
+    kind: str = describe_key(
+        ..., "one of scenes, imagenet, folder, parquet", "how the files are read"
     )
     title: str = describe_key("", TEXT, "one line for a reader")
     licence: str = describe_key("", TEXT, "of the images")
@@ -46,11 +46,11 @@ class ManifestKeys(Keys):
         TEXT,
         'another subset; or "hash", a fifth of the images; or "last-1000" (imagenet); or "none"',
     )
-    explain: Literal["default", "label"] = describe_key(
-        "default", "", '"label": every metric explains the label'
+    explain: str = describe_key(
+        "default", "one of default, label", "`label`: every metric explains the label"
     )
-    boxes: Literal["edges", "pixels"] = describe_key(
-        "edges", "", '"pixels": the last corner lies inside the box'
+    boxes: str = describe_key(
+        "edges", "one of edges, pixels", "`pixels`: the last corner lies inside the box"
     )
     path: str = describe_key(
         "", TEXT, "file or folder of the images, relative to the manifest, else to the data root"

@@ -81,10 +81,13 @@ def find_input(net: nn.Module, keys: CardKeys, where: str) -> NetworkInput:
     size = keys.size if keys.size is not None else own.size
     if keys.size is None and stated_colours and not own.fixed:
         size = DEFAULT_SIZE
-    mean, std = (
-        tuple(given) if given is not None else _fit_channels(taken, channels, name, place)
-        for name, given, taken in (("mean", keys.mean, own.mean), ("std", keys.std, own.std))
-    )
+    mean = fit_channels(keys.mean or own.mean, channels)
+    std = fit_channels(keys.std or own.std, channels)
+    if mean is None or std is None:
+        raise BenchError(
+            f"{place} states no {join_words(silent)}, and the network takes {channels} channels, "
+            f"of which the library says nothing; add mean and std with {channels} numbers each."
+        )
     side = card_size(size, place)
     shown = {"mean": _write(mean), "std": _write(std), "size": str(side)}
     sentence = (
@@ -114,16 +117,14 @@ def _write(values: Sequence[float]) -> str:
     return "[" + ", ".join(f"{value:g}" for value in values) + "]"
 
 
-def _fit_channels(values: Numbers, channels: int, name: str, place: str) -> Numbers:
-    """Return a library's numbers for a network's channels: their mean for a grey input."""
+def fit_channels(values: Sequence[float], channels: int) -> Numbers | None:
+    """Return a mean or std of RGB for a network's channels; None where nothing is known of them.
+
+    A grey input gets the mean of the three: it is what timm's first layer of one channel sees.
+    """
     if len(values) == channels:
-        return values
-    if channels == 1:
-        return (round(sum(values) / len(values), 6),)
-    raise BenchError(
-        f"{place} states no {name}, and the network takes {channels} channels, of which the "
-        f"library says nothing; add mean and std with {channels} numbers each."
-    )
+        return tuple(values)
+    return (round(sum(values) / len(values), 6),) if channels == 1 else None
 
 
 # --- what libraries say

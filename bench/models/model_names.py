@@ -10,12 +10,18 @@ from bench.models.weights_files import is_weights_name
 
 
 def refuse_files(text: str) -> None:
-    """Refuse a file of weights or a folder where a model's name or card stands.
+    """Refuse a file of weights or a folder where the name of a model or a card should stand.
 
     Raises:
         BenchError: with the option that takes weights, and an example of a card.
     """
+    import timm
+
     path = Path(text)
+    if text.startswith("hf-hub:") or (
+        not is_weights_name(text) and timm.is_model(text.partition(".")[0])
+    ):
+        return  # a folder or file beside may be called as a network is
     if path.is_dir():
         raise BenchError(
             f"{text!r} is a folder and names no model; give a card file (.json) in it, or "

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bench.errors import BenchError, state_assumption, suggestions, take_first_line
-from bench.models.card_input import timm_geometry
+from bench.models.card_input import fit_channels, timm_geometry
 from bench.models.card_keys import read_card
 from bench.models.cards import from_card
 from bench.models.explainee import Explainee
@@ -168,8 +168,7 @@ def from_timm(
     size = config["input_size"][-1]
     model = Explainee(
         net,
-        config["mean"],
-        config["std"],
+        *_fit_input(config, kwargs.get("in_chans", 3), name),
         size,
         layer,
         name=name,
@@ -181,6 +180,19 @@ def from_timm(
     if assumed:
         model.card["assumed"] = assumed
     return model
+
+
+def _fit_input(
+    config: dict[str, Any], channels: int, name: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and std for the channels of a network."""
+    mean, std = (fit_channels(config[key], channels) for key in ("mean", "std"))
+    if mean is None or std is None:
+        raise BenchError(
+            f"The model {name} takes {channels} channels, of which timm states no mean and std; "
+            "write a card with them."
+        )
+    return mean, std
 
 
 def _describe_new_head(net: Any, name: str) -> list[str]:
