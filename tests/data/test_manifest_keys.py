@@ -127,3 +127,16 @@ def test_a_bundled_manifest_takes_the_data_root(tmp_path, data_root):
     with warnings.catch_warnings():
         warnings.simplefilter("error", AssumptionWarning)
         assert load_subset("ccby-250", data_root=data_root).data_root == data_root
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "manifest.part.md"
+
+
+def test_the_page_shows_the_keys_and_an_example_that_is_a_manifest(tmp_path):
+    text = PAGE.read_text()
+    assert write_key_table(ManifestKeys) in text
+    assert write_key_table(GeometryKeys) in text
+    (tmp_path / "photos.toml").write_text(text.partition("```toml\n")[2].partition("```")[0])
+    manifest = Manifest.read(tmp_path / "photos.toml")
+    assert manifest.geometry is not None
+    assert manifest.geometry.id == "short256-bicubic-crop224"

@@ -273,3 +273,14 @@ def test_the_example_is_a_card(tmp_path):
     (tmp_path / "card.json").write_text(describe_example())
     (facts,) = read_card(tmp_path / "card.json").values()
     assert check_entry(facts, "card.json#mine").size == 224
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "networks-weights.part.md"
+
+
+def test_the_page_shows_the_keys_and_an_example_that_is_a_card(tmp_path):
+    text = PAGE.read_text()
+    assert write_key_table(CardKeys) in text
+    (tmp_path / "card.json").write_text(text.partition("```json\n")[2].partition("```")[0])
+    (facts,) = read_card(tmp_path / "card.json").values()
+    assert check_entry(facts, "card.json#mine").kwargs == {"num_classes": 12}

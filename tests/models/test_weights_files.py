@@ -82,7 +82,7 @@ class Module(nn.Module):
 def wrap_middle(net: nn.Module) -> nn.Module:
     """Wrap a part of a network, as the ImageNet example of torch does for AlexNet and VGG."""
     net = copy.deepcopy(net)
-    net.block = DataParallel(net.block)
+    net.add_module("block", DataParallel(net.get_submodule("block")))
     return net
 
 
