@@ -14,6 +14,7 @@ import torchvision
 
 import bench
 from bench.errors import AssumptionWarning, BenchError
+from bench.models.card_input import find_input
 from bench.models.card_keys import CardKeys, check_entry, describe_example, read_card
 from bench.models.zoo import MODELS
 from bench.schema import json_schema, list_keys, write_key_table
@@ -284,3 +285,16 @@ def test_the_page_shows_the_keys_and_an_example_that_is_a_card(tmp_path):
     (tmp_path / "card.json").write_text(text.partition("```json\n")[2].partition("```")[0])
     (facts,) = read_card(tmp_path / "card.json").values()
     assert check_entry(facts, "card.json#mine").kwargs == {"num_classes": 12}
+
+
+def test_other_libraries_and_grey_networks_take_imagenet_s(folder):
+    bare = {"file": "a", "library": "cambench", "arch": "resnet_scenes"}
+    taken = find_input(torch.nn.Identity(), check_entry(bare, "c#a"), "c#a")
+    assert (taken.mean, taken.size) == ((0.485, 0.456, 0.406), 224)
+    assert "those of ImageNet" in taken.assumed[0]
+    grey = check_entry(drop("mean", kwargs={"in_chans": 1}, std=[0.3]), "c#a")
+    net = timm.create_model("test_resnet", in_chans=1)
+    taken = find_input(net, grey, "c#a")
+    assert (taken.mean, taken.std) == ((0.5,), (0.3,))
+    with pytest.raises(BenchError, match=r"3 numbers as std, and the network takes 1 channels"):
+        find_input(net, check_entry(drop(kwargs={"in_chans": 1}, mean=[0.5]), "c#a"), "c#a")

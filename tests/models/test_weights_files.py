@@ -390,3 +390,14 @@ def test_names_of_weights_are_known_by_their_suffix():
     assert is_weights_name("runs/best.PTH")
     assert is_weights_name("model.safetensors")
     assert not is_weights_name("resnet50.a1_in1k")
+
+
+def test_names_of_other_wrappers_come_off_anywhere(tmp_path, source):
+    state = {
+        key.replace("block.", "block._fsdp_wrapped_module._checkpoint_wrapped_module."): tensor
+        for key, tensor in source.state_dict().items()
+    }
+    assert_same(load({"model": state}, tmp_path)[0], source)
+    meeting = {**source.state_dict(), "module.head.bias": source.head.bias.detach() + 1}
+    with pytest.raises(BenchError, match=r"1 unknown \(such as module.head.bias\)"):
+        load(meeting, tmp_path)
