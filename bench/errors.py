@@ -5,6 +5,8 @@ do.
 from __future__ import annotations
 
 import difflib
+import re
+import warnings
 from collections.abc import Iterable
 
 
@@ -22,6 +24,28 @@ class NotApplicable(BenchError):  # noqa: N818 - it is an answer ("n/a"), not a 
 
 class UnreadableImage(BenchError):  # noqa: N818 - named by what a reader may leave out
     """An image that cannot be read or decoded; `--skip-unreadable` leaves it out of a run."""
+
+
+class AssumptionWarning(UserWarning):
+    """What was assumed where the input left a choice; the command line prints it as a "!" line."""
+
+
+def state_assumption(sentence: str) -> None:
+    """Say what was assumed: one sentence, shown once per place that says it."""
+    warnings.warn(sentence, AssumptionWarning, stacklevel=3)
+
+
+_COLOUR_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def take_first_line(error: Exception) -> str:
+    """Return the first line of an error without colour codes, at most 200 characters.
+
+    >>> take_first_line(ValueError("\\x1b[1mbroken\\x1b[0m.\\nmore"))
+    'broken'
+    """
+    text = _COLOUR_CODES.sub("", str(error)).strip()
+    return next(iter(text.splitlines()), "").rstrip(". ")[:200]
 
 
 NEAR = 0.6

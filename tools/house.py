@@ -32,6 +32,7 @@ GROUND = frozenset(
         "protocol_checks",
         "source_walk",
         "function_source",
+        "schema",
     }
 )
 """The modules directly below the package that every room may import."""

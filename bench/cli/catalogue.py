@@ -18,7 +18,7 @@ from bench.methods.variants import write_value
 from bench.metrics import METRICS, Value
 from bench.metrics.base import Metric, board_names, find_derived
 from bench.models import MODELS
-from bench.models.cards import read_card
+from bench.models.card_keys import read_card
 from bench.models.zoo import expand_models, load_model
 from bench.protocol import PROTOCOLS, Protocol, get_protocol
 from bench.registry import Registry, split_list

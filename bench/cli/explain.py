@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import bench
+from bench.cli.model_arguments import ModelArgsOption, NumClassesOption, read_arguments
 from bench.cli.options import LOOK, PluginOption
 from bench.cli.output import console, say, warn
 from bench.cli.registration import command
@@ -46,6 +47,8 @@ def explain(
         str | None, typer.Option(help="Layer to explain [default: the last with a grid].")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Weights file, or 'pretrained'.")] = None,
+    num_classes: NumClassesOption = None,
+    model_args: ModelArgsOption = None,
     plugin: PluginOption = None,
 ) -> None:
     """Explain images: for each a picture of overlays, one per method."""
@@ -57,7 +60,8 @@ def explain(
     if missing:
         raise BenchError(f"There is no image file {missing[0]}; check the path.")
     load_plugins(plugin)
-    chosen = bench.load_model(model, weights=weights, layer=layer)
+    arguments = read_arguments(num_classes, model_args)
+    chosen = bench.load_model(model, weights=weights, layer=layer, **arguments)
     names = find_class_names(chosen)
     for image, picture in place_pictures(images, out):
         explain_image(chosen, image, picture, methods, target, names)

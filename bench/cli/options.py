@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.model_arguments import ModelArgsOption, NumClassesOption
 from bench.cli.output import warn
 from bench.errors import BenchError
 from bench.gate.tier import find_tier_options
@@ -195,6 +196,8 @@ class ScoringOptions:
     calibration: CalibrationOption = None
     seed: SeedOption = None
     weights: WeightsOption = None
+    num_classes: NumClassesOption = None
+    model_args: ModelArgsOption = None
     data_root: DataRootOption = None
     plugin: PluginOption = None
     device: DeviceOption = "cpu"

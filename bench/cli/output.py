@@ -5,11 +5,15 @@ from __future__ import annotations
 import gc
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
+
+from bench.errors import AssumptionWarning
 
 console = Console()
 errors = Console(stderr=True)
@@ -30,6 +34,25 @@ def say(text: str, style: str | None = None) -> None:
 def warn(text: str) -> None:
     """Print a warning to standard error, in one line."""
     errors.print(f"! {text}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+
+
+@contextmanager
+def print_assumptions() -> Iterator[None]:
+    """Print what the package assumes as lines, each once; other warnings stay as they are."""
+    shown: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, AssumptionWarning):
+            usual(message, category, *place, **more)
+        elif str(message) not in shown:
+            shown.add(str(message))
+            warn(str(message))
+
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+        warnings.simplefilter("always", AssumptionWarning)
+        warnings.showwarning = show
+        yield
 
 
 def format_bytes(number: float) -> str:

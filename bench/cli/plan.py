@@ -150,7 +150,8 @@ def imagine_plans(options: RunOptions) -> list[Plan]:
     from bench.run.plan import make_plan, read_shard
 
     usual = RunOptions()
-    for name in ("subset", "data_root", "weights", "out", "precision", "seed"):
+    given_to_models = ("weights", "num_classes", "model_args")
+    for name in ("subset", "data_root", *given_to_models, "out", "precision", "seed"):
         if getattr(options, name) != getattr(usual, name):
             option = "--" + name.replace("_", "-")
             raise BenchError(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 import bench
+from bench.cli.model_arguments import read_arguments
 from bench.cli.options import DEFAULT, RunOptions, ScoringOptions
 from bench.cli.output import warn
 from bench.errors import BenchError
@@ -89,7 +90,12 @@ def make_part(
     methods: list[str | Method] = [*split_list(options.methods), *more]
     plan = make_plan(
         subset,
-        load_models(options.models, options.weights, options.device),
+        load_models(
+            options.models,
+            options.weights,
+            options.device,
+            read_arguments(options.num_classes, options.model_args),
+        ),
         methods,
         options.metrics,
         choose_protocol(options),
@@ -106,15 +112,22 @@ def split_names(text: str) -> list[str]:
     return [name.strip() for name in split_list(text) if name.strip()]
 
 
-def load_models(names: str, weights: str | None, device: str) -> list[Explainee]:
-    """Return the models of a comma-separated list, on the device; random weights get a warning."""
+def load_models(
+    names: str, weights: str | None, device: str, arguments: Mapping[str, Any] | None = None
+) -> list[Explainee]:
+    """Return the models of a comma-separated list, on the device; random weights get a warning.
+
+    arguments: of the networks of timm names, such as num_classes.
+    """
     chosen = expand_models(split_names(names))
     if weights is not None and len(chosen) != 1:
         raise BenchError(
             f"--weights is for one model, and the run has {len(chosen)}; name one with --models."
         )
     check_device(device)
-    models = [bench.load_model(name, weights=weights).to(device) for name in chosen]
+    models = [
+        bench.load_model(name, weights=weights, **(arguments or {})).to(device) for name in chosen
+    ]
     for model in models:
         if model.card.get("weights") == "random":
             warn(f"{model.name} has random weights; give --weights FILE or --weights pretrained.")

@@ -10,6 +10,8 @@ from typing import Any, get_type_hints
 
 import typer
 
+from bench.cli.output import print_assumptions
+
 
 @dataclass(frozen=True)
 class Command:
@@ -76,7 +78,8 @@ def expand_options(function: Callable[..., None]) -> Callable[..., None]:
             )
             for name, group in groups.items()
         }
-        function(**filled, **given)
+        with print_assumptions():
+            function(**filled, **given)
 
     callback.__name__ = function.__name__
     callback.__doc__ = function.__doc__

@@ -12,8 +12,10 @@ from typing import Any
 
 from bench.data.box_format import BOX_KEYS
 from bench.data.geometry import Geometry
-from bench.data.input_size import read_size
+from bench.data.input_size import Size, read_size
+from bench.data.manifest_keys import GeometryKeys, ManifestKeys
 from bench.errors import BenchError, suggestions
+from bench.schema import check_table
 
 KINDS = (
     *("scenes", "imagenet", "folder", "parquet"),
@@ -28,27 +30,6 @@ NONE = "none"  # no calibration part
 _ID_LENGTH = 12
 _NOT_CONTENT = ("root",)  # where the files lie on one machine says nothing about what they are
 _LATER = {"exif": ""}  # keys that older manifests lack; not written, they are no part of the id
-_TYPES: dict[str, tuple[type, ...]] = {
-    "name": (str,),
-    "kind": (str,),
-    "title": (str,),
-    "licence": (str,),
-    "pictures": (bool,),
-    "classes": (list, str),
-    "geometry": (dict,),
-    "calibration": (str,),
-    "explain": (str,),
-    "boxes": (str,),
-    "exif": (str,),
-    "path": (str,),
-    "root": (str,),
-    "sha256": (str,),
-    "sha256_head": (str,),
-    "seed": (int,),
-    "size": (int,),
-    "pairs": (bool,),
-    "ids": (list,),
-}
 
 
 @dataclass(frozen=True)
@@ -63,12 +44,13 @@ class Manifest:
     data.  geometry: fixes the preprocessing for every model. calibration: another subset's name,
     "hash", "last-1000" (imagenet) or "none". explain: "label" makes every metric explain the label.
     boxes: "edges" where x1, y1 are edges; "pixels" where they are the last pixels inside; else the
-    order and unit of the four numbers (`BOX_KEYS`; folder, parquet). exif: "turned" applies the
-    EXIF orientation, "stored" does not.  path: file or folder under the data root.  root: a data
-    root of its own, relative to the manifest's folder.  sha256: of the generated content (scenes),
-    annotations.csv (folder) or the file (parquet); sha256_head: of the first items (scenes).  seed,
-    size, pairs: of scenes; size also: how many images of imagenet are scored.  ids: official image
-    ids to use instead of the whole validation set (imagenet).
+    order and unit of the four numbers (`BOX_KEYS`; folder, parquet).  exif: "turned" applies the
+    EXIF orientation, "stored" does not.  path: file or folder, relative to the manifest's folder or
+    else to the data root.  root: a data root of its own, relative to the manifest's folder.
+    sha256: of the generated content (scenes), annotations.csv (folder) or the file (parquet);
+    sha256_head: of the first items (scenes).  seed, size, pairs: of scenes; size also: how many
+    images of imagenet are scored.  ids: official image ids to use instead of the whole validation
+    set (imagenet).
     """
 
     name: str
@@ -110,7 +92,7 @@ class Manifest:
         BenchError.
         """
         try:
-            content = tomllib.loads(file.read_text(encoding="utf-8"))
+            content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise BenchError(
                 f"The manifest {file} cannot be read ({error.strerror}); give the path of a .toml."
@@ -122,10 +104,12 @@ class Manifest:
     @staticmethod
     def parse(content: dict[str, Any], where: str) -> Manifest:
         """Return the manifest of a parsed TOML table; `where` names it in errors."""
-        _check_keys(content, where)
+        keys = check_table(ManifestKeys, content, f"The manifest {where}")
+        if not keys.name:
+            raise BenchError(f"The manifest {where} has an empty name; give one.")
         values = dict(content)
-        if "geometry" in values:
-            values["geometry"] = _geometry(values["geometry"], where)
+        if keys.geometry is not None:
+            values["geometry"] = _make_geometry(keys.geometry, where)
         for key in ("classes", "ids"):
             if isinstance(values.get(key), list):
                 values[key] = tuple(values[key])
@@ -141,25 +125,6 @@ def manifest_folder() -> Path:
     package = Path(__file__).resolve().parent.parent
     installed = package / "data_manifests"
     return installed if installed.is_dir() else package.parent / "data_manifests"
-
-
-def _check_keys(content: dict[str, Any], where: str) -> None:
-    for key, value in content.items():
-        if key not in _TYPES:
-            raise BenchError(
-                f"The manifest {where} has the unknown key {key!r}.{suggestions(key, _TYPES)}"
-            )
-        wanted = _TYPES[key]
-        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-            names = " or ".join(t.__name__ for t in wanted)
-            raise BenchError(f"In the manifest {where}, {key} is {value!r}; it must be a {names}.")
-        if isinstance(value, list) and not all(isinstance(item, str) for item in value):
-            raise BenchError(f"In the manifest {where}, {key} must be a list of strings.")
-    for key in ("name", "kind"):
-        if not content.get(key):
-            raise BenchError(
-                f'The manifest {where} has no {key}; add a line such as {key} = "...".'
-            )
 
 
 def _check_values(manifest: Manifest, where: str) -> None:
@@ -192,28 +157,19 @@ def _check_values(manifest: Manifest, where: str) -> None:
         )
 
 
-def _geometry(table: dict[str, Any], where: str) -> Geometry:
-    types = {"size": int, "resize": str, "resize_size": int, "interpolation": str}
-    pairs = {
-        key: read_size(table[key], f"The geometry of the manifest {where}, {key}")
-        for key in ("size", "resize_size")
-        if isinstance(table.get(key), list)
-    }
-    for key, value in table.items():
-        if key not in types:
-            raise BenchError(
-                f"The geometry of the manifest {where} has the unknown key "
-                f"{key!r}.{suggestions(key, types)}"
-            )
-        if key not in pairs and type(value) is not types[key]:
-            raise BenchError(
-                f"The geometry of the manifest {where} has {key} = {value!r}; it must be a "
-                f"{types[key].__name__}."
-            )
-    missing = [key for key in ("size", "resize") if key not in table]
-    if missing:
-        raise BenchError(
-            f"The geometry of the manifest {where} has no {' and no '.join(missing)}; add it."
-        )
-    table = table | pairs
-    return Geometry(**{"resize_size": table["size"], **table})
+def _make_geometry(keys: GeometryKeys, where: str) -> Geometry:
+    size = _read_side(keys.size, f"The geometry of the manifest {where}, size")
+    resize_size = (
+        size
+        if keys.resize_size is None
+        else _read_side(keys.resize_size, f"The geometry of the manifest {where}, resize_size")
+    )
+    try:
+        return Geometry(size, keys.resize, resize_size, keys.interpolation)
+    except BenchError as error:
+        raise BenchError(f"The manifest {where} is wrong in its geometry: {error}") from None
+
+
+def _read_side(value: int | list[int], where: str) -> Size:
+    """Return a size; a number is checked by the geometry, as before."""
+    return read_size(value, where) if isinstance(value, list) else value

@@ -16,7 +16,7 @@ from bench.data.manifest import Manifest, manifest_folder
 from bench.data.recognise import describe_layouts, open_by_kind, open_dataset, open_unnamed
 from bench.data.scenes import open_scenes
 from bench.data.subset import Subset
-from bench.errors import BenchError, suggestions
+from bench.errors import BenchError, state_assumption, suggestions
 from bench.registry import Registry
 
 DATA_VARIABLE = "CAMBENCH_DATA"
@@ -115,14 +115,41 @@ def _open_path(path: Path, data_root: Path | None) -> Subset:
 
 def _open_manifest(file: Path, data_root: Path | None) -> Subset:
     manifest = Manifest.read(file)
-    if manifest.root or (manifest.kind not in ("scenes", "imagenet") and not manifest.path):
-        # A manifest that says no path lies beside its files.
-        data_root = file.parent / manifest.root
+    root = _choose_root(manifest, file, data_root)
     if manifest.kind == "scenes":
-        return open_scenes(manifest, data_root)
-    if manifest.kind == "imagenet":
-        return open_imagenet(manifest, data_root)
-    return open_by_kind(manifest, data_root)
+        return open_scenes(manifest, root)
+    subset = (open_imagenet if manifest.kind == "imagenet" else open_by_kind)(manifest, root)
+    # A path beside the manifest says nothing about where a named calibration subset lies.
+    aside = manifest.path and not manifest.root and data_root is not None
+    return dataclasses.replace(subset, data_root=data_root) if aside else subset
+
+
+def _choose_root(manifest: Manifest, file: Path, data_root: Path | None) -> Path | None:
+    """Return where a manifest's path starts: its own root, its folder, or the data root.
+
+    The manifests that come with cambench lie apart from their files: these use the data root.
+    """
+    if manifest.root:
+        return file.parent / manifest.root
+    if not manifest.path and manifest.kind not in ("scenes", "imagenet"):
+        return file.parent  # such a manifest lies beside its files
+    if not manifest.path or file.parent.resolve() == manifest_folder().resolve():
+        return data_root
+    beside = file.parent / manifest.path
+    if data_root is None or data_root.resolve() == file.parent.resolve():
+        return file.parent
+    if beside.exists():
+        state_assumption(
+            f"The path of {file} is taken from its own folder ({beside}), not from the data root "
+            f"{data_root}."
+        )
+        return file.parent
+    if (data_root / manifest.path).exists():
+        state_assumption(
+            f"The path of {file} is taken from the data root ({data_root / manifest.path}); there "
+            f"is no {beside}."
+        )
+    return data_root
 
 
 def _register_manifests() -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.data.geometry import Geometry
-from bench.data.input_size import enlarge, read_size, split_size, unify
-from bench.errors import BenchError, suggestions
-from bench.models.cards import from_card, load_weights, read_card, take_first_line
+from bench.data.input_size import read_size, split_size
+from bench.errors import BenchError, state_assumption, suggestions, take_first_line
+from bench.models.card_input import fit_channels, timm_geometry
+from bench.models.card_keys import read_card
+from bench.models.cards import from_card
 from bench.models.explainee import Explainee
+from bench.models.model_names import refuse_files, refuse_own_weights
 from bench.models.network_guard import leave_modes
 from bench.models.transformers_models import (
     PREFIX,
@@ -23,6 +25,7 @@ from bench.models.transformers_models import (
     is_whole_name,
     suggest_prefix,
 )
+from bench.models.weights_fit import load_weights
 from bench.randomness import generator
 from bench.registry import Registry
 
@@ -96,9 +99,12 @@ def load_model(
     a classifier of transformers; or a card file, `models.json` or
     `models.json#entry` where it describes several. `NAME@LAYER` (but for hub ids) is NAME explained
     at another layer, and is called so on boards. weights: None (bundled: its own; timm: random
-    weights, seed 0), "pretrained" (timm downloads them), or the path of a .safetensors or .pth
-    file.  layer: name of the explained layer.  Further arguments go to `timm.create_model`, but
-    for mean and std, which replace those that timm states.
+    weights, seed 0), "pretrained" (timm downloads them), or the path of a file of weights.
+    layer: name of the explained layer.  Further arguments go to `timm.create_model`
+    (`num_classes=20`), but for mean and std, which replace those that timm states.
+
+    The network is in eval mode. What was assumed (of raw weights and their EMA, the EMA; a cast to
+    float32) is a warning, and stands in `card["assumed"]` and in run.json.
     """
     text = str(name)
     if "@" in text and text not in MODELS and layer is None and not _ends_in_no_layer(text):
@@ -121,10 +127,16 @@ def load_model(
             "names only."
         )
     if text in MODELS:
-        return MODELS.get(text).make(layer=layer, weights=weights)
-    if path.endswith(".json"):
-        return from_card(Path(path), entry, layer=layer, weights=weights)
-    return from_timm(text, weights, layer, timm_kwargs)
+        model = MODELS.get(text).make(layer=layer, weights=weights)
+    elif path.endswith(".json"):
+        model = from_card(Path(path), entry, layer=layer, weights=weights)
+    else:
+        refuse_files(text)
+        refuse_own_weights(text, timm_kwargs)
+        model = from_timm(text, weights, layer, timm_kwargs)
+    # In train mode one forward moves the statistics of BatchNorm for good.
+    model.net.eval()
+    return model
 
 
 def expand_models(patterns: list[str]) -> list[str]:
@@ -171,19 +183,22 @@ def from_timm(
     kwargs = dict(kwargs)
     constants = {key: kwargs.pop(key) for key in ("mean", "std") if key in kwargs}
     pretrained = str(weights) == "pretrained"
-    net = _create_net(name, pretrained, kwargs)
+    net, assumed = _create_net(name, pretrained, kwargs), list[str]()
     if weights is None:
         _draw_zero_heads(net)
-    elif not pretrained:
-        load_weights(net, Path(weights), name)
+    elif pretrained:
+        assumed += _describe_new_head(net, name)
+    else:
+        assumed += load_weights(net, Path(weights), name)
     given = kwargs.get("img_size", _square_input(name).get("img_size"))
     sides = {} if given is None else {"input_size": (3, *split_size(read_size(given, name)))}
     config = timm.data.resolve_data_config(sides, model=net)
     size = read_size(config["input_size"][1:], name)
+    mean, std = _fit_input(config | constants, kwargs.get("in_chans", 3), name)
     model = Explainee(
         net,
-        constants.get("mean", config["mean"]),
-        constants.get("std", config["std"]),
+        mean,
+        std,
         size,
         layer,
         name=name,
@@ -192,7 +207,43 @@ def from_timm(
     )
     model.card |= {"library": "timm", "arch": net.pretrained_cfg["architecture"], "kwargs": kwargs}
     model.card["weights"] = "random" if weights is None else str(weights)
+    if assumed:
+        model.card["assumed"] = assumed
     return model
+
+
+def _fit_input(
+    config: dict[str, Any], channels: int, name: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and std for the channels of a network.
+
+    timm says nothing of one channel: the mean of the three colours is taken, and that is said.
+    """
+    mean, std = (fit_channels(config[key], channels) for key in ("mean", "std"))
+    if mean is None or std is None:
+        raise BenchError(
+            f"The model {name} takes {channels} channels, of which timm states no mean and std; "
+            "give them (mean=, std=), or write a card with them."
+        )
+    if channels == 1 and len(config["mean"]) == 3:
+        state_assumption(
+            f"The model {name} takes grey images, of which timm states no mean and std; assumed: "
+            f"mean {mean[0]:g} and std {std[0]:g}, the means of those of the three colours."
+        )
+    return mean, std
+
+
+def _describe_new_head(net: Any, name: str) -> list[str]:
+    """Say that pretrained weights of another class count leave the classifier random."""
+    trained = (net.pretrained_cfg or {}).get("num_classes")
+    if trained in (None, net.num_classes):
+        return []
+    sentence = (
+        f"The classifier of {name} has random weights: the pretrained ones are of {trained} "
+        f"classes, and {net.num_classes} were asked for."
+    )
+    state_assumption(sentence)
+    return [sentence]
 
 
 def _create_net(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
@@ -247,18 +298,6 @@ def _draw_zero_heads(net: nn.Module) -> None:
         if isinstance(module, (nn.Linear, nn.Conv2d)) and not bool(module.weight.any()):
             with torch.no_grad():
                 module.weight.copy_(0.02 * torch.randn(module.weight.shape, generator=rng))
-
-
-def timm_geometry(config: dict[str, Any]) -> Geometry:
-    """Return the preprocessing of a timm data config: short side to size/crop_pct, centre crop (or
-    squash); an input that is not square is covered.
-    """
-    size = unify(config["input_size"][1:])
-    resize = "squash" if config.get("crop_mode") == "squash" else "short"
-    interpolation = (
-        config["interpolation"] if config["interpolation"] in ("bilinear", "bicubic") else "bicubic"
-    )
-    return Geometry(size, resize, enlarge(size, config["crop_pct"], int), interpolation)
 
 
 def cut_at_layer(model: Explainee, layer: str) -> Explainee:

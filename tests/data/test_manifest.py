@@ -53,8 +53,8 @@ def test_id_does_not_depend_on_the_text(tmp_path: Path) -> None:
         ('name = "a"', "has no kind"),
         ('name = "a"\nkind = "foldr"', "Did you mean folder"),
         ('name = "a"\nkind = "folder"\nclases = []', "unknown key 'clases'. Did you mean classes"),
-        ('name = "a"\nkind = "folder"\npictures = 1', "must be a bool"),
-        ('name = "a"\nkind = "scenes"\nsize = true', "must be a int"),
+        ('name = "a"\nkind = "folder"\npictures = 1', "must be true or false"),
+        ('name = "a"\nkind = "scenes"\nsize = true', "must be a whole number"),
         ('name = "a"\nkind = "scenes"', "size must be at least 1"),
         ('name = "a"\nkind = "scenes"\nsize = 1\nseed = -1', "negative"),
         ('name = "a"\nkind = "folder"\nclasses = [1]', "list of strings"),
@@ -66,7 +66,10 @@ def test_id_does_not_depend_on_the_text(tmp_path: Path) -> None:
             'name = "a"\nkind = "folder"\n[geometry]\nsize = 8\nresize = "none"\ncrop = 3',
             "unknown key 'crop'",
         ),
-        ('name = "a"\nkind = "folder"\n[geometry]\nsize = 8.0\nresize = "none"', "must be a int"),
+        (
+            'name = "a"\nkind = "folder"\n[geometry]\nsize = 8.0\nresize = "none"',
+            "must be a whole number",
+        ),
         ("name = ", "not valid TOML"),
     ],
 )

@@ -33,7 +33,7 @@ from bench.finetune.masks import CONTROLS, choose, search_masks
 from bench.finetune.save import write_model
 from bench.finetune.training import Training
 from bench.models.architectures import build_seeded
-from bench.models.cards import read_card
+from bench.models.card_keys import read_card
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
 from bench.models.tuner import TunedLayer, TunedNet, find_tuner

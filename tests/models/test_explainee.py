@@ -19,8 +19,8 @@ import bench
 from bench.errors import BenchError, NotApplicable
 from bench.finetune.bundled import BUNDLED
 from bench.models.architectures import build_seeded, resnet_scenes, vgg_scenes
-from bench.models.cards import load_weights
 from bench.models.network_guard import guard_network
+from bench.models.weights_fit import load_weights
 from bench.models.zoo import MODELS, expand_models
 
 TIMM = ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "vgg11", "efficientnet_b0"]

@@ -23,6 +23,7 @@ from bench.cli.finetune.options import (
     say_card,
     show_training,
 )
+from bench.cli.model_arguments import ModelArgsOption, NumClassesOption, read_arguments
 from bench.cli.output import say, warn
 from bench.cli.registration import command
 from bench.files import file_name
@@ -105,6 +106,8 @@ class TunerOptions(TrainingOptions):
         str | None,
         typer.Option(help="Weights of the model: a file, or 'pretrained'.", rich_help_panel=RECIPE),
     ] = None
+    num_classes: NumClassesOption = None
+    model_args: ModelArgsOption = None
     limit: Annotated[
         int, typer.Option(help="Training images; 0 for all.", min=0, rich_help_panel=DATA)
     ] = 0
@@ -138,7 +141,8 @@ def aft(model: ModelOption, subset: SubsetOption, options: TunerOptions) -> None
     from bench.finetune.aft import train_aft
     from bench.models import load_model
 
-    chosen = load_model(model, weights=options.weights).to(options.device)
+    arguments = read_arguments(options.num_classes, options.model_args)
+    chosen = load_model(model, weights=options.weights, **arguments).to(options.device)
     name = options.name or f"{file_name(chosen.name, '-')}-aft"
     images = open_subset(subset, options.data_root)
     images = images.limit(options.limit) if options.limit else images
@@ -157,7 +161,7 @@ def aft(model: ModelOption, subset: SubsetOption, options: TunerOptions) -> None
 
 def say_masks(card: Path) -> None:
     """Print how many images a mask guides, and on how many of them it cuts nothing."""
-    from bench.models.cards import read_card
+    from bench.models.card_keys import read_card
 
     facts = next(iter(read_card(card).values())).get("masks")
     if facts:
