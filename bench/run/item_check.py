@@ -4,7 +4,6 @@ are not trusted.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -94,8 +93,8 @@ def _check_part(plan: Plan, part: str, standing: StandingWork, same: bool) -> No
                 standing.gone.append(item)
             standing.items[key] = (known or GONE)._replace(identity="", changed=True)
             continue
-        one = dataclasses.replace(subset, positions=(whole[item],), calibrating=None)
-        found = one.identify(0, plan.geometry, None if known is None else ItemContent(*known[:3]))
+        content = None if known is None else ItemContent(*known[:3])
+        found = subset.identify_at(whole[item], plan.geometry, content)
         assert found is not None
         before = contents if known is None else {known.identity} - {""}
         if before and found.identity not in before:
