@@ -4,6 +4,7 @@ and ImageNet.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -149,17 +150,28 @@ class ImagesSource:
                 return identify_sample(self.read(position))
             except UnreadableImage:
                 return unreadable_content()
-        record, _ = self._record(position)
         try:
-            embedded = record.get("bytes") is not None
-            stamp = "" if embedded else stamp_file(Path(record.get("path") or ""))
-            same = known is not None and stamp and stamp == known.stamp
-            file = known.file if known and same else digest_file(read_encoded(record))
+            file, stamp = self._digest_image(position, known)
         except OSError:
             return unreadable_content()
         boxes = None if self._items.boxes is None else self._items.boxes[position]
         turned = self._reading.turned
         return identify_file(file, stamp, int(self.labels[position]), boxes, turned)
+
+    def _digest_image(self, position: int, known: ItemContent | None) -> tuple[str, str]:
+        """Return the digest and the stamp of an image's file; bytes in a table have no stamp."""
+        if known is not None and known.stamp:  # without the row, which takes longer than the file
+            path = self._paths[self._items.images[position]]
+            if path is not None and stamp_file(Path(path)) == known.stamp:
+                return known.file, known.stamp
+        record, _ = self._record(position)
+        embedded = record.get("bytes") is not None
+        stamp = "" if embedded else stamp_file(Path(record.get("path") or ""))
+        return digest_file(read_encoded(record)), stamp
+
+    @functools.cached_property
+    def _paths(self) -> list[str | None]:
+        return image_paths(self._dataset)
 
     def _record(self, position: int) -> tuple[dict[str, Any], str]:
         """Return {"bytes", "path"} of an image, and what it is called in errors."""

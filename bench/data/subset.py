@@ -213,10 +213,16 @@ class Subset:
 
         known: what an earlier run found; a file that has not changed since is not read again.
         """
+        return self.identify_at(self.positions[i], geometry, known)
+
+    def identify_at(
+        self, position: int, geometry: Geometry, known: ItemContent | None = None
+    ) -> ItemContent | None:
+        """Return the content of the sample at a position of the source (see `identify`)."""
         if not self.identifies_items:
             return None
         try:
-            content = self._digest_item(i, known) or identify_sample(self[i])
+            content = self._digest(position, known) or identify_sample(self.source.read(position))
         except UnreadableImage:
             content = unreadable_content()
         return join_frame(content, geometry.id, self.explain)
@@ -226,13 +232,13 @@ class Subset:
         """Return whether items are told apart by their content, and not by the manifest alone."""
         return not vars(type(self.source)).get("identified_by_manifest", False)
 
-    def _digest_item(self, i: int, known: ItemContent | None = None) -> ItemContent | None:
-        """Return the content of item i as its source states it; None where it states none.
+    def _digest(self, position: int, known: ItemContent | None = None) -> ItemContent | None:
+        """Return the content of a sample as its source states it; None where it states none.
 
         A derived or wrapped source may change the image, so its own class must state it.
         """
         digest = vars(type(self.source)).get("digest_item")
-        found: ItemContent | None = digest and digest(self.source, self.positions[i], known)
+        found: ItemContent | None = digest and digest(self.source, position, known)
         return found
 
     def batch(
@@ -304,7 +310,7 @@ class Subset:
         source = self.source
         identify = identify and self.identifies_items
         # Before the pixels: a file that changes in between is then computed once more.
-        content = self._digest_item(i) if identify else None
+        content = self._digest(self.positions[i]) if identify else None
         if (
             cache is not None and type(source) is ImagesSource
         ):  # one that is derived or wrapped may change the image

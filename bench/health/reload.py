@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.data import Subset, load_subset
+from bench.data import Geometry, Subset, load_subset
 from bench.errors import BenchError
 from bench.identity import digest
 from bench.methods import METHODS, Method
@@ -81,7 +81,25 @@ def reload_run(
             f"The images of {subset} are not those of the run (manifest {manifest}, in the run "
             f"{told['subsets'][subset]['manifest_id']})."
         )
+    check_contents(records, loaded, geometry)
     return Reloaded(protocol, loaded, tuple(models), tuple(metrics), told["plan"], tuple(notes))
+
+
+def check_contents(records: Records, loaded: Subset, geometry: Geometry) -> None:
+    """Refuse images that are not those that the records were made of."""
+    rows = records.frame[records.frame["part"] == "eval"]
+    rows = rows[(rows["subset"] == loaded.name) & rows["item_id"].notna()]
+    here = dict(zip(loaded.ids, loaded.positions, strict=True))
+    changed = []
+    for item, content in rows[["item", "item_id"]].drop_duplicates().itertuples(index=False):
+        found = loaded.identify_at(here[item], geometry) if item in here else None
+        if found is None or found.identity != content:
+            changed.append(item)
+    if changed:
+        raise BenchError(
+            f"{len(changed)} images of {loaded.name} are not those of the run (such as "
+            f"{changed[0]}); start the run again, which computes only these."
+        )
 
 
 def protocol_of(told: dict[str, Any]) -> Protocol:

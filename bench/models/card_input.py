@@ -74,11 +74,8 @@ def find_input(net: nn.Module, keys: CardKeys, where: str) -> NetworkInput:
             )
     silent = [name for name in ("mean", "std", "size") if getattr(keys, name) is None]
     if not silent:
-        return NetworkInput(
-            tuple(keys.mean or ()),
-            tuple(keys.std or ()),
-            read_size(0 if keys.size is None else keys.size, place),
-        )
+        stated = read_size(keys.size, place)
+        return NetworkInput(tuple(keys.mean or ()), tuple(keys.std or ()), stated)
     own = OWN.get(keys.library, _assume_imagenet)(net, keys)
     stated_colours = keys.mean is not None or keys.std is not None
     size = keys.size if keys.size is not None else own.size

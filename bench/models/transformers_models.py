@@ -224,7 +224,7 @@ def open_transformers_card(
     entry: str,
     file: Path,
     layer: str | None,
-    load_weights: Callable[..., None],
+    load_weights: Callable[..., list[str]],
 ) -> Explainee:
     """Return the model of a card entry with library "transformers".
 
@@ -232,11 +232,12 @@ def open_transformers_card(
     which arch and kwargs make the network. load_weights(net, file, name, sha256) fills it.  What
     the card does not say of mean, std and size is the image processor's, beside the weights.
     """
+    assumed: list[str] = []
     if file.is_dir():
         net, processor = _load_folder(facts, entry, file)
     else:
         net = _build_beside(facts, file)
-        load_weights(net, file, entry, sha256=facts.get("sha256"))
+        assumed += load_weights(net, file, entry, sha256=facts.get("sha256"))
         processor = _find_processor(file.parent)
     stated = {key: facts[key] for key in ("mean", "std", "size") if key in facts}
     if processor is None and len(stated) < 3:
@@ -251,7 +252,7 @@ def open_transformers_card(
         layer=layer or facts.get("layer"),
         name=entry,
         parent=facts.get("parent", ""),
-        card=facts,
+        card=facts | ({"assumed": assumed} if assumed else {}),
         processor=processor,
     )
 

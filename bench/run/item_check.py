@@ -4,7 +4,6 @@ are not trusted.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -66,12 +65,13 @@ def check_items(plan: Plan, store: Store) -> StandingWork:
     """
     standing = StandingWork(store.read_done(), items=dict(store.read_items()))
     before = store.provenance().get("subsets", {}).get(plan.subset.name, {})
-    same = before.get("manifest_id", plan.manifest_id) == plan.manifest_id
+    manifest = plan.manifest_id  # a digest: not to be made for each of many records
+    same = before.get("manifest_id", manifest) == manifest
     for part in PARTS:
         _check_part(plan, part, standing, same)
     for key, cells in standing.everything.items():
-        if _is_current(plan, key, standing.items):
-            own = key._replace(manifest_id=plan.manifest_id, item_id="")
+        if key.subset == plan.subset.name and _is_current(key, manifest, standing.items):
+            own = key._replace(manifest_id=manifest, item_id="")
             standing.done.setdefault(own, set()).update(cells)
     return standing
 
@@ -94,8 +94,8 @@ def _check_part(plan: Plan, part: str, standing: StandingWork, same: bool) -> No
                 standing.gone.append(item)
             standing.items[key] = (known or GONE)._replace(identity="", changed=True)
             continue
-        one = dataclasses.replace(subset, positions=(whole[item],), calibrating=None)
-        found = one.identify(0, plan.geometry, None if known is None else ItemContent(*known[:3]))
+        content = None if known is None else ItemContent(*known[:3])
+        found = subset.identify_at(whole[item], plan.geometry, content)
         assert found is not None
         before = contents if known is None else {known.identity} - {""}
         if before and found.identity not in before:
@@ -131,14 +131,12 @@ def _place_items(subset: Subset, same: bool) -> dict[str, int]:
     return {ids[position]: position for position in positions}
 
 
-def _is_current(plan: Plan, key: DoneKey, items: ItemTable) -> bool:
-    """Return whether records belong to the plan's subset and to what their item holds now."""
+def _is_current(key: DoneKey, manifest: str, items: ItemTable) -> bool:
+    """Return whether records of a plan's subset belong to what their item holds now."""
     known = items.get((key.subset, key.part, key.item))
-    if key.subset != plan.subset.name:
-        return False
     if key.item_id:
         return known is not None and known.identity == key.item_id
-    return key.manifest_id == plan.manifest_id and not (known is not None and known.changed)
+    return key.manifest_id == manifest and not (known is not None and known.changed)
 
 
 def note_content(items: ItemTable, key: ItemKey, content: ItemContent) -> bool:

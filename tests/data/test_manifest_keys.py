@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from bench.data import load_subset
-from bench.data.manifest import BOXES, EXPLAIN, KINDS, Manifest
+from bench.data.box_format import BOX_KEYS
+from bench.data.manifest import EXIF, EXPLAIN, KINDS, Manifest
 from bench.data.manifest_keys import GeometryKeys, ManifestKeys
 from bench.errors import AssumptionWarning, BenchError
 from bench.schema import json_schema, list_keys, read_form, write_key_table
@@ -29,7 +30,8 @@ def test_keys_and_manifest_are_the_same():
 
 
 @pytest.mark.parametrize(
-    ("key", "known"), [("kind", KINDS), ("explain", EXPLAIN), ("boxes", BOXES)]
+    ("key", "known"),
+    [("kind", KINDS), ("explain", EXPLAIN), ("boxes", BOX_KEYS), ("exif", EXIF[1:])],
 )
 def test_the_forms_name_every_choice(key, known):
     assert set(read_form(ManifestKeys, key).removeprefix("one of ").split(", ")) == set(known)

@@ -22,6 +22,7 @@ from bench.board import leaderboard
 from bench.errors import BenchError
 from bench.gate.baseline import from_records
 from bench.gate.comparable import check_comparable
+from bench.health.reload import check_contents
 from bench.records.item_table import ITEMS
 from bench.records.left_out import SKIPPED, read_skipped
 from bench.records.merge import merge_runs
@@ -62,12 +63,15 @@ def place(tmp_path: Path) -> Path:
     return folder
 
 
+def whole_of(subset: bench.Subset) -> bench.Subset:
+    """Return a subset of which every row is scored, and none calibrates."""
+    everything = tuple(range(len(subset.source.ids)))
+    return bench.data.Subset(subset.name, subset.manifest, subset.source, everything)
+
+
 def evaluate(place: Path, out: Path | None, methods=("grad_cam",), **more):
     """Return the records, and how many images were computed."""
-    subset = bench.load_subset(place)
-    whole = bench.data.Subset(  # every row is scored, none calibrates
-        subset.name, subset.manifest, subset.source, tuple(range(len(subset.source.ids)))
-    )
+    whole = whole_of(bench.load_subset(place))
     images: list[int] = []
 
     def note(state: Progress) -> None:
@@ -171,10 +175,7 @@ def test_the_run_says_what_changed_and_what_left(place, tmp_path):
     evaluate(place, tmp_path / "out")
     draw(place / "3.bmp", 99)
     write_rows(place, [row(number) for number in range(1, COUNT)])
-    subset, notes = bench.load_subset(place), []
-    whole = bench.data.Subset(
-        subset.name, subset.manifest, subset.source, tuple(range(len(subset.source.ids)))
-    )
+    whole, notes = whole_of(bench.load_subset(place)), []
     plan = make_plan(whole, [tiny()], ["grad_cam"], ["energy"], bench.Protocol(), calibration=0)
     run_plan(plan, tmp_path / "out", note=notes.append)
     changed, gone = notes
@@ -280,6 +281,15 @@ def test_the_gate_pairs_equal_pictures_only(place, tmp_path):
     other = from_records(evaluate(place, tmp_path / "three")[0])
     with pytest.raises(BenchError, match="1 images of mine are not those of the baseline"):
         check_comparable(first, other)
+
+
+def test_images_that_changed_are_not_taken_for_those_of_the_run(place, tmp_path):
+    records = evaluate(place, tmp_path / "out")[0]
+    subset = bench.load_subset(place)
+    check_contents(records, whole_of(subset), tiny().geometry)
+    draw(place / "3.bmp", 99)
+    with pytest.raises(BenchError, match=r"1 images of mine are not those of the run \(such as 3"):
+        check_contents(records, whole_of(subset), tiny().geometry)
 
 
 # --- images that cannot be read

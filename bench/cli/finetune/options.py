@@ -175,7 +175,7 @@ def show_training(what: str) -> Iterator[TrainingProgress]:
 
 def say_card(card: Path) -> None:
     """Print what the training changed on held-out images, where the model is, how to use it."""
-    from bench.models.cards import read_card
+    from bench.models.card_keys import read_card
 
     changes = next(iter(read_card(card).values())).get("held_out")
     if changes:
