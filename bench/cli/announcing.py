@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 def print_announcement(plan: Plan, work: Announcement, folder: Path, left: int | None) -> None:
     """Print what a run is about to do; left: the tasks that are not finished, None for a plan."""
+    from bench.run.usable_items import describe_usable
+
     say(describe_plan(plan))
+    for sentence in describe_usable(plan):
+        say(sentence)
     second = (
         describe_second_map(work.second) if work.extra is None else describe_second_maps(work.extra)
     )

@@ -112,4 +112,4 @@ def test_the_gate_says_which_values_are_of_another_version(toy, monkeypatch, tmp
     (said,) = list_older_values(old, new)
     assert said.startswith("Version 1 of deletion in the baseline is another definition")
     assert "--metrics 'ranked,-*(v1)*'" in said
-    assert list(list_older_values(new, old))[0].startswith("Version 1 of deletion in the run")
+    assert next(list_older_values(new, old)).startswith("Version 1 of deletion in the run")

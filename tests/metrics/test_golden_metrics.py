@@ -601,7 +601,9 @@ EMPTY = {
     "pixel_precision": {"relevance_mass": 0},
     "threshold_quality": {
         **dict.fromkeys(("tft_q", "tft_gain", "tft_t", "api", "ir", "threshold_area"), 0),
-        **{"apd": 8 / 9, "dr": 1, "threshold_p": 0.1},
+        "apd": 8 / 9,
+        "dr": 1,
+        "threshold_p": 0.1,
     },
     "threshold_localization": {"iou_area": 0, "best_tau": 0},
     "discriminability": {"discriminability": 0},
