@@ -18,6 +18,7 @@ from bench.metrics import METRICS, OUTSIDE, Metric
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
 from bench.protocol import Protocol, get_protocol
+from bench.run.map_values import stack_given
 from bench.types import Truth
 
 Scores = dict[str, torch.Tensor]
@@ -97,7 +98,7 @@ def score(
     """
     chosen = get_protocol(protocol)
     images = check_images(model, images)
-    maps = torch.as_tensor(maps, dtype=torch.float32).detach().cpu()
+    maps = stack_given(maps, len(images))
     if maps.shape != (len(images), *images.shape[-2:]):
         raise BenchError(
             f"maps has shape {tuple(maps.shape)} for images {tuple(images.shape)}; give one map "
