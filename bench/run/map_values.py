@@ -43,7 +43,7 @@ def read_array(value: object, item: str) -> npt.NDArray[Any]:
         return np.asarray(value.cpu().resolve_conj().resolve_neg().numpy())
     if isinstance(value, np.ma.MaskedArray):
         if np.ma.is_masked(value) and value.dtype.kind in "fiub":
-            return np.asarray(value.astype(np.float64).filled(np.nan))
+            return np.where(np.ma.getmaskarray(value), np.nan, value.data.astype(np.float64))
         return np.asarray(value.data)
     try:
         return np.asarray(value)
@@ -86,15 +86,17 @@ def hold_values(plane: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     held = plane.astype(np.float64)
     if plane.dtype.kind not in "iu" and plane.dtype.itemsize <= 8:
         return held
-    if count_distinct(held) == count_distinct(plane):
-        return held
     if plane.dtype.kind in "iu":
         low, high = int(plane.min()), int(plane.max())
+        if max(abs(low), abs(high)) <= OFFSET:
+            return held
         if high - low <= SPAN_OF_STEPS and (low > 0 or high < 0):
             # So large an offset weighs the same, and its steps are whole again.
-            start = plane.min() if low > 0 else plane.max()
-            steps = (plane - start).astype(np.float64)
-            return steps + (OFFSET if low > 0 else -OFFSET)
+            start, offset = (plane.min(), OFFSET) if low > 0 else (plane.max(), -OFFSET)
+            steps: npt.NDArray[np.float64] = (plane - start).astype(np.float64) + offset
+            return steps
+    if count_distinct(held) == count_distinct(plane):
+        return held
     return keep_distinct(held, plane)
 
 
