@@ -37,17 +37,9 @@ def describe_difference(
     ]
     if set(rows["method"]) != {mine, reference}:
         return
-    cells = build_cube(Measure(measure.name, measure.facts, rows), [model])
-    both = cells.scored.all(1)
-    if not both.any():
+    cells = keep_common_items(build_cube(Measure(measure.name, measure.facts, rows), [model]))
+    if not len(cells.items):
         return
-    cells = Cube(
-        cells.methods,
-        cells.items[both],
-        cells.images[both],
-        cells.values[:, both],
-        *[cells.scored[both]] * 2,
-    )
     drawn = sample(measure, cells, resamples, seed)
     left, right = cells.methods.index(mine), cells.methods.index(reference)
     gap = Sampled(
@@ -63,6 +55,18 @@ def describe_difference(
     yield (
         f"{mine} against {reference}: {measure.name} {text}, n={len(cells.items)}: "
         f"{outcome}{scope if 'Holm' in outcome else ''}"
+    )
+
+
+def keep_common_items(cells: Cube) -> Cube:
+    """Return the items that all methods of a cube have scored."""
+    both = cells.scored.all(1)
+    return Cube(
+        cells.methods,
+        cells.items[both],
+        cells.images[both],
+        cells.values[:, both],
+        *[cells.scored[both]] * 2,
     )
 
 
