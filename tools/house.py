@@ -28,6 +28,7 @@ GROUND = frozenset(
         "randomness",
         "version",
         "progress",
+        "plain_streams",
         "field_text",
         "protocol_checks",
         "source_walk",

@@ -20,6 +20,7 @@ from bench.board.tables import (
     write_tables,
     write_text,
 )
+from bench.board.usable_counts import describe_usable_counts
 from bench.records.precision_verdict import write_precision
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def clean(folder: Path, keep: list[Path]) -> None:
 def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
     """Write `board.md`: command, protocol, n, flags, fidelity, tables and pictures."""
     provenance = board.provenance
+    subsets = provenance["subsets"]
     commands = provenance.get("commands") or ["made in Python with bench.evaluate(...)"]
     tables = describe_tables(board, pictures)
     shown = [p for table in tables for p in table["pictures"]]
@@ -64,6 +66,7 @@ def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
         tuned=f"tables/{TUNED}",
         command="\n".join(commands),
         provenance=provenance,
+        usable={name: describe_usable_counts(board.records, name) for name in subsets},
         flags=board.flags,
         tables=tables,
         methods=methods,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TextIO, cast
 
 from rich import box
 from rich.console import Console
@@ -15,6 +17,8 @@ from rich.text import Text
 from bench.board.scores import Scores
 from bench.board.tables import Section, TableCell, build_sections, describe_intervals
 from bench.board.text import COUPLING, FIDELITY, RANKS
+from bench.board.usable_counts import describe_usable_counts
+from bench.plain_streams import PlainFile
 
 
 def print_board(board: Scores, console: Console | None = None) -> None:
@@ -23,7 +27,7 @@ def print_board(board: Scores, console: Console | None = None) -> None:
 
     Intervals are shown where the terminal is wide enough for them.
     """
-    console = console or Console()
+    console = console or Console(file=cast(TextIO, PlainFile(sys.stdout)))
     full = True
     for subset, model in board.scopes:
         everything = build_sections(board, subset, model)
@@ -38,6 +42,10 @@ def print_board(board: Scores, console: Console | None = None) -> None:
                 console.print(table)
             for note in section.notes:
                 console.print(escape(note), style="dim")
+    for subset in sorted(board.provenance["subsets"]):
+        usable = describe_usable_counts(board.records, subset)
+        if usable:
+            console.print(f"{escape(subset)}: {usable}.", style="dim")
     for flag in board.flags:
         console.print(f"! {escape(flag)}", style="yellow")
     words = f"{describe_intervals(board)}, then {RANKS}"

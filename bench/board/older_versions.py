@@ -48,7 +48,7 @@ def mark_older_rows(
     }
     if not any(names.values()):
         return frame, provenance
-    renamed = dict(provenance)
+    renamed = {**provenance, **_mark_health(provenance)}
     for column, new in names.items():
         frame = frame.assign(**{column: frame[column].replace(new)})
         kind = f"{column}s"
@@ -64,6 +64,21 @@ def mark_older_rows(
                 for model, found in provenance[kind].items()
             }
     return frame, renamed
+
+
+def _mark_health(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return {"health": verdicts whose older values are renamed}, or {} where there are none."""
+    health = provenance.get("health")
+    if not health:
+        return {}
+    made = {facts.get("id"): facts for facts in provenance.get("metrics", {}).values()}
+    verdicts = []
+    for verdict in health["verdicts"]:
+        name, facts = verdict["metric"], made.get(verdict.get("metric_id"), {})
+        owned = {**facts, "metric": facts.get("metric", name)}
+        new = find_older_values({name: owned}) if facts else {}
+        verdicts.append({**verdict, "metric": new.get(name, name)})
+    return {"health": {**health, "verdicts": verdicts}}
 
 
 def find_older_methods(methods: dict[str, dict[str, Any]]) -> dict[str, str]:

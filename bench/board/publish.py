@@ -56,7 +56,9 @@ def publish_health(source: Path, target: Path, records: Records) -> None:
     for file in sorted((source / "health").glob("*.*")):
         with replaced_file(target / "health" / file.name) as temporary:
             temporary.write_bytes(
-                public(file.read_text()).encode() if file.suffix == ".md" else file.read_bytes()
+                public(file.read_text(encoding="utf-8")).encode()
+                if file.suffix == ".md"
+                else file.read_bytes()
             )
 
 

@@ -15,6 +15,7 @@ from bench.board.comparison import Comparison, compare
 from bench.board.coupling import is_coupled
 from bench.board.cubes import Cube, Measure, build_cube, sample
 from bench.board.measures import CORRECT
+from bench.board.method_differences import describe_difference
 from bench.board.statistics import RESAMPLES, Sampled, ranks
 from bench.board.text import OVERALL, interval, short_fidelity
 from bench.errors import BenchError, suggestions
@@ -167,7 +168,7 @@ class Scores:
 
     def compare(self, mine: str, reference: str) -> list[str]:
         """Return one sentence per subset, model and ranked value: the paired difference mine -
-        reference.
+        reference, and whether mine is better, worse or not separable.
 
         The interval is a bootstrap over the images that both scored, the same resamples for both.
         """
@@ -183,37 +184,17 @@ class Scores:
                 lines += [
                     f"{line}{where}"
                     for m in ranked
-                    for line in self._difference(m, model, mine, reference)
+                    for line in describe_difference(
+                        m,
+                        model,
+                        mine,
+                        reference,
+                        self.comparisons.get((subset, model, m.name)),
+                        self.resamples,
+                        self.seed,
+                    )
                 ]
         return lines
-
-    def _difference(self, measure: Measure, model: str, mine: str, reference: str) -> Iterator[str]:
-        """Yield the sentence of one measure, or nothing where the two share no scored item."""
-        rows = measure.rows[
-            (measure.rows["model"] == model) & measure.rows["method"].isin([mine, reference])
-        ]
-        if set(rows["method"]) != {mine, reference}:
-            return
-        cells = build_cube(Measure(measure.name, measure.facts, rows), [model])
-        both = cells.scored.all(1)
-        if not both.any():
-            return
-        cells = Cube(
-            cells.methods,
-            cells.items[both],
-            cells.images[both],
-            cells.values[:, both],
-            *[cells.scored[both]] * 2,
-        )
-        drawn = sample(measure, cells, self.resamples, self.seed)
-        left, right = cells.methods.index(mine), cells.methods.index(reference)
-        gap = Sampled(
-            drawn.point[[left]] - drawn.point[[right]],
-            drawn.replicates[:, [left]] - drawn.replicates[:, [right]],
-        )
-        low, high = gap.interval()
-        text = interval(gap.point[0], low[0], high[0])
-        yield f"{mine} against {reference}: {measure.name} {text}, n={len(cells.items)}"
 
 
 def list_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

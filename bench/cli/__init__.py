@@ -31,6 +31,7 @@ from bench.cli.run import run
 from bench.cli.score import score
 from bench.cli.zoo import app as zoo_app
 from bench.errors import BenchError
+from bench.plain_streams import prepare_streams
 from bench.version import __version__
 
 # Before torch starts its threads: waiting threads that spin make busy processes much slower.
@@ -73,6 +74,7 @@ def show_version(
 
 def main() -> NoReturn:
     """Run the command line; a `BenchError` is one line on standard error and exit code 2."""
+    prepare_streams()
     try:
         app()
     except BenchError as error:

@@ -21,10 +21,14 @@ _LONGEST = 400
 
 def print_announcement(plan: Plan, work: Announcement, folder: Path, left: int | None) -> None:
     """Print what a run is about to do; left: the tasks that are not finished, None for a plan."""
+    from bench.run.usable_items import describe_usable
+
     print_assumptions(plan)
     say(describe_plan(plan))
     for note in (note for model in plan.models for note in model.notes):
         say(note)
+    for sentence in describe_usable(plan):
+        say(sentence)
     second = (
         describe_second_map(work.second) if work.extra is None else describe_second_maps(work.extra)
     )

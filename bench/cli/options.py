@@ -113,7 +113,7 @@ SeedOption = Annotated[
 CalibrationOption = Annotated[
     int | None,
     typer.Option(
-        help="Images that choose box thresholds [default: half of --limit, at least 50].",
+        help="Images that choose box thresholds [default: half of --limit, at least 60].",
         min=0,
         rich_help_panel=HOW,
     ),

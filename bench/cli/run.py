@@ -48,6 +48,7 @@ def run(
         from bench.cli.running import (
             announce_plan,
             execute_plan,
+            list_compared,
             say_board,
             say_comparison,
             write_and_print,
@@ -72,6 +73,6 @@ def run(
         )
         return
     board = write_and_print(records, folder)
-    for name in plugged:
+    for name in list_compared(board, plugged):
         say_comparison(board, name)
     say_board(folder)

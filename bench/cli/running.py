@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 REFERENCE = "grad_cam"
 """The method that a plug-in's method or given maps are compared with, where the run has it."""
+
+WORDS = re.compile(r"[^\[\](),=]+")
+"""The names and values that a method's name is made of."""
 
 
 def announce_plan(plan: Plan, folder: Path) -> None:
@@ -119,9 +123,23 @@ def show_board(folder: Path, publish: Path | None = None) -> None:
     say_board(publish or folder)
 
 
+def list_compared(board: Board, plugged: Iterable[str]) -> list[str]:
+    """Return the methods of a board that are compared with the reference.
+
+    These are those of plug-ins, whatever their parameters and wrappers, and those whose parameters
+    somebody has set.
+    """
+    names = set(plugged)
+    return [
+        method
+        for method in sorted(set(board.frame["method"]))
+        if "[" in method or names & set(WORDS.findall(method))
+    ]
+
+
 def say_comparison(board: Board, method: str) -> None:
     """Print how a method compares with the reference, where the board has both."""
-    if {method, REFERENCE} <= set(board.frame["method"]):
+    if method != REFERENCE and {method, REFERENCE} <= set(board.frame["method"]):
         for line in board.compare(method, REFERENCE):
             say(line)
 

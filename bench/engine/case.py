@@ -33,7 +33,7 @@ class Case:
 
     A metric reads: maps, trace (images, targets, logits, ids), truth, protocol (its declared
     fields), prober, and the shared quantities below. Maps with a non-finite value are zeros here;
-    their scores become NaN afterwards.
+    their scores become NaN afterwards. Maps are float32, or float64 where that would round them.
 
     reuses: take probes that other cases of the background have run. A method's own case does not,
     so that what it costs does not depend on who came before.  asked, probed: forwards that the
@@ -136,7 +136,12 @@ class Case:
         """Return unit(L) = mm(max(L,0)) per map, [B,H,W] in [0,1]; zeros where there is no positive
         part.
         """
-        return unit(self.positive)
+        if self.maps.dtype != torch.float64:
+            return unit(self.positive)
+        # A map that float32 holds has the unit(L) that it has alone, whatever its neighbours.
+        single = self.positive.float()
+        exact = (single.double() == self.positive).flatten(1).all(1)[:, None, None]
+        return torch.where(exact, unit(single), unit(self.positive).float())
 
     @cached_property
     def has_positive(self) -> torch.Tensor:

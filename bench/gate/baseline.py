@@ -21,13 +21,19 @@ import pyarrow.parquet as pq
 from bench.board.box_thresholds import read_box_ious
 from bench.board.cubes import Measure
 from bench.board.measures import CORRECT, list_measures
-from bench.board.older_versions import find_older_methods, mark_older, mark_older_rows
+from bench.board.older_versions import (
+    find_older_methods,
+    find_older_values,
+    mark_older,
+    mark_older_rows,
+)
 from bench.board.record_checks import check_records
 from bench.errors import BenchError, suggestions
 from bench.files import public, replaced_file
 from bench.gate import baseline_taus
 from bench.gate.baseline_taus import Taus
 from bench.identity import digest
+from bench.metrics import find_owner
 from bench.records.store import Records
 from bench.registry import split_list
 
@@ -178,9 +184,31 @@ def _mark_versions(
     """
     frame, marked = mark_older_rows(frame, {**facts, "metrics": facts["values"]})
     new = find_older_methods(facts["methods"])
-    taus = [{**one, "method": new.get(one["method"], one["method"])} for one in facts["thresholds"]]
+    boxes = _find_older_boxes(facts)
+    taus = [
+        {
+            **one,
+            "method": new.get(one["method"], one["method"]),
+            "value": boxes.get(one["value"], one["value"]),
+        }
+        for one in facts["thresholds"]
+    ]
     values = marked.pop("metrics")
     return frame, {**marked, "values": values, "thresholds": taus}
+
+
+def _find_older_boxes(facts: dict[str, Any]) -> dict[str, str]:
+    """Return {name: shown name} of older values that thresholds were chosen for, which no board
+    shows.
+    """
+    made = {one["metric"]: one for one in facts["values"].values()}
+    owners = {name: find_owner(name) for name in {one["value"] for one in facts["thresholds"]}}
+    known = {
+        name: made[owner.name]
+        for name, owner in owners.items()
+        if owner is not None and owner.name in made
+    }
+    return find_older_values(known)
 
 
 def save_baseline(baseline: Baseline, path: str | Path) -> None:

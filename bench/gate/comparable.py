@@ -24,7 +24,7 @@ def check_comparable(baseline: Baseline, run: Baseline, *, other_seed: bool = Fa
     check_models(baseline, run)
     check_images(baseline, run)
     check_metrics(baseline, run)
-    return [*notes, *list_differences(baseline, run)]
+    return [*notes, *list_older_values(baseline, run), *list_differences(baseline, run)]
 
 
 def check_protocols(baseline: Baseline, run: Baseline, other_seed: bool) -> list[str]:
@@ -181,6 +181,26 @@ def compute_id_at_seed(run: Baseline, name: str, seed: int) -> str:
             "code."
         )
     return metric.id(dataclasses.replace(protocol, seed=seed))
+
+
+def list_older_values(baseline: Baseline, run: Baseline) -> Iterator[str]:
+    """Yield a sentence on the values that one side has of an older version of their metric."""
+    for side, other, words, advice in (
+        (baseline, run, "baseline", "make the baseline again"),
+        (run, baseline, "run", "run again"),
+    ):
+        found: dict[str, list[str]] = {}
+        for name in sorted(set(side.values) - set(other.values)):
+            plain_value, bracket, rest = name.partition(" (v")
+            version, _, images = rest.partition(")")
+            if bracket and f"{plain_value}{images}" in other.values:
+                found.setdefault(version, []).append(f"{plain_value}{images}")
+        for version, names in found.items():
+            yield (
+                f"Version {version} of {', '.join(names)} in the {words} is another definition "
+                f"than today's, so it cannot be compared; {advice}, or leave it out with "
+                f"--metrics 'ranked,-*(v{version})*'."
+            )
 
 
 def list_differences(baseline: Baseline, run: Baseline) -> Iterator[str]:

@@ -29,7 +29,7 @@ def write_rates(found: dict[str, list[dict[str, Any]]], study: Study, folder: Pa
     with replaced_file(folder / "error-rates.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
     with replaced_file(folder / "error-rates.md") as temporary:
-        temporary.write_text("\n".join(write_page_lines(found, study)) + "\n")
+        temporary.write_text("\n".join(write_page_lines(found, study)) + "\n", encoding="utf-8")
 
 
 RUN_COLUMNS = ("exit code", *VERDICTS, "largest loss")

@@ -170,9 +170,11 @@ def write_markdown(verdicts: Verdicts, path: Path) -> None:
     """Append a summary to a file, as `$GITHUB_STEP_SUMMARY` wants it; a file of before keeps its
     text.
     """
-    before = path.read_text() if path.is_file() else ""
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
     with replaced_file(path) as temporary:
-        temporary.write_text(before + "\n".join(write_markdown_lines(verdicts)) + "\n")
+        temporary.write_text(
+            before + "\n".join(write_markdown_lines(verdicts)) + "\n", encoding="utf-8"
+        )
 
 
 def write_markdown_lines(verdicts: Verdicts) -> Iterator[str]:

@@ -14,6 +14,7 @@ from bench.metrics.base import Scores, Value, register_metric
 @register_metric(
     "discriminability",
     family="localization",
+    version=2,
     needs=("masks", "others"),
     values={
         "discriminability": Value(
@@ -26,8 +27,8 @@ def discriminability(case: Case) -> Scores:
     objects. [B] in [0,1].
 
     The background plays no part: it is about telling two objects apart, and a map that does not
-    know the class scores about the share of its own object's area. NaN where the map is nowhere
-    positive on either, or an object is missing.
+    know the class scores about the share of its own object's area. A map that is nowhere positive
+    on either finds neither: 0. NaN where an object is missing.
     """
     own, other = case.truth.masks, case.truth.others
     assert own is not None
@@ -36,10 +37,8 @@ def discriminability(case: Case) -> Scores:
     mine, theirs = ((positive * mask).sum((1, 2)) for mask in (own, other & ~own))
     both = own.flatten(1).any(1) & (other & ~own).flatten(1).any(1)
     total = mine + theirs
-    usable = both & (total > 0)
-    return {
-        "discriminability": torch.where(usable, mine / torch.where(usable, total, 1.0), torch.nan)
-    }
+    share = mine / torch.where(total > 0, total, 1.0)
+    return {"discriminability": torch.where(both, share, torch.nan)}
 
 
 @register_metric(

@@ -238,6 +238,7 @@ def curve_scores(
 @register_metric(
     "average_drop",
     family="faithfulness",
+    version=2,
     reads=("score", "baseline", "thresholds", "removed"),
     forwards=1,
     masks=lambda _: 1,
@@ -253,19 +254,16 @@ def average_drop(case: Case) -> Scores:
     x). Each [B].
 
     Reported, never ranked: a map of ones wins all three (Fake-CAM, Poppi et al., CVPRW 2021). AD
-    and AI after Grad-CAM++ (WACV 2018), AG after Opti-CAM (arXiv:2301.07002). NaN where the map has
-    no positive part.
+    and AI after Grad-CAM++ (WACV 2018), AG after Opti-CAM (arXiv:2301.07002). A map without a
+    positive part shows nothing of the image: O is p_c of the removed colour alone.
     """
     shown = case.probe_masks(case.removed, [0], case.protocol.thresholds)[:, 0]
     scores = masking_scores(case.trace.log_odds, shown)
-    values = {
+    return {
         "average_drop": scores["drop"],
         "average_increase": scores["increase"],
         "average_gain": (scores["with"] - scores["without"]).clamp(min=0)
         / torch.sigmoid(-case.trace.log_odds),
-    }
-    return {
-        name: torch.where(case.has_positive, value, torch.nan) for name, value in values.items()
     }
 
 

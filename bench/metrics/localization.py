@@ -68,6 +68,7 @@ def pointing_game(case: Case) -> Scores:
 @register_metric(
     "energy_pointing_game",
     family="localization",
+    version=2,
     needs=("truth",),
     values={
         "energy": Value("Energy pointing game", better="higher", ranked=True, lower=0, upper=1),
@@ -78,22 +79,22 @@ def energy_pointing_game(case: Case) -> Scores:
     """Share of max(L,0) that lies on the truth (Score-CAM, CVPRW 2020), and that over the truth's
     area share. [B].
 
-    NaN without a positive part or without truth.
+    A map without a positive part points at nothing: 0. NaN without truth.
     """
     truth = _truth(case).flatten(1)
     positive = case.positive.flatten(1).double()
     total, area = positive.sum(1), truth.double().mean(1)
-    usable = (total > 0) & (area > 0)
-    share = (positive * truth).sum(1) / torch.where(usable, total, 1.0)
+    share = (positive * truth).sum(1) / torch.where(total > 0, total, 1.0)
     return {
-        "energy": torch.where(usable, share, torch.nan),
-        "energy_lift": torch.where(usable, share / torch.where(usable, area, 1.0), torch.nan),
+        "energy": torch.where(area > 0, share, torch.nan),
+        "energy_lift": torch.where(area > 0, share / torch.where(area > 0, area, 1.0), torch.nan),
     }
 
 
 @register_metric(
     "box_localization",
     family="localization",
+    version=2,
     needs=("boxes",),
     reads=(
         *(
@@ -126,20 +127,17 @@ def box_localization(case: Case) -> Scores:
     Boxes of the map: 8-connected components of unit(L) > tau, half-open [x0,y0,x1+1,y1+1]. The
     board turns the vectors into box accuracy at IoU >= .3, .5, .7, with tau chosen per IoU on the
     calibration part. After MaxBoxAccV2 (Choe et al., CVPR 2020), without its choice of tau on the
-    scored images. NaN without a positive part or box. Other protocols' maps, boxes and edges:
-    docs/protocols.md.
+    scored images. A map without a positive part has no box: IoU 0 at every tau. NaN without a
+    box of the truth. Other protocols' maps, boxes and edges: docs/protocols.md.
     """
     assert case.truth.boxes is not None
     p = case.protocol
     signed = p.localization_map == "range"
     rows = []
-    for values, boxes, positive in zip(
-        (case.ranged if signed else case.unit).numpy(),
-        case.truth.boxes,
-        case.has_positive.tolist(),
-        strict=True,
+    for values, boxes in zip(
+        (case.ranged if signed else case.unit).numpy(), case.truth.boxes, strict=True
     ):
-        usable = (positive or signed) and len(boxes) > 0
+        usable = len(boxes) > 0
         rows.append(
             best_iou_by_tau(values, boxes.numpy(), p) if usable else np.full(p.box_taus, np.nan)
         )
@@ -263,6 +261,7 @@ def box_iou(first: Array, second: Array, end: int = 0) -> Array:
 @register_metric(
     "pixel_precision",
     family="localization",
+    version=2,
     needs=("masks",),
     reads=("tie_rule", "pixel_bins", "localization_map"),
     lengths=lambda p, _: {"pixel_histogram": 2 * p.pixel_bins},
@@ -289,8 +288,8 @@ def pixel_precision(case: Case) -> Scores:
     [B,2*bins]: pixels on and off the object per bin of unit(L), floor(u*(bins-1)); the board pools
     them (PxAP, Choe et al., CVPR 2020). relevance_mass [B]: share of max(L,0) on the object;
     relevance_rank [B]: share of the |object| most relevant pixels that lie on it (Arras et al.,
-    CLEVR-XAI, 2022). NaN where there is no object; the histogram and the mass also where the map
-    has no positive part.
+    CLEVR-XAI, 2022). A map without a positive part has all pixels in bin 0, and mass 0; a constant
+    one has the object's share of the pixels as pixel_ap. NaN where there is no object.
     """
     assert case.truth.masks is not None
     ignore = (
@@ -315,16 +314,13 @@ def _pixel_row(case: Case, i: int, mask: Array, ignore: Array) -> dict[str, Arra
         ranked = mask.ravel()[order[keep[order]]]
         row["relevance_rank"] = ranked[: truth.sum()].mean()
         signed = case.protocol.localization_map == "range"
-        if signed or case.has_positive[i]:
-            values = (case.ranged if signed else case.unit)[i].numpy().ravel()[keep]
-            bin_of = np.floor(values * values.dtype.type(bins - 1)).astype(np.int64)
-            on, off = (np.bincount(bin_of[part], minlength=bins) for part in (truth, ~truth))
-            row["pixel_histogram"] = np.concatenate([on, off]).astype(np.float64)
-        if case.has_positive[i]:
-            positive = case.positive[i].numpy().ravel()[keep].astype(np.float64)
-            row["relevance_mass"] = (
-                positive[truth].sum() / positive.sum() if positive.sum() > 0 else np.nan
-            )
+        values = (case.ranged if signed else case.unit)[i].numpy().ravel()[keep]
+        bin_of = np.floor(values * values.dtype.type(bins - 1)).astype(np.int64)
+        on, off = (np.bincount(bin_of[part], minlength=bins) for part in (truth, ~truth))
+        row["pixel_histogram"] = np.concatenate([on, off]).astype(np.float64)
+        positive = case.positive[i].numpy().ravel()[keep].astype(np.float64)
+        total = positive.sum()
+        row["relevance_mass"] = positive[truth].sum() / total if total > 0 else 0.0
     return {name: np.asarray(value, dtype=np.float64) for name, value in row.items()}
 
 

@@ -17,6 +17,7 @@ from bench.metrics.localization import thresholds
 @register_metric(
     "threshold_quality",
     family="threshold",
+    version=2,
     reads=("score", "baseline", "tie_rule", "thresholds", "removed"),
     forwards=lambda p: p.thresholds,
     masks=lambda p: p.thresholds,
@@ -44,7 +45,8 @@ def threshold_quality(case: Case) -> Scores:
     q(t) = max(0, p_c(M_t masking x) - p_c(x)) for t = 1..9; tft_q = max q; t* = first argmax, or 0
     if all q are 0. tft_gain = max over t = 0..9 of log-odds(M_t x) - log-odds(M_0 x): what a search
     for a threshold still gives (q alone is 0 for maps so bad that no threshold helps). API, APD,
-    IR, DR compare p at t* with p_c(x). Each [B]; NaN where the map has no positive part.
+    IR, DR compare p at t* with p_c(x). Each [B]. A map without a positive part shows nothing of the
+    image at any t: the log-odds are those of the removed colour alone.
     """
     cuts = case.protocol.thresholds
     odds = case.probe_masks(case.removed, range(cuts), cuts)
@@ -53,7 +55,7 @@ def threshold_quality(case: Case) -> Scores:
     best, first = q.max(1).values, first_argmax(q) + 1
     chosen = torch.where(best > 0, first, 0)
     at_best = masking_scores(clean, odds.gather(1, chosen[:, None])[:, 0])
-    scores = {
+    return {
         "tft_q": best,
         "tft_gain": odds.amax(1) - odds[:, 0],
         "tft_t": chosen.double(),
@@ -65,8 +67,6 @@ def threshold_quality(case: Case) -> Scores:
         "threshold_area": measure_kept_area(case, cuts),
         "threshold_log_odds": odds,
     }
-    shape = {name: case.has_positive.view(-1, *[1] * (v.ndim - 1)) for name, v in scores.items()}
-    return {name: torch.where(shape[name], value, torch.nan) for name, value in scores.items()}
 
 
 def first_argmax(values: torch.Tensor) -> torch.Tensor:
@@ -88,6 +88,7 @@ def measure_kept_area(case: Case, cuts: int) -> torch.Tensor:
 @register_metric(
     "threshold_localization",
     family="localization",
+    version=2,
     needs=("truth",),
     reads=("box_taus",),
     values={
@@ -104,8 +105,9 @@ def threshold_localization(case: Case) -> Scores:
     The board shows the spread (standard deviation) of the best tau over images: a method whose best
     cut-off differs from image to image needs a search that a user cannot do. Reported, never
     ranked: the area rewards maps that stay high everywhere, and where objects fill half of the
-    frame Fake-CAM wins it (.53 against Grad-CAM's .25 on real images). NaN without a positive part
-    or without truth.
+    frame Fake-CAM wins it (.53 against Grad-CAM's .25 on real images). A map without a positive
+    part has IoU 0 at every tau, so its area is 0 and its first maximum is at tau 0. NaN without
+    truth.
     """
     truth = case.truth_pixels
     assert truth is not None
@@ -115,7 +117,7 @@ def threshold_localization(case: Case) -> Scores:
         iou = iou_by_threshold(unit, mask, taus)
         areas.append(np.trapezoid(iou, np.linspace(0, 1, len(taus))))
         best.append(float(taus[int(iou.argmax())]))
-    usable = case.has_positive & truth.flatten(1).any(1)
+    usable = truth.flatten(1).any(1)
     return {
         "iou_area": torch.where(usable, torch.tensor(areas), torch.nan),
         "best_tau": torch.where(usable, torch.tensor(best, dtype=torch.float64), torch.nan),

@@ -62,6 +62,11 @@ MIN_CALIBRATION = 50
 flagged.
 """
 
+DEFAULT_CALIBRATION = 60
+"""Images that a run takes for calibration at least: more than `MIN_CALIBRATION`, so that a few
+without a box in the frame leave box accuracy in place.
+"""
+
 COMMITTED_LIMIT = 5 * 1024 * 1024
 """Bytes of per-image records that a committed board may carry."""
 

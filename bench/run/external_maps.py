@@ -28,14 +28,15 @@ from bench.identity import digest
 from bench.methods import METHODS, Method
 from bench.records.store import MIN_CALIBRATION
 from bench.run.explained_class import LABEL, PREDICTED
-from bench.run.map_files import Read, check_map, read_entries, resize_map
+from bench.run.map_files import Read, read_entries, resize_map
+from bench.run.map_values import check_map, is_beyond_float32
 
 Report = Callable[[int, int], None]
 
 TARGETS = (PREDICTED, LABEL)
 """Which class the maps can explain."""
 
-READING = 1
+READING = 2
 """Raised when maps are read or resized in another way; part of the method's id."""
 
 NAMES = re.compile(r"\w[\w.+-]*")
@@ -57,7 +58,8 @@ class ExternalMethod(Method):
     reads: {item id: read its map}, of the items that have one.  items: {image id: its items}, of
     the subset and its calibration part.  target: the class that the maps explain; asked for another
     one, the answer is NaN. sha256: of all maps.  sizes: {(h, w): maps}.  non_finite: maps with a
-    NaN or infinite value. notes: what was not as expected, one sentence each.
+    NaN or infinite value. notes: what was not as expected, one sentence each.  precise: whether the
+    maps are float64.
     """
 
     reads: Mapping[str, Read] = field(default_factory=dict, repr=False)
@@ -67,6 +69,7 @@ class ExternalMethod(Method):
     sizes: Mapping[tuple[int, int], int] = field(default_factory=dict)
     non_finite: int = 0
     notes: tuple[str, ...] = ()
+    precise: bool = False
 
     @property
     def id(self) -> str:
@@ -114,9 +117,15 @@ class ExternalMethod(Method):
         else:
             items = [item for item in items if item.label == target]
         item = next((item for item in items if item.id in self.reads), None)
+        kind = torch.float64 if self.precise else torch.float32
         if item is None:
-            return torch.full(size, torch.nan)
-        return resize_map(check_map(self.reads[item.id](), item.id), size)
+            return torch.full(size, torch.nan, dtype=kind)
+        return resize_map(check_map(self.reads[item.id](), item.id), size).to(kind)
+
+    def _check_maps(self, maps: Any, trace: Trace) -> torch.Tensor:
+        """Return the maps as they are: float64 ones would lose their ranking in float32."""
+        checked = super()._check_maps(maps, trace)
+        return maps.contiguous() if self.precise else checked
 
     def gaps(self, scored: Subset, calibration: Subset | None) -> Iterator[str]:
         """Yield a sentence on scored items without a map, and one where too few calibrate a box
@@ -196,6 +205,7 @@ def load_maps(
         sha256=seen.sha256,
         sizes=dict(seen.sizes),
         non_finite=seen.non_finite,
+        precise=seen.precise,
         notes=(*notes, *seen.notes),
     )
 
@@ -241,12 +251,14 @@ class _MapFacts:
     sha256: str
     sizes: Counter[tuple[int, int]]
     non_finite: int
+    precise: bool
     notes: tuple[str, ...]
 
 
 def _look(found: Mapping[str, Read], report: Report | None) -> _MapFacts:
     """Read every map once: check it, and hash its id, shape and values."""
     hashed, sizes, broken = hashlib.sha256(), Counter[tuple[int, int]](), []
+    precise, fine = False, []
     for number, key in enumerate(sorted(found)):
         one = check_map(found[key](), key)
         hashed.update(f"{key}\x1f{one.shape}\x1f".encode())
@@ -254,14 +266,21 @@ def _look(found: Mapping[str, Read], report: Report | None) -> _MapFacts:
         sizes[one.shape] += 1
         if not np.isfinite(one).all():
             broken.append(key)
+        precise = precise or one.dtype == np.float64
+        if is_beyond_float32(one):
+            fine.append(key)
         if report is not None:
             report(number + 1, len(found))
     notes = (
-        [f"{_count(broken, 'map')} with NaN or infinite values: counted and not scored."]
+        [f"{_count(broken, 'map')} with NaN, infinite or masked values: counted and not scored."]
         if broken
         else []
     )
-    return _MapFacts(hashed.hexdigest(), sizes, len(broken), tuple(notes))
+    if fine:
+        notes.append(
+            f"{_count(fine, 'map')} with values that float32 cannot tell apart: scored in float64."
+        )
+    return _MapFacts(hashed.hexdigest(), sizes, len(broken), precise, tuple(notes))
 
 
 def _items_of(subset: Subset) -> list[Item]:

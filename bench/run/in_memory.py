@@ -18,6 +18,7 @@ from bench.metrics import METRICS, OUTSIDE, Metric
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network, leave_modes
 from bench.protocol import Protocol, get_protocol
+from bench.run.map_values import stack_given
 from bench.run.object_checks import check_model, check_tensor
 from bench.types import Truth
 
@@ -101,7 +102,7 @@ def score(
     """
     chosen = get_protocol(protocol)
     images = check_images(model, images)
-    maps = torch.as_tensor(maps, dtype=torch.float32).detach().cpu()
+    maps = stack_given(maps, len(images))
     maps = maps.clone() if maps.is_inference() else maps
     if maps.shape != (len(images), *images.shape[-2:]):
         raise BenchError(

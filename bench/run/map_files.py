@@ -16,8 +16,8 @@ import torch.nn.functional as F
 
 from bench.data import Subset
 from bench.errors import BenchError
+from bench.run.map_values import Map, read_array
 
-Map = npt.NDArray[np.float32]
 Read = Callable[[], npt.NDArray[Any]]
 
 # --- reading
@@ -30,7 +30,7 @@ def read_entries(
     with ids.
     """
     if isinstance(maps, Mapping):
-        return {str(key): _read_given(value) for key, value in maps.items()}, False
+        return {str(key): _read_given(value, str(key)) for key, value in maps.items()}, False
     path = Path(maps)
     if path.is_dir():
         return _folder(path), False
@@ -48,8 +48,8 @@ def read_entries(
     )
 
 
-def _read_given(value: Any) -> Read:
-    return lambda: np.asarray(value)
+def _read_given(value: object, key: str) -> Read:
+    return lambda: read_array(value, key)
 
 
 def _folder(folder: Path) -> dict[str, Read]:
@@ -87,7 +87,7 @@ def _archive(path: Path) -> dict[str, Read]:
 
 
 def _read_stack(path: Path, ids: npt.NDArray[Any], stacked: npt.NDArray[Any]) -> dict[str, Read]:
-    if stacked.ndim != 3 or ids.shape != stacked.shape[:1]:
+    if not _is_stack(stacked) or ids.shape != stacked.shape[:1]:
         raise BenchError(
             f"{path} has ids of shape {ids.shape} and maps of shape {stacked.shape}; it must be "
             "[N] and [N,h,w]."
@@ -96,18 +96,23 @@ def _read_stack(path: Path, ids: npt.NDArray[Any], stacked: npt.NDArray[Any]) ->
     twice = [key for key, count in Counter(names).items() if count > 1]
     if twice:
         raise BenchError(f"{path} has two maps of the id {twice[0]!r}; keep one.")
-    return {key: _read_given(stacked[row]) for row, key in enumerate(names)}
+    return {key: _read_given(stacked[row], key) for row, key in enumerate(names)}
 
 
 def _array(path: Path) -> dict[str, Read]:
     with _readable(path):
         stacked = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(stacked, np.ndarray) or stacked.ndim != 3:
+    if not isinstance(stacked, np.ndarray) or not _is_stack(stacked):
         raise BenchError(
             f"{path} holds no array [N,h,w]; maps without ids are one such array, in the subset's "
             "order."
         )
-    return {f"{row:09d}": _read_given(stacked[row]) for row in range(len(stacked))}
+    return {f"{row:09d}": _read_given(stacked[row], f"{row:09d}") for row in range(len(stacked))}
+
+
+def _is_stack(stacked: npt.NDArray[Any]) -> bool:
+    """Return whether an array is [N,h,w], with or without an axis of length 1 beside."""
+    return stacked.ndim == 3 or (stacked.ndim == 4 and 1 in (stacked.shape[1], stacked.shape[-1]))
 
 
 @contextlib.contextmanager
@@ -120,21 +125,7 @@ def _readable(path: Path) -> Iterator[None]:
         ) from None
 
 
-# --- checking
-
-
-def check_map(array: npt.NDArray[Any], item: str) -> Map:
-    """Return a map as float32 [h,w]; anything but a two-dimensional array of real numbers is an
-    error.
-    """
-    if array.ndim != 2 or not array.size:
-        raise BenchError(
-            f"The map of {item!r} has shape {array.shape}; a map is one array [h,w] per item."
-        )
-    if array.dtype.kind not in "fiub":
-        raise BenchError(f"The map of {item!r} holds {array.dtype}; a map holds real numbers.")
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and counted as that
-        return np.ascontiguousarray(array, dtype=np.float32)
+# --- resizing
 
 
 def resize_map(one: Map, size: tuple[int, int]) -> torch.Tensor:

@@ -20,7 +20,7 @@ from bench.models.explainee import Explainee
 from bench.models.input_channels import check_file_channels
 from bench.protocol import FLOAT32, Protocol, require_float32
 from bench.records.precision_verdict import PrecisionVerdict, check_precision
-from bench.records.store import MIN_CALIBRATION
+from bench.records.store import DEFAULT_CALIBRATION
 from bench.run.class_match import match_classes
 from bench.run.explained_class import ClassChoice
 from bench.run.external_maps import ExternalMethod
@@ -184,8 +184,8 @@ def make_plan(
     """Check that everything fits together and return the plan; what does not fit is one sentence.
 
     calibration: images that choose box thresholds; None takes half as many as are scored, but at
-    least 50; 0 none. compiled: see `Prober`.  precision: "float32", "auto" or "bfloat16"
-    (docs/precision.md).
+    least `DEFAULT_CALIBRATION`; 0 none. compiled: see `Prober`.  precision: "float32", "auto" or
+    "bfloat16" (docs/precision.md).
     """
     check_precision(precision, compiled)
     require_float32(protocol)
@@ -265,7 +265,7 @@ def _calibration(
     ):
         return None
     calibration = subset.calibration()
-    count = max(len(subset) // 2, MIN_CALIBRATION) if wanted is None else wanted
+    count = max(len(subset) // 2, DEFAULT_CALIBRATION) if wanted is None else wanted
     return None if calibration is None else calibration.limit(count)
 
 

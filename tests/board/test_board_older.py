@@ -11,6 +11,7 @@ import pytest
 from bench.board import leaderboard
 from bench.board.older_versions import find_older_methods, find_older_values, mark_older
 from bench.gate.baseline import from_records, load_baseline, save_baseline
+from bench.gate.comparable import list_older_values
 from bench.methods import METHODS
 from bench.metrics import METRICS
 from bench.registry import Registry
@@ -80,8 +81,35 @@ def test_the_gate_never_judges_an_older_version_under_the_plain_name(toy, monkey
 def test_a_baselines_derived_values_have_the_names_that_boards_give_them(monkeypatch):
     raise_version(monkeypatch, METRICS, "box_localization", 2)
     facts = {"metric": "box_localization", "version": 1}
-    values = {"box_accuracy": facts, "box_accuracy_30@correct": facts, "energy": {}}
+    values = {"box_accuracy": facts, "box_accuracy_30@correct": facts, "deletion": {}}
     assert find_older_values(values) == {
         "box_accuracy": "box_accuracy (v1)",
         "box_accuracy_30@correct": "box_accuracy_30 (v1)@correct",
     }
+
+
+def test_a_health_check_marks_the_older_value_that_it_is_about(toy, monkeypatch):
+    records = build(toy)
+    (identity,) = {facts["id"] for facts in records.provenance["metrics"].values()}
+    verdict = {"metric": "deletion", "metric_id": identity, "model": "net"}
+    other = {**verdict, "metric_id": "deletion@another"}
+    health = {"protocol": "p", "verdicts": [verdict, other]}
+    records = dataclasses.replace(records, provenance={**records.provenance, "health": health})
+    raise_version(monkeypatch, METRICS, "deletion", 2)
+    marked = mark_older(records).provenance["health"]["verdicts"]
+    assert [one["metric"] for one in marked] == ["deletion (v1)", "deletion"]
+    assert health["verdicts"][0]["metric"] == "deletion"
+
+
+def test_the_gate_says_which_values_are_of_another_version(toy, monkeypatch, tmp_path):
+    records = build(toy)
+    save_baseline(from_records(records), tmp_path / "baseline.parquet")
+    raise_version(monkeypatch, METRICS, "deletion", 2)
+    old, older_run = load_baseline(tmp_path / "baseline.parquet"), from_records(records)
+    assert list(list_older_values(old, older_run)) == []
+    facts = {"deletion": {**old.values["deletion (v1)"], "version": 2}}
+    new = dataclasses.replace(older_run, facts={**older_run.facts, "values": facts})
+    (said,) = list_older_values(old, new)
+    assert said.startswith("Version 1 of deletion in the baseline is another definition")
+    assert "--metrics 'ranked,-*(v1)*'" in said
+    assert next(list_older_values(new, old)).startswith("Version 1 of deletion in the run")

@@ -261,7 +261,31 @@ def test_flag_where_insertion_starts_too_high(toy: SimpleNamespace) -> None:
 def test_compare_is_paired_on_common_items(toy: SimpleNamespace) -> None:
     rows = toy.scalars("deletion", {"mine": [0.1, 0.2, 0.3], "grad_cam": [0.2, 0.3, 0.4, 0.9]})
     lines = leaderboard(toy.build(rows)).compare("mine", "grad_cam")
-    assert lines == ["mine against grad_cam: deletion -.100 [-.100, -.100], n=3"]
+    # Three images can show nothing: no p of theirs is below 2^-2.
+    (line,) = lines
+    assert line.startswith(
+        "mine against grad_cam: deletion -.100 [-.100, -.100], n=3: not separable"
+    )
+    assert line.endswith("(p = .250 after Holm), over this pair alone")
+
+
+@pytest.mark.parametrize(
+    ("shift", "word"), [(-0.1, "better"), (0.1, "worse"), (0.0, "not separable")]
+)
+def test_compare_says_what_the_images_show(toy: SimpleNamespace, shift: float, word: str) -> None:
+    """Lower is better; names with parameters are names. Holm's correction is the table's."""
+    rng = np.random.default_rng(0)
+    theirs = rng.uniform(0.3, 0.7, 40)
+    mine = theirs + shift + 0.01 * rng.choice([-1, 1], 40)
+    far = theirs + 0.3
+    rows = toy.scalars("deletion", {"mine[a=2]": mine, "grad_cam": theirs, "random": far})
+    board = leaderboard(toy.build(rows), resamples=200)
+    (line,) = board.compare("mine[a=2]", "grad_cam")
+    assert f", n=40: {word} (p " in line
+    assert line.endswith("after Holm)")
+    (same,) = board.compare("grad_cam", "grad_cam") or ["nothing"]
+    assert "better" not in same
+    assert "worse" not in same
 
 
 def test_compare_names_the_model_where_there_are_several(board: Board) -> None:

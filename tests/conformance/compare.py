@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-CASES = Path(__file__).parent / "v1" / "cases"
+CASES = Path(__file__).parent / "v2" / "cases"
 SCHEMA = 1
 
 

@@ -3,7 +3,7 @@ vectors follow from.
 
 Nothing here imports the package that is tested, nor any library: numbers are fractions, and only
 logarithms, exponentials and roots are floating point. Slow, and meant to be read beside
-`v1/README.md`.
+`v2/README.md`.
 """
 
 from __future__ import annotations
@@ -247,8 +247,6 @@ def blurred(case):
 
 
 def average_drop(case):
-    if not case.has_positive:
-        return dict.fromkeys(("average_drop", "average_increase", "average_gain"), NAN)
     before, after = case.p(), case.p(case.masked(case.unit))
     return {
         "average_drop": max(before - after, 0) / before,
@@ -258,13 +256,6 @@ def average_drop(case):
 
 
 def threshold_quality(case):
-    names = ("tft_q", "tft_gain", "tft_t", "api", "apd", "ir", "dr")
-    if not case.has_positive:
-        return {
-            **dict.fromkeys(names, NAN),
-            "threshold_p": [NAN] * 10,
-            "threshold_area": [NAN] * 10,
-        }
     rank = {pixel: place for place, pixel in enumerate(case.order)}
     p, shares = [], []
     for t in range(10):
@@ -395,15 +386,16 @@ def pointing_game(case):
 
 def energy_pointing_game(case):
     total, share = sum(case.positive), Fraction(sum(case.mask), case.pixels)
-    if total == 0 or share == 0:
+    if share == 0:
         return {"energy": NAN, "energy_lift": NAN}
-    energy = sum(v for v, inside in zip(case.positive, case.mask, strict=True) if inside) / total
+    inside = sum(v for v, on in zip(case.positive, case.mask, strict=True) if on)
+    energy = inside / total if total else Fraction(0)
     return {"energy": energy, "energy_lift": energy / share}
 
 
 def box_localization(case):
     taus = case.protocol["box_taus"]
-    if not case.has_positive or not case.boxes:
+    if not case.boxes:
         return {"box_iou": [NAN] * taus}
     best = []
     for i in range(taus):
@@ -467,13 +459,12 @@ def pixel_precision(case):
         ap += Fraction(new, objects) * Fraction(hits, seen)
     ranked = [i for i in case.order if not case.ignore[i]]
     rank = Fraction(sum(case.mask[i] for i in ranked[:objects]), objects)
-    if not case.has_positive:
-        return {**nothing, "pixel_ap": ap, "relevance_rank": rank}
     histogram = [0] * (2 * bins)
     for i in kept:
         histogram[(0 if case.mask[i] else bins) + math.floor(case.unit[i] * (bins - 1))] += 1
     total = sum(case.positive[i] for i in kept)
-    mass = sum(case.positive[i] for i in kept if case.mask[i]) / total if total else NAN
+    inside = sum(case.positive[i] for i in kept if case.mask[i])
+    mass = inside / total if total else Fraction(0)
     return {
         "pixel_ap": ap,
         "relevance_rank": rank,
@@ -483,7 +474,7 @@ def pixel_precision(case):
 
 
 def threshold_localization(case):
-    if not case.has_positive or not any(case.mask):
+    if not any(case.mask):
         return {"iou_area": NAN, "best_tau": NAN}
     ious = []
     for i in range(101):
@@ -504,7 +495,9 @@ def discriminability(case):
     theirs = [other and not own for other, own in zip(case.others, case.mask, strict=True)]
     mine = sum(v for v, own in zip(case.positive, case.mask, strict=True) if own)
     both = mine + sum(v for v, other in zip(case.positive, theirs, strict=True) if other)
-    return {"discriminability": mine / both if both and any(case.mask) and any(theirs) else NAN}
+    if not any(case.mask) or not any(theirs):
+        return {"discriminability": NAN}
+    return {"discriminability": mine / both if both else Fraction(0)}
 
 
 def complexity(case):

@@ -1,7 +1,7 @@
 """Make the conformance vectors: inputs, and the scores that follow from the definitions by exact
 arithmetic.
 
-    python -m tests.conformance.derive            write v1/cases/*/input.json and expected.json
+    python -m tests.conformance.derive            write v2/cases/*/input.json and expected.json
     python -m tests.conformance.derive --check    say whether the files are what this script makes
 
 `vectors.py` has the cases and `definitions.py` the arithmetic; neither imports anything but Python.
@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.conformance.definitions import METRICS, NAN, OUTSIDE, Case, Model, cam_maps, exact, flat
 from tests.conformance.vectors import cases, points
 
-CASES = Path(__file__).parent / "v1" / "cases"
+CASES = Path(__file__).parent / "v2" / "cases"
 
 
 def two_maxima(field):

@@ -24,7 +24,7 @@ from torch import nn
 import bench
 from bench.protocol import Protocol
 
-FOLDER = Path(__file__).parent / "v1"
+FOLDER = Path(__file__).parent / "v2"
 
 
 class Regions(nn.Module):

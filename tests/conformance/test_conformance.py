@@ -86,7 +86,7 @@ def test_the_tie_fields_are_those_that_are_drawn():
     """The generator is not language neutral, so the files hold its draws; their order is the one
     that counts.
     """
-    for size, given in json.loads((HERE / "v1" / "tie_fields.json").read_text()).items():
+    for size, given in json.loads((HERE / "v2" / "tie_fields.json").read_text()).items():
         height, width = map(int, size.split("x"))
         drawn = smooth_field(generator(0, "ties", given["id"]), height, width)
         field = torch.tensor(given["field"], dtype=torch.float64)
@@ -96,7 +96,31 @@ def test_the_tie_fields_are_those_that_are_drawn():
 
 
 def test_the_folder_stays_small():
-    assert sum(file.stat().st_size for file in (HERE / "v1").rglob("*") if file.is_file()) < LIMIT
+    assert sum(file.stat().st_size for file in (HERE / "v2").rglob("*") if file.is_file()) < LIMIT
+
+
+def test_version_2_differs_from_1_only_where_a_map_has_no_value_above_0():
+    changed = set()
+    for file in sorted((HERE / "v1" / "cases").glob("*/expected.json")):
+        case = file.parent.name
+        there = HERE / "v2" / "cases" / case
+        assert (there / "input.json").read_text() == (file.parent / "input.json").read_text()
+        items = json.loads((there / "input.json").read_text())["items"]
+        after = json.loads((there / "expected.json").read_text())["items"]
+        for item, values in json.loads(file.read_text())["items"].items():
+            for name, value in values.items():
+                if value != after[item][name]:
+                    changed.add(f"{case}/{item}")
+                    assert value == "NaN" or set(value) == {"NaN"}, f"{case}/{item} {name}"
+                    assert max(v for row in items[item]["map"] for v in row) <= 0
+    assert changed == {
+        "boxes/all_negative",
+        "masking/negative",
+        "pixels/all_negative",
+        "threshold-localization/all_negative",
+        "thresholds/negative",
+        "ties/zeros",
+    }
 
 
 # --------------------------------------------------------------------------------------- compare.py

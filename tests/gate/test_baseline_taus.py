@@ -12,8 +12,15 @@ import pandas as pd
 import pytest
 
 from bench.board.box_thresholds import apply_taus, choose_taus, find_hits
+from bench.board.older_versions import mark_older
 from bench.gate.baseline import from_records, load_baseline, load_run, save_baseline
-from bench.gate.baseline_taus import choose_better, from_facts, list_choices, to_facts
+from bench.gate.baseline_taus import (
+    choose_better,
+    find_box_values,
+    from_facts,
+    list_choices,
+    to_facts,
+)
 from bench.gate.judge import judge
 from bench.records.store import Records
 
@@ -76,21 +83,21 @@ def test_a_run_is_taken_at_the_baselines_taus_where_they_are_as_good():
     """A neighbour of the run's own tau is kept where it is nearly as good, and the values are those
     there.
     """
-    records = Records.load(BOARD)
+    records = mark_older(Records.load(BOARD))
+    (boxes,) = find_box_values(records)
     own = {key: taus for key, (taus, _) in list_choices(records).items()}
-    key = ("scenes-val", "resnet-scenes", "box_iou", "grad_cam")
+    key = ("scenes-val", "resnet-scenes", boxes, "grad_cam")
     tied = [own[key][0] + 1, *own[key][1:]]
     choosing = list_choices(records)[key][1]
     expected = choose_better(choosing, own[key], tied, (0.3, 0.5, 0.7))
     made = from_records(records, {**own, key: tied})
     assert from_facts(made.facts["thresholds"])[key] == expected
     rows = records.frame
-    rows = rows[
-        (rows["model"] == key[1]) & (rows["method"] == key[3]) & (rows["metric"] == "box_iou")
-    ]
+    rows = rows[(rows["model"] == key[1]) & (rows["method"] == key[3]) & (rows["metric"] == boxes)]
     scored = rows[rows["part"] == "eval"].set_index("item")["vector"]
     values = made.frame[(made.frame["model"] == key[1]) & (made.frame["method"] == key[3])]
-    values = values[values["metric"] == "box_accuracy"].set_index("item")["value"]
+    name = boxes.replace("box_iou", "box_accuracy")
+    values = values[values["metric"] == name].set_index("item")["value"]
     hit = apply_taus(np.stack(list(scored.loc[values.index])), expected, (0.3, 0.5, 0.7))
     np.testing.assert_allclose(values, hit.mean(1))
 

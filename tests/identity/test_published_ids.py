@@ -36,6 +36,15 @@ def test_ids_of_models_metrics_and_protocols_are_those_of_before():
     ]
 
 
+def test_ids_of_older_versions_of_metrics_are_those_of_their_records():
+    for version, written in WRITTEN["older_metrics"].items():
+        for key, identity in written.items():
+            protocol, name = key.split()
+            older = dataclasses.replace(METRICS.get(name), version=int(version))
+            assert older.id(PROTOCOLS[protocol]) == identity
+            assert WRITTEN["metrics"][key] != identity
+
+
 @pytest.mark.parametrize("board", ["scenes", "scenes-field", "ilsvrc-mobilenetv2"])
 def test_methods_are_those_of_the_published_records(board):
     frame = pd.read_parquet(

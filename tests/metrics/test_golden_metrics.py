@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -323,8 +324,7 @@ def test_thresholds_are_strict_at_decimal_levels_too(level):
 
 def test_a_constant_map_has_a_positive_part():
     # max(L,0) is positive, so it is scored: unit(L) is zeros (constant -> zeros) and hides
-    # everything; a map of energy or mass is spread evenly. Only a map without positive part is
-    # missing.
+    # everything; a map of energy or mass is spread evenly.
     L = torch.full((28, 28), 0.3)
     truth = full_truth(1, 28)
     hidden = score(planted(TOP), torch.ones(1, 3, 28, 28), L[None], "average_drop")
@@ -585,15 +585,6 @@ LOCALISATION = (
     "pixel_precision",
     "threshold_localization",
 )
-NEEDS_POSITIVE = {
-    "average_drop": ("average_drop", "average_increase", "average_gain"),
-    "energy_pointing_game": ("energy", "energy_lift"),
-    "box_localization": ("box_iou",),
-    "pixel_precision": ("relevance_mass", "pixel_histogram"),
-    "threshold_quality": ("tft_q", "tft_gain", "tft_t", "api", "apd", "ir", "dr", "threshold_p"),
-    "threshold_localization": ("iou_area", "best_tau"),
-    "complexity": ("entropy", "gini", "effective_share"),
-}
 
 
 def full_truth(count: int, side: int) -> bench.Truth:
@@ -602,13 +593,57 @@ def full_truth(count: int, side: int) -> bench.Truth:
     return bench.Truth(boxes=(torch.tensor([[2.0, 2.0, 6.0, 6.0]]),) * count, masks=masks)
 
 
-@pytest.mark.parametrize("metric", NEEDS_POSITIVE)
+EMPTY = {
+    # The truth is 16 of 784 pixels; p(x) = .9, and an image that shows nothing has p = .1.
+    "average_drop": {"average_drop": 8 / 9, "average_increase": 0, "average_gain": 0},
+    "energy_pointing_game": {"energy": 0, "energy_lift": 0},
+    "box_localization": {"box_iou": 0},
+    "pixel_precision": {"relevance_mass": 0},
+    "threshold_quality": {
+        **dict.fromkeys(("tft_q", "tft_gain", "tft_t", "api", "ir", "threshold_area"), 0),
+        "apd": 8 / 9,
+        "dr": 1,
+        "threshold_p": 0.1,
+    },
+    "threshold_localization": {"iou_area": 0, "best_tau": 0},
+    "discriminability": {"discriminability": 0},
+}
+"""What a map says that shows nothing: a statement, which has a value."""
+
+SHAPELESS = ("entropy", "gini", "effective_share")
+"""What a map that shows nothing has none of: 0/0 can not be computed."""
+
+
+@pytest.mark.parametrize("metric", EMPTY)
 @pytest.mark.parametrize("value", [-1.0, 0.0])
-def test_no_positive_part_is_missing(metric, value):
+def test_a_map_without_positive_part_is_a_statement(metric, value):
     L = torch.full((1, 28, 28), value)
     L[0, 3, 3] = value * 2
-    out = score(planted(TOP), torch.ones(1, 3, 28, 28), L, metric, truth=full_truth(1, 28))
-    for name in NEEDS_POSITIVE[metric]:
+    truth = dataclasses.replace(full_truth(1, 28), others=full_truth(1, 28).masks.flip(2))
+    out = score(planted(TOP), torch.ones(1, 3, 28, 28), L, metric, truth=truth)
+    for name, expected in EMPTY[metric].items():
+        np.testing.assert_allclose(out[name], np.full_like(out[name], expected), atol=1e-6)
+
+
+def test_pixels_of_a_map_of_zeros_are_one_group_in_the_lowest_bin():
+    out = one("pixel_precision", torch.zeros(28, 28), truth=full_truth(1, 28))
+    assert out["pixel_ap"] == pytest.approx(16 / 784)
+    histogram = np.zeros(2002)
+    histogram[0], histogram[1001] = 16, 784 - 16
+    np.testing.assert_array_equal(out["pixel_histogram"], histogram)
+
+
+@pytest.mark.parametrize("metric", ["energy_pointing_game", "box_localization", "pixel_precision"])
+def test_a_map_of_zeros_without_truth_is_missing(metric):
+    masks = torch.zeros(1, 28, 28, dtype=torch.bool)
+    truth = bench.Truth(boxes=(torch.zeros(0, 4),), masks=masks)
+    out = one(metric, torch.zeros(28, 28), truth=truth)
+    assert all(np.isnan(values).all() for values in out.values())
+
+
+def test_a_map_without_positive_part_has_no_shape():
+    out = score(planted(TOP), torch.ones(1, 3, 28, 28), -torch.ones(1, 28, 28), "complexity")
+    for name in SHAPELESS:
         assert np.isnan(out[name]).all(), name
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.metrics import find_owner
 from bench.records.store import SCHEMA, Records
 
 CONTROLS = ("random", "oracle", "center", "fake_cam")
@@ -30,7 +31,9 @@ FACTS: dict[str, dict[str, Any]] = {
 
 
 def facts(name: str) -> dict[str, Any]:
+    owner = find_owner(name)
     base = {
+        "version": 1 if owner is None else owner.version,
         "family": "localization" if name in LOCAL else "faithfulness",
         "id": f"{name}@1",
         "title": name,
