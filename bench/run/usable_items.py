@@ -59,9 +59,9 @@ def count_with_boxes(part: Subset, plan: Plan) -> UsableCount:
 
 def count_small(plan: Plan) -> UsableCount:
     """Return how many scored items have a truth that the pointing game's primary set takes."""
-    size, usable, read = plan.geometry.size, 0, 0
+    usable, read = 0, 0
     for truth in _read_truths(plan.subset, plan):
-        pixels = truth.pixels(size, size)
+        pixels = truth.pixels(*plan.geometry.shape)
         area = 0.0 if pixels is None else float(pixels.double().mean())
         usable += 0 < area <= plan.protocol.pointing_max_area
         read += 1

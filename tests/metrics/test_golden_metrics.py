@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -593,7 +594,7 @@ def full_truth(count: int, side: int) -> bench.Truth:
     return bench.Truth(boxes=(torch.tensor([[2.0, 2.0, 6.0, 6.0]]),) * count, masks=masks)
 
 
-EMPTY = {
+EMPTY: dict[str, dict[str, Any]] = {
     # The truth is 16 of 784 pixels; p(x) = .9, and an image that shows nothing has p = .1.
     "average_drop": {"average_drop": 8 / 9, "average_increase": 0, "average_gain": 0},
     "energy_pointing_game": {"energy": 0, "energy_lift": 0},

@@ -25,8 +25,8 @@ class Blind(bench.Subset):
 
     without = 0
 
-    def batch(self, indices, geometry, min_visible=0.25) -> Batch:
-        found = super().batch(indices, geometry, min_visible)
+    def batch(self, indices, geometry, min_visible=0.25, **asked) -> Batch:
+        found = super().batch(indices, geometry, min_visible, **asked)
         boxes = tuple(
             torch.zeros(0, 4) if self.ids.index(item) < self.without else boxes
             for item, boxes in zip(found.ids, found.truth.boxes, strict=True)
