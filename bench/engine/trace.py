@@ -139,7 +139,7 @@ class Trace(PartStore):
     @cached_property
     def activations(self) -> torch.Tensor:
         """Return the explained layer's activations A [B,K,h,w]."""
-        return self.model.grid(self.captured.values)
+        return self.model.grid(self.captured.values, self.captured.size)
 
     @property
     def gradients(self) -> torch.Tensor:
@@ -195,7 +195,8 @@ class Trace(PartStore):
         """Return logits [n,C] of the head alone; activations [n,K,h,w] replace those of the images
         at `rows` [n].
         """
-        values = self.model.ungrid(activations, self.captured.values_at(rows))
+        own = self.captured.values_at(rows)
+        values = self.model.ungrid(activations, own, self.captured.size)
         self.prober.counts.head_forwards += len(values)
         return self.model.split.head(values, self.captured, rows)
 

@@ -17,7 +17,8 @@ from bench.data.decode import decode
 from bench.data.geometry import Geometry
 from bench.errors import BenchError, NotApplicable, suggestions
 from bench.models.default_layer import find_split
-from bench.models.layout import Layout, find_layout
+from bench.models.grid_check import find_true_layout
+from bench.models.layout import Layout, Size, is_stated, list_layouts
 from bench.models.network_guard import State, guard_network, state_of
 from bench.models.split import Captured, LayerSplit, Split, WholeSplit
 from bench.models.stages import stage_layers
@@ -69,7 +70,8 @@ class Explainee:
             self.size, "short", round(self.size / DEFAULT_CROP), "bicubic"
         )
         self._layer = layer
-        self._layouts: dict[tuple[int, ...], Layout | None] = {}
+        self._layouts: dict[tuple[Size, tuple[int, ...]], Layout] = {}
+        self._unverified: set[Layout] = set()
         self._fingerprint: tuple[State, str] | None = None
         self._elsewhere: dict[str, Explainee] = {}
         if any(p.is_floating_point() and p.dtype != torch.float32 for p in net.parameters()):
@@ -96,15 +98,19 @@ class Explainee:
         with guard_network(self.net), torch.no_grad():
             if self._layer is not None:
                 return LayerSplit(self.net, self._layer)
-            noise = torch.randn(1, 3, self.size, self.size, generator=generator(0, "layer"))
-            return find_split(self.net, noise.to(self.device))
+            return find_split(self.net, self._noise())
+
+    def _noise(self, size: Size | None = None) -> torch.Tensor:
+        """Return one image of noise [1,3,H,W] in the network's own space."""
+        high, wide = size or (self.size, self.size)
+        return torch.randn(1, 3, high, wide, generator=generator(0, "layer")).to(self.device)
 
     def replace_net(self, net: nn.Module) -> Explainee:
         """Return another network of the same architecture, explained in the same way and at the
         same layer.
         """
         layer = self._layer if isinstance(self.split, WholeSplit) else self.layer
-        return Explainee(
+        other = Explainee(
             net,
             self.mean,
             self.std,
@@ -114,6 +120,9 @@ class Explainee:
             parent=self.parent,
             geometry=self.geometry,
         )
+        # Other weights leave the grid where it is, and random ones may hide it.
+        other._layouts, other._unverified = self._layouts, self._unverified
+        return other
 
     @property
     def layer(self) -> str:
@@ -142,9 +151,7 @@ class Explainee:
         grey image.
         """
         with guard_network(self.net), torch.no_grad():
-            return stage_layers(
-                self.net, torch.zeros(1, 3, self.size, self.size, device=self.device)
-            )
+            return stage_layers(self.net, torch.zeros_like(self._noise()))
 
     def layers(self, names: str) -> list[str]:
         """Return the modules that "auto" (one per stage) or names joined by "+" stand for; an
@@ -183,39 +190,58 @@ class Explainee:
             )
         return captured
 
-    def layout(self, values: torch.Tensor) -> Layout:
-        """Return how the layer's output lies as a grid; found once per shape (an explainee sees
-        one).
+    def layout(self, values: torch.Tensor, size: Size | None = None) -> Layout:
+        """Return how the layer's output lies as a grid; found and verified once per image size.
+
+        size: (H, W) of the images that gave `values`; None: the network's own.
         """
-        shape = tuple(values.shape[1:])
-        if shape not in self._layouts:
-            self._layouts[shape] = find_layout(self.net, (1, *shape))
-        layout = self._layouts[shape]
-        if layout is None:
-            raise NotApplicable(
-                f"Layer {self.layer!r} of {self.name} gives {tuple(values.shape)}, which has no "
-                "spatial grid; choose another layer."
+        size = size or (self._noise().shape[-2], self._noise().shape[-1])
+        key = size, tuple(values.shape[1:])
+        if key not in self._layouts:
+            self._layouts[key] = self._find_layout(values, size)
+        return self._layouts[key]
+
+    def _find_layout(self, values: torch.Tensor, size: Size) -> Layout:
+        where = f"Layer {self.layer!r} of {self.name} gives {tuple(values.shape)}"
+        shape = (1, *values.shape[1:])
+        readings = list_layouts(self.net, shape, size)
+        if not readings:
+            raise NotApplicable(f"{where}, which has no spatial grid; choose another layer.")
+        with guard_network(self.net), torch.no_grad():
+            found = find_true_layout(
+                lambda image: self.split.capture(image).values, self._noise(size), readings
             )
-        return layout
+        if found.layout is not None:
+            return found.layout
+        seen = "change elsewhere" if found.elsewhere else "change alike"
+        if found.elsewhere or not is_stated(self.net, shape, size):
+            raise NotApplicable(
+                f"{where}, which could be a grid of {readings[0]}; but where patches of a "
+                f"{size[0]}x{size[1]} image change, its cells {seen}, so choose another layer."
+            )
+        self._unverified.add(readings[0])
+        return readings[0]
 
-    def grid(self, values: torch.Tensor) -> torch.Tensor:
+    def grid(self, values: torch.Tensor, size: Size | None = None) -> torch.Tensor:
         """View the layer's output as [B,K,h,w], whatever its own layout (NCHW, NHWC, tokens with
-        prefix).
+        prefix); size: as in `layout`.
         """
-        return self.layout(values).grid(values)
+        return self.layout(values, size).grid(values)
 
-    def ungrid(self, grid: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    def ungrid(
+        self, grid: torch.Tensor, values: torch.Tensor, size: Size | None = None
+    ) -> torch.Tensor:
         """Put a grid [n,K,h,w] back into the layout of the layer's own output `values` [n,...]
-        (prefix tokens kept).
+        (prefix tokens kept); size: as in `layout`.
         """
-        return self.layout(values).ungrid(grid, values)
+        return self.layout(values, size).ungrid(grid, values)
 
     @cached_property
     def probe_shape(self) -> tuple[int, int, int, int]:
         """Return (C, K, h, w): classes, channels and grid of the explained layer."""
         with guard_network(self.net), torch.no_grad():
-            captured = self.capture(torch.zeros(1, 3, self.size, self.size, device=self.device))
-        grid = self.grid(captured.values)
+            captured = self.capture(torch.zeros_like(self._noise()))
+        grid = self.grid(captured.values, captured.size)
         if grid.shape[2] * grid.shape[3] < 2:
             raise NotApplicable(
                 f"Layer {self.layer!r} of {self.name} has a grid of {grid.shape[2]} x "

@@ -93,9 +93,7 @@ def list_boxes(size: Size, share: float) -> Iterator[Box]:
         yield top, top + high, left, left + wide
 
 
-def make_changed_images(
-    like: torch.Tensor, boxes: Sequence[Box], contrast: float
-) -> torch.Tensor:
+def make_changed_images(like: torch.Tensor, boxes: Sequence[Box], contrast: float) -> torch.Tensor:
     """Return [1+n,C,H,W]: an image of noise of deviation `contrast`, and copies of it with one
     patch changed.
 

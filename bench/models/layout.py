@@ -88,9 +88,7 @@ def find_layout(net: nn.Module, shape: tuple[int, ...], size: Size | None = None
     return found[0] if found else None
 
 
-def list_layouts(
-    net: nn.Module, shape: tuple[int, ...], size: Size | None = None
-) -> list[Layout]:
+def list_layouts(net: nn.Module, shape: tuple[int, ...], size: Size | None = None) -> list[Layout]:
     """Return the layouts that fit an output [1,...] of this shape, the likeliest first.
 
     size: of the image in pixels; None: square, of any side.
@@ -145,9 +143,7 @@ def _fits(height: int, width: int, size: Size) -> bool:
 # --- tokens
 
 
-def _read_tokens(
-    net: nn.Module, length: int, channels: int, size: Size | None
-) -> Iterator[Layout]:
+def _read_tokens(net: nn.Module, length: int, channels: int, size: Size | None) -> Iterator[Layout]:
     """[1,N,K], or [1,K,N] of the few networks that flatten maps and keep channels first.
 
     First what the network states: its patch size for this image, its patch embedding's grid, its

@@ -227,6 +227,13 @@ class LayerSplit:
             Captured(values, logits, size, watch.finished, whole, part, x.shape[1])
         )
 
+    @property
+    def is_bypassed(self) -> bool:
+        """Return whether the network reads earlier outputs beside the layer's; known from the first
+        pass.
+        """
+        return bool(self._needs_bypass)
+
     def _find_part(self, output: Any) -> int:
         part = find_grid_part(output)
         if part is None:
