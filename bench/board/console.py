@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bench.board.scores import Scores
 from bench.board.tables import Section, TableCell, build_sections, describe_intervals
-from bench.board.text import COUPLING, FIDELITY, RANKS
+from bench.board.text import COUPLING, FIDELITY, RANKS, describe_models
 
 
 def print_board(board: Scores, console: Console | None = None) -> None:
@@ -38,6 +38,8 @@ def print_board(board: Scores, console: Console | None = None) -> None:
                 console.print(table)
             for note in section.notes:
                 console.print(escape(note), style="dim")
+    for line in describe_models(board.provenance, [model for _, model in board.scopes]):
+        console.print(escape(line), style="dim")
     for flag in board.flags:
         console.print(f"! {escape(flag)}", style="yellow")
     words = f"{describe_intervals(board)}, then {RANKS}"

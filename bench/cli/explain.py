@@ -49,6 +49,7 @@ def explain(
     from bench.board.overlays import draw_overlays
     from bench.cli.plans import load_plugins
     from bench.methods import METHODS
+    from bench.models.explainee import describe_layer
 
     load_plugins(plugin)
     chosen = bench.load_model(model, weights=weights, layer=layer)
@@ -65,8 +66,10 @@ def explain(
         )
     path = out or image.with_name(f"{image.stem}.explained.png")
     shown = target if target is not None else predict_class(chosen, images)
-    draw_overlays(chosen.denormalise(images)[0], maps, f"{chosen.name}, class {shown}", path)
-    say(f"{len(maps)} maps of class {shown}: {path}")
+    place = describe_layer(chosen.describe_place())
+    title = f"{chosen.name}, class {shown}\n{place}"
+    draw_overlays(chosen.denormalise(images)[0], maps, title, path)
+    say(f"{len(maps)} maps of class {shown} at {place}: {path}")
 
 
 @contextmanager

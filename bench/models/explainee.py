@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,26 @@ class Explainee:
     def layer(self) -> str:
         """Return the name of the explained layer."""
         return self.split.layer
+
+    def __repr__(self) -> str:
+        """Name the model, its explained layer and grid; they are found now if they were not yet."""
+        try:
+            place = describe_layer(self.describe_place())
+        except Exception as error:  # a network that cannot run still has a name
+            place = f"{self._layer or 'no layer'}, {type(error).__name__}"
+        return f"Explainee({self.name}: {place})"
+
+    def describe_place(self) -> dict[str, Any]:
+        """Return the layer, its grid "h x w", whether the grid was verified on changed images, and
+        whether the logits read earlier outputs beside the layer.
+        """
+        _, _, height, width = self.probe_shape
+        return {
+            "layer": self.layer,
+            "grid": f"{height}x{width}",
+            "grid_verified": not self._unverified,
+            "bypassed": self.split.is_bypassed,
+        }
 
     def cut_at(self, layer: str) -> Explainee:
         """Return the same network explained at another layer; made once per layer."""
@@ -319,14 +339,13 @@ class Explainee:
 
     def facts(self) -> dict[str, Any]:
         """Return what run.json says of the model."""
-        classes, channels, height, width = self.probe_shape
+        classes, channels, _, _ = self.probe_shape
         return {
             "weights_id": self.weights_id,
             "weights_sha256": self.fingerprint,
             "parent": self.parent,
-            "layer": self.layer,
+            **self.describe_place(),
             "channels": channels,
-            "grid": f"{height}x{width}",
             "classes": classes,
             "size": self.size,
             "mean": list(self.mean),
@@ -335,6 +354,24 @@ class Explainee:
             "top1": self.card.get("top1"),
             "card": self.card,
         }
+
+
+def describe_layer(facts: Mapping[str, Any]) -> str:
+    """Write what run.json says of a model's layer: "layer features.12, grid 13x13", and what is
+    special about it; "" where it says nothing.
+
+    >>> describe_layer({"layer": "layer4", "grid": "7x7", "bypassed": True})
+    'layer layer4, grid 7x7, other paths go around it'
+    """
+    if not facts.get("layer"):
+        return ""
+    parts = [f"layer {facts['layer']}"]
+    if facts.get("grid"):
+        verified = facts.get("grid_verified", True)
+        parts.append(f"grid {facts['grid']}" + ("" if verified else " (stated, not verified)"))
+    if facts.get("bypassed"):
+        parts.append("other paths go around it")
+    return ", ".join(parts)
 
 
 def read_image(path: str | Path) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -64,6 +64,7 @@ class Split(Protocol):
     """A network cut at one layer."""
 
     layer: str
+    is_bypassed: bool
 
     def capture(self, x: torch.Tensor) -> Captured:
         """Run the network once on x [B,3,H,W] and keep the layer's output."""
@@ -120,6 +121,7 @@ class WholeSplit:
     """
 
     layer = "forward_features"
+    is_bypassed = False
 
     def __init__(self, net: nn.Module) -> None:
         self.net: Any = net
@@ -183,7 +185,8 @@ class LayerSplit:
     """The network cut at the output of a named module; of a module that runs several times, at the
     output of its last call.
 
-    runs: how often the module ran in the last pass; 0: there was none yet.
+    runs: how often the module ran in the last pass; 0: there was none yet.  is_bypassed: whether
+    the network reads earlier outputs beside the layer's; known from the first pass.
     """
 
     def __init__(self, net: nn.Module, layer: str) -> None:
@@ -198,6 +201,7 @@ class LayerSplit:
         self.runs = 0
         self._modules = modules
         self._needs_bypass: bool | None = None
+        self.is_bypassed = False
         self._input = HeadInput()
         self._before = self._outermost()
 
@@ -227,13 +231,6 @@ class LayerSplit:
             Captured(values, logits, size, watch.finished, whole, part, x.shape[1])
         )
 
-    @property
-    def is_bypassed(self) -> bool:
-        """Return whether the network reads earlier outputs beside the layer's; known from the first
-        pass.
-        """
-        return bool(self._needs_bypass)
-
     def _find_part(self, output: Any) -> int:
         part = find_grid_part(output)
         if part is None:
@@ -262,7 +259,7 @@ class LayerSplit:
         around the layer).
         """
         if self._needs_bypass is None:
-            self._needs_bypass = not self._replays_alone(captured)
+            self._needs_bypass = self.is_bypassed = not self._replays_alone(captured)
         if not self._needs_bypass:
             # Not NaN any more: what no logit reads may still be computed on, and then 0 * NaN is in
             # the gradient.
