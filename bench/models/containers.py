@@ -80,7 +80,7 @@ def find_grid_part(value: Any) -> int | None:
     branch of the larger patches).
     """
     tensors = list_tensors(value)
-    named = getattr(value, "last_hidden_state", None)
+    named = value.get("last_hidden_state") if isinstance(value, dict) else None
     for number, one in enumerate(tensors):
         if one is named and one.ndim in (3, 4) and len(one) and _has_cells(one):
             return number

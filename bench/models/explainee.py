@@ -227,14 +227,18 @@ class Explainee:
         readings = list_layouts(self.net, shape, size)
         if not readings:
             raise NotApplicable(f"{where}, which has no spatial grid; choose another layer.")
+        stated = is_stated(self.net, shape, size)
         with guard_network(self.net), torch.no_grad():
             found = find_true_layout(
-                lambda image: self.split.capture(image).values, self._noise(size), readings
+                lambda image: self.split.capture(image).values,
+                self._noise(size),
+                readings,
+                stated,
             )
         if found.layout is not None:
             return found.layout
         seen = "change elsewhere" if found.elsewhere else "change alike"
-        if found.elsewhere or not is_stated(self.net, shape, size):
+        if found.elsewhere or not stated:
             raise NotApplicable(
                 f"{where}, which could be a grid of {readings[0]}; but where patches of a "
                 f"{size[0]}x{size[1]} image change, its cells {seen}, so choose another layer."

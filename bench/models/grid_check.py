@@ -26,6 +26,9 @@ at the left and right edge, where tokens that are counted wrongly by one change 
 ENOUGH = len(PLACES) - 1
 """So many patches must stand out at their place: a deep network may move one of them."""
 
+CLEAR = 2.0
+"""Sharpness of a reading that nothing but the changed patches speaks for."""
+
 ATTEMPTS = ((1 / 8, 0.5), (1 / 4, 0.5), (1 / 8, 0.0), (1 / 4, 0.0))
 """(side of a patch as a share of the image's, deviation of the noise around it), until one is
 clear: small patches are sharp; larger ones, and those on a grey image, get through more layers.
@@ -52,7 +55,9 @@ class Finding:
     elsewhere: bool = False
 
 
-def find_true_layout(run: Run, like: torch.Tensor, layouts: Sequence[Layout]) -> Finding:
+def find_true_layout(
+    run: Run, like: torch.Tensor, layouts: Sequence[Layout], stated: bool = False
+) -> Finding:
     """Return which of the layouts fits.
 
     Args:
@@ -60,6 +65,8 @@ def find_true_layout(run: Run, like: torch.Tensor, layouts: Sequence[Layout]) ->
         like: An image [1,C,H,W] of the size in question; only its shape and device are used.
         layouts: Readings of the output, the likeliest first. Of readings that fit about equally
             well the first is taken.
+        stated: Whether the first follows from what the network states. Any other must fit beyond
+            doubt, since one of many readings fits somewhat by chance.
     """
     elsewhere = False
     for share, contrast in ATTEMPTS:
@@ -71,8 +78,8 @@ def find_true_layout(run: Run, like: torch.Tensor, layouts: Sequence[Layout]) ->
         scores = [score_layout(layout, values, boxes, like) for layout in layouts]
         fitting = [
             (layout, score.sharpness)
-            for layout, score in zip(layouts, scores, strict=True)
-            if score.hits >= ENOUGH and score.sharpness > 1
+            for place, (layout, score) in enumerate(zip(layouts, scores, strict=True))
+            if score.fits(doubtful=place > 0 or not stated)
         ]
         if fitting:
             best = max(sharpness for _, sharpness in fitting)
@@ -124,6 +131,14 @@ class Score:
     hits: int
     sharpness: float
     peaks: int
+
+    def fits(self, doubtful: bool) -> bool:
+        """Return whether the patches stand out at their places; all of them, and clearly, where the
+        reading is doubtful.
+        """
+        if doubtful:
+            return self.hits == len(PLACES) and self.sharpness > CLEAR
+        return self.hits >= ENOUGH and self.sharpness > 1
 
 
 def score_layout(

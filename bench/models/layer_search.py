@@ -20,7 +20,7 @@ from torch import nn
 from bench.errors import NotApplicable
 from bench.models.containers import find_grid_part, list_tensors, map_tensors
 from bench.models.grid_check import find_true_layout
-from bench.models.layout import Layout, Size, find_layout, list_layouts
+from bench.models.layout import Layout, Size, find_layout, is_stated, list_layouts
 from bench.models.split import Captured, LayerSplit
 from bench.randomness import generator
 
@@ -28,6 +28,7 @@ NOT_A_LAYER = (
     nn.Dropout,
     nn.Dropout2d,
     nn.Identity,
+    nn.AdaptiveAvgPool1d,
     nn.AdaptiveAvgPool2d,
     nn.AdaptiveMaxPool2d,
 )
@@ -82,8 +83,9 @@ def _choose(net: nn.Module, x: torch.Tensor, size: Size, places: list[Place]) ->
         open_around = bypassed_by_cells(net, split, captured, size)
         if latest and open_around:
             continue
-        readings = list_layouts(net, (1, *captured.values.shape[1:]), size)
-        found = find_true_layout(partial(_run, split), x, readings)
+        shape = (1, *captured.values.shape[1:])
+        readings, stated = list_layouts(net, shape, size), is_stated(net, shape, size)
+        found = find_true_layout(partial(_run, split), x, readings, stated)
         if found.layout is None:
             continue
         if not open_around:

@@ -343,7 +343,8 @@ def _hollow(bypass: dict[str, list[Any]], value: float) -> dict[str, list[Any]]:
     """
 
     def hollow(tensor: torch.Tensor) -> torch.Tensor:
-        return torch.full((1,), value, dtype=tensor.dtype, device=tensor.device).expand(
+        shape = (1,) if tensor.ndim else ()
+        return torch.full(shape, value, dtype=tensor.dtype, device=tensor.device).expand(
             tensor.shape
         )
 
