@@ -16,7 +16,7 @@ from rich.text import Text
 
 from bench.board.scores import Scores
 from bench.board.tables import Section, TableCell, build_sections, describe_intervals
-from bench.board.text import COUPLING, FIDELITY, RANKS
+from bench.board.text import COUPLING, FIDELITY, RANKS, describe_models
 from bench.board.usable_counts import describe_usable_counts
 from bench.plain_streams import PlainFile
 
@@ -42,6 +42,8 @@ def print_board(board: Scores, console: Console | None = None) -> None:
                 console.print(table)
             for note in section.notes:
                 console.print(escape(note), style="dim")
+    for line in describe_models(board.provenance, [model for _, model in board.scopes]):
+        console.print(escape(line), style="dim")
     for subset in sorted(board.provenance["subsets"]):
         usable = describe_usable_counts(board.records, subset)
         if usable:

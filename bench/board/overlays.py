@@ -33,7 +33,7 @@ def draw_overlays(
     panels: list[str | None] = [None, *maps]
     rows = math.ceil(len(panels) / COLUMNS)
     columns = min(len(panels), COLUMNS)
-    figure = make_figure(2.2 * columns, 2.4 * rows + 0.3)
+    figure = make_figure(2.2 * columns, 2.4 * rows + 0.3 * (1 + title.count("\n")))
     for number, method in enumerate(panels):
         axis = figure.add_subplot(rows, columns, number + 1)
         axis.imshow(draw_overlay(picture, method, SIDE))

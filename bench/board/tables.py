@@ -26,6 +26,7 @@ from bench.board.statistics import POOLED_RESAMPLES
 from bench.board.tie_groups import find_tie_groups
 from bench.board.tuned import TOP1, find_pairs, list_shown_values
 from bench.files import replaced_file, write_json
+from bench.models.layer_grid import describe_layer
 
 if TYPE_CHECKING:
     from bench.board.board import Board
@@ -288,6 +289,8 @@ def write_caption(board: Scores, subset: str, model: str) -> str:
     rows = board.select(subset=subset, model=model)
     coupling = f"{text.COUPLING} " if rows["coupled"].any() else ""
     over = f"model {text.model_label(board.provenance['models'], model)}"
+    layer = describe_layer(board.provenance["models"].get(model, {}))
+    over += f" ({layer})" if layer else ""
     if model == text.OVERALL:
         models = "original models" if len(find_pairs(board)) else "models"
         over = f"mean over the {models} of the items that all of them share"
@@ -379,6 +382,6 @@ def load_templates() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # Markdown and LaTeX; each has its own filter
     )
-    made.filters.update(tex=text.escape_latex, md=text.markdown)
+    made.filters.update(tex=text.escape_latex, md=text.markdown, layer=describe_layer)
     made.tests.update(simulated=text.is_simulated)
     return made

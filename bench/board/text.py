@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bench.models.layer_grid import describe_layer
 from bench.records.precision_verdict import list_lowered
 
 OVERALL = "overall"
@@ -60,6 +61,15 @@ COUPLING = (
     "which favours it."
 )
 """What the mark means."""
+
+
+def describe_models(provenance: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Write which layer and grid of each model is explained: "squeezenet: layer features.12, grid
+    13x13".
+    """
+    models = provenance["models"]
+    layers = {name: describe_layer(models.get(name, {})) for name in dict.fromkeys(names)}
+    return [f"{name}: {layer}" for name, layer in layers.items() if layer]
 
 
 def describe_protocol(provenance: Mapping[str, Any], model: str = OVERALL) -> str:

@@ -99,8 +99,10 @@ def explain_image(
 
 
 def describe_model(model: Explainee) -> str:
-    """Return what the picture and the terminal call the model."""
-    return model.name
+    """Return what the picture and the terminal call the model: its name, layer and grid."""
+    from bench.models.layer_grid import describe_layer
+
+    return f"{model.name}, {describe_layer(model.describe_place())}"
 
 
 def describe_classes(

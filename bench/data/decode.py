@@ -68,3 +68,14 @@ def decode(record: dict[str, Any], where: str, turned: bool = False) -> UInt8Ima
     except FAILURES as error:
         reason = explain_unreadable(content, error)
         raise BenchError(f"The image {where} cannot be read: {reason}.") from error
+
+
+def read_image(path: str | Path) -> UInt8Image:
+    """Return an image file as uint8 RGB [H,W,3].
+
+    Raises:
+        BenchError: there is no such file, or it cannot be read.
+    """
+    if not Path(path).is_file():
+        raise BenchError(f"There is no image file {path}; check the path.")
+    return decode({"bytes": Path(path).read_bytes()}, str(path))

@@ -16,6 +16,7 @@ from bench.engine.memory import is_out_of_memory
 from bench.engine.output_gradients import collect_output_gradients
 from bench.engine.part_store import PartStore
 from bench.engine.prober import Prober, target_log_odds
+from bench.engine.target_classes import check_targets
 from bench.errors import BenchError, NotApplicable
 from bench.models.behaviour import describe_missing_gradient, has_gradient
 from bench.models.explainee import Explainee
@@ -97,20 +98,7 @@ class Trace(PartStore):
     def _check_targets(self, targets: torch.Tensor | None) -> torch.Tensor:
         if targets is None:
             return self.predicted
-        targets = _read_classes(targets)
-        classes = self.logits.shape[1]
-        if targets.shape != (len(self.images),):
-            raise BenchError(
-                f"targets has shape {tuple(targets.shape)} for {len(self.images)} images; give one "
-                "each."
-            )
-        if len(targets) and not (int(targets.min()) >= 0 and int(targets.max()) < classes):
-            wrong = int(targets.max()) if targets.max() >= classes else int(targets.min())
-            raise BenchError(
-                f"Target class {wrong} is out of range: {self.model.name} has classes "
-                f"0..{classes - 1}."
-            )
-        return targets
+        return check_targets(targets, len(self.images), self.logits.shape[1], self.model.name)
 
     # --- what methods read
 
@@ -163,7 +151,7 @@ class Trace(PartStore):
     @cached_property
     def activations(self) -> torch.Tensor:
         """Return the explained layer's activations A [B,K,h,w]."""
-        return self.model.grid(self.captured.values)
+        return self.model.grid(self.captured.values, self.captured.size)
 
     @property
     def gradients(self) -> torch.Tensor:
@@ -228,7 +216,8 @@ class Trace(PartStore):
         """Return logits [n,C] of the head alone; activations [n,K,h,w] replace those of the images
         at `rows` [n].
         """
-        values = self.model.ungrid(activations, self.captured.values_at(rows))
+        own = self.captured.values_at(rows)
+        values = self.model.ungrid(activations, own, self.captured.size)
         self.prober.counts.head_forwards += len(values)
         return self.model.split.head(values, self.captured, rows)
 
@@ -389,14 +378,3 @@ class Trace(PartStore):
             seed=self.seed,
             captured=self.captured.select(rows),
         )
-
-
-def _read_classes(targets: torch.Tensor | Sequence[int]) -> torch.Tensor:
-    """Return targets as int64; what are no whole numbers is an error, and no rounding."""
-    given = torch.as_tensor(targets).cpu()
-    if given.dtype == torch.bool or not torch.equal(given.long().to(given.dtype), given):
-        raise BenchError(
-            f"targets are {given.flatten()[:4].tolist()} ...; give the number of one class per "
-            "image, as whole numbers."
-        )
-    return given.long()

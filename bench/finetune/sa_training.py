@@ -56,10 +56,10 @@ class SelfAttentionTask(TrainingTask):
         """
         with torch.no_grad():
             captured = self.model.capture(network_input(self.model, pixels))
-        activations = self.model.grid(captured.values).float()
+        activations = self.model.grid(captured.values, captured.size).float()
         affinity = self.net.affinity(activations)  # type: ignore[operator]
         better = refine(activations, affinity, self.strength) / (1 + self.strength)
-        values = self.model.ungrid(better, captured.values)
+        values = self.model.ungrid(better, captured.values, captured.size)
         return self.model.split.head(values, captured, torch.arange(len(pixels))).float()
 
     def loss(

@@ -11,11 +11,13 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from torch import nn
 
 from bench.engine.shared_parts import GRADIENTS
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
 from bench.methods.registration import register_method
+from bench.models.network_guard import guard_network
 
 EPS = 1e-7
 
@@ -39,9 +41,14 @@ def cam(trace: Trace) -> torch.Tensor:
     ReLU. [B,H,W].
 
     The weights are read off the head itself: on GAP + linear the gradient is w_ck / (h*w) at every
-    position and whatever A is. Any other head has no such weights: not applicable.
+    position and whatever A is. A head that classifies each position by a 1x1 convolution, then
+    ReLU, then global average pooling (SqueezeNet) has the convolution's weights. Any other head
+    has no such weights: not applicable.
     """
     gradients, activations = trace.gradients, trace.activations
+    weights = _convolutional_weights(trace)
+    if weights is not None:
+        return trace.upsample(weigh_channels(weights, activations))
     spread = gradients.flatten(2).amax(2) - gradients.flatten(2).amin(2)
     scale = gradients.abs().amax().clamp(min=EPS)
     if float(spread.amax() / scale) > 1e-4 or not _linear(trace):
@@ -50,6 +57,30 @@ def cam(trace: Trace) -> torch.Tensor:
         )
     area = activations.shape[2] * activations.shape[3]
     return trace.upsample(weigh_channels(gradients.mean((2, 3)) * area, activations))
+
+
+def _convolutional_weights(trace: Trace) -> torch.Tensor | None:
+    """Return w_c [B,K] of a 1x1 convolution whose class planes are averaged behind a ReLU; None:
+    the head is another.
+
+    Such a head is the convolution, ReLU and mean of whatever activations it is given.
+    """
+    activations = trace.activations
+    shape = (trace.logits.shape[1], activations.shape[1], 1, 1)
+    convolutions = (m for m in trace.model.net.modules() if isinstance(m, nn.Conv2d))
+    found = [m for m in convolutions if tuple(m.weight.shape) == shape]
+    if len(found) != 1:
+        return None
+    rows = torch.arange(len(trace))
+    with guard_network(trace.model.net), torch.no_grad():
+        for factor in (0.0, -1.0, 2.0):
+            logits = trace.head(factor * activations, rows)
+            averaged = found[0](factor * activations).relu().mean((2, 3))
+            allowed = 1e-4 * float(logits.abs().amax().clamp(min=1))
+            if averaged.shape != logits.shape or float((averaged - logits).abs().amax()) > allowed:
+                return None
+    weights: torch.Tensor = found[0].weight.detach()[trace.targets.to(activations.device), :, 0, 0]
+    return weights
 
 
 def _linear(trace: Trace) -> bool:

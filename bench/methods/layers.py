@@ -53,7 +53,8 @@ def layer_cam_fused(trace: Trace, *, layers: str = "auto") -> torch.Tensor:
                 f"Layer {name!r} of {trace.model.name} does not run once, with one tensor that "
                 "reaches the logits; choose other layers."
             )
-        activations, gradients = (trace.model.cut_at(name).grid(values) for values in taps[name])
+        cut = trace.model.cut_at(name)
+        activations, gradients = (cut.grid(values, trace.size) for values in taps[name])
         low = (gradients.relu() * activations).sum(1).relu()
         high = low.flatten(1).amax(1)[:, None, None]
         share = torch.where(high > 0, low / torch.where(high > 0, high, 1.0), 0.0)

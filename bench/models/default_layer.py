@@ -1,5 +1,7 @@
 """The default layer: the last one that is a grid and that the logits read in all its places.
 
+What is known of timm's families stands here; any other network is searched (`layer_search.py`).
+
 For a timm network that is `forward_features`, replayed by `forward_head`. Two kinds need another
 one. Where a class token alone is pooled, the patches of the last output have no gradient: the
 default is what the class token reads for the last time, the last block's first norm. Where the
@@ -15,6 +17,7 @@ import torch
 from torch import nn
 
 from bench.errors import NotApplicable
+from bench.models.layer_search import search_layer
 from bench.models.layout import find_layout
 from bench.models.split import Captured, LayerSplit, Split, WholeSplit
 
@@ -39,8 +42,6 @@ CLASS_TOKEN_READS = (
 COARSEST_FEATURES = ("norm.-1", "norm4")
 """The last grid of networks whose features are several tensors: CrossViT, EfficientViM; CoaT."""
 
-_NOT_A_LAYER = (nn.Dropout, nn.Dropout2d, nn.Identity, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-
 
 def find_split(net: nn.Module, x: torch.Tensor) -> Split:
     """Return the split at the default layer, checked on one image x [1,3,H,W]."""
@@ -63,12 +64,17 @@ def find_split(net: nn.Module, x: torch.Tensor) -> Split:
             and reads_patches(net, split, captured)
         ):
             return split
-    return LayerSplit(net, last_spatial_layer(net, x))
+    return LayerSplit(net, search_layer(net, x))
 
 
 def _candidates(net: nn.Module) -> Iterator[Split]:
-    """Yield the splits that may be the default, the best first."""
-    reads = [LayerSplit(net, name) for path in CLASS_TOKEN_READS if (name := resolve(net, path))]
+    """Yield the splits that may be the default by what is known of timm's networks, the best first.
+
+    Paths mean something in timm's families alone: another network's "blocks" may be anything.
+    """
+    timm = any(kind.__module__.startswith("timm.") for kind in type(net).__mro__)
+    paths = CLASS_TOKEN_READS if timm else ()
+    reads = [LayerSplit(net, name) for path in paths if (name := resolve(net, path))]
     token = getattr(net, "global_pool", None) == "token"
     if token:
         yield from reads
@@ -76,7 +82,8 @@ def _candidates(net: nn.Module) -> Iterator[Split]:
         yield WholeSplit(net)
     if not token:  # it may pool a class token without saying so
         yield from reads
-    yield from (LayerSplit(net, name) for path in COARSEST_FEATURES if (name := resolve(net, path)))
+    coarsest = COARSEST_FEATURES if timm else ()
+    yield from (LayerSplit(net, name) for path in coarsest if (name := resolve(net, path)))
 
 
 def _try_capture(split: Split, x: torch.Tensor) -> Captured | None:
@@ -102,7 +109,7 @@ def reads_patches(net: nn.Module, split: Split, captured: Captured) -> bool:
     gradient, the head's weights are zero, as timm draws some of them, and nothing can be told:
     True.
     """
-    layout = find_layout(net, tuple(captured.values.shape))
+    layout = find_layout(net, (1, *captured.values.shape[1:]), captured.size)
     if layout is None or layout.height * layout.width < 2:
         return False
     if isinstance(split, WholeSplit) and not layout.prefix:
@@ -141,43 +148,3 @@ def resolve(net: nn.Module, path: str) -> str:
         module = children[name]
         names.append(name)
     return ".".join(names)
-
-
-def outputs(net: nn.Module, x: torch.Tensor) -> tuple[list[tuple[str, torch.Size | None]], int]:
-    """Run the network on x [1,3,H,W]; return (module, output shape) of every call in the order of
-    finishing, and the number of classes (-1: the network returns no logits [1,C]).
-
-    The shape is None of an output that is no tensor. Dropout, identities and adaptive pools are
-    left out.
-    """
-    calls: list[tuple[str, torch.Size | None]] = []
-    handles = []
-    for name, module in net.named_modules():
-        if name and not isinstance(module, _NOT_A_LAYER):
-
-            def hook(_m: nn.Module, _a: Any, output: Any, name: str = name) -> None:
-                calls.append((name, output.shape if isinstance(output, torch.Tensor) else None))
-
-            handles.append(module.register_forward_hook(hook))
-    try:
-        logits = net(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return calls, logits.shape[1] if isinstance(logits, torch.Tensor) and logits.ndim == 2 else -1
-
-
-def last_spatial_layer(net: nn.Module, x: torch.Tensor) -> str:
-    """Return the name of the last module whose output is a grid [1,K,h,w] larger than 1x1 and is no
-    class map.
-    """
-    calls, classes = outputs(net, x)
-    grids = [
-        (name, shape)
-        for name, shape in calls
-        if shape is not None and len(shape) == 4 and min(shape[2:]) > 1
-    ]
-    names = [name for name, shape in grids if shape[1] != classes]
-    if not names:
-        raise NotApplicable("No layer of this network has a spatial grid; name one with layer=....")
-    return names[-1]

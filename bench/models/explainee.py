@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.data.decode import decode
+from bench.data.decode import read_image as read_image
 from bench.data.geometry import Geometry, match_channels
 from bench.data.input_size import Size, count_pixels, enlarge, read_size, split_size, write_size
 from bench.errors import BenchError, NotApplicable, suggestions
@@ -26,9 +26,10 @@ from bench.models.input_channels import (
     convert_colour,
     read_constants,
 )
-from bench.models.layout import Layout, find_layout
+from bench.models.layer_grid import LayerGrids, describe_layer
+from bench.models.layout import ImageSize, Layout
 from bench.models.logits_reader import read_class_names, read_logits_of, read_name
-from bench.models.network_guard import State, guard_network, leave_modes, state_of
+from bench.models.network_guard import State, guard_network, hash_weights, leave_modes, state_of
 from bench.models.output_kind import read_output
 from bench.models.preprocessing import check_network, fill_preprocessing
 from bench.models.runnable import check_runnable
@@ -84,23 +85,24 @@ class Explainee:
         self.card = dict(card or {})
         if filled.source:
             self.card["preprocessing"] = filled.source
-        own = filled.geometry or Geometry(
-            self.size, "short", enlarge(self.size, DEFAULT_CROP), "bicubic"
-        )
+        self.geometry = self._match_geometry(filled.geometry)
+        self.notes: list[str] = []
+        self.behaviour = Behaviour()
+        self._layer = layer
+        self._grids = LayerGrids()
+        self._fingerprint: tuple[State, str] | None = None
+        self._elsewhere: dict[str, Explainee] = {}
+
+    # --- the input
+
+    def _match_geometry(self, given: Geometry | None) -> Geometry:
+        own = given or Geometry(self.size, "short", enlarge(self.size, DEFAULT_CROP), "bicubic")
         if own.size != self.size:
             raise BenchError(
                 f"The geometry of {self.name} makes frames of {write_size(own.size)} pixels and "
                 f"its size is {write_size(self.size)}; make them the same."
             )
-        self.geometry = match_channels(own, self.channels)
-        self.notes: list[str] = []
-        self.behaviour = Behaviour()
-        self._layer = layer
-        self._layouts: dict[tuple[int, ...], Layout | None] = {}
-        self._fingerprint: tuple[State, str] | None = None
-        self._elsewhere: dict[str, Explainee] = {}
-
-    # --- the input
+        return match_channels(own, self.channels)
 
     @property
     def channels(self) -> int:
@@ -137,15 +139,18 @@ class Explainee:
 
     @cached_property
     def split(self) -> Split:
-        """Return the split at the explained layer; the default one is found and checked once, on
-        one noise image.
-        """
-        noise = torch.randn(1, *self.input_shape, generator=generator(0, "layer"))
+        """Return the split at the explained layer; the default one is found once, on noise."""
+        noise = self._noise()
         with leave_modes(), guard_network(self.net), torch.no_grad():
-            self._read_output(noise.to(self.device))
+            self._read_output(noise)
             if self._layer is not None:
                 return LayerSplit(self.net, self._layer)
-            return find_split(self.net, noise.to(self.device))
+            return find_split(self.net, noise)
+
+    def _noise(self, size: ImageSize | None = None) -> torch.Tensor:
+        """Return one image of noise [1,C,H,W] in the network's own space."""
+        shape = (self.channels, *(size or self.frame))
+        return torch.randn(1, *shape, generator=generator(0, "layer")).to(self.device)
 
     def _read_output(self, noise: torch.Tensor) -> None:
         """Take the network so that it returns logits [B,C], and note what was assumed."""
@@ -171,12 +176,34 @@ class Explainee:
         )
         # Whoever replaces weights by random ones has asked for what they give.
         other.behaviour.checked = state_of(net)
+        # Other weights leave the grid where it is, and random ones may hide it.
+        other._grids = self._grids
         return other
 
     @property
     def layer(self) -> str:
         """Return the name of the explained layer."""
         return self.split.layer
+
+    def __repr__(self) -> str:
+        """Name the model, its explained layer and grid; they are found now if they were not yet."""
+        try:
+            place = describe_layer(self.describe_place())
+        except Exception as error:  # a network that cannot run still has a name
+            place = f"{self._layer or 'no layer'}, {type(error).__name__}"
+        return f"Explainee({self.name}: {place})"
+
+    def describe_place(self) -> dict[str, Any]:
+        """Return the layer, its grid "h x w", whether the grid was verified on changed images, and
+        whether the logits read earlier outputs beside the layer.
+        """
+        _, _, height, width = self.probe_shape
+        return {
+            "layer": self.layer,
+            "grid": f"{height}x{width}",
+            "grid_verified": not self._grids.unverified,
+            "bypassed": self.split.is_bypassed,
+        }
 
     def cut_at(self, layer: str) -> Explainee:
         """Return the same network explained at another layer; made once per layer."""
@@ -201,7 +228,7 @@ class Explainee:
         grey image.
         """
         with guard_network(self.net), torch.no_grad():
-            return stage_layers(self.net, torch.zeros(1, *self.input_shape, device=self.device))
+            return stage_layers(self.net, torch.zeros_like(self._noise()))
 
     def layers(self, names: str) -> list[str]:
         """Return the modules that "auto" (one per stage) or names joined by "+" stand for; an
@@ -240,39 +267,33 @@ class Explainee:
             )
         return captured
 
-    def layout(self, values: torch.Tensor) -> Layout:
-        """Return how the layer's output lies as a grid; found once per shape (an explainee sees
-        one).
-        """
-        shape = tuple(values.shape[1:])
-        if shape not in self._layouts:
-            self._layouts[shape] = find_layout(self.net, (1, *shape))
-        layout = self._layouts[shape]
-        if layout is None:
-            raise NotApplicable(
-                f"Layer {self.layer!r} of {self.name} gives {tuple(values.shape)}, which has no "
-                "spatial grid; choose another layer."
-            )
-        return layout
+    def layout(self, values: torch.Tensor, size: ImageSize | None = None) -> Layout:
+        """Return how the layer's output lies as a grid; found and verified once per image size.
 
-    def grid(self, values: torch.Tensor) -> torch.Tensor:
+        size: (H, W) of the images that gave `values`; None: the network's own.
+        """
+        return self._grids.find(self, values, size or self.frame)
+
+    def grid(self, values: torch.Tensor, size: ImageSize | None = None) -> torch.Tensor:
         """View the layer's output as [B,K,h,w], whatever its own layout (NCHW, NHWC, tokens with
-        prefix).
+        prefix); size: as in `layout`.
         """
-        return self.layout(values).grid(values)
+        return self.layout(values, size).grid(values)
 
-    def ungrid(self, grid: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    def ungrid(
+        self, grid: torch.Tensor, values: torch.Tensor, size: ImageSize | None = None
+    ) -> torch.Tensor:
         """Put a grid [n,K,h,w] back into the layout of the layer's own output `values` [n,...]
-        (prefix tokens kept).
+        (prefix tokens kept); size: as in `layout`.
         """
-        return self.layout(values).ungrid(grid, values)
+        return self.layout(values, size).ungrid(grid, values)
 
     @cached_property
     def probe_shape(self) -> tuple[int, int, int, int]:
         """Return (C, K, h, w): classes, channels and grid of the explained layer."""
         with guard_network(self.net), torch.no_grad():
-            captured = self.capture(torch.zeros(1, *self.input_shape, device=self.device))
-        grid = self.grid(captured.values)
+            captured = self.capture(torch.zeros_like(self._noise()))
+        grid = self.grid(captured.values, captured.size)
         if grid.shape[2] * grid.shape[3] < 2:
             raise NotApplicable(
                 f"Layer {self.layer!r} of {self.name} has a grid of {grid.shape[2]} x "
@@ -341,16 +362,8 @@ class Explainee:
         # model.
         key = state_of(self.net)
         if self._fingerprint is None or self._fingerprint[0] != key:
-            self._fingerprint = key, self._hash_weights()
+            self._fingerprint = key, hash_weights(self.net)
         return self._fingerprint[1]
-
-    def _hash_weights(self) -> str:
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.net.state_dict().items()):
-            tensor = tensor.detach().cpu().contiguous()
-            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
 
     @property
     def weights_id(self) -> str:
@@ -363,14 +376,13 @@ class Explainee:
 
     def facts(self) -> dict[str, Any]:
         """Return what run.json says of the model."""
-        classes, channels, height, width = self.probe_shape
+        classes, channels, _, _ = self.probe_shape
         return {
             "weights_id": self.weights_id,
             "weights_sha256": self.fingerprint,
             "parent": self.parent,
-            "layer": self.layer,
+            **self.describe_place(),
             "channels": channels,
-            "grid": f"{height}x{width}",
             "classes": classes,
             "size": self.size,
             "mean": list(self.mean),
@@ -385,10 +397,3 @@ class Explainee:
 def _stand_up(values: Sequence[float], device: torch.device) -> torch.Tensor:
     """Return one number for each channel as [C,1,1]."""
     return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
-
-
-def read_image(path: str | Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Read an image file as uint8 RGB [H,W,3]."""
-    if not Path(path).is_file():
-        raise BenchError(f"There is no image file {path}; check the path.")
-    return decode({"bytes": Path(path).read_bytes()}, str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -123,3 +124,13 @@ def _drop_new_hooks(module: nn.Module, before: dict[str, set[int]]) -> None:
         if hooks := getattr(module, table, None):
             for key in [k for k in hooks if k not in before.get(table, ())]:
                 del hooks[key]
+
+
+def hash_weights(net: nn.Module) -> str:
+    """Return the sha256 (hex) of a network's weights: names, shapes, dtypes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -4,12 +4,11 @@ replayed alone.
 `WholeSplit` uses timm's `forward_features` and `forward_head`. `LayerSplit` captures the output of
 a named module and replays the network from there: every module that had finished before the layer
 answers from stand-ins, so that only the rest runs. Both leave the network as it was, also when a
-forward raises. Which layer is cut by default is decided in `layers.py`.
+forward raises. Which layer is cut by default is decided in `default_layer.py`.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 
 from bench.errors import BenchError, NotApplicable, suggestions
+from bench.models.containers import find_grid_part, list_tensors, map_tensors, replace_tensor
 
 
 @dataclass
@@ -60,6 +60,7 @@ class Split(Protocol):
     """A network cut at one layer."""
 
     layer: str
+    is_bypassed: bool
 
     def capture(self, x: torch.Tensor) -> Captured:
         """Run the network once on x [B,3,H,W] and keep the layer's output."""
@@ -116,6 +117,7 @@ class WholeSplit:
     """
 
     layer = "forward_features"
+    is_bypassed = False
 
     def __init__(self, net: nn.Module) -> None:
         self.net: Any = net
@@ -135,8 +137,53 @@ class WholeSplit:
         return self._input.run(self.net.forward_head, values)
 
 
+class _Watch:
+    """Keeps what the layer gave in its last call, and what the modules around it gave before.
+
+    finished: outputs of the modules that finished before the layer's last call, and of the layer's
+    own earlier calls.  One that runs inside another is not kept: it is not called when that one
+    answers.
+    """
+
+    def __init__(self, layer: str) -> None:
+        self.layer = layer
+        self.runs = 0
+        self.kept: Any = None
+        self.finished: dict[str, list[Any]] = {}
+        self._later: list[tuple[str, Any]] = []
+        self._running: list[str] = []
+
+    def enter(self, name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any) -> None:
+            self._running.append(name)
+
+        return hook
+
+    def leave(self, name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            self._running.pop()
+            if name == self.layer:
+                if self.runs:
+                    self._later.insert(0, (name, self.kept))
+                for earlier, out in self._later:
+                    self.finished.setdefault(earlier, []).append(out)
+                self._later.clear()
+                self.runs += 1
+                # A later in-place activation would change what was captured.
+                self.kept = map_tensors(output, torch.Tensor.clone)
+            elif not self._running:
+                self._later.append((name, output))
+
+        return hook
+
+
 class LayerSplit:
-    """The network cut at the output of a named module."""
+    """The network cut at the output of a named module; of a module that runs several times, at the
+    output of its last call.
+
+    runs: how often the module ran in the last pass; 0: there was none yet.  is_bypassed: whether
+    the network reads earlier outputs beside the layer's; known from the first pass.
+    """
 
     def __init__(self, net: nn.Module, layer: str) -> None:
         modules = dict(net.named_modules())
@@ -147,37 +194,18 @@ class LayerSplit:
             )
         self.net = net
         self.layer = layer
+        self.runs = 0
         self._modules = modules
         self._needs_bypass: bool | None = None
+        self.is_bypassed = False
         self._input = HeadInput()
         self._before = self._outermost()
 
     def capture(self, x: torch.Tensor) -> Captured:
-        finished: dict[str, list[Any]] = defaultdict(list)
-        kept: list[Any] = []
-        running: list[str] = []
-
-        def enter(name: str) -> Callable[..., None]:
-            def hook(_module: nn.Module, _args: Any) -> None:
-                running.append(name)
-
-            return hook
-
-        def leave(name: str) -> Callable[..., None]:
-            def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-                running.pop()
-                if name == self.layer:
-                    # A later in-place activation would change what was captured.
-                    kept.append(_map(output, torch.Tensor.clone))
-                elif (
-                    not kept and not running
-                ):  # one that runs inside another is not called when that one answers
-                    finished[name].append(output)
-
-            return hook
-
+        watch = _Watch(self.layer)
         with _hooks(
-            (self._modules[name], enter(name), leave(name)) for name in (*self._before, self.layer)
+            (self._modules[name], watch.enter(name), watch.leave(name))
+            for name in (*self._before, self.layer)
         ):
             logits = self.net(x)
         if not isinstance(logits, torch.Tensor):
@@ -185,19 +213,28 @@ class LayerSplit:
                 f"The network returns {type(logits).__name__}; cambench explains networks that "
                 "return logits [B,C]."
             )
-        if len(kept) != 1:
+        if not watch.runs:
             raise NotApplicable(
-                f"Layer {self.layer!r} ran {len(kept)} times in one forward, so its output is not "
-                "one tensor; choose a layer that runs once."
+                f"Layer {self.layer!r} does not run in a forward; choose another layer."
             )
+        self.runs = watch.runs
+        values, whole, part = watch.kept, None, 0
+        if not isinstance(values, torch.Tensor):
+            whole, part = values, self._find_part(values)
+            values = list_tensors(whole)[part]
         size = (x.shape[-2], x.shape[-1])
-        if isinstance(kept[0], torch.Tensor):
-            captured = Captured(kept[0], logits, size, dict(finished))
-        else:
-            part = _grid_part(kept[0], self.layer)
-            captured = Captured(kept[0][part], logits, size, dict(finished), kept[0], part)
-        captured.channels = x.shape[1]
-        return self._drop_needless_bypass(captured)
+        return self._drop_needless_bypass(
+            Captured(values, logits, size, watch.finished, whole, part, x.shape[1])
+        )
+
+    def _find_part(self, output: Any) -> int:
+        part = find_grid_part(output)
+        if part is None:
+            raise NotApplicable(
+                f"Layer {self.layer!r} returns {type(output).__name__}, in which there is no grid; "
+                "choose another layer."
+            )
+        return part
 
     def _outermost(self) -> list[str]:
         """Return the modules that may finish before the layer and lie in no other such: its
@@ -218,7 +255,7 @@ class LayerSplit:
         around the layer).
         """
         if self._needs_bypass is None:
-            self._needs_bypass = not self._replays_alone(captured)
+            self._needs_bypass = self.is_bypassed = not self._replays_alone(captured)
         if not self._needs_bypass:
             # Not NaN any more: what no logit reads may still be computed on, and then 0 * NaN is in
             # the gradient.
@@ -244,9 +281,12 @@ class LayerSplit:
             name: [_take(out, rows, count) for out in outs]
             for name, outs in captured.bypass.items()
         }
-        answers[self.layer] = [
-            _replace_part(_take(captured.whole, rows, count), captured.part, values)
-        ]
+        own = (
+            values
+            if captured.whole is None
+            else replace_tensor(_take(captured.whole, rows, count), captured.part, values)
+        )
+        answers[self.layer] = [*answers.get(self.layer, []), own]  # its last call is explained
         x = values.new_zeros(1).expand(len(values), captured.channels, *captured.size)
         with self._answer_calls(answers):
             return self.net(x)  # type: ignore[no-any-return]
@@ -293,71 +333,25 @@ def _hooks(
             handle.remove()
 
 
-def _grid_part(output: Any, layer: str) -> int:
-    """Return which of several outputs is explained: the last map [B,K,h,w] or [B,h,w,K], else the
-    last token list.
-
-    In timm the last one of a list is the coarsest (the branch of the larger patches).
-    """
-    outputs = list(output) if isinstance(output, (list, tuple)) else []
-    for dimensions in (4, 3):
-        for part in reversed(range(len(outputs))):
-            one = outputs[part]
-            if (
-                isinstance(one, torch.Tensor)
-                and one.ndim == dimensions
-                and one[0].numel() > max(one.shape[1:])
-            ):
-                return part
-    raise NotApplicable(
-        f"Layer {layer!r} returns {type(output).__name__}, in which there is no grid; choose "
-        "another layer."
-    )
-
-
-def _replace_part(whole: Any, part: int, values: torch.Tensor) -> Any:
-    """Return a layer's outputs with one of them replaced, in the layer's own container."""
-    if whole is None:
-        return values
-    outputs = [values if n == part else one for n, one in enumerate(whole)]
-    return outputs if isinstance(whole, list) else tuple(outputs)
-
-
-def _map(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    if isinstance(value, torch.Tensor):
-        return function(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)(_map(v, function) for v in value)
-    if isinstance(value, dict):
-        return {k: _map(v, function) for k, v in value.items()}
-    return value
-
-
 def _hollow(bypass: dict[str, list[Any]], value: float) -> dict[str, list[Any]]:
     """Replace outputs by views of one value, of the same shape and no memory; NaN shows in the
     logits if it is read.
     """
 
     def hollow(tensor: torch.Tensor) -> torch.Tensor:
-        return torch.full((1,), value, dtype=tensor.dtype, device=tensor.device).expand(
+        shape = (1,) if tensor.ndim else ()
+        return torch.full(shape, value, dtype=tensor.dtype, device=tensor.device).expand(
             tensor.shape
         )
 
     return {
-        name: [_map(out, hollow) if _all_float(out) else out for out in outs]
+        name: [map_tensors(out, hollow) if _all_float(out) else out for out in outs]
         for name, outs in bypass.items()
     }
 
 
 def _all_float(value: Any) -> bool:
-    flags: list[bool] = []
-
-    def look(tensor: torch.Tensor) -> torch.Tensor:
-        flags.append(tensor.is_floating_point())
-        return tensor
-
-    _map(value, look)
-    return all(flags)
+    return all(tensor.is_floating_point() for tensor in list_tensors(value))
 
 
 def _take(value: Any, rows: torch.Tensor, count: int) -> Any:
@@ -384,7 +378,7 @@ def _take(value: Any, rows: torch.Tensor, count: int) -> Any:
             return tensor[rows[0] : rows[0] + 1].expand(len(rows), *tensor.shape[1:])
         return tensor[rows]
 
-    return _map(value, take)
+    return map_tensors(value, take)
 
 
 def _rows_per_image(tensor: torch.Tensor, count: int) -> int:

@@ -192,10 +192,7 @@ def make_plan(
     _check_models(models)
     subset, notes = match_classes(models, subset)
     geometry = common_geometry(subset, models, protocol.geometry)
-    chosen = _select_methods(methods)
-    for method in chosen:
-        if isinstance(method, ExternalMethod):
-            method.check_frame(*geometry.shape)
+    chosen = _select_methods(methods, geometry)
     names = METRICS.select(metrics if isinstance(metrics, str) else [*metrics])
     fitting, no_methods = keep_fitting("method", chosen, subset)
     usable, no_metrics = keep_fitting("metric", [METRICS.get(name) for name in names], subset)
@@ -231,7 +228,7 @@ def _check_models(models: Sequence[Explainee]) -> None:
         check_file_channels(model.name, model.channels)
 
 
-def _select_methods(methods: str | Sequence[str | Method]) -> list[Method]:
+def _select_methods(methods: str | Sequence[str | Method], geometry: Geometry) -> list[Method]:
     """Return the methods of a list of names, groups, wildcards and, at its end, methods that no
     name stands for.
     """
@@ -243,6 +240,9 @@ def _select_methods(methods: str | Sequence[str | Method]) -> list[Method]:
     twice = [name for name, count in Counter(m.name for m in chosen).items() if count > 1]
     if twice:
         raise BenchError(f"Two methods of the run are called {twice[0]!r}; give each its own name.")
+    for method in chosen:
+        if isinstance(method, ExternalMethod):
+            method.check_frame(*geometry.shape)
     return chosen
 
 

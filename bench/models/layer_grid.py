@@ -1,0 +1,92 @@
+"""The grids of an explained layer: found, verified once per image size, and described."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from bench.errors import NotApplicable
+from bench.models.grid_check import find_true_layout
+from bench.models.layout import ImageSize, Layout, is_stated, list_layouts
+from bench.models.network_guard import guard_network, leave_modes
+from bench.models.split import Split
+
+
+class CutNetwork(Protocol):
+    """What is read of an explainee."""
+
+    net: nn.Module
+    name: str
+
+    @property
+    def split(self) -> Split: ...
+
+    def _noise(self, size: ImageSize | None = None) -> torch.Tensor: ...
+
+
+class LayerGrids:
+    """How the outputs of one layer lie as grids, by image size.
+
+    unverified: readings that the network states and that no changed image could confirm.
+    """
+
+    def __init__(self) -> None:
+        self.unverified: set[Layout] = set()
+        self._found: dict[tuple[ImageSize, tuple[int, ...]], Layout] = {}
+
+    def find(self, model: CutNetwork, values: torch.Tensor, size: ImageSize) -> Layout:
+        """Return the layout of a layer's output [B,...] of images of this size.
+
+        Raises:
+            NotApplicable: the output is no grid, or its cells do not follow the image's patches.
+        """
+        key = size, tuple(values.shape[1:])
+        if key not in self._found:
+            self._found[key] = self._verify(model, values, size)
+        return self._found[key]
+
+    def _verify(self, model: CutNetwork, values: torch.Tensor, size: ImageSize) -> Layout:
+        where = f"Layer {model.split.layer!r} of {model.name} gives {tuple(values.shape)}"
+        shape = (1, *values.shape[1:])
+        readings = list_layouts(model.net, shape, size)
+        if not readings:
+            raise NotApplicable(f"{where}, which has no spatial grid; choose another layer.")
+        stated = is_stated(model.net, shape, size)
+        with leave_modes(), guard_network(model.net), torch.no_grad():
+            found = find_true_layout(
+                lambda image: model.split.capture(image).values,
+                model._noise(size),
+                readings,
+                stated,
+            )
+        if found.layout is not None:
+            return found.layout
+        seen = "change elsewhere" if found.elsewhere else "change alike"
+        if found.elsewhere or not stated:
+            raise NotApplicable(
+                f"{where}, which could be a grid of {readings[0]}; but where patches of a "
+                f"{size[0]}x{size[1]} image change, its cells {seen}, so choose another layer."
+            )
+        self.unverified.add(readings[0])
+        return readings[0]
+
+
+def describe_layer(facts: Mapping[str, Any]) -> str:
+    """Write what run.json says of a model's layer: "layer features.12, grid 13x13", and what is
+    special about it; "" where it says nothing.
+
+    >>> describe_layer({"layer": "layer4", "grid": "7x7", "bypassed": True})
+    'layer layer4, grid 7x7, other paths go around it'
+    """
+    if not facts.get("layer"):
+        return ""
+    parts = [f"layer {facts['layer']}"]
+    if facts.get("grid"):
+        verified = facts.get("grid_verified", True)
+        parts.append(f"grid {facts['grid']}" + ("" if verified else " (stated, not verified)"))
+    if facts.get("bypassed"):
+        parts.append("other paths go around it")
+    return ", ".join(parts)

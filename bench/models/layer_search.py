@@ -1,0 +1,253 @@
+"""The search of a default layer in any network, by what can be checked.
+
+A layer qualifies if it sees the image, if it is a grid of more than one cell whose places are
+verified, and if gradients of the logits reach its cells. Later computation on the cells goes
+through it; class tokens alone may go around it. The latest such layer is taken.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bench.errors import NotApplicable
+from bench.models.containers import find_grid_part, list_tensors, map_tensors
+from bench.models.grid_check import find_true_layout
+from bench.models.layout import ImageSize, Layout, find_layout, is_stated, list_layouts
+from bench.models.split import Captured, LayerSplit
+from bench.randomness import generator
+
+NOT_A_LAYER = (
+    nn.Dropout,
+    nn.Dropout2d,
+    nn.Identity,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d,
+)
+"""Modules that are no layer: they give what they got, or a grid of a fixed size."""
+
+REACH = (0.9, 0.5, 0.0)
+"""Share of the cells that gradients reach, from what is wanted to what is taken where no layer has
+more.
+"""
+
+
+@dataclass
+class Place:
+    """The output of a module's last call: its name, shape, and what reaches it.
+
+    reach: share of the cells with a gradient of any logit.  classes: whether its channels are the
+    classes' own maps, each read by its logit alone.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    reach: float = 0.0
+    classes: bool = False
+
+
+def search_layer(net: nn.Module, x: torch.Tensor) -> str:
+    """Return the name of the layer to explain, from passes over noise x [1,C,H,W]."""
+    size = (x.shape[-2], x.shape[-1])
+    places = [p for p in list_places(net, torch.cat([x, x.flip(-1)])) if not p.classes]
+    for least in REACH:
+        chosen = _choose(net, x, size, [p for p in places if p.reach > least])
+        if chosen:
+            return chosen
+    raise NotApplicable(
+        "No layer of this network has a spatial grid whose cells lie where the image's pixels do; "
+        "name one with layer=...."
+    )
+
+
+def _choose(net: nn.Module, x: torch.Tensor, size: ImageSize, places: list[Place]) -> str:
+    """Return the latest verified place that no other cells by-pass, of the latest grid; else the
+    latest verified one, else "".
+    """
+    latest: tuple[str, Layout] | None = None
+    for place in reversed(places):
+        layout = find_layout(net, (1, *place.shape[1:]), size)
+        grid = None if layout is None else (layout.height, layout.width)
+        if latest and grid != (latest[1].height, latest[1].width):
+            break
+        split = LayerSplit(net, place.name)
+        captured = split.capture(x)
+        open_around = bypassed_by_cells(net, split, captured, size)
+        if latest and open_around:
+            continue
+        shape = (1, *captured.values.shape[1:])
+        readings, stated = list_layouts(net, shape, size), is_stated(net, shape, size)
+        found = find_true_layout(partial(_run, split), x, readings, stated)
+        if found.layout is None:
+            continue
+        if not open_around:
+            return place.name
+        latest = place.name, found.layout
+    return latest[0] if latest else ""
+
+
+def _run(split: LayerSplit, image: torch.Tensor) -> torch.Tensor:
+    return split.capture(image).values
+
+
+# --- what a pass shows of all modules
+
+
+def list_places(net: nn.Module, images: torch.Tensor) -> list[Place]:
+    """Return the outputs that are grids and that the image reaches the logits through, in the order
+    of finishing, from one forward and two backwards on images [2,C,H,W].
+
+    Classifiers whose weights are all zero get random ones for the pass, since nothing passes back
+    through zeros.
+    """
+    watch = _CallWatch(net, (images.shape[-2], images.shape[-1]))
+    inputs = images.detach().clone().requires_grad_()
+    handles = [
+        module.register_forward_hook(watch.hook(name))
+        for name, module in net.named_modules()
+        if name and not isinstance(module, NOT_A_LAYER)
+    ]
+    try:
+        with torch.enable_grad(), _woken(net):
+            logits = net(inputs)
+            mixed = torch.randn(logits.shape, generator=generator(0, "reach")).to(logits)
+            torch.autograd.grad((logits * mixed).sum(), inputs, retain_graph=True)
+            watch.classes = logits.shape[1]
+            torch.autograd.grad(logits[:, 0].sum(), inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [place for place in watch.places.values() if place.reach]
+
+
+class _CallWatch:
+    """Notes each module's last output, and the gradients that arrive there."""
+
+    def __init__(self, net: nn.Module, size: ImageSize) -> None:
+        self.net = net
+        self.size = size
+        self.classes = 0
+        self.places: dict[str, Place] = {}
+        self._seen: set[int] = set()
+        self._outputs: list[torch.Tensor] = []  # kept alive, so that no other gets its id
+
+    def hook(self, name: str) -> Callable[..., None]:
+        def note(_module: nn.Module, _args: Any, output: Any) -> None:
+            tensor = self._pick(output)
+            if tensor is None or not tensor.requires_grad:
+                return
+            if not isinstance(output, torch.Tensor) and id(tensor) in self._seen:
+                return  # a container of what another module gave by itself
+            self._seen.add(id(tensor))
+            self._outputs.append(tensor)
+            place = Place(name, tuple(tensor.shape))
+            self.places.pop(name, None)
+            self.places[name] = place
+            arrive = functools.partial(self._arrive, place)
+            tensor.register_hook(arrive)  # type: ignore[no-untyped-call]
+
+        return note
+
+    def _pick(self, output: Any) -> torch.Tensor | None:
+        if not isinstance(output, torch.Tensor):
+            part = find_grid_part(output)
+            output = None if part is None else list_tensors(output)[part]
+        if output is None or output.ndim not in (3, 4) or output.shape[0] != 2:
+            return None
+        shape = (1, *output.shape[1:])
+        return output if find_layout(self.net, shape, self.size) is not None else None
+
+    def _arrive(self, place: Place, gradient: torch.Tensor) -> None:
+        layout = find_layout(self.net, (1, *place.shape[1:]), self.size)
+        assert layout is not None
+        grid = layout.grid(gradient) != 0
+        if not self.classes:  # the first backward, from all logits
+            place.reach = float(grid.any(1).any(0).double().mean())
+        elif grid.shape[1] == self.classes:
+            channels = grid.any(3).any(2).any(0)
+            place.classes = bool(channels[0]) and not bool(channels[1:].any())
+
+
+@contextmanager
+def _woken(net: nn.Module) -> Iterator[None]:
+    """Let linear layers and convolutions whose weights are all zero answer with random ones; the
+    network's own stay as they are.
+    """
+    rng = generator(0, "woken")
+    handles = []
+    for module in net.modules():
+        if not isinstance(module, (nn.Linear, nn.Conv2d)) or bool(module.weight.any()):
+            continue
+        weight = torch.randn(module.weight.shape, generator=rng).to(module.weight)
+
+        def hook(
+            module: nn.Module, args: Any, output: torch.Tensor, weight: torch.Tensor = weight
+        ) -> torch.Tensor:
+            if isinstance(module, nn.Conv2d):
+                made: torch.Tensor = module._conv_forward(args[0], weight, None)
+                return output + made
+            return output + F.linear(args[0], weight)
+
+        handles.append(module.register_forward_hook(hook))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+# --- what goes around a layer
+
+
+def bypassed_by_cells(
+    net: nn.Module, split: LayerSplit, captured: Captured, size: ImageSize
+) -> bool:
+    """Return whether a logit reads cells of the image that do not come through the layer.
+
+    The layer's output is held fixed; a gradient at the cells of any earlier output is a way around.
+    Class tokens and vectors (of squeezing gates) may go around it.
+    """
+    layout = find_layout(net, (1, *captured.values.shape[1:]), size)
+    if layout is None or not split.is_bypassed:
+        return False
+    around: list[torch.Tensor] = []
+
+    def lead(tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        around.append(tensor.detach().clone().requires_grad_())
+        return around[-1]
+
+    bypass = {
+        name: [map_tensors(out, lead) for out in outs] for name, outs in captured.bypass.items()
+    }
+    with torch.enable_grad(), _woken(net):
+        logits = split.head(
+            captured.values.detach(), replace(captured, bypass=bypass), torch.arange(1)
+        )
+        if not logits.requires_grad:
+            return False
+        mixed = torch.randn(logits.shape, generator=generator(0, "reach")).to(logits)
+        gradients = torch.autograd.grad((logits * mixed).sum(), around, allow_unused=True)
+    return any(g is not None and _at_cells(g, layout) for g in gradients)
+
+
+def _at_cells(gradient: torch.Tensor, layout: Layout) -> bool:
+    """Return whether a gradient of an earlier output is other than zero at cells of a grid."""
+    if gradient.ndim == 4:
+        return gradient[0].numel() > max(gradient.shape[1:]) and bool(gradient.any())
+    if gradient.ndim != 3 or gradient.shape[1] <= layout.prefix + layout.suffix:
+        return False
+    tokens = layout.prefix + layout.suffix + layout.height * layout.width
+    if layout.order == "NLC" and gradient.shape[1] == tokens:
+        gradient = layout.patches(gradient)
+    return bool(gradient.any())
