@@ -16,6 +16,7 @@ import bench
 from bench.errors import NotApplicable
 from bench.models.containers import find_grid_part, list_tensors, map_tensors, replace_tensor
 from bench.models.network_guard import guard_network
+from bench.models.split import LayerSplit
 from tests.models.test_grid import noise, seeded
 
 TV = torchvision.models
