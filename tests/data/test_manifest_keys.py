@@ -131,7 +131,7 @@ def test_a_bundled_manifest_takes_the_data_root(tmp_path, data_root):
         assert load_subset("ccby-250", data_root=data_root).data_root == data_root
 
 
-PAGE = Path(__file__).parents[2] / "docs" / "manifest.part.md"
+PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 
 
 def test_the_page_shows_the_keys_and_an_example_that_is_a_manifest(tmp_path):

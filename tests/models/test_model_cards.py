@@ -276,7 +276,7 @@ def test_the_example_is_a_card(tmp_path):
     assert check_entry(facts, "card.json#mine").size == 224
 
 
-PAGE = Path(__file__).parents[2] / "docs" / "networks-weights.part.md"
+PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
 
 
 def test_the_page_shows_the_keys_and_an_example_that_is_a_card(tmp_path):
