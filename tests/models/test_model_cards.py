@@ -282,7 +282,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
 def test_the_page_shows_the_keys_and_an_example_that_is_a_card(tmp_path):
     text = PAGE.read_text()
     assert write_key_table(CardKeys) in text
-    (tmp_path / "card.json").write_text(text.partition("```json\n")[2].partition("```")[0])
+    own = text.partition("## Cards")[2]
+    (tmp_path / "card.json").write_text(own.partition("```json\n")[2].partition("```")[0])
     (facts,) = read_card(tmp_path / "card.json").values()
     assert check_entry(facts, "card.json#mine").kwargs == {"num_classes": 12}
 
