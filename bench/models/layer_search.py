@@ -80,7 +80,7 @@ def _choose(net: nn.Module, x: torch.Tensor, size: Size, places: list[Place]) ->
             break
         split = LayerSplit(net, place.name)
         captured = split.capture(x)
-        open_around = bypassed_by_cells(net, split, captured, size)
+        open_around = is_bypassed_by_cells(net, split, captured, size)
         if latest and open_around:
             continue
         shape = (1, *captured.values.shape[1:])
@@ -108,7 +108,7 @@ def list_places(net: nn.Module, images: torch.Tensor) -> list[Place]:
     Classifiers whose weights are all zero get random ones for the pass, since nothing passes back
     through zeros.
     """
-    watch = _Watch(net, (images.shape[-2], images.shape[-1]))
+    watch = PlaceWatch(net, (images.shape[-2], images.shape[-1]))
     inputs = images.detach().clone().requires_grad_()
     handles = [
         module.register_forward_hook(watch.hook(name))
@@ -128,7 +128,7 @@ def list_places(net: nn.Module, images: torch.Tensor) -> list[Place]:
     return [place for place in watch.places.values() if place.reach]
 
 
-class _Watch:
+class PlaceWatch:
     """Notes each module's last output, and the gradients that arrive there."""
 
     def __init__(self, net: nn.Module, size: Size) -> None:
@@ -151,7 +151,8 @@ class _Watch:
             place = Place(name, tuple(tensor.shape))
             self.places.pop(name, None)
             self.places[name] = place
-            tensor.register_hook(lambda gradient: self._arrive(place, gradient))  # type: ignore[no-untyped-call]
+            arrive = partial(self._arrive, place)
+            tensor.register_hook(arrive)  # type: ignore[no-untyped-call]
 
         return note
 
@@ -206,7 +207,7 @@ def _woken(net: nn.Module) -> Iterator[None]:
 # --- what goes around a layer
 
 
-def bypassed_by_cells(net: nn.Module, split: LayerSplit, captured: Captured, size: Size) -> bool:
+def is_bypassed_by_cells(net: nn.Module, split: LayerSplit, captured: Captured, size: Size) -> bool:
     """Return whether a logit reads cells of the image that do not come through the layer.
 
     The layer's output is held fixed; a gradient at the cells of any earlier output is a way around.
@@ -234,10 +235,10 @@ def bypassed_by_cells(net: nn.Module, split: LayerSplit, captured: Captured, siz
             return False
         mixed = torch.randn(logits.shape, generator=generator(0, "reach")).to(logits)
         gradients = torch.autograd.grad((logits * mixed).sum(), around, allow_unused=True)
-    return any(g is not None and _at_cells(g, layout) for g in gradients)
+    return any(g is not None and _reaches_cells(g, layout) for g in gradients)
 
 
-def _at_cells(gradient: torch.Tensor, layout: Layout) -> bool:
+def _reaches_cells(gradient: torch.Tensor, layout: Layout) -> bool:
     """Return whether a gradient of an earlier output is other than zero at cells of a grid."""
     if gradient.ndim == 4:
         return gradient[0].numel() > max(gradient.shape[1:]) and bool(gradient.any())
