@@ -18,7 +18,11 @@ from bench.engine.part_store import PartStore
 from bench.engine.prober import Prober, target_log_odds
 from bench.engine.target_classes import check_targets
 from bench.errors import BenchError, NotApplicable
-from bench.models.behaviour import describe_missing_gradient, has_gradient
+from bench.models.behaviour import (
+    depends_on_image,
+    describe_missing_gradient,
+    has_gradient,
+)
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network, leave_modes
 from bench.models.split import Captured
@@ -172,6 +176,11 @@ class Trace(PartStore):
             return gradients
         name, layer = self.model.name, f"layer {self.model.layer!r}"
         if not self._layer_matters():
+            if not depends_on_image(self.model.net, self.images[:1]):
+                raise NotApplicable(
+                    f"No logit of {name} depends on the image; are the weights of its classifier "
+                    "zero, as before a training?"
+                )
             raise NotApplicable(
                 f"No position of {layer} of {name} reaches the logits; choose an earlier layer."
             )

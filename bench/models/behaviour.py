@@ -88,6 +88,13 @@ def has_gradient(function: Callable[[torch.Tensor], torch.Tensor], inputs: torch
         return torch.equal(function(noise), function(2 * noise))
 
 
+def depends_on_image(net: nn.Module, image: torch.Tensor) -> bool:
+    """Return whether any logit changes with the image [1,C,H,W]."""
+    noise = torch.randn(image.shape, generator=generator(0, "image")).to(image)
+    with guard_network(net), torch.no_grad():
+        return not torch.equal(net(noise), net(2 * noise))
+
+
 def _reaches(total: torch.Tensor, leaf: torch.Tensor) -> bool:
     try:
         (found,) = torch.autograd.grad(total, leaf, allow_unused=True)

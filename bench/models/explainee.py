@@ -90,6 +90,7 @@ class Explainee:
         self.behaviour = Behaviour()
         self._layer = layer
         self._grids = LayerGrids()
+        self._layouts = self._grids.found
         self._fingerprint: tuple[State, str] | None = None
         self._elsewhere: dict[str, Explainee] = {}
 
@@ -177,7 +178,7 @@ class Explainee:
         # Whoever replaces weights by random ones has asked for what they give.
         other.behaviour.checked = state_of(net)
         # Other weights leave the grid where it is, and random ones may hide it.
-        other._grids = self._grids
+        other._grids, other._layouts = self._grids, self._layouts
         return other
 
     @property

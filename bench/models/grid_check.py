@@ -170,15 +170,15 @@ def score_layout(
 def _cover(boxes: Sequence[Box], like: torch.Tensor, layout: Layout) -> torch.Tensor:
     """Return which share of each cell a patch covers [n,h,w]."""
 
-    def along(start: int, end: int, side: int, count: int) -> torch.Tensor:
+    def measure_along(start: int, end: int, side: int, count: int) -> torch.Tensor:
         edges = torch.arange(count + 1, dtype=torch.float64) * side / count
         return (edges[1:].clamp(max=end) - edges[:-1].clamp(min=start)).clamp(min=0)
 
     height, width = like.shape[-2:]
     return torch.stack(
         [
-            along(top, bottom, height, layout.height)[:, None]
-            * along(left, right, width, layout.width)
+            measure_along(top, bottom, height, layout.height)[:, None]
+            * measure_along(left, right, width, layout.width)
             for top, bottom, left, right in boxes
         ]
     )
@@ -187,15 +187,15 @@ def _cover(boxes: Sequence[Box], like: torch.Tensor, layout: Layout) -> torch.Te
 def _windows(boxes: Sequence[Box], like: torch.Tensor, layout: Layout) -> torch.Tensor:
     """Return a Gaussian window around each patch [n,h,w], of sum 1."""
 
-    def along(start: int, end: int, side: int, count: int) -> torch.Tensor:
+    def measure_along(start: int, end: int, side: int, count: int) -> torch.Tensor:
         cells = (torch.arange(count, dtype=torch.float64) + 0.5) / count
         return torch.exp(-((cells - (start + end) / 2 / side) ** 2) / 2 / WINDOW**2)
 
     height, width = like.shape[-2:]
     windows = torch.stack(
         [
-            along(top, bottom, height, layout.height)[:, None]
-            * along(left, right, width, layout.width)
+            measure_along(top, bottom, height, layout.height)[:, None]
+            * measure_along(left, right, width, layout.width)
             for top, bottom, left, right in boxes
         ]
     )

@@ -7,7 +7,6 @@ through it; class tokens alone may go around it. The latest such layer is taken.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -81,7 +80,7 @@ def _choose(net: nn.Module, x: torch.Tensor, size: ImageSize, places: list[Place
             break
         split = LayerSplit(net, place.name)
         captured = split.capture(x)
-        open_around = bypassed_by_cells(net, split, captured, size)
+        open_around = is_bypassed_by_cells(net, split, captured, size)
         if latest and open_around:
             continue
         shape = (1, *captured.values.shape[1:])
@@ -109,7 +108,7 @@ def list_places(net: nn.Module, images: torch.Tensor) -> list[Place]:
     Classifiers whose weights are all zero get random ones for the pass, since nothing passes back
     through zeros.
     """
-    watch = _CallWatch(net, (images.shape[-2], images.shape[-1]))
+    watch = PlaceWatch(net, (images.shape[-2], images.shape[-1]))
     inputs = images.detach().clone().requires_grad_()
     handles = [
         module.register_forward_hook(watch.hook(name))
@@ -129,7 +128,7 @@ def list_places(net: nn.Module, images: torch.Tensor) -> list[Place]:
     return [place for place in watch.places.values() if place.reach]
 
 
-class _CallWatch:
+class PlaceWatch:
     """Notes each module's last output, and the gradients that arrive there."""
 
     def __init__(self, net: nn.Module, size: ImageSize) -> None:
@@ -152,7 +151,7 @@ class _CallWatch:
             place = Place(name, tuple(tensor.shape))
             self.places.pop(name, None)
             self.places[name] = place
-            arrive = functools.partial(self._arrive, place)
+            arrive = partial(self._arrive, place)
             tensor.register_hook(arrive)  # type: ignore[no-untyped-call]
 
         return note
@@ -208,7 +207,7 @@ def _woken(net: nn.Module) -> Iterator[None]:
 # --- what goes around a layer
 
 
-def bypassed_by_cells(
+def is_bypassed_by_cells(
     net: nn.Module, split: LayerSplit, captured: Captured, size: ImageSize
 ) -> bool:
     """Return whether a logit reads cells of the image that do not come through the layer.
@@ -238,10 +237,10 @@ def bypassed_by_cells(
             return False
         mixed = torch.randn(logits.shape, generator=generator(0, "reach")).to(logits)
         gradients = torch.autograd.grad((logits * mixed).sum(), around, allow_unused=True)
-    return any(g is not None and _at_cells(g, layout) for g in gradients)
+    return any(g is not None and _reaches_cells(g, layout) for g in gradients)
 
 
-def _at_cells(gradient: torch.Tensor, layout: Layout) -> bool:
+def _reaches_cells(gradient: torch.Tensor, layout: Layout) -> bool:
     """Return whether a gradient of an earlier output is other than zero at cells of a grid."""
     if gradient.ndim == 4:
         return gradient[0].numel() > max(gradient.shape[1:]) and bool(gradient.any())
