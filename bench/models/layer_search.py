@@ -117,11 +117,12 @@ def list_places(net: nn.Module, images: torch.Tensor) -> list[Place]:
     ]
     try:
         with torch.enable_grad(), _woken(net):
-            logits = net(inputs)
+            logits = net(inputs.clone())  # a network may work in place
             mixed = torch.randn(logits.shape, generator=generator(0, "reach")).to(logits)
             torch.autograd.grad((logits * mixed).sum(), inputs, retain_graph=True)
             watch.classes = logits.shape[1]
-            torch.autograd.grad(logits[:, 0].sum(), inputs)
+            watch.asked = int(logits.sum(0).argmax())  # a logit behind a ReLU may be dead
+            torch.autograd.grad(logits[:, watch.asked].sum(), inputs)
     finally:
         for handle in handles:
             handle.remove()
@@ -135,6 +136,7 @@ class PlaceWatch:
         self.net = net
         self.size = size
         self.classes = 0
+        self.asked = 0
         self.places: dict[str, Place] = {}
         self._seen: set[int] = set()
         self._outputs: list[torch.Tensor] = []  # kept alive, so that no other gets its id
@@ -173,7 +175,7 @@ class PlaceWatch:
             place.reach = float(grid.any(1).any(0).double().mean())
         elif grid.shape[1] == self.classes:
             channels = grid.any(3).any(2).any(0)
-            place.classes = bool(channels[0]) and not bool(channels[1:].any())
+            place.classes = bool(channels[self.asked]) and int(channels.sum()) == 1
 
 
 @contextmanager
@@ -224,7 +226,8 @@ def is_bypassed_by_cells(
         if not tensor.is_floating_point():
             return tensor
         around.append(tensor.detach().clone().requires_grad_())
-        return around[-1]
+        with torch.enable_grad():
+            return around[-1].clone()  # a network may work in place
 
     bypass = {
         name: [map_tensors(out, lead) for out in outs] for name, outs in captured.bypass.items()

@@ -98,7 +98,13 @@ def list_layouts(
     size: of the image in pixels; None: square, of any side.
     """
     if len(shape) == 4:
-        found = _read_maps(net, shape[1:], size or (1, 1))
+        image = size or (1, 1)
+        # One row or column is a vector, unless the image is as long and thin.
+        found = [
+            one
+            for one in _read_maps(net, shape[1:], image)
+            if min(one.height, one.width) > 1 or _fits(one.height, one.width, image)
+        ]
     elif len(shape) == 3:
         found = list(_read_tokens(net, shape[1], shape[2], size))
     else:

@@ -37,6 +37,9 @@ _SHAPES_ONLY = (
 )
 """Autograd nodes that move numbers and leave them as they are."""
 
+BY_HAND = {"Div", "Exp", "Mean", "Sum", "Mul", "Rsub", "Pow"}
+"""Operations that end a softmax made by hand, 1 - p, or the mean of several."""
+
 SUM_TOLERANCE = 1e-4
 
 ONE_LOGIT = "one logit, read as a sigmoid's: class 1 against class 0"
@@ -70,7 +73,9 @@ def read_output(net: nn.Module, image: torch.Tensor, name: str) -> OutputReading
         return OutputReading(net)  # the split says what is wrong with it
     _check_head(net, logits, last, name)
     ends = set(_find_ends(logits.grad_fn))
-    if ends & {"Softmax", "Sigmoid"} or is_distribution(logits):
+    # What a linear layer gives may sum to 1; it is no softmax all the same.
+    by_hand = logits.grad_fn is None or bool(ends & BY_HAND)
+    if ends & {"Softmax", "Sigmoid"} or (by_hand and is_distribution(logits)):
         raise BenchError(describe_probabilities(name))
     if logits.shape[1] == 1:
         return OutputReading(TwoClassNet(net), ONE_LOGIT)
@@ -109,7 +114,8 @@ def _run_watched(net: nn.Module, image: torch.Tensor) -> tuple[Any, str]:
             handles.append(module.register_forward_hook(hook))
     try:
         with torch.enable_grad():
-            logits = net(image.detach().clone().requires_grad_())
+            # Not the leaf itself: networks that work in place may not write into one.
+            logits = net(image.detach().clone().requires_grad_().clone())
     finally:
         for handle in handles:
             handle.remove()
