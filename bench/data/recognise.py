@@ -26,7 +26,7 @@ from bench.data.layouts.saved_dataset import (
     name_dataset,
 )
 from bench.data.manifest import HASH, Manifest
-from bench.data.subset import Subset, split
+from bench.data.subset import Subset, describe_split, split
 from bench.errors import BenchError
 
 
@@ -157,6 +157,7 @@ def open_gathered(found: Gathered, manifest: Manifest, data_root: Path | None) -
     )
     scored, calibrating = split(manifest, source)
     words = (f"{found.what[0].upper()}{found.what[1:]}.", *found.notes)
+    words += describe_split(manifest, calibrating)
     return Subset(manifest.name, manifest, source, scored, calibrating, data_root, found=words)
 
 
