@@ -10,7 +10,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NoReturn
@@ -136,6 +136,29 @@ def _write_number(text: str) -> str:
             text = next(part for part in found.groups() if part is not None).strip()
     wide = text.translate(_WIDE_SIGNS)
     return "".join(str(unicodedata.decimal(sign, sign)) for sign in wide)
+
+
+def read_whole_number(text: str) -> int | None:
+    """Return the whole number from 0 on that a name is, however it is written; None for others.
+
+    >>> read_whole_number("007"), read_whole_number("1.0"), read_whole_number("1.5")
+    (7, 1, None)
+    """
+    written = _write_number(normalise_name(text))
+    number = Decimal(written) if _NUMBER.fullmatch(written) else None
+    if number is None or not 0 <= number < MOST_CLASSES or number != int(number):
+        return None
+    return int(number)
+
+
+def find_alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return the first two names that differ only in capitals, spaces or Unicode form, or None."""
+    seen: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        other = seen.setdefault(normalise_name(name).casefold(), name)
+        if other != name:
+            return other, name
+    return None
 
 
 def _refuse_several(value: Any, place: str) -> NoReturn:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data.images import files_dataset, files_digest
-from bench.data.inner_paths import join_inside
+from bench.data.inner_paths import is_there, join_inside
+from bench.data.labels import find_alike
 from bench.data.layouts.gathered import (
     Classes,
     Gathered,
@@ -77,6 +78,12 @@ def gather_voc(place: Path, classes: Classes = ()) -> Gathered:
         raise BenchError(f"The folder {place} has no xml files of Pascal VOC.")
     images = _read_images(place, files)
     names = [one.name for image in images for one in image.objects]
+    alike = None if classes else find_alike(names)
+    if alike is not None:
+        raise BenchError(
+            f"The classes {alike[0]!r} and {alike[1]!r} of {place} differ only in capitals, spaces "
+            "or Unicode form; write them alike, or list both in a manifest's classes."
+        )
     labels, known = index_names(names, classes, str(place))
     index = dict(zip(names, labels, strict=True))
     used = [image for image in images if image.objects]
@@ -129,7 +136,7 @@ def _read_image(file: Path, folder: Path, there: dict[str, Path]) -> _VocImage:
     path = there.get(file.stem)
     if path is None:
         path = join_inside(folder, root.findtext("filename") or file.stem, str(file))
-    if not path.is_file():
+    if not is_there(path):
         raise BenchError(
             f"The image {path} of {file} is missing; fetch it, or take the xml file away."
         )
