@@ -129,7 +129,7 @@ def test_voc_names_alike_are_refused(tmp_path: Path) -> None:
         box = "<xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax>"
         text = f"<object><name>{name}</name><bndbox>{box}</bndbox></object>"
         (tmp_path / f"{stem}.xml").write_text(f"<annotation>{text}</annotation>")
-    with pytest.raises(BenchError, match=r"'Owl' and 'owl' .* differ only in capitals"):
+    with pytest.raises(BenchError, match=r"'owl' in .*b.xml differ only in capitals"):
         load_subset(tmp_path)
 
 
@@ -195,3 +195,39 @@ def test_a_manifest_settles_the_boxes_of_a_saved_dataset(
     lines = f'name = "s"\nkind = "saved_dataset"\nboxes = "{key}"\n'
     (tmp_path / "saved" / "manifest.toml").write_text(lines)
     assert load_subset(tmp_path / "saved")[0].boxes.tolist() == [expected]
+
+
+def test_voc_names_that_are_numbers_are_the_labels(tmp_path: Path) -> None:
+    for stem, name in (("a", "10"), ("b", "2"), ("c", "0")):
+        save(tmp_path / f"{stem}.png")
+        box = "<xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax>"
+        text = f"<object><name>{name}</name><bndbox>{box}</bndbox></object>"
+        (tmp_path / f"{stem}.xml").write_text(f"<annotation>{text}</annotation>")
+    subset = load_subset(tmp_path)
+    labels = dict(zip(subset.source.ids, subset.source.labels.tolist(), strict=True))
+    assert labels == {"a.png": 10, "b.png": 2, "c.png": 0}
+
+
+@pytest.mark.parametrize("colours", [[0, 0, 0, 255, 255, 255], [255, 255, 255, 0, 0, 0]])
+def test_a_grey_palette_mask_is_what_it_shows(tmp_path: Path, colours: list[int]) -> None:
+    shown = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    shown[5:15, 10:40] = 255
+    save(tmp_path / "a.png")
+    (tmp_path / "annotations.csv").write_text("file,label\na.png,0\n")
+    (tmp_path / "masks").mkdir()
+    mask = Image.fromarray((shown == colours[3]).astype(np.uint8)).convert("L")
+    mask.putpalette(colours + [7] * 3 * 254)
+    mask.save(tmp_path / "masks" / "a.png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "masks" / "a.png").convert("L")), shown)
+    assert np.array_equal(load_subset(tmp_path)[0].mask, shown > 0)
+
+
+def test_a_colour_palette_whose_zero_is_the_object_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "annotations.csv").write_text("file,label\na.png,0\n")
+    (tmp_path / "masks").mkdir()
+    mask = Image.fromarray(np.eye(HEIGHT, WIDTH, dtype=np.uint8))
+    mask.putpalette([200, 0, 0] + [0] * 3 * 255)
+    mask.save(tmp_path / "masks" / "a.png")
+    with pytest.raises(BenchError, match="in which 0 is a colour and 1 is black"):
+        _ = load_subset(tmp_path)[0]
