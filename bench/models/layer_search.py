@@ -20,6 +20,7 @@ from torch import nn
 
 from bench.errors import NotApplicable
 from bench.models.containers import find_grid_part, list_tensors, map_tensors
+from bench.models.fast_path import call_submodules
 from bench.models.grid_check import find_true_layout
 from bench.models.layout import ImageSize, Layout, find_layout, is_stated, list_layouts
 from bench.models.split import Captured, LayerSplit
@@ -117,7 +118,7 @@ def list_places(net: nn.Module, images: torch.Tensor) -> list[Place]:
         if name and not isinstance(module, NOT_A_LAYER)
     ]
     try:
-        with torch.enable_grad(), _woken(net):
+        with torch.enable_grad(), call_submodules(), _woken(net):
             logits = net(inputs)
             mixed = torch.randn(logits.shape, generator=generator(0, "reach")).to(logits)
             torch.autograd.grad((logits * mixed).sum(), inputs, retain_graph=True)
