@@ -20,6 +20,7 @@ from torch import nn
 from bench.errors import BenchError, NotApplicable, suggestions
 from bench.models.containers import find_grid_part, list_tensors, map_tensors, replace_tensor
 from bench.models.fast_path import call_submodules
+from bench.models.output_kind import describe_output
 from bench.models.stand_in import StandIn
 
 
@@ -212,10 +213,7 @@ class LayerSplit:
         with call_submodules(), _hooks(hooked):
             logits = self.net(x)
         if not isinstance(logits, torch.Tensor):
-            raise BenchError(
-                f"The network returns {type(logits).__name__}; cambench explains networks that "
-                "return logits [B,C]."
-            )
+            raise BenchError(describe_output(logits))
         if not watch.runs:
             raise NotApplicable(
                 f"Layer {self.layer!r} does not run in a forward; choose another layer."
