@@ -166,9 +166,13 @@ class Trace(PartStore):
 
     def _check_reach(self, gradients: torch.Tensor) -> torch.Tensor:
         """Return gradients [B,K,h,w]; all zero is an error where the layer's grid does not reach
-        the logits, or reaches them and the network cuts the graph on the way.
+        the logits, or reaches them and the network cuts the graph on the way. So is a part that is
+        cut off.
         """
-        if not len(self) or bool(gradients.any()):
+        if not len(self):
+            return gradients
+        if bool(gradients.any()):
+            self._check_cut()
             return gradients
         name, layer = self.model.name, f"layer {self.model.layer!r}"
         if not self._layer_matters():
@@ -181,6 +185,19 @@ class Trace(PartStore):
             if not has_gradient(lambda grid: self.head(grid, rows), self._layer_noise()):
                 raise NotApplicable(describe_missing_gradient(name, layer))
         return gradients
+
+    def _check_cut(self) -> None:
+        """Refuse gradients at the layer that miss a part of the network; found once per layer."""
+        model, rows = self.model, torch.zeros(2, dtype=torch.long)
+        own = self.captured.values_at(rows)
+
+        def head(grid: torch.Tensor) -> torch.Tensor:
+            values = model.ungrid(grid, own, self.captured.size)
+            return model.split.head(values, self.captured, rows)
+
+        model.behaviour.require_layer_gradient(
+            model.net, model.name, model.layer, head, self.activations[:1]
+        )
 
     def _layer_noise(self) -> torch.Tensor:
         noise = torch.rand(self.activations.shape, generator=generator(self.seed, "layer"))
