@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bench.data.input_size import write_size
-from bench.engine.memory import is_out_of_memory
+from bench.engine.image_sizes import explain_size
 from bench.engine.output_gradients import collect_output_gradients
 from bench.engine.part_store import PartStore
 from bench.engine.prober import Prober, target_log_odds
@@ -79,25 +78,10 @@ class Trace(PartStore):
                 captured = model.capture(images)
                 model.behaviour.check(model.net, model.name, images, captured.logits)
         except Exception as error:
-            self._explain_size(error)
+            explain_size(error, self.size, model.frame, model.name)
             raise
         self.prober.counts.forwards += len(images)
         return captured
-
-    def _explain_size(self, error: Exception) -> None:
-        """Raise BenchError in place of a network's own error, where the images have another size
-        than the model declares: one of both is what the network cannot run.
-        """
-        own = isinstance(error, BenchError) or is_out_of_memory(error)
-        if own or self.size == self.model.frame:
-            return
-        reason = next(iter(str(error).splitlines()), "").strip().rstrip(".")[:200]
-        raise BenchError(
-            f"The images are {write_size(self.size)} pixels (height x width) and {self.model.name} "
-            f"declares {write_size(self.model.frame)}, and the network cannot run one of them "
-            f"({type(error).__name__}: {reason}); resize the images, or declare the size that the "
-            "network takes."
-        ) from error
 
     def _check_targets(self, targets: torch.Tensor | None) -> torch.Tensor:
         if targets is None:
@@ -170,9 +154,13 @@ class Trace(PartStore):
 
     def _check_reach(self, gradients: torch.Tensor) -> torch.Tensor:
         """Return gradients [B,K,h,w]; all zero is an error where the layer's grid does not reach
-        the logits, or reaches them and the network cuts the graph on the way.
+        the logits, or reaches them and the network cuts the graph on the way. So is a part that is
+        cut off.
         """
-        if not len(self) or bool(gradients.any()):
+        if not len(self):
+            return gradients
+        if bool(gradients.any()):
+            self._check_cut()
             return gradients
         name, layer = self.model.name, f"layer {self.model.layer!r}"
         if not self._layer_matters():
@@ -190,6 +178,19 @@ class Trace(PartStore):
             if not has_gradient(lambda grid: self.head(grid, rows), self._layer_noise()):
                 raise NotApplicable(describe_missing_gradient(name, layer))
         return gradients
+
+    def _check_cut(self) -> None:
+        """Refuse gradients at the layer that miss a part of the network; found once per layer."""
+        model, rows = self.model, torch.zeros(2, dtype=torch.long)
+        own = self.captured.values_at(rows)
+
+        def head(grid: torch.Tensor) -> torch.Tensor:
+            values = model.ungrid(grid, own, self.captured.size)
+            return model.split.head(values, self.captured, rows)
+
+        model.behaviour.require_layer_gradient(
+            model.net, model.name, model.layer, head, self.activations[:1]
+        )
 
     def _layer_noise(self) -> torch.Tensor:
         noise = torch.rand(self.activations.shape, generator=generator(self.seed, "layer"))

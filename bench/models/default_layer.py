@@ -19,6 +19,7 @@ from torch import nn
 from bench.errors import NotApplicable
 from bench.models.layer_search import search_layer
 from bench.models.layout import find_layout
+from bench.models.output_kind import describe_output
 from bench.models.split import Captured, LayerSplit, Split, WholeSplit
 
 CLASS_TOKEN_READS = (
@@ -47,15 +48,7 @@ def find_split(net: nn.Module, x: torch.Tensor) -> Split:
     """Return the split at the default layer, checked on one image x [1,3,H,W]."""
     logits = net(x)
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        got = (
-            f"shape {tuple(logits.shape)}"
-            if isinstance(logits, torch.Tensor)
-            else f"type {type(logits).__name__}"
-        )
-        raise NotApplicable(
-            f"The network's output has {got}; cambench explains classifiers, whose logits are "
-            "[B,C]."
-        )
+        raise NotApplicable(describe_output(logits))
     for split in _candidates(net):
         captured = _try_capture(split, x)
         if (

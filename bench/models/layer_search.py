@@ -19,6 +19,7 @@ from torch import nn
 
 from bench.errors import NotApplicable
 from bench.models.containers import find_grid_part, list_tensors, map_tensors
+from bench.models.fast_path import call_submodules
 from bench.models.grid_check import find_true_layout
 from bench.models.layout import ImageSize, Layout, find_layout, is_stated, list_layouts
 from bench.models.split import Captured, LayerSplit
@@ -45,13 +46,16 @@ class Place:
     """The output of a module's last call: its name, shape, and what reaches it.
 
     reach: share of the cells with a gradient of any logit.  classes: whether its channels are the
-    classes' own maps, each read by its logit alone.
+    classes' own maps, each read by its logit alone.  varies: whether it differs between images.
+    cut: whether no gradient arrives anywhere, so that the reach is not known.
     """
 
     name: str
     shape: tuple[int, ...]
     reach: float = 0.0
     classes: bool = False
+    varies: bool = False
+    cut: bool = False
 
 
 def search_layer(net: nn.Module, x: torch.Tensor) -> str:
@@ -86,7 +90,7 @@ def _choose(net: nn.Module, x: torch.Tensor, size: ImageSize, places: list[Place
         shape = (1, *captured.values.shape[1:])
         readings, stated = list_layouts(net, shape, size), is_stated(net, shape, size)
         found = find_true_layout(partial(_run, split), x, readings, stated)
-        if found.layout is None:
+        if found.layout is None or (place.cut and not _is_read(split, captured)):
             continue
         if not open_around:
             return place.name
@@ -98,12 +102,22 @@ def _run(split: LayerSplit, image: torch.Tensor) -> torch.Tensor:
     return split.capture(image).values
 
 
+def _is_read(split: LayerSplit, captured: Captured) -> bool:
+    """Return whether the logits change where the layer's output does."""
+    noise = torch.randn(captured.values.shape, generator=generator(0, "reach"))
+    changed = split.head(captured.values + noise.to(captured.values), captured, torch.arange(1))
+    return not torch.allclose(changed, captured.logits, rtol=1e-4, atol=1e-6)
+
+
 # --- what a pass shows of all modules
 
 
 def list_places(net: nn.Module, images: torch.Tensor) -> list[Place]:
     """Return the outputs that are grids and that the image reaches the logits through, in the order
     of finishing, from one forward and two backwards on images [2,C,H,W].
+
+    Where the network cuts the graph, no gradient tells which those are. All grids that differ
+    between the images are returned then, but for maps with a channel for each class.
 
     Classifiers whose weights are all zero get random ones for the pass, since nothing passes back
     through zeros.
@@ -116,17 +130,18 @@ def list_places(net: nn.Module, images: torch.Tensor) -> list[Place]:
         if name and not isinstance(module, NOT_A_LAYER)
     ]
     try:
-        with torch.enable_grad(), _woken(net):
+        with torch.enable_grad(), call_submodules(), _woken(net):
             logits = net(inputs.clone())  # a network may work in place
-            mixed = torch.randn(logits.shape, generator=generator(0, "reach")).to(logits)
-            torch.autograd.grad((logits * mixed).sum(), inputs, retain_graph=True)
-            watch.classes = logits.shape[1]
-            watch.asked = int(logits.sum(0).argmax())  # a logit behind a ReLU may be dead
-            torch.autograd.grad(logits[:, watch.asked].sum(), inputs)
+            watch.read_gradients(logits, inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return [place for place in watch.places.values() if place.reach]
+    places = list(watch.places.values())
+    return [place for place in places if place.reach] or [
+        replace(place, reach=1.0, cut=True)
+        for place in places
+        if place.varies and logits.shape[1] not in (place.shape[1], place.shape[-1])
+    ]
 
 
 class PlaceWatch:
@@ -144,19 +159,35 @@ class PlaceWatch:
     def hook(self, name: str) -> Callable[..., None]:
         def note(_module: nn.Module, _args: Any, output: Any) -> None:
             tensor = self._pick(output)
-            if tensor is None or not tensor.requires_grad:
+            if tensor is None:
                 return
             if not isinstance(output, torch.Tensor) and id(tensor) in self._seen:
                 return  # a container of what another module gave by itself
             self._seen.add(id(tensor))
             self._outputs.append(tensor)
-            place = Place(name, tuple(tensor.shape))
+            place = Place(name, tuple(tensor.shape), varies=not torch.equal(*tensor.detach()))
             self.places.pop(name, None)
             self.places[name] = place
-            arrive = partial(self._arrive, place)
-            tensor.register_hook(arrive)  # type: ignore[no-untyped-call]
+            if tensor.requires_grad:
+                arrive = partial(self._arrive, place)
+                tensor.register_hook(arrive)  # type: ignore[no-untyped-call]
 
         return note
+
+    def read_gradients(self, logits: torch.Tensor, inputs: torch.Tensor) -> None:
+        """Let gradients of all logits [2,C], then of the highest one, arrive at the outputs; there
+        is nothing to read where the graph is cut, or an operation has no derivative.
+        """
+        self.asked = int(logits.sum(0).argmax())  # a logit behind a ReLU may be dead
+        mixed = torch.randn(logits.shape, generator=generator(0, "reach")).to(logits)
+        for total in ((logits * mixed).sum(), logits[:, self.asked].sum()):
+            if not total.requires_grad:
+                return
+            try:
+                torch.autograd.grad(total, inputs, retain_graph=True, allow_unused=True)
+            except RuntimeError:
+                return
+            self.classes = logits.shape[1]
 
     def _pick(self, output: Any) -> torch.Tensor | None:
         if not isinstance(output, torch.Tensor):
@@ -167,7 +198,9 @@ class PlaceWatch:
         shape = (1, *output.shape[1:])
         return output if find_layout(self.net, shape, self.size) is not None else None
 
-    def _arrive(self, place: Place, gradient: torch.Tensor) -> None:
+    def _arrive(self, place: Place, gradient: torch.Tensor | None) -> None:
+        if gradient is None:  # an operation without a derivative has been passed
+            return
         layout = find_layout(self.net, (1, *place.shape[1:]), self.size)
         assert layout is not None
         grid = layout.grid(gradient) != 0

@@ -64,6 +64,14 @@ def unwrap(net: nn.Module) -> nn.Module:
     return net
 
 
+class FlatNet(NamedWrapper):
+    """A network whose logits [B,C,1,1] keep the axes of a convolution."""
+
+    def change_output(self, output: torch.Tensor) -> torch.Tensor:
+        """Return [B,C] for [B,C,1,...]."""
+        return output.flatten(1)
+
+
 class TwoClassNet(NamedWrapper):
     """A network of one logit z, read as the two classes of a sigmoid.
 

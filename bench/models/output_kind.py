@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bench.errors import BenchError
-from bench.models.named_wrapper import TwoClassNet
+from bench.models.named_wrapper import FlatNet, TwoClassNet
 
 HEAD_NAMES = ("fc", "head", "heads", "classifier", "last_linear", "output", "linear", "logits")
 """Names of classifiers. An identity that bears one of them, and runs last, stands where a
@@ -38,7 +38,23 @@ _SHAPES_ONLY = (
 """Autograd nodes that move numbers and leave them as they are."""
 
 BY_HAND = {"Div", "Exp", "Mean", "Sum", "Mul", "Rsub", "Pow"}
-"""Operations that end a softmax made by hand, 1 - p, or the mean of several."""
+"""Operations that end a softmax made by hand, 1 - p, or the mean of several. What a linear layer
+gives may sum to 1; it is no softmax all the same.
+"""
+
+_PROBABILITIES = {"Softmax", "Sigmoid", "Hardsigmoid", "LogSigmoid"}
+"""Autograd nodes of probabilities of classes, or of logarithms that no softmax reads."""
+
+_LINEAR = ("Addmm", "Mm", "Bmm", "Baddbmm", "Convolution", "NativeLayerNorm", "NativeBatchNorm")
+"""Autograd nodes behind which numbers have no bounds."""
+
+_SQUASH = ("Softmax", "Sigmoid", "Hardsigmoid", "Tanh", "Erf", "Exp")
+"""Autograd nodes of which probabilities are made."""
+
+_LONGEST = 24  # operations that a probability by hand takes
+
+LEVELS = (3.0, 10.0, -10.0, 30.0)
+"""Noise is multiplied by these, to see whether what looks like probabilities stays one."""
 
 SUM_TOLERANCE = 1e-4
 
@@ -69,17 +85,60 @@ def read_output(net: nn.Module, image: torch.Tensor, name: str) -> OutputReading
         BenchError: it returns probabilities, or features because its classifier was taken out.
     """
     logits, last = _run_watched(net, image)
+    if isinstance(logits, torch.Tensor) and logits.ndim > 2 and logits[0].numel() == len(logits[0]):
+        net, logits = FlatNet(net), logits.flatten(1)
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         return OutputReading(net)  # the split says what is wrong with it
     _check_head(net, logits, last, name)
     ends = set(_find_ends(logits.grad_fn))
-    # What a linear layer gives may sum to 1; it is no softmax all the same.
     by_hand = logits.grad_fn is None or bool(ends & BY_HAND)
-    if ends & {"Softmax", "Sigmoid"} or (by_hand and is_distribution(logits)):
+    if ends & _PROBABILITIES or (by_hand and is_distribution(logits)):
         raise BenchError(describe_probabilities(name))
+    _check_bounds(net, image, logits, name)
     if logits.shape[1] == 1:
         return OutputReading(TwoClassNet(net), ONE_LOGIT)
-    return OutputReading(net, LOG_PROBABILITIES if ends == {"LogSoftmax"} else "")
+    logs = ends == {"LogSoftmax"} or is_distribution(logits.exp())
+    return OutputReading(net, LOG_PROBABILITIES if logs else "")
+
+
+def _check_bounds(net: nn.Module, image: torch.Tensor, logits: torch.Tensor, name: str) -> None:
+    """Refuse outputs [1,C] that are probabilities, or multiples or logarithms of them, made by hand
+    or averaged.
+
+    Further images are run only where the first output looks like one.
+    """
+    lowest, highest = float(logits.min()), float(logits.max())
+    squashed = lowest > -1e-6 and highest < 1 + 1e-6 and _is_squashed(logits.grad_fn)
+    shares = logits.shape[1] > 1 and lowest >= 0 and highest > 0
+    if not squashed and not shares:
+        return
+    with torch.no_grad():
+        rows = torch.cat([logits.detach(), *(net(level * image) for level in LEVELS)]).double()
+    if squashed and bool(((rows > -1e-6) & (rows < 1 + 1e-6)).all()):
+        raise BenchError(describe_probabilities(name))
+    sums = rows.sum(1)
+    varies = bool((rows - rows[:1]).abs().max() > SUM_TOLERANCE * sums[0])
+    if shares and varies and bool((rows >= 0).all()):
+        if bool(((sums - sums[0]).abs() < SUM_TOLERANCE * sums[0]).all()):
+            raise BenchError(describe_probabilities(name))
+        if is_distribution((-rows).exp()):
+            raise BenchError(
+                f"The network {name} returns negative log-probabilities, which are small for the "
+                "likely class; give it without the minus."
+            )
+
+
+def _is_squashed(node: Any, left: int = _LONGEST) -> bool:
+    """Return whether each path from an output's numbers back to a linear layer passes a function of
+    which probabilities are made.
+    """
+    operation = type(node).__name__.partition("Backward")[0]
+    if operation in _SQUASH:
+        return True
+    before = [one for one, _ in node.next_functions if one is not None] if node is not None else []
+    if not left or not before or operation in _LINEAR:
+        return False
+    return all(_is_squashed(one, left - 1) for one in before)
 
 
 def describe_probabilities(name: str) -> str:
@@ -87,6 +146,22 @@ def describe_probabilities(name: str) -> str:
     return (
         f"The network {name} returns probabilities, and cambench takes the softmax of logits "
         "itself; leave out the last softmax or sigmoid."
+    )
+
+
+def describe_output(output: Any) -> str:
+    """Return the sentence about a network whose output are no logits [B,C], of one image."""
+    if not isinstance(output, torch.Tensor):
+        return (
+            f"The network returns {type(output).__name__}; cambench explains classifiers, whose "
+            "logits are [B,C], so wrap the network in a module that returns its logits alone."
+        )
+    remedy = (
+        "keep the axis of the one logit, [B,1]" if output.ndim < 2 else "return one row per image"
+    )
+    return (
+        f"The network's output for one image has shape {tuple(output.shape)}; cambench explains "
+        f"classifiers, whose logits are [B,C], so {remedy}."
     )
 
 

@@ -9,12 +9,19 @@ from bench.errors import BenchError
 
 
 def check_runnable(net: nn.Module, name: str) -> None:
-    """Refuse what cannot be explained: another precision, compiled modules, weights without grad.
+    """Refuse what cannot be explained: another precision, compiled or lazy modules, weights without
+    grad.
 
     Raises:
         BenchError: says what is wrong and what to give instead.
     """
     tensors = [*net.named_parameters(), *net.named_buffers()]
+    for where, tensor in tensors:
+        if nn.parameter.is_lazy(tensor):
+            raise BenchError(
+                f"The network {name} has no weights yet (its lazy {where!r}); run it once on an "
+                "image, or load its weights."
+            )
     if any(p.is_floating_point() and p.dtype != torch.float32 for _, p in net.named_parameters()):
         raise BenchError(f"The network {name} is not in float32; give net.float().")
     if any(tensor.is_inference() for _, tensor in tensors):

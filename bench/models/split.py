@@ -19,6 +19,9 @@ from torch import nn
 
 from bench.errors import BenchError, NotApplicable, suggestions
 from bench.models.containers import find_grid_part, list_tensors, map_tensors, replace_tensor
+from bench.models.fast_path import call_submodules
+from bench.models.output_kind import describe_output
+from bench.models.stand_in import StandIn
 
 
 @dataclass
@@ -203,16 +206,14 @@ class LayerSplit:
 
     def capture(self, x: torch.Tensor) -> Captured:
         watch = ModuleCalls(self.layer)
-        with _hooks(
+        hooked = (
             (self._modules[name], watch.enter(name), watch.leave(name))
             for name in (*self._before, self.layer)
-        ):
+        )
+        with call_submodules(), _hooks(hooked):
             logits = self.net(x)
         if not isinstance(logits, torch.Tensor):
-            raise BenchError(
-                f"The network returns {type(logits).__name__}; cambench explains networks that "
-                "return logits [B,C]."
-            )
+            raise BenchError(describe_output(logits))
         if not watch.runs:
             raise NotApplicable(
                 f"Layer {self.layer!r} does not run in a forward; choose another layer."
@@ -288,7 +289,7 @@ class LayerSplit:
         )
         answers[self.layer] = [*answers.get(self.layer, []), own]  # its last call is explained
         x = values.new_zeros(1).expand(len(values), captured.channels, *captured.size)
-        with self._answer_calls(answers):
+        with call_submodules(), self._answer_calls(answers):
             return self.net(x)  # type: ignore[no-any-return]
 
     @contextmanager
@@ -296,26 +297,15 @@ class LayerSplit:
         """Let modules answer their first calls from `answers`; later calls of a shared module run
         for real.
         """
-        patched = []
+        patched: list[StandIn] = []
         try:
             for name, outs in answers.items():
-                module = self._modules[name]
-                patched.append((module, module.__dict__.get("forward")))
-                module.forward = _answer(list(outs), module.forward)
+                patched.append(StandIn(self._modules[name], list(outs)))
+                patched[-1].start()
             yield
         finally:
-            for module, own in patched:
-                if own is None:
-                    del module.forward
-                else:  # somebody had given this instance a forward of its own
-                    module.forward = own
-
-
-def _answer(outs: list[Any], forward: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return outs.pop(0) if outs else forward(*args, **kwargs)
-
-    return call
+            for one in patched:
+                one.stop()
 
 
 @contextmanager

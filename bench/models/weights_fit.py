@@ -132,7 +132,13 @@ def _choose(
             f"The weights file {path} holds several sets of weights that fit {name} ({places}); "
             "save the one you mean alone."
         )
-    return chosen, list(_describe_choice(chosen, found, path))
+    assumed = list(_describe_choice(chosen, found, path))
+    if not chosen.averaged and (unnamed := next(_find_lists(content), "")):
+        assumed.append(
+            f"The EMA of {path} ({unnamed!r}) is a list without names and is not read; the weights "
+            f"of {chosen.place or 'top level'!r} are taken."
+        )
+    return chosen, assumed
 
 
 def _describe_choice(chosen: Candidate, found: list[Candidate], path: Path) -> Iterator[str]:
@@ -196,6 +202,16 @@ def find_states(
     for key, value in content.items():
         if isinstance(key, str):
             yield from find_states(value, f"{place}.{key}".lstrip("."), depth - 1)
+
+
+def _find_lists(content: Any, place: str = "", depth: int = _DEPTH) -> Iterator[str]:
+    """Yield the places of moving averages that are lists of tensors, without names."""
+    if isinstance(content, (list, tuple)):
+        if _EMA.search(place) and any(isinstance(one, torch.Tensor) for one in content):
+            yield place
+    elif isinstance(content, Mapping) and depth:
+        for key, value in content.items():
+            yield from _find_lists(value, f"{place}.{key}".lstrip("."), depth - 1)
 
 
 def match_state(net: nn.Module, state: Tensors, place: str) -> list[Candidate]:
@@ -298,6 +314,8 @@ def _convert(key: str, tensor: torch.Tensor, own: torch.Tensor, path: Path) -> t
     where = f"The tensor {key} of {path}"
     if tensor.is_meta:
         raise BenchError(f"{where} has no values (device meta); save the real weights.")
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        raise BenchError(f"{where} is sparse or quantised; save it as a dense float32 tensor.")
     if key.endswith(_TRACKED):
         return tensor
     floating = tensor.is_floating_point()
@@ -307,12 +325,13 @@ def _convert(key: str, tensor: torch.Tensor, own: torch.Tensor, path: Path) -> t
             f"{where} is {kinds[0]} and the network's {kinds[1]}; give the weights as they were "
             "before quantisation."
         )
-    if floating and not tensor.isfinite().all():
+    cast = tensor.to(own.dtype)  # in which a large float64 is infinite
+    if floating and not cast.isfinite().all():
         # An infinite value that the network has itself, such as a mask's, is right.
-        broken = ~tensor.isfinite() & ~(tensor.isinf() & (own == tensor.to(own)))
+        broken = ~cast.isfinite() & ~(cast.isinf() & (own == cast.to(own)))
         if broken.any():
             raise BenchError(
                 f"{where} has {int(broken.sum()):,} of {tensor.numel():,} values that are NaN or "
                 "infinite; take a checkpoint from before the training diverged."
             )
-    return tensor.to(own.dtype)
+    return cast

@@ -84,7 +84,7 @@ def test_what_mixes_the_images_of_a_batch_is_found(count: int, images: torch.Ten
 
 def test_dropout_that_stays_on_is_found(images: torch.Tensor) -> None:
     net = Small(behind=lambda x: F.dropout(x, 0.1))
-    with pytest.raises(BenchError, match="other logits for the same images at a second run"):
+    with pytest.raises(BenchError, match="other logits for the same images at another run"):
         bench.explain(explainee(net), images, None, "eigen_cam")
 
 

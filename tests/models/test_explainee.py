@@ -346,7 +346,7 @@ def test_what_is_no_classifier_in_float32_is_one_sentence():
             return {"logits": self.body(x).mean((2, 3))}
 
     with pytest.raises(
-        BenchError, match="returns dict; cambench explains networks that return logits"
+        BenchError, match="returns dict; cambench explains classifiers, whose logits are"
     ):
         _ = bench.Explainee(Wrapped(), size=32, layer="body").probe_shape
     with pytest.raises(BenchError, match=r"not in float32; give net\.float\(\)"):
