@@ -35,6 +35,8 @@ NOT_A_LAYER = (
 )
 """Modules that are no layer: they give what they got, or a grid of a fixed size."""
 
+MOST_TRIED = 32
+"""So many outputs are looked at, the latest first: each costs up to thirty forwards."""
 REACH = (0.9, 0.5, 0.0)
 """Share of the cells that gradients reach, from what is wanted to what is taken where no layer has
 more.
@@ -62,8 +64,9 @@ def search_layer(net: nn.Module, x: torch.Tensor) -> str:
     """Return the name of the layer to explain, from passes over noise x [1,C,H,W]."""
     size = (x.shape[-2], x.shape[-1])
     places = [p for p in list_places(net, torch.cat([x, x.flip(-1)])) if not p.classes]
+    tried: set[str] = set()
     for least in REACH:
-        chosen = _choose(net, x, size, [p for p in places if p.reach > least])
+        chosen = _choose(net, x, size, [p for p in places if p.reach > least], tried)
         if chosen:
             return chosen
     raise NotApplicable(
@@ -72,9 +75,13 @@ def search_layer(net: nn.Module, x: torch.Tensor) -> str:
     )
 
 
-def _choose(net: nn.Module, x: torch.Tensor, size: ImageSize, places: list[Place]) -> str:
+def _choose(
+    net: nn.Module, x: torch.Tensor, size: ImageSize, places: list[Place], tried: set[str]
+) -> str:
     """Return the latest verified place that no other cells by-pass, of the latest grid; else the
     latest verified one, else "".
+
+    tried: the places looked at so far, at most `MOST_TRIED`.
     """
     latest: tuple[str, Layout] | None = None
     for place in reversed(places):
@@ -82,6 +89,11 @@ def _choose(net: nn.Module, x: torch.Tensor, size: ImageSize, places: list[Place
         grid = None if layout is None else (layout.height, layout.width)
         if latest and grid != (latest[1].height, latest[1].width):
             break
+        if len(tried) >= MOST_TRIED:
+            break
+        if place.name in tried:
+            continue
+        tried.add(place.name)
         split = LayerSplit(net, place.name)
         captured = split.capture(x)
         open_around = is_bypassed_by_cells(net, split, captured, size)
