@@ -24,19 +24,22 @@ class ItemLedger:
 
     def __init__(self, plan: Plan, store: Store, standing: StandingWork) -> None:
         self.subset, self.store, self.items = plan.subset.name, store, standing.items
-        self.skipped = self._read_skipped(plan)
+        self.skipped = self._read_skipped(plan, standing)
         self._changed: set[str] = set()
         self._written = time.monotonic()
 
-    def _read_skipped(self, plan: Plan) -> Skipped:
-        """Return the images that earlier runs left out and that are still there to be read."""
+    def _read_skipped(self, plan: Plan, standing: StandingWork) -> Skipped:
+        """Return the images that earlier runs left out, that are still there, and of whose present
+        bytes there are no records: an image that was put back has some.
+        """
         skipped = {} if self.store.folder is None else read_skipped(self.store.folder)
         there = {"eval": plan.subset, "calibration": plan.calibration or plan.subset}
+        scored = {(key.subset, key.part, key.item) for key in standing.done}
         ids = {part: {*subset.source.ids} for part, subset in there.items()}
         return {
             key: reason
             for key, reason in skipped.items()
-            if key[0] != self.subset or key[2] in ids.get(key[1], ())
+            if key[0] != self.subset or (key[2] in ids.get(key[1], ()) and key not in scored)
         }
 
     def take(self, task: Task, outcome: Outcome) -> None:

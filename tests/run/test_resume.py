@@ -333,6 +333,20 @@ def test_an_image_that_breaks_later_takes_its_records_along(place, tmp_path):
     assert "5.bmp" not in set(Records.load(tmp_path / "out").frame["item"])
 
 
+def test_an_image_that_breaks_and_is_put_back_is_no_longer_left_out(place, tmp_path):
+    evaluate(place, tmp_path / "out")
+    whole = (place / "5.bmp").read_bytes()
+    (place / "5.bmp").write_bytes(b"nothing")
+    evaluate(place, tmp_path / "out", skip_unreadable=True)
+    (place / "5.bmp").write_bytes(whole)
+    mended, computed = evaluate(place, tmp_path / "out")
+    assert computed == 0  # its records are still there
+    assert_like_a_fresh_run(mended, place)
+    assert not (tmp_path / "out" / SKIPPED).exists()
+    assert "left_out" not in json.loads((tmp_path / "out" / "run.json").read_text())
+    assert not [flag for flag in leaderboard(mended).flags if "could not be read" in flag]
+
+
 def test_a_wrong_box_is_never_skipped(place, tmp_path):
     write_rows(place, [row(number, "2,2,99,20") for number in range(COUNT)])
     with pytest.raises(BenchError, match="lies outside its image"):
