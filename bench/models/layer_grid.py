@@ -15,6 +15,10 @@ from bench.models.network_guard import guard_network, leave_modes
 from bench.models.split import Split
 
 
+SMALLEST = 8
+"""Side of an image in pixels below which its patches are too few to verify a grid."""
+
+
 class CutNetwork(Protocol):
     """What is read of an explainee."""
 
@@ -70,7 +74,9 @@ class LayerGrids:
         if found.layout is not None:
             return found.layout
         seen = "change elsewhere" if found.elsewhere else "change alike"
-        if found.elsewhere or not stated:
+        # In so small an image patches cannot be told apart; channels first is the convention.
+        tiny = min(size) < SMALLEST and readings[0].order == "NCHW"
+        if found.elsewhere or not (stated or tiny):
             raise NotApplicable(
                 f"{where}, which could be a grid of {readings[0]}; but where patches of a "
                 f"{size[0]}x{size[1]} image change, its cells {seen}, so choose another layer."
