@@ -74,7 +74,7 @@ class Behaviour:
         """Refuse a gradient at the image where the network cuts the graph.
 
         Raises:
-            NotApplicable: the logits depend on the image, and no gradient says so, or not all of it.
+            NotApplicable: the logits depend on the image, and the gradient misses that, or a part.
         """
         if self.cuts_graph:
             raise NotApplicable(describe_missing_gradient(name, "the image"))
@@ -197,7 +197,7 @@ def _read_draws(device: torch.device) -> tuple[bytes, ...]:
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device).numpy().tobytes())
     states.append(repr(random.getstate()).encode())
-    _, keys, *rest = np.random.get_state(legacy=True)
+    _, keys, *rest = np.random.get_state()  # noqa: NPY002 - the generator that networks draw from
     return (*states, np.asarray(keys).tobytes(), repr(rest).encode())
 
 

@@ -249,5 +249,5 @@ def test_targets_are_whole_numbers(targets: list[float], images: torch.Tensor) -
 
 
 def test_whole_images_are_no_normalised_images(images: torch.Tensor) -> None:
-    with pytest.raises(BenchError, match="normalised float images"):
+    with pytest.raises(BenchError, match="give normalised ones"):
         bench.explain(explainee(Small()), (images * 40).byte(), None, "eigen_cam")
