@@ -67,11 +67,11 @@ CAMBENCH_1 = "cambench-1@76032da1c3b1"
 METRIC_IDS = {
     "deletion": "deletion@eeda0576cdbb",
     "insertion": "insertion@cc9a1b8b9539",
-    "average_drop": "average_drop@2550697e8c47",
-    "threshold_quality": "threshold_quality@a41eea621301",
+    "average_drop": "average_drop@a6c4dd01e7e9",
+    "threshold_quality": "threshold_quality@e616738adb21",
     "pointing_game": "pointing_game@82597d7e248d",
-    "box_localization": "box_localization@1f39f0f591fd",
-    "pixel_precision": "pixel_precision@45e7dbefbe08",
+    "box_localization": "box_localization@ea279c62e08b",
+    "pixel_precision": "pixel_precision@dea9a3be7ac0",
     "road": "road@112f2003b03c",
     "robustness": "robustness@508cb14633fc",
 }

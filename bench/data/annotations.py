@@ -15,6 +15,7 @@ from bench.data.box_columns import BoxColumns, find_box_columns, parse_boxes
 from bench.data.box_reading import BoxSource, read_box_lists
 from bench.data.image_survey import survey_images
 from bench.data.images import Items, files_dataset
+from bench.data.inner_paths import is_there
 from bench.data.labels import Classes, read_labels
 from bench.data.layouts.mask_files import MASK_COLUMN, list_named_masks
 from bench.data.manifest import Manifest
@@ -105,7 +106,7 @@ def _find_file(folder: Path, text: str) -> str | None:
     turned = text.replace("\\", "/")
     forms = (unicodedata.normalize(form, turned) for form in ("NFC", "NFD"))
     for candidate in (text, turned, *forms):
-        if (folder / candidate).is_file():
+        if is_there(folder / candidate):
             return posixpath.normpath(candidate)
     return None
 

@@ -32,6 +32,7 @@ _FOUR: tuple[tuple[tuple[str, ...], str], ...] = (
     (("xcenter", "ycenter", "w", "h"), "cxcywh"),
     (("centerx", "centery", "width", "height"), "cxcywh"),
 )
+Four = tuple[str, str, str, str]
 _LISTS = ("boxes", "bbox", "bboxes", "box", "boundingbox", "boundingboxes")
 _PREFIXES = ("bbox", "box", "boundingbox")
 _SIZES = frozenset({"w", "h", "width", "height"})
@@ -63,12 +64,10 @@ def find_box_columns(columns: Sequence[str], where: str = "The table") -> BoxCol
     Raises:
         BenchError: two sets of columns hold boxes, or a set lacks a column.
     """
-    keys = {_strip_prefix(column_key(column), columns): column for column in reversed(columns)}
-    fours = [
-        (tuple(keys[name] for name in names), order)
-        for names, order in _FOUR
-        if keys.keys() >= set(names)
-    ]
+    stripped = [_strip_prefix(column_key(column), columns) for column in columns]
+    keys = _index_columns(stripped, columns)
+    fours = _find_fours(stripped, columns)
+    _refuse_twice([name for four, _ in fours for name in four], columns, where)
     # xmin, ymin, xmax, ymax beside width, height: these are the sizes of the images.
     fours = [one for i, one in enumerate(fours) if all(one[0][0] != f[0][0] for f in fours[:i])]
     _refuse_polygon(keys, where)
@@ -107,6 +106,44 @@ def _strip_prefix(key: str, columns: Sequence[str]) -> str:
 def _is_box_like(key: str) -> bool:
     in_four = any(key in names for names, _ in _FOUR)
     return key in _LISTS or key in _OTHER or (in_four and key not in _SIZES)
+
+
+def _index_columns(keys: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
+    """Return {key: column}; the first column of a key counts."""
+    return dict(zip(reversed(keys), reversed(columns), strict=True))
+
+
+def _find_fours(stripped: Sequence[str], columns: Sequence[str]) -> list[tuple[Four, str]]:
+    """Return the sets of four columns that make boxes, with their order.
+
+    A set has "bbox" before all of its names or before none; else both kinds may make it up. So
+    bbox_x, bbox_y, bbox_width, bbox_height may stand beside the width and height of images.
+    """
+    pairs = list(zip(stripped, columns, strict=True))
+    plain = [(key, column) for key, column in pairs if key == column_key(column)]
+    prefixed = [pair for pair in pairs if pair not in plain]
+    kinds = [_index_columns(*zip(*some, strict=True)) for some in (plain, prefixed) if some]
+    for choices in (kinds, [_index_columns(*zip(*pairs, strict=True))]):
+        found = [
+            ((keys[a], keys[b], keys[c], keys[d]), order)
+            for keys in choices
+            for (a, b, c, d), order in _FOUR
+            if keys.keys() >= {a, b, c, d}
+        ]
+        if found:
+            break
+    return found
+
+
+def _refuse_twice(used: Sequence[str], columns: Sequence[str], where: str) -> None:
+    """Refuse a number of a box for which two columns have the same name."""
+    for column in used:
+        same = [one for one in columns if column_key(one) == column_key(column)]
+        if len(same) > 1:
+            raise BenchError(
+                f"{where} has several columns for boxes' {column} "
+                f"({', '.join(map(repr, same))}); leave one."
+            )
 
 
 def _refuse_polygon(keys: dict[str, str], where: str) -> None:
@@ -178,12 +215,12 @@ def _parse_list(cell: Any, where: str) -> list[list[float]]:
         cell = _parse_text(cell, where)
     if cell is None or (isinstance(cell, float) and np.isnan(cell)):
         return []
-    if isinstance(cell, dict) or not isinstance(cell, Sequence | np.ndarray):
+    if not _is_list(cell):
         raise BenchError(
             f"The boxes of {where} are not lists of four numbers but a {type(cell).__name__}."
         )
     boxes: list[Any] = list(cell)
-    if boxes and not any(isinstance(box, Sequence | np.ndarray) for box in boxes):
+    if boxes and all(isinstance(box, str) or not _is_list(box) for box in boxes):
         boxes = [boxes]
     for box in boxes:
         if not isinstance(box, list | tuple | np.ndarray) or len(box) != 4:
@@ -192,6 +229,10 @@ def _parse_list(cell: Any, where: str) -> list[list[float]]:
                 f"The boxes of {where} are not lists of four finite numbers: {shown} is none."
             )
     return [[_parse_number(number, where) for number in box] for box in boxes]
+
+
+def _is_list(cell: Any) -> bool:
+    return isinstance(cell, Sequence | np.ndarray)
 
 
 def _parse_text(text: str, where: str) -> Any:

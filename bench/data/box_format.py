@@ -235,7 +235,7 @@ def _suggest_remedy(table: BoxTable, form: BoxFormat, edges: Floats) -> str:
 
 def _find_fitting(table: BoxTable, form: BoxFormat) -> list[BoxFormat]:
     """Return the other orders in which all boxes fit; a box or two fit most of them by chance."""
-    orders = [one for one in _ORDERS if one == "xywh" or len(table.raw) > 2]
+    orders = [one for one in _ORDERS if one in ("xyxy", "xywh") or len(table.raw) > 2]
     if form.order == "xyxy" and table.misfits(form).any():
         orders.append("yxyx")
     others = [replace(form, order=order, inclusive=False) for order in dict.fromkeys(orders)]

@@ -22,7 +22,7 @@ from bench.data.layouts.gathered import count_words, describe_truth
 from bench.data.layouts.mask_files import MASKS, settle_masks
 from bench.data.manifest import HASH, Manifest
 from bench.data.parquet_table import open_parquet
-from bench.data.subset import Subset, split
+from bench.data.subset import Subset, describe_split, split
 from bench.errors import BenchError
 
 
@@ -77,6 +77,7 @@ def _open(manifest: Manifest, place: Path, files: list[Path], data_root: Path | 
     )
     scored, calibrating = split(manifest, source)
     found = (f"{count_words(len(items.ids), 'item')}; {describe_truth(items)}.", *notes)
+    found += describe_split(manifest, calibrating)
     return Subset(manifest.name, manifest, source, scored, calibrating, data_root, found=found)
 
 

@@ -34,7 +34,7 @@ def join_inside(root: Path, name: str, where: str) -> Path:
             "there, and write their paths relative to it."
         )
     plain = root / name
-    return plain if plain.is_file() or "\\" not in name else root.joinpath(*windows.parts)
+    return plain if is_there(plain) or "\\" not in name else root.joinpath(*windows.parts)
 
 
 def require_files(files: Sequence[Path], where: str) -> None:
@@ -43,9 +43,17 @@ def require_files(files: Sequence[Path], where: str) -> None:
     Raises:
         BenchError: one sentence with the first missing file and their number.
     """
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not is_there(file)]
     if missing:
         raise BenchError(
             f"The file {missing[0]} is missing ({len(missing)} of {len(files)} that {where} "
             "lists are); fetch it, or take it out of the list."
         )
+
+
+def is_there(file: Path) -> bool:
+    """Tell whether a file exists; a name that is too long for a file names none."""
+    try:
+        return file.is_file()
+    except OSError:
+        return False

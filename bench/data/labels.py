@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NoReturn
@@ -24,9 +25,13 @@ Place = Callable[[int], str]
 MOST_CLASSES = 100_000
 """Beyond it a number is an id, and counting up to it would fill the memory."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
+_HELD = re.compile(r"(?:tensor|array|(?:np\.|numpy\.)?u?(?:int|float)\d*)\(([^,()]*)(?:,.*)?\)")
+"""A number as Python shows it, such as tensor(3) or np.int64(3)."""
+_QUOTED = re.compile(r"'(.*)'|\"(.*)\"|'([^']*)")
 _COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 _SEVERAL = re.compile(r"[\[({]\s*[\d'\"].*[\])}]|\d+(\s*[,;|/ ]\s*\d+)+", re.ASCII | re.DOTALL)
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060"))
+_WIDE_SIGNS = str.maketrans("．，＋－\u2212", ".,+--")
 _LIKE_MISSING = {"na", "n/a", "nan", "null", "none", "nil"}
 _BOOLEANS = ("False", "True")
 
@@ -107,16 +112,53 @@ def _parse_text(value: str, place: Place, i: int) -> _Label:
     text = normalise_name(value)
     if not text:
         raise BenchError(f"There is no label in {place(i)}; fill it in, or take the row out.")
-    if _COMMA.fullmatch(text):
+    number = _write_number(text)
+    if _COMMA.fullmatch(number):
         raise BenchError(
             f"The label {text!r} in {place(i)} holds a comma: it is a list or a decimal comma; "
             "write one whole number in each row."
         )
-    if _NUMBER.fullmatch(text):
-        return _Label(text, Decimal(text))
+    if _NUMBER.fullmatch(number):
+        return _Label(text, Decimal(number))
     if _SEVERAL.fullmatch(text):
         _refuse_several(text, place(i))
     return _Label(text, None)
+
+
+def _write_number(text: str) -> str:
+    """Return a text with the digits of any script as 0 to 9, and without what was put around it.
+
+    >>> _write_number("３"), _write_number("'3'"), _write_number("tensor(3)"), _write_number("cat")
+    ('3', '3', '3', 'cat')
+    """
+    for pattern in (_QUOTED, _HELD):
+        if found := pattern.fullmatch(text):
+            text = next(part for part in found.groups() if part is not None).strip()
+    wide = text.translate(_WIDE_SIGNS)
+    return "".join(str(unicodedata.decimal(sign, sign)) for sign in wide)
+
+
+def read_whole_number(text: str) -> int | None:
+    """Return the whole number from 0 on that a name is, however it is written; None for others.
+
+    >>> read_whole_number("007"), read_whole_number("1.0"), read_whole_number("1.5")
+    (7, 1, None)
+    """
+    written = _write_number(normalise_name(text))
+    number = Decimal(written) if _NUMBER.fullmatch(written) else None
+    if number is None or not 0 <= number < MOST_CLASSES or number != int(number):
+        return None
+    return int(number)
+
+
+def find_alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return the first two names that differ only in capitals, spaces or Unicode form, or None."""
+    seen: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        other = seen.setdefault(normalise_name(name).casefold(), name)
+        if other != name:
+            return other, name
+    return None
 
 
 def _refuse_several(value: Any, place: str) -> NoReturn:
@@ -167,7 +209,20 @@ def _read_numbers(found: Sequence[_Label], classes: Classes, place: Place) -> La
             f"The label {high} in {place(labels.index(high))} is not one of the {count} classes "
             f"(0..{count - 1}).{counted}"
         )
-    return LabelReading(labels, classes, f"{count_classes(count)}, numbers {low}..{high}")
+    sentence = f"{count_classes(count)}, numbers {low}..{high}"
+    return LabelReading(labels, classes, sentence, _mind_number_names(classes))
+
+
+def _mind_number_names(classes: Classes) -> tuple[str, ...]:
+    """Return what to mind about classes that are called by other numbers than their own."""
+    names = () if isinstance(classes, str) else tuple(_write_number(name) for name in classes)
+    odd = [i for i, name in enumerate(names) if _NUMBER.fullmatch(name) and Decimal(name) != i]
+    if not odd or not all(map(_NUMBER.fullmatch, names)):
+        return ()
+    return (
+        f"Labels are positions in the list of classes, whose names are numbers: class {odd[0]} is "
+        f"called {classes[odd[0]]}. Networks count positions.",
+    )
 
 
 def _number_classes(labels: tuple[int, ...]) -> LabelReading:
@@ -313,10 +368,14 @@ def _refuse_case(names: tuple[str, ...], found: Sequence[_Label], place: Place) 
 
 
 def _refuse_joined(names: tuple[str, ...], found: Sequence[_Label], place: Place) -> None:
-    """Refuse names that are joined by a bar or semicolon and also stand alone: several labels."""
+    """Refuse names that are joined by a bar or semicolon, of which parts stand alone or recur."""
     known = set(names)
+    joined = {name: {part.strip() for part in re.split(r"[|;]", name)} for name in names}
+    uses = Counter(part for parts in joined.values() for part in parts)
     for i, label in enumerate(found):
-        parts = [part.strip() for part in re.split(r"[|;,]", label.text)]
-        alone = [part in known for part in parts]
-        if len(parts) > 1 and (all(alone) or (any(alone) and "," not in label.text)):
+        bars = joined[label.text]
+        commas = [part.strip() for part in re.split(r"[|;,]", label.text)]
+        if len(bars) > 1 and any(uses[part] > 1 for part in bars):
+            _refuse_several(label.text, place(i))
+        if len(commas) > 1 and all(part in known for part in commas):
             _refuse_several(label.text, place(i))

@@ -130,8 +130,10 @@ def _open_mask(source: Any, name: str) -> ObjectMask:
 def _read_values(image: Image.Image, name: str) -> npt.NDArray[Any]:
     """Return the values [H,W] of a mask image: of its one channel, or of equal channels."""
     bands = image.getbands()
+    if image.mode == "P":
+        return _read_palette(image, name)
     if len(bands) == 1:
-        return np.asarray(image)  # of a palette: the indices, not the colours
+        return np.asarray(image)
     values = np.asarray(image)
     if bands[-1] == "A":
         if (values[..., -1] != VOID).any():
@@ -144,6 +146,26 @@ def _read_values(image: Image.Image, name: str) -> npt.NDArray[Any]:
             f"The {name} is in colour; save it with one channel, 0 off the object and 255 on it."
         )
     return values[..., 0]
+
+
+def _read_palette(image: Image.Image, name: str) -> npt.NDArray[Any]:
+    """Return the indices of a palette image; of black and one grey, whether a pixel is not black.
+
+    Programs that reduce a picture to few colours number them as they like, so that 0 may be white.
+    """
+    indices = np.asarray(image)
+    used = np.unique(indices)
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    stored = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
+    palette[: len(stored)] = stored
+    if len(used) != 2 or used[0] or not palette[0].any() or palette[used[1]].any():
+        return indices
+    if (palette[0] != palette[0, 0]).any():
+        raise BenchError(
+            f"The {name} has a palette in which 0 is a colour and {used[1]} is black, so its "
+            "object is unclear; save it with one channel, 0 off the object and 255 on it."
+        )
+    return np.where(indices == 0, VOID, 0)
 
 
 def split_mask_values(values: npt.NDArray[Any], name: str) -> ObjectMask:

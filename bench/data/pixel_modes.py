@@ -15,6 +15,7 @@ _PREMULTIPLIED = {"RGBa": "RGBA", "La": "LA"}
 _ALPHA = ("RGBA", "LA", "PA", *_PREMULTIPLIED)
 _FULL, _TWELVE = 65535, 4095
 _TIFF_BITS = 258  # the tag BitsPerSample
+_TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # the tag PhotometricInterpretation, and a value of it
 _DEEP = re.compile(r"(RGBA?|RGBX|LA|CMYK);16")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,7 +39,12 @@ def has_wide_pixels(image: Image.Image) -> bool:
 
 
 def read_orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation: 1 where the pixels are stored as they are shown, else 2 to 8."""
+    """Return the EXIF orientation: 1 where the pixels are read as they are shown, else 2 to 8.
+
+    Pillow itself turns the pixels of a TIFF, and states their size after it.
+    """
+    if image.format == "TIFF":
+        return 1
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     return orientation if orientation in _TURNS else 1
 
@@ -90,8 +96,10 @@ def _composite(image: Image.Image) -> UInt8Image:
 
 def _scale_grey(image: Image.Image, where: str) -> UInt8Image:
     """Return one channel of integers beyond 8 bits, or of floats, as uint8 [H,W]."""
+    inverted = getattr(image, "tag_v2", {}).get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
     if image.mode == "F":
-        return _scale_floats(np.asarray(image, dtype=np.float64), where)
+        floats = _scale_floats(np.asarray(image, dtype=np.float64), where)
+        return 255 - floats if inverted else floats
     values = np.asarray(image).astype(np.int64)
     bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS, ())
     if image.mode == "I" and image.format not in ("PPM", "PNG"):
@@ -105,6 +113,7 @@ def _scale_grey(image: Image.Image, where: str) -> UInt8Image:
     if full == _FULL and 0 < opaque.max(initial=0) <= _TWELVE:
         raise _refuse_dark(where, "its 16-bit pixels", int(opaque.max()))
     grey = (values * 255 + full // 2) // full
+    grey = 255 - grey if inverted else grey  # which Pillow does for 8 bits only
     if isinstance(key, int):
         grey[values == key] = 255
     return grey.clip(0, 255).astype(np.uint8)

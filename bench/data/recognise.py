@@ -18,6 +18,7 @@ from bench.data.images import ImagesSource
 from bench.data.layouts.class_folders import gather_class_folders, has_class_folders
 from bench.data.layouts.coco_json import find_coco_files, gather_coco
 from bench.data.layouts.gathered import SPLITS, Classes, Gathered, list_folders
+from bench.data.layouts.layout_images import settle_images
 from bench.data.layouts.pascal_voc import find_voc_files, gather_voc
 from bench.data.layouts.saved_dataset import (
     gather_dataset,
@@ -26,7 +27,7 @@ from bench.data.layouts.saved_dataset import (
     name_dataset,
 )
 from bench.data.manifest import HASH, Manifest
-from bench.data.subset import Subset, split
+from bench.data.subset import Subset, describe_split, split
 from bench.errors import BenchError
 
 
@@ -38,8 +39,9 @@ class DataLayout(NamedTuple):
     gather: Callable[[Path, Classes], Gathered]
 
 
+_SAVED = "saved_dataset"
 LAYOUTS = {
-    "saved_dataset": DataLayout(
+    _SAVED: DataLayout(
         "a folder that datasets' save_to_disk wrote", has_saved_dataset, gather_saved
     ),
     "coco": DataLayout(
@@ -117,14 +119,17 @@ def open_by_kind(manifest: Manifest, data_root: Path | None) -> Subset:
 def _open_layout(
     kind: str, place: Path, manifest: Manifest | None, data_root: Path | None
 ) -> Subset:
-    if manifest is not None and manifest.boxes != "edges":
+    saved = kind == _SAVED
+    if manifest is not None and manifest.boxes != "edges" and not saved:
         raise BenchError(
             f"The manifest of {manifest.name} has boxes = {manifest.boxes!r}, and the layout "
             f"{kind} says itself what its boxes are; take that line out."
         )
     folder = place if place.is_dir() else place.parent
     classes = () if manifest is None else class_list(manifest.classes, folder, manifest.name)
-    found = LAYOUTS[kind].gather(place, classes)
+    found = (
+        gather_saved(place, classes, manifest) if saved else LAYOUTS[kind].gather(place, classes)
+    )
     name = place.resolve().name if place.is_dir() else place.stem
     name = f"{name}-{found.part}" if found.part else name
     return open_gathered(found, manifest or make_manifest(name, kind, found), data_root)
@@ -147,20 +152,30 @@ def open_gathered(found: Gathered, manifest: Manifest, data_root: Path | None) -
             f"{found.digest[:12]} instead of {manifest.sha256[:12]}); fetch them again, or take "
             "sha256 out of the manifest."
         )
+    reading, manifest = settle_images(found, manifest)
     source = ImagesSource(
         manifest.name,
         found.dataset,
         found.items,
         found.classes,
         clip_boxes=False,
-        reading=found.reading,
+        reading=reading,
     )
     scored, calibrating = split(manifest, source)
     words = (f"{found.what[0].upper()}{found.what[1:]}.", *found.notes)
+    words += describe_split(manifest, calibrating)
     return Subset(manifest.name, manifest, source, scored, calibrating, data_root, found=words)
 
 
 def open_dataset(given: Any) -> Subset:
     """Return the subset of a `datasets.Dataset` or `DatasetDict` in memory."""
-    found = gather_dataset(given)
-    return open_gathered(found, make_manifest(name_dataset(given), "saved_dataset", found), None)
+    try:
+        found = gather_dataset(given)
+    except BenchError as error:
+        if "manifest.toml" not in str(error):
+            raise
+        raise BenchError(
+            f"{error} A dataset in memory has none: save it with save_to_disk, and write "
+            'manifest.toml with name and kind = "saved_dataset" into its folder.'
+        ) from None
+    return open_gathered(found, make_manifest(name_dataset(given), _SAVED, found), None)

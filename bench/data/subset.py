@@ -358,7 +358,7 @@ def split(
 
     The order is that of sha256(image id), then id: every limit is an unbiased sample, and limits
     are nested. Under the rule "hash" the images with sha256(image id) mod 5 == 0 calibrate and are
-    never scored.
+    never scored. Where that would be all of them, none calibrates (`describe_split`).
     """
     hashes = {image: id_hash(image) for image in source.image_ids}
     order = sorted(
@@ -367,13 +367,18 @@ def split(
     if manifest.calibration != HASH:
         return tuple(order), None if manifest.calibration == NONE else manifest.calibration
     aside = {p for p in order if int(hashes[source.image_ids[p]], 16) % CALIBRATION_SHARE == 0}
-    if len(aside) == len(order):
-        raise BenchError(
-            f"All {len(order)} images of the subset {manifest.name} fall into its calibration "
-            "part; give it a"
-            ' manifest.toml with calibration = "none".'
-        )
+    if len(aside) == len(order):  # of a few images, the rule may take all
+        return tuple(order), None
     return tuple(p for p in order if p not in aside), tuple(p for p in order if p in aside)
+
+
+def describe_split(
+    manifest: Manifest, calibrating: tuple[int, ...] | str | None
+) -> tuple[str, ...]:
+    """Return a sentence where the rule "hash" finds too few images to set one aside; else ()."""
+    if manifest.calibration != HASH or calibrating:
+        return ()
+    return ("All images are scored: they are too few to set one aside for box thresholds.",)
 
 
 def _stack_masks(masks: list[torch.Tensor | None]) -> torch.Tensor | None:

@@ -11,14 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bench.data.input_size import write_size
-from bench.engine.memory import is_out_of_memory
+from bench.engine.image_sizes import explain_size
 from bench.engine.output_gradients import collect_output_gradients
 from bench.engine.part_store import PartStore
 from bench.engine.prober import Prober, target_log_odds
 from bench.engine.target_classes import check_targets
 from bench.errors import BenchError, NotApplicable
-from bench.models.behaviour import describe_missing_gradient, has_gradient
+from bench.models.behaviour import (
+    depends_on_image,
+    describe_missing_gradient,
+    has_gradient,
+)
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network, leave_modes
 from bench.models.split import Captured
@@ -75,25 +78,10 @@ class Trace(PartStore):
                 captured = model.capture(images)
                 model.behaviour.check(model.net, model.name, images, captured.logits)
         except Exception as error:
-            self._explain_size(error)
+            explain_size(error, self.size, model.frame, model.name)
             raise
         self.prober.counts.forwards += len(images)
         return captured
-
-    def _explain_size(self, error: Exception) -> None:
-        """Raise BenchError in place of a network's own error, where the images have another size
-        than the model declares: one of both is what the network cannot run.
-        """
-        own = isinstance(error, BenchError) or is_out_of_memory(error)
-        if own or self.size == self.model.frame:
-            return
-        reason = next(iter(str(error).splitlines()), "").strip().rstrip(".")[:200]
-        raise BenchError(
-            f"The images are {write_size(self.size)} pixels (height x width) and {self.model.name} "
-            f"declares {write_size(self.model.frame)}, and the network cannot run one of them "
-            f"({type(error).__name__}: {reason}); resize the images, or declare the size that the "
-            "network takes."
-        ) from error
 
     def _check_targets(self, targets: torch.Tensor | None) -> torch.Tensor:
         if targets is None:
@@ -176,6 +164,11 @@ class Trace(PartStore):
             return gradients
         name, layer = self.model.name, f"layer {self.model.layer!r}"
         if not self._layer_matters():
+            if not depends_on_image(self.model.net, self.images[:1]):
+                raise NotApplicable(
+                    f"No logit of {name} depends on the image; are the weights of its classifier "
+                    "zero, as before a training?"
+                )
             raise NotApplicable(
                 f"No position of {layer} of {name} reaches the logits; choose an earlier layer."
             )

@@ -23,9 +23,12 @@ from bench.data import Geometry, Subset
 from bench.data.input_size import Size, enlarge, split_size
 from bench.data.subset import Int64s
 from bench.engine.trace import Trace
+from bench.errors import NotApplicable
 from bench.health.grid import Report, run_grid, select_map_metrics
 from bench.methods import METHODS, Method
 from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
+from bench.models.stages import list_outputs
 from bench.records.store import Records
 from bench.run.plan import Plan
 from bench.types import Sample
@@ -78,15 +81,33 @@ def plant_model(model: Explainee, tile: int) -> Explainee:
     """
     row, column = TILES[tile]
     size = enlarge(model.size, 0.5)
-    return Explainee(
-        TileNet(model.net, row, column, model.size),
+    net = TileNet(model.net, row, column, model.size)
+    planted = Explainee(
+        net,
         model.mean,
         model.std,
         size,
+        find_last_map(net, torch.zeros(1, model.channels, *split_size(size))),
         name=f"{model.name}/tile{tile}",
         parent=model.name,
         geometry=Geometry(size, "none", size),
     )
+    planted.grids.trusted = True
+    return planted
+
+
+def find_last_map(net: nn.Module, image: torch.Tensor) -> str:
+    """Return the last module whose output is a grid [1,K,h,w] and no class map."""
+    with guard_network(net), torch.no_grad():
+        calls, classes = list_outputs(net, image)
+    maps = [
+        name
+        for name, shape in calls
+        if shape is not None and len(shape) == 4 and min(shape[2:]) > 1 and shape[1] != classes
+    ]
+    if not maps:
+        raise NotApplicable("No layer of this network has a spatial grid.")
+    return maps[-1]
 
 
 @dataclass(frozen=True)

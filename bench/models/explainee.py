@@ -89,7 +89,8 @@ class Explainee:
         self.notes: list[str] = []
         self.behaviour = Behaviour()
         self._layer = layer
-        self._grids = LayerGrids()
+        self.grids = LayerGrids()
+        self._layouts = self.grids.found
         self._fingerprint: tuple[State, str] | None = None
         self._elsewhere: dict[str, Explainee] = {}
 
@@ -177,7 +178,7 @@ class Explainee:
         # Whoever replaces weights by random ones has asked for what they give.
         other.behaviour.checked = state_of(net)
         # Other weights leave the grid where it is, and random ones may hide it.
-        other._grids = self._grids
+        other.grids, other._layouts = self.grids, self._layouts
         return other
 
     @property
@@ -201,7 +202,7 @@ class Explainee:
         return {
             "layer": self.layer,
             "grid": f"{height}x{width}",
-            "grid_verified": not self._grids.unverified,
+            "grid_verified": not self.grids.unverified,
             "bypassed": self.split.is_bypassed,
         }
 
@@ -269,7 +270,7 @@ class Explainee:
 
         size: (H, W) of the images that gave `values`; None: the network's own.
         """
-        return self._grids.find(self, values, size or self.frame)
+        return self.grids.find(self, values, size or self.frame)
 
     def grid(self, values: torch.Tensor, size: ImageSize | None = None) -> torch.Tensor:
         """View the layer's output as [B,K,h,w], whatever its own layout (NCHW, NHWC, tokens with

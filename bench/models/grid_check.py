@@ -37,6 +37,9 @@ clear: small patches are sharp; larger ones, and those on a grey image, get thro
 WINDOW = 0.15
 """Width of the window around a place, as a share of the image's side."""
 
+COARSE = 3
+"""Cells along a side up to which several patches share a window."""
+
 PEAK = 0.7
 """A cell whose changes come from one patch alone, to this share, belongs to that patch."""
 
@@ -160,8 +163,13 @@ def score_layout(
     windows = _windows(boxes, like, layout).to(values)
     at_places = torch.einsum("phw,qhw->pq", relative, windows)
     found = (at_places - at_places.mean(0)).argmax(1)
+    hits = int((found == torch.arange(len(boxes), device=found.device)).sum())
+    if min(layout.height, layout.width) <= COARSE:
+        # Windows are as wide as such a grid; each patch must change most a cell that it covers.
+        most = relative.flatten(1).argmax(1, keepdim=True)
+        hits = max(hits, int((own.flatten(1).gather(1, most) > 0).sum()))
     return Score(
-        int((found == torch.arange(len(boxes), device=found.device)).sum()),
+        hits,
         float(sharpness.mean()),
         int((relative.flatten(1).amax(1) > PEAK * len(boxes)).sum()),
     )
@@ -170,15 +178,15 @@ def score_layout(
 def _cover(boxes: Sequence[Box], like: torch.Tensor, layout: Layout) -> torch.Tensor:
     """Return which share of each cell a patch covers [n,h,w]."""
 
-    def along(start: int, end: int, side: int, count: int) -> torch.Tensor:
+    def measure_along(start: int, end: int, side: int, count: int) -> torch.Tensor:
         edges = torch.arange(count + 1, dtype=torch.float64) * side / count
         return (edges[1:].clamp(max=end) - edges[:-1].clamp(min=start)).clamp(min=0)
 
     height, width = like.shape[-2:]
     return torch.stack(
         [
-            along(top, bottom, height, layout.height)[:, None]
-            * along(left, right, width, layout.width)
+            measure_along(top, bottom, height, layout.height)[:, None]
+            * measure_along(left, right, width, layout.width)
             for top, bottom, left, right in boxes
         ]
     )
@@ -187,15 +195,15 @@ def _cover(boxes: Sequence[Box], like: torch.Tensor, layout: Layout) -> torch.Te
 def _windows(boxes: Sequence[Box], like: torch.Tensor, layout: Layout) -> torch.Tensor:
     """Return a Gaussian window around each patch [n,h,w], of sum 1."""
 
-    def along(start: int, end: int, side: int, count: int) -> torch.Tensor:
+    def measure_along(start: int, end: int, side: int, count: int) -> torch.Tensor:
         cells = (torch.arange(count, dtype=torch.float64) + 0.5) / count
         return torch.exp(-((cells - (start + end) / 2 / side) ** 2) / 2 / WINDOW**2)
 
     height, width = like.shape[-2:]
     windows = torch.stack(
         [
-            along(top, bottom, height, layout.height)[:, None]
-            * along(left, right, width, layout.width)
+            measure_along(top, bottom, height, layout.height)[:, None]
+            * measure_along(left, right, width, layout.width)
             for top, bottom, left, right in boxes
         ]
     )

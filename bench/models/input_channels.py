@@ -20,8 +20,10 @@ FILE_CHANNELS = (1, 3)
 LUMA = (19595, 38470, 7471)
 """Weights of red, green and blue in grey, in 65536ths, as Pillow's `convert("L")` has them."""
 
-LARGEST_MEAN, LARGEST_STD = 1.0, 2.0
-"""Above these a mean or a std cannot be meant for pixels from 0 to 1."""
+LARGEST_MEAN, LARGEST_STD = 5.0, 5.0
+"""Above these a mean or a std is of pixels from 0 to 255. A network that somebody writes may centre
+its input off 0..1, so the limits leave room; a card's are narrower.
+"""
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase)
 

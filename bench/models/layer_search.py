@@ -7,7 +7,6 @@ through it; class tokens alone may go around it. The latest such layer is taken.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -36,6 +35,8 @@ NOT_A_LAYER = (
 )
 """Modules that are no layer: they give what they got, or a grid of a fixed size."""
 
+MOST_TRIED = 32
+"""So many outputs are looked at, the latest first: each costs up to thirty forwards."""
 REACH = (0.9, 0.5, 0.0)
 """Share of the cells that gradients reach, from what is wanted to what is taken where no layer has
 more.
@@ -63,8 +64,9 @@ def search_layer(net: nn.Module, x: torch.Tensor) -> str:
     """Return the name of the layer to explain, from passes over noise x [1,C,H,W]."""
     size = (x.shape[-2], x.shape[-1])
     places = [p for p in list_places(net, torch.cat([x, x.flip(-1)])) if not p.classes]
+    tried: set[str] = set()
     for least in REACH:
-        chosen = _choose(net, x, size, [p for p in places if p.reach > least])
+        chosen = _choose(net, x, size, [p for p in places if p.reach > least], tried)
         if chosen:
             return chosen
     raise NotApplicable(
@@ -73,9 +75,13 @@ def search_layer(net: nn.Module, x: torch.Tensor) -> str:
     )
 
 
-def _choose(net: nn.Module, x: torch.Tensor, size: ImageSize, places: list[Place]) -> str:
+def _choose(
+    net: nn.Module, x: torch.Tensor, size: ImageSize, places: list[Place], tried: set[str]
+) -> str:
     """Return the latest verified place that no other cells by-pass, of the latest grid; else the
     latest verified one, else "".
+
+    tried: the places looked at so far, at most `MOST_TRIED`.
     """
     latest: tuple[str, Layout] | None = None
     for place in reversed(places):
@@ -83,9 +89,14 @@ def _choose(net: nn.Module, x: torch.Tensor, size: ImageSize, places: list[Place
         grid = None if layout is None else (layout.height, layout.width)
         if latest and grid != (latest[1].height, latest[1].width):
             break
+        if len(tried) >= MOST_TRIED:
+            break
+        if place.name in tried:
+            continue
+        tried.add(place.name)
         split = LayerSplit(net, place.name)
         captured = split.capture(x)
-        open_around = bypassed_by_cells(net, split, captured, size)
+        open_around = is_bypassed_by_cells(net, split, captured, size)
         if latest and open_around:
             continue
         shape = (1, *captured.values.shape[1:])
@@ -123,7 +134,7 @@ def list_places(net: nn.Module, images: torch.Tensor) -> list[Place]:
     Classifiers whose weights are all zero get random ones for the pass, since nothing passes back
     through zeros.
     """
-    watch = _CallWatch(net, (images.shape[-2], images.shape[-1]))
+    watch = PlaceWatch(net, (images.shape[-2], images.shape[-1]))
     inputs = images.detach().clone().requires_grad_()
     handles = [
         module.register_forward_hook(watch.hook(name))
@@ -132,7 +143,7 @@ def list_places(net: nn.Module, images: torch.Tensor) -> list[Place]:
     ]
     try:
         with torch.enable_grad(), call_submodules(), _woken(net):
-            logits = net(inputs)
+            logits = net(inputs.clone())  # a network may work in place
             watch.read_gradients(logits, inputs)
     finally:
         for handle in handles:
@@ -145,13 +156,14 @@ def list_places(net: nn.Module, images: torch.Tensor) -> list[Place]:
     ]
 
 
-class _CallWatch:
+class PlaceWatch:
     """Notes each module's last output, and the gradients that arrive there."""
 
     def __init__(self, net: nn.Module, size: ImageSize) -> None:
         self.net = net
         self.size = size
         self.classes = 0
+        self.asked = 0
         self.places: dict[str, Place] = {}
         self._seen: set[int] = set()
         self._outputs: list[torch.Tensor] = []  # kept alive, so that no other gets its id
@@ -169,17 +181,18 @@ class _CallWatch:
             self.places.pop(name, None)
             self.places[name] = place
             if tensor.requires_grad:
-                arrive = functools.partial(self._arrive, place)
+                arrive = partial(self._arrive, place)
                 tensor.register_hook(arrive)  # type: ignore[no-untyped-call]
 
         return note
 
     def read_gradients(self, logits: torch.Tensor, inputs: torch.Tensor) -> None:
-        """Let gradients of all logits [2,C], then of the first one, arrive at the outputs; there is
-        nothing to read where the graph is cut, or an operation has no derivative.
+        """Let gradients of all logits [2,C], then of the highest one, arrive at the outputs; there
+        is nothing to read where the graph is cut, or an operation has no derivative.
         """
+        self.asked = int(logits.sum(0).argmax())  # a logit behind a ReLU may be dead
         mixed = torch.randn(logits.shape, generator=generator(0, "reach")).to(logits)
-        for total in ((logits * mixed).sum(), logits[:, 0].sum()):
+        for total in ((logits * mixed).sum(), logits[:, self.asked].sum()):
             if not total.requires_grad:
                 return
             try:
@@ -207,7 +220,7 @@ class _CallWatch:
             place.reach = float(grid.any(1).any(0).double().mean())
         elif grid.shape[1] == self.classes:
             channels = grid.any(3).any(2).any(0)
-            place.classes = bool(channels[0]) and not bool(channels[1:].any())
+            place.classes = bool(channels[self.asked]) and int(channels.sum()) == 1
 
 
 @contextmanager
@@ -241,7 +254,7 @@ def _woken(net: nn.Module) -> Iterator[None]:
 # --- what goes around a layer
 
 
-def bypassed_by_cells(
+def is_bypassed_by_cells(
     net: nn.Module, split: LayerSplit, captured: Captured, size: ImageSize
 ) -> bool:
     """Return whether a logit reads cells of the image that do not come through the layer.
@@ -258,7 +271,8 @@ def bypassed_by_cells(
         if not tensor.is_floating_point():
             return tensor
         around.append(tensor.detach().clone().requires_grad_())
-        return around[-1]
+        with torch.enable_grad():
+            return around[-1].clone()  # a network may work in place
 
     bypass = {
         name: [map_tensors(out, lead) for out in outs] for name, outs in captured.bypass.items()
@@ -271,10 +285,10 @@ def bypassed_by_cells(
             return False
         mixed = torch.randn(logits.shape, generator=generator(0, "reach")).to(logits)
         gradients = torch.autograd.grad((logits * mixed).sum(), around, allow_unused=True)
-    return any(g is not None and _at_cells(g, layout) for g in gradients)
+    return any(g is not None and _reaches_cells(g, layout) for g in gradients)
 
 
-def _at_cells(gradient: torch.Tensor, layout: Layout) -> bool:
+def _reaches_cells(gradient: torch.Tensor, layout: Layout) -> bool:
     """Return whether a gradient of an earlier output is other than zero at cells of a grid."""
     if gradient.ndim == 4:
         return gradient[0].numel() > max(gradient.shape[1:]) and bool(gradient.any())

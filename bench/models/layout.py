@@ -98,7 +98,13 @@ def list_layouts(
     size: of the image in pixels; None: square, of any side.
     """
     if len(shape) == 4:
-        found = _read_maps(net, shape[1:], size or (1, 1))
+        image = size or (1, 1)
+        # One row or column is a vector, unless the image is as long and thin.
+        found = [
+            one
+            for one in _read_maps(net, shape[1:], image)
+            if min(one.height, one.width) > 1 or _fits(one.height, one.width, image)
+        ]
     elif len(shape) == 3:
         found = list(_read_tokens(net, shape[1], shape[2], size))
     else:
@@ -113,7 +119,7 @@ def is_stated(net: nn.Module, shape: tuple[int, ...], size: ImageSize) -> bool:
     if len(shape) == 4:
         fitting = [one for one in _both_orders(shape[1:]) if _fits(one.height, one.width, size)]
         return len(fitting) == 1 or _features(net) in (shape[1], shape[3])
-    stated = [*_stated_grids(net, size)]
+    stated = [*_list_stated_grids(net, size)]
     prefixes = [p for p in [_prefix_tokens(net)] if p is not None] or UNSTATED_PREFIX
     return any(shape[1] - height * width in prefixes for height, width in stated)
 
@@ -163,22 +169,22 @@ def _read_tokens(
         extra = layout.prefix
         return (likely.index(extra) if extra in likely else len(likely), extra)
 
-    known = [*(_stated_grids(net, size) if size else []), *_patch_grids(net)]
-    yield from sorted(_around(known, length), key=rank)
-    shaped = sorted(_around(_shaped_grids(length, size or (1, 1)), length), key=rank)
+    known = [*(_list_stated_grids(net, size) if size else []), *_patch_grids(net)]
+    yield from sorted(_list_around(known, length), key=rank)
+    shaped = sorted(_list_around(_list_shaped_grids(length, size or (1, 1)), length), key=rank)
     yield from (one for one in shaped if one.prefix in likely)
-    shaped_channels = _shaped_grids(channels, size or (1, 1))
+    shaped_channels = _list_shaped_grids(channels, size or (1, 1))
     yield from (Layout("NCL", h, w) for h, w in shaped_channels if h * w == channels)
     yield from shaped
     # A class token may stand behind the patches.
     yield from (
         Layout("NLC", one.height, one.width, 0, one.prefix)
-        for one in [*_around(known, length), *shaped]
+        for one in [*_list_around(known, length), *shaped]
         if 0 < one.prefix <= max(likely)
     )
 
 
-def _around(grids: list[ImageSize], length: int) -> list[Layout]:
+def _list_around(grids: list[ImageSize], length: int) -> list[Layout]:
     """Return the layouts of tokens in which these grids leave at most `MOST_PREFIX` others."""
     return [
         Layout("NLC", height, width, length - height * width)
@@ -187,7 +193,7 @@ def _around(grids: list[ImageSize], length: int) -> list[Layout]:
     ]
 
 
-def _shaped_grids(area: int, size: ImageSize) -> list[ImageSize]:
+def _list_shaped_grids(area: int, size: ImageSize) -> list[ImageSize]:
     """Return grids of at most `area` cells, and at most `MOST_PREFIX` less, shaped as the image."""
     found = []
     for height in range(2, area // 2 + 1):
@@ -229,7 +235,7 @@ def _patch_grids(net: nn.Module) -> list[ImageSize]:
     return [(g[0], g[1]) for g in pairs if all(isinstance(side, int) and side > 1 for side in g)]
 
 
-def _stated_grids(net: nn.Module, size: ImageSize) -> list[ImageSize]:
+def _list_stated_grids(net: nn.Module, size: ImageSize) -> list[ImageSize]:
     """Return the grids of an image of this size that the stated patches give, and those of later
     stages, each half as fine.
     """

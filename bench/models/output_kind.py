@@ -37,8 +37,13 @@ _SHAPES_ONLY = (
 )
 """Autograd nodes that move numbers and leave them as they are."""
 
+BY_HAND = {"Div", "Exp", "Mean", "Sum", "Mul", "Rsub", "Pow"}
+"""Operations that end a softmax made by hand, 1 - p, or the mean of several. What a linear layer
+gives may sum to 1; it is no softmax all the same.
+"""
+
 _PROBABILITIES = {"Softmax", "Sigmoid", "Hardsigmoid", "LogSigmoid"}
-"""Autograd nodes whose results are probabilities, or logarithms that no softmax reads."""
+"""Autograd nodes of probabilities of classes, or of logarithms that no softmax reads."""
 
 _LINEAR = ("Addmm", "Mm", "Bmm", "Baddbmm", "Convolution", "NativeLayerNorm", "NativeBatchNorm")
 """Autograd nodes behind which numbers have no bounds."""
@@ -86,7 +91,8 @@ def read_output(net: nn.Module, image: torch.Tensor, name: str) -> OutputReading
         return OutputReading(net)  # the split says what is wrong with it
     _check_head(net, logits, last, name)
     ends = set(_find_ends(logits.grad_fn))
-    if ends & _PROBABILITIES or is_distribution(logits):
+    by_hand = logits.grad_fn is None or bool(ends & BY_HAND)
+    if ends & _PROBABILITIES or (by_hand and is_distribution(logits)):
         raise BenchError(describe_probabilities(name))
     _check_bounds(net, image, logits, name)
     if logits.shape[1] == 1:
@@ -183,7 +189,8 @@ def _run_watched(net: nn.Module, image: torch.Tensor, title: str) -> tuple[Any, 
             handles.append(module.register_forward_hook(hook))
     try:
         with torch.enable_grad():
-            logits = net(image.detach().clone().requires_grad_())
+            # Not the leaf itself: networks that work in place may not write into one.
+            logits = net(image.detach().clone().requires_grad_().clone())
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         if "memory" in str(error).lower():  # too little of it is no fault of the shape
             raise

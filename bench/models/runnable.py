@@ -9,15 +9,15 @@ from bench.errors import BenchError
 
 
 def check_runnable(net: nn.Module, name: str) -> None:
-    """Refuse what cannot be explained: another precision, compiled modules, lazy weights or
-    weights without grad.
+    """Refuse what cannot be explained: another precision, compiled or lazy modules, weights without
+    grad.
 
     Raises:
         BenchError: says what is wrong and what to give instead.
     """
     tensors = [*net.named_parameters(), *net.named_buffers()]
     for where, tensor in tensors:
-        if isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer)):
+        if nn.parameter.is_lazy(tensor):
             raise BenchError(
                 f"The network {name} has no weights yet (its lazy {where!r}); run it once on an "
                 "image, or load its weights."

@@ -140,7 +140,7 @@ class WholeSplit:
         return self._input.run(self.net.forward_head, values)
 
 
-class _Watch:
+class ModuleCalls:
     """Keeps what the layer gave in its last call, and what the modules around it gave before.
 
     finished: outputs of the modules that finished before the layer's last call, and of the layer's
@@ -205,7 +205,7 @@ class LayerSplit:
         self._before = self._outermost()
 
     def capture(self, x: torch.Tensor) -> Captured:
-        watch = _Watch(self.layer)
+        watch = ModuleCalls(self.layer)
         hooked = (
             (self._modules[name], watch.enter(name), watch.leave(name))
             for name in (*self._before, self.layer)

@@ -8,10 +8,7 @@ the stamp of each file spare the next run the reading.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Any, NamedTuple
 
 from bench.errors import BenchError
 from bench.files import replaced_file
@@ -44,7 +41,12 @@ GONE = KnownItem("", "", "", changed=True)
 """An item that is no longer in its subset."""
 
 _COLUMNS = ("subset", "part", "item", "item_id", "file", "stamp")
-_SCHEMA = pa.schema([*((name, pa.string()) for name in _COLUMNS), ("changed", pa.bool_())])
+
+
+def _make_schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema([*((name, pa.string()) for name in _COLUMNS), ("changed", pa.bool_())])
 
 
 def read_items(folder: Path) -> ItemTable:
@@ -52,14 +54,18 @@ def read_items(folder: Path) -> ItemTable:
     file = folder / ITEMS
     if not file.is_file():
         return {}
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _make_schema()
     try:
-        table = pq.read_table(file, schema=_SCHEMA, page_checksum_verification=True)
+        table = pq.read_table(file, schema=schema, page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BenchError(
             f"The table of items {file} cannot be read ({error}); delete it and start the run "
             "again, which looks at each image anew."
         ) from None
-    rows = zip(*(table[name].to_pylist() for name in _SCHEMA.names), strict=True)
+    rows = zip(*(table[name].to_pylist() for name in schema.names), strict=True)
     return {(subset, part, item): KnownItem(*known) for subset, part, item, *known in rows}
 
 
@@ -68,11 +74,15 @@ def write_items(folder: Path, items: ItemTable) -> None:
     if not items:
         (folder / ITEMS).unlink(missing_ok=True)
         return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _make_schema()
     rows = [(*key, *known) for key, known in sorted(items.items())]
     columns = [list(column) for column in zip(*rows, strict=True)]
     table = pa.table(
-        [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)],
-        schema=_SCHEMA,
+        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)],
+        schema=schema,
     )
     with replaced_file(folder / ITEMS) as temporary:
         pq.write_table(

@@ -81,7 +81,7 @@ def relabel_subset(subset: Subset, match: ClassMatch) -> Subset:
 def match_model(model: Explainee, subset: Subset) -> ClassMatch:
     """Return how a subset's labels become a model's classes; a misfit is a BenchError."""
     count, own = model.num_classes, subset.class_names
-    if all(name.isdigit() for name in own):
+    if own == tuple(map(str, range(len(own)))):
         return _match_numbers(model, subset)
     stated = read_stated_names(model)
     names = stated or (imagenet_names() if count == IMAGENET_COUNT else ())

@@ -12,7 +12,7 @@ from bench.data import Subset
 from bench.errors import BenchError
 from bench.models.explainee import Explainee
 
-BEYOND = 10.0
+BEYOND = 40.0
 """How many times the largest normalised pixel a value may be: noise may go beyond, 0..255 does not.
 """
 

@@ -96,14 +96,14 @@ def test_an_image_with_two_labels_is_explained_twice(folder: Callable[..., Path]
     assert subset.explain == "label"
 
 
-def test_a_subset_that_only_calibrates_is_said(folder: Callable[..., Path]) -> None:
+def test_images_that_would_all_calibrate_are_all_scored(folder: Callable[..., Path]) -> None:
     aside = next(
         f"images/{i}.png" for i in range(12) if int(id_hash(f"images/{i}.png"), 16) % 5 == 0
     )
-    with pytest.raises(
-        BenchError, match=r"fall into its calibration part; give it a manifest.toml"
-    ):
-        load_subset(folder([f"{aside},0,1,1,5,5"]))
+    subset = load_subset(folder([f"{aside},0,1,1,5,5"]))
+    assert subset.ids == (aside,)
+    assert subset.calibration() is None
+    assert any("too few to set one aside" in sentence for sentence in subset.found)
 
 
 def test_names_as_labels_and_images_without_boxes(folder: Callable[..., Path]) -> None:

@@ -105,7 +105,7 @@ def test_objects_are_items_by_category(listed: bool) -> None:
     assert len(samples) == 2 * COUNT
     assert samples["3#1"].boxes.tolist() == [[1, 2, 11, 22], [5, 5, 10, 10]]
     assert samples["3#0"].boxes.tolist() == [[0, 0, 4, 5]]
-    assert "read as x, y, width, height" in " ".join(subset.found)
+    assert "objects: left, top, width, height in pixels" in subset.notes[1].text
 
 
 def test_what_defines_a_dataset_is_its_content() -> None:

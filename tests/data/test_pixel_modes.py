@@ -13,6 +13,7 @@ from PIL import Image
 
 from bench.data import load_subset
 from bench.data.decode import decode
+from bench.data.image_survey import survey_images
 from bench.errors import BenchError
 
 GREY = np.random.default_rng(5).integers(0, 256, (9, 13), dtype=np.uint8)
@@ -228,3 +229,33 @@ def test_an_unreadable_image_in_parquet_names_its_file_and_row(tmp_path: Path) -
     (tmp_path / "b.parquet").write_bytes(b"PAR1")
     with pytest.raises(BenchError, match=r"cannot be read .*b\.parquet"):
         load_subset(tmp_path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_turned_once(tmp_path: Path, orientation: int) -> None:
+    """Pillow turns a TIFF when it loads it, so nothing here turns it again."""
+    stored = np.random.default_rng(orientation).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    for name, packing in (("raw.tif", None), ("lzw.tif", "tiff_lzw")):
+        file = tmp_path / name
+        Image.fromarray(stored).save(file, compression=packing, tiffinfo={274: orientation})
+        shown = np.asarray(Image.open(file).convert("RGB"))
+        for turned in (False, True):
+            assert np.array_equal(decode({"path": str(file)}, name, turned), shown)
+        facts = survey_images(lambda _, file=file: ({"path": str(file)}, "it"), 1)
+        assert facts[0].shown(False) == facts[0].shown(True) == shown.shape[1::-1]
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
+def test_white_may_be_zero(tmp_path: Path, kind: str) -> None:
+    """PhotometricInterpretation 0 means that 0 is white; Pillow minds it for 8 bits only."""
+    grey = np.linspace(0, 255, 12 * 16).round().reshape(12, 16).astype(np.uint8)
+    full = {"uint8": 255, "uint16": 65535, "float32": 1}[kind]
+    raw = (full - grey.astype(np.float64) / 255 * full).astype(kind)
+    Image.fromarray(raw).save(tmp_path / "a.tif")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    black = np.array([262, 3], "<u2").tobytes() + np.array([1, 1], "<u4").tobytes()
+    assert content.count(black) == 1
+    where = content.index(black) + 8
+    content[where : where + 4] = bytes(4)
+    found = decode({"bytes": bytes(content)}, "a.tif")
+    assert np.array_equal(found, np.repeat(grey[:, :, None], 3, axis=2))

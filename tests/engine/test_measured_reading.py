@@ -202,7 +202,7 @@ class Behind(nn.Module):
 
 
 def test_tokens_behind_the_patches_are_refused():
-    with pytest.raises(NotApplicable, match="no square of patches"):
+    with pytest.raises(NotApplicable, match="no grid of patches"):
         METHODS.get("raw_attention")(make_trace(Behind().eval(), "cut"))
 
 

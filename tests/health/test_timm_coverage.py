@@ -100,7 +100,7 @@ class Scaled(torch.nn.Module):
 
 @pytest.mark.parametrize(
     ("scale", "reason"),
-    [(0.0, "No position of layer 'body' of"), (1e38 * 10, "the logits overflow")],
+    [(0.0, "No layer of this network has"), (1e38 * 10, "returns NaN or infinite logits")],
 )
 def test_a_network_that_vanishes_or_overflows_says_so(scale, reason, monkeypatch):
     monkeypatch.setattr(

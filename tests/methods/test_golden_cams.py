@@ -146,9 +146,10 @@ def test_finer_cam_without_weight_is_grad_cam():
     torch.testing.assert_close(maps["finer_cam[gamma=0]"], maps["grad_cam"], atol=1e-7, rtol=1e-5)
 
 
-def test_finer_cam_needs_another_class():
-    with pytest.raises(NotApplicable, match="one class"):
-        explain("finer_cam", W[:1])
+def test_finer_cam_of_one_logit_has_two_classes():
+    pair = torch.tensor(W[:1])
+    wanted = explain("finer_cam", torch.cat([-pair / 2, pair / 2]).tolist())
+    np.testing.assert_allclose(explain("finer_cam", W[:1]), wanted, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------ masking
@@ -370,12 +371,14 @@ def test_full_grad_by_hand():
     # maximum 2.
     inputs = np.array([[0.6, 0.2], [1.4, 0.5]])
     biases = np.array([[0.5 + 1, 0.5], [0.5 + 1, 1.0]])
-    L = bench.explain(model, x, torch.tensor([0]), "full_grad")[0]
+    L = bench.explain(model, x, torch.tensor([1]), "full_grad")[0]
     np.testing.assert_allclose(L.numpy(), inputs + biases, atol=1e-6)
-    # 13.5 from the input, 3 - 6 from the convolution, 7 from the linear layer: S = 6 + 4.5 + 7.
+    # 13.5 from the input, 3 - 6 from the convolution, 7 from the linear layer: z = 6 + 4.5 + 7, and
+    # the predicted class 1 of one logit has S = z / 2.
     trace = Trace(Prober(model), x)
-    np.testing.assert_allclose(full_gradient_terms(trace), [[13.5], [-3.0], [7.0]], atol=1e-5)
-    assert trace.target_logits.item() == pytest.approx(17.5)
+    terms = np.array(full_gradient_terms(trace))
+    np.testing.assert_allclose(2 * terms, [[13.5], [-3.0], [7.0]], atol=1e-5)
+    assert 2 * trace.target_logits.item() == pytest.approx(17.5)
 
 
 @pytest.mark.parametrize("kind", ["gap", "mlp", "norm"])

@@ -171,6 +171,13 @@ def test_a_dead_logit_has_a_gradient_of_zero(images: torch.Tensor) -> None:
     assert not bench.explain(explainee(net), images, [2] * 6, "saliency").any()
 
 
+def test_a_classifier_of_zeros_is_said(images: torch.Tensor) -> None:
+    net = Small()
+    net.fc.weight.data.zero_()
+    with pytest.raises(NotApplicable, match="are the weights of its classifier zero"):
+        bench.explain(explainee(net), images, None, "grad_cam")
+
+
 # --- what the caller has switched on
 
 

@@ -54,7 +54,7 @@ def test_tokens_of_an_image_of_any_size(arch, size, grid, prefix):
     model = bench.Explainee(net, size=224, layer="blocks.1.norm1")
     images = noise(1, 3, *size)
     made = bench.explain(model, images, [2], "grad_cam")
-    ((key, layout),) = model._grids._found.items()
+    ((key, layout),) = model._layouts.items()
     assert key[0] == size
     assert (layout.order, layout.height, layout.width, layout.prefix) == ("NLC", *grid, prefix)
     expected = own_grad_cam(net, "blocks.1.norm1", images, 2, grid, prefix)
@@ -93,7 +93,7 @@ def test_a_width_that_is_a_square_is_no_grid():
 def test_a_class_token_behind_the_patches_is_none_of_them():
     model = bench.Explainee(seeded(lambda: Tokens(20, 6, "class last")), size=48, layer="inner")
     assert model.probe_shape == (4, 20, 6, 6)
-    (layout,) = model._grids._found.values()
+    (layout,) = model._layouts.values()
     assert (layout.prefix, layout.suffix) == (0, 1)
 
 
@@ -163,7 +163,7 @@ def test_other_weights_keep_the_verified_grid():
     model = bench.Explainee(seeded(lambda: timm.create_model("resnet10t", num_classes=5)), size=64)
     _ = model.probe_shape
     other = model.replace_net(timm.create_model("resnet10t", num_classes=5))
-    assert other._grids._found == model._grids._found != {}
+    assert other._layouts == model._layouts != {}
 
 
 def test_of_several_readings_the_true_one_is_found():

@@ -194,10 +194,10 @@ class Transposed(Layout):
 def test_a_wrong_layout_is_not_in_place(name, kwargs, wrong, monkeypatch):
     model = bench.load_model(name, num_classes=10, **kwargs)
     _, _, height, width = model.probe_shape
-    (shape,) = model._grids._found
-    right = model._grids._found[shape]
+    (shape,) = model._layouts
+    right = model._layouts[shape]
     monkeypatch.setitem(
-        model._grids._found, shape, wrong(right.order, right.height, right.width, right.prefix)
+        model._layouts, shape, wrong(right.order, right.height, right.width, right.prefix)
     )
     cells = timm_check.places(height, width)
     trace = Trace(Prober(model), timm_check.make_changed_images(model.size, (height, width), cells))

@@ -261,7 +261,7 @@ def test_the_two_libraries_name_each_other(folder, tmp_path):
         bench.load_model(f"hf:{tmp_path}")
     with pytest.raises(BenchError, match=f"give hf:{folder}"):
         bench.load_model(f"hf-hub:{folder}")
-    with pytest.raises(BenchError, match=f"For a folder of transformers give hf:{folder}"):
+    with pytest.raises(BenchError, match=f"hf:{folder} where it is a folder of Hugging Face"):
         bench.load_model(folder)
     with pytest.raises(BenchError, match=r"give hf:some/net \(transformers\) or hf-hub:some/net"):
         bench.load_model("some/net")

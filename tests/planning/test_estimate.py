@@ -341,7 +341,8 @@ def test_rates_are_of_a_batch_that_memory_is_enough_for():
     finally:
         handle.remove()
     assert rates.forward > 0
-    assert sizes[:3] == [8, 4, 2]
+    # Single images are looked at before, to find the layer and to check the network.
+    assert [size for size in sizes if size > 1][:3] == [8, 4, 2]
     with pytest.raises(torch.cuda.OutOfMemoryError):
         fitting(lambda size: cramped(None, [torch.zeros(size + 3)]), 8, torch.device("cpu"))
 
@@ -368,7 +369,7 @@ def test_counting_runs_no_perturbed_image_of_metrics_or_costly_methods_and_leave
         assert count_cost(plan).run.forwards > 200
     finally:
         handle.remove()
-    assert sum(sizes) < 10
+    assert sum(sizes) < 30  # the layer, its grid and the behaviour are looked at, once
     assert model.weights_id == before
 
 

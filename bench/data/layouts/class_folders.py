@@ -14,6 +14,7 @@ import numpy as np
 
 from bench.data.class_names import imagenet_wnids
 from bench.data.images import Items, files_dataset
+from bench.data.labels import find_alike, read_whole_number
 from bench.data.layouts.gathered import (
     SPLITS,
     Classes,
@@ -32,7 +33,6 @@ from bench.errors import BenchError
 
 _NO_CLASS = ("images", "image", "imgs", "img", "jpegimages", "labels", "annotations", "data")
 """Folders of these names hold images without saying their class."""
-_MOST_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,9 @@ def number_names(names: list[str], classes: Classes, where: str) -> _Numbering:
     if classes:
         given, known = index_names(names, classes, where)
         return _Numbering(dict(zip(names, given, strict=True)), known, "labels by the manifest")
-    if all(name.isascii() and name.isdigit() for name in names):
-        return _number_numbers(names, where)
+    numbers = {name: number for name in names if (number := read_whole_number(name)) is not None}
+    if len(numbers) == len(names):
+        return _number_numbers(numbers, where)
     wnids = {wnid: label for label, wnid in enumerate(imagenet_wnids())}
     if all(name in wnids for name in names):
         words = "their names are wnids, labels are ImageNet's numbers"
@@ -130,19 +131,29 @@ def number_names(names: list[str], classes: Classes, where: str) -> _Numbering:
     ordered = sorted(names)
     listed = shorten_names([f"{label} {name}" for label, name in enumerate(ordered)])
     labels = {name: label for label, name in enumerate(ordered)}
-    return _Numbering(labels, tuple(ordered), f"labels in sorted order: {listed}")
+    alike = find_alike(ordered)
+    notes = (
+        ()
+        if alike is None
+        else (
+            f"The class folders {alike[0]!r} and {alike[1]!r} differ only in capitals, spaces or "
+            "Unicode form, and count as two classes, as in ImageFolder.",
+        )
+    )
+    return _Numbering(labels, tuple(ordered), f"labels in sorted order: {listed}", notes)
 
 
-def _number_numbers(names: list[str], where: str) -> _Numbering:
-    labels = {name: int(name) for name in names}
-    most = max(labels.values())
-    if len(set(labels.values())) < len(names) or most >= _MOST_CLASSES:
+def _number_numbers(labels: dict[str, int], where: str) -> _Numbering:
+    names, most = [*labels], max(labels.values())
+    if len(set(labels.values())) < len(names):
         raise BenchError(
-            f"The class folders of {where} are numbers, and two of them are equal or {most} is no "
-            "class number; name them 0 to classes - 1."
+            f"The class folders of {where} are numbers, and two of them are equal; name them 0 to "
+            "classes - 1."
         )
     notes: tuple[str, ...] = ()
-    if sorted(names) != sorted(names, key=int) or sorted(labels.values()) != [*range(len(names))]:
+    if sorted(names) != sorted(names, key=labels.__getitem__) or sorted(labels.values()) != [
+        *range(len(names))
+    ]:
         notes = (
             f"The folder names of {where} are taken as label numbers; torchvision's ImageFolder "
             "would count the folders in the order of text, so check that the network does not.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,7 +56,7 @@ def find_coco_files(place: Path) -> list[Path]:
 
 def _looks_like_coco(file: Path) -> bool:
     """Tell from a file's text whether its json has COCO's tables; large files are not parsed."""
-    text = file.read_text(encoding="utf-8", errors="replace")
+    text = file.read_text(encoding="utf-8-sig", errors="replace")
     return text[:_HEAD].lstrip().startswith("{") and all(f'"{key}"' in text for key in _TABLES[:2])
 
 
@@ -122,7 +122,7 @@ class _CocoContent:
         names = [name for _, name in pairs]
         labels = index_names(names, classes, str(file))[0] if classes else [*range(len(names))]
         by_image: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
-        known, degenerate = {image.get("id") for image in tables[0]}, 0
+        known, degenerate = _read_image_ids(tables[0], file), 0
         numbers = {number for number, _ in pairs}
         for annotation in tables[1]:
             _check_annotation(annotation, known, numbers, file)
@@ -200,11 +200,18 @@ class _CocoContent:
         return found
 
     def _check_fractions(self, found: Sequence[ImageObjects]) -> None:
-        corners = [max(box) for one in found for boxes in one.boxes.values() for box in boxes]
-        if corners and max(corners) <= 1:
+        edges = [box for one in found for boxes in one.boxes.values() for box in boxes]
+        shares = [box for box in edges if max(box) <= 1 and any(value % 1 for value in box)]
+        if edges and len(shares) == len(edges):
             raise BenchError(
                 f"The boxes of {self.file} are fractions of the image; COCO's are x, y, width, "
                 "height in pixels, so multiply them by the image's size."
+            )
+        if shares:
+            x0, y0, x1, y1 = shares[0]
+            raise BenchError(
+                f"The box ({x0:g}, {y0:g}, {x1 - x0:g}, {y1 - y0:g}) of {self.file} lies within "
+                "one pixel, as a fraction of the image would; write all boxes in pixels."
             )
 
     def list_masks(self, objects: Sequence[ImageObjects], ids: Sequence[Any]) -> CocoMasks | None:
@@ -236,6 +243,8 @@ class _CocoContent:
     def list_notes(self, without: int) -> list[str]:
         """Return sentences about what is left out; without: images without an object."""
         crowd = sum(is_crowd(a) for found in self.annotations.values() for a in found)
+        no_box = sum(not a.get("bbox") for a in self._objects)
+        boxless = 0 if no_box == len(self._objects) else no_box
         lacking = 0 if self.with_masks or self.lacking == len(self._objects) else self.lacking
         sentences = {
             f"Left out, without an object: {count_words(without, 'image')}.": without,
@@ -243,6 +252,9 @@ class _CocoContent:
             "they have no box, and pixel precision leaves their pixels out.": crowd,
             f"Left out, without an area: {count_words(self.degenerate, 'annotation')}.": (
                 self.degenerate
+            ),
+            f"There are no boxes, since bbox is missing for {count_words(boxless, 'object')}.": (
+                boxless
             ),
             "There are no masks, since a segmentation is missing for "
             f"{count_words(lacking, 'object')}.": lacking,
@@ -253,7 +265,7 @@ class _CocoContent:
 def read_tables(file: Path) -> tuple[tuple[Mapping[str, Any], ...], ...]:
     """Return the tables images, annotations and categories of a COCO file."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise BenchError(f"The file {file} cannot be read as JSON ({error}).") from error
     missing = [
@@ -274,6 +286,18 @@ def read_tables(file: Path) -> tuple[tuple[Mapping[str, Any], ...], ...]:
 def is_crowd(annotation: Mapping[str, Any]) -> bool:
     """Tell whether an annotation is the region of a crowd."""
     return bool(annotation.get("iscrowd"))
+
+
+def _read_image_ids(images: Sequence[Mapping[str, Any]], file: Path) -> set[Any]:
+    """Return the ids of images, of which each image has its own."""
+    counts = Counter(image.get("id") for image in images)
+    for number, count in counts.items():
+        if number is None or count > 1:
+            what = "without an id" if number is None else f"with the id {number!r}"
+            raise BenchError(
+                f"{file} lists {count_words(count, 'image')} {what}; give each an id of its own."
+            )
+    return set(counts)
 
 
 def _read_id(category: Mapping[str, Any], file: Path) -> int:

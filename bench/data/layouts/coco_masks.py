@@ -93,6 +93,11 @@ def check_segmentation(found: Any, annotation: Mapping[str, Any], file: Path) ->
             )
     else:
         right = isinstance(found, list) and all(_is_polygon(polygon) for polygon in found)
+    if right and isinstance(found, list) and max(map(max, found)) <= 1:
+        raise BenchError(
+            f"The polygons of the annotation {annotation.get('id')} in {file} are fractions of the "
+            "image; COCO's are pixels, so multiply them by the image's size."
+        )
     if not right:
         raise BenchError(
             f"The segmentation of the annotation {annotation.get('id')} in {file} is neither "

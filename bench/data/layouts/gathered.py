@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.data.class_names import imagenet_names, imagenet_wnids
 from bench.data.images import Items
-from bench.data.manifest import IMAGENET_CLASSES
+from bench.data.manifest import IMAGENET_CLASSES, Manifest
 from bench.data.object_masks import FileMasks, ItemMasks, count_masks
 from bench.data.reading import Reading
 from bench.errors import BenchError, suggestions
@@ -43,6 +43,7 @@ class Gathered:
         notes: further sentences: what was assumed, and what was left out.
         part: the part of the data set that was taken, where there are several.
         reading: how its labels and boxes were read, where they stood in columns.
+        settled: the manifest with what columns said of boxes and EXIF; None without columns.
     """
 
     dataset: Any
@@ -53,6 +54,7 @@ class Gathered:
     notes: tuple[str, ...] = ()
     part: str = ""
     reading: Reading = field(default_factory=Reading)
+    settled: Manifest | None = None
 
     @property
     def digest(self) -> str:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data.images import files_dataset, files_digest
-from bench.data.inner_paths import join_inside
+from bench.data.inner_paths import is_there, join_inside
+from bench.data.labels import read_labels
 from bench.data.layouts.gathered import (
     Classes,
     Gathered,
     ImageObjects,
     count_words,
     describe_truth,
-    index_names,
     is_hidden,
     is_image_name,
     list_object_items,
@@ -77,11 +77,13 @@ def gather_voc(place: Path, classes: Classes = ()) -> Gathered:
         raise BenchError(f"The folder {place} has no xml files of Pascal VOC.")
     images = _read_images(place, files)
     names = [one.name for image in images for one in image.objects]
-    labels, known = index_names(names, classes, str(place))
-    index = dict(zip(names, labels, strict=True))
+    files_of = [image.file for image in images for _ in image.objects]
     used = [image for image in images if image.objects]
     if not used:
         raise BenchError(f"No xml of {place} has an object; the subset is empty.")
+    read = read_labels(names, classes, str(place), lambda i: f"an object of {files_of[i]}")
+    labels, known = read.labels, read.classes
+    index = dict(zip(names, labels, strict=True))
     listed = []
     for image in used:
         one = ImageObjects(image.path.relative_to(place).as_posix(), image.size)
@@ -99,7 +101,7 @@ def gather_voc(place: Path, classes: Classes = ()) -> Gathered:
         f"{count_words(len(used), 'image')} by Pascal VOC's xml; labels: {order}; "
         f"{describe_truth(items)}",
         content=files_digest(files),
-        notes=tuple(_list_notes(images)),
+        notes=(*read.cautions, *_list_notes(images)),
     )
 
 
@@ -129,7 +131,7 @@ def _read_image(file: Path, folder: Path, there: dict[str, Path]) -> _VocImage:
     path = there.get(file.stem)
     if path is None:
         path = join_inside(folder, root.findtext("filename") or file.stem, str(file))
-    if not path.is_file():
+    if not is_there(path):
         raise BenchError(
             f"The image {path} of {file} is missing; fetch it, or take the xml file away."
         )

@@ -13,20 +13,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.data.layouts.dataset_objects import list_dataset_objects
+from bench.data.layouts.dataset_objects import open_objects
 from bench.data.layouts.gathered import (
     SPLITS,
     Classes,
     Gathered,
     count_words,
     describe_truth,
-    list_object_items,
     shorten_names,
 )
 from bench.data.manifest import Manifest
 from bench.data.opened_files import OpenedFiles
 from bench.data.parquet_table import open_rows, read_ids
-from bench.data.reading import Reading
 from bench.errors import BenchError
 
 _STATE, _PARTS = "state.json", "dataset_dict.json"
@@ -46,8 +44,8 @@ def is_dataset(given: object) -> bool:
     return type(given).__module__.partition(".")[0] == "datasets"
 
 
-def gather_saved(place: Path, classes: Classes = ()) -> Gathered:
-    """Return the items of a folder that `save_to_disk` wrote."""
+def gather_saved(place: Path, classes: Classes = (), manifest: Manifest | None = None) -> Gathered:
+    """Return the items of a folder that `save_to_disk` wrote (see `gather_dataset`)."""
     from datasets import load_from_disk
 
     try:
@@ -56,16 +54,22 @@ def gather_saved(place: Path, classes: Classes = ()) -> Gathered:
         raise BenchError(
             f"The folder {place} cannot be read as a saved dataset ({error})."
         ) from error
-    return gather_dataset(dataset, classes, place)
+    return gather_dataset(dataset, classes, place, manifest)
 
 
-def gather_dataset(given: Any, classes: Classes = (), place: Path | None = None) -> Gathered:
+def gather_dataset(
+    given: Any,
+    classes: Classes = (),
+    place: Path | None = None,
+    manifest: Manifest | None = None,
+) -> Gathered:
     """Return the items of a `datasets.Dataset`, or of one part of a `DatasetDict`.
 
     Args:
         given: the dataset.
         classes: names by label that a manifest gives; () takes those of its features.
         place: the folder it was saved in; images must then lie inside it.
+        manifest: says how boxes are written, and whether EXIF turns images.
 
     Raises:
         BenchError: it is streamed, a column is missing, or its values are no images or labels.
@@ -78,15 +82,12 @@ def gather_dataset(given: Any, classes: Classes = (), place: Path | None = None)
         raise BenchError(f"{where[0].upper()}{where[1:]} has no rows; the subset is empty.")
     if place is not None:
         _check_paths(dataset, place)
-    reading = Reading()
+    manifest = manifest or Manifest(name=where, kind="saved_dataset")
     if _LABEL in dataset.column_names:
-        opened = _read_labelled(dataset, classes, where)
-        items, known, reading = opened.items, opened.classes, opened.reading
+        opened = _read_labelled(manifest, dataset, classes, where)
     else:
-        ids, _ = read_ids(dataset)
-        objects, known, box_notes = list_dataset_objects(dataset, ids, classes, where)
-        notes = (*notes, *box_notes)
-        items = list_object_items(objects, with_boxes=True)
+        opened = open_objects(manifest, dataset, read_ids(dataset)[0], classes, where)
+    items, known = opened.items, opened.classes
     labels = sorted({int(label) for label in items.labels})
     shown = shorten_names([f"{i} {known[i]}" for i in labels]) if isinstance(known, tuple) else ""
     return Gathered(
@@ -98,7 +99,8 @@ def gather_dataset(given: Any, classes: Classes = (), place: Path | None = None)
         content=_digest_images(dataset),
         notes=notes,
         part=part,
-        reading=reading,
+        reading=opened.reading,
+        settled=opened.manifest,
     )
 
 
@@ -174,7 +176,7 @@ def _check_paths(dataset: Any, place: Path) -> None:
                 )
 
 
-def _read_labelled(dataset: Any, classes: Classes, where: str) -> OpenedFiles:
+def _read_labelled(manifest: Manifest, dataset: Any, classes: Classes, where: str) -> OpenedFiles:
     """Return one item per row of a dataset with labels."""
     values = list(dataset[_LABEL])
     for row, value in enumerate(values):
@@ -184,13 +186,8 @@ def _read_labelled(dataset: Any, classes: Classes, where: str) -> OpenedFiles:
                 f"Row {row} of {where} has {what} ({value!r}); an item has one class: select the "
                 "rows that have, or take another part of the data set."
             )
-    return open_rows(
-        Manifest(name=where, kind="saved_dataset"),
-        dataset,
-        classes,
-        f"{where[0].upper()}{where[1:]}",
-        where,
-    )
+    begin = f"{where[0].upper()}{where[1:]}"
+    return open_rows(manifest, dataset, classes, begin, where)
 
 
 def _digest_images(dataset: Any) -> str:
