@@ -30,7 +30,7 @@ from bench.models.layer_grid import LayerGrids, describe_layer
 from bench.models.layout import ImageSize, Layout
 from bench.models.logits_reader import read_class_names, read_logits_of, read_name
 from bench.models.network_guard import State, guard_network, hash_weights, leave_modes, state_of
-from bench.models.output_kind import read_output
+from bench.models.output_kind import describe_output, read_output
 from bench.models.preprocessing import check_network, fill_preprocessing
 from bench.models.runnable import check_runnable
 from bench.models.split import Captured, LayerSplit, Split, WholeSplit
@@ -262,10 +262,7 @@ class Explainee:
         """
         captured = self.split.capture(images)
         if captured.logits.ndim != 2:
-            raise BenchError(
-                f"The network {self.name} returns logits of shape {tuple(captured.logits.shape)}; "
-                "cambench explains classifiers, whose logits are [B,C]."
-            )
+            raise BenchError(describe_output(captured.logits))
         return captured
 
     def layout(self, values: torch.Tensor, size: ImageSize | None = None) -> Layout:

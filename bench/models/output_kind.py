@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.errors import BenchError
+from bench.errors import BenchError, take_first_line
 from bench.models.named_wrapper import FlatNet, TwoClassNet
 
 HEAD_NAMES = ("fc", "head", "heads", "classifier", "last_linear", "output", "linear", "logits")
@@ -84,7 +84,7 @@ def read_output(net: nn.Module, image: torch.Tensor, name: str) -> OutputReading
     Raises:
         BenchError: it returns probabilities, or features because its classifier was taken out.
     """
-    logits, last = _run_watched(net, image)
+    logits, last = _run_watched(net, image, name)
     if isinstance(logits, torch.Tensor) and logits.ndim > 2 and logits[0].numel() == len(logits[0]):
         net, logits = FlatNet(net), logits.flatten(1)
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
@@ -150,7 +150,7 @@ def describe_probabilities(name: str) -> str:
 
 
 def describe_output(output: Any) -> str:
-    """Return the sentence about a network whose output are no logits [B,C], of one image."""
+    """Return the sentence about a network whose output are no logits [B,C]."""
     if not isinstance(output, torch.Tensor):
         return (
             f"The network returns {type(output).__name__}; cambench explains classifiers, whose "
@@ -160,7 +160,7 @@ def describe_output(output: Any) -> str:
         "keep the axis of the one logit, [B,1]" if output.ndim < 2 else "return one row per image"
     )
     return (
-        f"The network's output for one image has shape {tuple(output.shape)}; cambench explains "
+        f"The network's output has shape {tuple(output.shape)}; cambench explains "
         f"classifiers, whose logits are [B,C], so {remedy}."
     )
 
@@ -174,7 +174,7 @@ def is_distribution(outputs: torch.Tensor) -> bool:
     return inside and bool(((rows.sum(1) - 1).abs() < SUM_TOLERANCE).all())
 
 
-def _run_watched(net: nn.Module, image: torch.Tensor) -> tuple[Any, str]:
+def _run_watched(net: nn.Module, image: torch.Tensor, title: str) -> tuple[Any, str]:
     """Return the output, with its graph where there is one, and the name of the last identity whose
     output is the network's.
     """
@@ -191,6 +191,14 @@ def _run_watched(net: nn.Module, image: torch.Tensor) -> tuple[Any, str]:
         with torch.enable_grad():
             # Not the leaf itself: networks that work in place may not write into one.
             logits = net(image.detach().clone().requires_grad_().clone())
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        if "memory" in str(error).lower():  # too little of it is no fault of the shape
+            raise
+        raise BenchError(
+            f"The network {title} cannot run an image of shape {tuple(image.shape)} "
+            f"({type(error).__name__}: {take_first_line(error)}); give the size (size=...) and "
+            "the channels (mean, std) that it takes."
+        ) from error
     finally:
         for handle in handles:
             handle.remove()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import bench
@@ -170,3 +173,97 @@ def test_nan_is_found_on_the_first_batch(images: torch.Tensor) -> None:
     images[3] = -images[3]
     with pytest.raises(BenchError, match="NaN or infinite logits for image 3"):
         bench.explain(explainee(Rooted(body(4))), images, None, "saliency")
+
+
+class Behind(nn.Module):
+    """A CNN behind which a function stands."""
+
+    def __init__(self, classes: int, end: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.net, self.end = body(classes), end
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.end(5 * self.net(images))
+
+
+BY_HAND = {
+    "one sigmoid": (1, lambda z: 1 / (1 + torch.exp(-z))),
+    "a tanh moved to 0..1": (1, lambda z: (torch.tanh(z / 2) + 1) / 2),
+    "hard sigmoid": (1, F.hardsigmoid),
+    "log of a sigmoid": (1, F.logsigmoid),
+    "sigmoids of labels": (3, lambda z: torch.exp(-F.softplus(-z))),
+    "a mean of sigmoids": (3, lambda z: (z.sigmoid() + (3 * z).sigmoid()) / 2),
+    "percent": (3, lambda z: 100 * z.softmax(1)),
+    "a softmax and a rest": (4, lambda z: z.softmax(1) + 0.01),
+}
+
+
+@pytest.mark.parametrize(("classes", "end"), BY_HAND.values(), ids=BY_HAND)
+def test_probabilities_by_hand_are_refused(
+    classes: int, end: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    with pytest.raises(BenchError, match="returns probabilities"):
+        _ = explainee(Behind(classes, end).eval()).layer
+
+
+def test_negative_log_probabilities_are_refused() -> None:
+    with pytest.raises(BenchError, match="without the minus"):
+        _ = explainee(Behind(3, lambda z: -F.log_softmax(z, 1)).eval()).layer
+
+
+class Attentive(nn.Module):
+    """A sum of cell logits, weighted by a softmax over the cells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.weigh, self.classify = (
+            nn.Conv2d(3, 8, 3, 2),
+            nn.Conv2d(8, 1, 1),
+            nn.Conv2d(8, 1, 1),
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.conv(images).relu()
+        return (self.classify(x).flatten(2) * self.weigh(x).flatten(2).softmax(2)).sum(2)
+
+
+BOUNDED = {
+    "capped": Behind(3, lambda z: 30 * torch.tanh(z / 30)),
+    "small": Behind(1, lambda z: z / 100),
+    "positive": Behind(3, lambda z: z.relu() + 0.1),
+    "swish": Behind(2, F.silu),
+    "attention": Attentive(),
+}
+
+
+@pytest.mark.parametrize("net", BOUNDED.values(), ids=BOUNDED)
+def test_logits_that_look_bounded_are_logits(net: nn.Module) -> None:
+    assert explainee(net.eval()).num_classes >= 2
+
+
+def test_logits_that_keep_the_axes_of_a_convolution_are_read(images: torch.Tensor) -> None:
+    flat = Behind(4, lambda z: z).eval()
+    deep = Behind(4, lambda z: z[:, :, None, None]).eval()
+    one = Behind(1, lambda z: z[:, :, None, None]).eval()
+    found, wanted = (
+        bench.explain(explainee(net), images, [1] * 5, "ablation_cam") for net in (deep, flat)
+    )
+    torch.testing.assert_close(found, wanted)
+    assert explainee(one).num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        (lambda z: (z, z), "returns tuple; .* module that returns its logits alone"),
+        (lambda z: {"logits": z}, "returns dict; .* module that returns its logits alone"),
+        (lambda z: z[:, 0], r"shape \(1,\); .* keep the axis of the one logit"),
+        (lambda z: z[:, None], r"shape \(1, 1, 4\); .* one row per image"),
+    ],
+)
+@pytest.mark.parametrize("layer", [None, "net.2"])
+def test_other_outputs_say_what_to_do(
+    end: Callable[[torch.Tensor], torch.Tensor], words: str, layer: str | None
+) -> None:
+    with pytest.raises(BenchError, match=words):
+        _ = bench.explain(explainee(Behind(4, end).eval(), layer), torch.zeros(1, 3, SIZE, SIZE))

@@ -227,6 +227,28 @@ def test_values_that_are_no_numbers_are_refused(tmp_path, key, value):
         load(spoil(key, value), tmp_path)
 
 
+def test_values_that_float32_cannot_hold_are_refused(tmp_path):
+    state = make_net(1).state_dict()
+    state["head.weight"] = state["head.weight"].double() * 1e300
+    with pytest.raises(BenchError, match=r"head.weight .* NaN or infinite"):
+        load(state, tmp_path)
+
+
+def test_a_sparse_tensor_is_refused(tmp_path, source):
+    state = source.state_dict()
+    state["head.weight"] = state["head.weight"].to_sparse()
+    with pytest.raises(BenchError, match=r"head.weight .* is sparse"):
+        load(state, tmp_path)
+
+
+@pytest.mark.parametrize("key", ["ema", "model_ema"])
+def test_an_average_without_names_is_said(tmp_path, source, key):
+    average = {"shadow_params": list(source.parameters()), "decay": 0.9}
+    target, assumed = load({"model": source.state_dict(), key: average}, tmp_path)
+    assert_same(target, source)
+    assert f"'{key}.shadow_params') is a list without names" in assumed[0]
+
+
 def test_an_infinite_value_of_the_network_itself_is_right(tmp_path):
     def build() -> TinyNet:
         net = make_net(1)
