@@ -14,7 +14,6 @@ from bench.models.layout import ImageSize, Layout, is_stated, list_layouts
 from bench.models.network_guard import guard_network, leave_modes
 from bench.models.split import Split
 
-
 SMALLEST = 8
 """Side of an image in pixels below which its patches are too few to verify a grid."""
 

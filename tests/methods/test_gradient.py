@@ -483,8 +483,8 @@ def test_lrp_refuses_what_it_has_no_rule_for():
     with pytest.raises(NotApplicable, match="mul"):
         explain(make_net("skip"), "lrp")
     net = PlantedEvidence(region_mean(32, slice(0, 4), slice(0, 4)))
+    pixels = make_images(0, 2, 32).sigmoid()  # its logits are logarithms of what they sum to
     with pytest.raises(NotApplicable, match="adding a constant"):
-        pixels = make_images(0, 2, 32).sigmoid()  # its logits are logarithms of what they sum to
         explain(net, "lrp", pixels, targets=torch.tensor([0, 1]))
 
 
