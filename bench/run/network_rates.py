@@ -11,8 +11,9 @@ import torch
 from bench.data.input_size import Size, split_size
 from bench.engine.counts import Counts
 from bench.engine.folding import folds_of
-from bench.engine.memory import fitting, wait_for
+from bench.engine.memory import fitting, is_out_of_memory, wait_for
 from bench.engine.prober import Prober
+from bench.errors import NotApplicable
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
 
@@ -84,12 +85,28 @@ def _time_batch(model: Explainee, side: Size, batch_size: int) -> Rates:
                 model, lambda: model.split.head(captured.values, captured, rows)
             ) / len(images)
 
-        def both() -> None:
-            torch.autograd.grad(prober.logits(few).amax(1).sum(), few)
+        backward = _time_backward(model, prober, few, forward)
+    return Rates(forward, backward, head)
 
+
+def _time_backward(model: Explainee, prober: Prober, images: torch.Tensor, forward: float) -> float:
+    """Return the seconds of a backward pass of one image, at least those of a forward.
+
+    A network that cuts its graph has none, and gradient methods are not applicable there.
+    """
+
+    def both() -> None:
+        torch.autograd.grad(prober.logits(images).amax(1).sum(), images)
+
+    try:
         both()
-        backward = _time_call(model, both) / len(few) - forward
-    return Rates(forward, max(backward, forward), head)
+    except NotApplicable:
+        return forward
+    except RuntimeError as error:  # the graph is cut, which nobody has asked about yet
+        if is_out_of_memory(error):
+            raise
+        return forward
+    return max(_time_call(model, both) / len(images) - forward, forward)
 
 
 def _time_call(model: Explainee, call: Callable[[], object]) -> float:
