@@ -27,7 +27,7 @@ from bench.errors import BenchError
         "np.int64({})".format,
     ],
 )
-def test_numbers_in_other_clothes_are_numbers(form) -> None:  # type: ignore[no-untyped-def]
+def test_numbers_in_other_clothes_are_numbers(form) -> None:
     wanted = [10, 2, 0, 11, 3]
     reading = read_labels([form(n) for n in wanted], (), "the test")
     assert list(reading.labels) == wanted
