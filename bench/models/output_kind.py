@@ -97,7 +97,8 @@ def read_output(net: nn.Module, image: torch.Tensor, name: str) -> OutputReading
     _check_bounds(net, image, logits, name)
     if logits.shape[1] == 1:
         return OutputReading(TwoClassNet(net), ONE_LOGIT)
-    logs = ends == {"LogSoftmax"} or is_distribution(logits.exp())
+    by_log = bool(ends & {"Log", "Sub"}) and is_distribution(logits.exp())
+    logs = ends == {"LogSoftmax"} or by_log
     return OutputReading(net, LOG_PROBABILITIES if logs else "")
 
 
@@ -121,11 +122,6 @@ def _check_bounds(net: nn.Module, image: torch.Tensor, logits: torch.Tensor, nam
     if shares and varies and bool((rows >= 0).all()):
         if bool(((sums - sums[0]).abs() < SUM_TOLERANCE * sums[0]).all()):
             raise BenchError(describe_probabilities(name))
-        if is_distribution((-rows).exp()):
-            raise BenchError(
-                f"The network {name} returns negative log-probabilities, which are small for the "
-                "likely class; give it without the minus."
-            )
 
 
 def _is_squashed(node: Any, left: int = _LONGEST) -> bool:

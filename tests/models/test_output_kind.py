@@ -206,11 +206,6 @@ def test_probabilities_by_hand_are_refused(
         _ = explainee(Behind(classes, end).eval()).layer
 
 
-def test_negative_log_probabilities_are_refused() -> None:
-    with pytest.raises(BenchError, match="without the minus"):
-        _ = explainee(Behind(3, lambda z: -F.log_softmax(z, 1)).eval()).layer
-
-
 class Attentive(nn.Module):
     """A sum of cell logits, weighted by a softmax over the cells."""
 
