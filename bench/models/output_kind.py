@@ -119,9 +119,9 @@ def _check_bounds(net: nn.Module, image: torch.Tensor, logits: torch.Tensor, nam
         raise BenchError(describe_probabilities(name))
     sums = rows.sum(1)
     varies = bool((rows - rows[:1]).abs().max() > SUM_TOLERANCE * sums[0])
-    if shares and varies and bool((rows >= 0).all()):
-        if bool(((sums - sums[0]).abs() < SUM_TOLERANCE * sums[0]).all()):
-            raise BenchError(describe_probabilities(name))
+    constant = bool(((sums - sums[0]).abs() < SUM_TOLERANCE * sums[0]).all())
+    if shares and varies and constant and bool((rows >= 0).all()):
+        raise BenchError(describe_probabilities(name))
 
 
 def _is_squashed(node: Any, left: int = _LONGEST) -> bool:
