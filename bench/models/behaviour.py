@@ -28,6 +28,9 @@ EXACT = 1e-6
 DRAWS = 16
 """So many runs of a network that draws random numbers: rare draws change nothing in most."""
 
+FAINT = 1e-6
+"""Logits below this are rounding alone, as of deep networks with random weights."""
+
 REPEATED = 8
 """So many images of the first batch are run once more."""
 
@@ -223,5 +226,5 @@ def _check_alone(net: nn.Module, name: str, images: torch.Tensor, logits: torch.
 
 def _differ(one: torch.Tensor, other: torch.Tensor) -> float:
     """Return the largest difference of logits, as a share of the largest logit."""
-    largest = max(float(one.abs().max()), float(other.abs().max()))
-    return float((one - other).abs().max()) / largest if largest else 0.0
+    largest = max(float(one.abs().max()), float(other.abs().max()), FAINT)
+    return float((one - other).abs().max()) / largest

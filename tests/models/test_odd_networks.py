@@ -277,6 +277,17 @@ def test_draws_that_change_nothing_are_no_chance() -> None:
     assert bench.explain(explainee(net), noise(2, 3, SIDE, SIDE)).shape == (2, SIDE, SIDE)
 
 
+def test_rounding_of_faint_logits_is_no_mixing() -> None:
+    # Deep networks with random weights end in 1e-40, where float32 has few digits left.
+    def faint(x: torch.Tensor) -> torch.Tensor:
+        return 1e-41 * x + 1e-43 * len(x)
+
+    images = noise(3, 3, SIDE, SIDE)
+    assert bench.explain(explainee(seeded(lambda: Chance(faint))), images).shape[0] == 3
+    with pytest.raises(BenchError, match="no function of one image"):
+        bench.explain(explainee(seeded(lambda: Chance(lambda x: x + len(x)))), images)
+
+
 # --- networks that cannot run
 
 
