@@ -25,8 +25,6 @@ def print_announcement(plan: Plan, work: Announcement, folder: Path, left: int |
 
     print_assumptions(plan)
     say(describe_plan(plan))
-    for note in (note for model in plan.models for note in model.notes):
-        say(note)
     for sentence in describe_usable(plan):
         say(sentence)
     second = (

@@ -57,8 +57,8 @@ class Behaviour:
         """Check a network on its first batch [B,C,H,W], whose logits [B,C] are known.
 
         Raises:
-            BenchError: a logit is not finite, the outputs are probabilities, or the logits of an
-                image depend on the images beside it or on chance.
+            BenchError: a logit is NaN or infinite, or the logits of an image depend on the images
+                beside it or on chance.
         """
         state = state_of(net)
         if self.checked == state or not len(images):
@@ -66,7 +66,7 @@ class Behaviour:
         _check_values(name, logits)
         with guard_network(net), torch.no_grad():
             _check_batch_norms(net, name)
-            _check_repeats(net, name, images, logits)
+            _check_repeats(net, name, images)
             _check_alone(net, name, images, logits)
             cuts = not has_gradient(net, images[:1])
             cut = "" if cuts else find_cut(net, net, _pair_with_noise(images[:1]))
@@ -177,7 +177,7 @@ def _check_batch_norms(net: nn.Module, name: str) -> None:
             )
 
 
-def _check_repeats(net: nn.Module, name: str, images: torch.Tensor, logits: torch.Tensor) -> None:
+def _check_repeats(net: nn.Module, name: str, images: torch.Tensor) -> None:
     few = images[:REPEATED]
     before = _read_draws(images.device)
     once = net(few)

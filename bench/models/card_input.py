@@ -14,10 +14,7 @@ from bench.data.geometry import INTERPOLATIONS, Geometry
 from bench.data.input_size import Size, enlarge, read_size, split_size, unify, write_size
 from bench.errors import BenchError
 from bench.models.card_keys import CardKeys
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-DEFAULT_SIZE = 224
+from bench.models.preprocessing import DEFAULT_SIZE, IMAGENET_MEAN, IMAGENET_STD
 
 Numbers = tuple[float, ...]
 

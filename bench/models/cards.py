@@ -36,7 +36,7 @@ def from_card(
     keys = check_entry(facts, where)
     file = Path(weights) if weights is not None else path.parent / keys.file
     if keys.library == "transformers" and keys.wrap is None:
-        return open_transformers_card(facts, entry, file, layer, load_weights)
+        return open_transformers_card(facts, entry, file, layer)
     net = _build(facts, where).eval()
     sha256 = None if weights is not None else keys.sha256
     assumed = load_weights(net, file, entry, sha256, remedy=_write_argument(where))

@@ -16,7 +16,7 @@ from torch import nn
 from bench.data.decode import read_image as read_image
 from bench.data.geometry import Geometry, match_channels
 from bench.data.input_size import Size, count_pixels, enlarge, read_size, split_size, write_size
-from bench.errors import BenchError, NotApplicable, suggestions
+from bench.errors import BenchError, NotApplicable, state_assumption, suggestions
 from bench.models.behaviour import Behaviour
 from bench.models.default_layer import find_split
 from bench.models.input_channels import (
@@ -141,14 +141,14 @@ class Explainee:
     @cached_property
     def split(self) -> Split:
         """Return the split at the explained layer; the default one is found once, on noise."""
-        noise = self._noise()
+        noise = self.draw_noise()
         with leave_modes(), guard_network(self.net), torch.no_grad():
             self._read_output(noise)
             if self._layer is not None:
                 return LayerSplit(self.net, self._layer)
             return find_split(self.net, noise)
 
-    def _noise(self, size: ImageSize | None = None) -> torch.Tensor:
+    def draw_noise(self, size: ImageSize | None = None) -> torch.Tensor:
         """Return one image of noise [1,C,H,W] in the network's own space."""
         shape = (self.channels, *(size or self.frame))
         return torch.randn(1, *shape, generator=generator(0, "layer")).to(self.device)
@@ -159,6 +159,7 @@ class Explainee:
         self.net = reading.net
         if reading.note:
             self.notes.append(f"{self.name} returns {reading.note}.")
+            state_assumption(self.notes[-1])
 
     def replace_net(self, net: nn.Module) -> Explainee:
         """Return another network of the same architecture, explained in the same way and at the
@@ -229,7 +230,7 @@ class Explainee:
         grey image.
         """
         with guard_network(self.net), torch.no_grad():
-            return stage_layers(self.net, torch.zeros_like(self._noise()))
+            return stage_layers(self.net, torch.zeros_like(self.draw_noise()))
 
     def layers(self, names: str) -> list[str]:
         """Return the modules that "auto" (one per stage) or names joined by "+" stand for; an
@@ -290,7 +291,7 @@ class Explainee:
     def probe_shape(self) -> tuple[int, int, int, int]:
         """Return (C, K, h, w): classes, channels and grid of the explained layer."""
         with guard_network(self.net), torch.no_grad():
-            captured = self.capture(torch.zeros_like(self._noise()))
+            captured = self.capture(torch.zeros_like(self.draw_noise()))
         grid = self.grid(captured.values, captured.size)
         if grid.shape[2] * grid.shape[3] < 2:
             raise NotApplicable(

@@ -182,14 +182,7 @@ def _cover(boxes: Sequence[Box], like: torch.Tensor, layout: Layout) -> torch.Te
         edges = torch.arange(count + 1, dtype=torch.float64) * side / count
         return (edges[1:].clamp(max=end) - edges[:-1].clamp(min=start)).clamp(min=0)
 
-    height, width = like.shape[-2:]
-    return torch.stack(
-        [
-            measure_along(top, bottom, height, layout.height)[:, None]
-            * measure_along(left, right, width, layout.width)
-            for top, bottom, left, right in boxes
-        ]
-    )
+    return _measure_boxes(boxes, like, layout, measure_along)
 
 
 def _windows(boxes: Sequence[Box], like: torch.Tensor, layout: Layout) -> torch.Tensor:
@@ -199,12 +192,25 @@ def _windows(boxes: Sequence[Box], like: torch.Tensor, layout: Layout) -> torch.
         cells = (torch.arange(count, dtype=torch.float64) + 0.5) / count
         return torch.exp(-((cells - (start + end) / 2 / side) ** 2) / 2 / WINDOW**2)
 
+    windows = _measure_boxes(boxes, like, layout, measure_along)
+    return windows / windows.sum((1, 2), keepdim=True).clamp(min=1e-300)
+
+
+def _measure_boxes(
+    boxes: Sequence[Box],
+    like: torch.Tensor,
+    layout: Layout,
+    measure_along: Callable[[int, int, int, int], torch.Tensor],
+) -> torch.Tensor:
+    """Return the product of a measure along both axes, for each patch [n,h,w].
+
+    measure_along: (start, end, side of the image, cells) -> [cells].
+    """
     height, width = like.shape[-2:]
-    windows = torch.stack(
+    return torch.stack(
         [
             measure_along(top, bottom, height, layout.height)[:, None]
             * measure_along(left, right, width, layout.width)
             for top, bottom, left, right in boxes
         ]
     )
-    return windows / windows.sum((1, 2), keepdim=True).clamp(min=1e-300)

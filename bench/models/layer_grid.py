@@ -27,7 +27,7 @@ class CutNetwork(Protocol):
     @property
     def split(self) -> Split: ...
 
-    def _noise(self, size: ImageSize | None = None) -> torch.Tensor: ...
+    def draw_noise(self, size: ImageSize | None = None) -> torch.Tensor: ...
 
 
 class LayerGrids:
@@ -66,7 +66,7 @@ class LayerGrids:
         with leave_modes(), guard_network(model.net), torch.no_grad():
             found = find_true_layout(
                 lambda image: model.split.capture(image).values,
-                model._noise(size),
+                model.draw_noise(size),
                 readings,
                 stated,
             )

@@ -183,10 +183,15 @@ def read_name(net: nn.Module) -> str:
 
 
 def read_class_names(net: nn.Module) -> tuple[str, ...]:
-    """Return the names of the configuration's classes in the order of the logits; () where they
-    have none but transformers' own LABEL_0, LABEL_1, ....
+    """Return the names of the configuration's classes in the order of the logits; () where it has
+    none but transformers' own LABEL_0, LABEL_1, ....
+
+    The configuration is the network's, or that of a network that it holds.
     """
-    labels: Mapping[Any, Any] = getattr(read_config(net), "id2label", None) or {}
+    inner = unwrap(net)
+    configs = (getattr(module, "config", None) for module in (inner, *inner.children()))
+    found = (getattr(config, "id2label", None) for config in configs)
+    labels = next((one for one in found if isinstance(one, Mapping) and one), {})
     names = {int(number): str(label) for number, label in labels.items()}
     known = sorted(names) == list(range(len(names)))
     own = all(label == f"LABEL_{number}" for number, label in names.items())

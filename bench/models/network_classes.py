@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from torch import nn
-
 from bench.data import SUBSETS, load_subset
 from bench.data.class_names import IMAGENET_COUNT, imagenet_names
 from bench.errors import BenchError
 from bench.models.explainee import Explainee
-from bench.models.named_wrapper import unwrap
 
 _KEYS = ("class_names", "classes", "label_names")
 """Keys of a card that may hold the names, in the order of the logits."""
@@ -44,21 +41,13 @@ def read_stated_names(model: Explainee) -> tuple[str, ...]:
     timm = getattr(model.net, "pretrained_cfg", None)
     given = [model.card.get(key) for key in _KEYS]
     given += [timm.get("label_names") if isinstance(timm, Mapping) else None]
-    given += [_read_id2label(unwrap(model.net))]
+    given += [model.class_names]
     for names in given:
         if isinstance(names, (list, tuple)) and len(names) == model.num_classes:
             found = tuple(map(str, names))
             if not all(_UNNAMED.fullmatch(name) for name in found):
                 return found
     return ()
-
-
-def _read_id2label(net: nn.Module) -> tuple[str, ...]:
-    """Return the names of a Hugging Face network, which may lie in a wrapper; () without any."""
-    configs = (getattr(module, "config", None) for module in (net, *net.children()))
-    found = (getattr(config, "id2label", None) for config in configs)
-    labels = next((one for one in found if isinstance(one, Mapping) and one), {})
-    return tuple(str(labels[number]) for number in sorted(labels, key=int))
 
 
 def _read_subset_names(name: str) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ processor lies beside their weights.
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any
 from torch import nn
 
 from bench.data.geometry import Geometry
-from bench.data.input_size import enlarge, find_side, read_size
-from bench.errors import BenchError
+from bench.data.input_size import enlarge, find_side, read_size, unify
+from bench.errors import BenchError, state_assumption
 from bench.models.image_processor import Preprocessing, read_processor
 from bench.models.logits_reader import LogitsReader, is_transformers, read_config, read_image_size
 from bench.models.named_wrapper import unwrap
@@ -66,16 +65,14 @@ def fill_preprocessing(
         source = f"image processor of {place}"
         return _fill_from(net, _read(net, found), source, mean, std, size, geometry)
     stated = read_image_size(net)
-    side = size if size is not None else stated[0] if stated else DEFAULT_SIZE
+    side = size if size is not None else unify(stated) if stated else DEFAULT_SIZE
     source = ""
     if own and not given:
         source = "assumed: ImageNet's mean and std"
-        warnings.warn(
+        state_assumption(
             f"No image processor of {_title(net)} was found, so ImageNet's mean "
             f"{IMAGENET_MEAN} and std {IMAGENET_STD} are assumed at size {side}; give "
-            "processor=..., or mean and std.",
-            UserWarning,
-            stacklevel=3,
+            "processor=..., or mean and std."
         )
     mean = IMAGENET_MEAN if mean is None else mean
     return Filled(mean, IMAGENET_STD if std is None else std, side, geometry, source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import nn
 from bench.errors import BenchError, suggestions
 from bench.models.explainee import Explainee
 from bench.models.logits_reader import read_name
+from bench.models.weights_fit import load_weights
 
 PREFIX = "hf:"
 """What a name begins with that `transformers` loads; `hf-hub:` is timm's."""
@@ -220,17 +221,13 @@ def build_transformers(arch: str, kwargs: dict[str, Any]) -> nn.Module:
 
 
 def open_transformers_card(
-    facts: dict[str, Any],
-    entry: str,
-    file: Path,
-    layer: str | None,
-    load_weights: Callable[..., list[str]],
+    facts: dict[str, Any], entry: str, file: Path, layer: str | None
 ) -> Explainee:
     """Return the model of a card entry with library "transformers".
 
     file: a folder that `save_pretrained` wrote (arch: its class, or "auto"); or a weights file, for
-    which arch and kwargs make the network. load_weights(net, file, name, sha256) fills it.  What
-    the card does not say of mean, std and size is the image processor's, beside the weights.
+    which arch and kwargs make the network.  What the card does not say of mean, std and size is the
+    image processor's, beside the weights.
     """
     assumed: list[str] = []
     if file.is_dir():

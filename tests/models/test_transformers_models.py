@@ -255,6 +255,14 @@ def test_a_hub_id_without_the_hub_is_one_sentence(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_a_size_that_is_not_square_is_the_configurations():
+    model = bench.Explainee(make_transformers("ViT", image_size=[48, 96]), (0.5,) * 3, (0.5,) * 3)
+    assert model.size == (48, 96)
+    images = torch.randn(1, 3, 48, 96, generator=torch.Generator().manual_seed(0))
+    assert bench.explain(model, images).shape == (1, 48, 96)
+    assert model.probe_shape[2:] == (4, 8)  # patches of 12 pixels
+
+
 def test_the_two_libraries_name_each_other(folder, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18"}))
     with pytest.raises(BenchError, match=r"is a network of timm \(resnet18\); give its timm name"):
