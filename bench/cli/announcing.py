@@ -25,8 +25,9 @@ def print_announcement(plan: Plan, work: Announcement, folder: Path, left: int |
 
     print_assumptions(plan)
     say(describe_plan(plan))
-    for sentence in describe_usable(plan):
-        say(sentence)
+    if left != 0:  # where nothing is computed, the board counts what was
+        for sentence in describe_usable(plan):
+            say(sentence)
     second = (
         describe_second_map(work.second) if work.extra is None else describe_second_maps(work.extra)
     )

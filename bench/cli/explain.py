@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ from bench.cli.registration import command
 from bench.errors import BenchError, NotApplicable
 
 if TYPE_CHECKING:
+    from bench.engine.trace import Trace
     from bench.models import Explainee
 
 EPILOG = (
@@ -76,18 +77,24 @@ def explain_image(
     names: Sequence[str],
 ) -> None:
     """Draw one image's maps into a picture, and print its classes."""
+    import torch
+
     from bench.board.overlays import draw_overlays
     from bench.board.picture_files import OWNER, name_owner
     from bench.data.image_survey import describe_file
+    from bench.engine.prober import Prober
+    from bench.engine.trace import Trace
     from bench.methods import METHODS
 
     pixels, maps = model.read(image), {}
     for note in describe_file(image):
         warn(note)
-    classes = describe_classes(model, pixels, target, names)
+    # One pass for the classes and all methods.
+    trace = Trace(Prober(model), pixels, None if target is None else torch.tensor([target]))
+    classes = describe_classes(trace, names)
     for name in METHODS.select(methods):
         with say_not_applicable():
-            maps[name] = bench.explain(model, pixels, None if target is None else [target], name)[0]
+            maps[name] = METHODS.get(name)(trace)[0]
     if not maps:
         raise BenchError(
             "None of the methods fits this model and image; see `cambench list methods`."
@@ -105,26 +112,18 @@ def describe_model(model: Explainee) -> str:
     return f"{model.name}, {describe_layer(model.describe_place())}"
 
 
-def describe_classes(
-    model: Explainee, pixels: Any, target: int | None, names: Sequence[str]
-) -> str:
+def describe_classes(trace: Trace, names: Sequence[str]) -> str:
     """Return the explained and the predicted class, with names where known and probabilities."""
-    import torch
+    from bench.engine.prober import probability
 
-    from bench.engine.prober import Prober, probability
-    from bench.engine.trace import Trace
-
-    def describe(number: int) -> str:
-        traced = trace.retarget(torch.tensor([number]))
-        chance = float(probability(traced.log_odds)[0])
+    def describe(seen: Trace) -> str:
+        number, chance = int(seen.targets[0]), float(probability(seen.log_odds)[0])
         name = f" {names[number]}" if number < len(names) else ""
         return f"class {number}{name} (p = {chance:.3f})"
 
-    trace = Trace(Prober(model), pixels, None if target is None else torch.tensor([target]))
-    predicted = int(trace.predicted[0])
-    if target is None or target == predicted:
-        return f"explained and predicted: {describe(predicted)}"
-    return f"explained: {describe(target)}, predicted: {describe(predicted)}"
+    if trace.targets.equal(trace.predicted):
+        return f"explained and predicted: {describe(trace)}"
+    return f"explained: {describe(trace)}, predicted: {describe(trace.retarget(trace.predicted))}"
 
 
 @contextmanager
