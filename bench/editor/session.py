@@ -188,7 +188,7 @@ class Session:
             "items": id_hash("\n".join(self.subset.ids)),
         }
         try:
-            kept = json.loads(file.read_text())
+            kept = json.loads(file.read_text(encoding="utf-8"))
             if kept["stamp"] == stamp:
                 return [Placement(**row) for row in kept["rows"]]
         except (OSError, ValueError, KeyError, TypeError):

@@ -289,7 +289,7 @@ class _State:
         names = list(dict.fromkeys(name for row in self.history.epochs for name in row))
         with (
             replaced_file(self.folder / HISTORY) as temporary,
-            temporary.open("w", newline="") as file,
+            temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, names)
             writer.writeheader()
