@@ -26,11 +26,11 @@ def install() -> None:
     """Let this process be one of Windows, as far as it can be."""
     real_import = builtins.__import__
 
-    def import_module(name: str, given: Any = None, *more: Any) -> Any:
-        asking = (given or {}).get("__name__", "")
+    def import_module(name: str, globals: Any = None, *more: Any, **named: Any) -> Any:  # noqa: A002
+        asking = (globals or {}).get("__name__", "")
         if name in MODULES and asking.split(".")[0] == "bench":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return real_import(name, given, *more)
+        return real_import(name, globals, *more, **named)
 
     builtins.__import__ = import_module
     for module, names in GONE.items():
