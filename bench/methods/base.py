@@ -312,9 +312,11 @@ def peak_memory_mib(trace: Trace) -> float:
     """
     if trace.images.is_cuda:
         return torch.cuda.max_memory_allocated(trace.images.device) / 2**20
+    if sys.platform == "win32":
+        return float("nan")
     try:
         import resource
-    except ImportError:  # not on Windows
+    except ImportError:  # a Python that was built without it
         return float("nan")
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
