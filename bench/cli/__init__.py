@@ -12,6 +12,7 @@ import sys
 from typing import Any, NoReturn
 
 from bench.cli.failures import run_safely
+from bench.cli.option_checks import check_words
 from bench.plain_streams import prepare_streams
 
 # Before torch starts its threads: waiting threads that spin make busy processes much slower.
@@ -29,6 +30,7 @@ def start() -> object:
 
     The commands are imported here, so that a failure of an import is one sentence, too.
     """
+    check_words(sys.argv[1:])
     from typer.main import get_command
 
     app = importlib.import_module("bench.cli.application").app

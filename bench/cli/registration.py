@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from bench.cli.failures import DEBUG_OPTION, note_folder
+from bench.cli.option_checks import check_options
 from bench.cli.output import EX_STOPPED, EndOfCommand, errors, print_assumptions
 
 DebugOption = Annotated[
@@ -88,6 +89,7 @@ def expand_options(function: Callable[..., None]) -> Callable[..., None]:
     def callback(**given: Any) -> None:
         del given[DEBUG_PARAMETER.name]
         note_folder(given.get("out"))
+        check_options(options, given)
         filled = {
             name: group(
                 **{field.name: given.pop(field.name) for field in dataclasses.fields(group)}
