@@ -19,7 +19,7 @@ from bench.engine.memory import wait_for
 from bench.engine.part_store import Part
 from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
-from bench.errors import BenchError, NotApplicable
+from bench.errors import BenchError, NotApplicable, forbid_exit
 from bench.identity import digest, method_source
 from bench.methods import variants
 from bench.models.explainee import Explainee
@@ -243,6 +243,7 @@ class Method:
             guard_network(trace.model.net),
             torch.no_grad(),
             self._forbid_writes(trace),
+            forbid_exit(f"Method {self.name}"),
         ):
             maps = self.maps(trace)
             wait_for(trace.images.device)
