@@ -18,6 +18,7 @@ from PIL import Image
 import bench
 from bench.editor import ConflictError, Session
 from bench.editor import session as module
+from bench.editor.saved_maps import SavedMaps
 from bench.errors import BenchError
 from bench.finetune.attention_maps import check_maps, load_map, load_maps, map_path
 from bench.finetune.placement import find_placements
@@ -222,14 +223,14 @@ def test_a_save_over_a_newer_version_is_refused_and_kept(session):
 def test_of_many_saves_at_once_one_wins_and_all_are_kept(session, monkeypatch):
     maps = [blob(session, 0, row) for row in range(0, 60, 6)]
     refused = []
-    look = Session._current
+    look = SavedMaps.read
 
     def look_slowly(self, item):
         found = look(self, item)
         time.sleep(0.02)  # the others come in between, if they can
         return found
 
-    monkeypatch.setattr(Session, "_current", look_slowly)
+    monkeypatch.setattr(SavedMaps, "read", look_slowly)
 
     def save(grey):
         try:
