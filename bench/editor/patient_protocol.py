@@ -17,6 +17,7 @@ class PatientProtocol(H11Protocol):
 
     _timer: asyncio.TimerHandle | None = None
     _last: Any = None
+    _done: bool = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
@@ -30,10 +31,28 @@ class PatientProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take data; nonsense behind a request that was answered closes the connection."""
+        if self._done:
+            return
         try:
             super().data_received(data)
         except h11.ProtocolError:
             self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, and leave the client the time to read that.
+
+        A connection that is closed while data comes in loses the answer that is on its way.
+        """
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+        answer = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+        for event in (answer, h11.Data(data=msg.encode()), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self._done = True
+        if self.cycle is not None:  # it still waits for a body
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.write_eof()
+        self._wait()
 
     def on_response_complete(self) -> None:
         """Begin to wait for the rest of this request and for the next one."""

@@ -197,7 +197,10 @@ class Api:
             kept = str(conflict.kept.relative_to(self._session.folder))
             return JSONResponse({"current": theirs, "kept": kept}, 409)
         return JSONResponse(
-            {key: saved.facts.get(key) for key in ("item", "revision", "when", "source", "set_aside")}
+            {
+                key: saved.facts.get(key)
+                for key in ("item", "revision", "when", "source", "set_aside")
+            }
         )
 
     def _position(self, request: Request) -> int:
