@@ -132,7 +132,7 @@ class Session:
 
     def is_drawn(self, k: int) -> bool:
         """Return whether a person has saved a map for the image at position k."""
-        return self.maps.state(self.queue[k].item)["source"] == DRAWN
+        return bool(self.maps.state(self.queue[k].item)["source"] == DRAWN)
 
     def state(self, k: int) -> dict[str, Any]:
         """Return how far the image at position k is, see `SavedMaps.state`."""

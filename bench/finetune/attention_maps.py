@@ -249,7 +249,8 @@ def _check_facts(facts: Any, where: str) -> None:
             )
         if kind is int and not 0 <= facts[key] <= LARGEST_NUMBER:
             raise BenchError(
-                f"The facts of {where} have {key} outside 0 to {LARGEST_NUMBER}; save the map again."
+                f"The facts of {where} have {key} outside 0 to {LARGEST_NUMBER}; save the map "
+                "again."
             )
     if facts["format"] != FORMAT:
         raise BenchError(

@@ -65,12 +65,12 @@ def read_arrays(file: Path) -> Arrays:
             arrays = {key: packed[key] for key in packed.files}
         for key, array in arrays.items():
             _check_array(key, array)
-        return arrays
     except (*UNREADABLE, *BROKEN_ZIP) as error:
         reason = take_first_line(error) or type(error).__name__
         raise BenchError(
             f"The gallery file {file} cannot be read ({reason}); delete it and run again."
         ) from None
+    return arrays
 
 
 def _check_array(key: str, array: npt.NDArray[Any]) -> None:

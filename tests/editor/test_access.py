@@ -12,6 +12,7 @@ import stat
 import sys
 import threading
 import time
+import webbrowser
 from collections.abc import Iterator
 
 import pytest
@@ -183,7 +184,7 @@ def test_the_token_is_in_no_log(served, caplog, capfd):
 def test_the_browser_is_not_started_with_the_token(tmp_path, monkeypatch):
     """A command line is open to every user of a machine; the file of the address is not."""
     opened = []
-    monkeypatch.setattr(server.webbrowser, "open", opened.append)
+    monkeypatch.setattr(webbrowser, "open", opened.append)
     with listen(0) as listening:
         address = address_of(listening, "secret")
     with server._opened(tmp_path, address, True):

@@ -475,7 +475,10 @@ def test_a_damaged_file_that_cannot_be_moved_is_not_saved_over(session, monkeypa
 def test_numbers_of_a_map_are_in_range(tmp_path, facts):
     right = {
         **dict.fromkeys(("item", "image_id", "subset", "manifest_id", "model", "weights_id"), "a"),
-        **{"label": 1, "when": "now", "source": "editor", "revision": 1},
+        "label": 1,
+        "when": "now",
+        "source": "editor",
+        "revision": 1,
     }
     edited = make_edited_map(np.zeros((96, 96), np.uint8), right)
     write_map(tmp_path / "a.png", edited)
