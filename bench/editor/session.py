@@ -4,7 +4,6 @@ under an edited map.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import threading
 from collections import OrderedDict
@@ -21,7 +20,7 @@ from bench.data.input_size import require_square
 from bench.data.subset import Subset, id_hash
 from bench.editor.inference import Inference, Looked
 from bench.errors import BenchError
-from bench.files import lock_folder, write_json
+from bench.files import lock_folder
 from bench.finetune.attention_maps import (
     DRAWN,
     EditedMap,
@@ -46,6 +45,7 @@ from bench.finetune.placement import (
     find_placements,
     frame_of,
 )
+from bench.json_state import read_json_state, write_sealed_json
 from bench.models.abn import to_grid
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
@@ -188,13 +188,13 @@ class Session:
             "items": id_hash("\n".join(self.subset.ids)),
         }
         try:
-            kept = json.loads(file.read_text())
+            kept = read_json_state(file, "delete it")
             if kept["stamp"] == stamp:
                 return [Placement(**row) for row in kept["rows"]]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (BenchError, ValueError, KeyError, TypeError):
             pass  # not there, or not ours to read: it is only kept to save time
         rows = find_placements(self.model, self.subset, report)
-        write_json(file, {"stamp": stamp, "rows": [asdict(row) for row in rows]})
+        write_sealed_json(file, {"stamp": stamp, "rows": [asdict(row) for row in rows]})
         return rows
 
     # --- an image

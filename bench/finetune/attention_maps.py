@@ -29,6 +29,7 @@ from bench.errors import BenchError
 from bench.files import file_name, replaced_file
 from bench.models.abn import to_grid
 from bench.models.explainee import Explainee
+from bench.seals import add_trailer, check_file
 
 FORMAT = 1
 CHUNK = "cambench"
@@ -49,6 +50,9 @@ KEYS: dict[str, type] = {
 """What every map says of itself; more may stand beside it ("before", "after": energy inside the
 truth, ...).
 """
+
+MAP_REMEDY = "move it out of the folder; earlier versions of a drawn map lie in its history"
+"""What to do about a damaged map, which nothing overwrites."""
 
 DRAWN, SIMULATED = "editor", "simulated:"
 LONGEST_NAME = 120
@@ -140,6 +144,7 @@ def write_map(path: Path, edited: EditedMap) -> None:
     text.add_text(CHUNK, json.dumps(edited.facts, sort_keys=True, allow_nan=False))
     with replaced_file(path) as temporary:
         Image.fromarray(edited.grey).save(temporary, format="PNG", pnginfo=text)
+        add_trailer(temporary)
 
 
 def load_map(path: str | Path) -> EditedMap:
@@ -148,6 +153,7 @@ def load_map(path: str | Path) -> EditedMap:
     """
     path = Path(path)
     try:
+        check_file(path, "The attention map", MAP_REMEDY)
         with Image.open(path) as image:
             image.load()
             mode, grey, text = image.mode, np.asarray(image), getattr(image, "text", {}).get(CHUNK)
@@ -155,7 +161,7 @@ def load_map(path: str | Path) -> EditedMap:
         raise BenchError(f"There is no attention map {path}; check the path.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BenchError(
-            f"The attention map {path} cannot be read ({error}); save it again or remove it."
+            f"The attention map {path} cannot be read ({error}); {MAP_REMEDY}."
         ) from None
     if text is None or mode != "L":
         raise BenchError(
@@ -163,10 +169,8 @@ def load_map(path: str | Path) -> EditedMap:
         )
     try:
         facts = json.loads(text)
-    except ValueError:
-        raise BenchError(
-            f"The facts inside {path} are not valid JSON; save the map again or remove it."
-        ) from None
+    except (ValueError, RecursionError):
+        raise BenchError(f"The facts inside {path} are not valid JSON; {MAP_REMEDY}.") from None
     _check_facts(facts, str(path))
     if grey.shape != (facts["size"], facts["size"]):
         raise BenchError(

@@ -27,6 +27,7 @@ from bench.engine.memory import keep_memory
 from bench.errors import BenchError
 from bench.files import replaced_file
 from bench.randomness import generator
+from bench.seals import add_trailer, check_file
 
 CHECKPOINT, HISTORY = "checkpoint.pt", "history.csv"
 SCORE = "score"
@@ -286,6 +287,7 @@ class _State:
         }
         with replaced_file(self.folder / CHECKPOINT) as temporary:
             torch.save(content, temporary)
+            add_trailer(temporary)
         names = list(dict.fromkeys(name for row in self.history.epochs for name in row))
         with (
             replaced_file(self.folder / HISTORY) as temporary,
@@ -300,6 +302,7 @@ class _State:
         path = self.folder / CHECKPOINT
         if not path.is_file():
             return
+        check_file(path, "The checkpoint", "remove it to start anew")
         device = next(self.task.net.parameters()).device
         try:
             content = torch.load(path, map_location=device, weights_only=True)

@@ -23,10 +23,12 @@ from bench.errors import BenchError
 from bench.files import replaced_file
 from bench.records.current_rows import ITEM_KEY, keep_current
 from bench.records.equal_maps import equal_methods
+from bench.records.gallery_parts import GALLERY_REMEDY
 from bench.records.item_table import ItemTable, read_items
 from bench.records.left_out import Skipped, declare_left_out, read_skipped, write_skipped
 from bench.records.precision_verdict import find_clash
 from bench.records.provenance import merge_provenance
+from bench.records.run_facts import read_provenance
 from bench.records.store import (
     KEY,
     SCHEMA,
@@ -35,9 +37,9 @@ from bench.records.store import (
     empty_frame,
     free_name,
     read_part,
-    read_provenance,
     write_parquet,
 )
+from bench.seals import check_file
 
 IDENTITIES = (
     ("subsets", "manifest_id", "images"),
@@ -260,6 +262,7 @@ def _copy_gallery(source: Path, target: Path) -> None:
     again.
     """
     for file in sorted((source / "gallery").glob("*.npz")):
+        check_file(file, "The gallery file", GALLERY_REMEDY)
         stem = file.stem.rpartition("-")[0]
         if any(
             filecmp.cmp(file, other, shallow=False)
