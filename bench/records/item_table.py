@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.errors import BenchError
+from bench.sealed_parquet import check_columns, read_sealed_table, write_sealed_table
 
 ITEMS = "items.parquet"
 """The table's file in a run folder."""
@@ -53,8 +54,6 @@ def read_items(folder: Path) -> ItemTable:
     file = folder / ITEMS
     if not file.is_file():
         return {}
-    from bench.sealed_parquet import check_columns, read_sealed_table
-
     schema = _make_schema()
     what, remedy = "The table of items", "start the run again, which looks at each image anew"
     table = read_sealed_table(file, what, remedy, schema.names)
@@ -71,8 +70,6 @@ def write_items(folder: Path, items: ItemTable) -> None:
         (folder / ITEMS).unlink(missing_ok=True)
         return
     import pyarrow as pa
-
-    from bench.sealed_parquet import write_sealed_table
 
     schema = _make_schema()
     rows = [(*key, *known) for key, known in sorted(items.items())]
