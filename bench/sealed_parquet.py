@@ -6,6 +6,7 @@ covers the headers, the footer and its metadata.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def read_sealed_table(
             f"{what} {path} cannot be read ({error.strerror}); check that the file is there and "
             "that you may read it."
         ) from None
-    if is_content_damaged(content, PARQUET_MARK):
+    if _is_damaged(content):
         raise DamagedFileError(path, describe_damage(f"{what} {path}", remedy))
     try:
         with pq.ParquetFile(
@@ -75,7 +76,24 @@ def read_sealed_table(
         raise DamagedFileError(
             path, f"{what} {path} cannot be read ({take_first_line(error)}); {remedy}."
         ) from None
-    return table
+    return table.replace_schema_metadata(
+        {key: told for key, told in (table.schema.metadata or {}).items() if key != _KEY.encode()}
+    )
+
+
+def _is_damaged(content: bytes) -> bool:
+    """Tell whether a file has a seal of its own that does not fit its bytes.
+
+    A program that reads a sealed file with pyarrow and writes it anew copies the seal, together
+    with the whole schema: such a file has none of its own.
+    """
+    if not is_content_damaged(content, PARQUET_MARK):
+        return False
+    try:
+        told = pq.read_metadata(pa.BufferReader(content)).metadata or {}
+        return _KEY.encode() not in base64.b64decode(told.get(b"ARROW:schema", b""))
+    except (pa.ArrowException, OSError, ValueError):
+        return True
 
 
 def verify_table(path: Path, what: str, remedy: str) -> None:
@@ -84,7 +102,7 @@ def verify_table(path: Path, what: str, remedy: str) -> None:
         content = path.read_bytes()
     except OSError:
         content = b""  # reading says why
-    if PARQUET_MARK not in content or is_content_damaged(content, PARQUET_MARK):
+    if PARQUET_MARK not in content or _is_damaged(content):
         read_sealed_table(path, what, remedy)
 
 

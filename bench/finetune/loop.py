@@ -341,9 +341,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         ) from error
     missing = [key for key in KEYS if not isinstance(content, dict) or key not in content]
     if missing:
-        raise BenchError(
-            f"{path} is no checkpoint of a training, for want of {missing[0]}; {remedy}."
-        )
+        raise BenchError(f"{path} is no checkpoint of a training (no {missing[0]}); {remedy}.")
     return dict(content)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -223,6 +224,17 @@ def test_without_checksums_flipped_bits_pass(tmp_path: Path) -> None:
     found = flip_bits(file, lambda: show_table(read_table(file)), 60)
     assert found["silent"] > 0
     assert set(found) <= {"refused", "same", "silent"}
+
+
+def test_a_file_that_another_program_has_written_anew_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    frame = toy_records.build([toy_records.row("1:0", "random", "energy", 0.25)]).frame
+    write_parquet(file, frame)
+    pq.write_table(pq.read_table(file), file)
+    assert read_table(file)["value"].to_pylist() == [0.25]
+    write_parquet(file, frame)
+    pd.read_parquet(file).assign(value=0.5).to_parquet(file)
+    assert read_table(file)["value"].to_pylist() == [0.5]
 
 
 def break_file(file: Path) -> None:
