@@ -15,8 +15,10 @@ from bench.board.gallery import FOLDER, Gallery, load_gallery, save_gallery_part
 from bench.board.record_checks import check_records
 from bench.errors import BenchError
 from bench.file_moves import move_into_place
-from bench.files import file_name, public, replaced_file, write_json
-from bench.records.store import COMMITTED_LIMIT, HEALTH, KEY, Records, check_own, write_parquet
+from bench.files import file_name, public, replaced_file
+from bench.json_state import write_sealed_json
+from bench.records.run_facts import HEALTH, write_run_json
+from bench.records.store import COMMITTED_LIMIT, KEY, Records, check_own, write_parquet
 
 
 def publish_board(run: str | Path, folder: str | Path) -> Board:
@@ -37,9 +39,7 @@ def publish_board(run: str | Path, folder: str | Path) -> Board:
         else {}
     )
     write_records(records, target)
-    write_json(
-        target / "run.json", public({k: v for k, v in records.provenance.items() if k != "health"})
-    )
+    write_run_json(target, public(records.provenance))
     publish_health(source, target, records)
     publish_gallery(shrink_gallery(gallery), target / FOLDER)
     board = leaderboard(Records.load(target))
@@ -53,7 +53,7 @@ def publish_health(source: Path, target: Path, records: Records) -> None:
     """
     if "health" not in records.provenance or source.resolve() == target.resolve():
         return
-    write_json(target / HEALTH, public(records.provenance["health"]))
+    write_sealed_json(target / HEALTH, public(records.provenance["health"]))
     for file in sorted((source / "health").glob("*.*")):
         with replaced_file(target / "health" / file.name) as temporary:
             temporary.write_bytes(

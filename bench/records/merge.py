@@ -27,6 +27,7 @@ from bench.records.item_table import ItemTable, read_items
 from bench.records.left_out import Skipped, declare_left_out, read_skipped, write_skipped
 from bench.records.precision_verdict import find_clash
 from bench.records.provenance import merge_provenance
+from bench.records.run_facts import read_provenance
 from bench.records.store import (
     KEY,
     SCHEMA,
@@ -35,7 +36,6 @@ from bench.records.store import (
     empty_frame,
     free_name,
     read_part,
-    read_provenance,
     write_parquet,
 )
 

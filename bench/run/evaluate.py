@@ -15,11 +15,13 @@ import pandas as pd
 
 from bench.data import Subset, load_subset
 from bench.engine.counts import Asked, Counts
+from bench.errors import state_assumption
 from bench.methods import Method
 from bench.models.explainee import Explainee
 from bench.models.network_guard import leave_modes
 from bench.models.zoo import load_model
 from bench.protocol import FLOAT32, Protocol, get_protocol
+from bench.records.damaged_files import set_damaged_aside
 from bench.records.equal_maps import equal_methods
 from bench.records.forward_counts import add_forwards, describe_forwards
 from bench.records.gallery_parts import write_gallery
@@ -125,6 +127,8 @@ def run_plan(
     """
     store = Store(out)
     with store.lock():
+        for text in set_damaged_aside(store):
+            (note or state_assumption)(text)
         plan = decide_precisions(plan, store)
         provenance = merge_provenance(store.provenance(), describe_run(plan, command))
         standing = check_items(plan, store)
