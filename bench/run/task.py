@@ -12,6 +12,7 @@ from bench.run.batch import BatchRun
 from bench.run.cells import Cell, Groups, Kept, Outcome
 from bench.run.plan import Plan, Task
 from bench.run.read_ahead import Reader
+from bench.run.sealed_calls import check_network, is_foreign, seal_network
 
 # --- one task
 
@@ -65,7 +66,9 @@ def _run_positions(
         batch = batch.to(prober.model.device)
         with guard_network(prober.model.net):
             if len(batch):
+                seal_network(prober, keeps=has_foreign_parts(plan))
                 BatchRun(plan, task, batch, prober, cells, shown, outcome, kept).run()
+                check_network(prober)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -87,3 +90,8 @@ def _run_positions(
     ]
     note = f"Memory is too short for {len(positions)} images of {task.model} in one task."
     return sum(both, Outcome(asked=again, notes={note}))
+
+
+def has_foreign_parts(plan: Plan) -> bool:
+    """Return whether a plan runs functions of plug-ins."""
+    return any(map(is_foreign, plan.methods)) or not all(one.builtin for one in plan.metrics)
