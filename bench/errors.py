@@ -38,7 +38,7 @@ def state_assumption(sentence: str) -> None:
 _COLOUR_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
-def take_first_line(error: Exception) -> str:
+def take_first_line(error: BaseException) -> str:
     """Return the first line of an error without colour codes, at most 200 characters.
 
     >>> take_first_line(ValueError("\\x1b[1mbroken\\x1b[0m.\\nmore"))

@@ -8,8 +8,8 @@ from typing import Any
 from bench.engine.background import Background
 from bench.engine.case import Case
 from bench.engine.part_store import PartStore
-from bench.engine.probes import Probes
 from bench.engine.prober import Prober
+from bench.engine.probes import Probes
 from bench.engine.trace import Trace
 from bench.function_source import is_built_in
 from bench.models.held_tensors import HeldTensor, can_hold

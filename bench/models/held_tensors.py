@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -22,7 +24,10 @@ class HeldTensor:
         self.copy = self.place.clone() if keeps else None
         self.total = 0 if keeps else _sum_bits(self.place)
         self.version = None if tensor.is_inference() else tensor._version
-        self.requires_grad, self.grad = tensor.requires_grad, tensor.grad if tensor.is_leaf else None
+        self.requires_grad, self.grad = (
+            tensor.requires_grad,
+            tensor.grad if tensor.is_leaf else None,
+        )
 
     def is_same(self) -> bool:
         """Return whether the tensor lies where it did and holds the same bytes."""
@@ -86,7 +91,7 @@ def _sum_bits(tensor: torch.Tensor) -> int:
 
 def _set_version(tensor: torch.Tensor, version: int) -> None:
     """Set how often a tensor was written; older versions of torch take one tensor for a list."""
-    setter = torch._C._autograd._unsafe_set_version_counter  # type: ignore[attr-defined]
+    setter: Any = torch._C._autograd._unsafe_set_version_counter
     try:
         setter((tensor,), (version,))
     except TypeError:

@@ -31,6 +31,7 @@ from bench.run.failures import (
     must_stop,
 )
 from bench.run.in_memory import Again, apply
+from bench.run.map_sameness import is_same_map
 from bench.run.plan import Plan, Task
 from bench.run.sealed_calls import explain_sealed, is_foreign
 from bench.types import Batch
@@ -42,12 +43,6 @@ its ranks.
 
 WAVE_BYTES = 2**29
 """What the cases that are scored together may hold."""
-
-FLAT = 1e-2
-"""Scaled maps of a smaller range are the same only where they are equal."""
-
-SAME = 1e-5
-"""Two maps are the same map when, scaled to a maximum of 1, no pixel differs by more than this."""
 
 
 @dataclass(eq=False)
@@ -171,8 +166,8 @@ class BatchRun:
             if must_stop(error, foreign=is_foreign(method)):
                 raise
             trace = self.classes.traces[self.classes.choice.choose_first(method, classes)]
-            reason = describe_method_failure(error, method, trace)
-            self.outcome.failed.setdefault(("method", method.name), reason)
+            why = describe_method_failure(error, method, trace)
+            self.outcome.failed.setdefault(("method", method.name), why)
         return None
 
     def _prepare(self, method: Method, maps: Maps, metrics: list[Metric]) -> _Scored:
@@ -274,9 +269,7 @@ class BatchRun:
         one.asked[metric.name] = max(case.asked, self.prober.counts.forwards - before)
         self.probed += case.probed
 
-    def _note_failure(
-        self, error: BaseException, one: _Scored, metric: Metric, case: Case
-    ) -> None:
+    def _note_failure(self, error: BaseException, one: _Scored, metric: Metric, case: Case) -> None:
         """Note why a metric has no values of a method's maps; its first failure is looked into."""
         key = ("metric", metric.name)
         if key not in self.outcome.failed:
@@ -384,19 +377,6 @@ class BatchRun:
                 maps.scaled[0, i][None, None], max(1, min(pixels.shape[:2]) // 96)
             )
             self.outcome.gallery[f"{item}|{method.name}"] = small[0, 0].to(torch.float16).numpy()
-
-
-def is_same_map(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Return whether maps [2,B,H,W], scaled to a largest absolute value of 1, are the same.
-
-    Small steps on a large offset are a ranking of their own: such a map is only the same as an
-    equal one.
-    """
-    if first.dtype != second.dtype:
-        return False
-    gap = (first - second).abs().flatten(2).amax(2)
-    spread = first.flatten(2).amax(2) - first.flatten(2).amin(2)
-    return bool((gap <= torch.where(spread < FLAT, 0.0, SAME)).all())
 
 
 def make_maps(method: Method, trace: Trace) -> tuple[torch.Tensor, Spent | None]:

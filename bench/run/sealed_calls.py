@@ -6,27 +6,25 @@ it they are compared and put back. A plug-in that changed what others compute wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 
-from bench.engine.background import Background
 from bench.engine.case import Case
 from bench.engine.counts import Spent
 from bench.engine.folding import forget_folds
 from bench.engine.memory import is_out_of_memory
-from bench.engine.probes import Pending
 from bench.engine.prober import Prober
 from bench.engine.shared_state import SharedState
 from bench.engine.torch_state import TorchState
 from bench.engine.trace import Trace
-from bench.errors import BenchError, NotApplicable, state_assumption
+from bench.errors import BenchError, state_assumption
 from bench.function_source import is_built_in
 from bench.methods import Method
 from bench.metrics import Metric
-from bench.models.explainee import Explainee
 from bench.models.network_seal import NetworkSeal
 from bench.run.external_maps import ExternalMethod
 
@@ -52,23 +50,28 @@ def seal_network(prober: Prober, *, keeps: bool) -> NetworkSeal:
     return seal
 
 
-def check_network(prober: Prober) -> None:
-    """Refuse what was computed since the seal, where the network is no longer what it was.
+@contextmanager
+def sealing(prober: Prober, *, keeps: bool) -> Iterator[None]:
+    """Run a task, and refuse what it computed where the network is then not what it was.
+
+    Args:
+        prober: of the network.
+        keeps: keep a copy of the weights, since functions of plug-ins will run.
 
     Raises:
         BenchError: something has changed that no call can be blamed for.
     """
-    seal = _SEALS.get(prober)
-    changed = [] if seal is None else seal.find_changes()
-    if seal is None or not changed:
+    seal = seal_network(prober, keeps=keeps)
+    yield
+    changed = seal.find_changes()
+    if not changed:
         return
-    model = prober.model
     if seal.keeps:
         _restore_network(prober, seal)
     raise BenchError(
-        f"Something changed {' and '.join(changed)} while {model.name} was explained, and no "
-        "method or metric can be named; the results of this task are dropped. Finished tasks are "
-        "kept; start the same command again."
+        f"Something changed {' and '.join(changed)} while {prober.model.name} was explained, and "
+        "no method or metric can be named; the results of this task are dropped. Finished tasks "
+        "are kept; start the same command again."
     )
 
 
@@ -93,7 +96,7 @@ def explain_sealed(method: Method, trace: Trace) -> tuple[torch.Tensor, Spent]:
     except (RuntimeError, MemoryError) as error:
         if len(trace) == 1 or not is_out_of_memory(error):
             raise
-    parts = torch.arange(len(trace)).split((len(trace) + 1) // 2)
+    parts = torch.split(torch.arange(len(trace)), (len(trace) + 1) // 2)
     made = [explain_sealed(method, trace.select(rows)) for rows in parts]
     first, second = (spent for _, spent in made)
     both = Spent(
@@ -108,9 +111,8 @@ def score_sealed(metric: Metric, case: Case) -> dict[str, torch.Tensor]:
     """Return what a metric's function gives; one of a plug-in runs sealed."""
     if metric.builtin:
         return metric.function(case)
-    roots = (case, case.trace, case.background)
     return call_sealed(
-        f"Metric {metric.name}", case.prober, roots, lambda: _copy_values(metric.function(case))
+        f"Metric {metric.name}", case.prober, (case,), lambda: _copy_values(metric.function(case))
     )
 
 
@@ -120,61 +122,62 @@ def _copy_values(scores: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def call_sealed(
-    who: str, prober: Prober, roots: tuple[Trace | Case | Background, ...], function: Callable[[], T]
+    who: str, prober: Prober, roots: tuple[Trace | Case, ...], function: Callable[[], T]
 ) -> T:
     """Call a function of a plug-in; what it changed is put back, whether it returns or raises.
 
     Raises:
         BenchError: it has changed the network, or what the methods of a batch share.
     """
-    known = _SEALS.get(prober)
-    seal = seal_network(prober, keeps=True)
-    if known is None:  # of a network that lives for one batch, such as a randomised copy
-        del _SEALS[prober]
-    model, before = prober.model, _list_fields(prober.model)
-    settings, shared = TorchState(), SharedState(*roots, prober)
-    shared.watch()
+    state = _StateBefore(prober, roots)
     try:
         result = function()
     except BaseException as error:
-        patched = settings.find_patches()
-        settings.restore()
-        vars(model).update(before)
-        changed = [*seal.find_changes(), *patched, *shared.find_changes()]
-        if not changed:
-            seal.restore_settings()
-            shared.restore_flags()
-            shared.forget_views()
-            raise
-        _restore_network(prober, seal)
-        shared.restore()
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        raise BenchError(_describe(who, changed)) from error
-    patched = settings.find_patches()
-    left = settings.restore()
-    replaced = [name for name, value in before.items() if vars(model).get(name) is not value]
-    vars(model).update(before)
-    changed = [*seal.find_changes(), *patched, *shared.find_changes()]
-    changed += [f"the model's {name.strip('_')}" for name in replaced]
+        changed, _ = state.put_back()
+        if changed and not isinstance(error, KeyboardInterrupt):
+            raise BenchError(_describe(who, changed)) from error
+        raise
+    changed, settings = state.put_back()
     if changed:
-        _restore_network(prober, seal)
-        shared.restore()
         raise BenchError(_describe(who, changed))
-    seal.restore_settings()
-    shared.restore_flags()
-    shared.forget_views()
-    if left:
-        state_assumption(f"{who} changed {', '.join(left)}; cambench put that back.")
+    if settings:
+        state_assumption(f"{who} changed {', '.join(settings)}; cambench put that back.")
     return result
+
+
+class _StateBefore:
+    """Everything that a plug-in could change, as it was before its call."""
+
+    def __init__(self, prober: Prober, roots: tuple[Trace | Case, ...]) -> None:
+        known = _SEALS.get(prober)
+        self.seal = seal_network(prober, keeps=True)
+        if known is None:  # of a network that lives for one batch, such as a randomised copy
+            del _SEALS[prober]
+        self.prober, self.model = prober, prober.model
+        self.fields = {name: vars(self.model)[name] for name in _FIELDS if name in vars(self.model)}
+        self.settings, self.shared = TorchState(), SharedState(*roots, prober)
+        self.shared.watch()
+
+    def put_back(self) -> tuple[list[str], list[str]]:
+        """Put everything back; return what others read and was changed, and torch's settings."""
+        patched, settings = self.settings.find_patches(), self.settings.restore()
+        own = vars(self.model)
+        replaced = [name for name, value in self.fields.items() if own.get(name) is not value]
+        own.update(self.fields)
+        changed = [*self.seal.find_changes(), *patched, *self.shared.find_changes()]
+        changed += [f"the model's {name.strip('_')}" for name in replaced]
+        if changed:
+            _restore_network(self.prober, self.seal)
+            self.shared.restore()
+        else:
+            self.seal.restore_settings()
+            self.shared.restore_flags()
+            self.shared.forget_views()
+        return changed, settings
 
 
 _FIELDS = ("net", "mean", "std", "size", "geometry", "name", "_layer", "split", "grids", "card")
 """What of an explainee decides what methods see, once it is found."""
-
-
-def _list_fields(model: Explainee) -> dict[str, object]:
-    return {name: vars(model)[name] for name in _FIELDS if name in vars(model)}
 
 
 def _restore_network(prober: Prober, seal: NetworkSeal) -> None:
@@ -190,8 +193,3 @@ def _describe(who: str, changed: list[str]) -> str:
         f"{who} changed {shown}, which all methods share; it was put back. Work on a copy, and "
         "leave torch's functions as they are."
     )
-
-
-def is_an_answer(error: BaseException) -> bool:
-    """Return whether an exception says something else than that a function failed."""
-    return isinstance(error, (NotApplicable, Pending, KeyboardInterrupt))

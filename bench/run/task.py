@@ -12,7 +12,7 @@ from bench.run.batch import BatchRun
 from bench.run.cells import Cell, Groups, Kept, Outcome
 from bench.run.plan import Plan, Task
 from bench.run.read_ahead import Reader
-from bench.run.sealed_calls import check_network, is_foreign, seal_network
+from bench.run.sealed_calls import is_foreign, sealing
 
 # --- one task
 
@@ -64,11 +64,9 @@ def _run_positions(
         first = plan.part(task.part).ids[: gallery * (task.part == "eval")]
         shown = [i for i, item in enumerate(batch.ids) if item in first]
         batch = batch.to(prober.model.device)
-        with guard_network(prober.model.net):
+        with guard_network(prober.model.net), sealing(prober, keeps=has_foreign_parts(plan)):
             if len(batch):
-                seal_network(prober, keeps=has_foreign_parts(plan))
                 BatchRun(plan, task, batch, prober, cells, shown, outcome, kept).run()
-                check_network(prober)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
