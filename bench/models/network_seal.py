@@ -83,11 +83,7 @@ class NetworkSeal:
         for one in self._modules:
             own = vars(one.module)
             for name, (live, copy) in (*one.tables.items(), *one.hooks.items()):
-                if own.get(name) is not live:
-                    own[name] = live
-                if live != copy or any(live[key] is not copy[key] for key in copy):
-                    live.clear()
-                    live.update(copy)
+                own[name] = _fill(live, copy)
             for name in [name for name in own if _shadows(one, name)]:
                 del own[name]
             own.update(one.rest)
@@ -103,10 +99,7 @@ class NetworkSeal:
         for one in self._modules:
             own = vars(one.module)
             for name, (live, copy) in one.hooks.items():
-                if own.get(name) is not live or live != copy:
-                    own[name] = live
-                    live.clear()
-                    live.update(copy)
+                own[name] = _fill(live, copy)
             for name, value in _list_other_settings(one):
                 own[name] = value
 
@@ -145,6 +138,14 @@ def _look_at(module: nn.Module) -> _Module:
         rest,
         _write(module),
     )
+
+
+def _fill(live: dict[Any, Any], copy: dict[Any, Any]) -> dict[Any, Any]:
+    """Return a table with the entries that it had, and in their order."""
+    if [*live] != [*copy] or any(live[key] is not copy[key] for key in copy):
+        live.clear()
+        live.update(copy)
+    return live
 
 
 def _is_table(value: Any) -> bool:
