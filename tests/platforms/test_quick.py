@@ -96,7 +96,9 @@ def test_the_editor_answers(tmp_path):
         Session(bench.load_model("abn-scenes"), images, tmp_path / "maps", True) as session,
     ):
         token = make_token()
-        server = threading.Thread(target=serve, args=(session, listening, token, False), daemon=True)
+        server = threading.Thread(
+            target=serve, args=(session, listening, token, False), daemon=True
+        )
         server.start()
         for _ in range(100):
             try:
