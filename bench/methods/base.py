@@ -290,6 +290,10 @@ class Method:
             raise BenchError(
                 f"Method {self.name} returned {got}; a method returns a tensor of shape {expected}."
             )
+        if maps.is_complex():
+            raise BenchError(
+                f"Method {self.name} returned complex maps; return real ones, such as maps.abs()."
+            )
         return maps.detach().to("cpu", torch.float32).contiguous()
 
 
