@@ -292,9 +292,12 @@ class Method:
             )
         if maps.is_complex():
             raise BenchError(
-                f"Method {self.name} returned complex maps; return real ones, such as maps.abs()."
+                f"Method {self.name} returned {maps.dtype}; a map holds real numbers, such as the "
+                "absolute value."
             )
-        return maps.detach().to("cpu", torch.float32).contiguous()
+        own = maps.detach().to("cpu", torch.float32).contiguous()
+        # A copy: whoever made the maps may hold them, and write into them later.
+        return own.clone() if own.data_ptr() == maps.data_ptr() else own
 
 
 def _add_shared_costs(trace: Trace, spent: Part, made: set[str]) -> Spent:
@@ -317,9 +320,11 @@ def peak_memory_mib(trace: Trace) -> float:
     """
     if trace.images.is_cuda:
         return torch.cuda.max_memory_allocated(trace.images.device) / 2**20
+    if sys.platform == "win32":
+        return float("nan")
     try:
         import resource
-    except ImportError:  # not on Windows
+    except ImportError:  # a Python that was built without it
         return float("nan")
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -64,6 +64,7 @@ METHODS = {
     "interrupt": "(_ for _ in ()).throw(GeneratorExit())",
     "empty": "trace.images[:0, 0]",
     "text": "'map'",
+    "latin": "None  # caf\xe9",
 }
 """What a plug-in's method returns or does."""
 
@@ -134,7 +135,7 @@ def plan(subset: Path, *more: str) -> Words:
 def try_tables(place: Place) -> Iterator[Words]:
     """Tables of annotations, COCO files and parquet files."""
     head = "file,label"
-    tables = [
+    tables: list[str] = [
         ",".join(f"c{n}" for n in range(1_000_000)),
         f"{head}\na.png,{LONG}",
         f"{head}\n{'a' * 300}.png,0",
@@ -181,7 +182,7 @@ def try_plugins(place: Place) -> Iterator[Words]:
             f"@register_method('nasty_{name}')\ndef nasty_{name}(trace):\n    return {value}\n"
         )
         yield [
-            *("run", f"--plugin={place.write(f'method_{name}.py', source)}", "--limit=1"),
+            *("run", f"--plugin={place.write(f'method_{name}.py', source.encode('latin-1'))}", "--limit=1"),
             *("--models=resnet-scenes", f"--methods=nasty_{name}", "--metrics=complexity"),
             *("--calibration=0", f"--out={place.root / f'run-{name}'}"),
         ]
