@@ -135,7 +135,7 @@ def plan(subset: Path, *more: str) -> Words:
 def try_tables(place: Place) -> Iterator[Words]:
     """Tables of annotations, COCO files and parquet files."""
     head = "file,label"
-    tables: list[str] = [
+    tables = [
         ",".join(f"c{n}" for n in range(1_000_000)),
         f"{head}\na.png,{LONG}",
         f"{head}\n{'a' * 300}.png,0",
@@ -146,8 +146,7 @@ def try_tables(place: Place) -> Iterator[Words]:
         "\n" * 1000,
         f'{head}\n"{"a" * 200_000},0',
     ]
-    for content in (*TEXTS, *tables):
-        raw = content if isinstance(content, bytes) else content.encode()
+    for raw in (*TEXTS, *(table.encode() for table in tables)):
         yield plan(place.write("annotations.csv", raw))
     for key in ("images", "annotations", "categories"):
         for value in WRONG:
@@ -181,8 +180,9 @@ def try_plugins(place: Place) -> Iterator[Words]:
             "from bench import register_method\n"
             f"@register_method('nasty_{name}')\ndef nasty_{name}(trace):\n    return {value}\n"
         )
+        file = place.write(f"method_{name}.py", source.encode("latin-1"))
         yield [
-            *("run", f"--plugin={place.write(f'method_{name}.py', source.encode('latin-1'))}", "--limit=1"),
+            *("run", f"--plugin={file}", "--limit=1"),
             *("--models=resnet-scenes", f"--methods=nasty_{name}", "--metrics=complexity"),
             *("--calibration=0", f"--out={place.root / f'run-{name}'}"),
         ]
