@@ -266,7 +266,13 @@ def parquet_dataset(files: Sequence[Path], name: str) -> Any:
         raise BenchError(
             f"The parquet of the subset {name} has no column 'image'; its columns are {have}."
         )
-    return dataset.cast_column("image", ImageFeature(decode=False))
+    try:
+        return dataset.cast_column("image", ImageFeature(decode=False))
+    except Exception as error:  # pyarrow and datasets raise errors of many kinds
+        raise BenchError(
+            f"The column 'image' of the parquet of the subset {name} holds no images "
+            f"({dataset.features['image']}); store each as bytes of a PNG or JPEG, or as a path."
+        ) from error
 
 
 def row_files(files: Sequence[Path]) -> RowFiles:

@@ -18,6 +18,7 @@ from bench.data.scenes import open_scenes
 from bench.data.subset import Subset
 from bench.errors import BenchError, state_assumption, suggestions
 from bench.registry import Registry
+from bench.text_limits import check_text
 
 DATA_VARIABLE = "CAMBENCH_DATA"
 """The environment variable that names the data root where none is given."""
@@ -86,6 +87,7 @@ def load_subset(
             f"A {type(name_or_path).__name__} is no subset; give a name, a datasets.Dataset, or "
             f"the path of {describe_layouts()}."
         )
+    check_text("The subset", name_or_path)
     text, part = str(name_or_path), _PART.fullmatch(str(name_or_path))
     if part is not None and text not in SUBSETS and not Path(text).exists():
         whole = load_subset(part["name"], data_root=data_root)

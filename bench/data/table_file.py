@@ -29,6 +29,10 @@ _ALIASES = {
 }
 
 
+MOST_COLUMNS = 1_000
+"""A header with more is no table of images; reading a million columns takes hours."""
+
+
 @dataclass(frozen=True)
 class TableFile:
     """The cells of a table as text, without the spaces around them.
@@ -70,6 +74,11 @@ def find_column(columns: Sequence[str], wanted: str, where: str) -> str | None:
     Raises:
         BenchError: several columns could be it.
     """
+    if len(columns) > MOST_COLUMNS:
+        raise BenchError(
+            f"{where} has {len(columns):,} columns; at most {MOST_COLUMNS:,} are read, so leave "
+            "those out that no image needs."
+        )
     keys = {column: column_key(column) for column in columns}
     for names in ((column_key(wanted),), _ALIASES.get(wanted, ())):
         found = [column for column, key in keys.items() if key in names]
@@ -147,6 +156,12 @@ def _find_separator(file: Path, text: str) -> tuple[str, str]:
         # Excel's own line; its empty stand-in keeps the numbers of the lines.
         return stated[1], "\n" + text[stated.end() :]
     header = next((line for line in text.splitlines() if line.strip()), "")
+    columns = max(map(header.count, _SEPARATORS)) + 1
+    if columns > MOST_COLUMNS:
+        raise BenchError(
+            f"The table {file} has {columns:,} columns; at most {MOST_COLUMNS:,} are read, so "
+            "leave those out that no image needs."
+        )
     best = max(_SEPARATORS, key=lambda one: (_count_known(header, one), header.count(one)))
     return best, text
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, suggestions
-from bench.schema import Keys, check_table, describe_key
+from bench.schema import Keys, check_table, describe_key, parse_json
 
 EXAMPLE = {
     "file": "mine.pth",
@@ -97,7 +97,7 @@ def read_card(path: Path) -> dict[str, dict[str, Any]]:
     ...}}.
     """
     try:
-        card = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_refuse_twice)
+        card = parse_json(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_refuse_twice)
     except (FileNotFoundError, IsADirectoryError):
         raise BenchError(f"There is no card file {path}; check the path.") from None
     except OSError as error:

@@ -7,7 +7,6 @@ box, and pixel precision leaves their pixels out.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from bench.data.layouts.gathered import (
     shorten_names,
 )
 from bench.errors import BenchError
+from bench.schema import parse_json
 
 _TABLES = ("images", "annotations", "categories")
 _ANNOTATIONS = "annotations"
@@ -265,7 +265,7 @@ class _CocoContent:
 def read_tables(file: Path) -> tuple[tuple[Mapping[str, Any], ...], ...]:
     """Return the tables images, annotations and categories of a COCO file."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = parse_json(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise BenchError(f"The file {file} cannot be read as JSON ({error}).") from error
     missing = [
