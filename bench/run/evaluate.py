@@ -22,6 +22,7 @@ from bench.models.explainee import Explainee
 from bench.models.network_guard import leave_modes
 from bench.models.zoo import load_model
 from bench.protocol import FLOAT32, Protocol, get_protocol
+from bench.records.damaged_files import set_damaged_aside
 from bench.records.equal_maps import equal_methods
 from bench.records.failed_parts import describe_failed, note_failure
 from bench.records.forward_counts import describe_forwards
@@ -132,6 +133,8 @@ def run_plan(
     """
     store = Store(out)
     with store.lock():
+        for text in set_damaged_aside(store):
+            (note or state_assumption)(text)
         plan = decide_precisions(plan, store)
         earlier, described = store.provenance(), describe_run(plan, command)
         provenance = merge_provenance(earlier, described)
