@@ -25,6 +25,7 @@ from pathlib import Path
 GROUND = frozenset(
     {"errors", "types", "files", "protocol", "registry", "plugins", "identity"}
     | {
+        "file_moves",
         "randomness",
         "version",
         "progress",
@@ -32,6 +33,8 @@ GROUND = frozenset(
         "plain_streams",
         "field_text",
         "protocol_checks",
+        "ranges",
+        "text_limits",
         "source_walk",
         "function_source",
         "schema",

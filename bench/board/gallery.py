@@ -8,8 +8,6 @@ A part is `gallery/<model>-<shard>.npz` (characters of the model's name other th
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bench.errors import BenchError, take_first_line
 from bench.files import file_name, replaced_file
-from bench.records.gallery_parts import GALLERY_REMEDY, write_sealed_npz
-from bench.seals import check_file
+from bench.records.gallery_parts import list_gallery, read_arrays, write_sealed_npz
 
 FOLDER = "gallery"
 TILE = 80
@@ -79,17 +75,9 @@ def load_gallery(folder: str | Path, models: list[str] | None = None) -> Gallery
     to its last "-".
     """
     gallery: Gallery = {}
-    for path in sorted((Path(folder) / FOLDER).glob("*.npz")):
-        check_file(path, "The gallery file", GALLERY_REMEDY)
+    for path in list_gallery(Path(folder) / FOLDER):
         pictures = gallery.setdefault(find_model(path.stem, models or []), {})
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                add_part(pictures, {key: arrays[key] for key in arrays.files})
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise BenchError(
-                f"The gallery file {path} cannot be read ({take_first_line(error)}); "
-                f"{GALLERY_REMEDY}."
-            ) from None
+        add_part(pictures, read_arrays(path))
     return gallery
 
 

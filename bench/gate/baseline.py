@@ -26,6 +26,7 @@ from bench.board.older_versions import (
     mark_older,
     mark_older_rows,
 )
+from bench.board.partial_runs import note_partial
 from bench.board.record_checks import check_records
 from bench.errors import BenchError, suggestions
 from bench.files import public
@@ -35,6 +36,7 @@ from bench.gate.baseline_taus import Taus
 from bench.identity import digest
 from bench.json_state import parse_object
 from bench.metrics import find_owner
+from bench.records.planned_work import PARTIAL
 from bench.records.run_schema import check_shape
 from bench.records.store import Records
 from bench.registry import split_list
@@ -56,7 +58,7 @@ COLUMNS = ["subset", "model", "method", "metric", "item", "image", "value"]
 SCHEMA = pa.schema([*((name, pa.string()) for name in COLUMNS[:-1]), ("value", pa.float64())])
 KEPT = (
     *("run", "created", "commands", "code", "packages", "machine"),
-    *("plan", "protocol", "precision", "subsets", "not_applicable"),
+    *("plan", "protocol", "precision", "subsets", "not_applicable", PARTIAL),
 )
 """Keys of run.json that go into a baseline as they are."""
 
@@ -262,7 +264,7 @@ def from_records(records: Records, taus: Taus | None = None) -> Baseline:
     taus: box thresholds to keep where the run's own are not better.
     """
     check_records(records)
-    records = mark_older(records)
+    records = mark_older(note_partial(records))
     provenance = records.provenance
     boxes = baseline_taus.find_box_values(records)
     calibrated = {provenance["metrics"][name]["id"] for name in boxes}

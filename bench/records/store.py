@@ -7,7 +7,7 @@ Rows live in parquet parts inside a run folder, written to a temporary name and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from bench.files import lock_folder
 from bench.protocol import get_protocol
 from bench.records.current_rows import select_current
 from bench.records.equal_maps import equal_methods
+from bench.records.forward_log import ForwardLog
 from bench.records.item_table import ItemTable, read_items, write_items
 from bench.records.run_facts import HEALTH as HEALTH
 from bench.records.run_facts import read_health, read_provenance, write_run_json
@@ -130,6 +131,9 @@ def _join_parts(files: Sequence[Path], provenance: dict[str, Any], folder: Path)
     frame = pd.concat([read_part(file) for file in files], ignore_index=True)
     rows, replaced = select_current(frame, provenance, read_items(folder))
     facts = {key: value for key, value in provenance.items() if key != REPLACED}
+    log = ForwardLog(folder)
+    if log.parts:
+        facts["forwards"] = log.total()
     if replaced:
         facts[REPLACED] = replaced
     return Records(rows, {**facts, **read_health(folder)})
@@ -232,6 +236,7 @@ class Store:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
+        self.forwards = ForwardLog(folder)
         self._memory: list[tuple[str, pd.DataFrame]] = []
         self._numbers: dict[str, int] | None = None  # the last of each task's parts
 
@@ -301,12 +306,16 @@ class Store:
         if self.folder is not None:
             write_items(self.folder, items)
 
-    def add(self, name: str, frame: pd.DataFrame) -> None:
-        """Keep a finished task's rows."""
+    def add(
+        self, name: str, frame: pd.DataFrame, forwards: Mapping[str, int] | None = None
+    ) -> None:
+        """Keep a finished task's rows, and before them the ledger of what they have cost."""
+        file = self._free(self.folder / "records", name) if self.folder and len(frame) else None
+        self.forwards.note(name if file is None else file.stem, forwards)
         if self.folder is None:
             self._memory.append((name, frame))
-        elif len(frame):
-            write_parquet(self._free(self.folder / "records", name), frame)
+        elif file is not None:
+            write_parquet(file, frame)
 
     def _free(self, folder: Path, name: str) -> Path:
         """Return NAME-<n>.parquet after the last there is; the folder grows with every task, so it

@@ -95,7 +95,7 @@ class Rows:
     def __repr__(self) -> str:
         return f"{len(self.frame)} rows"
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 def read_rows(folder: Path) -> Rows:
@@ -120,9 +120,11 @@ def digest(content: bytes) -> str:
 def check_same(folder: Path, expected: dict[str, Any]) -> None:
     """Check that a folder holds what another one held, and nothing that a dead process left."""
     found = read_folder(folder)
-    assert sorted(found) == sorted(expected)
+    more, less = sorted(found.keys() - expected.keys()), sorted(expected.keys() - found.keys())
+    assert not more, f"left over: {more}"
+    assert not less, f"lost: {less}"
     different = [name for name in expected if found[name] != expected[name]]
-    assert different == []
+    assert not different, f"different: {different}"
 
 
 def check_finished(done: Done, *codes: int) -> None:

@@ -48,12 +48,23 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [place / "1", place / "2"]
 
 
+@pytest.fixture(scope="module")
+def controlled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run with the controls by which `health` judges a metric."""
+    folder = tmp_path_factory.mktemp("controlled") / "run"
+    words = [*SMALL_RUN, "--methods", "grad_cam,layer_cam,oracle,random,center_gaussian"]
+    words += ["--metrics", "pointing_game,energy_pointing_game", "--out", str(folder)]
+    check_finished(cambench(*words))
+    return folder
+
+
 @pytest.fixture
-def commands(finished_run: Path, shards: list[Path]) -> dict[str, Make]:
+def commands(finished_run: Path, controlled: Path, shards: list[Path]) -> dict[str, Make]:
     """Return {name: what makes the command for a folder that is to be written}."""
 
     def judge(out: Path) -> Command:
-        shutil.copytree(finished_run, out, dirs_exist_ok=True)
+        if not out.exists():
+            shutil.copytree(controlled, out)
         return Command(("health", str(out), "--stored"), out)
 
     def plain(*words: object, flag: str = "--out", file: str = "") -> Make:
