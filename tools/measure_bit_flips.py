@@ -31,7 +31,7 @@ from tests.support.bit_flips import flip_bits  # noqa: E402
 
 RECORDS = ROOT / "leaderboards" / "scenes" / "records.parquet"
 BASELINE = ROOT / "leaderboards" / "gate" / "baseline.parquet"
-ROWS = 1500
+ROWS = 600
 """Rows of the measured part: those of a task of a few images."""
 
 

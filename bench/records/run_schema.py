@@ -214,7 +214,7 @@ class ProtocolFacts(StateFacts):
             value, wanted = given.get(name), KINDS.get(kind, list)
             inner = KINDS.get(next(iter(get_args(kind)), None), float)
             fits = _is_of_kind(value, wanted) and (
-                wanted is not list or all(_is_of_kind(one, inner) for one in value)
+                wanted is not list or all(_is_of_kind(one, inner) for one in value or ())
             )
             if name in given and not fits:
                 of = f" of {FORMS[f'{inner.__name__}_type']}" if wanted is list else ""
