@@ -366,6 +366,18 @@ def test_simulated_maps_can_be_gone_on_with(abn, scenes, tmp_path):
         assert load_map(next((tmp_path / "history").glob("*.r0001.png"))).simulated
 
 
+def test_a_network_without_finite_numbers_is_a_sentence(session, monkeypatch):
+    branches = type(session.model.net).branches
+
+    def spoil(self, images):
+        out = branches(self, images)
+        return out._replace(logits=out.logits * torch.nan)
+
+    monkeypatch.setattr(type(session.model.net), "branches", spoil)
+    with pytest.raises(BenchError, match="not finite"):
+        session.view(0)
+
+
 # --- damaged files
 
 
