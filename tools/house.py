@@ -31,6 +31,8 @@ GROUND = frozenset(
         "plain_streams",
         "field_text",
         "protocol_checks",
+        "ranges",
+        "text_limits",
         "source_walk",
         "function_source",
         "schema",

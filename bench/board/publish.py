@@ -14,6 +14,7 @@ from bench.board.board import Board, leaderboard
 from bench.board.gallery import FOLDER, Gallery, load_gallery, save_gallery_part, shrink_gallery
 from bench.board.record_checks import check_records
 from bench.errors import BenchError
+from bench.file_moves import move_into_place
 from bench.files import file_name, public, replaced_file, write_json
 from bench.records.store import COMMITTED_LIMIT, HEALTH, KEY, Records, check_own, write_parquet
 
@@ -92,7 +93,7 @@ def write_records(records: Records, folder: Path) -> None:
                 f"{COMMITTED_LIMIT / 2**20:.0f}; publish a run with fewer images or without "
                 "curves."
             )
-        file.replace(folder / "records.parquet")
+        move_into_place(file, folder / "records.parquet")
 
 
 def round_curve(curve: Any) -> Any:

@@ -171,7 +171,7 @@ class Session:
             "items": id_hash("\n".join(self.subset.ids)),
         }
         try:
-            kept = json.loads(file.read_text())
+            kept = json.loads(file.read_text(encoding="utf-8"))
             if kept["stamp"] == stamp:
                 return read_placements(kept["rows"], self.subset)
         except (OSError, ValueError, KeyError, TypeError, RecursionError):

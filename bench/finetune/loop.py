@@ -27,6 +27,7 @@ from bench.engine.memory import keep_memory
 from bench.errors import BenchError
 from bench.files import replaced_file
 from bench.randomness import generator
+from bench.ranges import Range
 
 CHECKPOINT, HISTORY = "checkpoint.pt", "history.csv"
 SCORE = "score"
@@ -40,6 +41,10 @@ Tick = Callable[[int, int], None]
 """Called after each step with (steps done, steps in all)."""
 WARMUP_SLACK = 1e-6
 """Rising steps this near to one are none."""
+
+
+RATES = Range(0, 1000)
+"""What a learning rate and a weight decay can be."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,7 @@ class Settings:
             if getattr(self, name) < least:
                 raise BenchError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         for name in ("lr", "weight_decay"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise BenchError(
-                    f"{name} is {getattr(self, name)}; it must be a number of at least 0."
-                )
+            RATES.check(f"{name} is {getattr(self, name)}", getattr(self, name))
 
 
 class TrainingTask(ABC):
@@ -289,7 +291,7 @@ class _State:
         names = list(dict.fromkeys(name for row in self.history.epochs for name in row))
         with (
             replaced_file(self.folder / HISTORY) as temporary,
-            temporary.open("w", newline="") as file,
+            temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, names)
             writer.writeheader()

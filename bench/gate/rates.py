@@ -130,7 +130,7 @@ class Study:
         file = self.work / "steps" / f"{name}.json"
         settings = {"limit": self.limit, "resamples": self.resamples, "rules": vars(self.rules)}
         if file.is_file():
-            known: dict[str, Any] = json.loads(file.read_text())
+            known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             if known["settings"] == settings:
                 return known
         made = {**make(), "settings": settings}

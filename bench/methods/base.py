@@ -19,7 +19,7 @@ from bench.engine.memory import wait_for
 from bench.engine.part_store import Part
 from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
-from bench.errors import BenchError, NotApplicable
+from bench.errors import BenchError, NotApplicable, forbid_exit
 from bench.identity import digest, method_source
 from bench.methods import variants
 from bench.models.explainee import Explainee
@@ -243,6 +243,7 @@ class Method:
             guard_network(trace.model.net),
             torch.no_grad(),
             self._forbid_writes(trace),
+            forbid_exit(f"Method {self.name}"),
         ):
             maps = self.maps(trace)
             wait_for(trace.images.device)
@@ -312,9 +313,11 @@ def peak_memory_mib(trace: Trace) -> float:
     """
     if trace.images.is_cuda:
         return torch.cuda.max_memory_allocated(trace.images.device) / 2**20
+    if sys.platform == "win32":
+        return float("nan")
     try:
         import resource
-    except ImportError:  # not on Windows
+    except ImportError:  # a Python that was built without it
         return float("nan")
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -215,7 +215,7 @@ def read_hub_config(source: str) -> dict[str, Any] | None:
         except Exception:  # offline, unknown or no such file: the loader says which
             return None
     try:
-        config = json.loads(Path(file).read_text())
+        config = json.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return config if isinstance(config, dict) else None

@@ -151,7 +151,7 @@ def hash_of(identity: str) -> str:
 def read_provenance(folder: Path) -> dict[str, Any]:
     """Return the content of a folder's run.json."""
     try:
-        content: dict[str, Any] = json.loads((folder / "run.json").read_text())
+        content: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise BenchError(
             f"{folder / 'run.json'} is not valid JSON ({error}); restore it or start again."
@@ -169,7 +169,7 @@ def read_health(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        return {"health": json.loads(file.read_text())}
+        return {"health": json.loads(file.read_text(encoding="utf-8"))}
     except ValueError as error:
         raise BenchError(
             f"{file} is not valid JSON ({error}); run `cambench health` again or delete it."
