@@ -28,6 +28,7 @@ GROUND = frozenset(
         "randomness",
         "version",
         "progress",
+        "json_state",
         "plain_streams",
         "field_text",
         "protocol_checks",
@@ -36,6 +37,8 @@ GROUND = frozenset(
         "source_walk",
         "function_source",
         "schema",
+        "sealed_parquet",
+        "seals",
     }
 )
 """The modules directly below the package that every room may import."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from bench.files import file_name, replaced_file
-from bench.records.gallery_parts import list_gallery, read_arrays
+from bench.records.gallery_parts import list_gallery, read_arrays, write_sealed_npz
 
 FOLDER = "gallery"
 TILE = 80
@@ -64,8 +64,8 @@ def save_gallery_part(
             arrays[f"{item}|{method}"] = np.clip(np.asarray(values, np.float32), -6e4, 6e4).astype(
                 np.float16
             )
-    with replaced_file(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    with replaced_file(path) as temporary:
+        write_sealed_npz(temporary, arrays)
 
 
 def load_gallery(folder: str | Path, models: list[str] | None = None) -> Gallery:

@@ -186,6 +186,13 @@ RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="Folder of a run, or of a committed board.")
 ]
 
+PartialOption = Annotated[
+    bool,
+    typer.Option(
+        "--partial", help="Take half a run as it is; what is written says that it is half."
+    ),
+]
+
 # --- groups of options
 
 

@@ -4,7 +4,6 @@ under an edited map.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,7 +20,6 @@ from bench.data.subset import Subset, id_hash
 from bench.editor.inference import Inference, Looked
 from bench.editor.saved_maps import SavedMaps, hold_folder
 from bench.errors import BenchError
-from bench.files import write_json
 from bench.finetune.attention_maps import (
     DRAWN,
     EditedMap,
@@ -41,6 +39,7 @@ from bench.finetune.placement import (
     frame_of,
     read_placements,
 )
+from bench.json_state import read_json_state, write_sealed_json
 from bench.models.abn import to_grid
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
@@ -171,13 +170,13 @@ class Session:
             "items": id_hash("\n".join(self.subset.ids)),
         }
         try:
-            kept = json.loads(file.read_text(encoding="utf-8"))
+            kept = read_json_state(file, "delete it")
             if kept["stamp"] == stamp:
                 return read_placements(kept["rows"], self.subset)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (BenchError, OSError, ValueError, KeyError, TypeError, RecursionError):
             pass  # not there, or not ours to read: it is only kept to save time
         rows = find_placements(self.model, self.subset, report)
-        write_json(file, {"stamp": stamp, "rows": [asdict(row) for row in rows]})
+        write_sealed_json(file, {"stamp": stamp, "rows": [asdict(row) for row in rows]})
         return rows
 
     # --- an image

@@ -30,6 +30,7 @@ from bench.errors import BenchError, take_first_line
 from bench.files import file_name, replaced_file
 from bench.models.abn import to_grid
 from bench.models.explainee import Explainee
+from bench.seals import add_trailer, check_file
 
 FORMAT = 1
 CHUNK = "cambench"
@@ -50,6 +51,9 @@ KEYS: dict[str, type] = {
 """What every map says of itself; more may stand beside it ("before", "after": energy inside the
 truth, ...).
 """
+
+MAP_REMEDY = "move it out of the folder; earlier versions of a drawn map lie in its history"
+"""What to do about a damaged map, which nothing overwrites."""
 
 DRAWN, SIMULATED = "editor", "simulated:"
 LONGEST_NAME = 120
@@ -148,6 +152,7 @@ def write_map(path: Path, edited: EditedMap) -> None:
     text.add_text(CHUNK, json.dumps(edited.facts, sort_keys=True, allow_nan=False))
     with replaced_file(path) as temporary:
         Image.fromarray(edited.grey).save(temporary, format="PNG", pnginfo=text)
+        add_trailer(temporary)
 
 
 def load_map(path: str | Path) -> EditedMap:
@@ -156,13 +161,14 @@ def load_map(path: str | Path) -> EditedMap:
     """
     path = Path(path)
     try:
+        check_file(path, "The attention map", MAP_REMEDY)
         mode, grey, text = _read_png(path)
     except FileNotFoundError:
         raise BenchError(f"There is no attention map {path}; check the path.") from None
     except (*UNREADABLE, Image.DecompressionBombError) as error:
         reason = take_first_line(error) or type(error).__name__
         raise BenchError(
-            f"The attention map {path} cannot be read ({reason}); save it again or remove it."
+            f"The attention map {path} cannot be read ({reason}); {MAP_REMEDY}."
         ) from None
     if text is None or mode != "L":
         raise BenchError(
@@ -170,10 +176,8 @@ def load_map(path: str | Path) -> EditedMap:
         )
     try:
         facts = json.loads(text)
-    except (ValueError, RecursionError):  # no JSON, a number of thousands of digits, or too deep
-        raise BenchError(
-            f"The facts inside {path} are not valid JSON; save the map again or remove it."
-        ) from None
+    except (ValueError, RecursionError):
+        raise BenchError(f"The facts inside {path} are not valid JSON; {MAP_REMEDY}.") from None
     _check_facts(facts, str(path))
     if grey.shape != (facts["size"], facts["size"]):
         raise BenchError(

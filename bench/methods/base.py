@@ -290,7 +290,14 @@ class Method:
             raise BenchError(
                 f"Method {self.name} returned {got}; a method returns a tensor of shape {expected}."
             )
-        return maps.detach().to("cpu", torch.float32).contiguous()
+        if maps.is_complex():
+            raise BenchError(
+                f"Method {self.name} returned {maps.dtype}; a map holds real numbers, such as the "
+                "absolute value."
+            )
+        own = maps.detach().to("cpu", torch.float32).contiguous()
+        # A copy: whoever made the maps may hold them, and write into them later.
+        return own.clone() if own.data_ptr() == maps.data_ptr() else own
 
 
 def _add_shared_costs(trace: Trace, spent: Part, made: set[str]) -> Spent:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from bench.errors import BenchError, state_assumption, take_first_line
 from bench.files import replaced_file
+from bench.seals import add_trailer, check_file
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -34,6 +35,10 @@ BROKEN_ZIP = (SyntaxError, TypeError, ValueError, zipfile.BadZipFile, zlib.error
 
 LARGEST_GALLERY = 1 << 30
 """Bytes that one file of a gallery may unpack to: a few pictures take some megabytes."""
+
+
+GALLERY_REMEDY = "move it out of the folder; boards then lack its pictures, which no number needs"
+"""What to do about a damaged file of pictures."""
 
 
 def write_gallery(folder: Path, name: str, arrays: Arrays) -> None:
@@ -56,6 +61,7 @@ def list_gallery(place: Path) -> list[Path]:
 
 def read_arrays(file: Path) -> Arrays:
     """Return the arrays of one file; a file that cannot be read is a BenchError."""
+    check_file(file, "The gallery file", GALLERY_REMEDY)
     try:
         with zipfile.ZipFile(file) as archive:
             size = sum(member.file_size for member in archive.infolist())
@@ -68,7 +74,7 @@ def read_arrays(file: Path) -> Arrays:
     except (*UNREADABLE, *BROKEN_ZIP) as error:
         reason = take_first_line(error) or type(error).__name__
         raise BenchError(
-            f"The gallery file {file} cannot be read ({reason}); delete it and run again."
+            f"The gallery file {file} cannot be read ({reason}); {GALLERY_REMEDY}."
         ) from None
     return arrays
 
@@ -171,5 +177,12 @@ def _is_equal(one: npt.NDArray[Any], two: npt.NDArray[Any]) -> bool:
 
 
 def _write(file: Path, arrays: Arrays) -> None:
-    with replaced_file(file) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **dict(sorted(arrays.items())))  # type: ignore[arg-type]
+    with replaced_file(file) as temporary:
+        write_sealed_npz(temporary, dict(sorted(arrays.items())))
+
+
+def write_sealed_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays to a path, packed, with the digest of the file as its trailer."""
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    add_trailer(path)

@@ -39,8 +39,8 @@ def install() -> None:
                 delattr(module, name)
     for name in ("sched_getaffinity", "sched_setaffinity"):
         delattr(os, name)
-    ctypes.CDLL = refuse_library  # type: ignore[misc, assignment]
-    os.symlink = refuse_link  # type: ignore[assignment]
+    ctypes.CDLL = refuse_library
+    os.symlink = refuse_link
     sys.addaudithook(refuse_open_files)
 
 
