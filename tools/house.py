@@ -25,6 +25,7 @@ from pathlib import Path
 GROUND = frozenset(
     {"errors", "types", "files", "protocol", "registry", "plugins", "identity"}
     | {
+        "file_moves",
         "randomness",
         "version",
         "progress",
