@@ -26,11 +26,12 @@ def install() -> None:
     """Let this process be one of Windows, as far as it can be."""
     real_import = builtins.__import__
 
-    def import_module(name: str, globals: Any = None, *more: Any, **named: Any) -> Any:  # noqa: A002
-        asking = (globals or {}).get("__name__", "")
+    def import_module(name: str, space: Any = None, *more: Any, **named: Any) -> Any:
+        space = named.pop("globals", space)
+        asking = (space or {}).get("__name__", "")
         if name in MODULES and asking.split(".")[0] == "bench":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return real_import(name, globals, *more, **named)
+        return real_import(name, space, *more, **named)
 
     builtins.__import__ = import_module
     for module, names in GONE.items():
@@ -39,8 +40,8 @@ def install() -> None:
                 delattr(module, name)
     for name in ("sched_getaffinity", "sched_setaffinity"):
         delattr(os, name)
-    ctypes.CDLL = refuse_library  # type: ignore[misc, assignment]
-    os.symlink = refuse_link  # type: ignore[assignment]
+    ctypes.CDLL = refuse_library
+    os.symlink = refuse_link
     sys.addaudithook(refuse_open_files)
 
 

@@ -95,7 +95,7 @@ class Rows:
     def __repr__(self) -> str:
         return f"{len(self.frame)} rows"
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 def read_rows(folder: Path) -> Rows:
