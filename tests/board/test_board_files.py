@@ -23,6 +23,7 @@ from bench.board.plots import cost_plot, curves_plot, plot_files
 from bench.errors import BenchError
 from bench.files import write_json
 from bench.records.store import KEY, Records, write_parquet
+from tests.support.shared_folders import copy_shared
 
 
 def write_run(folder: Path, records: Records) -> Path:
@@ -47,10 +48,12 @@ def pictures(folder: Path, models: tuple[str, ...] = ("net-a", "net-b")) -> None
 
 @pytest.fixture(scope="module")
 def saved(board: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("saved")
-    pictures(folder)
-    board.save(folder)
-    return folder
+
+    def make(folder: Path) -> None:
+        pictures(folder)
+        board.save(folder)
+
+    return copy_shared(tmp_path_factory, "saved", make)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
