@@ -11,10 +11,18 @@ from typing import Any
 import numpy as np
 
 from bench.board.board import Board, leaderboard
-from bench.board.gallery import FOLDER, Gallery, load_gallery, save_gallery_part, shrink_gallery
+from bench.board.gallery import (
+    FOLDER,
+    Gallery,
+    is_gallery_part,
+    load_gallery,
+    save_gallery_part,
+    shrink_gallery,
+)
 from bench.board.record_checks import check_records
 from bench.errors import BenchError
-from bench.files import file_name, public, replaced_file, write_json
+from bench.files import public, replaced_file, write_json
+from bench.inner_places import name_part, refuse_links
 from bench.records.store import COMMITTED_LIMIT, HEALTH, KEY, Records, check_own, write_parquet
 
 
@@ -30,6 +38,8 @@ def publish_board(run: str | Path, folder: str | Path) -> Board:
     records = Records.load(source)
     check_records(records)  # refuse before anything is written
     check_own(target)
+    for part in (FOLDER, "health"):
+        refuse_links(target, part)
     gallery = (
         load_gallery(source, sorted(records.provenance["models"]))
         if may_show_pictures(records.provenance)
@@ -54,6 +64,8 @@ def publish_health(source: Path, target: Path, records: Records) -> None:
         return
     write_json(target / HEALTH, public(records.provenance["health"]))
     for file in sorted((source / "health").glob("*.*")):
+        if file.is_symlink() or not file.is_file() or file.name.startswith("."):
+            continue  # what a link leads to is not the run's
         with replaced_file(target / "health" / file.name) as temporary:
             temporary.write_bytes(
                 public(file.read_text(encoding="utf-8")).encode()
@@ -109,12 +121,13 @@ def round_curve(curve: Any) -> Any:
 
 
 def publish_gallery(gallery: Gallery, folder: Path) -> None:
-    """Write one part per model, in place of all that was there."""
+    """Write one part per model, in place of all parts that were there."""
     for old in folder.glob("*.npz"):
-        old.unlink()
+        if is_gallery_part(old):
+            old.unlink()
     for model, pictures in gallery.items():
         save_gallery_part(
-            folder / f"{file_name(model)}-0.npz",
+            folder / f"{name_part(model)}-0.npz",
             {item: picture.image for item, picture in pictures.items()},
             {item: picture.maps for item, picture in pictures.items()},
             {item: picture.title for item, picture in pictures.items()},

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bench.inner_places import tame
 from bench.models.layer_grid import describe_layer
 from bench.records.precision_verdict import list_lowered
 
@@ -158,13 +159,18 @@ def metric_label(name: str, better: str) -> str:
     return f"{name} {ARROWS.get(better, '')}".strip()
 
 
+LONGEST_SLUG = 160
+"""UTF-8 bytes of a file name that names a subset and a model."""
+
+
 def slug(*parts: str) -> str:
     """Return a file name for these words.
 
     >>> slug("scenes-val", "a/b")
     'scenes-val--a_b'
     """
-    return "--".join(re.sub(r"[^\w.@+-]+", "_", part) for part in parts)
+    name = "--".join(re.sub(r"[^\w.@+-]+", "_", part) for part in parts)
+    return tame(name, "\n".join(parts), longest=LONGEST_SLUG)
 
 
 LATEX = {

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bench.board.own_files import replace_own
 from bench.board.plots.figures import make_figure_grid, write_figure
+from bench.board.scope_names import name_scopes
 from bench.board.tables import write_text
-from bench.board.text import FAILED, describe_protocol, markdown, number, slug
+from bench.board.text import FAILED, describe_protocol, markdown, number
 
 if TYPE_CHECKING:
     from bench.health.findings import Health, Verdict
@@ -208,19 +210,18 @@ def _blur(blur: pd.DataFrame, health: Health) -> Iterator[str]:
 
 
 def write_plots(health: Health, folder: Path) -> list[Path]:
-    """Draw, per model, the agreement of metrics and the separations; plots of an earlier report
-    go.
+    """Draw, per model, the agreement of metrics and the separations; plots that an earlier report
+    wrote go.
     """
     files = []
-    for subset, model in scopes(health):
+    stems = name_scopes(scopes(health))
+    for subset, model in stems:
         for kind, draw in (("agreement", draw_agreement), ("separations", draw_separations)):
             figure = draw(health, subset, model)
             if figure is not None:
-                files.append(folder / f"{slug(kind, subset, model)}.png")
+                files.append(folder / f"{kind}--{stems[subset, model]}.png")
                 write_figure(figure, files[-1])
-    for old in folder.glob("*.png"):
-        if old not in files:
-            old.unlink()
+    replace_own(folder, files, (".png",))
     return files
 
 

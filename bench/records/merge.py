@@ -260,6 +260,8 @@ def _copy_gallery(source: Path, target: Path) -> None:
     again.
     """
     for file in sorted((source / "gallery").glob("*.npz")):
+        if file.is_symlink():  # what it leads to is not the run's
+            continue
         stem = file.stem.rpartition("-")[0]
         if any(
             filecmp.cmp(file, other, shallow=False)

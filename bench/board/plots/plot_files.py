@@ -23,8 +23,8 @@ from bench.board.plots.figures import write_figure
 from bench.board.plots.gallery_plot import draw_gallery
 from bench.board.plots.ranking_plot import draw_ranking
 from bench.board.plots.stability_plot import draw_stability
+from bench.board.scope_names import name_galleries, name_scopes
 from bench.board.scores import Scores
-from bench.board.text import slug
 
 
 def write_plots(
@@ -34,20 +34,24 @@ def write_plots(
     return the files.
     """
     files = []
+    choices = () if grid is None else grid.groupby(["subset", "model"], sort=True)
+    rows_of = {(str(subset), str(model)): rows for (subset, model), rows in choices}
+    stems = name_scopes(dict.fromkeys([*board.scopes, *rows_of]))
     for subset, model in board.scopes:
         for kind, draw in PLOTS.items():
             figure = draw(board, subset, model)
             if figure is not None:
-                files.append(folder / f"{slug(kind, subset, model)}.png")
+                files.append(folder / f"{kind}--{stems[subset, model]}.png")
                 write_figure(figure, files[-1])
-    for key, rows in grid.groupby(["subset", "model"], sort=True) if grid is not None else ():
-        figure = draw_choices(board, rows, *map(str, key))
+    for key, rows in rows_of.items():
+        figure = draw_choices(board, rows, *key)
         if figure is not None:
-            files.append(folder / f"{slug('choices', *map(str, key))}.png")
+            files.append(folder / f"choices--{stems[key]}.png")
             write_figure(figure, files[-1])
+    names = name_galleries(gallery or {})
     for model, pictures in shrink_gallery(gallery or {}).items():
         if pictures:
-            files.append(folder / f"{slug('gallery', model)}.png")
+            files.append(folder / f"{names[model]}.png")
             write_figure(draw_gallery(board, model, pictures), files[-1], dpi=100)
     return files
 
