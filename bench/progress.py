@@ -22,7 +22,7 @@ class TrainingProgress:
 
     def __init__(self, console: Console, print_line: Callable[[str], None]) -> None:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
@@ -56,7 +56,7 @@ class TrainingProgress:
 def show_images(what: str, console: Console) -> Iterator[Callable[[int, int], None]]:
     """Show a bar while images are read; gives report(done, total)."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -73,7 +73,7 @@ def show_steps(console: Console) -> Iterator[Callable[[str, int, int], None]]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=console, refresh_per_second=4) as bar:
         shown = bar.add_task("starting", total=None)
@@ -86,9 +86,9 @@ def show_steps(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 def show_share(total: float, console: Console) -> Iterator[Callable[[str, float], None]]:
     """Show the share of work that is done and the time left; gives report(what, new work)."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.percentage:>3.0f}%", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

@@ -21,6 +21,7 @@ from PIL import Image
 from bench.errors import BenchError
 from bench.files import replaced_file
 from bench.inner_places import name_part, replace_signs
+from bench.size_limits import check_archive
 
 FOLDER = "gallery"
 TILE = 80
@@ -89,6 +90,7 @@ def load_gallery(folder: str | Path, models: list[str] | None = None) -> Gallery
     for path in sorted((Path(folder) / FOLDER).glob("*.npz")):
         pictures = gallery.setdefault(find_model(path.stem, models or []), {})
         try:
+            check_archive(path, "The gallery file")
             with np.load(path, allow_pickle=False) as arrays:
                 add_part(pictures, {key: arrays[key] for key in arrays.files})
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

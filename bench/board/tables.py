@@ -385,5 +385,6 @@ def load_templates() -> jinja2.Environment:
         autoescape=False,  # Markdown and LaTeX; each has its own filter
     )
     made.filters.update(tex=text.escape_latex, md=text.markdown, layer=describe_layer)
+    made.filters.update(code=text.code_span, block=text.code_block)
     made.tests.update(simulated=text.is_simulated)
     return made

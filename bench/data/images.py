@@ -32,6 +32,7 @@ from bench.data.item_identity import (
 from bench.data.object_masks import ItemMasks
 from bench.data.reading import Note, Reading, RowFiles
 from bench.errors import BenchError, UnreadableImage
+from bench.size_limits import check_parquet
 from bench.types import ItemContent, Sample, UInt8Image
 
 
@@ -277,6 +278,7 @@ def row_files(files: Sequence[Path]) -> RowFiles:
     starts = [0]
     for file in files:
         try:
+            check_parquet(file, "The parquet file")
             starts.append(starts[-1] + int(pq.read_metadata(file).num_rows))
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = str(error).splitlines()[0].rstrip(".")

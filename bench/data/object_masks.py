@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bench.data.decode import open_image
 from bench.errors import BenchError
 
 Bools = npt.NDArray[np.bool_]
@@ -119,7 +120,7 @@ def check_mask_shape(
 
 def _open_mask(source: Any, name: str) -> ObjectMask:
     try:
-        with Image.open(source) as image:
+        with open_image(source, name) as image:
             return split_mask_values(_read_values(image, name), name)
     except FileNotFoundError as error:
         raise BenchError(f"The {name} is missing.") from error

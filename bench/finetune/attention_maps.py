@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, PngImagePlugin
 
+from bench.data.decode import open_image
 from bench.data.input_size import Size, split_size
 from bench.data.subset import Subset
 from bench.errors import BenchError
@@ -151,7 +152,7 @@ def load_map(path: str | Path) -> EditedMap:
     """
     path = Path(path)
     try:
-        with Image.open(path) as image:
+        with open_image(path, f"attention map {path}") as image:
             image.load()
             mode, grey, text = image.mode, np.asarray(image), getattr(image, "text", {}).get(CHUNK)
     except FileNotFoundError:

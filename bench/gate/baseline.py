@@ -36,6 +36,7 @@ from bench.identity import digest
 from bench.metrics import find_owner
 from bench.records.store import Records
 from bench.registry import split_list
+from bench.size_limits import check_parquet
 
 FORMAT = 1
 """Raised when the file's layout changes."""
@@ -156,6 +157,7 @@ def load_baseline(path: str | Path) -> Baseline:
             "folder."
         )
     try:
+        check_parquet(file, "The baseline")
         table = pq.read_table(file)
     except (pa.ArrowInvalid, OSError) as error:
         raise BenchError(

@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.errors import BenchError, suggestions
 from bench.schema import Keys, check_table, describe_key
+from bench.size_limits import check_text_size
 
 EXAMPLE = {
     "file": "mine.pth",
@@ -96,6 +97,7 @@ def read_card(path: Path) -> dict[str, dict[str, Any]]:
     """Return the entries of a card file: {name: {file, library, arch, kwargs, mean, std, sha256,
     ...}}.
     """
+    check_text_size(path, "The card file")
     try:
         card = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_refuse_twice)
     except (FileNotFoundError, IsADirectoryError):

@@ -24,6 +24,7 @@ from bench.protocol import get_protocol
 from bench.records.current_rows import select_current
 from bench.records.equal_maps import equal_methods
 from bench.records.item_table import ItemTable, read_items, write_items
+from bench.size_limits import check_parquet
 
 SCHEMA = pa.schema(
     [
@@ -187,6 +188,7 @@ def read_part(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
 def read_table(file: Path, columns: list[str] | None = None) -> Any:
     """Read one parquet part (some of its columns) as an Arrow table."""
     try:
+        check_parquet(file, "The records file")
         with pq.ParquetFile(
             file
         ) as part:  # a third of the time of `read_table`, which parts are too small for

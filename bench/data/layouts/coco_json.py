@@ -30,6 +30,7 @@ from bench.data.layouts.gathered import (
     shorten_names,
 )
 from bench.errors import BenchError
+from bench.size_limits import check_text_size
 
 _TABLES = ("images", "annotations", "categories")
 _ANNOTATIONS = "annotations"
@@ -264,9 +265,10 @@ class _CocoContent:
 
 def read_tables(file: Path) -> tuple[tuple[Mapping[str, Any], ...], ...]:
     """Return the tables images, annotations and categories of a COCO file."""
+    check_text_size(file, "The file")
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BenchError(f"The file {file} cannot be read as JSON ({error}).") from error
     missing = [
         name

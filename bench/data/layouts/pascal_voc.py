@@ -26,6 +26,7 @@ from bench.data.layouts.gathered import (
     shorten_names,
 )
 from bench.errors import BenchError
+from bench.size_limits import check_text_size
 
 _ANNOTATIONS = ("Annotations", "annotations")
 _IMAGES = ("JPEGImages", "images", "Images")
@@ -119,6 +120,7 @@ def _read_images(place: Path, files: list[Path]) -> list[_VocImage]:
 
 
 def _read_image(file: Path, folder: Path, there: dict[str, Path]) -> _VocImage:
+    check_text_size(file, "The annotation")
     try:
         root = ET.parse(file).getroot()
     except (ET.ParseError, OSError) as error:
