@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from bench.plain_text import show_line
+
 
 class TrainingProgress:
     """A bar over all steps of a training, and a line of numbers per epoch."""
@@ -40,7 +42,7 @@ class TrainingProgress:
 
     def step(self, done: int, total: int, what: str = "training") -> None:
         """Show steps done of `total`."""
-        self.bar.update(self.shown, completed=done, total=total, description=what)
+        self.bar.update(self.shown, completed=done, total=total, description=show_line(what))
 
     def epoch(self, numbers: dict[str, Any]) -> None:
         """Print an epoch's numbers in one line."""
@@ -62,7 +64,7 @@ def show_images(what: str, console: Console) -> Iterator[Callable[[int, int], No
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, refresh_per_second=4) as bar:
-        shown = bar.add_task(f"Looking at {what}", total=None)
+        shown = bar.add_task(f"Looking at {show_line(what)}", total=None)
         yield lambda done, total: bar.update(shown, completed=done, total=total)
 
 
@@ -78,7 +80,7 @@ def show_steps(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=console, refresh_per_second=4) as bar:
         shown = bar.add_task("starting", total=None)
         yield lambda what, done, total: bar.update(
-            shown, description=what, completed=done, total=total
+            shown, description=show_line(what), completed=done, total=total
         )
 
 
@@ -95,4 +97,4 @@ def show_share(total: float, console: Console) -> Iterator[Callable[[str, float]
     )
     with Progress(*columns, console=console, refresh_per_second=2) as bar:
         shown = bar.add_task("starting", total=total)
-        yield lambda what, advance: bar.update(shown, description=what, advance=advance)
+        yield lambda what, advance: bar.update(shown, description=show_line(what), advance=advance)

@@ -95,7 +95,7 @@ def gather_voc(place: Path, classes: Classes = ()) -> Gathered:
     numbers = sorted({(label, name) for name, label in index.items()})
     order = shorten_names([f"{label} {name}" for label, name in numbers])
     return Gathered(
-        dataset=files_dataset([image.path for image in used]),
+        dataset=files_dataset([image.path for image in used], place),
         items=items,
         classes=known,
         what=f"{count_words(len(items.ids), 'item')} (image and class) of "
