@@ -46,7 +46,9 @@ def test_a_console_of_rich_reads_markup_in_it() -> None:
 
 
 def test_a_terminal_keeps_its_own_colours() -> None:
-    console = TextConsole(file=io.StringIO(), width=80, force_terminal=True, color_system="standard")
+    console = TextConsole(
+        file=io.StringIO(), width=80, force_terminal=True, color_system="standard"
+    )
     console.print("a\x1b[32mb", style="red", highlight=False)
     assert print_on(console) == "\x1b[31ma\\x1b[32mb\x1b[0m\n"
 

@@ -146,7 +146,7 @@ def check_entry(facts: dict[str, Any], where: str) -> CardKeys:
         BenchError: an unknown key, a wrong type, a value that cannot be meant.
     """
     where = f"The entry {where}"
-    for name in _COMPUTED & facts.keys():
+    for name in sorted(_COMPUTED & facts.keys()):
         if not _is_finite(facts[name]):
             raise BenchError(
                 f"{where} has {name} = {str(facts[name])[:70]}, in which a number is NaN or "
