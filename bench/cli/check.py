@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.options import JUDGE, OUTPUT
-from bench.cli.output import console
+from bench.cli.output import EndOfCommand, console
 from bench.cli.registration import command
 from bench.errors import BenchError
 from bench.text_console import TextConsole
@@ -150,7 +150,7 @@ def check(
     # A log of CI has no width of its own, and can take long lines.
     wide = console if console.is_terminal else TextConsole(width=max(console.width, LOG_WIDTH))
     print_verdicts(verdicts, wide, everything=reports.everything)
-    raise typer.Exit(verdicts.exit_code)
+    raise EndOfCommand(verdicts.exit_code)
 
 
 def read_pairs(given: list[str] | None) -> dict[str, str]:
