@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import BenchError
+from bench.size_limits import check_text_size
 
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _MARKS = (
@@ -128,6 +129,7 @@ def read_table(file: Path) -> TableFile:
 
 
 def _read_text(file: Path) -> str:
+    check_text_size(file, "The table")
     try:
         content = file.read_bytes()
     except OSError as error:
