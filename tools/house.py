@@ -34,6 +34,10 @@ GROUND = frozenset(
         "source_walk",
         "function_source",
         "schema",
+        "file_contents",
+        "file_errors",
+        "folder_owner",
+        "leftovers",
     }
 )
 """The modules directly below the package that every room may import."""

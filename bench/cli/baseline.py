@@ -10,6 +10,7 @@ import typer
 from bench.cli.options import JUDGE, RunArgument
 from bench.cli.output import say
 from bench.cli.registration import command
+from bench.folder_owner import own_file
 
 
 @command(
@@ -28,8 +29,9 @@ def baseline(
     """Keep a run's values in one small file, for `cambench check` to judge later runs by."""
     from bench.gate.baseline import load_baseline, save_baseline
 
-    made = load_baseline(folder).choose(values)
-    save_baseline(made, out)
+    with own_file(out, "baseline"):
+        made = load_baseline(folder).choose(values)
+        save_baseline(made, out)
     cells = len(made.frame.drop_duplicates(["subset", "model", "method", "metric"]))
     size = out.stat().st_size / 1024
     items = made.frame["item"].nunique()

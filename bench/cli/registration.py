@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 import typer
 
 from bench.cli.output import print_assumptions
+from bench.file_errors import refuse_file_errors
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Command:
         register = app.command(
             self.name, epilog=self.epilog, hidden=self.hidden, rich_help_panel=self.panel
         )
-        register(expand_options(self.function))
+        register(expand_options(refuse_file_errors()(self.function)))
 
 
 def command(

@@ -125,7 +125,7 @@ def save_map(folder: str | Path, edited: EditedMap) -> Path:
 
 
 def write_map(path: Path, edited: EditedMap) -> None:
-    """Write a map to a path, atomically."""
+    """Write a map to a path, atomically; when it returns, the disk has it."""
     where = f"the attention map of {edited.facts.get('item')}"
     _check_facts(edited.facts, where)
     values, size = edited.values, edited.facts["size"]
@@ -138,7 +138,7 @@ def write_map(path: Path, edited: EditedMap) -> None:
     text = PngImagePlugin.PngInfo()
     # Plain ASCII, since a tEXt chunk is Latin-1; no NaN, which is not JSON.
     text.add_text(CHUNK, json.dumps(edited.facts, sort_keys=True, allow_nan=False))
-    with replaced_file(path) as temporary:
+    with replaced_file(path, durable=True) as temporary:
         Image.fromarray(edited.grey).save(temporary, format="PNG", pnginfo=text)
 
 

@@ -26,6 +26,7 @@ from torch import nn
 from bench.engine.memory import keep_memory
 from bench.errors import BenchError
 from bench.files import replaced_file
+from bench.folder_owner import own_folder
 from bench.randomness import generator
 
 CHECKPOINT, HISTORY = "checkpoint.pt", "history.csv"
@@ -159,14 +160,15 @@ def fit(
     state = _State(
         task, settings, folder, json.dumps([stamp, vars(settings)], sort_keys=True, default=str)
     )
-    state.resume()
-    if not state.history.epochs:
-        state.history.before = _validate(task)
-    while not state.finished:
-        row = _epoch(task, settings, state, tick)
-        state.keep(row | _validate(task))
-        if report:
-            report(state.history.epochs[-1])
+    with own_folder(folder, "training"):
+        state.resume()
+        if not state.history.epochs:
+            state.history.before = _validate(task)
+        while not state.finished:
+            row = _epoch(task, settings, state, tick)
+            state.keep(row | _validate(task))
+            if report:
+                report(state.history.epochs[-1])
     state.restore()
     return state.history
 
@@ -284,7 +286,7 @@ class _State:
             "history": vars(self.history),
             "best": self.best,
         }
-        with replaced_file(self.folder / CHECKPOINT) as temporary:
+        with replaced_file(self.folder / CHECKPOINT, durable=True) as temporary:
             torch.save(content, temporary)
         names = list(dict.fromkeys(name for row in self.history.epochs for name in row))
         with (

@@ -10,7 +10,6 @@ work folder, so the command goes on where it stopped.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import BenchError
+from bench.file_contents import read_json
 from bench.files import write_json
 from bench.gate.baseline import RANDOM, Baseline, load_baseline, load_run
 from bench.gate.judge import (
@@ -130,7 +130,7 @@ class Study:
         file = self.work / "steps" / f"{name}.json"
         settings = {"limit": self.limit, "resamples": self.resamples, "rules": vars(self.rules)}
         if file.is_file():
-            known: dict[str, Any] = json.loads(file.read_text())
+            known: dict[str, Any] = read_json(file, "finished step", "delete it")
             if known["settings"] == settings:
                 return known
         made = {**make(), "settings": settings}

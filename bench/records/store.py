@@ -7,7 +7,6 @@ Rows live in parquet parts inside a run folder, written to a temporary name and 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.errors import BenchError
-from bench.files import lock_folder, replaced_file, write_json
+from bench.file_contents import read_json
+from bench.files import replaced_file, write_json
+from bench.folder_owner import own_folder
 from bench.protocol import get_protocol
 from bench.records.current_rows import select_current
 from bench.records.equal_maps import equal_methods
@@ -150,12 +151,9 @@ def hash_of(identity: str) -> str:
 
 def read_provenance(folder: Path) -> dict[str, Any]:
     """Return the content of a folder's run.json."""
-    try:
-        content: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    except ValueError as error:
-        raise BenchError(
-            f"{folder / 'run.json'} is not valid JSON ({error}); restore it or start again."
-        ) from None
+    content: dict[str, Any] = read_json(
+        folder / "run.json", "description of the run", "restore it or start again"
+    )
     return content
 
 
@@ -168,12 +166,7 @@ def read_health(folder: Path) -> dict[str, Any]:
     file = folder / HEALTH
     if not file.is_file():
         return {}
-    try:
-        return {"health": json.loads(file.read_text())}
-    except ValueError as error:
-        raise BenchError(
-            f"{file} is not valid JSON ({error}); run `cambench health` again or delete it."
-        ) from None
+    return {"health": read_json(file, "report", "run `cambench health` again or delete it")}
 
 
 def read_part(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
@@ -256,28 +249,12 @@ class Store:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for one process; a second one is told so. The lock goes with the process,
-        also if killed.
-        """
+        """Own the folder; a second process is refused (see `own_run`)."""
         if self.folder is None:
             yield
             return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            check_own(self.folder)
-            advice = "wait for it or choose another --out."
-            lock = lock_folder(self.folder, f"Another run is writing to {self.folder}; {advice}")
-        except OSError as error:
-            raise BenchError(
-                f"Cannot write to {self.folder} ({error.strerror}); choose another --out."
-            ) from None
-        try:
-            for place in (self.folder, *(self.folder / name for name in OWN_FOLDERS)):
-                for leftover in place.glob(".*.tmp"):  # of a process that was killed while it wrote
-                    leftover.unlink(missing_ok=True)
+        with own_run(self.folder):
             yield
-        finally:
-            lock.release()
 
     @property
     def parts(self) -> list[Path]:
@@ -353,8 +330,15 @@ class Store:
         return Records(pd.concat(kept, ignore_index=True) if kept else empty_frame(), provenance)
 
 
-OWN_FOLDERS = ("records", "replaced", "gallery", "tables", "plots", "health")
-"""What a run folder holds beside run.json and board.md."""
+@contextmanager
+def own_run(folder: Path) -> Iterator[None]:
+    """Own a run folder for a block (see `own_folder`); somebody's own folder stays untouched.
+
+    Raises: BenchError where it holds other files, has another owner, or cannot be written to.
+    """
+    check_own(folder)
+    with own_folder(folder, "run"):
+        yield
 
 
 def check_own(folder: Path) -> None:
