@@ -36,6 +36,19 @@ def check_plain_file(path: Path, what: str, advice: str = RIGHTS) -> None:
         raise BenchError(f"The {what} {path} cannot be read (Permission denied); {advice}.")
 
 
+def refuse_pipe(path: Path, what: str) -> None:
+    """Refuse a pipe or a device, which a reader may wait for without an end; anything else passes.
+
+    Raises: BenchError.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # whoever reads it says why that fails
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise BenchError(f"The {what} {path} is a pipe or a device; give the path of a file.")
+
+
 def _describe(path: Path, what: str, error: Exception, advice: str) -> str:
     reason = getattr(error, "strerror", None) or take_first_line(error)
     return f"The {what} {path} cannot be read ({reason}); {advice}."
@@ -75,3 +88,20 @@ def read_json(path: Path, what: str, advice: str = RIGHTS) -> Any:
     except (ValueError, RecursionError) as error:
         reason = take_first_line(error)
         raise BenchError(f"The {what} {path} is not valid JSON ({reason}); {advice}.") from None
+
+
+def list_files(folder: Path, suffix: str) -> list[Path]:
+    """Return the files of a folder whose names end in `suffix`, in order; hidden ones are none.
+
+    A folder that is not there holds none.
+
+    Raises: BenchError where the folder cannot be listed: what is in it must not pass for absent.
+    """
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise BenchError(f"The folder {folder} cannot be read ({reason}); {RIGHTS}.") from None
+    return [folder / name for name in sorted(names) if name.endswith(suffix) and name[0] != "."]

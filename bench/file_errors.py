@@ -56,7 +56,7 @@ def find_file_error(error: BaseException, *, deep: bool = True) -> FileError | N
         if isinstance(one, OSError) and one.errno and one.errno not in SILENT:
             name = one.filename
             file = os.fsdecode(name) if isinstance(name, str | bytes) else None
-            return FileError(one.errno, one.strerror or os.strerror(one.errno), file)
+            return FileError(one.errno, os.strerror(one.errno), file)
         if isinstance(one, Exception) and not isinstance(one, BenchError):
             found = _read_message(str(one))
             if found is not None:

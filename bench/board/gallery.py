@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from bench.errors import BenchError
+from bench.file_contents import check_plain_file, list_files
 from bench.files import file_name, replaced_file
 
 FOLDER = "gallery"
@@ -76,8 +77,9 @@ def load_gallery(folder: str | Path, models: list[str] | None = None) -> Gallery
     to its last "-".
     """
     gallery: Gallery = {}
-    for path in sorted((Path(folder) / FOLDER).glob("*.npz")):
+    for path in list_files(Path(folder) / FOLDER, ".npz"):
         pictures = gallery.setdefault(find_model(path.stem, models or []), {})
+        check_plain_file(path, "gallery file")
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 add_part(pictures, {key: arrays[key] for key in arrays.files})

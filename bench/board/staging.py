@@ -67,8 +67,8 @@ def stage_board(target: Path) -> Iterator[Path]:
         stage.mkdir(parents=True)
         yield stage
         _move_in(stage, place)
-    except BenchError:
-        raise
+    except BenchError as error:  # the reader knows the place, and not what lies beside it
+        raise BenchError(str(error).replace(str(stage), str(target))) from None
     except OSError as error:
         found = find_file_error(error)
         reason, number = (found.reason, found.number) if found else (str(error), -1)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import BenchError
+from bench.file_contents import refuse_pipe
 
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _MARKS = (
@@ -119,6 +120,7 @@ def read_table(file: Path) -> TableFile:
 
 
 def _read_text(file: Path) -> str:
+    refuse_pipe(file, "table")
     try:
         content = file.read_bytes()
     except OSError as error:

@@ -26,6 +26,7 @@ from PIL import Image, PngImagePlugin
 from bench.data.input_size import Size, split_size
 from bench.data.subset import Subset
 from bench.errors import BenchError
+from bench.file_contents import list_files, refuse_pipe
 from bench.files import file_name, replaced_file
 from bench.models.abn import to_grid
 from bench.models.explainee import Explainee
@@ -147,6 +148,7 @@ def load_map(path: str | Path) -> EditedMap:
     BenchError.
     """
     path = Path(path)
+    refuse_pipe(path, "attention map")
     try:
         with Image.open(path) as image:
             image.load()
@@ -207,7 +209,7 @@ def load_maps(folder: str | Path) -> list[EditedMap]:
 
 def map_files(folder: Path) -> list[Path]:
     """Return the files of a folder that are maps by their name, in order."""
-    return sorted(path for path in folder.glob("*.png") if not path.name.startswith("."))
+    return list_files(folder, ".png")
 
 
 def _check_facts(facts: Any, where: str) -> None:

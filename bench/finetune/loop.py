@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -25,6 +26,7 @@ from torch import nn
 
 from bench.engine.memory import keep_memory
 from bench.errors import BenchError
+from bench.file_contents import check_plain_file
 from bench.files import replaced_file
 from bench.folder_owner import own_folder
 from bench.randomness import generator
@@ -300,8 +302,9 @@ class _State:
     def resume(self) -> None:
         """Take up the folder's checkpoint, if there is one."""
         path = self.folder / CHECKPOINT
-        if not path.is_file():
+        if not os.path.lexists(path):
             return
+        check_plain_file(path, "checkpoint")
         device = next(self.task.net.parameters()).device
         try:
             content = torch.load(path, map_location=device, weights_only=True)

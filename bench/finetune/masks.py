@@ -359,10 +359,9 @@ def _keep(found: Search, file: Path, key: dict[str, Any], warn: Callable[[str], 
     try:
         with replaced_file(file) as temporary:
             save_file(tensors, temporary, {"key": json.dumps(key, sort_keys=True)})
-    except BenchError:
-        warn(
-            f"The TFT masks are not kept for the next time, since {file.parent} cannot be written."
-        )
+    except BenchError as error:
+        reason = str(error).rpartition("(")[2].partition(")")[0] or "it cannot be written"
+        warn(f"The TFT masks are not kept for the next time in {file.parent}: {reason}.")
 
 
 def _load(
@@ -375,9 +374,9 @@ def _load(
     """
     from safetensors import SafetensorError, safe_open
 
-    if not file.is_file():
-        return None
     try:
+        if not file.is_file():
+            return None
         with safe_open(file, "pt") as kept:
             stamp = (kept.metadata() or {}).get("key")
             # A safetensors file is no mapping.

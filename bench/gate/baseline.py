@@ -29,6 +29,7 @@ from bench.board.older_versions import (
 )
 from bench.board.record_checks import check_records
 from bench.errors import BenchError, suggestions
+from bench.file_contents import check_plain_file
 from bench.files import public, replaced_file
 from bench.gate import baseline_taus
 from bench.gate.baseline_taus import Taus
@@ -155,6 +156,7 @@ def load_baseline(path: str | Path) -> Baseline:
             f"There is no baseline at {path}; give a file of `cambench baseline`, or a board's "
             "folder."
         )
+    check_plain_file(file, "baseline")
     try:
         table = pq.read_table(file)
     except (pa.ArrowInvalid, OSError) as error:

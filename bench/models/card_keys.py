@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, suggestions
+from bench.file_contents import refuse_pipe
 from bench.schema import Keys, check_table, describe_key
 
 EXAMPLE = {
@@ -96,6 +97,7 @@ def read_card(path: Path) -> dict[str, dict[str, Any]]:
     """Return the entries of a card file: {name: {file, library, arch, kwargs, mean, std, sha256,
     ...}}.
     """
+    refuse_pipe(path, "card file")
     try:
         card = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_refuse_twice)
     except (FileNotFoundError, IsADirectoryError):

@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import BenchError
+from bench.file_contents import list_files
 from bench.files import replaced_file
 from bench.records.current_rows import ITEM_KEY, keep_current
 from bench.records.equal_maps import equal_methods
@@ -151,7 +152,7 @@ def _difference(one: dict[str, Any], two: dict[str, Any]) -> str:
 def _parts(folder: Path, provenance: dict[str, Any]) -> Iterable[_MergedRun]:
     """Yield the parts of a run folder (or the one file of a committed board)."""
     items = read_items(folder)
-    for file in sorted((folder / "records").glob("*.parquet")) or sorted(
+    for file in list_files(folder / "records", ".parquet") or sorted(
         folder.glob("records.parquet")
     ):
         frame = read_part(file)
@@ -259,7 +260,7 @@ def _copy_gallery(source: Path, target: Path) -> None:
     """Carry the pictures and their maps along; those that are there already are not copied
     again.
     """
-    for file in sorted((source / "gallery").glob("*.npz")):
+    for file in list_files(source / "gallery", ".npz"):
         stem = file.stem.rpartition("-")[0]
         if any(
             filecmp.cmp(file, other, shallow=False)

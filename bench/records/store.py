@@ -7,6 +7,7 @@ Rows live in parquet parts inside a run folder, written to a temporary name and 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.errors import BenchError
-from bench.file_contents import read_json
+from bench.file_contents import check_plain_file, list_files, read_json
 from bench.files import replaced_file, write_json
 from bench.folder_owner import own_folder
 from bench.protocol import get_protocol
@@ -106,9 +107,7 @@ class Records:
                 f"{path} holds no run.json, so it is not a run folder; give the folder of a run."
             )
         provenance = read_provenance(folder)
-        files = sorted((folder / "records").glob("*.parquet")) or sorted(
-            folder.glob("records.parquet")
-        )
+        files = list_files(folder / "records", ".parquet") or sorted(folder.glob("records.parquet"))
         if not files:
             raise BenchError(
                 f"The run at {path} holds no records yet; let `cambench run` finish at least one "
@@ -164,7 +163,7 @@ HEALTH = "health.json"
 def read_health(folder: Path) -> dict[str, Any]:
     """Return {"health": the content of a folder's health.json}, or {} where there is none."""
     file = folder / HEALTH
-    if not file.is_file():
+    if not os.path.lexists(file):  # a folder or a pipe of that name is no absent report
         return {}
     return {"health": read_json(file, "report", "run `cambench health` again or delete it")}
 
@@ -179,6 +178,7 @@ def read_part(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
 
 def read_table(file: Path, columns: list[str] | None = None) -> Any:
     """Read one parquet part (some of its columns) as an Arrow table."""
+    check_plain_file(file, "records file")
     try:
         with pq.ParquetFile(
             file
@@ -259,7 +259,7 @@ class Store:
     @property
     def parts(self) -> list[Path]:
         """Return the parts on disk."""
-        return [] if self.folder is None else sorted((self.folder / "records").glob("*.parquet"))
+        return [] if self.folder is None else list_files(self.folder / "records", ".parquet")
 
     def provenance(self) -> dict[str, Any]:
         """Return the content of run.json, or {} where there is none yet."""
@@ -365,7 +365,7 @@ def free_name(folder: Path, name: str, suffix: str) -> Path:
 def last_numbers(folder: Path, suffix: str) -> dict[str, int]:
     """Return {NAME: largest n} of the files NAME-<n>SUFFIX in a folder."""
     found: dict[str, int] = {}
-    for name, _, number in (path.stem.rpartition("-") for path in folder.glob(f"*{suffix}")):
+    for name, _, number in (path.stem.rpartition("-") for path in list_files(folder, suffix)):
         if number.isdecimal():
             found[name] = max(int(number), found.get(name, -1))
     return found
