@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -44,7 +45,7 @@ LIBRARIES = {
     "pyarrow": write_parquet,
     "Pillow": lambda path: Image.effect_noise((300, 300), 90).save(path, format="PNG"),
     "text": lambda path: path.write_text("a" * 50_000),
-    "csv": lambda path: path.open("w").writelines(["a" * 50_000]),
+    "csv": lambda path: pd.DataFrame({"a": range(9000)}).to_csv(path),
 }
 
 

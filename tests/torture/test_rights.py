@@ -83,7 +83,8 @@ def test_every_spoilt_file_is_one_sentence(tmp_path: Path) -> None:
     inputs = tmp_path / "inputs"
     inputs.mkdir()
     make_rights_inputs(inputs)
-    for number, (case, way) in enumerate((case, way) for case in CASES for way in case.ways):
+    pairs = [(case, way) for case in CASES for way in case.ways]
+    for number, (case, way) in enumerate(pairs):
         folder = tmp_path / f"case-{number}"
         shutil.copytree(inputs, folder)
         spoil(case, way, folder)
