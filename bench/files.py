@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, state_assumption
 from bench.file_errors import advise, describe_write_error, find_file_error
+from bench.file_moves import move_into_place
 from bench.leftovers import name_temporary, sweep_once
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def replaced_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
         yield temporary
         if durable:
             _flush_to_disk(temporary)
-        temporary.replace(path)
+        move_into_place(temporary, path)
         if durable and os.name == "posix":  # a folder cannot be opened elsewhere
             _flush_to_disk(path.parent)
     except BenchError:
@@ -183,7 +184,9 @@ def _find_inode(path: Path) -> tuple[int, int]:
 def write_json(path: Path, value: object) -> None:
     """Write JSON atomically."""
     with replaced_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
+        temporary.write_text(
+            json.dumps(value, indent=1, sort_keys=True, default=str) + "\n", encoding="utf-8"
+        )
 
 
 def file_name(text: str, other: str = "_") -> str:

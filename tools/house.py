@@ -28,16 +28,22 @@ GROUND = frozenset(
         "randomness",
         "version",
         "progress",
+        "json_state",
         "plain_streams",
         "field_text",
         "protocol_checks",
+        "ranges",
+        "text_limits",
         "source_walk",
         "function_source",
         "schema",
         "file_contents",
         "file_errors",
+        "file_moves",
         "folder_owner",
         "leftovers",
+        "sealed_parquet",
+        "seals",
     }
 )
 """The modules directly below the package that every room may import."""

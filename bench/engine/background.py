@@ -31,6 +31,7 @@ class Background:
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
+        self.watch: Callable[[str, Any, Callable[..., Any] | None], None] | None = None
         self.probes = Probes(trace.prober, trace.size)
         self._empty: dict[Hashable, torch.Tensor] = {}
         self._blurred: dict[Hashable, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -47,6 +48,7 @@ class Background:
             before = counts.forwards
             made = make()
             self._shared[key] = made, counts.forwards - before
+            self._note("parts", made, make)
         return self._shared[key]
 
     def name_of(self, images: torch.Tensor) -> Hashable:
@@ -93,6 +95,7 @@ class Background:
                 if isinstance(colour, str)
                 else self.trace.model.colour(colour)[None]
             )
+            self._note("colours", self._empty[key])
         return self._empty[key]
 
     def empty_logits(self, colour: Colour | str) -> torch.Tensor:
@@ -110,6 +113,7 @@ class Background:
             with torch.inference_mode():
                 images = make().contiguous(memory_format=torch.channels_last)
                 self._blurred[key] = images, self.trace.prober.logits(images)
+            self._note("blurred images", self._blurred[key])
         return self._blurred[key]
 
     def tie_order(self, seed: int) -> torch.Tensor:
@@ -122,4 +126,10 @@ class Background:
                 for i in self.trace.ids
             ]
             self._ties[seed] = torch.stack(fields).argsort(dim=1, descending=True, stable=True)
+            self._note("order of ties", self._ties[seed])
         return self._ties[seed]
+
+    def _note(self, name: str, made: Any, make: Callable[..., Any] | None = None) -> None:
+        """Tell who watches of something that was just made."""
+        if self.watch is not None:
+            self.watch(name, made, make)

@@ -278,7 +278,10 @@ def read_rows(path: Path | None) -> dict[str, Row]:
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write a coverage file anew."""
-    with replaced_file(path) as temporary, temporary.open("w", newline="") as file:
+    with (
+        replaced_file(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
