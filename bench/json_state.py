@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bench.errors import BenchError, take_first_line
+from bench.file_contents import check_plain_file
 from bench.files import replaced_file
 from bench.seals import (
     BLANK,
@@ -53,6 +54,7 @@ def read_json_state(path: Path, remedy: str) -> dict[str, Any]:
         DamagedFileError: the bytes are not those that were written.
         BenchError: the file cannot be opened, or holds no JSON object.
     """
+    check_plain_file(path, "file")
     try:
         content = path.read_bytes()
     except OSError as error:

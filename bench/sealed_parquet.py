@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.errors import BenchError, take_first_line
+from bench.file_contents import check_plain_file
 from bench.files import replaced_file
 from bench.seals import (
     BLANK,
@@ -58,6 +59,7 @@ def read_sealed_table(
         DamagedFileError: the bytes are not those that were written, or are no parquet file.
         BenchError: the file cannot be opened.
     """
+    check_plain_file(path, what.removeprefix("The "))
     try:
         content = path.read_bytes()
     except OSError as error:

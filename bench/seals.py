@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 from bench.errors import BenchError
+from bench.file_contents import refuse_pipe
 
 PARQUET_MARK = b"cambench-sha256\x18@"
 """Key of the seal in a parquet footer, with the two bytes of Thrift before its value."""
@@ -106,6 +107,7 @@ def check_file(path: Path, what: str, remedy: str) -> None:
     Raises:
         DamagedFileError: the file is damaged.
     """
+    refuse_pipe(path, what.removeprefix("The "))
     if is_file_damaged(path):
         raise DamagedFileError(path, describe_damage(f"{what} {path}", remedy))
 

@@ -38,6 +38,10 @@ GROUND = frozenset(
         "source_walk",
         "function_source",
         "schema",
+        "file_contents",
+        "file_errors",
+        "folder_owner",
+        "leftovers",
         "sealed_parquet",
         "seals",
     }

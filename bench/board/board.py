@@ -24,6 +24,7 @@ from bench.board.scores import COLUMNS, Scores, list_scopes, summarise
 from bench.board.statistics import RESAMPLES
 from bench.board.tuned import compare_tuned
 from bench.errors import BenchError
+from bench.folder_owner import own_folder
 from bench.records.store import Records
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class Board(Scores):
 
         gallery: the run folder whose `gallery/` is drawn; default `folder` itself.
         """
-        write_board(self, Path(folder), Path(gallery) if gallery is not None else Path(folder))
+        with own_folder(Path(folder), "board"):
+            write_board(self, Path(folder), Path(gallery) if gallery is not None else Path(folder))
 
     def print(self, console: Console | None = None) -> None:
         """Print the ranked values of every table in the terminal."""

@@ -13,6 +13,7 @@ import typer
 from bench.cli.failures import DEBUG_OPTION, note_folder
 from bench.cli.option_checks import check_options
 from bench.cli.output import EX_STOPPED, EndOfCommand, errors, print_assumptions
+from bench.file_errors import refuse_file_errors
 
 DebugOption = Annotated[
     bool, typer.Option(DEBUG_OPTION, help="Show the traceback of a failure (or CAMBENCH_DEBUG=1).")
@@ -48,7 +49,7 @@ class Command:
         register = app.command(
             self.name, epilog=self.epilog, hidden=self.hidden, rich_help_panel=self.panel
         )
-        register(expand_options(self.function))
+        register(expand_options(refuse_file_errors()(self.function)))
 
 
 def command(

@@ -103,12 +103,15 @@ def make_board(records: Records) -> Board:
 
 
 def write_and_print(records: Records, folder: Path) -> Board:
-    """Make the board of a run, write it into the run's folder and print it."""
-    from bench.board import write_board
+    """Make the board of a run, write it into the run's folder and print it.
 
+    It is printed also where the folder cannot be written to, before that is refused.
+    """
     board = make_board(records)
-    write_board(board, folder, folder)
-    board.print(console)
+    try:
+        board.save(folder)
+    finally:
+        board.print(console)
     return board
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from bench.data.pixel_modes import convert_pixels, read_orientation, turn_pixels
 from bench.data.unreadable import explain_unreadable
 from bench.errors import BenchError
+from bench.file_contents import refuse_pipe
 from bench.size_limits import check_pixels
 from bench.types import UInt8Image
 
@@ -36,7 +37,9 @@ def read_encoded(record: dict[str, Any]) -> bytes:
     """Return the encoded bytes of a record {"bytes", "path"}; an OSError where there are none."""
     content = record.get("bytes")
     if content is None:
-        return Path(record.get("path") or "").read_bytes()
+        path = Path(record.get("path") or "")
+        refuse_pipe(path, "image")
+        return path.read_bytes()
     return bytes(content)
 
 

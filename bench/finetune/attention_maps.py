@@ -27,6 +27,7 @@ from PIL import Image, PngImagePlugin
 from bench.data.input_size import Size, split_size
 from bench.data.subset import Subset
 from bench.errors import BenchError, take_first_line
+from bench.file_contents import list_files, refuse_pipe
 from bench.files import replaced_file
 from bench.inner_places import cut_bytes, hash_name, is_device, replace_signs
 from bench.models.abn import to_grid
@@ -140,7 +141,7 @@ def save_map(folder: str | Path, edited: EditedMap) -> Path:
 
 
 def write_map(path: Path, edited: EditedMap) -> None:
-    """Write a map to a path, atomically."""
+    """Write a map to a path, atomically; when it returns, the disk has it."""
     where = f"the attention map of {edited.facts.get('item')}"
     _check_facts(edited.facts, where)
     values, size = edited.values, edited.facts["size"]
@@ -153,7 +154,7 @@ def write_map(path: Path, edited: EditedMap) -> None:
     text = PngImagePlugin.PngInfo()
     # Plain ASCII, since a tEXt chunk is Latin-1; no NaN, which is not JSON.
     text.add_text(CHUNK, json.dumps(edited.facts, sort_keys=True, allow_nan=False))
-    with replaced_file(path) as temporary:
+    with replaced_file(path, durable=True) as temporary:
         Image.fromarray(edited.grey).save(temporary, format="PNG", pnginfo=text)
         add_trailer(temporary)
 
@@ -163,6 +164,7 @@ def load_map(path: str | Path) -> EditedMap:
     BenchError.
     """
     path = Path(path)
+    refuse_pipe(path, "attention map")
     try:
         check_file(path, "The attention map", MAP_REMEDY)
         mode, grey, text = _read_png(path)
@@ -243,7 +245,7 @@ def check_twice(maps: Sequence[EditedMap], folder: Path) -> None:
 
 def map_files(folder: Path) -> list[Path]:
     """Return the files of a folder that are maps by their name, in order."""
-    return sorted(path for path in folder.glob("*.png") if not path.name.startswith("."))
+    return list_files(folder, ".png")
 
 
 def _check_facts(facts: Any, where: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -25,7 +26,9 @@ from torch import nn
 
 from bench.engine.memory import keep_memory
 from bench.errors import BenchError, take_first_line
+from bench.file_contents import check_plain_file
 from bench.files import replaced_file
+from bench.folder_owner import own_folder
 from bench.randomness import generator
 from bench.ranges import Range
 from bench.seals import add_trailer, check_file
@@ -166,14 +169,15 @@ def fit(
     state = _State(
         task, settings, folder, json.dumps([stamp, vars(settings)], sort_keys=True, default=str)
     )
-    state.resume()
-    if not state.history.epochs:
-        state.history.before = _validate(task)
-    while not state.finished:
-        row = _epoch(task, settings, state, tick)
-        state.keep(row | _validate(task))
-        if report:
-            report(state.history.epochs[-1])
+    with own_folder(folder, "training"):
+        state.resume()
+        if not state.history.epochs:
+            state.history.before = _validate(task)
+        while not state.finished:
+            row = _epoch(task, settings, state, tick)
+            state.keep(row | _validate(task))
+            if report:
+                report(state.history.epochs[-1])
     state.restore()
     return state.history
 
@@ -291,7 +295,7 @@ class _State:
             "history": vars(self.history),
             "best": self.best,
         }
-        with replaced_file(self.folder / CHECKPOINT) as temporary:
+        with replaced_file(self.folder / CHECKPOINT, durable=True) as temporary:
             torch.save(content, temporary)
             add_trailer(temporary)
         names = list(dict.fromkeys(name for row in self.history.epochs for name in row))
@@ -306,8 +310,9 @@ class _State:
     def resume(self) -> None:
         """Take up the folder's checkpoint, if there is one."""
         path = self.folder / CHECKPOINT
-        if not path.is_file():
+        if not os.path.lexists(path):
             return
+        check_plain_file(path, "checkpoint")
         content = load_checkpoint(path, next(self.task.net.parameters()).device)
         if content["stamp"] != self.stamp:
             raise BenchError(

@@ -359,10 +359,9 @@ def _keep(found: Search, file: Path, key: dict[str, Any], warn: Callable[[str], 
     try:
         with replaced_file(file) as temporary:
             write_sealed_tensors(temporary, tensors, {"key": json.dumps(key, sort_keys=True)})
-    except BenchError:
-        warn(
-            f"The TFT masks are not kept for the next time, since {file.parent} cannot be written."
-        )
+    except BenchError as error:
+        reason = str(error).rpartition("(")[2].partition(")")[0] or "it cannot be written"
+        warn(f"The TFT masks are not kept for the next time in {file.parent}: {reason}.")
 
 
 def _load(
@@ -375,14 +374,14 @@ def _load(
     """
     from safetensors import SafetensorError
 
-    if not file.is_file():
-        return None
     try:
+        if not file.is_file():
+            return None
         tensors, metadata = read_sealed_tensors(file)
     except DamagedFileError:
         warn(f"The kept TFT masks {file} are damaged (another checksum); they are made anew.")
         return None
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+    except (BenchError, SafetensorError, OSError, ValueError, RuntimeError) as error:
         warn(f"The kept TFT masks {file} cannot be read ({error}); they are made anew.")
         return None
     kinds, wanted = (

@@ -38,7 +38,7 @@ def write_model(
 
     weights = place_inside(folder, name, ".safetensors")
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.net.state_dict().items()}
-    with replaced_file(weights) as temporary:
+    with replaced_file(weights, durable=True) as temporary:
         save_file(state, temporary)
     card = {
         "file": weights.name,

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from bench.board.scores import list_rows
 from bench.board.text import markdown, metric_label, number
-from bench.files import replaced_file
+from bench.files import append_text, replaced_file
 from bench.gate.judge import (
     BETTER,
     CAUSES,
@@ -173,11 +173,7 @@ def write_markdown(verdicts: Verdicts, path: Path) -> None:
     """Append a summary to a file, as `$GITHUB_STEP_SUMMARY` wants it; a file of before keeps its
     text.
     """
-    before = path.read_text(encoding="utf-8") if path.is_file() else ""
-    with replaced_file(path) as temporary:
-        temporary.write_text(
-            before + "\n".join(write_markdown_lines(verdicts)) + "\n", encoding="utf-8"
-        )
+    append_text(path, "\n".join(write_markdown_lines(verdicts)) + "\n")
 
 
 def write_markdown_lines(verdicts: Verdicts) -> Iterator[str]:

@@ -17,6 +17,7 @@ from bench.board.tables import write_csv
 from bench.board.text import interval
 from bench.errors import BenchError
 from bench.files import file_name
+from bench.folder_owner import own_folder
 from bench.health.checks import (
     Spread,
     agreement,
@@ -85,11 +86,12 @@ def examine(
     records = Records.load(run)
     check_records(records)
     health = Health(records, images=limit)
-    for subset in sorted(set(records.frame["subset"])):
-        loaded = _try_reload(health, subset, data_root, device) if forwards else None
-        _check_subset(health, subset, loaded, limit, methods, run / FOLDER / "parts", say)
-    _caution(health)
-    write(health, run, command)
+    with own_folder(run, "health check"):
+        for subset in sorted(set(records.frame["subset"])):
+            loaded = _try_reload(health, subset, data_root, device) if forwards else None
+            _check_subset(health, subset, loaded, limit, methods, run / FOLDER / "parts", say)
+        _caution(health)
+        write(health, run, command)
     return health
 
 
@@ -317,7 +319,6 @@ def write(health: Health, run: Path, command: str = "") -> None:
     """Write RUN/health/ and then RUN/health.json, each file atomically."""
 
     folder = run / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     for name, table in csv_tables(health).items():
         write_csv(folder / f"{name}.csv", table)
     pictures = write_plots(health, folder)

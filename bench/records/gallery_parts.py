@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.errors import BenchError, state_assumption, take_first_line
+from bench.file_contents import check_plain_file, list_files
 from bench.files import replaced_file
 from bench.seals import add_trailer, check_file
 from bench.size_limits import check_archive
@@ -57,11 +58,12 @@ def merge_gallery(source: Path, target: Path) -> None:
 
 def list_gallery(place: Path) -> list[Path]:
     """Return the files of a gallery in the order of their names and numbers."""
-    return sorted(place.glob("*.npz"), key=_split)
+    return sorted(list_files(place, ".npz"), key=_split)
 
 
 def read_arrays(file: Path) -> Arrays:
     """Return the arrays of one file; a file that cannot be read is a BenchError."""
+    check_plain_file(file, "gallery file")
     check_file(file, "The gallery file", GALLERY_REMEDY)
     try:
         check_archive(file, "The gallery file")

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import BenchError
+from bench.file_contents import list_files
 from bench.files import replaced_file
 from bench.records.current_rows import ITEM_KEY, keep_current
 from bench.records.equal_maps import equal_methods
@@ -158,7 +159,7 @@ def _difference(one: dict[str, Any], two: dict[str, Any]) -> str:
 def _parts(folder: Path, provenance: dict[str, Any]) -> Iterable[_MergedRun]:
     """Yield the parts of a run folder (or the one file of a committed board)."""
     items = read_items(folder)
-    for file in sorted((folder / "records").glob("*.parquet")) or sorted(
+    for file in list_files(folder / "records", ".parquet") or sorted(
         folder.glob("records.parquet")
     ):
         frame = read_part(file)

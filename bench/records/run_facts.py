@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def read_health(folder: Path) -> dict[str, Any]:
         BenchError: the file is damaged, cannot be read, or has another shape (`HealthFacts`).
     """
     file = folder / HEALTH
-    if not file.is_file():
+    if not os.path.lexists(file):  # a folder or a pipe of that name is no absent report
         return {}
     content = read_json_state(file, HEALTH_REMEDY)
     check_shape(HealthFacts, content, str(file), HEALTH_REMEDY)

@@ -17,7 +17,8 @@ import pandas as pd
 import pyarrow as pa
 
 from bench.errors import BenchError
-from bench.files import lock_folder
+from bench.file_contents import list_files
+from bench.folder_owner import own_folder
 from bench.protocol import get_protocol
 from bench.records.current_rows import select_current
 from bench.records.equal_maps import equal_methods
@@ -113,9 +114,7 @@ class Records:
                 f"{path} holds no run.json, so it is not a run folder; give the folder of a run."
             )
         provenance = read_provenance(folder)
-        files = sorted((folder / "records").glob("*.parquet")) or sorted(
-            folder.glob("records.parquet")
-        )
+        files = list_files(folder / "records", ".parquet") or sorted(folder.glob("records.parquet"))
         if not files:
             raise BenchError(
                 f"The run at {path} holds no records yet; let `cambench run` finish at least one "
@@ -242,33 +241,17 @@ class Store:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for one process; a second one is told so. The lock goes with the process,
-        also if killed.
-        """
+        """Own the folder; a second process is refused (see `own_run`)."""
         if self.folder is None:
             yield
             return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            check_own(self.folder)
-            advice = "wait for it or choose another --out."
-            lock = lock_folder(self.folder, f"Another run is writing to {self.folder}; {advice}")
-        except OSError as error:
-            raise BenchError(
-                f"Cannot write to {self.folder} ({error.strerror}); choose another --out."
-            ) from None
-        try:
-            for place in (self.folder, *(self.folder / name for name in OWN_FOLDERS)):
-                for leftover in place.glob(".*.tmp"):  # of a process that was killed while it wrote
-                    leftover.unlink(missing_ok=True)
+        with own_run(self.folder):
             yield
-        finally:
-            lock.release()
 
     @property
     def parts(self) -> list[Path]:
         """Return the parts on disk."""
-        return [] if self.folder is None else sorted((self.folder / "records").glob("*.parquet"))
+        return [] if self.folder is None else list_files(self.folder / "records", ".parquet")
 
     def provenance(self) -> dict[str, Any]:
         """Return the content of run.json, or {} where there is none yet."""
@@ -342,8 +325,15 @@ class Store:
         return Records(pd.concat(kept, ignore_index=True) if kept else empty_frame(), provenance)
 
 
-OWN_FOLDERS = ("records", "replaced", "damaged", "gallery", "tables", "plots", "health")
-"""What a run folder holds beside run.json and board.md."""
+@contextmanager
+def own_run(folder: Path) -> Iterator[None]:
+    """Own a run folder for a block (see `own_folder`); somebody's own folder stays untouched.
+
+    Raises: BenchError where it holds other files, has another owner, or cannot be written to.
+    """
+    check_own(folder)
+    with own_folder(folder, "run"):
+        yield
 
 
 def check_own(folder: Path) -> None:
@@ -373,7 +363,7 @@ def last_numbers(folder: Path, suffix: str) -> dict[str, int]:
     since some systems take A and a as one file.
     """
     found: dict[str, int] = {}
-    for name, _, number in (path.stem.rpartition("-") for path in folder.glob(f"*{suffix}")):
+    for name, _, number in (path.stem.rpartition("-") for path in list_files(folder, suffix)):
         if number.isdecimal():
             known = name.casefold()
             found[known] = max(int(number), found.get(known, -1))

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from bench.data import Subset
 from bench.errors import BenchError
+from bench.file_contents import check_plain_file
 from bench.run.map_values import Map, read_array
 from bench.size_limits import check_archive, check_array_file
 
@@ -129,6 +130,7 @@ def _is_stack(stacked: npt.NDArray[Any]) -> bool:
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
+    check_plain_file(path, "file of maps")
     try:
         yield
     except (*UNREADABLE, zipfile.BadZipFile) as error:

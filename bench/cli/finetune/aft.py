@@ -157,7 +157,7 @@ def aft(model: ModelOption, subset: SubsetOption, options: TunerOptions) -> None
     images = open_subset(subset, options.data_root)
     images = images.limit(options.limit) if options.limit else images
     recipe = options.make_recipe()
-    with show_training(str(options.choose_folder(name))) as progress:
+    with show_training(options.choose_folder(name)) as progress:
         card = train_aft(
             chosen,
             options.make_training(images, name, progress),

@@ -116,7 +116,7 @@ def guided(
     )
     if note := describe_final(parent, guidance):
         warn(note)
-    with show_training(str(options.choose_folder(name))) as progress:
+    with show_training(options.choose_folder(name)) as progress:
         done = train_guided(parent, edited, options.make_training(images, name, progress), guidance)
     for line in done.lines():
         say(line)

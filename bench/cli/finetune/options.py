@@ -14,6 +14,7 @@ import bench
 from bench.cli.output import command_line, errors, say, stoppable
 from bench.errors import BenchError
 from bench.files import file_name
+from bench.folder_owner import own_folder
 from bench.progress import TrainingProgress
 
 if TYPE_CHECKING:
@@ -174,11 +175,15 @@ def open_subset(name: str, data_root: Path | None) -> Subset:
 
 
 @contextmanager
-def show_training(what: str) -> Iterator[TrainingProgress]:
-    """Show a training's progress; Ctrl-C says that the same command goes on."""
+def show_training(folder: Path) -> Iterator[TrainingProgress]:
+    """Own a training's folder and show its progress; Ctrl-C says that the same command goes on."""
 
-    words = f"Stopped; {what} keeps its finished epochs. Start the same command again to go on."
-    with stoppable(words), TrainingProgress(errors, say) as progress:
+    words = f"Stopped; {folder} keeps its finished epochs. Start the same command again to go on."
+    with (
+        stoppable(words),
+        own_folder(folder, "training"),
+        TrainingProgress(errors, say) as progress,
+    ):
         yield progress
 
 

@@ -60,7 +60,7 @@ def sa(model: ModelOption, subset: SubsetOption, options: AttentionOptions) -> N
 
     parent = bench.load_model(model).to(options.device)
     name = options.name or f"{parent.name}-sa"
-    with show_training(str(options.choose_folder(name))) as progress:
+    with show_training(options.choose_folder(name)) as progress:
         card = train_self_attention(
             parent,
             options.make_training(open_subset(subset, options.data_root), name, progress),
