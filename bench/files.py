@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
+from bench.file_moves import move_into_place
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -41,7 +42,7 @@ def replaced_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o644)
-        temporary.replace(path)
+        move_into_place(temporary, path)
     except OSError as error:
         raise BenchError(
             f"Cannot write {path} ({error.strerror}); free some space or choose another --out."
@@ -70,7 +71,9 @@ def lock_folder(folder: Path, refusal: str) -> BaseFileLock:
 def write_json(path: Path, value: object) -> None:
     """Write JSON atomically."""
     with replaced_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
+        temporary.write_text(
+            json.dumps(value, indent=1, sort_keys=True, default=str) + "\n", encoding="utf-8"
+        )
 
 
 def file_name(text: str, other: str = "_") -> str:

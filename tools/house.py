@@ -25,15 +25,21 @@ from pathlib import Path
 GROUND = frozenset(
     {"errors", "types", "files", "protocol", "registry", "plugins", "identity"}
     | {
+        "file_moves",
         "randomness",
         "version",
         "progress",
+        "json_state",
         "plain_streams",
         "field_text",
         "protocol_checks",
+        "ranges",
+        "text_limits",
         "source_walk",
         "function_source",
         "schema",
+        "sealed_parquet",
+        "seals",
     }
 )
 """The modules directly below the package that every room may import."""

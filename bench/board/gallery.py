@@ -8,7 +8,6 @@ A part is `gallery/<model>-<shard>.npz` (characters of the model's name other th
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bench.errors import BenchError
 from bench.files import file_name, replaced_file
+from bench.records.gallery_parts import list_gallery, read_arrays, write_sealed_npz
 
 FOLDER = "gallery"
 TILE = 80
@@ -65,8 +64,8 @@ def save_gallery_part(
             arrays[f"{item}|{method}"] = np.clip(np.asarray(values, np.float32), -6e4, 6e4).astype(
                 np.float16
             )
-    with replaced_file(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    with replaced_file(path) as temporary:
+        write_sealed_npz(temporary, arrays)
 
 
 def load_gallery(folder: str | Path, models: list[str] | None = None) -> Gallery:
@@ -76,15 +75,9 @@ def load_gallery(folder: str | Path, models: list[str] | None = None) -> Gallery
     to its last "-".
     """
     gallery: Gallery = {}
-    for path in sorted((Path(folder) / FOLDER).glob("*.npz")):
+    for path in list_gallery(Path(folder) / FOLDER):
         pictures = gallery.setdefault(find_model(path.stem, models or []), {})
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                add_part(pictures, {key: arrays[key] for key in arrays.files})
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise BenchError(
-                f"The gallery file {path} cannot be read ({error}); delete it and run again."
-            ) from None
+        add_part(pictures, read_arrays(path))
     return gallery
 
 

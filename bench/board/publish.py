@@ -12,23 +12,29 @@ import numpy as np
 
 from bench.board.board import Board, leaderboard
 from bench.board.gallery import FOLDER, Gallery, load_gallery, save_gallery_part, shrink_gallery
+from bench.board.partial_runs import note_partial, refuse_partial
 from bench.board.record_checks import check_records
 from bench.errors import BenchError
-from bench.files import file_name, public, replaced_file, write_json
-from bench.records.store import COMMITTED_LIMIT, HEALTH, KEY, Records, check_own, write_parquet
+from bench.file_moves import move_into_place
+from bench.files import file_name, public, replaced_file
+from bench.json_state import write_sealed_json
+from bench.records.run_facts import HEALTH, write_run_json
+from bench.records.store import COMMITTED_LIMIT, KEY, Records, check_own, write_parquet
 
 
-def publish_board(run: str | Path, folder: str | Path) -> Board:
+def publish_board(run: str | Path, folder: str | Path, *, partial: bool = False) -> Board:
     """Publish a run: its current records in one file, run.json without private paths, tables, plots
     and gallery.
 
     The gallery goes along, reduced to what is drawn, where every subset's pictures may be shown.
     `Records.load(folder)` then gives the same board. Raises BenchError where the records are over
-    `COMMITTED_LIMIT`.
+    `COMMITTED_LIMIT`, and where planned results are absent, unless partial; then run.json says so.
     """
     source, target = Path(run), Path(folder)
-    records = Records.load(source)
+    records = note_partial(Records.load(source))
     check_records(records)  # refuse before anything is written
+    if not partial:
+        refuse_partial(records, source, "publish it")
     check_own(target)
     gallery = (
         load_gallery(source, sorted(records.provenance["models"]))
@@ -36,9 +42,7 @@ def publish_board(run: str | Path, folder: str | Path) -> Board:
         else {}
     )
     write_records(records, target)
-    write_json(
-        target / "run.json", public({k: v for k, v in records.provenance.items() if k != "health"})
-    )
+    write_run_json(target, public(records.provenance))
     publish_health(source, target, records)
     publish_gallery(shrink_gallery(gallery), target / FOLDER)
     board = leaderboard(Records.load(target))
@@ -52,7 +56,7 @@ def publish_health(source: Path, target: Path, records: Records) -> None:
     """
     if "health" not in records.provenance or source.resolve() == target.resolve():
         return
-    write_json(target / HEALTH, public(records.provenance["health"]))
+    write_sealed_json(target / HEALTH, public(records.provenance["health"]))
     for file in sorted((source / "health").glob("*.*")):
         with replaced_file(target / "health" / file.name) as temporary:
             temporary.write_bytes(
@@ -92,7 +96,7 @@ def write_records(records: Records, folder: Path) -> None:
                 f"{COMMITTED_LIMIT / 2**20:.0f}; publish a run with fewer images or without "
                 "curves."
             )
-        file.replace(folder / "records.parquet")
+        move_into_place(file, folder / "records.parquet")
 
 
 def round_curve(curve: Any) -> Any:

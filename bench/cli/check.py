@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from bench.cli.options import JUDGE, OUTPUT
-from bench.cli.output import console
+from bench.cli.output import EndOfCommand, console
 from bench.cli.registration import command
 from bench.errors import BenchError
 
@@ -150,7 +150,7 @@ def check(
     # A log of CI has no width of its own, and can take long lines.
     wide = console if console.is_terminal else Console(width=max(console.width, LOG_WIDTH))
     print_verdicts(verdicts, wide, everything=reports.everything)
-    raise typer.Exit(verdicts.exit_code)
+    raise EndOfCommand(verdicts.exit_code)
 
 
 def read_pairs(given: list[str] | None) -> dict[str, str]:

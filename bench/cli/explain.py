@@ -36,7 +36,7 @@ def explain(
         str, typer.Option(help="Names, groups, wildcards.")
     ] = "grad_cam,layer_cam,score_cam",
     target: Annotated[
-        int | None, typer.Option(help="Class to explain [default: the predicted one].")
+        int | None, typer.Option(help="Class to explain [default: the predicted one].", min=0)
     ] = None,
     out: Annotated[
         Path | None,

@@ -112,14 +112,14 @@ def write_and_print(records: Records, folder: Path) -> Board:
     return board
 
 
-def show_board(folder: Path, publish: Path | None = None) -> None:
+def show_board(folder: Path, publish: Path | None = None, *, partial: bool = False) -> None:
     """Make, write and print the board of the records in a folder."""
     from bench.board import publish_board
 
     if publish is None:
         write_and_print(Records.load(folder), folder)
     else:
-        publish_board(folder, publish).print(console)
+        publish_board(folder, publish, partial=partial).print(console)
     say_board(publish or folder)
 
 

@@ -34,6 +34,7 @@ class Background:
         # batch until Python looks for circles, many batches later.
         self.prober, self.images = trace.prober, trace.images
         self.ids, self.size = trace.ids, trace.size
+        self.watch: Callable[[str, Any, Callable[..., Any] | None], None] | None = None
         self.probes = Probes(trace.prober, trace.size)
         self._empty: dict[Hashable, torch.Tensor] = {}
         self._blurred: dict[Hashable, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -50,6 +51,7 @@ class Background:
             before = counts.forwards
             made = make()
             self._shared[key] = made, counts.forwards - before
+            self._note("parts", made, make)
         return self._shared[key]
 
     def name_of(self, images: torch.Tensor) -> Hashable:
@@ -96,6 +98,7 @@ class Background:
                 if isinstance(colour, str)
                 else self.prober.model.colour(colour)[None]
             )
+            self._note("colours", self._empty[key])
         return self._empty[key]
 
     def empty_logits(self, colour: Colour | str) -> torch.Tensor:
@@ -113,6 +116,7 @@ class Background:
             with torch.inference_mode():
                 images = make().contiguous(memory_format=torch.channels_last)
                 self._blurred[key] = images, self.prober.logits(images)
+            self._note("blurred images", self._blurred[key])
         return self._blurred[key]
 
     def tie_order(self, seed: int) -> torch.Tensor:
@@ -124,4 +128,10 @@ class Background:
                 smooth_field(generator(seed, "ties", i), *self.size).flatten() for i in self.ids
             ]
             self._ties[seed] = torch.stack(fields).argsort(dim=1, descending=True, stable=True)
+            self._note("order of ties", self._ties[seed])
         return self._ties[seed]
+
+    def _note(self, name: str, made: Any, make: Callable[..., Any] | None = None) -> None:
+        """Tell who watches of something that was just made."""
+        if self.watch is not None:
+            self.watch(name, made, make)

@@ -24,11 +24,16 @@ import torch
 from torch import nn
 
 from bench.engine.memory import keep_memory
-from bench.errors import BenchError
+from bench.errors import BenchError, take_first_line
 from bench.files import replaced_file
 from bench.randomness import generator
+from bench.ranges import Range
+from bench.seals import add_trailer, check_file
 
 CHECKPOINT, HISTORY = "checkpoint.pt", "history.csv"
+KEYS = ("stamp", "net", "optimiser", "schedule", "history", "best")
+"""What a checkpoint holds."""
+
 SCORE = "score"
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -40,6 +45,10 @@ Tick = Callable[[int, int], None]
 """Called after each step with (steps done, steps in all)."""
 WARMUP_SLACK = 1e-6
 """Rising steps this near to one are none."""
+
+
+RATES = Range(0, 1000)
+"""What a learning rate and a weight decay can be."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +79,7 @@ class Settings:
             if getattr(self, name) < least:
                 raise BenchError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         for name in ("lr", "weight_decay"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise BenchError(
-                    f"{name} is {getattr(self, name)}; it must be a number of at least 0."
-                )
+            RATES.check(f"{name} is {getattr(self, name)}", getattr(self, name))
 
 
 class TrainingTask(ABC):
@@ -286,10 +292,11 @@ class _State:
         }
         with replaced_file(self.folder / CHECKPOINT) as temporary:
             torch.save(content, temporary)
+            add_trailer(temporary)
         names = list(dict.fromkeys(name for row in self.history.epochs for name in row))
         with (
             replaced_file(self.folder / HISTORY) as temporary,
-            temporary.open("w", newline="") as file,
+            temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, names)
             writer.writeheader()
@@ -300,13 +307,7 @@ class _State:
         path = self.folder / CHECKPOINT
         if not path.is_file():
             return
-        device = next(self.task.net.parameters()).device
-        try:
-            content = torch.load(path, map_location=device, weights_only=True)
-        except Exception as error:  # pickle, zip and the file system each raise their own
-            raise BenchError(
-                f"The checkpoint {path} cannot be read ({error}); remove it to start anew."
-            ) from error
+        content = load_checkpoint(path, next(self.task.net.parameters()).device)
         if content["stamp"] != self.stamp:
             raise BenchError(
                 f"The folder {self.folder} holds a training of other settings, data or parent; "
@@ -322,6 +323,28 @@ class _State:
         """Put the kept weights into the network."""
         self.task.net.load_state_dict(self.best)
         self.task.net.eval()
+
+
+def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Return the content of a checkpoint, with its tensors on a device.
+
+    Raises:
+        BenchError: the file is damaged, cannot be read, or is no checkpoint of a training.
+    """
+    remedy = "remove it to start anew"
+    try:
+        check_file(path, "The checkpoint", remedy)
+        content = torch.load(path, map_location=device, weights_only=True)
+    except BenchError:
+        raise
+    except Exception as error:  # pickle, zip and the file system each raise their own
+        raise BenchError(
+            f"The checkpoint {path} cannot be read ({take_first_line(error)}); {remedy}."
+        ) from error
+    missing = [key for key in KEYS if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise BenchError(f"{path} is no checkpoint of a training (no {missing[0]}); {remedy}.")
+    return dict(content)
 
 
 def _schedule(

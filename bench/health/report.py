@@ -16,7 +16,7 @@ from bench.board.record_checks import check_records
 from bench.board.tables import write_csv
 from bench.board.text import interval
 from bench.errors import BenchError
-from bench.files import file_name, write_json
+from bench.files import file_name
 from bench.health.checks import (
     Spread,
     agreement,
@@ -33,8 +33,10 @@ from bench.health.health_page import write_page, write_plots
 from bench.health.planted_evidence import CONTROLS, GRADED, PLANTED, make_planted_plans, run_planted
 from bench.health.reload import Reloaded, reload_run
 from bench.health.sensitivity import choose_methods, run_choices, sample_items
+from bench.json_state import write_sealed_json
 from bench.models.explainee import Explainee
-from bench.records.store import HEALTH, Records
+from bench.records.run_facts import HEALTH
+from bench.records.store import Records
 
 FOLDER = "health"
 
@@ -320,7 +322,7 @@ def write(health: Health, run: Path, command: str = "") -> None:
         write_csv(folder / f"{name}.csv", table)
     pictures = write_plots(health, folder)
     write_page(health, folder, pictures, command)
-    write_json(run / HEALTH, health.to_json(command))
+    write_sealed_json(run / HEALTH, health.to_json(command))
 
 
 def csv_tables(health: Health) -> dict[str, pd.DataFrame]:

@@ -266,7 +266,7 @@ def read_rows(path: Path | None) -> dict[str, Row]:
     """Return the rows of a coverage file by name; none where there is no file."""
     if path is None or not path.is_file():
         return {}
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise BenchError(f"{path} is no coverage file of this version; choose another --out.")
@@ -276,7 +276,7 @@ def read_rows(path: Path | None) -> dict[str, Row]:
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write a coverage file anew."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
@@ -284,5 +284,5 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 def append_row(path: Path, row: Row) -> None:
     """Add one row, so that nothing is lost when the run is stopped."""
-    with path.open("a", newline="") as file:
+    with path.open("a", newline="", encoding="utf-8") as file:
         csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(asdict(row))

@@ -97,15 +97,19 @@ def _name_model(source: str) -> str:
 
 
 def _load(source: str, name: str) -> tuple[Any, Any]:
-    """Return network and image processor of a folder or id."""
+    """Return network and image processor of a folder or id; code that lies beside them never runs.
+
+    Without trust_remote_code=False, transformers asks at the terminal whether to run it.
+    """
     transformers = import_transformers()
     check_config(source, name)
     with _quiet(transformers), torch.random.fork_rng(devices=[]):
         try:
             net, report = transformers.AutoModelForImageClassification.from_pretrained(
-                source, output_loading_info=True
+                source, output_loading_info=True, trust_remote_code=False
             )
         except Exception as error:  # the hub client, the files and the library raise their own
+            _refuse_code(error, name)
             raise BenchError(
                 f"transformers could not load {name} ({_first_line(error)}); check the "
                 + (
@@ -117,14 +121,26 @@ def _load(source: str, name: str) -> tuple[Any, Any]:
             ) from error
         _check_report(report, name)
         try:
-            processor = transformers.AutoImageProcessor.from_pretrained(source)
+            processor = transformers.AutoImageProcessor.from_pretrained(
+                source, trust_remote_code=False
+            )
         except Exception as error:
+            _refuse_code(error, name)
             raise BenchError(
                 f"{name} has no image processor ({_first_line(error)}); save it beside the "
                 "network (image_processor.save_pretrained), or write a card with mean, std and "
                 "size."
             ) from error
     return net.float().eval(), processor
+
+
+def _refuse_code(error: Exception, name: str) -> None:
+    """Say so where transformers stopped at Python code that lies beside the weights."""
+    if "trust_remote_code" in str(error):
+        raise BenchError(
+            f"{name} needs Python code that lies beside its weights, which cambench does not run; "
+            "load it in Python where you trust it, and register it in a plug-in."
+        ) from error
 
 
 def _check_report(report: Any, name: str) -> None:
@@ -199,7 +215,7 @@ def read_hub_config(source: str) -> dict[str, Any] | None:
         except Exception:  # offline, unknown or no such file: the loader says which
             return None
     try:
-        config = json.loads(Path(file).read_text())
+        config = json.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return config if isinstance(config, dict) else None
@@ -287,8 +303,19 @@ def _build_beside(facts: dict[str, Any], file: Path) -> nn.Module:
         )
     transformers = import_transformers()
     with _quiet(transformers), torch.random.fork_rng(devices=[]):
-        config = transformers.AutoConfig.from_pretrained(str(file.parent))
-        net: nn.Module = transformers.AutoModelForImageClassification.from_config(config)
+        try:
+            config = transformers.AutoConfig.from_pretrained(
+                str(file.parent), trust_remote_code=False
+            )
+            net: nn.Module = transformers.AutoModelForImageClassification.from_config(
+                config, trust_remote_code=False
+            )
+        except Exception as error:  # whatever the configuration says
+            _refuse_code(error, str(file.parent))
+            raise BenchError(
+                f"transformers cannot build the network of {file.parent} ({_first_line(error)}); "
+                "check its config.json."
+            ) from error
     return net
 
 
@@ -298,4 +325,13 @@ def _find_processor(folder: Path) -> Any:
         return None
     transformers = import_transformers()
     with _quiet(transformers):
-        return transformers.AutoImageProcessor.from_pretrained(str(folder))
+        try:
+            return transformers.AutoImageProcessor.from_pretrained(
+                str(folder), trust_remote_code=False
+            )
+        except Exception as error:  # whatever its file says
+            _refuse_code(error, str(folder))
+            raise BenchError(
+                f"The image processor in {folder} cannot be read ({_first_line(error)}); check "
+                "preprocessor_config.json, or write mean, std and size into the card."
+            ) from error

@@ -12,6 +12,7 @@ from torch import nn
 
 from bench.data.input_size import read_size, split_size
 from bench.errors import BenchError, state_assumption, suggestions, take_first_line
+from bench.models.bundled_sums import check_bundled_card
 from bench.models.card_input import fit_channels, timm_geometry
 from bench.models.card_keys import read_card
 from bench.models.cards import from_card
@@ -316,10 +317,14 @@ from them.
 
 def _register_bundled() -> None:
     for path in sorted(WEIGHTS_FOLDER.glob("*.json")):
-        (facts,) = read_card(path).values()
+        try:
+            (facts,) = read_card(path).values()
+        except (BenchError, ValueError):  # loading it says what is wrong; the others still load
+            facts = {}
         group = FINETUNED if facts.get("parent") else ORIGINALS
 
         def make(path: Path = path, **kwargs: Any) -> Explainee:
+            check_bundled_card(path)
             return from_card(path, **kwargs)
 
         MODELS.add(ModelEntry(path.stem, make, groups=("bundled", group), card=str(path)))

@@ -7,8 +7,7 @@ Rows live in parquet parts inside a run folder, written to a temporary name and 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +15,17 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bench.errors import BenchError
-from bench.files import lock_folder, replaced_file, write_json
+from bench.files import lock_folder
 from bench.protocol import get_protocol
 from bench.records.current_rows import select_current
 from bench.records.equal_maps import equal_methods
+from bench.records.forward_log import ForwardLog
 from bench.records.item_table import ItemTable, read_items, write_items
+from bench.records.run_facts import HEALTH as HEALTH
+from bench.records.run_facts import read_health, read_provenance, write_run_json
+from bench.sealed_parquet import check_columns, read_sealed_table, write_sealed_table
 
 SCHEMA = pa.schema(
     [
@@ -66,6 +68,12 @@ DEFAULT_CALIBRATION = 60
 """Images that a run takes for calibration at least: more than `MIN_CALIBRATION`, so that a few
 without a box in the frame leave box accuracy in place.
 """
+
+REMEDY = (
+    "start the run again with the same --out, which computes these records anew, or restore the "
+    "file of a merged or published run"
+)
+"""What to do about a damaged file of records."""
 
 COMMITTED_LIMIT = 5 * 1024 * 1024
 """Bytes of per-image records that a committed board may carry."""
@@ -123,6 +131,9 @@ def _join_parts(files: Sequence[Path], provenance: dict[str, Any], folder: Path)
     frame = pd.concat([read_part(file) for file in files], ignore_index=True)
     rows, replaced = select_current(frame, provenance, read_items(folder))
     facts = {key: value for key, value in provenance.items() if key != REPLACED}
+    log = ForwardLog(folder)
+    if log.parts:
+        facts["forwards"] = log.total()
     if replaced:
         facts[REPLACED] = replaced
     return Records(rows, {**facts, **read_health(folder)})
@@ -148,34 +159,6 @@ def hash_of(identity: str) -> str:
     return identity.rpartition("@")[2]
 
 
-def read_provenance(folder: Path) -> dict[str, Any]:
-    """Return the content of a folder's run.json."""
-    try:
-        content: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    except ValueError as error:
-        raise BenchError(
-            f"{folder / 'run.json'} is not valid JSON ({error}); restore it or start again."
-        ) from None
-    return content
-
-
-HEALTH = "health.json"
-"""The verdicts of `cambench health`, beside run.json; boards mark what failed."""
-
-
-def read_health(folder: Path) -> dict[str, Any]:
-    """Return {"health": the content of a folder's health.json}, or {} where there is none."""
-    file = folder / HEALTH
-    if not file.is_file():
-        return {}
-    try:
-        return {"health": json.loads(file.read_text())}
-    except ValueError as error:
-        raise BenchError(
-            f"{file} is not valid JSON ({error}); run `cambench health` again or delete it."
-        ) from None
-
-
 def read_part(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
     """Read one parquet part (some of its columns); item_id is None where it has no such column."""
     frame: pd.DataFrame = read_table(file, columns).to_pandas()
@@ -185,16 +168,19 @@ def read_part(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
 
 
 def read_table(file: Path, columns: list[str] | None = None) -> Any:
-    """Read one parquet part (some of its columns) as an Arrow table."""
-    try:
-        with pq.ParquetFile(
-            file
-        ) as part:  # a third of the time of `read_table`, which parts are too small for
-            return part.read(columns=columns, use_threads=False)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise BenchError(
-            f"The records file {file} cannot be read ({error}); delete it and run again."
-        ) from None
+    """Read one parquet part (some of its columns) as an Arrow table.
+
+    Raises:
+        DamagedFileError: its bytes are not those that were written.
+        BenchError: it cannot be opened, or is no file of records.
+    """
+    table = read_sealed_table(file, "The records file", REMEDY, columns)
+    where, remedy = f"The records file {file}", "move it out of the folder"
+    check_columns(table, SCHEMA, where, remedy)
+    needed = [name for name in columns or SCHEMA.names if name != "item_id"]
+    if missing := [name for name in needed if name not in table.column_names]:
+        raise BenchError(f"{where} has no column {missing[0]}; {remedy}.")
+    return table
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
@@ -209,15 +195,14 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     table = pa.Table.from_pandas(
         frame[schema.names], schema=schema, preserve_index=False
     ).replace_schema_metadata()
-    with replaced_file(path) as temporary:
-        pq.write_table(
-            table,
-            temporary,
-            compression="zstd",
-            compression_level=9,
-            use_dictionary=[c for c in schema.names if c not in ("value", "vector")],
-            column_encoding={"vector.list.element": "BYTE_STREAM_SPLIT"},
-        )
+    write_sealed_table(
+        path,
+        table,
+        compression="zstd",
+        compression_level=9,
+        use_dictionary=[c for c in schema.names if c not in ("value", "vector")],
+        column_encoding={"vector.list.element": "BYTE_STREAM_SPLIT"},
+    )
 
 
 def empty_frame() -> pd.DataFrame:
@@ -251,6 +236,7 @@ class Store:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
+        self.forwards = ForwardLog(folder)
         self._memory: list[tuple[str, pd.DataFrame]] = []
         self._numbers: dict[str, int] | None = None  # the last of each task's parts
 
@@ -292,10 +278,8 @@ class Store:
 
     def write_provenance(self, provenance: dict[str, Any]) -> None:
         """Write run.json."""
-        if self.folder is not None:  # the health of metrics has a file of its own
-            write_json(
-                self.folder / "run.json", {k: v for k, v in provenance.items() if k != "health"}
-            )
+        if self.folder is not None:
+            write_run_json(self.folder, provenance)
 
     def read_done(self) -> Done:
         """Return what is on disk."""
@@ -322,12 +306,16 @@ class Store:
         if self.folder is not None:
             write_items(self.folder, items)
 
-    def add(self, name: str, frame: pd.DataFrame) -> None:
-        """Keep a finished task's rows."""
+    def add(
+        self, name: str, frame: pd.DataFrame, forwards: Mapping[str, int] | None = None
+    ) -> None:
+        """Keep a finished task's rows, and before them the ledger of what they have cost."""
+        file = self._free(self.folder / "records", name) if self.folder and len(frame) else None
+        self.forwards.note(name if file is None else file.stem, forwards)
         if self.folder is None:
             self._memory.append((name, frame))
-        elif len(frame):
-            write_parquet(self._free(self.folder / "records", name), frame)
+        elif file is not None:
+            write_parquet(file, frame)
 
     def _free(self, folder: Path, name: str) -> Path:
         """Return NAME-<n>.parquet after the last there is; the folder grows with every task, so it
@@ -353,7 +341,7 @@ class Store:
         return Records(pd.concat(kept, ignore_index=True) if kept else empty_frame(), provenance)
 
 
-OWN_FOLDERS = ("records", "replaced", "gallery", "tables", "plots", "health")
+OWN_FOLDERS = ("records", "replaced", "damaged", "gallery", "tables", "plots", "health")
 """What a run folder holds beside run.json and board.md."""
 
 

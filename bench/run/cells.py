@@ -33,6 +33,8 @@ class Outcome:
 
     asked: forwards that were asked for.  notes: what a user should know of how it went.  contents:
     {item: what it holds} of the items read.  unreadable: {item: reason} of those left out.
+    failed: {("method" or "metric", its name): why it failed}, the first time.  outside: metrics
+    that left an item without any row, since it is outside the sets of all their values.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -42,6 +44,8 @@ class Outcome:
     notes: set[str] = field(default_factory=set)
     contents: dict[str, ItemContent] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    failed: dict[tuple[str, str], str] = field(default_factory=dict)
+    outside: set[str] = field(default_factory=set)
 
     def note_items(self, batch: Batch) -> None:
         """Note what the items of a batch hold, and which of them could not be read."""
@@ -58,6 +62,8 @@ class Outcome:
             self.notes | other.notes,
             self.contents | other.contents,
             self.unreadable | other.unreadable,
+            other.failed | self.failed,
+            self.outside | other.outside,
         )
 
 

@@ -16,8 +16,8 @@ import pytest
 import uvicorn
 
 from bench.data import load_subset
-from bench.editor import Session, address_of, listen
-from bench.editor.server import make_app
+from bench.editor import Session, address_of, listen, make_token
+from bench.editor.server import make_config
 from bench.finetune.attention_maps import load_map, load_maps
 from bench.finetune.guided_attention import train_guided
 from bench.finetune.loop import Settings
@@ -49,12 +49,10 @@ class Editor:
 
     def __init__(self, session: Session, port: int = 0) -> None:
         self.session, self.listening = session, listen(port)
-        self.address = address_of(self.listening)
-        self.server = uvicorn.Server(
-            uvicorn.Config(
-                make_app(session), log_level="warning", lifespan="off", timeout_graceful_shutdown=1
-            )
-        )
+        token = make_token()
+        self.page = address_of(self.listening, token)
+        self.address = self.page.partition("?")[0]
+        self.server = uvicorn.Server(make_config(session, token))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listening]})
         self.thread.start()
 
@@ -97,7 +95,7 @@ def open_page(browser: Any, editor: Editor, context: Any = None) -> Any:
             None if r.url.startswith((editor.address, "data:")) else page.problems.append(r.url)
         ),
     )
-    page.goto(editor.address)
+    page.goto(editor.page)
     settled(page)
     return page
 
@@ -590,17 +588,21 @@ def test_an_editor_that_was_closed_is_said_and_gone_on_with(abn, scenes, browser
     sync_api.expect(page.locator("#notice")).to_contain_text("does not answer")
     state(page, "Unsaved changes")
     again = Editor(Session(abn, scenes, tmp_path), editor.port)
+    page.keyboard.press("s")  # the new editor has another token
+    sync_api.expect(page.locator("#notice")).to_contain_text("open the address that it printed")
+    state(page, "Unsaved changes")
+    fresh = open_page(browser, again, page.context)
     press_save(page)
     assert saved(again)[20, 40] == 255
-    fresh = open_page(browser, again)
+    fresh.reload()
+    settled(fresh)
     assert again.session.queue[1].item in text(fresh, "#item")
     page.context.close()
-    fresh.context.close()
     again.close()
 
 
 def test_a_save_that_fails_is_said(page, editor, monkeypatch):
-    from bench.editor import session as module
+    from bench.editor import saved_maps as module
     from bench.errors import BenchError
 
     def full(*_: object) -> None:

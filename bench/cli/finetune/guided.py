@@ -63,7 +63,10 @@ class GuidedOptions(TrainingOptions):
     gamma: Annotated[
         float,
         typer.Option(
-            help="Weight of the maps' distance in mitsuhara.", min=0, rich_help_panel=RECIPE
+            help="Weight of the maps' distance in mitsuhara.",
+            min=0,
+            max=1e6,
+            rich_help_panel=RECIPE,
         ),
     ] = 1.0
     norms: Annotated[

@@ -44,14 +44,19 @@ ValidationOption = Annotated[
     ),
 ]
 EpochsOption = Annotated[
-    int, typer.Option(help="Passes over the training images.", min=1, rich_help_panel=TRAINING)
+    int,
+    typer.Option(
+        help="Passes over the training images.", min=1, max=1_000_000, rich_help_panel=TRAINING
+    ),
 ]
-StepOption = Annotated[int, typer.Option(help="Images per step.", min=1, rich_help_panel=TRAINING)]
+StepOption = Annotated[
+    int, typer.Option(help="Images per step.", min=1, max=1_000_000, rich_help_panel=TRAINING)
+]
 RateOption = Annotated[
-    float, typer.Option(help="Learning rate of AdamW.", min=0, rich_help_panel=TRAINING)
+    float, typer.Option(help="Learning rate of AdamW.", min=0, max=1000, rich_help_panel=TRAINING)
 ]
 DecayOption = Annotated[
-    float, typer.Option(help="Weight decay of AdamW.", min=0, rich_help_panel=TRAINING)
+    float, typer.Option(help="Weight decay of AdamW.", min=0, max=1000, rich_help_panel=TRAINING)
 ]
 PatienceOption = Annotated[
     int,
@@ -73,7 +78,10 @@ ShiftOption = Annotated[
 SmoothingOption = Annotated[
     float,
     typer.Option(
-        help="Share of the label spread over all classes.", min=0, rich_help_panel=TRAINING
+        help="Share of the label spread over all classes.",
+        min=0,
+        max=0.99,
+        rich_help_panel=TRAINING,
     ),
 ]
 
@@ -93,7 +101,8 @@ class TrainingOptions:
     weight_decay: DecayOption
     patience: PatienceOption = 0
     seed: Annotated[
-        int, typer.Option(help="Seed of every draw.", min=0, rich_help_panel=TRAINING)
+        int,
+        typer.Option(help="Seed of every draw.", min=0, max=2**63 - 1, rich_help_panel=TRAINING),
     ] = 0
     device: Annotated[
         str, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=TRAINING)

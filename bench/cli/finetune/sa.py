@@ -39,13 +39,16 @@ class AttentionOptions(TrainingOptions):
     strength: Annotated[
         float,
         typer.Option(
-            "--lambda", help="How much the attention adds.", min=0, rich_help_panel=RECIPE
+            "--lambda", help="How much the attention adds.", min=0, max=1e6, rich_help_panel=RECIPE
         ),
     ] = 1.0
     width: Annotated[
         int | None,
         typer.Option(
-            help="Channels of queries and keys [default: K/8].", min=1, rich_help_panel=RECIPE
+            help="Channels of queries and keys [default: K/8].",
+            min=1,
+            max=100_000,
+            rich_help_panel=RECIPE,
         ),
     ] = None
 
