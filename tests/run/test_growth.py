@@ -36,10 +36,8 @@ def test_memory_after_a_thousand_scenes_is_that_after_a_hundred(tmp_path):
 # --- no circles of references: what a task has made is freed when the task is done
 
 METHODS_SEEN = (
-    *("grad_cam", "smooth_grad_cam_pp", "tft(grad_cam)", "fused(grad_cam)", "guided_grad_cam"),
-    *("deep_lift", "lrp", "full_grad", "score_cam", "a_fmi", "sa_cam", "recipro_cam"),
-    *("integrated_gradients[steps=2]", "extremal_perturbation[iterations=2]", "rise[masks=8]"),
-    *("lime[samples=8]", "kernel_shap[samples=8]"),
+    *("tft(grad_cam)", "fused(grad_cam)", "guided_grad_cam", "deep_lift", "lrp", "full_grad"),
+    *("score_cam", "integrated_gradients[steps=2]", "rise[masks=8]", "lime[samples=8]"),
 )
 
 
