@@ -161,7 +161,8 @@ def lock_folder(folder: Path, refusal: str) -> BaseFileLock:
 def release_folder(lock: BaseFileLock, folder: Path) -> None:
     """Release the lock of a folder, and leave no file of it where a next owner can notice that."""
     if os.name == "posix" and _find_locked(lock) is not None:
-        (folder / LOCK).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (folder / LOCK).unlink()
     lock.release()
 
 
