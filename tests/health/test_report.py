@@ -20,6 +20,7 @@ from bench.metrics import METRICS, register_metric
 from bench.metrics.faithfulness import area_under, cuts
 from bench.protocol import Protocol
 from bench.records.store import HEALTH, Records
+from tests.support.shared_folders import copy_shared
 
 METHODS = [
     "oracle",
@@ -91,9 +92,14 @@ def metrics():
 @pytest.fixture(scope="module")
 def checked(metrics, tmp_path_factory):
     """A small run and its health."""
-    folder = tmp_path_factory.mktemp("health") / "run"
-    bench.evaluate("scenes-val[:8]", "resnet-scenes", METHODS, metrics, out=folder, calibration=0)
-    return folder, examine(folder, limit=8)
+
+    def make(folder):
+        given = ("scenes-val[:8]", "resnet-scenes", METHODS, metrics)
+        bench.evaluate(*given, out=folder / "run", calibration=0)
+        examine(folder / "run", limit=8)
+
+    folder = copy_shared(tmp_path_factory, "health", make) / "run"
+    return folder, examine(folder, limit=8)  # what is there is not run again
 
 
 def verdict(health, metric):

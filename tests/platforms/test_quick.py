@@ -57,8 +57,8 @@ def test_what_there_is_is_listed(capsys):
 
 
 def test_a_run_ends_in_a_board(run):
-    assert "grad_cam" in (run / "board.md").read_text(encoding="utf-8")
-    assert len(Records.load(run).frame) == 8
+    assert "Grad-CAM" in (run / "board.md").read_text(encoding="utf-8")
+    assert Records.load(run).frame.groupby("method")["item"].nunique().tolist() == [4, 4]
     assert [p.name for p in run.rglob("*.tmp")] == []
 
 

@@ -40,7 +40,9 @@ def test_a_run_a_board_and_a_baseline_under_the_rules_of_windows(tmp_path):
         ("health", run, "--stored"),
         ("health", run, "--stored"),
     )
-    assert len(Records.load(run).frame) == len(Records.load(board).frame) == 16
+    rows = Records.load(run).frame
+    assert {"pointing", "energy_pointing"} <= set(rows["metric"])
+    assert len(rows) == len(Records.load(board).frame) == len(Records.load(tmp_path / "merged"))
     assert base.is_file()
 
 

@@ -59,7 +59,9 @@ def become(words: list[str], folder: str, environment: dict[str, str], files: li
         os.dup2(opened, number)
         os.close(opened)
     sys.argv = ["cambench", *words]
-    sys.stdout.reconfigure(encoding="utf-8", line_buffering=False)
+    written = environment.get("PYTHONIOENCODING", "utf-8")
+    sys.stdout.reconfigure(encoding=written, line_buffering=False)
+    sys.stderr.reconfigure(encoding=written)
 
 
 if __name__ == "__main__":
