@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -168,7 +169,7 @@ def test_code_beside_a_network_of_transformers_never_runs(tmp_path, canary, monk
 # --- maps, galleries, boards
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of archives that are refused
 def test_maps_with_objects(tmp_path, payload, canary):
     subset = bench.load_subset("scenes-val[:2]")
     objects = np.array([[payload]], object)
@@ -181,6 +182,7 @@ def test_maps_with_objects(tmp_path, payload, canary):
     (tmp_path / "plain.npy").write_bytes(pickle.dumps(payload))
     for name in ("maps.npy", "maps.npz", "stack.npz", "folder", "plain.npz", "plain.npy"):
         refuse(lambda name=name: load_maps(tmp_path / name, subset))
+    gc.collect()
     assert not canary.exists()
 
 
@@ -220,7 +222,7 @@ def test_pictures_are_no_programs(tmp_path, ghostscript, canary):
     with pytest.raises(BenchError):
         bench.load_subset(str(tmp_path / "images"))[0]
     assert not canary.exists()
-    with pytest.raises(OSError, match=""), Image.open(io.BytesIO(EPS)) as image:
+    with contextlib.suppress(OSError), Image.open(io.BytesIO(EPS)) as image:
         image.load()
     assert canary.is_dir()  # so Pillow would have run it
 
