@@ -38,7 +38,7 @@ def state_assumption(sentence: str) -> None:
 
 @contextmanager
 def forbid_exit(what: str) -> Iterator[None]:
-    """Refuse `sys.exit` in code of the user's own: it would end a run without a word.
+    """Refuse `sys.exit` and its like in code of the user's own: it would end a run without a word.
 
     Args:
         what: whose code runs, as the start of a sentence: "Method mine".
@@ -48,10 +48,10 @@ def forbid_exit(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except SystemExit as error:
+    except (SystemExit, GeneratorExit) as error:
+        called = f"called sys.exit({error.code!r})" if isinstance(error, SystemExit) else "stopped"
         raise BenchError(
-            f"{what} called sys.exit({error.code!r}), which would end the command; raise an "
-            "exception instead."
+            f"{what} {called}, which would end the command; raise an exception instead."
         ) from error
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.file_moves import move_into_place
+from bench.inner_places import replace_signs, tame
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -78,12 +79,12 @@ def write_json(path: Path, value: object) -> None:
 
 def file_name(text: str, other: str = "_") -> str:
     """Return a text as a file name: letters, digits, `-`, `_` and `.` stay, anything else becomes
-    `other`.
+    `other`; so do dots at an end. Long names end in a hash.
 
-    >>> file_name("a/b.c")
-    'a_b.c'
+    >>> file_name("a/b.c"), file_name("../../evil")
+    ('a_b.c', '___.._evil')
     """
-    return "".join(c if c.isalnum() or c in "-_." else other for c in text)
+    return tame(replace_signs(text, other), text, other)
 
 
 def cache_folder() -> Path:

@@ -24,6 +24,7 @@ from bench.seals import (
     is_content_damaged,
     seal_content,
 )
+from bench.size_limits import check_parquet
 
 _KEY = PARQUET_MARK[:-2].decode()
 
@@ -67,6 +68,7 @@ def read_sealed_table(
     if _is_damaged(content):
         raise DamagedFileError(path, describe_damage(f"{what} {path}", remedy))
     try:
+        check_parquet(path, what)
         with pq.ParquetFile(
             pa.BufferReader(content), page_checksum_verification=True
         ) as part:  # a third of the time of `read_table`, which parts are too small for

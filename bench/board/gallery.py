@@ -8,6 +8,7 @@ A part is `gallery/<model>-<shard>.npz` (characters of the model's name other th
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bench.files import file_name, replaced_file
+from bench.files import replaced_file
+from bench.inner_places import name_part, replace_signs
 from bench.records.gallery_parts import list_gallery, read_arrays, write_sealed_npz
 
 FOLDER = "gallery"
@@ -68,6 +70,15 @@ def save_gallery_part(
         write_sealed_npz(temporary, arrays)
 
 
+def is_gallery_part(path: Path) -> bool:
+    """Tell whether a file is a part of a gallery, and no link."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return not path.is_symlink() and any("|image" in name for name in archive.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+
+
 def load_gallery(folder: str | Path, models: list[str] | None = None) -> Gallery:
     """Read every part under `folder/gallery`; an absent folder is an empty gallery.
 
@@ -82,9 +93,15 @@ def load_gallery(folder: str | Path, models: list[str] | None = None) -> Gallery
 
 
 def find_model(stem: str, models: list[str]) -> str:
-    """Return the model whose name, as a file name, begins this file name."""
-    fits = [m for m in models if stem.startswith(file_name(m) + "-")]
-    return max(fits, key=len) if fits else stem.rpartition("-")[0] or stem
+    """Return the model whose name, as a file name, begins this file name.
+
+    Parts that were written before names had hashes begin with the plain file name.
+    """
+    for write in (name_part, replace_signs):
+        fits = [m for m in models if stem.startswith(write(m) + "-")]
+        if fits:
+            return max(fits, key=lambda m: len(write(m)))
+    return stem.rpartition("-")[0] or stem
 
 
 def add_part(pictures: dict[str, Picture], arrays: dict[str, npt.NDArray[Any]]) -> None:

@@ -11,12 +11,20 @@ from typing import Any
 import numpy as np
 
 from bench.board.board import Board, leaderboard
-from bench.board.gallery import FOLDER, Gallery, load_gallery, save_gallery_part, shrink_gallery
+from bench.board.gallery import (
+    FOLDER,
+    Gallery,
+    is_gallery_part,
+    load_gallery,
+    save_gallery_part,
+    shrink_gallery,
+)
 from bench.board.partial_runs import note_partial, refuse_partial
 from bench.board.record_checks import check_records
 from bench.errors import BenchError
 from bench.file_moves import move_into_place
-from bench.files import file_name, public, replaced_file
+from bench.files import public, replaced_file
+from bench.inner_places import name_part, refuse_links
 from bench.json_state import write_sealed_json
 from bench.records.run_facts import HEALTH, write_run_json
 from bench.records.store import COMMITTED_LIMIT, KEY, Records, check_own, write_parquet
@@ -36,6 +44,8 @@ def publish_board(run: str | Path, folder: str | Path, *, partial: bool = False)
     if not partial:
         refuse_partial(records, source, "publish it")
     check_own(target)
+    for part in (FOLDER, "health"):
+        refuse_links(target, part)
     gallery = (
         load_gallery(source, sorted(records.provenance["models"]))
         if may_show_pictures(records.provenance)
@@ -58,6 +68,8 @@ def publish_health(source: Path, target: Path, records: Records) -> None:
         return
     write_sealed_json(target / HEALTH, public(records.provenance["health"]))
     for file in sorted((source / "health").glob("*.*")):
+        if file.is_symlink() or not file.is_file() or file.name.startswith("."):
+            continue  # what a link leads to is not the run's
         with replaced_file(target / "health" / file.name) as temporary:
             temporary.write_bytes(
                 public(file.read_text(encoding="utf-8")).encode()
@@ -113,12 +125,13 @@ def round_curve(curve: Any) -> Any:
 
 
 def publish_gallery(gallery: Gallery, folder: Path) -> None:
-    """Write one part per model, in place of all that was there."""
+    """Write one part per model, in place of all parts that were there."""
     for old in folder.glob("*.npz"):
-        old.unlink()
+        if is_gallery_part(old):
+            old.unlink()
     for model, pictures in gallery.items():
         save_gallery_part(
-            folder / f"{file_name(model)}-0.npz",
+            folder / f"{name_part(model)}-0.npz",
             {item: picture.image for item, picture in pictures.items()},
             {item: picture.maps for item, picture in pictures.items()},
             {item: picture.title for item, picture in pictures.items()},

@@ -124,7 +124,7 @@ def method_facts(name: str) -> Facts:
         "name": method.name,
         **method.facts(),
         "groups": [*method.groups, *name_lists(METHODS, method.name)],
-        "parameters_can_be": find_ranges(method.function),
+        "can_be": find_ranges(method.function),
         "wraps": method.inner.name if method.inner else "",
         "needs": list(method.needs),
         "per_image": {
@@ -297,7 +297,7 @@ def protocol_facts(name: str) -> Facts:
         "id": protocol.id,
         "changes": protocol.changes(),
         "fields": fields,
-        "fields_can_be": {field: describe_field(field) for field in fields},
+        "can_be": {field: describe_field(field) for field in fields},
     }
 
 

@@ -73,7 +73,7 @@ def edit(
                 f"in {folder}."
             )
             for reason in session.maps.damaged.values():
-                warn(f"{reason.rstrip('.')}; the editor keeps the file in history/ when you do.")
+                warn(f"{reason.rstrip('.')}; saving that image keeps the file in history/.")
             token = make_token()
             say(
                 f"Open {address_of(listening, token)} in a browser of this machine; Ctrl-C ends "

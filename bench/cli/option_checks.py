@@ -21,6 +21,10 @@ MOST = 2**63 - 1
 """The largest whole number of an option, as libraries and files hold it."""
 
 
+EMPTY_MEANS_NONE = "--methods"
+"""The option that an empty text gives a meaning: `cambench score --methods ''`."""
+
+
 def check_words(words: Sequence[str]) -> None:
     """Refuse an empty word of the command line: a variable of the shell that is not set.
 
@@ -28,6 +32,8 @@ def check_words(words: Sequence[str]) -> None:
         BenchError: a word, or what follows the sign of equality of an option, is empty.
     """
     for before, word in zip(("", *words), words, strict=False):
+        if EMPTY_MEANS_NONE in (before, word[:-1]):
+            continue
         if word == "":
             place = f"after {before} " if before.startswith("-") else ""
             raise BenchError(f"The value {place}is empty; give one, or leave the option out.")

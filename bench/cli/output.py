@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from bench.errors import AssumptionWarning
+from bench.text_console import TextConsole
 
-console = Console()
-errors = Console(stderr=True)
+console = TextConsole()
+errors = TextConsole(stderr=True)
 
 EX_STOPPED = 130
 

@@ -246,14 +246,19 @@ class Session:
             )
 
     def _judge(self, batch: Batch, logits: torch.Tensor, attention: torch.Tensor) -> Inference:
-        attention = attention.cpu()
+        attention, logits = attention.cpu(), logits.cpu()
+        if not (logits.isfinite().all() and attention.isfinite().all()):
+            raise BenchError(
+                f"{self.model.name} gives numbers that are not finite for {batch.ids[0]}; this "
+                "image cannot be edited, so go on with the next one."
+            )
         truth = batch.truth.pixels(*self.model.frame)
         energy = (
             None
             if truth is None
             else energy_inside(upsample_attention(attention, self.model.size), truth)[0]
         )
-        return Inference(logits.cpu().softmax(1)[0], energy, grey_of(attention[0, 0].numpy()))
+        return Inference(logits.softmax(1)[0], energy, grey_of(attention[0, 0].numpy()))
 
     def _compare(self, k: int, before: Inference, after: Inference) -> dict[str, Any]:
         """Return both outcomes; classes: the top ones of each, and the image's own."""

@@ -27,7 +27,8 @@ from PIL import Image, PngImagePlugin
 from bench.data.input_size import Size, split_size
 from bench.data.subset import Subset
 from bench.errors import BenchError, take_first_line
-from bench.files import file_name, replaced_file
+from bench.files import replaced_file
+from bench.inner_places import cut_bytes, hash_name, is_device, replace_signs
 from bench.models.abn import to_grid
 from bench.models.explainee import Explainee
 from bench.seals import add_trailer, check_file
@@ -57,6 +58,7 @@ MAP_REMEDY = "move it out of the folder; earlier versions of a drawn map lie in 
 
 DRAWN, SIMULATED = "editor", "simulated:"
 LONGEST_NAME = 120
+LONGEST_BYTES = 200
 UNREADABLE = (ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError)
 """What Pillow raises on files that are broken."""
 LARGEST_SIDE = 4096
@@ -119,10 +121,11 @@ def map_path(folder: Path, item: str) -> Path:
     """Return the file of an item's map: its id where that can be a file name, else with a hash that
     keeps ids apart.
     """
-    name = file_name(item).lstrip(".")  # hidden files are no maps
-    if name != item or len(name) > LONGEST_NAME:
-        name = f"{name[:LONGEST_NAME]}-{hashlib.sha256(item.encode()).hexdigest()[:8]}"
-    return Path(folder) / f"{name}.png"
+    name = replace_signs(item).lstrip(".")  # hidden files are no maps
+    short = cut_bytes(name[:LONGEST_NAME], LONGEST_BYTES)
+    if short != item or is_device(name):
+        short = f"{short}-{hash_name(item)}"
+    return Path(folder) / f"{short}.png"
 
 
 def save_map(folder: str | Path, edited: EditedMap) -> Path:

@@ -29,6 +29,7 @@ from bench.finetune.placement import attention_net, energy_inside, frame_of
 from bench.models.abn import AttentionBranchNetwork
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
+from bench.plain_figures import plain_texts, read_no_formulas
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -229,7 +230,9 @@ def write_channels(found: ChannelComparison, folder: Path) -> list[Path]:
 
 def draw_channels(found: ChannelComparison, path: Path) -> None:
     """Draw bars of the signed importance before and after, and below them the difference."""
-    figure = build_channels_figure(found)
+    with plain_texts():
+        figure = build_channels_figure(found)
+        read_no_formulas(figure)
     with replaced_file(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
 

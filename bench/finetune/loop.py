@@ -79,7 +79,8 @@ class Settings:
             if getattr(self, name) < least:
                 raise BenchError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         for name in ("lr", "weight_decay"):
-            RATES.check(f"{name} is {getattr(self, name)}", getattr(self, name))
+            if not RATES.holds(getattr(self, name)):
+                raise BenchError(f"{name} is {getattr(self, name)}; it must be {RATES}.")
 
 
 class TrainingTask(ABC):

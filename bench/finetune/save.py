@@ -13,6 +13,7 @@ import torch
 from bench.data import Subset
 from bench.errors import BenchError
 from bench.files import replaced_file, write_json
+from bench.inner_places import place_inside
 from bench.models.explainee import Explainee
 from bench.models.weights_files import file_sha256
 
@@ -35,7 +36,7 @@ def write_model(
     """
     from safetensors.torch import save_file
 
-    weights = folder / f"{name}.safetensors"
+    weights = place_inside(folder, name, ".safetensors")
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.net.state_dict().items()}
     with replaced_file(weights) as temporary:
         save_file(state, temporary)
@@ -53,8 +54,8 @@ def write_model(
         "torch": torch.__version__.split("+")[0],
         **facts,
     }
-    write_json(folder / f"{name}.json", {name: card})
-    return folder / f"{name}.json"
+    write_json(file := place_inside(folder, name, ".json"), {name: card})
+    return file
 
 
 def build_facts(model: Explainee) -> dict[str, Any]:

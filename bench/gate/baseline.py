@@ -181,7 +181,12 @@ def load_baseline(path: str | Path) -> Baseline:
     check_columns(table, SCHEMA, where, REMEDY)
     if missing := [name for name in COLUMNS if name not in table.column_names]:
         raise BenchError(f"{where} has no column {missing[0]}; {REMEDY}.")
-    return Baseline(*_mark_versions(table.to_pandas()[COLUMNS], facts))
+    frame = table.to_pandas()[COLUMNS]
+    for column in ("subset", "model", "method", "metric"):
+        known = facts["values" if column == "metric" else f"{column}s"]
+        if strange := sorted(set(map(str, frame[column])) - known.keys()):
+            raise BenchError(f"{where} does not describe the {column} {strange[0]}; {REMEDY}.")
+    return Baseline(*_mark_versions(frame, facts))
 
 
 def _mark_versions(

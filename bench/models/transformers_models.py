@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from bench.errors import BenchError, suggestions
 from bench.models.explainee import Explainee
 from bench.models.logits_reader import read_name
 from bench.models.weights_fit import load_weights
+from bench.schema import parse_json
 
 PREFIX = "hf:"
 """What a name begins with that `transformers` loads; `hf-hub:` is timm's."""
@@ -215,7 +215,7 @@ def read_hub_config(source: str) -> dict[str, Any] | None:
         except Exception:  # offline, unknown or no such file: the loader says which
             return None
     try:
-        config = json.loads(Path(file).read_text(encoding="utf-8"))
+        config = parse_json(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return config if isinstance(config, dict) else None

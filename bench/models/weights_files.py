@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from bench.errors import BenchError, take_first_line
+from bench.size_limits import check_unpacked
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".tar", ".pkl", ".th")
 """How files of weights are usually called; what a file is, its content says."""
@@ -182,6 +183,8 @@ def _list_classes(path: Path, kind: str) -> list[str]:
 def _scan_archive(path: Path) -> Iterator[str]:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
+        unpacked = sum(one.file_size for one in archive.infolist())
+        check_unpacked(path, unpacked, "The weights file")  # torch.save packs nothing
         if any(name.endswith("/constants.pkl") for name in names):
             raise BenchError(
                 f"The weights file {path} is a TorchScript program (torch.jit.save); save the "

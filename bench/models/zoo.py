@@ -29,6 +29,7 @@ from bench.models.transformers_models import (
 from bench.models.weights_fit import load_weights
 from bench.randomness import generator
 from bench.registry import Registry
+from bench.text_limits import check_text
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 RANDOM_SEED = 0
@@ -108,6 +109,9 @@ def load_model(
     float32) is a warning, and stands in `card["assumed"]` and in run.json.
     """
     text = str(name)
+    check_text("The model name", text)
+    if not text.strip() or text[0] == "@" or text[-1] in "@#":
+        raise BenchError(f"The model name {text!r} is not complete; write NAME or NAME@LAYER.")
     if "@" in text and text not in MODELS and layer is None and not _ends_in_no_layer(text):
         base, _, layer = text.rpartition("@")
         model = load_model(base, weights, layer, **timm_kwargs)

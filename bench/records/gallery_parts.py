@@ -23,6 +23,7 @@ import numpy.typing as npt
 from bench.errors import BenchError, state_assumption, take_first_line
 from bench.files import replaced_file
 from bench.seals import add_trailer, check_file
+from bench.size_limits import check_archive
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -63,6 +64,7 @@ def read_arrays(file: Path) -> Arrays:
     """Return the arrays of one file; a file that cannot be read is a BenchError."""
     check_file(file, "The gallery file", GALLERY_REMEDY)
     try:
+        check_archive(file, "The gallery file")
         with zipfile.ZipFile(file) as archive:
             size = sum(member.file_size for member in archive.infolist())
         if size > LARGEST_GALLERY:

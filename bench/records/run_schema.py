@@ -6,7 +6,8 @@ may be missing.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+import math
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -43,16 +44,16 @@ class StateFacts(BaseModel):
 
 
 class SubsetFacts(StateFacts):
-    """What run.json says of a subset."""
+    """What a baseline says of a subset."""
 
     manifest_id: str
     n: int = Field(0, ge=0)
     n_calibration: int = Field(0, ge=0)
+    title: str | None = None
+    licence: str | None = None
     classes: int | None = Field(None, ge=1)
     calibration: str | None = None
     explain: str | None = None
-    title: str | None = None
-    licence: str | None = None
     pictures: bool = False
     identity: str | None = None
     unserved: list[str] = Field(default_factory=list)
@@ -60,11 +61,11 @@ class SubsetFacts(StateFacts):
 
 
 class ModelFacts(StateFacts):
-    """What run.json says of a model."""
+    """What a baseline says of a model."""
 
     weights_id: str
-    weights_sha256: str | None = None
     parent: str | None = None
+    weights_sha256: str | None = None
     layer: str | None = None
     grid: str | None = None
     bypassed: bool | None = None
@@ -81,18 +82,42 @@ class ModelFacts(StateFacts):
 
 
 class MethodFacts(StateFacts):
-    """What run.json says of a method."""
+    """What a baseline says of a method."""
 
     id: str
     group: str | None = None
-    fidelity: str | None = None
+    fidelity: str = ""
     citation: str | None = None
-    reference: str | None = None
     control: bool = False
+    reference: str | None = None
     class_agnostic: bool | None = None
     fast: bool | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, int] = Field(default_factory=dict)
+
+
+class ShownSubsetFacts(SubsetFacts):
+    """What run.json says of a subset: all that boards write of it."""
+
+    n: int = Field(ge=0)
+    n_calibration: int = Field(ge=0)
+    title: str | None
+    licence: str | None
+
+
+class ShownModelFacts(ModelFacts):
+    """What run.json says of a model: all that boards write of it."""
+
+    parent: str | None
+
+
+class ShownMethodFacts(MethodFacts):
+    """What run.json says of a method: all that boards write of it."""
+
+    group: str | None
+    fidelity: str
+    citation: str | None
+    control: bool
 
 
 class DerivedFacts(StateFacts):
@@ -116,7 +141,7 @@ class ValueFacts(StateFacts):
     family: str
     title: str
     ranked: bool
-    metric: str | None = None
+    metric: str = ""
     version: int | None = Field(None, ge=0)
 
 
@@ -178,8 +203,8 @@ class ProtocolFacts(StateFacts):
     """What run.json says of a protocol: its id, and its fields, each of its kind."""
 
     id: str
-    box_ious: list[float] | None = None
-    baseline: list[float] | None = None
+    box_ious: list[float] = Field([0.5], min_length=1)
+    baseline: list[float] = Field([0.5], min_length=1)
 
     @model_validator(mode="after")
     def _find_strange(self) -> ProtocolFacts:
@@ -187,9 +212,13 @@ class ProtocolFacts(StateFacts):
         given = self.model_extra or {}
         for name, kind in get_type_hints(Protocol).items():
             value, wanted = given.get(name), KINDS.get(kind, list)
-            fits = type(value) is wanted or (wanted is float and type(value) is int)
-            if value is not None and not fits:
-                form = FORMS[f"{wanted.__name__}_type"]
+            inner = KINDS.get(next(iter(get_args(kind)), None), float)
+            fits = _is_of_kind(value, wanted) and (
+                wanted is not list or all(_is_of_kind(one, inner) for one in value or ())
+            )
+            if name in given and not fits:
+                of = f" of {FORMS[f'{inner.__name__}_type']}" if wanted is list else ""
+                form = f"{FORMS[f'{wanted.__name__}_type']}{of}"
                 raise ValueError(f"has protocol.{name} = {_show(value)}, which must be {form}")
         return self
 
@@ -202,9 +231,9 @@ class RunFacts(StateFacts):
     """The content of run.json."""
 
     protocol: ProtocolFacts
-    subsets: dict[str, SubsetFacts]
-    models: dict[str, ModelFacts]
-    methods: dict[str, MethodFacts]
+    subsets: dict[str, ShownSubsetFacts]
+    models: dict[str, ShownModelFacts]
+    methods: dict[str, ShownMethodFacts]
     metrics: dict[str, MetricFacts]
     not_applicable: dict[str, dict[str, str]] = Field(default_factory=dict)
     run: str = ""
@@ -298,6 +327,13 @@ def _is_key(key: int | str, value: Any) -> bool:
     """Tell whether part of an error's place is a key of the file, and not a type's name."""
     names = ("str", "int", "float", "bool", "list[int]", "DerivedFacts")
     return isinstance(key, int) or key not in names
+
+
+def _is_of_kind(value: Any, wanted: type) -> bool:
+    """Tell whether a JSON value is of a kind; a whole number is a number, NaN is none."""
+    if wanted is float:
+        return type(value) is int or (type(value) is float and math.isfinite(value))
+    return type(value) is wanted
 
 
 def _show(value: Any) -> str:

@@ -323,8 +323,9 @@ class Store:
         """
         if self._numbers is None:
             self._numbers = last_numbers(folder, ".parquet")
-        self._numbers[name] = self._numbers.get(name, -1) + 1
-        return folder / f"{name}-{self._numbers[name]}.parquet"
+        known = name.casefold()
+        self._numbers[known] = self._numbers.get(known, -1) + 1
+        return folder / f"{name}-{self._numbers[known]}.parquet"
 
     def records(self, provenance: dict[str, Any], order: Sequence[str] = ()) -> Records:
         """Return the current records; those in memory in this order of tasks, whatever order they
@@ -363,13 +364,17 @@ def free_name(folder: Path, name: str, suffix: str) -> Path:
     """Return the path NAME-<n>SUFFIX after the last one there is: a file that was deleted frees no
     number.
     """
-    return folder / f"{name}-{last_numbers(folder, suffix).get(name, -1) + 1}{suffix}"
+    number = last_numbers(folder, suffix).get(name.casefold(), -1) + 1
+    return folder / f"{name}-{number}{suffix}"
 
 
 def last_numbers(folder: Path, suffix: str) -> dict[str, int]:
-    """Return {NAME: largest n} of the files NAME-<n>SUFFIX in a folder."""
+    """Return {name: largest n} of the files NAME-<n>SUFFIX in a folder; names without capitals,
+    since some systems take A and a as one file.
+    """
     found: dict[str, int] = {}
     for name, _, number in (path.stem.rpartition("-") for path in folder.glob(f"*{suffix}")):
         if number.isdecimal():
-            found[name] = max(int(number), found.get(name, -1))
+            known = name.casefold()
+            found[known] = max(int(number), found.get(known, -1))
     return found

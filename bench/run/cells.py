@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from bench.engine.counts import Asked, Spent
-from bench.files import file_name
+from bench.inner_places import name_part
 from bench.records.store import Done, DoneKey, Store
 from bench.run.explained_class import LABEL
 from bench.run.item_check import StandingWork, check_items
@@ -111,7 +111,7 @@ def find_unfit(plan: Plan, provenance: dict[str, Any], done: Done) -> dict[str, 
 
 def task_name(task: Task) -> str:
     """Return a file name for a task's part."""
-    return f"{file_name(task.model)}-{task.part}-{task.start:06d}-{task.stop:06d}"
+    return f"{name_part(task.model)}-{task.part}-{task.start:06d}-{task.stop:06d}"
 
 
 def find_missing_cells(plan: Plan, task: Task, done: Done, unfit: Collection[str] = ()) -> Groups:

@@ -134,7 +134,8 @@ def call_sealed(
         result = function()
     except BaseException as error:
         changed, _ = state.put_back()
-        if changed and not isinstance(error, KeyboardInterrupt):
+        named = isinstance(error, BenchError) and str(error).startswith(who)
+        if changed and not named and not isinstance(error, KeyboardInterrupt):
             raise BenchError(_describe(who, changed)) from error
         raise
     changed, settings = state.put_back()
