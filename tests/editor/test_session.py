@@ -458,7 +458,7 @@ def test_a_damaged_map_does_not_keep_the_editor_from_opening(abn, scenes, tmp_pa
         assert list(session.maps.damaged) == [session.queue[0].item]
         assert session.first == 0
         assert session.is_drawn(1)
-        with pytest.raises(BenchError, match="damaged|cannot be read"):
+        with pytest.raises(BenchError, match=r"damaged|cannot be read"):
             load_maps(tmp_path)  # and training says so, too
         session.save(0, blob(session, 0), 0)
     assert len(load_maps(tmp_path)) == 2
