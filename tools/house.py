@@ -35,7 +35,6 @@ GROUND = frozenset(
         "protocol_checks",
         "ranges",
         "text_limits",
-        "file_moves",
         "inner_places",
         "plain_figures",
         "plain_text",

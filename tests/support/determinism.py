@@ -39,7 +39,7 @@ def find_moves(one: pd.DataFrame, other: pd.DataFrame, least: float = TOLERANCE)
     for key, row, there in zip(before.index, before.itertuples(), after.itertuples(), strict=True):
         by = max(_distance(row.value, there.value), _distance(row.vector, there.vector))
         if by > least and key[3] not in MEASURED:
-            moves.append(Move(*key[2:], by))
+            moves.append(Move(key[2], key[3], key[4], by))
     return sorted(moves, key=lambda move: -move.by)
 
 
