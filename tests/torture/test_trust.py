@@ -204,7 +204,7 @@ def ghostscript(tmp_path, canary, monkeypatch) -> None:
         pytest.skip("Pillow finds another program on Windows")
     program = tmp_path / "bin" / "gs"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nmkdir "{canary}"\n')
+    program.write_text(f'#!/bin/sh\nmkdir -p "{canary}"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
