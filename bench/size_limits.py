@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from bench.errors import BenchError
+from bench.file_contents import refuse_pipe
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def check_map_pixels(shape: tuple[int, ...], item: str) -> None:
 
 
 def check_text_size(path: Path, what: str) -> None:
-    """Refuse a text file that is too large to be read as a whole; what: "The table"."""
+    """Refuse a text file that is a pipe or too large to be read as a whole; what: "The table"."""
+    refuse_pipe(path, what.removeprefix("The "))
     most = TEXT_MIB.number * 2**20
     try:
         size = path.stat().st_size if path.is_file() else 0

@@ -14,7 +14,6 @@ from bench.data.geometry import Geometry
 from bench.data.input_size import Size, read_size
 from bench.data.manifest_keys import GeometryKeys, ManifestKeys
 from bench.errors import BenchError, suggestions
-from bench.file_contents import refuse_pipe
 from bench.schema import check_table, parse_toml
 from bench.size_limits import check_text_size
 
@@ -92,7 +91,6 @@ class Manifest:
         """Read a manifest; a missing file, bad TOML, an unknown key or a bad value is a
         BenchError.
         """
-        refuse_pipe(file, "manifest")
         check_text_size(file, "The manifest")
         try:
             content = parse_toml(file.read_text(encoding="utf-8-sig"))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, suggestions
-from bench.file_contents import refuse_pipe
 from bench.schema import Keys, check_table, describe_key, parse_json
 from bench.size_limits import check_text_size
 
@@ -100,7 +99,6 @@ def read_card(path: Path) -> dict[str, dict[str, Any]]:
     """Return the entries of a card file: {name: {file, library, arch, kwargs, mean, std, sha256,
     ...}}.
     """
-    refuse_pipe(path, "card file")
     check_text_size(path, "The card file")
     try:
         card = parse_json(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_refuse_twice)
