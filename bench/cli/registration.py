@@ -20,7 +20,9 @@ DebugOption = Annotated[
 ]
 """Read from the words of the command line by `failures`, before and after they are parsed."""
 
-HiddenDebugOption = Annotated[bool, typer.Option(DEBUG_OPTION, hidden=True)]
+HiddenDebugOption = Annotated[
+    bool, typer.Option(DEBUG_OPTION, hidden=True, help="Show the traceback of a failure.")
+]
 """The same after the command's name; only `cambench --help` lists it."""
 
 DEBUG_PARAMETER = inspect.Parameter(

@@ -53,6 +53,12 @@ def describe_failure(error: BaseException, item: str) -> str:
     return f"it failed{where} ({type(error).__name__}{f': {text}' if text else ''})"
 
 
+def _find_exit(error: BaseException) -> BaseException:
+    """Return the exit that was refused: a failure on an image, and no refusal of a plug-in's."""
+    cause = error.__cause__
+    return cause if isinstance(cause, SystemExit | GeneratorExit) else error
+
+
 def find_failing_item(run: Callable[[torch.Tensor], object], ids: tuple[str, ...]) -> str:
     """Return the first item that a function fails on when it is alone, else those of the batch.
 
@@ -74,6 +80,7 @@ def find_failing_item(run: Callable[[torch.Tensor], object], ids: tuple[str, ...
 
 def describe_method_failure(error: BaseException, method: Method, trace: Trace) -> str:
     """Return why a method failed on a batch, and on which image."""
+    error = _find_exit(error)
     if isinstance(error, BenchError):
         return describe_failure(error, "")
     ids = trace.ids
@@ -93,6 +100,7 @@ def describe_metric_failure(
         return apply(metric, alone, rules)
 
     place = f"maps of {method.name}"
+    error = _find_exit(error)
     if isinstance(error, BenchError):
         return f"{describe_failure(error, '')} ({place})"
     item = find_failing_item(score, case.trace.ids)

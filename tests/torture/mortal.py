@@ -19,7 +19,7 @@ from tests.torture.file_operations import orders
 KEYWORD = "cambench"
 """Where a picture of an edited map carries its facts."""
 
-PASSING = {"run", "created", "commands", "machine", "forwards"}
+PASSING = {"sha256", "run", "created", "commands", "machine", "forwards"}
 """Keys of run.json that say when, how often and where a run was made, and not what it gave."""
 
 OWN = {".lock"}
@@ -124,6 +124,10 @@ def check_same(folder: Path, expected: dict[str, Any]) -> None:
     assert not more, f"left over: {more}"
     assert not less, f"lost: {less}"
     different = [name for name in expected if found[name] != expected[name]]
+    for name in different:
+        if isinstance(found[name], dict):
+            keys = found[name].keys() | expected[name].keys()
+            print(name, [k for k in keys if found[name].get(k) != expected[name].get(k)])
     assert not different, f"different: {different}"
 
 
