@@ -298,6 +298,9 @@ class _State:
         with replaced_file(self.folder / CHECKPOINT, durable=True) as temporary:
             torch.save(content, temporary)
             add_trailer(temporary)
+        self._write_history()
+
+    def _write_history(self) -> None:
         names = list(dict.fromkeys(name for row in self.history.epochs for name in row))
         with (
             replaced_file(self.folder / HISTORY) as temporary,
@@ -324,6 +327,7 @@ class _State:
         self.schedule.load_state_dict(content["schedule"])
         self.history = History(**content["history"])
         self.best = {k: v.cpu() for k, v in content["best"].items()}
+        self._write_history()  # a kill after the checkpoint has left it without the last epoch
 
     def restore(self) -> None:
         """Put the kept weights into the network."""

@@ -193,9 +193,11 @@ def test_no_acknowledged_save_is_lost(tmp_path):
 
 @pytest.mark.slow
 def test_no_kill_at_any_operation_loses_a_save(tmp_path):
+    (tmp_path / "count").mkdir()
     _, operations = save_maps(tmp_path / "count" / "maps", 6)
     for at in range(1, len(operations) + 1):
         folder = tmp_path / f"at{at}" / "maps"
+        folder.parent.mkdir()
         assert save_maps(folder, 6, at=at)[0] == DIED
         save_maps(folder, 1)
         check_saves(folder)

@@ -124,7 +124,7 @@ def test_only_temporary_files_of_dead_processes_are_leftovers(tmp_path: Path) ->
 PAIRS = {
     "run": "run",
     "board": "run",
-    "health": "run",
+    "health": "judged",
     "merge": "merged",
     "classifier": "trained",
     "aft": "trained",

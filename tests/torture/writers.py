@@ -86,9 +86,9 @@ WRITERS = (
     ),
     Writer(
         "health",
-        lambda to, _: ["health", to / "run", "--stored"],
-        ("run/health/*.csv",),
-        ("run",),
+        lambda to, _: ["health", to / "judged", "--stored"],
+        ("judged/health/*.csv",),
+        ("judged",),
     ),
     Writer(
         "check",
@@ -153,11 +153,14 @@ BY_NAME = {one.name: one for one in WRITERS}
 
 
 def make_inputs(folder: Path) -> Path:
-    """Make what the commands read: two runs, a baseline and an image."""
+    """Make what the commands read: three runs, a baseline and an image."""
     other = [word.replace("grad_cam,random", "layer_cam,random") for word in SMALL]
+    # `health` judges by controls.
+    judged = [word.replace(",random", ",oracle,random,center_gaussian") for word in SMALL]
     for words in (
         ["run", *SMALL, "--out", folder / "run"],
         ["run", *other, "--out", folder / "other"],
+        ["run", *judged, "--out", folder / "judged"],
         ["baseline", folder / "run", "--out", folder / "base.parquet"],
     ):
         done = cambench(*words, cwd=folder, CAMBENCH_CACHE=str(folder / "cache"))
