@@ -352,9 +352,9 @@ def csv_tables(health: Health) -> dict[str, pd.DataFrame]:
         for v in health.verdicts
         for one in v.separations
     ]
-    orders = pd.concat(health.agreement, ignore_index=True)[
-        ["subset", "model", "a", "b", "tau", "methods"]
-    ]
+    compared = ["subset", "model", "a", "b", "tau", "methods"]
+    orders = pd.concat(health.agreement or [pd.DataFrame(columns=compared)], ignore_index=True)
+    orders = orders[compared]
     found = {"verdicts": verdicts, "separations": pd.DataFrame(gaps), "agreement": orders}
     if health.tables:
         ranks = pd.concat([t.ranks for t in health.tables], ignore_index=True)

@@ -251,6 +251,18 @@ def test_a_published_board_keeps_its_health(checked, tmp_path):
     assert "health" not in json.loads((tmp_path / "board" / "run.json").read_text())
 
 
+def test_a_run_of_values_that_nobody_compares_has_no_verdict(tmp_path):
+    bench.evaluate(
+        bench.load_subset("scenes-val", limit=2),
+        bench.load_model("resnet-scenes"),
+        ["random"],
+        ["complexity"],
+        out=tmp_path,
+        calibration=0,
+    )
+    assert examine(tmp_path, forwards=False).verdicts == []
+
+
 def test_a_protocol_comes_back_from_run_json():
     for protocol in (
         Protocol(),
