@@ -55,7 +55,17 @@ GROUND = frozenset(
 
 HEAVY = frozenset(
     {"torch", "torchvision", "timm", "captum", "datasets", "ray", "matplotlib", "seaborn", "scipy"}
-    | {"pandas", "sklearn", "cv2", "starlette", "uvicorn", "statsmodels", "scikit_posthocs"}
+    | {
+        "numpy",
+        "pyarrow",
+        "pandas",
+        "sklearn",
+        "cv2",
+        "starlette",
+        "uvicorn",
+        "statsmodels",
+        "scikit_posthocs",
+    }
 )
 """Libraries that take long to import: only they justify an import inside a function."""
 

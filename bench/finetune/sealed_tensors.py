@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import torch
 from bench.seals import DamagedFileError, describe_damage
 
 DIGEST = "cambench-sha256"
-"""The digest's key in the file's metadata."""
+"""The only key of the file's metadata, since safetensors writes several in no fixed order: JSON of
+the texts, and of the digest under the same key.
+"""
 
 
 def write_sealed_tensors(
@@ -21,7 +24,7 @@ def write_sealed_tensors(
     from safetensors.torch import save_file
 
     told = {**metadata, DIGEST: digest_tensors(tensors, metadata)}
-    save_file(dict(tensors), path, told)
+    save_file(dict(tensors), path, {DIGEST: json.dumps(told, sort_keys=True)})
 
 
 def read_sealed_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -37,8 +40,13 @@ def read_sealed_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, 
         metadata: dict[str, str] = dict(kept.metadata() or {})
         # A safetensors file is no mapping.
         tensors = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
-    told = metadata.pop(DIGEST, None)
-    damaged = told != digest_tensors(tensors, metadata) if told else _has_damaged_key(metadata)
+    damaged = _has_damaged_key(metadata)
+    if DIGEST in metadata:
+        try:
+            metadata = dict(json.loads(metadata[DIGEST]))
+            damaged = metadata.pop(DIGEST) != digest_tensors(tensors, metadata)
+        except (ValueError, TypeError, KeyError):
+            damaged = True
     if damaged:
         raise DamagedFileError(path, describe_damage(str(path), "delete it"))
     return tensors, metadata
