@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -64,6 +65,12 @@ def read_bytes(path: Path, what: str, advice: str = RIGHTS) -> bytes:
         return path.read_bytes()
     except (OSError, MemoryError) as error:
         raise BenchError(_describe(path, what, error, advice)) from None
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_text(path: Path, what: str, advice: str = RIGHTS) -> str:

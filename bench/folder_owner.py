@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
+from bench.file_contents import read_json
 from bench.files import cache_folder, lock_folder, release_folder
 from bench.leftovers import sweep_leftovers, sweep_tree
 
@@ -134,7 +135,7 @@ def _write_owner(folder: Path, work: str) -> None:
 def _read_work(folder: Path) -> str:
     """Return what owns a folder, with its process and machine where they are known."""
     try:
-        facts = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+        facts = read_json(folder / OWNER, "note")
         return f"{facts['work']} (process {facts['pid']} on {facts['host']})"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (BenchError, KeyError, TypeError):
         return "run"

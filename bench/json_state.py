@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bench.errors import BenchError, take_first_line
-from bench.file_contents import check_plain_file
+from bench.file_contents import read_bytes
 from bench.files import replaced_file
 from bench.seals import (
     BLANK,
@@ -54,14 +54,7 @@ def read_json_state(path: Path, remedy: str) -> dict[str, Any]:
         DamagedFileError: the bytes are not those that were written.
         BenchError: the file cannot be opened, or holds no JSON object.
     """
-    check_plain_file(path, "file")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BenchError(
-            f"{path} cannot be read ({error.strerror}); check that the file is there and that you "
-            "may read it."
-        ) from None
+    content = read_bytes(path, "file")
     broken = JSON_MARK not in content and _NEARLY_MARK.search(content) is not None
     if broken or is_content_damaged(content, JSON_MARK):
         edited = 'if you edited it, delete its line "sha256"; else '

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.errors import BenchError, take_first_line
-from bench.file_contents import check_plain_file
+from bench.file_contents import read_bytes
 from bench.files import replaced_file
 from bench.seals import (
     BLANK,
@@ -59,14 +59,7 @@ def read_sealed_table(
         DamagedFileError: the bytes are not those that were written, or are no parquet file.
         BenchError: the file cannot be opened.
     """
-    check_plain_file(path, what.removeprefix("The "))
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BenchError(
-            f"{what} {path} cannot be read ({error.strerror}); check that the file is there and "
-            "that you may read it."
-        ) from None
+    content = read_bytes(path, what.removeprefix("The "))
     if _is_damaged(content):
         raise DamagedFileError(path, describe_damage(f"{what} {path}", remedy))
     try:

@@ -28,7 +28,13 @@ import pyarrow.parquet as pq  # noqa: E402
 
 from bench.errors import BenchError  # noqa: E402
 from bench.gate.baseline import METADATA, load_baseline, save_baseline  # noqa: E402
-from bench.records.store import SCHEMA, read_part, read_table, write_parquet  # noqa: E402
+from bench.records.store import (  # noqa: E402
+    SCHEMA,
+    choose_encoding,
+    read_part,
+    read_table,
+    write_parquet,
+)
 from tests.support.bit_flips import flip_bits  # noqa: E402
 
 RECORDS = ROOT / "leaderboards" / "scenes" / "records.parquet"
@@ -39,14 +45,7 @@ ROWS = 600
 
 def write_bare(path: Path, table: Any) -> None:
     """Write a table of records as it was written before there were checksums."""
-    pq.write_table(
-        table,
-        path,
-        compression="zstd",
-        compression_level=9,
-        use_dictionary=[c for c in SCHEMA.names if c not in ("value", "vector")],
-        column_encoding={"vector.list.element": "BYTE_STREAM_SPLIT"},
-    )
+    pq.write_table(table, path, **choose_encoding(SCHEMA.names))
 
 
 def time_best(work: Callable[[], object], times: int = 5) -> float:

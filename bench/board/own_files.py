@@ -5,13 +5,11 @@ A file of another name stays, a file that somebody changed stays, and no link is
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from bench.errors import state_assumption
+from bench.errors import BenchError, state_assumption
+from bench.file_contents import file_sha256, read_json
 from bench.files import write_json
 
 LIST = ".cambench-files.json"
@@ -27,7 +25,7 @@ def replace_own(folder: Path, written: Iterable[Path], kinds: Iterable[str]) -> 
         kinds: suffixes of our files. A folder without a list is of an earlier version: what has
             such a suffix in it stays, and that is said.
     """
-    now = {path.name: _digest(path) for path in written if path.is_file()}
+    now = {path.name: file_sha256(path) for path in written if path.is_file()}
     if not folder.is_dir():
         return
     listed = read_list(folder)
@@ -47,28 +45,22 @@ def replace_own(folder: Path, written: Iterable[Path], kinds: Iterable[str]) -> 
 def read_list(folder: Path) -> Mapping[str, str] | None:
     """Return {name: sha256} of the files that were listed, None where there is no list."""
     try:
-        content: Any = json.loads((folder / LIST).read_text(encoding="utf-8"))
-        files = content["files"]
+        files = read_json(folder / LIST, "list")["files"]
         return {
             name: digest
             for name, digest in files.items()
             if isinstance(digest, str) and Path(name).name == name and "\\" not in name
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (BenchError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def is_own(path: Path, digest: str) -> bool:
     """Tell whether a file is the one that was listed: no link, and the same bytes."""
     try:
-        return not path.is_symlink() and path.is_file() and _digest(path) == digest
+        return not path.is_symlink() and path.is_file() and file_sha256(path) == digest
     except (OSError, ValueError):
         return False
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _find_others(folder: Path, now: Mapping[str, str], kinds: set[str]) -> list[str]:

@@ -12,10 +12,10 @@ import torch
 
 from bench.data import Subset
 from bench.errors import BenchError
+from bench.file_contents import file_sha256
 from bench.files import replaced_file, write_json
 from bench.inner_places import place_inside
 from bench.models.explainee import Explainee
-from bench.models.weights_files import file_sha256
 
 BUILD = ("library", "arch", "kwargs", "wrap")
 """The keys of a card that build a network."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.errors import BenchError
+from bench.file_contents import file_sha256
 from bench.files import replaced_file
-from bench.models.weights_files import file_sha256
 from bench.seals import DamagedFileError, describe_damage
 
 SUMS = "SHA256SUMS"

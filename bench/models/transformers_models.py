@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from bench.errors import BenchError, suggestions
+from bench.file_contents import file_sha256
 from bench.models.explainee import Explainee
 from bench.models.logits_reader import read_name
 from bench.models.weights_fit import load_weights
@@ -272,7 +272,7 @@ def open_transformers_card(
 
 def _load_folder(facts: dict[str, Any], entry: str, folder: Path) -> tuple[Any, Any]:
     weights = folder / "model.safetensors"
-    if "sha256" in facts and (not weights.is_file() or _hash_file(weights) != facts["sha256"]):
+    if "sha256" in facts and (not weights.is_file() or file_sha256(weights) != facts["sha256"]):
         raise BenchError(
             f"The weights file {weights} is not the one its card names (sha256 differs); fetch it "
             "again."
@@ -284,11 +284,6 @@ def _load_folder(facts: dict[str, Any], entry: str, folder: Path) -> tuple[Any, 
             f'{type(net).__name__}; say that, or "auto".'
         )
     return net, processor
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _build_beside(facts: dict[str, Any], file: Path) -> nn.Module:

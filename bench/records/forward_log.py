@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.errors import BenchError
+from bench.files import append_text
 from bench.records.forward_counts import FIELDS, add_forwards
 
 FORWARDS = "forwards.csv"
@@ -46,19 +47,7 @@ class ForwardLog:
         if self.file is None:
             return
         line = ",".join([part, *(str(self.parts[part][name]) for name in FIELDS)])
-        try:
-            with self.file.open("ab+") as stream:
-                if stream.tell():
-                    stream.seek(-1, 2)
-                    line = line if stream.read(1) == b"\n" else f"\n{line}"
-                else:
-                    line = f"{','.join(('part', *FIELDS))}\n{line}"
-                stream.write(f"{line}\n".encode())
-        except OSError as error:
-            raise BenchError(
-                f"Cannot write {self.file} ({error.strerror}); free some space or choose another "
-                "--out."
-            ) from None
+        append_text(self.file, f"{_find_lacking(self.file)}{line}\n")
 
     def total(self) -> dict[str, int]:
         """Return the sum of all parts."""
@@ -66,6 +55,15 @@ class ForwardLog:
         for ledger in self.parts.values():
             total = add_forwards(total, ledger)
         return total
+
+
+def _find_lacking(file: Path) -> str:
+    """Return what stands before the next line: the header, or the end of a line that a kill cut."""
+    if not file.is_file() or not file.stat().st_size:
+        return f"{','.join(('part', *FIELDS))}\n"
+    with file.open("rb") as stream:
+        stream.seek(-1, 2)
+        return "" if stream.read(1) == b"\n" else "\n"
 
 
 def _read_log(file: Path) -> dict[str, dict[str, int]]:

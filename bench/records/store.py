@@ -194,14 +194,17 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     table = pa.Table.from_pandas(
         frame[schema.names], schema=schema, preserve_index=False
     ).replace_schema_metadata()
-    write_sealed_table(
-        path,
-        table,
-        compression="zstd",
-        compression_level=9,
-        use_dictionary=[c for c in schema.names if c not in ("value", "vector")],
-        column_encoding={"vector.list.element": "BYTE_STREAM_SPLIT"},
-    )
+    write_sealed_table(path, table, **choose_encoding(schema.names))
+
+
+def choose_encoding(names: Sequence[str]) -> dict[str, Any]:
+    """Return how a table of records with these columns is packed: options of pyarrow's writers."""
+    return {
+        "compression": "zstd",
+        "compression_level": 9,
+        "use_dictionary": [name for name in names if name not in ("value", "vector")],
+        "column_encoding": {"vector.list.element": "BYTE_STREAM_SPLIT"},
+    }
 
 
 def empty_frame() -> pd.DataFrame:

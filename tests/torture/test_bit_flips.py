@@ -298,8 +298,8 @@ def test_boards_and_baselines_without_checksums_read_as_before() -> None:
 
 
 def test_every_bundled_file_is_listed_with_its_digest() -> None:
+    from bench.file_contents import file_sha256
     from bench.models.bundled_sums import read_sums
-    from bench.models.weights_files import file_sha256
 
     files = {f.name: file_sha256(f) for f in WEIGHTS_FOLDER.iterdir() if f.name != SUMS}
     assert read_sums(WEIGHTS_FOLDER) == files

@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from bench.files import replaced_file
 from bench.folder_owner import own_file, own_folder
 from bench.leftovers import is_leftover, name_temporary, sweep_leftovers
 from tests.support.command_line import cambench, refused
+from tests.support.lock_holders import start_holder
 from tests.torture.writers import BY_NAME, make_inputs
 
 ROOT = Path(__file__).parents[2]
@@ -35,22 +34,9 @@ with getattr(folder_owner, sys.argv[1])(path, "study"):
 """
 
 
-@contextmanager
-def hold(kind: str, path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Own a folder or a file in another process, which is killed at the end."""
-    command = [sys.executable, "-c", HOLD, kind, str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "held\n"
-            yield process
-        finally:
-            process.kill()
-
-
 def test_a_second_owner_is_refused_and_a_killed_one_is_gone(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with hold("own_folder", folder) as process:
+    with start_holder(HOLD, "own_folder", folder) as process:
         (half,) = folder.glob(".half*.tmp")
         sweep_leftovers(folder, owned=True)  # as a process without the lock may do
         assert half.exists()
@@ -65,7 +51,7 @@ def test_a_second_owner_is_refused_and_a_killed_one_is_gone(tmp_path: Path) -> N
 def test_a_file_has_one_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAMBENCH_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "base.parquet"
-    with hold("own_file", path):
+    with start_holder(HOLD, "own_file", path):
         with pytest.raises(BenchError, match=r"is writing .*base\.parquet; wait"), own_file(path):
             raise AssertionError
         with own_file(tmp_path / "other.parquet"):
@@ -145,7 +131,7 @@ def test_every_command_minds_an_owner(name: str, tmp_path: Path) -> None:
     target.mkdir()
     writer = BY_NAME[name]
     writer.prepare(target, inputs)
-    with hold("own_folder", target / PAIRS[name]):
+    with start_holder(HOLD, "own_folder", target / PAIRS[name]):
         before = sorted(target.rglob("*"))
         refused(writer.start(target, inputs), "Another study (process")
         assert sorted(target.rglob("*")) == before
@@ -161,7 +147,7 @@ def test_a_target_has_one_owner(name: str, tmp_path: Path) -> None:
     writer = BY_NAME[name]
     for _ in range(2):  # a new target, and one that is replaced
         os.environ["CAMBENCH_CACHE"] = str(inputs / "cache")
-        with hold("own_file", place):
+        with start_holder(HOLD, "own_file", place):
             refused(writer.start(tmp_path, inputs), "Another study (process")
         del os.environ["CAMBENCH_CACHE"]
         done = writer.start(tmp_path, inputs)
