@@ -7,7 +7,8 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class BenchError(Exception):
@@ -35,10 +36,29 @@ def state_assumption(sentence: str) -> None:
     warnings.warn(sentence, AssumptionWarning, stacklevel=3)
 
 
+@contextmanager
+def forbid_exit(what: str) -> Iterator[None]:
+    """Refuse `sys.exit` and its like in code of the user's own: it would end a run without a word.
+
+    Args:
+        what: whose code runs, as the start of a sentence: "Method mine".
+
+    Raises:
+        BenchError: the code called `sys.exit`.
+    """
+    try:
+        yield
+    except (SystemExit, GeneratorExit) as error:
+        called = f"called sys.exit({error.code!r})" if isinstance(error, SystemExit) else "stopped"
+        raise BenchError(
+            f"{what} {called}, which would end the command; raise an exception instead."
+        ) from error
+
+
 _COLOUR_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
-def take_first_line(error: Exception) -> str:
+def take_first_line(error: BaseException) -> str:
     """Return the first line of an error without colour codes, at most 200 characters.
 
     >>> take_first_line(ValueError("\\x1b[1mbroken\\x1b[0m.\\nmore"))

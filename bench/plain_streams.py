@@ -108,24 +108,32 @@ codecs.register_error(ERRORS, write_plain)
 
 
 class PlainStream(io.TextIOWrapper):
-    """A text stream of a command: plain signs, and a reader that leaves is no error."""
+    """A text stream of a command: plain signs, and a reader that leaves is no error.
+
+    A full disk must not end the work that is reported. The rest is dropped, and `failure` holds
+    the error, which the end of the command reports.
+    """
+
+    failure: OSError | None = None
 
     def write(self, text: str, /) -> int:
         """Write a text, or drop it where nobody reads."""
         try:
             return super().write(text)
-        except BrokenPipeError:
-            self._drop()
+        except OSError as error:
+            self._drop(error)
             return len(text)
 
     def flush(self) -> None:
         """Flush what is written, or drop it where nobody reads."""
         try:
             super().flush()
-        except BrokenPipeError:
-            self._drop()
+        except OSError as error:
+            self._drop(error)
 
-    def _drop(self) -> None:
+    def _drop(self, error: OSError) -> None:
+        if not isinstance(error, BrokenPipeError):
+            self.failure = error
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())

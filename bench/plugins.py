@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from bench.errors import BenchError
+from bench.errors import BenchError, forbid_exit
 from bench.source_walk import find_spec, read_imports
 
 _PLUGINS: dict[Path, ModuleType] = {}
@@ -150,14 +150,15 @@ wanted.
 def _import_file(file: Path, name: str, path: str | Path) -> ModuleType:
     """Import a file as the module `name`; `path` is what it is called where it fails."""
     try:
-        package = name.rpartition(".")[0]
-        if package:
-            importlib.import_module(package)
-        if package and name in sys.modules:  # its package has imported it
-            _check_same(sys.modules[name], file, path)
-            _SOURCES[name] = file.read_bytes()
-            return sys.modules[name]
-        return _execute_file(file, name, path)
+        with forbid_exit(f"The plug-in {path}"):
+            package = name.rpartition(".")[0]
+            if package:
+                importlib.import_module(package)
+            if package and name in sys.modules:  # its package has imported it
+                _check_same(sys.modules[name], file, path)
+                _SOURCES[name] = file.read_bytes()
+                return sys.modules[name]
+            return _execute_file(file, name, path)
     except BenchError:
         raise
     except Exception as error:
@@ -202,7 +203,8 @@ def load_entry_points(group: str = "cambench.plugins") -> tuple[str, ...]:
     failures = []
     for point in importlib.metadata.entry_points(group=group):
         try:
-            point.load()
+            with forbid_exit("It"):
+                point.load()
         except Exception as error:
             failures.append(
                 f"The installed plug-in {point.value} failed at import with "

@@ -16,13 +16,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from bench.plain_text import show_line
+
 
 class TrainingProgress:
     """A bar over all steps of a training, and a line of numbers per epoch."""
 
     def __init__(self, console: Console, print_line: Callable[[str], None]) -> None:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
@@ -40,7 +42,7 @@ class TrainingProgress:
 
     def step(self, done: int, total: int, what: str = "training") -> None:
         """Show steps done of `total`."""
-        self.bar.update(self.shown, completed=done, total=total, description=what)
+        self.bar.update(self.shown, completed=done, total=total, description=show_line(what))
 
     def epoch(self, numbers: dict[str, Any]) -> None:
         """Print an epoch's numbers in one line."""
@@ -56,13 +58,13 @@ class TrainingProgress:
 def show_images(what: str, console: Console) -> Iterator[Callable[[int, int], None]]:
     """Show a bar while images are read; gives report(done, total)."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, refresh_per_second=4) as bar:
-        shown = bar.add_task(f"Looking at {what}", total=None)
+        shown = bar.add_task(f"Looking at {show_line(what)}", total=None)
         yield lambda done, total: bar.update(shown, completed=done, total=total)
 
 
@@ -73,12 +75,12 @@ def show_steps(console: Console) -> Iterator[Callable[[str, int, int], None]]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=console, refresh_per_second=4) as bar:
         shown = bar.add_task("starting", total=None)
         yield lambda what, done, total: bar.update(
-            shown, description=what, completed=done, total=total
+            shown, description=show_line(what), completed=done, total=total
         )
 
 
@@ -86,13 +88,13 @@ def show_steps(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 def show_share(total: float, console: Console) -> Iterator[Callable[[str, float], None]]:
     """Show the share of work that is done and the time left; gives report(what, new work)."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.percentage:>3.0f}%", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, refresh_per_second=2) as bar:
         shown = bar.add_task("starting", total=total)
-        yield lambda what, advance: bar.update(shown, description=what, advance=advance)
+        yield lambda what, advance: bar.update(shown, description=show_line(what), advance=advance)

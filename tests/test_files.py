@@ -8,8 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ import pytest
 from bench.errors import BenchError
 from bench.files import lock_folder
 from bench.records.store import Store
+from tests.support.lock_holders import start_holder
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,22 +30,9 @@ time.sleep(600)
 """
 
 
-@contextmanager
-def start_holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start a process that holds the lock of a folder; it is killed at the end."""
-    command = [sys.executable, "-c", HOLD, str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "held\n"
-            yield process
-        finally:
-            process.kill()
-
-
 def test_a_second_process_is_refused_at_once(tmp_path: Path) -> None:
     lock_folder(tmp_path, "taken").release()  # the first use imports filelock
-    with start_holder(tmp_path):
+    with start_holder(HOLD, tmp_path):
         start = time.monotonic()
         with pytest.raises(BenchError, match=r"^taken$"):
             lock_folder(tmp_path, "taken")
@@ -57,7 +43,7 @@ def test_a_second_process_is_refused_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_the_lock_goes_with_a_killed_process(tmp_path: Path) -> None:
-    with start_holder(tmp_path) as process:
+    with start_holder(HOLD, tmp_path) as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
         with Store(tmp_path).lock(), pytest.raises(BenchError, match="Another run is writing to"):

@@ -94,11 +94,11 @@ def test_nothing_is_imported_before_the_first_forward_that_it_does_not_need(tmp_
     """A plug-in waits for the first forward of a run, says what is loaded, and stops it."""
     plugin = tmp_path / "watch.py"
     plugin.write_text(
-        "import sys, torch\n"
+        "import os, sys, torch\n"
         "def first(module, args):\n"
         f"    print('LOADED', *(name for name in ('torch', *{SLOW_TO_IMPORT!r}) if name in "
         "sys.modules), flush=True)\n"
-        "    raise SystemExit(7)\n"
+        "    os._exit(7)\n"
         "torch.nn.modules.module.register_module_forward_pre_hook(first)\n"
     )
     words = [

@@ -14,6 +14,7 @@ import bench
 from bench.errors import BenchError
 from bench.metrics import METRICS
 from bench.protocol import PROTOCOLS, Protocol, get_protocol
+from bench.protocol_checks import describe_field
 
 
 def test_a_metric_id_hashes_only_what_it_reads():
@@ -145,21 +146,47 @@ def test_one_protocol_has_one_name():
         ("rise[steps=0]", "steps is 0"),
         ("rise[kernel_sigma=wide]", "give a number"),
         ("rise[kernel_sigma=inf]", "give a number"),
-        ("rise[kernel_sigma=0]", "kernel_sigma is 0; it must be above 0"),
+        ("rise[kernel_sigma=0]", "kernel_sigma is 0; it must be 0.01 to 10,000"),
         ("rise[kernel_side=10]", "kernel_side is 10; it must be odd"),
         ("rise[removed=black]", "removed is 'black'; it can be colour or zero or minimum"),
-        ("rise[step_features=-1]", "must not be negative"),
+        ("rise[step_features=-1]", "step_features is -1; it must be 0 to"),
         ("wsol[box_last_tau=1]", "give true or false"),
         ("wsol[box_ious=0.3:half]", "values with : between them"),
-        ("wsol[box_ious=1.5]", "box_ious needs at least one IoU"),
-        ("wsol[box_levels=256]", "at most 255"),
+        ("wsol[box_ious=1.5]", "box_ious is 1.5; it must be above 0, at most 1"),
+        ("wsol[box_levels=256]", "it must be 0 to 255"),
         ("torchcam[baseline=0:0]", "give red, green and blue"),
+        ("torchcam[baseline=0:0:2]", "baseline is 2; it must be 0 to 1"),
+        ("rise[blur_sigma_224=-1]", "blur_sigma_224 is -1; it must be 0.01 to 224"),
+        ("rise[seed=-1]", "seed is -1; it must be 0 to"),
+        (f"rise[seed={'9' * 5000}]", "give a whole number"),
+        (f"rise[steps={'9' * 400}]", "steps is a number of 1,329 bits; it must be 1 to"),
+        ("rise[pgd_step=nan]", "give a number"),
+        ("rise[references=baseline:nowhere]", "references"),
     ],
 )
 def test_a_wrong_address_is_one_sentence(text, words):
     with pytest.raises(BenchError, match=words) as caught:
         get_protocol(text)
     assert "\n" not in str(caught.value)
+
+
+def test_every_field_says_what_it_can_be():
+    free = {"name", "references", "box_last_tau"}  # a text, methods' references, a truth value
+    fields = {field.name for field in dataclasses.fields(Protocol)}
+    assert {name for name in fields if not describe_field(name)} == free
+
+
+def test_a_field_is_checked_in_python_as_well():
+    for changes in (
+        {"steps": "28"},
+        {"steps": 2.5},
+        {"seed": True},
+        {"box_ious": ()},
+        {"pgd_step": float("nan")},
+        {"baseline": (0, 0, 1j)},
+    ):
+        with pytest.raises(BenchError, match=f"Protocol field {next(iter(changes))}"):
+            Protocol(**changes)
 
 
 def test_names_are_found():

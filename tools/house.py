@@ -25,22 +25,47 @@ from pathlib import Path
 GROUND = frozenset(
     {"errors", "types", "files", "protocol", "registry", "plugins", "identity"}
     | {
+        "file_moves",
         "randomness",
         "version",
         "progress",
+        "json_state",
         "plain_streams",
         "field_text",
         "protocol_checks",
+        "ranges",
+        "text_limits",
+        "inner_places",
+        "plain_figures",
+        "plain_text",
+        "size_limits",
+        "text_console",
         "source_walk",
         "function_source",
         "schema",
+        "file_contents",
+        "file_errors",
+        "folder_owner",
+        "leftovers",
+        "sealed_parquet",
+        "seals",
     }
 )
 """The modules directly below the package that every room may import."""
 
 HEAVY = frozenset(
     {"torch", "torchvision", "timm", "captum", "datasets", "ray", "matplotlib", "seaborn", "scipy"}
-    | {"pandas", "sklearn", "cv2", "starlette", "uvicorn", "statsmodels", "scikit_posthocs"}
+    | {
+        "numpy",
+        "pyarrow",
+        "pandas",
+        "sklearn",
+        "cv2",
+        "starlette",
+        "uvicorn",
+        "statsmodels",
+        "scikit_posthocs",
+    }
 )
 """Libraries that take long to import: only they justify an import inside a function."""
 

@@ -38,7 +38,7 @@ command line (`cli`) may import everything. finetune reads what methods and metr
 records or boards. No arrow leads from finetune or editor to a room that measures.
 """
 
-RICH_FILES = ("board/console.py", "gate/verdict_report.py", "progress.py")
+RICH_FILES = ("board/console.py", "gate/verdict_report.py", "progress.py", "text_console.py")
 
 PARTICIPLES = """
     told said made found known taken given kept held left laid drawn shown written built

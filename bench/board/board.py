@@ -18,11 +18,13 @@ from bench.board.console import print_board
 from bench.board.flags import find_flags
 from bench.board.measures import list_measures
 from bench.board.older_versions import mark_older
+from bench.board.partial_runs import note_partial
 from bench.board.record_checks import check_records
 from bench.board.scores import COLUMNS, Scores, list_scopes, summarise
 from bench.board.statistics import RESAMPLES
 from bench.board.tuned import compare_tuned
 from bench.errors import BenchError
+from bench.folder_owner import own_folder
 from bench.records.store import Records
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ class Board(Scores):
 
         gallery: the run folder whose `gallery/` is drawn; default `folder` itself.
         """
-        write_board(self, Path(folder), Path(gallery) if gallery is not None else Path(folder))
+        with own_folder(Path(folder), "board"):
+            write_board(self, Path(folder), Path(gallery) if gallery is not None else Path(folder))
 
     def print(self, console: Console | None = None) -> None:
         """Print the ranked values of every table in the terminal."""
@@ -60,7 +63,7 @@ def leaderboard(records: Records, *, resamples: int = RESAMPLES, seed: int = 0) 
     cannot be compared.
     """
     check_records(records)
-    records = mark_older(records)
+    records = mark_older(note_partial(records))
     provenance = records.provenance
     found = {
         str(s): list(list_measures(rows, provenance))

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from bench.board import text
 from bench.board.gallery import load_gallery
+from bench.board.own_files import replace_own
 from bench.board.pairs import agreements
 from bench.board.plots.choices_plot import read_grid
 from bench.board.plots.plot_files import write_plots
+from bench.board.scope_names import name_scopes
 from bench.board.tables import (
     TUNED,
     build_sections,
@@ -21,6 +23,7 @@ from bench.board.tables import (
     write_text,
 )
 from bench.board.usable_counts import describe_usable_counts
+from bench.inner_places import refuse_links
 from bench.records.precision_verdict import write_precision
 
 if TYPE_CHECKING:
@@ -28,24 +31,19 @@ if TYPE_CHECKING:
 
 
 def write_board(board: Board, folder: Path, run: Path) -> None:
-    """Write `board.md`, `tables/` and `plots/` into `folder`; tables and plots of an earlier board
-    go.
+    """Write `board.md`, `tables/` and `plots/` into `folder`; tables and plots that an earlier
+    board wrote go.
 
     run: the folder whose `gallery/` and `health/grid.csv` are drawn.
     """
+    refuse_links(folder, "tables")
+    refuse_links(folder, "plots")
     gallery = load_gallery(run, sorted(board.provenance["models"]))
     tables = write_tables(board, folder / "tables")
     pictures = write_plots(board, folder / "plots", gallery, read_grid(run))
     write_page(board, folder, pictures)
-    clean(folder / "tables", tables)
-    clean(folder / "plots", pictures)
-
-
-def clean(folder: Path, keep: list[Path]) -> None:
-    """Remove files of an earlier board: of our kinds, and not written this time."""
-    for path in folder.glob("*"):
-        if path.suffix in (".csv", ".json", ".md", ".tex", ".png") and path not in keep:
-            path.unlink()
+    replace_own(folder / "tables", tables, (".csv", ".json", ".md", ".tex"))
+    replace_own(folder / "plots", pictures, (".png",))
 
 
 def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
@@ -84,18 +82,19 @@ def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
 
 def describe_tables(board: Board, pictures: list[Path]) -> list[dict[str, Any]]:
     """Return what the page shows of each (subset, model): its tables, agreement and pictures."""
+    stems = name_scopes(board.scopes)
     return [
         {
             "subset": subset,
             "model": model,
-            "stem": f"tables/{text.slug(subset, model)}",
+            "stem": f"tables/{stems[subset, model]}",
             "caption": write_caption(board, subset, model),
             "sections": build_sections(board, subset, model)[:1],
             "agreement": ", ".join(
                 f"{metric} {text.number(alpha)}"
                 for metric, alpha in agreements(board, subset, model).items()
             ),
-            "pictures": [p for p in pictures if p.stem.endswith(f"--{text.slug(subset, model)}")],
+            "pictures": [p for p in pictures if p.stem.partition("--")[2] == stems[subset, model]],
         }
         for subset, model in board.scopes
     ]

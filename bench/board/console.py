@@ -10,7 +10,6 @@ from typing import TextIO, cast
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +18,8 @@ from bench.board.tables import Section, TableCell, build_sections, describe_inte
 from bench.board.text import COUPLING, FIDELITY, RANKS, describe_models
 from bench.board.usable_counts import describe_usable_counts
 from bench.plain_streams import PlainFile
+from bench.plain_text import show_line
+from bench.text_console import TextConsole, make_text
 
 
 def print_board(board: Scores, console: Console | None = None) -> None:
@@ -27,7 +28,7 @@ def print_board(board: Scores, console: Console | None = None) -> None:
 
     Intervals are shown where the terminal is wide enough for them.
     """
-    console = console or Console(file=cast(TextIO, PlainFile(sys.stdout)))
+    console = console or TextConsole(file=cast(TextIO, PlainFile(sys.stdout)))
     full = True
     for subset, model in board.scopes:
         everything = build_sections(board, subset, model)
@@ -41,21 +42,21 @@ def print_board(board: Scores, console: Console | None = None) -> None:
             for table in [wide] if whole else narrow(section, f"{subset}, {model}", console):
                 console.print(table)
             for note in section.notes:
-                console.print(escape(note), style="dim")
+                console.print(make_text(note), style="dim")
     for line in describe_models(board.provenance, [model for _, model in board.scopes]):
-        console.print(escape(line), style="dim")
+        console.print(make_text(line), style="dim")
     for subset in sorted(board.provenance["subsets"]):
         usable = describe_usable_counts(board.records, subset)
         if usable:
-            console.print(f"{escape(subset)}: {usable}.", style="dim")
+            console.print(make_text(f"{subset}: {usable}."), style="dim")
     for flag in board.flags:
-        console.print(f"! {escape(flag)}", style="yellow")
+        console.print(make_text(f"! {flag}"), style="yellow")
     words = f"{describe_intervals(board)}, then {RANKS}"
     words = words if full else "mean; a wider terminal and the files show intervals and ranks"
-    console.print(f"Cells: {escape(words)}. Bold: best that is no control.", style="dim")
+    console.print(make_text(f"Cells: {words}. Bold: best that is no control."), style="dim")
     if board.frame["coupled"].any():
-        console.print(escape(COUPLING), style="dim")
-    console.print(escape(FIDELITY), style="dim")
+        console.print(make_text(COUPLING), style="dim")
+    console.print(make_text(FIDELITY), style="dim")
 
 
 def fits(table: Table, console: Console) -> bool:
@@ -84,16 +85,23 @@ def build(section: Section, title: str, *, full: bool) -> Table:
     """Lay out one section; `full` shows intervals and ranks, else headers break at their
     underscores to save width.
     """
-    table = Table(title=title, title_justify="left", padding=(0, 1), box=box.SIMPLE_HEAD)
+    table = Table(
+        title=make_text(title, "italic"),
+        title_justify="left",
+        padding=(0, 1),
+        box=box.SIMPLE_HEAD,
+    )
     table.add_column("method", no_wrap=True)
     table.add_column("F", no_wrap=True)
     for header in section.headers:
+        shown = show_line(header)
         table.add_column(
-            header if full else header.replace("_", "_\n"), justify="right", no_wrap=full
+            Text(shown if full else shown.replace("_", "_\n")), justify="right", no_wrap=full
         )
     for line in section.lines:
         cells = [show(cell, full=full) for cell in line.cells]
-        table.add_row(Text(line.method), line.fidelity, *cells, style="dim" if line.control else "")
+        names = (make_text(line.method), make_text(line.fidelity))
+        table.add_row(*names, *cells, style="dim" if line.control else "")
     return table
 
 

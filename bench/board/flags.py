@@ -10,7 +10,9 @@ import pandas as pd
 from bench.board.cubes import is_scored
 from bench.board.measures import CORRECT
 from bench.board.text import COUPLED, FAILED, OVERALL, is_simulated, number
+from bench.records.failed_parts import list_failed
 from bench.records.left_out import SKIPPED, UNREADABLE
+from bench.records.planned_work import PARTIAL
 from bench.records.precision_verdict import list_lowered
 from bench.records.store import MIN_CALIBRATION, REPLACED, Records
 
@@ -38,6 +40,7 @@ def find_flags(frame: pd.DataFrame, records: Records) -> list[str]:
         *flag_second_evidence(frame, records.provenance.get("protocol", {})),
     ]
     return [
+        *records.provenance.get(PARTIAL, ()),
         *flag_simulated(records),
         *flag_health(records),
         *flag_left_out(records),
@@ -47,6 +50,7 @@ def find_flags(frame: pd.DataFrame, records: Records) -> list[str]:
         *flag_calibration(records),
         *flag_unserved(records),
         *flag_not_applicable(records),
+        *list_failed(records.provenance),
     ]
 
 

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bench.errors import BenchError
-from bench.files import file_name, replaced_file
+from bench.files import replaced_file
+from bench.inner_places import name_part, replace_signs
+from bench.records.gallery_parts import list_gallery, read_arrays, write_sealed_npz
 
 FOLDER = "gallery"
 TILE = 80
@@ -65,8 +66,17 @@ def save_gallery_part(
             arrays[f"{item}|{method}"] = np.clip(np.asarray(values, np.float32), -6e4, 6e4).astype(
                 np.float16
             )
-    with replaced_file(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    with replaced_file(path) as temporary:
+        write_sealed_npz(temporary, arrays)
+
+
+def is_gallery_part(path: Path) -> bool:
+    """Tell whether a file is a part of a gallery, and no link."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return not path.is_symlink() and any("|image" in name for name in archive.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
 
 
 def load_gallery(folder: str | Path, models: list[str] | None = None) -> Gallery:
@@ -76,22 +86,22 @@ def load_gallery(folder: str | Path, models: list[str] | None = None) -> Gallery
     to its last "-".
     """
     gallery: Gallery = {}
-    for path in sorted((Path(folder) / FOLDER).glob("*.npz")):
+    for path in list_gallery(Path(folder) / FOLDER):
         pictures = gallery.setdefault(find_model(path.stem, models or []), {})
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                add_part(pictures, {key: arrays[key] for key in arrays.files})
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise BenchError(
-                f"The gallery file {path} cannot be read ({error}); delete it and run again."
-            ) from None
+        add_part(pictures, read_arrays(path))
     return gallery
 
 
 def find_model(stem: str, models: list[str]) -> str:
-    """Return the model whose name, as a file name, begins this file name."""
-    fits = [m for m in models if stem.startswith(file_name(m) + "-")]
-    return max(fits, key=len) if fits else stem.rpartition("-")[0] or stem
+    """Return the model whose name, as a file name, begins this file name.
+
+    Parts that were written before names had hashes begin with the plain file name.
+    """
+    for write in (name_part, replace_signs):
+        fits = [m for m in models if stem.startswith(write(m) + "-")]
+        if fits:
+            return max(fits, key=lambda m: len(write(m)))
+    return stem.rpartition("-")[0] or stem
 
 
 def add_part(pictures: dict[str, Picture], arrays: dict[str, npt.NDArray[Any]]) -> None:

@@ -39,6 +39,5 @@ def draw_overlays(
         axis.imshow(draw_overlay(picture, method, SIDE))
         axis.set_title(method or "image", fontsize=9)
         axis.set_axis_off()
-    # A dollar sign begins a formula, and a class may have one in its name.
-    figure.suptitle(title.replace("$", r"\$"), fontsize=10)
+    figure.suptitle(title, fontsize=10)
     write_figure(figure, path, texts=texts)

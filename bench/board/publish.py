@@ -4,45 +4,57 @@ rebuilt.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.board.board import Board, leaderboard
+from bench.board.board_page import write_board
 from bench.board.gallery import FOLDER, Gallery, load_gallery, save_gallery_part, shrink_gallery
+from bench.board.partial_runs import note_partial, refuse_partial
 from bench.board.record_checks import check_records
+from bench.board.staging import own_board, stage_board
 from bench.errors import BenchError
-from bench.files import file_name, public, replaced_file, write_json
-from bench.records.store import COMMITTED_LIMIT, HEALTH, KEY, Records, check_own, write_parquet
+from bench.files import public, replaced_file
+from bench.inner_places import name_part, refuse_links
+from bench.json_state import write_sealed_json
+from bench.records.run_facts import HEALTH, write_run_json
+from bench.records.store import COMMITTED_LIMIT, KEY, Records, write_parquet
 
 
-def publish_board(run: str | Path, folder: str | Path) -> Board:
+def publish_board(run: str | Path, folder: str | Path, *, partial: bool = False) -> Board:
     """Publish a run: its current records in one file, run.json without private paths, tables, plots
     and gallery.
 
     The gallery goes along, reduced to what is drawn, where every subset's pictures may be shown.
     `Records.load(folder)` then gives the same board. Raises BenchError where the records are over
-    `COMMITTED_LIMIT`.
+    `COMMITTED_LIMIT`, and where planned results are absent, unless partial; then run.json says so.
     """
     source, target = Path(run), Path(folder)
-    records = Records.load(source)
+    records = note_partial(Records.load(source))
     check_records(records)  # refuse before anything is written
-    check_own(target)
+    if not partial:
+        refuse_partial(records, source, "publish it")
+    for part in (FOLDER, "health"):
+        refuse_links(target, part)
+    with own_board(target), stage_board(target) as stage:
+        return write_published(records, source, stage)
+
+
+def write_published(records: Records, source: Path, target: Path) -> Board:
+    """Write a published board into an empty folder, and return it."""
     gallery = (
         load_gallery(source, sorted(records.provenance["models"]))
         if may_show_pictures(records.provenance)
         else {}
     )
     write_records(records, target)
-    write_json(
-        target / "run.json", public({k: v for k, v in records.provenance.items() if k != "health"})
-    )
+    write_run_json(target, public(records.provenance))
     publish_health(source, target, records)
     publish_gallery(shrink_gallery(gallery), target / FOLDER)
     board = leaderboard(Records.load(target))
-    board.save(target)
+    write_board(board, target, target)
     return board
 
 
@@ -50,10 +62,12 @@ def publish_health(source: Path, target: Path, records: Records) -> None:
     """Copy a run's health report, where it has one: verdicts, page, tables and plots, not the parts
     behind them.
     """
-    if "health" not in records.provenance or source.resolve() == target.resolve():
+    if "health" not in records.provenance:
         return
-    write_json(target / HEALTH, public(records.provenance["health"]))
+    write_sealed_json(target / HEALTH, public(records.provenance["health"]))
     for file in sorted((source / "health").glob("*.*")):
+        if file.is_symlink() or not file.is_file() or file.name.startswith("."):
+            continue  # what a link leads to is not the run's
         with replaced_file(target / "health" / file.name) as temporary:
             temporary.write_bytes(
                 public(file.read_text(encoding="utf-8")).encode()
@@ -74,7 +88,6 @@ def write_records(records: Records, folder: Path) -> None:
     Curves, which are only drawn, are rounded to 2^-16: that takes a fifth of the bytes off. Every
     value is kept whole.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     frame = records.frame.sort_values(KEY, kind="stable", ignore_index=True)
     curves = [
         name for name, facts in records.provenance["metrics"].items() if facts["reduce"] == "curve"
@@ -82,17 +95,14 @@ def write_records(records: Records, folder: Path) -> None:
     frame["vector"] = frame["vector"].where(
         ~frame["metric"].isin(curves), frame["vector"].map(round_curve)
     )
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".publish-") as scratch:
-        file = Path(scratch) / "records.parquet"
-        write_parquet(file, frame)
-        size = file.stat().st_size
-        if size > COMMITTED_LIMIT:
-            raise BenchError(
-                f"The records take {size / 2**20:.1f} MiB, and a board may carry "
-                f"{COMMITTED_LIMIT / 2**20:.0f}; publish a run with fewer images or without "
-                "curves."
-            )
-        file.replace(folder / "records.parquet")
+    file = folder / "records.parquet"
+    write_parquet(file, frame)
+    size = file.stat().st_size
+    if size > COMMITTED_LIMIT:
+        raise BenchError(
+            f"The records take {size / 2**20:.1f} MiB, and a board may carry "
+            f"{COMMITTED_LIMIT / 2**20:.0f}; publish a run with fewer images or without curves."
+        )
 
 
 def round_curve(curve: Any) -> Any:
@@ -109,12 +119,10 @@ def round_curve(curve: Any) -> Any:
 
 
 def publish_gallery(gallery: Gallery, folder: Path) -> None:
-    """Write one part per model, in place of all that was there."""
-    for old in folder.glob("*.npz"):
-        old.unlink()
+    """Write one part per model."""
     for model, pictures in gallery.items():
         save_gallery_part(
-            folder / f"{file_name(model)}-0.npz",
+            folder / f"{name_part(model)}-0.npz",
             {item: picture.image for item, picture in pictures.items()},
             {item: picture.maps for item, picture in pictures.items()},
             {item: picture.title for item, picture in pictures.items()},

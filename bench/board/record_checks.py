@@ -8,6 +8,7 @@ import pandas as pd
 
 from bench.errors import BenchError
 from bench.records.current_rows import restore_ids
+from bench.records.failed_parts import list_failed
 from bench.records.store import KEY, Records
 
 IDENTITIES = {
@@ -37,7 +38,8 @@ def check_not_empty(frame: pd.DataFrame, provenance: dict[str, Any]) -> None:
     reasons = [
         r for methods in provenance.get("not_applicable", {}).values() for r in methods.values()
     ]
-    why = f" No method fits: {reasons[0]}" if reasons else ""
+    failed = next(list_failed(provenance), "")
+    why = f" No method fits: {reasons[0]}" if reasons else f" {failed}" if failed else ""
     raise BenchError(
         "There are no records to make a board of; let `cambench run` finish at least one "
         f"task.{why}"

@@ -21,6 +21,7 @@ from bench.board.flags import find_failing
 from bench.board.measures import CORRECT
 from bench.board.pairs import compare_all_pairs
 from bench.board.rank_notes import write_rank_notes
+from bench.board.scope_names import name_scopes
 from bench.board.scores import Scores
 from bench.board.statistics import POOLED_RESAMPLES
 from bench.board.tie_groups import find_tie_groups
@@ -315,8 +316,9 @@ def write_tables(board: Board, folder: Path) -> list[Path]:
     the files.
     """
     files = []
+    stems = name_scopes(board.scopes)
     for subset, model in board.scopes:
-        stem = folder / text.slug(subset, model)
+        stem = folder / stems[subset, model]
         rows = board.select(subset=subset, model=model)
         facts = {"subset": subset, "model": model, "caption": write_caption(board, subset, model)}
         page = {**facts, "sections": build_sections(board, subset, model)}
@@ -383,5 +385,6 @@ def load_templates() -> jinja2.Environment:
         autoescape=False,  # Markdown and LaTeX; each has its own filter
     )
     made.filters.update(tex=text.escape_latex, md=text.markdown, layer=describe_layer)
+    made.filters.update(code=text.code_span, block=text.code_block)
     made.tests.update(simulated=text.is_simulated)
     return made

@@ -9,7 +9,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bench.inner_places import tame
 from bench.models.layer_grid import describe_layer
+from bench.plain_text import show_controls, show_line
 from bench.records.precision_verdict import list_lowered
 
 OVERALL = "overall"
@@ -158,13 +160,18 @@ def metric_label(name: str, better: str) -> str:
     return f"{name} {ARROWS.get(better, '')}".strip()
 
 
+LONGEST_SLUG = 160
+"""UTF-8 bytes of a file name that names a subset and a model."""
+
+
 def slug(*parts: str) -> str:
     """Return a file name for these words.
 
     >>> slug("scenes-val", "a/b")
     'scenes-val--a_b'
     """
-    return "--".join(re.sub(r"[^\w.@+-]+", "_", part) for part in parts)
+    name = "--".join(re.sub(r"[^\w.@+-]+", "_", part) for part in parts)
+    return tame(name, "\n".join(parts), longest=LONGEST_SLUG)
 
 
 LATEX = {
@@ -180,6 +187,9 @@ LATEX = {
     "^": r"\textasciicircum{}",
     "↓": r"$\downarrow$",
     "↑": r"$\uparrow$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "·": r"$\cdot$",
     "‡": r"$\ddagger$",
 }
@@ -191,9 +201,42 @@ def escape_latex(text: object) -> str:
     >>> escape_latex("grad_cam 5 % ↓")
     'grad\\\\_cam 5 \\\\% $\\\\downarrow$'
     """
-    return "".join(LATEX.get(c, c) for c in str(text))
+    escaped = "".join(LATEX.get(c, c) for c in show_line(text))
+    # Behind the end of a row, LaTeX takes both for an argument.
+    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
 
 
 def markdown(text: object) -> str:
-    """Escape text for a cell of a Markdown table."""
-    return re.sub(r"([|*_`<>\\])", r"\\\1", str(text)).replace("\n", " ")
+    """Escape text for a cell of a Markdown table: no link, picture, tag, entity or formula.
+
+    >>> print(markdown("![x](y) &lt; <b>"))
+    ![x\\](y) \\&lt; \\<b\\>
+    """
+    line = show_controls(str(text).replace("\r", "").replace("\n", " "))
+    escaped = re.sub(r"([|*_`<>\\])", r"\\\1", line)
+    return _MARKS.sub(r"\\\g<0>", escaped)
+
+
+def code_span(text: object) -> str:
+    """Return text as code of Markdown, between as many backticks as it needs.
+
+    >>> code_span("a"), code_span("a`b")
+    ('`a`', '`` a`b ``')
+    """
+    line = show_line(text)
+    runs = [len(run) for run in re.findall("`+", line)]
+    if not runs:
+        return f"`{line}`"
+    fence = "`" * next(n for n in range(1, len(runs) + 2) if n not in runs)
+    return f"{fence} {line} {fence}"
+
+
+def code_block(text: object) -> str:
+    """Return lines as a block of code of Markdown, which nothing in them ends."""
+    lines = show_controls(text)
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", lines)), default=0))
+    return f"{fence}\n{lines}\n{fence}"
+
+
+_MARKS = re.compile(r"\](?=[(\[:])|&(?=#|[A-Za-z]+;)|\$|~(?=~)")
+"""What only together with others means something: it stays where it is plain text."""

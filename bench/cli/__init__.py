@@ -1,83 +1,43 @@
 """The command `cambench`: each command is a thin call of a public function.
 
-Bad input is one sentence on standard error and exit code 2; Ctrl-C keeps what is finished and
-exits with 130.
+Whatever goes wrong is one sentence on standard error and exit code 2; Ctrl-C keeps what is
+finished and exits with 130. `failures` says how.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Any, NoReturn
 
-import typer
-
-from bench.cli.baseline import baseline
-from bench.cli.board import board
-from bench.cli.cache import cache
-from bench.cli.check import check
-from bench.cli.edit import edit
-from bench.cli.explain import explain
-from bench.cli.finetune import app as finetune_app
-from bench.cli.gate_rates import gate_rates
-from bench.cli.health import health
-from bench.cli.list import list_entries
-from bench.cli.merge import merge
-from bench.cli.options import TRAIN
-from bench.cli.output import EX_USAGE, errors, say
-from bench.cli.plan import plan
-from bench.cli.protocols import protocols
-from bench.cli.run import run
-from bench.cli.score import score
-from bench.cli.zoo import app as zoo_app
-from bench.errors import BenchError
+from bench.cli.failures import run_safely
+from bench.cli.option_checks import check_words
 from bench.plain_streams import prepare_streams
-from bench.version import __version__
 
 # Before torch starts its threads: waiting threads that spin make busy processes much slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-COMMANDS = (
-    *(run, plan, score, board, merge),
-    *(list_entries, explain),
-    *(health, protocols, baseline, check, gate_rates),
-    *(edit, cache),
-)
-"""All commands, in the order of `--help`: what a newcomer needs first."""
-
-app = typer.Typer(
-    name="cambench",
-    help="The benchmark for image attribution: methods and models in, leaderboards with intervals "
-    "out.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for one in COMMANDS:
-    one.add_to(app)
-
-app.add_typer(finetune_app, name="finetune", rich_help_panel=TRAIN)
-
-app.add_typer(zoo_app, name="zoo", rich_help_panel=TRAIN)
-
-
-@app.callback(invoke_without_command=True)
-def show_version(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
-) -> None:
-    """Entry point for the options that no command needs."""
-    if version:
-        say(f"cambench {__version__}")
-        raise typer.Exit
-
 
 def main() -> NoReturn:
-    """Run the command line; a `BenchError` is one line on standard error and exit code 2."""
+    """Run the command line; the exit code is 0, 1 (a regression), 2 (a failure) or 130 (Ctrl-C)."""
     prepare_streams()
-    try:
-        app()
-    except BenchError as error:
-        errors.print(f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(EX_USAGE)
-    sys.exit(0)
+    sys.exit(run_safely(start))
+
+
+def start() -> object:
+    """Run the command that the words of this process name, and return its exit code.
+
+    The commands are imported here, so that a failure of an import is one sentence, too.
+    """
+    check_words(sys.argv[1:])
+    from typer.main import get_command
+
+    app = importlib.import_module("bench.cli.application").app
+    return get_command(app)(prog_name="cambench", standalone_mode=False)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module("bench.cli.application").app

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import BENCHMARK, RunArgument
+from bench.cli.options import BENCHMARK, PartialOption, RunArgument
 from bench.cli.registration import command
 
 
@@ -21,6 +21,7 @@ def board(
         str | None,
         typer.Option(help="The protocol that the run must be of; any other is an error."),
     ] = None,
+    partial: PartialOption = False,
 ) -> None:
     """Rebuild every table and plot from the records of a run; no images or models are needed."""
     from bench.cli.running import show_board
@@ -28,4 +29,4 @@ def board(
 
     if protocol is not None:
         check_protocol(folder, protocol)
-    show_board(folder, publish)
+    show_board(folder, publish, partial=partial)

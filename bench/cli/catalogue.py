@@ -14,13 +14,14 @@ from bench.data import SUBSETS, Manifest, manifest_folder
 from bench.errors import BenchError, suggestions
 from bench.field_text import write_fields
 from bench.methods import METHODS
-from bench.methods.variants import write_value
+from bench.methods.variants import find_ranges, write_value
 from bench.metrics import METRICS, Value
 from bench.metrics.base import Metric, board_names, find_derived
 from bench.models import MODELS
 from bench.models.card_keys import read_card
 from bench.models.zoo import expand_models, load_model
 from bench.protocol import PROTOCOLS, Protocol, get_protocol
+from bench.protocol_checks import describe_field
 from bench.registry import Registry, split_list
 
 Facts = dict[str, Any]
@@ -123,6 +124,7 @@ def method_facts(name: str) -> Facts:
         "name": method.name,
         **method.facts(),
         "groups": [*method.groups, *name_lists(METHODS, method.name)],
+        "can_be": find_ranges(method.function),
         "wraps": method.inner.name if method.inner else "",
         "needs": list(method.needs),
         "per_image": {
@@ -295,6 +297,7 @@ def protocol_facts(name: str) -> Facts:
         "id": protocol.id,
         "changes": protocol.changes(),
         "fields": fields,
+        "can_be": {field: describe_field(field) for field in fields},
     }
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from bench.cli.options import JUDGE, OUTPUT
-from bench.cli.output import console
+from bench.cli.output import EndOfCommand, console
 from bench.cli.registration import command
 from bench.errors import BenchError
+from bench.text_console import TextConsole
 
 LOG_WIDTH = 160
 """Columns where the output is no terminal."""
@@ -148,9 +148,9 @@ def check(
     if reports.summary is not None:
         write_markdown(verdicts, reports.summary)
     # A log of CI has no width of its own, and can take long lines.
-    wide = console if console.is_terminal else Console(width=max(console.width, LOG_WIDTH))
+    wide = console if console.is_terminal else TextConsole(width=max(console.width, LOG_WIDTH))
     print_verdicts(verdicts, wide, everything=reports.everything)
-    raise typer.Exit(verdicts.exit_code)
+    raise EndOfCommand(verdicts.exit_code)
 
 
 def read_pairs(given: list[str] | None) -> dict[str, str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from bench.cli.output import errors, say, stoppable
+from bench.folder_owner import own_file
 from bench.health.timm_coverage import Row, run, select, summary
 from bench.progress import show_steps
 
@@ -14,7 +16,11 @@ def check_models(pattern: str, out: Path | None, limit: float) -> None:
     names = select(pattern)
     rows: list[Row] = []
     kept = f"; {out} keeps what is done, and the same command goes on" if out else ""
-    with stoppable(f"Stopped{kept}."), show_steps(errors) as report:
+    with (
+        stoppable(f"Stopped{kept}."),
+        nullcontext() if out is None else own_file(out, "check of models"),
+        show_steps(errors) as report,
+    ):
         for row in run(names, out, limit, lambda done, total, what: report(what, done, total)):
             rows.append(row)
             facts = (

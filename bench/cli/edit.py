@@ -9,7 +9,7 @@ import typer
 
 import bench
 from bench.cli.options import TRAIN, DataRootOption, DeviceOption, PluginOption, SubsetOption
-from bench.cli.output import errors, say, stoppable
+from bench.cli.output import errors, say, stoppable, warn
 from bench.cli.registration import command
 from bench.files import file_name
 from bench.progress import show_images
@@ -55,11 +55,10 @@ def edit(
     The queue holds the images with the right class and a misplaced map. A second start goes on at
     the first image without a map. Ctrl-C ends the editor.
     """
-    from bench.cli.plans import check_device, load_plugins
-    from bench.editor import Session, address_of, listen, serve
+    from bench.cli.plans import load_plugins
+    from bench.editor import Session, address_of, listen, make_token, serve
 
     load_plugins(plugin)
-    check_device(device)
     loaded = bench.load_model(model).to(device)
     images = bench.load_subset(subset, limit=limit or None, data_root=data_root)
     folder = out or Path("runs") / "attention-maps" / file_name(
@@ -73,9 +72,12 @@ def edit(
                 f"{len(session)} images to edit, of {len(session.seen)} looked at; maps are saved "
                 f"in {folder}."
             )
+            for reason in session.maps.damaged.values():
+                warn(f"{reason.rstrip('.')}; saving that image keeps the file in history/.")
+            token = make_token()
             say(
-                f"Open {address_of(listening)} in a browser of this machine; Ctrl-C ends the "
-                "editor."
+                f"Open {address_of(listening, token)} in a browser of this machine; Ctrl-C ends "
+                "the editor."
             )
-            serve(session, listening, browser)
+            serve(session, listening, token, browser)
     say(f"Closed; the maps are in {folder}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,7 @@ from bench.cli.options import LOOK, PluginOption
 from bench.cli.output import console, say, warn
 from bench.cli.registration import command
 from bench.errors import BenchError, NotApplicable
+from bench.folder_owner import own_file, own_folder
 
 if TYPE_CHECKING:
     from bench.engine.trace import Trace
@@ -36,7 +37,7 @@ def explain(
         str, typer.Option(help="Names, groups, wildcards.")
     ] = "grad_cam,layer_cam,score_cam",
     target: Annotated[
-        int | None, typer.Option(help="Class to explain [default: the predicted one].")
+        int | None, typer.Option(help="Class to explain [default: the predicted one].", min=0)
     ] = None,
     out: Annotated[
         Path | None,
@@ -64,8 +65,10 @@ def explain(
     arguments = read_arguments(num_classes, model_args)
     chosen = bench.load_model(model, weights=weights, layer=layer, **arguments)
     names = find_class_names(chosen)
-    for image, picture in place_pictures(images, out):
-        explain_image(chosen, image, picture, methods, target, names)
+    with nullcontext() if out is None or out.suffix else own_folder(out, "explanation"):
+        for image, picture in place_pictures(images, out):
+            with own_file(picture, "explanation"):
+                explain_image(chosen, image, picture, methods, target, names)
 
 
 def explain_image(

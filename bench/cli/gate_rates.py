@@ -9,6 +9,7 @@ import typer
 
 from bench.cli.output import errors, say, stoppable
 from bench.cli.registration import command
+from bench.folder_owner import own_folder
 from bench.progress import show_steps
 
 
@@ -31,7 +32,12 @@ def gate_rates(
 
     study = Study(work, limit, resamples)
     words = f"Stopped; {work} keeps what is done. Start the same command again to go on."
-    with stoppable(words), show_steps(errors) as report:
+    with (
+        stoppable(words),
+        own_folder(work, "study"),
+        own_folder(out, "study"),
+        show_steps(errors) as report,
+    ):
 
         def tick(what: str, done: int, total: int) -> None:
             report(what, done, total)
@@ -39,5 +45,5 @@ def gate_rates(
                 say(f"{done}/{total} {what}")
 
         found = measure(study, tick)
-    write_rates(found, study, out)
+        write_rates(found, study, out)
     say(f"Error rates: {out / 'error-rates.md'}")

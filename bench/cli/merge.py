@@ -10,7 +10,6 @@ import typer
 from bench.cli.options import BENCHMARK
 from bench.cli.output import say
 from bench.cli.registration import command
-from bench.records.left_out import list_missing_shards
 
 EPILOG = """**Examples**
 
@@ -35,6 +34,7 @@ def merge(
     in protocol, images, weights, methods and metrics. A row that several runs hold is kept once.
     """
     from bench.cli.running import show_board
+    from bench.records.left_out import list_missing_shards
     from bench.records.merge import merge_runs
 
     records = merge_runs(runs, out)

@@ -18,6 +18,7 @@ NumClassesOption = Annotated[
     typer.Option(
         help="Classes of a timm network, where its weights have others than the name says.",
         min=1,
+        max=1_000_000,
         rich_help_panel="What is scored",
     ),
 ]

@@ -107,6 +107,7 @@ SeedOption = Annotated[
     typer.Option(
         help="Seed of every draw; part of the protocol id [default: 0, or as the protocol says].",
         min=0,
+        max=2**63 - 1,
         rich_help_panel=HOW,
     ),
 ]
@@ -129,7 +130,12 @@ PrecisionOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=WHERE)]
 BatchSizeOption = Annotated[
     int | None,
-    typer.Option(help="Images per forward [default: by image size].", min=1, rich_help_panel=WHERE),
+    typer.Option(
+        help="Images per forward [default: by image size].",
+        min=1,
+        max=1_000_000,
+        rich_help_panel=WHERE,
+    ),
 ]
 CompileOption = Annotated[
     bool,
@@ -178,6 +184,13 @@ TierOption = Annotated[
 ]
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="Folder of a run, or of a committed board.")
+]
+
+PartialOption = Annotated[
+    bool,
+    typer.Option(
+        "--partial", help="Take half a run as it is; what is written says that it is half."
+    ),
 ]
 
 # --- groups of options
@@ -253,6 +266,7 @@ class ExecutorOptions:
         typer.Option(
             help="With ray: workers [default: one per GPU or core group of the cluster].",
             min=1,
+            max=100_000,
             rich_help_panel=WHERE,
         ),
     ] = None
@@ -261,6 +275,7 @@ class ExecutorOptions:
         typer.Option(
             help="With ray: cores per worker [default: 1; with a GPU up to 8].",
             min=1,
+            max=100_000,
             rich_help_panel=WHERE,
         ),
     ] = None

@@ -11,14 +11,18 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from bench.errors import AssumptionWarning
+from bench.text_console import TextConsole
 
-console = Console()
-errors = Console(stderr=True)
+console = TextConsole()
+errors = TextConsole(stderr=True)
 
-EX_USAGE, EX_STOPPED = 2, 130
+EX_STOPPED = 130
+
+
+class EndOfCommand(typer.Exit):
+    """A command ends with an exit code of its own; no other code may end one."""
 
 
 def command_line() -> str:
@@ -104,4 +108,4 @@ def stoppable(words: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         errors.print(words, highlight=False, soft_wrap=True)
-        raise typer.Exit(EX_STOPPED) from None
+        raise EndOfCommand(EX_STOPPED) from None

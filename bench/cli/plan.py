@@ -44,7 +44,10 @@ class EstimateOptions:
     gpus: Annotated[
         int,
         typer.Option(
-            help="Machines or GPUs that share the tasks.", min=1, rich_help_panel=ESTIMATE
+            help="Machines or GPUs that share the tasks.",
+            min=1,
+            max=1_000_000,
+            rich_help_panel=ESTIMATE,
         ),
     ] = 1
     imagenet: Annotated[
@@ -59,6 +62,8 @@ class EstimateOptions:
         float | None,
         typer.Option(
             help="A rate to assume for every model, instead of measuring here.",
+            min=1e-6,
+            max=1e12,
             rich_help_panel=ESTIMATE,
         ),
     ] = None

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.announcing import (
@@ -16,6 +15,7 @@ from bench.cli.announcing import (
     print_assumptions,
 )
 from bench.cli.output import console, format_bytes, format_time, say
+from bench.text_console import make_text
 
 if TYPE_CHECKING:
     from bench.planning.cost import Cost, ModelCost
@@ -64,7 +64,7 @@ def print_model(model: ModelCost) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
     for row in model_rows(model):
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*map(make_text, row))
     console.print(table)
     if model.not_applicable:
         say(f"n/a: {', '.join(model.not_applicable)}")

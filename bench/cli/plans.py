@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 import bench
 from bench.cli.model_arguments import read_arguments
 from bench.cli.options import DEFAULT, RunOptions, ScoringOptions
@@ -39,17 +37,6 @@ def load_plugins(files: list[Path] | None) -> list[str]:
     for file in files or []:
         load_plugin(file)
     return [name for name in METHODS.names if name not in before]
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that torch cannot use here."""
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise BenchError(
-            f"The device {device!r} cannot be used here ({reason}); choose cpu."
-        ) from None
 
 
 def split_run(options: RunOptions) -> list[RunOptions]:
@@ -124,7 +111,6 @@ def load_models(
         raise BenchError(
             f"--weights is for one model, and the run has {len(chosen)}; name one with --models."
         )
-    check_device(device)
     models = [
         bench.load_model(name, weights=weights, **(arguments or {})).to(device) for name in chosen
     ]

@@ -6,11 +6,28 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from bench.cli.output import print_assumptions
+from bench.cli.failures import DEBUG_OPTION, note_folder
+from bench.cli.option_checks import check_options
+from bench.cli.output import EX_STOPPED, EndOfCommand, errors, print_assumptions
+from bench.file_errors import refuse_file_errors
+
+DebugOption = Annotated[
+    bool, typer.Option(DEBUG_OPTION, help="Show the traceback of a failure (or CAMBENCH_DEBUG=1).")
+]
+"""Read from the words of the command line by `failures`, before and after they are parsed."""
+
+HiddenDebugOption = Annotated[
+    bool, typer.Option(DEBUG_OPTION, hidden=True, help="Show the traceback of a failure.")
+]
+"""The same after the command's name; only `cambench --help` lists it."""
+
+DEBUG_PARAMETER = inspect.Parameter(
+    "debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=HiddenDebugOption
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +51,7 @@ class Command:
         register = app.command(
             self.name, epilog=self.epilog, hidden=self.hidden, rich_help_panel=self.panel
         )
-        register(expand_options(self.function))
+        register(expand_options(refuse_file_errors()(self.function)))
 
 
 def command(
@@ -70,16 +87,28 @@ def expand_options(function: Callable[..., None]) -> Callable[..., None]:
             options += field_parameters(groups[name])
         else:
             options.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    options.append(DEBUG_PARAMETER)
 
     def callback(**given: Any) -> None:
+        del given[DEBUG_PARAMETER.name]
+        note_folder(given.get("out"))
+        check_options(options, given)
         filled = {
             name: group(
                 **{field.name: given.pop(field.name) for field in dataclasses.fields(group)}
             )
             for name, group in groups.items()
         }
-        with print_assumptions():
-            function(**filled, **given)
+        try:
+            with print_assumptions():
+                function(**filled, **given)
+        except KeyboardInterrupt:
+            errors.print("Stopped.")
+            raise EndOfCommand(EX_STOPPED) from None
+        except typer.Exit as error:
+            if not isinstance(error, EndOfCommand):  # a plug-in's, which imports typer itself
+                raise SystemExit(error.exit_code) from error
+            raise
 
     callback.__name__ = function.__name__
     callback.__doc__ = function.__doc__

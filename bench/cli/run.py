@@ -53,6 +53,7 @@ def run(
             say_comparison,
             write_and_print,
         )
+        from bench.records.store import own_run
 
         executor = machines.make_executor()
         plugged = load_plugins(options.plugin)
@@ -64,15 +65,16 @@ def run(
         for plan in plans:
             announce_plan(plan, folder)
         return
-    for plan in plans:
-        records = execute_plan(plan, folder, executor)
-    if count > 1:
-        say(
-            f"Shard {number} of {count} is finished: {folder}. `cambench merge` makes one run of "
-            "all shards."
-        )
-        return
-    board = write_and_print(records, folder)
+    with own_run(folder):
+        for plan in plans:
+            records = execute_plan(plan, folder, executor)
+        if count > 1:
+            say(
+                f"Shard {number} of {count} is finished: {folder}. `cambench merge` makes one run "
+                "of all shards."
+            )
+            return
+        board = write_and_print(records, folder)
     for name in list_compared(board, plugged):
         say_comparison(board, name)
     say_board(folder)

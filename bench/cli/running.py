@@ -103,23 +103,26 @@ def make_board(records: Records) -> Board:
 
 
 def write_and_print(records: Records, folder: Path) -> Board:
-    """Make the board of a run, write it into the run's folder and print it."""
-    from bench.board import write_board
+    """Make the board of a run, write it into the run's folder and print it.
 
+    It is printed also where the folder cannot be written to, before that is refused.
+    """
     board = make_board(records)
-    write_board(board, folder, folder)
-    board.print(console)
+    try:
+        board.save(folder)
+    finally:
+        board.print(console)
     return board
 
 
-def show_board(folder: Path, publish: Path | None = None) -> None:
+def show_board(folder: Path, publish: Path | None = None, *, partial: bool = False) -> None:
     """Make, write and print the board of the records in a folder."""
     from bench.board import publish_board
 
     if publish is None:
         write_and_print(Records.load(folder), folder)
     else:
-        publish_board(folder, publish).print(console)
+        publish_board(folder, publish, partial=partial).print(console)
     say_board(publish or folder)
 
 

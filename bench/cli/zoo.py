@@ -9,6 +9,7 @@ import typer
 
 from bench.cli.finetune.options import say_card, show_training
 from bench.cli.registration import command
+from bench.folder_owner import own_file
 
 app = typer.Typer(help="Train the bundled models anew.", no_args_is_help=True)
 
@@ -25,10 +26,9 @@ def train(
     from bench.models.zoo import WEIGHTS_FOLDER
 
     for one in BUNDLED if name == "all" else [name]:
-        with show_training("runs/zoo") as progress:
-            card = train_bundled(
-                one, out or WEIGHTS_FOLDER, report=progress.epoch, tick=progress.step
-            )
+        folder = out or WEIGHTS_FOLDER
+        with own_file(folder / one, "training"), show_training(Path("runs/zoo")) as progress:
+            card = train_bundled(one, folder, report=progress.epoch, tick=progress.step)
         say_card(card)
 
 

@@ -57,7 +57,7 @@ def open_annotations(manifest: Manifest, file: Path, classes: Classes) -> Opened
     labels = read_labels(table.column(str(columns["label"])), classes, str(file), table.place)
     items = _group_rows(paths, labels.labels)
     images = list(dict.fromkeys(paths))
-    dataset = files_dataset([file.parent / path for path in images])
+    dataset = files_dataset([file.parent / path for path in images], file.parent)
     position = {path: i for i, path in enumerate(images)}
     facts = survey_images(
         lambda i: ({"path": str(file.parent / images[i])}, images[i]), len(images)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from bench.data.table_file import column_key
 from bench.errors import BenchError
+from bench.schema import parse_json
 
 _CORNERS = ("x0", "y0", "x1", "y1")
 _FOUR: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -245,7 +245,7 @@ def _parse_text(text: str, where: str) -> Any:
     listed = re.sub(r"(?<=\d)\.(?!\d)", "", listed)
     for one in (listed, f"[{listed}]"):
         with contextlib.suppress(ValueError):
-            parsed = json.loads(one)
+            parsed = parse_json(one)
             if isinstance(parsed, list):
                 return parsed
     raise BenchError(

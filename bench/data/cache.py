@@ -37,7 +37,7 @@ from PIL import features
 from bench.data import pixel_modes
 from bench.data.decode import decode
 from bench.data.geometry import Geometry, GreyGeometry
-from bench.errors import BenchError
+from bench.errors import BenchError, state_assumption, take_first_line
 from bench.files import cache_folder, replaced_file
 from bench.types import UInt8Image
 from bench.version import __version__
@@ -151,8 +151,12 @@ class FrameCache:
             self._make_room(len(content))
             with replaced_file(self.path(key)) as temporary:
                 temporary.write_bytes(content)
-        except (BenchError, OSError):  # read-only, or full
+        except (BenchError, OSError) as error:  # read-only, or full
             self._writable = False
+            state_assumption(
+                f"Decoded images are not kept for the next time in {self.folder}, which takes "
+                f"none ({take_first_line(error)})."
+            )
 
     def _make_room(self, size: int) -> None:
         """Drop the entries that were not used for longest, where `size` bytes more would exceed the

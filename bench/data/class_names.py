@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from bench.data.inner_paths import join_inside
 from bench.data.manifest import IMAGENET_CLASSES
 from bench.errors import BenchError
 
@@ -53,7 +54,7 @@ def class_list(classes: tuple[str, ...] | str, folder: Path, name: str) -> tuple
     """
     if not isinstance(classes, str) or classes == IMAGENET_CLASSES:
         return classes
-    file = folder / classes
+    file = join_inside(folder, classes, f"The manifest of {name}")
     if not file.is_file():
         raise BenchError(
             f"The subset {name} takes its class names from {file}, which is not there."

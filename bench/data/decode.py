@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from PIL import Image
 from bench.data.pixel_modes import convert_pixels, read_orientation, turn_pixels
 from bench.data.unreadable import explain_unreadable
 from bench.errors import BenchError
+from bench.file_contents import refuse_pipe
+from bench.size_limits import check_pixels
 from bench.types import UInt8Image
 
 FAILURES = (
@@ -33,7 +37,9 @@ def read_encoded(record: dict[str, Any]) -> bytes:
     """Return the encoded bytes of a record {"bytes", "path"}; an OSError where there are none."""
     content = record.get("bytes")
     if content is None:
-        return Path(record.get("path") or "").read_bytes()
+        path = Path(record.get("path") or "")
+        refuse_pipe(path, "image")
+        return path.read_bytes()
     return bytes(content)
 
 
@@ -62,12 +68,30 @@ def decode(record: dict[str, Any], where: str, turned: bool = False) -> UInt8Ima
     except OSError as error:
         raise BenchError(f"The image {where} cannot be read: {error.strerror}.") from error
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_image(io.BytesIO(content), f"image {where}") as image:
             orientation = read_orientation(image) if turned else 1
             return turn_pixels(convert_pixels(image, where), orientation)
     except FAILURES as error:
         reason = explain_unreadable(content, error)
         raise BenchError(f"The image {where} cannot be read: {reason}.") from error
+
+
+@contextmanager
+def open_image(source: Any, where: str) -> Iterator[Image.Image]:
+    """Open an image or a mask whose header claims no more pixels than the limit.
+
+    Args:
+        source: its path, or an open file.
+        where: names it in errors, after "The".
+
+    Raises:
+        BenchError: it has too many pixels, or is EPS, which Pillow reads by running a program.
+    """
+    with Image.open(source) as image:
+        if image.format == "EPS":
+            raise BenchError(f"The {where} is EPS, which is a program; save it as PNG.")
+        check_pixels(image.width, image.height, where)
+        yield image
 
 
 def read_image(path: str | Path) -> UInt8Image:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from bench.data.input_size import Size, count_pixels, split_size, unify, write_size
 from bench.errors import BenchError, suggestions
+from bench.size_limits import IMAGE_PIXELS
 from bench.types import Sample, UInt8Image
 
 RESIZES = ("squash", "short", "none")
@@ -27,8 +28,6 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-MOST_PIXELS = 2**27
-"""Pixels of a resized image: 400 MB, which only a thin image reaches."""
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
@@ -138,10 +137,10 @@ class Geometry:
         height0, width0 = image.shape[:2]
         top, left = self.offset(height0, width0)
         height, width = self.resize_shape(height0, width0)
-        if height * width > MOST_PIXELS:
+        if height * width > IMAGE_PIXELS.number:
             raise BenchError(
                 f"An image of {width0}x{height0} pixels is so thin that it would be resized to "
-                f"{width}x{height}; crop it, or take it out."
+                f"{width}x{height}; crop it, take it out, or raise {IMAGE_PIXELS.variable}."
             )
         if (height, width) != (height0, width0):
             resample = INTERPOLATIONS[self.interpolation]

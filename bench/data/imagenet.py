@@ -200,11 +200,13 @@ def _find(manifest: Manifest, root: Path, ids: tuple[str, ...]) -> _Found:
     solution = root / _SOLUTION
     if (root / _KAGGLE_IMAGES).is_dir() and solution.is_file():
         files = {item: root / _KAGGLE_IMAGES / f"{item}{_IMAGE_SUFFIX}" for item in ids}
-        return _from_files(manifest, ids, files, read_solution(solution), str(solution))
+        return _from_files(manifest, ids, files, read_solution(solution), str(solution), root)
     tree = _Tree(root, ids[0])
     annotations = tree.annotations(ids)
     if tree.images is not None:
-        return _from_files(manifest, ids, tree.files(ids), annotations, "bounding-box XML files")
+        return _from_files(
+            manifest, ids, tree.files(ids), annotations, "bounding-box XML files", root
+        )
     parquet = tree.parquet()
     if parquet:
         return _from_parquet(manifest, ids, parquet, annotations)
@@ -297,6 +299,7 @@ def _from_files(
     files: Mapping[str, Path],
     annotations: Annotations | None,
     where: str,
+    root: Path,
 ) -> _Found:
     missing = [item for item in ids if not files[item].is_file()]
     if missing:
@@ -318,7 +321,7 @@ def _from_files(
         else (by_folder, None)
     )
     return _Found(
-        files_dataset([files[item] for item in ids]), tuple(range(len(ids))), wnids, boxes
+        files_dataset([files[item] for item in ids], root), tuple(range(len(ids))), wnids, boxes
     )
 
 

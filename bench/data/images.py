@@ -22,6 +22,7 @@ from bench.data.cache import FrameCache
 from bench.data.class_names import IMAGENET_COUNT, imagenet_names
 from bench.data.decode import decode, read_encoded
 from bench.data.geometry import Framed, Geometry
+from bench.data.inner_paths import refuse_outside
 from bench.data.item_identity import (
     digest_file,
     identify_file,
@@ -32,6 +33,7 @@ from bench.data.item_identity import (
 from bench.data.object_masks import ItemMasks
 from bench.data.reading import Note, Reading, RowFiles
 from bench.errors import BenchError, UnreadableImage
+from bench.size_limits import check_parquet
 from bench.types import ItemContent, Sample, UInt8Image
 
 
@@ -227,13 +229,18 @@ def read_record(
     """
     record = dataset[row]["image"] or {}
     called = str(record.get("path") or name)
+    if rows is not None and record.get("bytes") is None and record.get("path"):
+        record = {"bytes": None, "path": str(rows.locate(called))}
     return record, called if rows is None else f"{called} ({rows.place(row)})"
 
 
-def files_dataset(files: Sequence[Path]) -> Any:
+def files_dataset(files: Sequence[Path], root: Path) -> Any:
     """Return a `datasets.Dataset` whose column `image` holds the paths of image files,
     undecoded.
+
+    Raises BenchError where a file lies outside `root`, the folder of the data.
     """
+    refuse_outside(files, root, f"The data of {root}")
     from datasets import Dataset, Features
     from datasets import Image as ImageFeature
 
@@ -266,7 +273,13 @@ def parquet_dataset(files: Sequence[Path], name: str) -> Any:
         raise BenchError(
             f"The parquet of the subset {name} has no column 'image'; its columns are {have}."
         )
-    return dataset.cast_column("image", ImageFeature(decode=False))
+    try:
+        return dataset.cast_column("image", ImageFeature(decode=False))
+    except Exception as error:  # pyarrow and datasets raise errors of many kinds
+        raise BenchError(
+            f"The column 'image' of the parquet of the subset {name} holds no images "
+            f"({dataset.features['image']}); store each as bytes of a PNG or JPEG, or as a path."
+        ) from error
 
 
 def row_files(files: Sequence[Path]) -> RowFiles:
@@ -277,6 +290,7 @@ def row_files(files: Sequence[Path]) -> RowFiles:
     starts = [0]
     for file in files:
         try:
+            check_parquet(file, "The parquet file")
             starts.append(starts[-1] + int(pq.read_metadata(file).num_rows))
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = str(error).splitlines()[0].rstrip(".")

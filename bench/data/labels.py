@@ -24,6 +24,8 @@ Classes = tuple[str, ...] | str
 Place = Callable[[int], str]
 MOST_CLASSES = 100_000
 """Beyond it a number is an id, and counting up to it would fill the memory."""
+LONGEST_LABEL = 1_000
+"""Most characters of a label; one of 5,000 digits is no number that Python writes."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 _HELD = re.compile(r"(?:tensor|array|(?:np\.|numpy\.)?u?(?:int|float)\d*)\(([^,()]*)(?:,.*)?\)")
 """A number as Python shows it, such as tensor(3) or np.int64(3)."""
@@ -104,11 +106,17 @@ def _parse_label(value: Any, place: Place, i: int) -> _Label:
     if value is None or (isinstance(value, float) and math.isnan(value)) or str(value) == "<NA>":
         raise BenchError(f"There is no label in {place(i)}; fill it in, or take the row out.")
     if isinstance(value, int | float | Decimal):
+        if isinstance(value, int) and value.bit_length() > 1_000:
+            raise BenchError(f"The label in {place(i)} is a number of thousands of digits.")
         return _Label(str(value), Decimal(value))
     return _refuse_several(value, place(i))
 
 
 def _parse_text(value: str, place: Place, i: int) -> _Label:
+    if len(value) > LONGEST_LABEL:
+        raise BenchError(
+            f"The label in {place(i)} has {len(value):,} characters; at most {LONGEST_LABEL} fit."
+        )
     text = normalise_name(value)
     if not text:
         raise BenchError(f"There is no label in {place(i)}; fill it in, or take the row out.")

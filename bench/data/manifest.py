@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from bench.data.geometry import Geometry
 from bench.data.input_size import Size, read_size
 from bench.data.manifest_keys import GeometryKeys, ManifestKeys
 from bench.errors import BenchError, suggestions
-from bench.schema import check_table
+from bench.schema import check_table, parse_toml
+from bench.size_limits import check_text_size
 
 KINDS = (
     *("scenes", "imagenet", "folder", "parquet"),
@@ -91,13 +91,14 @@ class Manifest:
         """Read a manifest; a missing file, bad TOML, an unknown key or a bad value is a
         BenchError.
         """
+        check_text_size(file, "The manifest")
         try:
-            content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+            content = parse_toml(file.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise BenchError(
                 f"The manifest {file} cannot be read ({error.strerror}); give the path of a .toml."
             ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise BenchError(f"The manifest {file} is not valid TOML: {error}.") from error
         return Manifest.parse(content, str(file))
 

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bench.data.decode import open_image
+from bench.data.inner_paths import refuse_outside
 from bench.errors import BenchError
 
 Bools = npt.NDArray[np.bool_]
@@ -58,12 +60,14 @@ class FileMasks:
 class ColumnMasks:
     """Masks in a column of encoded images of a `datasets.Dataset`.
 
-    rows: the row of each item.
+    rows: the row of each item.  root: the folder of the table, in which masks that are paths lie;
+    "" for a dataset in memory.
     """
 
     dataset: Any
     column: str
     rows: tuple[int, ...]
+    root: str = ""
 
     def read(self, position: int, shape: tuple[int, int], where: str) -> ObjectMask:
         """Return the mask of an item, empty where its cell is."""
@@ -74,6 +78,9 @@ class ColumnMasks:
         content = record.get("bytes")
         if content is None and not record.get("path"):
             raise BenchError(f"The {name} is empty in its column {self.column!r}.")
+        if content is None and self.root:
+            refuse_outside([Path(self.root) / record["path"]], Path(self.root), f"The {name}")
+            record = {"path": str(Path(self.root) / record["path"])}
         found = _open_mask(record["path"] if content is None else io.BytesIO(content), name)
         return check_mask_shape(found, shape, name, where)
 
@@ -119,7 +126,7 @@ def check_mask_shape(
 
 def _open_mask(source: Any, name: str) -> ObjectMask:
     try:
-        with Image.open(source) as image:
+        with open_image(source, name) as image:
             return split_mask_values(_read_values(image, name), name)
     except FileNotFoundError as error:
         raise BenchError(f"The {name} is missing.") from error

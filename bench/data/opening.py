@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from bench.data.imagenet import open_imagenet
+from bench.data.inner_paths import DATA_VARIABLE as DATA_VARIABLE
+from bench.data.inner_paths import ROOTS_VARIABLE, refuse_outside
 from bench.data.layouts.saved_dataset import is_dataset
 from bench.data.manifest import Manifest, manifest_folder
 from bench.data.recognise import describe_layouts, open_by_kind, open_dataset, open_unnamed
@@ -18,9 +20,7 @@ from bench.data.scenes import open_scenes
 from bench.data.subset import Subset
 from bench.errors import BenchError, state_assumption, suggestions
 from bench.registry import Registry
-
-DATA_VARIABLE = "CAMBENCH_DATA"
-"""The environment variable that names the data root where none is given."""
+from bench.text_limits import check_text
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def load_subset(
             f"A {type(name_or_path).__name__} is no subset; give a name, a datasets.Dataset, or "
             f"the path of {describe_layouts()}."
         )
+    check_text("The subset", name_or_path)
     text, part = str(name_or_path), _PART.fullmatch(str(name_or_path))
     if part is not None and text not in SUBSETS and not Path(text).exists():
         whole = load_subset(part["name"], data_root=data_root)
@@ -116,12 +117,37 @@ def _open_path(path: Path, data_root: Path | None) -> Subset:
 def _open_manifest(file: Path, data_root: Path | None) -> Subset:
     manifest = Manifest.read(file)
     root = _choose_root(manifest, file, data_root)
+    _check_places(manifest, file, root, data_root)
     if manifest.kind == "scenes":
         return open_scenes(manifest, root)
     subset = (open_imagenet if manifest.kind == "imagenet" else open_by_kind)(manifest, root)
     # A path beside the manifest says nothing about where a named calibration subset lies.
     aside = manifest.path and not manifest.root and data_root is not None
     return dataclasses.replace(subset, data_root=data_root) if aside else subset
+
+
+def _check_places(
+    manifest: Manifest, file: Path, root: Path | None, data_root: Path | None
+) -> None:
+    """Refuse a manifest whose root or path leads out of the folders that the user has named."""
+    named = [] if data_root is None else [data_root]
+    if manifest.root and root is not None:
+        _refuse_place(manifest.root, file.parent, named, f"The root of {file}")
+    if manifest.path and root is not None:
+        _refuse_place(manifest.path, root, named, f"The path of {file}")
+
+
+def _refuse_place(text: str, folder: Path, named: list[Path], where: str) -> None:
+    place = os.path.normpath(folder / text)
+    if any(Path(place).is_relative_to(os.path.normpath(one)) for one in (folder, *named)):
+        return  # a link that the user made there is the user's
+    try:
+        refuse_outside([Path(place)], folder, where)
+    except BenchError:
+        raise BenchError(
+            f"{where} is {text!r}, which does not lie below {folder}; give the folder of the data "
+            f"as the data root (--data-root), or name it in {ROOTS_VARIABLE}."
+        ) from None
 
 
 def _choose_root(manifest: Manifest, file: Path, data_root: Path | None) -> Path | None:

@@ -84,7 +84,7 @@ def open_rows(
         images=tuple(range(len(ids))),
         labels=np.array(labels.labels, dtype=np.int64),
         boxes=None if boxes is None else boxes.boxes,
-        masks=find_column_masks(dataset, range(len(ids))),
+        masks=find_column_masks(dataset, range(len(ids)), rows.folder if rows else ""),
     )
     return OpenedFiles(dataset, items, labels.classes, reading, manifest)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
+
+from bench.data.inner_paths import refuse_outside
 
 
 class Note(NamedTuple):
@@ -30,6 +33,21 @@ class RowFiles:
         """Return what a row is called in errors: its number in its own file, from 1."""
         i = bisect.bisect_right(self.starts, row) - 1
         return f"row {row - self.starts[i] + 1} of {self.files[i]}"
+
+    @property
+    def folder(self) -> str:
+        """Return the folder of the first file."""
+        return str(Path(self.files[0]).absolute().parent)
+
+    def locate(self, path: str) -> Path:
+        """Return the file of a path that stands in the table, relative to the table's folder.
+
+        Raises BenchError where it lies elsewhere.
+        """
+        root = Path(self.folder)
+        file = root / path
+        refuse_outside([file], root, f"The table {self.files[0]}")
+        return file
 
 
 @dataclass(frozen=True)

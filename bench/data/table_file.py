@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import BenchError
+from bench.size_limits import check_text_size
 
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _MARKS = (
@@ -27,6 +28,10 @@ _ALIASES = {
     "file": ("filename", "filepath", "path", "image", "imagepath", "imagefile", "imagename", "img"),
     "label": ("class", "classname", "classid", "category", "categoryid", "labelname", "target"),
 }
+
+
+MOST_COLUMNS = 1_000
+"""A header with more is no table of images; reading a million columns takes hours."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,11 @@ def find_column(columns: Sequence[str], wanted: str, where: str) -> str | None:
     Raises:
         BenchError: several columns could be it.
     """
+    if len(columns) > MOST_COLUMNS:
+        raise BenchError(
+            f"{where} has {len(columns):,} columns; at most {MOST_COLUMNS:,} are read, so leave "
+            "those out that no image needs."
+        )
     keys = {column: column_key(column) for column in columns}
     for names in ((column_key(wanted),), _ALIASES.get(wanted, ())):
         found = [column for column, key in keys.items() if key in names]
@@ -119,6 +129,7 @@ def read_table(file: Path) -> TableFile:
 
 
 def _read_text(file: Path) -> str:
+    check_text_size(file, "The table")
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -147,6 +158,12 @@ def _find_separator(file: Path, text: str) -> tuple[str, str]:
         # Excel's own line; its empty stand-in keeps the numbers of the lines.
         return stated[1], "\n" + text[stated.end() :]
     header = next((line for line in text.splitlines() if line.strip()), "")
+    columns = max(map(header.count, _SEPARATORS)) + 1
+    if columns > MOST_COLUMNS:
+        raise BenchError(
+            f"The table {file} has {columns:,} columns; at most {MOST_COLUMNS:,} are read, so "
+            "leave those out that no image needs."
+        )
     best = max(_SEPARATORS, key=lambda one: (_count_known(header, one), header.count(one)))
     return best, text
 

@@ -2,7 +2,16 @@
 look.
 """
 
-from bench.editor.server import DEFAULT_PORT, address_of, listen, serve
+from bench.editor.page_access import address_of, make_token
+from bench.editor.server import DEFAULT_PORT, listen, serve
 from bench.editor.session import ConflictError, Session
 
-__all__ = ["DEFAULT_PORT", "ConflictError", "Session", "address_of", "listen", "serve"]
+__all__ = [
+    "DEFAULT_PORT",
+    "ConflictError",
+    "Session",
+    "address_of",
+    "listen",
+    "make_token",
+    "serve",
+]

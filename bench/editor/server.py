@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,20 @@ import uvicorn
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
+from bench.editor.page_access import ADDRESS, OPENER, OnlyOwnPages, address_of, write_opener
+from bench.editor.patient_protocol import PatientProtocol
+from bench.editor.request_reading import read_grey, read_number, read_position
 from bench.editor.session import ConflictError, Session
-from bench.errors import BenchError
+from bench.errors import BenchError, take_first_line
 from bench.finetune.attention_maps import Grey
 
 DEFAULT_PORT = 8765
-ADDRESS = "127.0.0.1"
 PAGE = Path(__file__).parent / "page"
 FILES = {
     "/": ("index.html", "text/html"),
@@ -41,13 +44,10 @@ FILES = {
 }
 COLOUR_MAPS = {"turbo": (0.1, 0.88), "inferno": (0.1, 0.95), "viridis": (0, 1), "gray": (0, 1)}
 """Colour maps of matplotlib, and the part of each that is used: their dark ends hide the image."""
-NAMES_OF_THIS_MACHINE = (ADDRESS, "localhost")
-HEADERS = {
-    b"cache-control": b"no-store",
-    b"content-security-policy": b"default-src 'self'; img-src 'self' data:; "
-    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    b"referrer-policy": b"no-referrer",
-    b"x-content-type-options": b"nosniff",
+STATUS_TEXTS = {
+    404: "The editor has nothing at this address; reload the page.",
+    405: "This address does not take this kind of request; reload the page.",
+    408: "The map did not arrive in time; save it again.",
 }
 
 
@@ -56,7 +56,9 @@ def listen(port: int) -> socket.socket:
     BenchError.
     """
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    if sys.platform != "win32":  # there, it would share a port that is taken
+    if sys.platform == "win32":  # there, another program could take the port over
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+    else:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((ADDRESS, port))
@@ -70,30 +72,46 @@ def listen(port: int) -> socket.socket:
     return listening
 
 
-def serve(session: Session, listening: socket.socket, browser: bool = True) -> None:
+def serve(session: Session, listening: socket.socket, token: str, browser: bool = True) -> None:
     """Serve the editor until Ctrl-C; requests that run then have two seconds to end.
 
-    browser: open the page, where there is a screen: on a server `webbrowser` would start a text
-    browser.
+    token: what each request must carry.  browser: open the page, where there is a screen: on a
+    server `webbrowser` would start a text browser.
     """
-    if browser and graphical():
-        webbrowser.open(address_of(listening))
-    app = make_app(session)
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
+    with _opened(session.folder, address_of(listening, token), browser and graphical()):
+        server = uvicorn.Server(make_config(session, token))
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn closes in order, then raises it
+            server.run(sockets=[listening])
+
+
+def make_config(session: Session, token: str) -> uvicorn.Config:
+    """Return how the editor is served: no line of a request is written to a log."""
+    return uvicorn.Config(
+        make_app(session, token),
+        http=PatientProtocol,
+        log_level="critical",
         access_log=False,
+        server_header=False,
         lifespan="off",
         ws="none",
         timeout_graceful_shutdown=2,
     )
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn closes in order, then raises it again
-        uvicorn.Server(config).run(sockets=[listening])
 
 
-def address_of(listening: socket.socket) -> str:
-    """Return the page's address."""
-    return f"http://{ADDRESS}:{listening.getsockname()[1]}/"
+@contextlib.contextmanager
+def _opened(folder: Path, address: str, wanted: bool) -> Iterator[None]:
+    """Open the address in a browser, where that is wanted; a browser that cannot is no error."""
+    if not wanted:
+        yield
+        return
+    opener = folder / OPENER
+    try:
+        with contextlib.suppress(OSError, webbrowser.Error):
+            webbrowser.open(write_opener(folder, address).resolve().as_uri())
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            opener.unlink(missing_ok=True)
 
 
 def graphical() -> bool:
@@ -103,18 +121,19 @@ def graphical() -> bool:
     )
 
 
-def make_app(session: Session) -> ASGIApp:
-    """Return the web application of a session."""
+def make_app(session: Session, token: str) -> ASGIApp:
+    """Return the web application of a session, for requests that carry the token."""
     api = Api(session)
     routes = [
         *(Route(path, _file(*file)) for path, file in FILES.items()),
         Route("/api/session", api.session),
-        Route("/api/images/{k:int}", api.image),
-        Route("/api/images/{k:int}/frame.png", api.frame),
-        Route("/api/images/{k:int}/infer", api.infer, methods=["POST"]),
-        Route("/api/images/{k:int}/map", api.save, methods=["POST"]),
+        Route("/api/images/{k}", api.image),
+        Route("/api/images/{k}/frame.png", api.frame),
+        Route("/api/images/{k}/infer", api.infer, methods=["POST"]),
+        Route("/api/images/{k}/map", api.save, methods=["POST"]),
     ]
-    return OnlyOwnPages(Starlette(routes=routes, exception_handlers={BenchError: _refuse}))
+    handlers = {BenchError: _refuse, HTTPException: _refuse_status, Exception: _say_failure}
+    return OnlyOwnPages(Starlette(routes=routes, exception_handlers=handlers), token)
 
 
 class Api:
@@ -168,86 +187,45 @@ class Api:
         saved meanwhile.
         """
         k, grey = self._position(request), await self._grey(request)
-        base = request.query_params.get("base", "")
-        if not base.isdigit():
+        base = read_number(request.query_params.get("base", ""))
+        if base is None:
             return JSONResponse(
                 {"error": "A map is saved with ?base=, the revision it was begun from."}, 400
             )
         try:
-            saved = await run_in_threadpool(self._session.save, k, grey, int(base))
+            saved = await run_in_threadpool(self._session.save, k, grey, base)
         except ConflictError as conflict:
             theirs = self._session.state(k) | {"map": _pack(conflict.current.grey)}
             kept = str(conflict.kept.relative_to(self._session.folder))
             return JSONResponse({"current": theirs, "kept": kept}, 409)
         return JSONResponse(
-            {key: saved.facts[key] for key in ("item", "revision", "when", "source")}
+            {
+                key: saved.facts.get(key)
+                for key in ("item", "revision", "when", "source", "set_aside")
+            }
         )
 
     def _position(self, request: Request) -> int:
-        k = int(request.path_params["k"])
-        if k >= len(self._session):
-            raise BenchError(
-                f"There is no image {k + 1} in a queue of {len(self._session)}; reload the page."
-            )
-        return k
+        return read_position(request, len(self._session))
 
     async def _grey(self, request: Request) -> Grey:
-        size = self._session.side
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > size * size:
-                break
-        if len(body) != size * size:
-            raise BenchError(f"A map of {size} x {size} bytes was expected; reload the page.")
-        return np.frombuffer(body, dtype=np.uint8).reshape(size, size)
-
-
-class OnlyOwnPages:
-    """Middleware: answers this machine's own page only, so that no web site can read or save
-    through the browser.
-
-    A site that names itself to 127.0.0.1 (DNS rebinding) shows in the Host header; a form or script
-    of another origin shows in Origin, which browsers send with every POST.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or refuse with 403."""
-        if scope["type"] == "lifespan":
-            return await self._app(scope, receive, send)
-        if scope["type"] != "http":  # a websocket: there is none
-            return None
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *HEADERS.items()]
-            await send(message)
-
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
-        app = (
-            self._app
-            if _is_own(scope["method"], headers)
-            else PlainTextResponse("Not this machine's own page.\n", 403)
-        )
-        return await app(scope, receive, send_with_headers)
-
-
-def _is_own(method: str, headers: dict[str, str]) -> bool:
-    host, origin = headers.get("host", ""), headers.get("origin")
-    if host.rpartition(":")[0] not in NAMES_OF_THIS_MACHINE and host not in NAMES_OF_THIS_MACHINE:
-        return False
-    if origin is None:
-        return method in ("GET", "HEAD")
-    return origin == f"http://{host}"
+        return await read_grey(request, self._session.side)
 
 
 def _refuse(_request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 422)
+
+
+def _say_failure(_request: Request, error: Exception) -> Response:
+    what = f"{type(error).__name__}: {take_first_line(error)}"
+    text = f"The editor failed on this request ({what}); what was saved before is kept."
+    return JSONResponse({"error": text}, 500)
+
+
+def _refuse_status(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    text = STATUS_TEXTS.get(error.status_code, "The editor cannot answer this request.")
+    return JSONResponse({"error": text}, error.status_code, headers=error.headers)
 
 
 def _file(name: str, media_type: str) -> Callable[[Request], Response]:

@@ -4,15 +4,13 @@ under an edited map.
 
 from __future__ import annotations
 
-import json
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,23 +18,17 @@ import torch
 from bench.data.input_size import require_square
 from bench.data.subset import Subset, id_hash
 from bench.editor.inference import Inference, Looked
+from bench.editor.saved_maps import SavedMaps, hold_folder
 from bench.errors import BenchError
-from bench.files import lock_folder, write_json
 from bench.finetune.attention_maps import (
     DRAWN,
     EditedMap,
     Grey,
-    check_origin,
     expand_attention,
     grey_of,
-    load_map,
-    load_maps,
     make_edited_map,
-    map_files,
-    map_path,
     upsample_attention,
     utc_now,
-    write_map,
 )
 from bench.finetune.placement import (
     Placement,
@@ -45,17 +37,16 @@ from bench.finetune.placement import (
     energy_inside,
     find_placements,
     frame_of,
+    read_placements,
 )
+from bench.json_state import read_json_state, write_sealed_json
 from bench.models.abn import to_grid
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
 from bench.types import Batch
 from bench.version import __version__
 
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
-
-HISTORY, SEEN = "history", "placements.json"
+SEEN = "placements.json"
 SEEN_FORMAT = 1
 
 KEPT = 64
@@ -105,9 +96,9 @@ class Session:
         self._geometry = frame_of(model, subset)
         self._files, self._forward = threading.RLock(), threading.RLock()
         self._looked: OrderedDict[int, Looked] = OrderedDict()
-        self._held = _hold(self.folder)
+        self._held = hold_folder(self.folder)
         try:
-            self._saved = self._read_saved()
+            self.maps = SavedMaps(self.folder, model, subset)
             self.seen = self._see(report)
             self.queue = self._queue()
         except BaseException:
@@ -140,20 +131,11 @@ class Session:
 
     def is_drawn(self, k: int) -> bool:
         """Return whether a person has saved a map for the image at position k."""
-        facts = self._saved.get(self.queue[k].item)
-        return facts is not None and facts["source"] == DRAWN
+        return bool(self.maps.state(self.queue[k].item)["source"] == DRAWN)
 
     def state(self, k: int) -> dict[str, Any]:
-        """Return how far the image at position k is: its saved revision (0: none), when and by
-        whom.
-        """
-        facts = self._saved.get(self.queue[k].item, {})
-        return {
-            "item": self.queue[k].item,
-            "revision": facts.get("revision", 0),
-            "when": facts.get("when"),
-            "source": facts.get("source"),
-        }
+        """Return how far the image at position k is, see `SavedMaps.state`."""
+        return self.maps.state(self.queue[k].item)
 
     def _queue(self) -> list[Placement]:
         right = [p for p in self.seen if p.right]
@@ -188,13 +170,13 @@ class Session:
             "items": id_hash("\n".join(self.subset.ids)),
         }
         try:
-            kept = json.loads(file.read_text())
+            kept = read_json_state(file, "delete it")
             if kept["stamp"] == stamp:
-                return [Placement(**row) for row in kept["rows"]]
-        except (OSError, ValueError, KeyError, TypeError):
+                return read_placements(kept["rows"], self.subset)
+        except (BenchError, OSError, ValueError, KeyError, TypeError, RecursionError):
             pass  # not there, or not ours to read: it is only kept to save time
         rows = find_placements(self.model, self.subset, report)
-        write_json(file, {"stamp": stamp, "rows": [asdict(row) for row in rows]})
+        write_sealed_json(file, {"stamp": stamp, "rows": [asdict(row) for row in rows]})
         return rows
 
     # --- an image
@@ -207,11 +189,11 @@ class Session:
         """
         looked, placement = self._look(k), self.queue[k]
         with self._files:
-            current = self._current(placement.item)
-            self._note(placement.item, current)
+            current = self.maps.read(placement.item)
+            state = self.state(k)
         truth = looked.batch.truth
         return {
-            **self.state(k),
+            **state,
             "label": placement.label,
             "class_name": self.class_name(placement.label),
             "own": looked.own,
@@ -264,14 +246,19 @@ class Session:
             )
 
     def _judge(self, batch: Batch, logits: torch.Tensor, attention: torch.Tensor) -> Inference:
-        attention = attention.cpu()
+        attention, logits = attention.cpu(), logits.cpu()
+        if not (logits.isfinite().all() and attention.isfinite().all()):
+            raise BenchError(
+                f"{self.model.name} gives numbers that are not finite for {batch.ids[0]}; this "
+                "image cannot be edited, so go on with the next one."
+            )
         truth = batch.truth.pixels(*self.model.frame)
         energy = (
             None
             if truth is None
             else energy_inside(upsample_attention(attention, self.model.size), truth)[0]
         )
-        return Inference(logits.cpu().softmax(1)[0], energy, grey_of(attention[0, 0].numpy()))
+        return Inference(logits.softmax(1)[0], energy, grey_of(attention[0, 0].numpy()))
 
     def _compare(self, k: int, before: Inference, after: Inference) -> dict[str, Any]:
         """Return both outcomes; classes: the top ones of each, and the image's own."""
@@ -297,26 +284,25 @@ class Session:
         """Save a map uint8 [size,size] for position k, begun from revision `base` (0: none), and
         return what is saved.
 
-        The version before goes to the history. A newer revision than `base` raises `ConflictError`,
-        and the map that was refused goes to the history too, so that nothing is lost whatever is
-        decided then.
+        The version before goes to the history. A file that cannot be read goes there, too; the
+        facts of the saved map say so ("set_aside"). A newer revision than `base` raises
+        `ConflictError`, and the map that was refused goes to the history, so that nothing is lost
+        whatever is decided then.
         """
         looked, item = self._look(k), self.queue[k].item
         after = self._outcome(looked, grey)
         with self._files:
-            current = self._current(item)
+            current = self.maps.read(item)
             started = {"started_from": "model" if current is None else current.facts["source"]}
             edited = make_edited_map(grey, self._facts(k, looked, after, base + 1) | started)
             if current is not None and current.facts["revision"] != base:
                 refused = make_edited_map(grey, edited.facts | {"refused": True})
-                raise ConflictError(current, self._keep(refused, "refused"))
+                raise ConflictError(current, self.maps.keep(refused, "refused"))
             if current is not None:
                 if current.facts["source"] == DRAWN and np.array_equal(current.grey, grey):
                     return current  # pressed twice
-                self._keep(current)
-            write_map(map_path(self.folder, item), edited)
-            self._note(item, edited)
-        return edited
+                self.maps.keep(current)
+            return self.maps.write(item, edited)
 
     def _facts(self, k: int, looked: Looked, after: Inference, revision: int) -> dict[str, Any]:
         placement = self.queue[k]
@@ -335,46 +321,3 @@ class Session:
             "after": after.facts(placement.label),
             "cambench": __version__,
         }
-
-    def _current(self, item: str) -> EditedMap | None:
-        """Return the map of an item as it lies on disk now, or None."""
-        path = map_path(self.folder, item)
-        return load_map(path) if path.exists() else None
-
-    def _note(self, item: str, edited: EditedMap | None) -> None:
-        if edited is None:
-            self._saved.pop(item, None)
-        else:
-            self._saved[item] = edited.facts
-
-    def _keep(self, edited: EditedMap, word: str = "") -> Path:
-        """Write a map into the history under a name that nothing has."""
-        stem = map_path(self.folder, edited.item).stem
-        name = ".".join(part for part in (stem, f"r{edited.facts['revision']:04d}", word) if part)
-        path, count = self.folder / HISTORY / f"{name}.png", 1
-        while path.exists():
-            count += 1
-            path = self.folder / HISTORY / f"{name}-{count}.png"
-        write_map(path, edited)
-        return path
-
-    def _read_saved(self) -> dict[str, dict[str, Any]]:
-        maps = load_maps(self.folder) if map_files(self.folder) else []
-        check_origin(maps, self.model, self.subset)
-        return {one.item: one.facts for one in maps}
-
-
-def _hold(folder: Path) -> BaseFileLock:
-    """Make the folder and its history, see that both can be written to, and take the folder for
-    this editor.
-    """
-    try:
-        (folder / HISTORY).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder / HISTORY):
-            pass
-        advice = "go on there, close it, or choose another --out."
-        return lock_folder(folder, f"The folder {folder} is open in another editor; {advice}")
-    except OSError as error:
-        raise BenchError(
-            f"Maps cannot be saved in {folder} ({error.strerror}); choose another --out."
-        ) from None

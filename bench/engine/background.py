@@ -30,7 +30,11 @@ class Background:
     """
 
     def __init__(self, trace: Trace) -> None:
-        self.trace = trace
+        # Not the trace itself, which keeps its background: a circle would hold every tensor of the
+        # batch until Python looks for circles, many batches later.
+        self.prober, self.images = trace.prober, trace.images
+        self.ids, self.size = trace.ids, trace.size
+        self.watch: Callable[[str, Any, Callable[..., Any] | None], None] | None = None
         self.probes = Probes(trace.prober, trace.size)
         self._empty: dict[Hashable, torch.Tensor] = {}
         self._blurred: dict[Hashable, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -43,10 +47,11 @@ class Background:
         key: says what it is, with its parameters.
         """
         if key not in self._shared:
-            counts = self.trace.prober.counts
+            counts = self.prober.counts
             before = counts.forwards
             made = make()
             self._shared[key] = made, counts.forwards - before
+            self._note("parts", made, make)
         return self._shared[key]
 
     def name_of(self, images: torch.Tensor) -> Hashable:
@@ -60,9 +65,9 @@ class Background:
         """Return blurred images [B,3,H,W] and their logits [B,C]; sigma = sigma_224 * min(H,W)/224
         pixels.
         """
-        sigma = sigma_224 * min(self.trace.size) / 224
+        sigma = sigma_224 * min(self.size) / 224
         key = (sigma_224, radius_sigmas)
-        return self._run_once(key, lambda: gaussian_blur(self.trace.images, sigma, radius_sigmas))
+        return self._run_once(key, lambda: gaussian_blur(self.images, sigma, radius_sigmas))
 
     def blur_by_kernel(
         self, side: int, sigma: float, border: str, padding: str
@@ -71,14 +76,14 @@ class Background:
         `kernel_blur`).
         """
         fold = border == "fold"
-        if padding == "reflect" and side // 2 >= min(self.trace.size):
+        if padding == "reflect" and side // 2 >= min(self.size):
             raise BenchError(
-                f"A kernel of {side} pixels reflects beyond images of {min(self.trace.size)}; make "
+                f"A kernel of {side} pixels reflects beyond images of {min(self.size)}; make "
                 "kernel_side smaller."
             )
         return self._run_once(
             (side, sigma, fold, padding),
-            lambda: kernel_blur(self.trace.images, side, sigma, fold=fold, padding=padding),
+            lambda: kernel_blur(self.images, side, sigma, fold=fold, padding=padding),
         )
 
     def empty(self, colour: Colour | str) -> torch.Tensor:
@@ -87,12 +92,13 @@ class Background:
         """
         key = ("empty", colour)
         if key not in self._empty:
-            images = self.trace.images
+            images = self.images
             self._empty[key] = (
                 images.amin((1, 2, 3), keepdim=True).expand(-1, images.shape[1], 1, 1)
                 if isinstance(colour, str)
-                else self.trace.model.colour(colour)[None]
+                else self.prober.model.colour(colour)[None]
             )
+            self._note("colours", self._empty[key])
         return self._empty[key]
 
     def empty_logits(self, colour: Colour | str) -> torch.Tensor:
@@ -100,8 +106,8 @@ class Background:
         once per image.
         """
         if not isinstance(colour, str):
-            return self.trace.prober.colour_logits(colour, self.trace.size)
-        return self._run_once(colour, lambda: self.empty(colour).expand_as(self.trace.images))[1]
+            return self.prober.colour_logits(colour, self.size)
+        return self._run_once(colour, lambda: self.empty(colour).expand_as(self.images))[1]
 
     def _run_once(
         self, key: Hashable, make: Callable[[], torch.Tensor]
@@ -109,7 +115,8 @@ class Background:
         if key not in self._blurred:
             with torch.inference_mode():
                 images = make().contiguous(memory_format=torch.channels_last)
-                self._blurred[key] = images, self.trace.prober.logits(images)
+                self._blurred[key] = images, self.prober.logits(images)
+            self._note("blurred images", self._blurred[key])
         return self._blurred[key]
 
     def tie_order(self, seed: int) -> torch.Tensor:
@@ -118,8 +125,13 @@ class Background:
         """
         if seed not in self._ties:
             fields = [
-                smooth_field(generator(seed, "ties", i), *self.trace.size).flatten()
-                for i in self.trace.ids
+                smooth_field(generator(seed, "ties", i), *self.size).flatten() for i in self.ids
             ]
             self._ties[seed] = torch.stack(fields).argsort(dim=1, descending=True, stable=True)
+            self._note("order of ties", self._ties[seed])
         return self._ties[seed]
+
+    def _note(self, name: str, made: Any, make: Callable[..., Any] | None = None) -> None:
+        """Tell who watches of something that was just made."""
+        if self.watch is not None:
+            self.watch(name, made, make)

@@ -88,6 +88,11 @@ def folds_of(model: Explainee) -> Folds:
     return known[1]
 
 
+def forget_folds(net: nn.Module) -> None:
+    """Forget the folds of a network whose weights were other ones for a while."""
+    _known.pop(net, None)
+
+
 @torch.no_grad()
 def _check_folds(model: Explainee) -> Folds:
     """Return the folds that leave the logits of a noise image as they are, or none at all."""

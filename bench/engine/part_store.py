@@ -35,10 +35,12 @@ class PartStore:
     """What several methods read of one batch, with what each part cost.
 
     parts: the cost of each part when it was computed. read: the parts that were read since a
-    method started. captured: what the shared pass recorded; the trace sets it.
+    method started. captured: what the shared pass recorded; the trace sets it.  watch: is told
+    of each part when it is made, with its name and, of `share`, with what made it.
     """
 
     captured: Captured
+    watch: Callable[[str, Any, Callable[..., Any] | None], None] | None = None
 
     def __init__(self, prober: Prober, images: torch.Tensor) -> None:
         self.prober = prober
@@ -72,10 +74,16 @@ class PartStore:
         if name not in self._shared:
             with self._clock(name):
                 made = make()
-            self._shared[name] = made, frozenset(self.read)
+            self._shared[name] = self._note(name, made, make), frozenset(self.read)
         value, also = self._shared[name]
         self.read = outside | {name} | also
         return value  # type: ignore[no-any-return]
+
+    def _note(self, name: str, value: T, make: Callable[..., Any] | None = None) -> T:
+        """Return a part that was just made, after telling who watches."""
+        if self.watch is not None:
+            self.watch(name, value, make)
+        return value
 
     def drop_large(self, limit: int = LARGE) -> None:
         """Forget shared parts of more than `limit` bytes; the next reader computes them again."""

@@ -125,7 +125,7 @@ class Trace(PartStore):
     @cached_property
     def log_odds(self) -> torch.Tensor:
         """Return the targets' log-odds on the clean images, [B] float64."""
-        return target_log_odds(self.logits, self.targets)
+        return self._note("log_odds", target_log_odds(self.logits, self.targets))
 
     @property
     def target_logits(self) -> torch.Tensor:
@@ -139,7 +139,8 @@ class Trace(PartStore):
     @cached_property
     def activations(self) -> torch.Tensor:
         """Return the explained layer's activations A [B,K,h,w]."""
-        return self.model.grid(self.captured.values, self.captured.size)
+        grid = self.model.grid(self.captured.values, self.captured.size)
+        return self._note("activations", grid)
 
     @property
     def gradients(self) -> torch.Tensor:
@@ -150,7 +151,7 @@ class Trace(PartStore):
     @cached_property
     def _gradients(self) -> torch.Tensor:
         with self._clock("gradients"):
-            return self.head_gradients(self.select_targets)
+            return self._note("gradients", self.head_gradients(self.select_targets))
 
     def _check_reach(self, gradients: torch.Tensor) -> torch.Tensor:
         """Return gradients [B,K,h,w]; all zero is an error where the layer's grid does not reach
@@ -220,7 +221,7 @@ class Trace(PartStore):
             logits = self.prober.logits(images)
             (gradients,) = torch.autograd.grad(self.select_targets(logits).sum(), images)
             self.prober.counts.backwards += len(self)
-        return gradients
+        return self._note("input_gradients", gradients)
 
     def head(self, activations: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Return logits [n,C] of the head alone; activations [n,K,h,w] replace those of the images

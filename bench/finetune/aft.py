@@ -11,6 +11,7 @@ TFT mask on the layer's grid.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -332,6 +333,7 @@ def train_aft(
         The path of the card.
     """
     recipe, settings = recipe or AftRecipe(), training.settings or Settings(epochs=6, lr=5e-3)
+    warn = functools.cache(warn)  # both searches use one cache: what ails it is said once
     tuned = make_tuned_model(model, training.name, recipe.reduction, settings.seed)
     train, check = training.make_pictures(model)
     masks: tuple[Masks | None, Masks | None] = None, None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -25,10 +26,13 @@ from PIL import Image, PngImagePlugin
 
 from bench.data.input_size import Size, split_size
 from bench.data.subset import Subset
-from bench.errors import BenchError
-from bench.files import file_name, replaced_file
+from bench.errors import BenchError, take_first_line
+from bench.file_contents import list_files, refuse_pipe
+from bench.files import replaced_file
+from bench.inner_places import cut_bytes, hash_name, is_device, replace_signs
 from bench.models.abn import to_grid
 from bench.models.explainee import Explainee
+from bench.seals import add_trailer, check_file
 
 FORMAT = 1
 CHUNK = "cambench"
@@ -50,8 +54,19 @@ KEYS: dict[str, type] = {
 truth, ...).
 """
 
+MAP_REMEDY = "move it out of the folder; earlier versions of a drawn map lie in its history"
+"""What to do about a damaged map, which nothing overwrites."""
+
 DRAWN, SIMULATED = "editor", "simulated:"
 LONGEST_NAME = 120
+LONGEST_BYTES = 200
+UNREADABLE = (ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError)
+"""What Pillow raises on files that are broken."""
+LARGEST_SIDE = 4096
+"""Pixels of the widest map that is read: maps are as wide as a model's input."""
+LARGEST_FILE = 64 << 20
+LARGEST_NUMBER = 2**53 - 1
+"""The largest number in the facts: the page's JavaScript keeps none above it."""
 SMOOTH_ROUNDS, EVEN_ROUNDS = 4, 32
 
 Grey = npt.NDArray[np.uint8]
@@ -107,10 +122,11 @@ def map_path(folder: Path, item: str) -> Path:
     """Return the file of an item's map: its id where that can be a file name, else with a hash that
     keeps ids apart.
     """
-    name = file_name(item).lstrip(".")  # hidden files are no maps
-    if name != item or len(name) > LONGEST_NAME:
-        name = f"{name[:LONGEST_NAME]}-{hashlib.sha256(item.encode()).hexdigest()[:8]}"
-    return Path(folder) / f"{name}.png"
+    name = replace_signs(item).lstrip(".")  # hidden files are no maps
+    short = cut_bytes(name[:LONGEST_NAME], LONGEST_BYTES)
+    if short != item or is_device(name):
+        short = f"{short}-{hash_name(item)}"
+    return Path(folder) / f"{short}.png"
 
 
 def save_map(folder: str | Path, edited: EditedMap) -> Path:
@@ -125,7 +141,7 @@ def save_map(folder: str | Path, edited: EditedMap) -> Path:
 
 
 def write_map(path: Path, edited: EditedMap) -> None:
-    """Write a map to a path, atomically."""
+    """Write a map to a path, atomically; when it returns, the disk has it."""
     where = f"the attention map of {edited.facts.get('item')}"
     _check_facts(edited.facts, where)
     values, size = edited.values, edited.facts["size"]
@@ -138,8 +154,9 @@ def write_map(path: Path, edited: EditedMap) -> None:
     text = PngImagePlugin.PngInfo()
     # Plain ASCII, since a tEXt chunk is Latin-1; no NaN, which is not JSON.
     text.add_text(CHUNK, json.dumps(edited.facts, sort_keys=True, allow_nan=False))
-    with replaced_file(path) as temporary:
+    with replaced_file(path, durable=True) as temporary:
         Image.fromarray(edited.grey).save(temporary, format="PNG", pnginfo=text)
+        add_trailer(temporary)
 
 
 def load_map(path: str | Path) -> EditedMap:
@@ -147,15 +164,16 @@ def load_map(path: str | Path) -> EditedMap:
     BenchError.
     """
     path = Path(path)
+    refuse_pipe(path, "attention map")
     try:
-        with Image.open(path) as image:
-            image.load()
-            mode, grey, text = image.mode, np.asarray(image), getattr(image, "text", {}).get(CHUNK)
+        check_file(path, "The attention map", MAP_REMEDY)
+        mode, grey, text = _read_png(path)
     except FileNotFoundError:
         raise BenchError(f"There is no attention map {path}; check the path.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
+        reason = take_first_line(error) or type(error).__name__
         raise BenchError(
-            f"The attention map {path} cannot be read ({error}); save it again or remove it."
+            f"The attention map {path} cannot be read ({reason}); {MAP_REMEDY}."
         ) from None
     if text is None or mode != "L":
         raise BenchError(
@@ -163,10 +181,8 @@ def load_map(path: str | Path) -> EditedMap:
         )
     try:
         facts = json.loads(text)
-    except ValueError:
-        raise BenchError(
-            f"The facts inside {path} are not valid JSON; save the map again or remove it."
-        ) from None
+    except (ValueError, RecursionError):
+        raise BenchError(f"The facts inside {path} are not valid JSON; {MAP_REMEDY}.") from None
     _check_facts(facts, str(path))
     if grey.shape != (facts["size"], facts["size"]):
         raise BenchError(
@@ -174,6 +190,23 @@ def load_map(path: str | Path) -> EditedMap:
             "again."
         )
     return make_edited_map(grey, facts)
+
+
+def _read_png(path: Path) -> tuple[str, Grey, str | None]:
+    """Return the mode, the pixels and the facts of a PNG whose every chunk has its checksum.
+
+    Pillow decodes pixels without a look at their checksum: a damaged map would read as another.
+    """
+    if path.stat().st_size > LARGEST_FILE:
+        raise ValueError(f"it has more than {LARGEST_FILE >> 20} MiB")
+    content = path.read_bytes()
+    with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+        if max(image.size) > LARGEST_SIDE:
+            raise ValueError(f"it has {image.size[0]} x {image.size[1]} pixels")
+        image.verify()
+    with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+        image.load()
+        return image.mode, np.asarray(image), getattr(image, "text", {}).get(CHUNK)
 
 
 def load_maps(folder: str | Path) -> list[EditedMap]:
@@ -199,15 +232,20 @@ def load_maps(folder: str | Path) -> list[EditedMap]:
             raise BenchError(
                 f"The folder {folder} mixes maps of {len(found)} {what} ({counts}); keep one."
             )
+    check_twice(maps, folder)
+    return sorted(maps, key=lambda one: one.item)
+
+
+def check_twice(maps: Sequence[EditedMap], folder: Path) -> None:
+    """Raise BenchError where two maps of a folder are of one item."""
     twice = [item for item, n in Counter(one.item for one in maps).items() if n > 1]
     if twice:
         raise BenchError(f"The folder {folder} has two maps of {twice[0]}; remove one.")
-    return sorted(maps, key=lambda one: one.item)
 
 
 def map_files(folder: Path) -> list[Path]:
     """Return the files of a folder that are maps by their name, in order."""
-    return sorted(path for path in folder.glob("*.png") if not path.name.startswith("."))
+    return list_files(folder, ".png")
 
 
 def _check_facts(facts: Any, where: str) -> None:
@@ -217,6 +255,11 @@ def _check_facts(facts: Any, where: str) -> None:
         if not isinstance(facts.get(key), kind) or isinstance(facts.get(key), bool):
             raise BenchError(
                 f"The facts of {where} have {key} = {facts.get(key)!r}; it must be {kind.__name__}."
+            )
+        if kind is int and not 0 <= facts[key] <= LARGEST_NUMBER:
+            raise BenchError(
+                f"The facts of {where} have {key} outside 0 to {LARGEST_NUMBER}; save the map "
+                "again."
             )
     if facts["format"] != FORMAT:
         raise BenchError(

@@ -20,6 +20,7 @@ from bench.finetune.classifier import train_classifier
 from bench.finetune.loop import Report, Settings, Tick
 from bench.finetune.simulate import simulate_maps
 from bench.finetune.training import Training
+from bench.models.bundled_sums import write_sums
 from bench.models.zoo import WEIGHTS_FOLDER, load_model
 
 LICENCE = "Apache-2.0"
@@ -81,6 +82,8 @@ def train_bundled(
     for made in (card.with_suffix(".safetensors"), card):
         with replaced_file(folder / made.name) as temporary:
             shutil.copyfile(made, temporary)
+    if folder == WEIGHTS_FOLDER:
+        write_sums(folder)
     return folder / card.name
 
 

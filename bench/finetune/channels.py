@@ -26,9 +26,11 @@ from bench.errors import BenchError
 from bench.files import replaced_file, write_json
 from bench.finetune.attention_maps import upsample_attention
 from bench.finetune.placement import attention_net, energy_inside, frame_of
+from bench.folder_owner import own_folder
 from bench.models.abn import AttentionBranchNetwork
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
+from bench.plain_figures import plain_texts, read_no_formulas
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -211,6 +213,11 @@ def write_channels(found: ChannelComparison, folder: Path) -> list[Path]:
     """Write channels.csv, ablation.csv, channels.json (correlations) and the chart channels.png;
     return the files.
     """
+    with own_folder(folder, "comparison"):
+        return _write_channels(found, folder)
+
+
+def _write_channels(found: ChannelComparison, folder: Path) -> list[Path]:
     files = [folder / "channels.csv", folder / "channels.json", folder / "channels.png"]
     with replaced_file(files[0]) as temporary:
         found.table.to_csv(temporary, index=False, float_format="%.6g")
@@ -229,7 +236,9 @@ def write_channels(found: ChannelComparison, folder: Path) -> list[Path]:
 
 def draw_channels(found: ChannelComparison, path: Path) -> None:
     """Draw bars of the signed importance before and after, and below them the difference."""
-    figure = build_channels_figure(found)
+    with plain_texts():
+        figure = build_channels_figure(found)
+        read_no_formulas(figure)
     with replaced_file(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -24,11 +25,18 @@ import torch
 from torch import nn
 
 from bench.engine.memory import keep_memory
-from bench.errors import BenchError
+from bench.errors import BenchError, take_first_line
+from bench.file_contents import check_plain_file
 from bench.files import replaced_file
+from bench.folder_owner import own_folder
 from bench.randomness import generator
+from bench.ranges import Range
+from bench.seals import add_trailer, check_file
 
 CHECKPOINT, HISTORY = "checkpoint.pt", "history.csv"
+KEYS = ("stamp", "net", "optimiser", "schedule", "history", "best")
+"""What a checkpoint holds."""
+
 SCORE = "score"
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -40,6 +48,10 @@ Tick = Callable[[int, int], None]
 """Called after each step with (steps done, steps in all)."""
 WARMUP_SLACK = 1e-6
 """Rising steps this near to one are none."""
+
+
+RATES = Range(0, 1000)
+"""What a learning rate and a weight decay can be."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +82,8 @@ class Settings:
             if getattr(self, name) < least:
                 raise BenchError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         for name in ("lr", "weight_decay"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise BenchError(
-                    f"{name} is {getattr(self, name)}; it must be a number of at least 0."
-                )
+            if not RATES.holds(getattr(self, name)):
+                raise BenchError(f"{name} is {getattr(self, name)}; it must be {RATES}.")
 
 
 class TrainingTask(ABC):
@@ -159,14 +169,15 @@ def fit(
     state = _State(
         task, settings, folder, json.dumps([stamp, vars(settings)], sort_keys=True, default=str)
     )
-    state.resume()
-    if not state.history.epochs:
-        state.history.before = _validate(task)
-    while not state.finished:
-        row = _epoch(task, settings, state, tick)
-        state.keep(row | _validate(task))
-        if report:
-            report(state.history.epochs[-1])
+    with own_folder(folder, "training"):
+        state.resume()
+        if not state.history.epochs:
+            state.history.before = _validate(task)
+        while not state.finished:
+            row = _epoch(task, settings, state, tick)
+            state.keep(row | _validate(task))
+            if report:
+                report(state.history.epochs[-1])
     state.restore()
     return state.history
 
@@ -284,12 +295,16 @@ class _State:
             "history": vars(self.history),
             "best": self.best,
         }
-        with replaced_file(self.folder / CHECKPOINT) as temporary:
+        with replaced_file(self.folder / CHECKPOINT, durable=True) as temporary:
             torch.save(content, temporary)
+            add_trailer(temporary)
+        self._write_history()
+
+    def _write_history(self) -> None:
         names = list(dict.fromkeys(name for row in self.history.epochs for name in row))
         with (
             replaced_file(self.folder / HISTORY) as temporary,
-            temporary.open("w", newline="") as file,
+            temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, names)
             writer.writeheader()
@@ -298,15 +313,10 @@ class _State:
     def resume(self) -> None:
         """Take up the folder's checkpoint, if there is one."""
         path = self.folder / CHECKPOINT
-        if not path.is_file():
+        if not os.path.lexists(path):
             return
-        device = next(self.task.net.parameters()).device
-        try:
-            content = torch.load(path, map_location=device, weights_only=True)
-        except Exception as error:  # pickle, zip and the file system each raise their own
-            raise BenchError(
-                f"The checkpoint {path} cannot be read ({error}); remove it to start anew."
-            ) from error
+        check_plain_file(path, "checkpoint")
+        content = load_checkpoint(path, next(self.task.net.parameters()).device)
         if content["stamp"] != self.stamp:
             raise BenchError(
                 f"The folder {self.folder} holds a training of other settings, data or parent; "
@@ -317,11 +327,34 @@ class _State:
         self.schedule.load_state_dict(content["schedule"])
         self.history = History(**content["history"])
         self.best = {k: v.cpu() for k, v in content["best"].items()}
+        self._write_history()  # a kill after the checkpoint has left it without the last epoch
 
     def restore(self) -> None:
         """Put the kept weights into the network."""
         self.task.net.load_state_dict(self.best)
         self.task.net.eval()
+
+
+def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Return the content of a checkpoint, with its tensors on a device.
+
+    Raises:
+        BenchError: the file is damaged, cannot be read, or is no checkpoint of a training.
+    """
+    remedy = "remove it to start anew"
+    try:
+        check_file(path, "The checkpoint", remedy)
+        content = torch.load(path, map_location=device, weights_only=True)
+    except BenchError:
+        raise
+    except Exception as error:  # pickle, zip and the file system each raise their own
+        raise BenchError(
+            f"The checkpoint {path} cannot be read ({take_first_line(error)}); {remedy}."
+        ) from error
+    missing = [key for key in KEYS if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise BenchError(f"{path} is no checkpoint of a training (no {missing[0]}); {remedy}.")
+    return dict(content)
 
 
 def _schedule(

@@ -30,6 +30,7 @@ from bench.engine.trace import Trace
 from bench.errors import BenchError, suggestions
 from bench.files import cache_folder, replaced_file
 from bench.finetune.data import Pictures, split_rows
+from bench.finetune.sealed_tensors import read_sealed_tensors, write_sealed_tensors
 from bench.identity import digest
 from bench.methods import METHODS, Method
 from bench.methods.references import MASK_COLOUR
@@ -39,6 +40,7 @@ from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
 from bench.protocol import Protocol
 from bench.randomness import generator, smooth_field
+from bench.seals import DamagedFileError
 
 FORMAT = 1
 
@@ -353,16 +355,13 @@ def _key(model: Explainee, pictures: Pictures, method: Method, seed: int) -> dic
 
 def _keep(found: Search, file: Path, key: dict[str, Any], warn: Callable[[str], None]) -> None:
     """Write a search into the cache; one that cannot be written costs a warning, not the work."""
-    from safetensors.torch import save_file
-
     tensors = {f.name: getattr(found, f.name) for f in fields(found)}
     try:
         with replaced_file(file) as temporary:
-            save_file(tensors, temporary, {"key": json.dumps(key, sort_keys=True)})
-    except BenchError:
-        warn(
-            f"The TFT masks are not kept for the next time, since {file.parent} cannot be written."
-        )
+            write_sealed_tensors(temporary, tensors, {"key": json.dumps(key, sort_keys=True)})
+    except BenchError as error:
+        reason = str(error).rpartition("(")[2].partition(")")[0] or "it cannot be written"
+        warn(f"The TFT masks are not kept for the next time in {file.parent}: {reason}.")
 
 
 def _load(
@@ -373,22 +372,22 @@ def _load(
 
     like: tensors of the names, shapes and types that it must have.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
-    if not file.is_file():
-        return None
     try:
-        with safe_open(file, "pt") as kept:
-            stamp = (kept.metadata() or {}).get("key")
-            # A safetensors file is no mapping.
-            tensors = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        if not file.is_file():
+            return None
+        tensors, metadata = read_sealed_tensors(file)
+    except DamagedFileError:
+        warn(f"The kept TFT masks {file} are damaged (another checksum); they are made anew.")
+        return None
+    except (BenchError, SafetensorError, OSError, ValueError, RuntimeError) as error:
         warn(f"The kept TFT masks {file} cannot be read ({error}); they are made anew.")
         return None
     kinds, wanted = (
         {name: (t.shape, t.dtype) for name, t in each.items()} for each in (tensors, like)
     )
-    if stamp != json.dumps(key, sort_keys=True) or kinds != wanted:
+    if metadata.get("key") != json.dumps(key, sort_keys=True) or kinds != wanted:
         warn(f"The kept TFT masks {file} are not what their name says; they are made anew.")
         return None
     return Search(**tensors)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -90,6 +91,22 @@ def find_placements(
             if report:
                 report(len(rows), len(subset))
     return rows
+
+
+def read_placements(rows: Any, subset: Subset) -> list[Placement]:
+    """Return the placements of a subset that were kept as JSON.
+
+    Raises:
+        TypeError, ValueError: they are not those of the subset, or hold impossible numbers.
+    """
+    found = [Placement(**row) for row in rows]
+    if [(one.index, one.item) for one in found] != list(enumerate(subset.ids)):
+        raise ValueError("they are of other items")
+    for one, label in zip(found, subset.labels.tolist(), strict=True):
+        shares = [share for share in (one.probability, one.energy) if share is not None]
+        if one.label != label or not all(0 <= share <= 1 + 1e-6 for share in shares):
+            raise ValueError("impossible numbers")
+    return found
 
 
 def energy_inside(maps: torch.Tensor, truth: torch.Tensor) -> list[float | None]:

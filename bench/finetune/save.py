@@ -12,9 +12,10 @@ import torch
 
 from bench.data import Subset
 from bench.errors import BenchError
+from bench.file_contents import file_sha256
 from bench.files import replaced_file, write_json
+from bench.inner_places import place_inside
 from bench.models.explainee import Explainee
-from bench.models.weights_files import file_sha256
 
 BUILD = ("library", "arch", "kwargs", "wrap")
 """The keys of a card that build a network."""
@@ -35,9 +36,9 @@ def write_model(
     """
     from safetensors.torch import save_file
 
-    weights = folder / f"{name}.safetensors"
+    weights = place_inside(folder, name, ".safetensors")
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.net.state_dict().items()}
-    with replaced_file(weights) as temporary:
+    with replaced_file(weights, durable=True) as temporary:
         save_file(state, temporary)
     card = {
         "file": weights.name,
@@ -53,8 +54,8 @@ def write_model(
         "torch": torch.__version__.split("+")[0],
         **facts,
     }
-    write_json(folder / f"{name}.json", {name: card})
-    return folder / f"{name}.json"
+    write_json(file := place_inside(folder, name, ".json"), {name: card})
+    return file
 
 
 def build_facts(model: Explainee) -> dict[str, Any]:

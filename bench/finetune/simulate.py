@@ -27,6 +27,7 @@ from bench.finetune.attention_maps import (
     utc_now,
 )
 from bench.finetune.placement import Placement, Report, find_placements, frame_of
+from bench.folder_owner import own_folder
 from bench.models.explainee import Explainee
 from bench.types import Truth
 
@@ -116,25 +117,25 @@ def simulate_maps(
     side = require_square(model.size, "Simulating attention maps")
     width = SOFT_SHARE * side if soft is None else soft
     _check_folder(folder)
-    right = [p for p in find_placements(model, subset, report) if p.right and p.energy is not None]
-    if misplaced:
-        right = [p for p in right if p.misplaced]
-    chosen = _choose_share(right, share, model, subset, misplaced)
-    source = SIMULATED + chosen_kind
-    facts = {
-        "subset": subset.name,
-        "manifest_id": subset.manifest_id,
-        "model": model.name,
-        "weights_id": model.weights_id,
-        "when": utc_now(),
-        "source": source,
-        "soft": width,
-        "revision": 1,
-    }
-    for path in set(map_files(folder)) - {map_path(folder, p.item) for p in chosen}:
-        path.unlink()
-    maps = (_make_map(model, subset, one, chosen_kind, facts) for one in chosen)
-    written = [save_map(folder, edited) for edited in maps if edited is not None]
+    with own_folder(folder, "simulation"):
+        seen = [p for p in find_placements(model, subset, report) if p.right]
+        right = [p for p in seen if p.energy is not None and (p.misplaced or not misplaced)]
+        chosen = _choose_share(right, share, model, subset, misplaced)
+        source = SIMULATED + chosen_kind
+        facts = {
+            "subset": subset.name,
+            "manifest_id": subset.manifest_id,
+            "model": model.name,
+            "weights_id": model.weights_id,
+            "when": utc_now(),
+            "source": source,
+            "soft": width,
+            "revision": 1,
+        }
+        for path in set(map_files(folder)) - {map_path(folder, p.item) for p in chosen}:
+            path.unlink()
+        maps = (_make_map(model, subset, one, chosen_kind, facts) for one in chosen)
+        written = [save_map(folder, edited) for edited in maps if edited is not None]
     return Simulation(folder, len(written), len(right), len(subset), source)
 
 

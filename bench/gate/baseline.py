@@ -16,7 +16,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bench.board.box_thresholds import read_box_ious
 from bench.board.cubes import Measure
@@ -27,21 +26,30 @@ from bench.board.older_versions import (
     mark_older,
     mark_older_rows,
 )
+from bench.board.partial_runs import note_partial
 from bench.board.record_checks import check_records
 from bench.errors import BenchError, suggestions
-from bench.files import public, replaced_file
+from bench.files import public
 from bench.gate import baseline_taus
+from bench.gate.baseline_schema import BaselineFacts
 from bench.gate.baseline_taus import Taus
 from bench.identity import digest
+from bench.json_state import parse_object
 from bench.metrics import find_owner
+from bench.records.planned_work import PARTIAL
+from bench.records.run_schema import check_shape
 from bench.records.store import Records
 from bench.registry import split_list
+from bench.sealed_parquet import check_columns, read_sealed_table, write_sealed_table
 
 FORMAT = 1
 """Raised when the file's layout changes."""
 
 METADATA = b"cambench-baseline"
 """Key of the provenance in the parquet schema's metadata."""
+
+REMEDY = "restore it from a copy, or make it again with `cambench baseline`"
+"""What to do about a damaged baseline."""
 
 RANDOM = "random"
 """The control that a margin is measured from."""
@@ -50,7 +58,7 @@ COLUMNS = ["subset", "model", "method", "metric", "item", "image", "value"]
 SCHEMA = pa.schema([*((name, pa.string()) for name in COLUMNS[:-1]), ("value", pa.float64())])
 KEPT = (
     *("run", "created", "commands", "code", "packages", "machine"),
-    *("plan", "protocol", "precision", "subsets", "not_applicable"),
+    *("plan", "protocol", "precision", "subsets", "not_applicable", PARTIAL),
 )
 """Keys of run.json that go into a baseline as they are."""
 
@@ -155,25 +163,30 @@ def load_baseline(path: str | Path) -> Baseline:
             f"There is no baseline at {path}; give a file of `cambench baseline`, or a board's "
             "folder."
         )
-    try:
-        table = pq.read_table(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise BenchError(
-            f"The baseline {path} cannot be read ({error}); make it again with `cambench baseline`."
-        ) from None
+    table = read_sealed_table(file, "The baseline", REMEDY)
     content = (table.schema.metadata or {}).get(METADATA)
     if content is None:
         raise BenchError(
             f"{path} is a parquet file but no baseline; make one with `cambench baseline RUN --out "
             "FILE`."
         )
-    facts = json.loads(content)
-    if facts["format"] != FORMAT:
+    where = f"The baseline {path}"
+    facts = parse_object(content, where, REMEDY)
+    if facts.get("format") != FORMAT:
         raise BenchError(
-            f"The baseline {path} is of format {facts['format']}, and this cambench reads "
+            f"The baseline {path} is of format {facts.get('format')!r}, and this cambench reads "
             f"{FORMAT}; make it again."
         )
-    return Baseline(*_mark_versions(table.to_pandas()[COLUMNS], facts))
+    check_shape(BaselineFacts, facts, where, REMEDY)
+    check_columns(table, SCHEMA, where, REMEDY)
+    if missing := [name for name in COLUMNS if name not in table.column_names]:
+        raise BenchError(f"{where} has no column {missing[0]}; {REMEDY}.")
+    frame = table.to_pandas()[COLUMNS]
+    for column in ("subset", "model", "method", "metric"):
+        known = facts["values" if column == "metric" else f"{column}s"]
+        if strange := sorted(set(map(str, frame[column])) - known.keys()):
+            raise BenchError(f"{where} does not describe the {column} {strange[0]}; {REMEDY}.")
+    return Baseline(*_mark_versions(frame, facts))
 
 
 def _mark_versions(
@@ -218,14 +231,13 @@ def save_baseline(baseline: Baseline, path: str | Path) -> None:
     frame = baseline.frame.sort_values(COLUMNS[:-1], kind="stable", ignore_index=True)
     content = json.dumps(public({**baseline.facts, "format": FORMAT}), sort_keys=True, default=str)
     table = pa.Table.from_pandas(frame[COLUMNS], schema=SCHEMA, preserve_index=False)
-    with replaced_file(Path(path)) as temporary:
-        pq.write_table(
-            table.replace_schema_metadata({METADATA: content.encode()}),
-            temporary,
-            compression="zstd",
-            compression_level=9,
-            use_dictionary=COLUMNS[:-1],
-        )
+    write_sealed_table(
+        Path(path),
+        table.replace_schema_metadata({METADATA: content.encode()}),
+        compression="zstd",
+        compression_level=9,
+        use_dictionary=COLUMNS[:-1],
+    )
 
 
 def load_run(
@@ -252,7 +264,7 @@ def from_records(records: Records, taus: Taus | None = None) -> Baseline:
     taus: box thresholds to keep where the run's own are not better.
     """
     check_records(records)
-    records = mark_older(records)
+    records = mark_older(note_partial(records))
     provenance = records.provenance
     boxes = baseline_taus.find_box_values(records)
     calibrated = {provenance["metrics"][name]["id"] for name in boxes}

@@ -10,6 +10,7 @@ from bench.errors import BenchError
 from bench.gate.baseline import Baseline
 from bench.metrics import METRICS
 from bench.protocol import Protocol
+from bench.records.planned_work import PARTIAL
 from bench.records.precision_verdict import find_difference
 
 
@@ -24,7 +25,12 @@ def check_comparable(baseline: Baseline, run: Baseline, *, other_seed: bool = Fa
     check_models(baseline, run)
     check_images(baseline, run)
     check_metrics(baseline, run)
-    return [*notes, *list_older_values(baseline, run), *list_differences(baseline, run)]
+    halves = [
+        f"The {word} is not whole. {sentence}"
+        for word, side in (("baseline", baseline), ("run", run))
+        for sentence in side.facts.get(PARTIAL, ())
+    ]
+    return [*halves, *notes, *list_older_values(baseline, run), *list_differences(baseline, run)]
 
 
 def check_protocols(baseline: Baseline, run: Baseline, other_seed: bool) -> list[str]:

@@ -10,11 +10,11 @@ work folder, so the command goes on where it stopped.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,6 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.files import write_json
 from bench.gate.baseline import RANDOM, Baseline, load_baseline, load_run
 from bench.gate.judge import (
     BETTER,
@@ -37,6 +36,7 @@ from bench.gate.judge import (
 )
 from bench.gate.planted_defects import DEFECTS, Defect, run_planted
 from bench.gate.resample import count_false_alarms, make_null
+from bench.json_state import read_json_state, write_sealed_json
 
 RESAMPLES = 2_000
 """Resamples per null."""
@@ -130,11 +130,12 @@ class Study:
         file = self.work / "steps" / f"{name}.json"
         settings = {"limit": self.limit, "resamples": self.resamples, "rules": vars(self.rules)}
         if file.is_file():
-            known: dict[str, Any] = json.loads(file.read_text())
-            if known["settings"] == settings:
-                return known
+            with suppress(BenchError):  # damaged, or no step: it is done again
+                known = read_json_state(file, "delete it")
+                if known.get("settings") == settings:
+                    return known
         made = {**make(), "settings": settings}
-        write_json(file, made)
+        write_sealed_json(file, made)
         return made
 
     def run_tier(self, rerun: HarmlessRerun) -> Path:

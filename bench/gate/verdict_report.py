@@ -11,13 +11,11 @@ from typing import Any, Literal
 import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from bench.board.scores import list_rows
 from bench.board.text import markdown, metric_label, number
-from bench.files import replaced_file
+from bench.files import append_text, replaced_file
 from bench.gate.judge import (
     BETTER,
     CAUSES,
@@ -30,6 +28,8 @@ from bench.gate.judge import (
     UNJUDGED,
     Verdicts,
 )
+from bench.plain_text import show_controls
+from bench.text_console import make_text
 
 ORDER = (REGRESSION, UNJUDGED, BETTER, CHANGED, SAME, MOVED, NEW)
 """Verdicts in the order in which a reader needs them."""
@@ -146,7 +146,10 @@ def print_verdicts(verdicts: Verdicts, console: Console, *, everything: bool = F
     frame = select_rows(verdicts, everything=everything)
     for (subset, model), several in frame.groupby(["subset", "model"], sort=True):
         table = Table(
-            title=f"{subset}, {model}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1)
+            title=make_text(f"{subset}, {model}", "italic"),
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1),
         )
         for header in HEADERS[1:]:
             justify: Literal["left", "right"] = "right" if header in NUMBERS else "left"
@@ -154,27 +157,23 @@ def print_verdicts(verdicts: Verdicts, console: Console, *, everything: bool = F
                 header, justify=justify, overflow="fold", no_wrap=header not in ("method", "why")
             )
         for row in order_rows(several):
-            texts = [Text(text) for text in write_cells(row)]
+            texts = [make_text(text) for text in write_cells(row)]
             texts[HEADERS.index("verdict")].stylize(STYLES.get(row["verdict"], ""))
             table.add_row(*texts[1:], style="dim" if row["control"] else "")
         console.print(table)
     if len(frame):
-        console.print(escape(write_explanation(verdicts)), style="dim", highlight=False)
+        console.print(make_text(write_explanation(verdicts)), style="dim", highlight=False)
     for note in [*verdicts.notes, *list_missing(verdicts)]:
-        console.print(f"! {escape(note)}", style="yellow", highlight=False)
+        console.print(make_text(f"! {note}"), style="yellow", highlight=False)
     style = {0: "bold green", 1: "bold red", 2: "bold yellow"}[verdicts.exit_code]
-    console.print(escape(write_outcome(verdicts)), style=style, highlight=False)
+    console.print(make_text(write_outcome(verdicts)), style=style, highlight=False)
 
 
 def write_markdown(verdicts: Verdicts, path: Path) -> None:
     """Append a summary to a file, as `$GITHUB_STEP_SUMMARY` wants it; a file of before keeps its
     text.
     """
-    before = path.read_text(encoding="utf-8") if path.is_file() else ""
-    with replaced_file(path) as temporary:
-        temporary.write_text(
-            before + "\n".join(write_markdown_lines(verdicts)) + "\n", encoding="utf-8"
-        )
+    append_text(path, "\n".join(write_markdown_lines(verdicts)) + "\n")
 
 
 def write_markdown_lines(verdicts: Verdicts) -> Iterator[str]:
@@ -258,5 +257,5 @@ def write_junit(verdicts: Verdicts, path: Path) -> None:
 
 
 def escape_control(text: str) -> str:
-    """Return a text without the characters that XML forbids."""
-    return "".join(c if c >= " " or c in "\t\n" else " " for c in text)
+    """Return a text with the characters that XML forbids written out."""
+    return show_controls(text)

@@ -21,7 +21,7 @@ from bench.engine.case import Case
 from bench.engine.fills import gaussian_blur
 from bench.engine.prober import Prober
 from bench.engine.trace import Trace
-from bench.errors import BenchError, NotApplicable
+from bench.errors import BenchError, NotApplicable, state_assumption
 from bench.files import file_name
 from bench.identity import digest
 from bench.methods import METHODS, Method
@@ -30,6 +30,7 @@ from bench.metrics import METRICS, Metric
 from bench.metrics.base import Scores
 from bench.metrics.faithfulness import curve_scores
 from bench.protocol import Protocol
+from bench.records.damaged_files import set_damaged_aside
 from bench.records.provenance import merge_provenance
 from bench.records.store import Records, Store, empty_frame
 from bench.run.cells import Kept, find_missing_cells, find_unfit, task_name
@@ -60,6 +61,8 @@ def run_grid(
         }
         for store in stores.values():
             held.enter_context(store.lock())
+            for text in set_damaged_aside(store):
+                state_assumption(text)
         told = {
             name: merge_provenance(stores[name].provenance(), describe_run(plan))
             for name, plan in plans.items()

@@ -16,7 +16,8 @@ from bench.board.record_checks import check_records
 from bench.board.tables import write_csv
 from bench.board.text import interval
 from bench.errors import BenchError
-from bench.files import file_name, write_json
+from bench.files import file_name
+from bench.folder_owner import own_folder
 from bench.health.checks import (
     Spread,
     agreement,
@@ -33,8 +34,10 @@ from bench.health.health_page import write_page, write_plots
 from bench.health.planted_evidence import CONTROLS, GRADED, PLANTED, make_planted_plans, run_planted
 from bench.health.reload import Reloaded, reload_run
 from bench.health.sensitivity import choose_methods, run_choices, sample_items
+from bench.json_state import write_sealed_json
 from bench.models.explainee import Explainee
-from bench.records.store import HEALTH, Records
+from bench.records.run_facts import HEALTH
+from bench.records.store import Records
 
 FOLDER = "health"
 
@@ -83,11 +86,12 @@ def examine(
     records = Records.load(run)
     check_records(records)
     health = Health(records, images=limit)
-    for subset in sorted(set(records.frame["subset"])):
-        loaded = _try_reload(health, subset, data_root, device) if forwards else None
-        _check_subset(health, subset, loaded, limit, methods, run / FOLDER / "parts", say)
-    _caution(health)
-    write(health, run, command)
+    with own_folder(run, "health check"):
+        for subset in sorted(set(records.frame["subset"])):
+            loaded = _try_reload(health, subset, data_root, device) if forwards else None
+            _check_subset(health, subset, loaded, limit, methods, run / FOLDER / "parts", say)
+        _caution(health)
+        write(health, run, command)
     return health
 
 
@@ -315,12 +319,11 @@ def write(health: Health, run: Path, command: str = "") -> None:
     """Write RUN/health/ and then RUN/health.json, each file atomically."""
 
     folder = run / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     for name, table in csv_tables(health).items():
         write_csv(folder / f"{name}.csv", table)
     pictures = write_plots(health, folder)
     write_page(health, folder, pictures, command)
-    write_json(run / HEALTH, health.to_json(command))
+    write_sealed_json(run / HEALTH, health.to_json(command))
 
 
 def csv_tables(health: Health) -> dict[str, pd.DataFrame]:
@@ -349,9 +352,9 @@ def csv_tables(health: Health) -> dict[str, pd.DataFrame]:
         for v in health.verdicts
         for one in v.separations
     ]
-    orders = pd.concat(health.agreement, ignore_index=True)[
-        ["subset", "model", "a", "b", "tau", "methods"]
-    ]
+    compared = ["subset", "model", "a", "b", "tau", "methods"]
+    orders = pd.concat(health.agreement or [pd.DataFrame(columns=compared)], ignore_index=True)
+    orders = orders[compared]
     found = {"verdicts": verdicts, "separations": pd.DataFrame(gaps), "agreement": orders}
     if health.tables:
         ranks = pd.concat([t.ranks for t in health.tables], ignore_index=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import fnmatch
 import gc
+import io
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +25,8 @@ import torch
 
 from bench.data.input_size import write_size
 from bench.errors import BenchError, suggestions
+from bench.file_contents import read_text
+from bench.files import append_text, replaced_file
 from bench.health.timm_check import examine
 from bench.models.zoo import load_model
 
@@ -266,17 +269,19 @@ def read_rows(path: Path | None) -> dict[str, Row]:
     """Return the rows of a coverage file by name; none where there is no file."""
     if path is None or not path.is_file():
         return {}
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise BenchError(f"{path} is no coverage file of this version; choose another --out.")
-        return {row["name"]: Row(**row) for row in reader}
+    text = read_text(path, "coverage file", "choose another --out")
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        raise BenchError(f"{path} is no coverage file of this version; choose another --out.")
+    return {row["name"]: Row(**row) for row in reader}
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write a coverage file anew."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
+    with (
+        replaced_file(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
@@ -284,5 +289,6 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 def append_row(path: Path, row: Row) -> None:
     """Add one row, so that nothing is lost when the run is stopped."""
-    with path.open("a", newline="") as file:
-        csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(asdict(row))
+    line = io.StringIO()
+    csv.DictWriter(line, COLUMNS, lineterminator="\n").writerow(asdict(row))
+    append_text(path, line.getvalue())

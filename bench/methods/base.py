@@ -19,7 +19,7 @@ from bench.engine.memory import wait_for
 from bench.engine.part_store import Part
 from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
-from bench.errors import BenchError, NotApplicable
+from bench.errors import BenchError, NotApplicable, forbid_exit
 from bench.identity import digest, method_source
 from bench.methods import variants
 from bench.models.explainee import Explainee
@@ -243,6 +243,7 @@ class Method:
             guard_network(trace.model.net),
             torch.no_grad(),
             self._forbid_writes(trace),
+            forbid_exit(f"Method {self.name}"),
         ):
             maps = self.maps(trace)
             wait_for(trace.images.device)
@@ -289,7 +290,14 @@ class Method:
             raise BenchError(
                 f"Method {self.name} returned {got}; a method returns a tensor of shape {expected}."
             )
-        return maps.detach().to("cpu", torch.float32).contiguous()
+        if maps.is_complex():
+            raise BenchError(
+                f"Method {self.name} returned {maps.dtype}; a map holds real numbers, such as the "
+                "absolute value."
+            )
+        own = maps.detach().to("cpu", torch.float32).contiguous()
+        # A copy: whoever made the maps may hold them, and write into them later.
+        return own.clone() if own.data_ptr() == maps.data_ptr() else own
 
 
 def _add_shared_costs(trace: Trace, spent: Part, made: set[str]) -> Spent:
@@ -312,9 +320,11 @@ def peak_memory_mib(trace: Trace) -> float:
     """
     if trace.images.is_cuda:
         return torch.cuda.max_memory_allocated(trace.images.device) / 2**20
+    if sys.platform == "win32":
+        return float("nan")
     try:
         import resource
-    except ImportError:  # not on Windows
+    except ImportError:  # a Python that was built without it
         return float("nan")
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -8,7 +8,7 @@ pooling Grad-CAM, HiResCAM and XGrad-CAM are the same map; boards say so, from t
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from bench.engine.trace import Trace
 from bench.errors import NotApplicable
 from bench.methods.registration import register_method
 from bench.models.network_guard import guard_network
+from bench.ranges import Range
 
 EPS = 1e-7
 
@@ -173,7 +174,12 @@ def _pp_weights(
     heads=lambda _, p: p["samples"],
     head_backwards=lambda _, p: p["samples"],
 )
-def smooth_grad_cam_pp(trace: Trace, *, samples: int = 4, std: float = 0.3) -> torch.Tensor:
+def smooth_grad_cam_pp(
+    trace: Trace,
+    *,
+    samples: Annotated[int, Range(1, 1_000_000)] = 4,
+    std: Annotated[float, Range(0, 100)] = 0.3,
+) -> torch.Tensor:
     """Grad-CAM++ of A with G, G^2 and G^3 averaged over images x + std*N(0,1), in normalised space.
     [B,H,W], >= 0.
 
@@ -256,8 +262,8 @@ def shapley_cam(trace: Trace, *, score: Literal["rest", "logit"] = "rest") -> to
 def finer_cam(
     trace: Trace,
     *,
-    gamma: float = 1.0,
-    classes: int = 3,
+    gamma: Annotated[float, Range(0, 100)] = 1.0,
+    classes: Annotated[int, Range(1, 100_000)] = 3,
     weights: Literal["mean", "softmax"] = "softmax",
 ) -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = mean_ij of the gradient of S_c - gamma * mean S of similar

@@ -5,6 +5,7 @@ by gradient.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from bench.engine.trace import Trace
 from bench.errors import BenchError
 from bench.methods.registration import register_method
-from bench.methods.sampling import check_least
+from bench.ranges import Range
 
 # TorchRay's constants; lengths at a side of 224.
 STEP, SIGMA, MAX_BLUR, LEVELS, COLDNESS = 7, 21.0, 20.0, 8, 20.0
@@ -49,7 +50,10 @@ def shares(areas: str) -> list[float]:
     backwards=lambda _, p: p["iterations"] * len(shares(p["areas"])),
 )
 def extremal_perturbation(
-    trace: Trace, *, areas: str = "0.025+0.05+0.1+0.2", iterations: int = 800
+    trace: Trace,
+    *,
+    areas: str = "0.025+0.05+0.1+0.2",
+    iterations: Annotated[int, Range(1, 1_000_000)] = 800,
 ) -> torch.Tensor:
     """sum over areas of the smooth mask of that area that keeps S_c highest in a blurred image.
     [B,H,W], >= 0.
@@ -60,7 +64,6 @@ def extremal_perturbation(
     the side. Lengths scale with the side.
     """
     wanted = shares(areas)
-    check_least(1, iterations, "iterations")
     smooth = SmoothMask(trace.size, trace.images.device)
     rows = torch.arange(len(trace)).repeat_interleave(len(wanted))
     area = torch.tensor(wanted).repeat(len(trace))

@@ -7,7 +7,7 @@ adapter that counts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -17,7 +17,6 @@ from bench.engine.trace import Trace
 from bench.methods.references import NAMES, Reference, read_reference, reference_images
 from bench.methods.registration import register_method
 from bench.methods.sampling import (
-    check_least,
     enumerate_by_image,
     expand_per_image,
     gradients_at,
@@ -25,6 +24,7 @@ from bench.methods.sampling import (
     spread,
 )
 from bench.models.explainee import Explainee
+from bench.ranges import Range
 
 
 @register_method(
@@ -67,7 +67,10 @@ def input_x_gradient(trace: Trace) -> torch.Tensor:
     reference=read_reference,
 )
 def integrated_gradients(
-    trace: Trace, *, reference: Reference = "baseline", steps: int = 50
+    trace: Trace,
+    *,
+    reference: Reference = "baseline",
+    steps: Annotated[int, Range(1, 1_000_000)] = 50,
 ) -> torch.Tensor:
     """sum over colour channels of (x - r) * integral of dS_c/dx from the reference r to x. [B,H,W],
     signed.
@@ -81,7 +84,7 @@ def integrated_gradients(
         trace.images,
         baselines=reference_images(trace, reference),
         target=trace.targets.to(trace.images.device),
-        n_steps=check_least(1, steps, "steps"),
+        n_steps=steps,
         # A multiple of the images in the trace: Captum cuts the steps, not the batch.
         internal_batch_size=max(len(trace), trace.prober.batch_size),
     )
@@ -99,7 +102,12 @@ def integrated_gradients(
     backwards=lambda _, p: p["steps"],
     reference=read_reference,
 )
-def idgi(trace: Trace, *, reference: Reference = "baseline", steps: int = 50) -> torch.Tensor:
+def idgi(
+    trace: Trace,
+    *,
+    reference: Reference = "baseline",
+    steps: Annotated[int, Range(1, 1_000_000)] = 50,
+) -> torch.Tensor:
     """sum over channels and steps of g_j^2 d_j / |g_j|^2, g_j = dS_c/dx and d_j = S_c(x_j+1) -
     S_c(x_j). [B,H,W].
 
@@ -117,7 +125,7 @@ def idgi(trace: Trace, *, reference: Reference = "baseline", steps: int = 50) ->
         int, torch.Tensor
     ] = {}  # an image's squared share at its last point, which waits for the next score
     scores: dict[int, torch.Tensor] = {}
-    for batch in gradients_at(trace, check_least(1, steps, "steps"), point):
+    for batch in gradients_at(trace, steps, point):
         squared = batch.gradients.square()
         total = squared.sum((1, 2, 3), keepdim=True)
         shares = torch.where(total > 0, squared / torch.where(total > 0, total, 1.0), 0.0).sum(1)
@@ -150,7 +158,11 @@ def _noisy(model: Explainee, p: Mapping[str, Any]) -> list[SharedPart]:
     parts=_noisy,
 )
 def smooth_grad(
-    trace: Trace, *, samples: int = 25, std: float = 0.15, magnitude: bool = False
+    trace: Trace,
+    *,
+    samples: Annotated[int, Range(1, 1_000_000)] = 25,
+    std: Annotated[float, Range(0, 100)] = 0.15,
+    magnitude: bool = False,
 ) -> torch.Tensor:
     """sum over colour channels of |mean of dS_c/dx at x + noise|. [B,H,W], >= 0.
 
@@ -171,7 +183,12 @@ def smooth_grad(
     fast=False,
     parts=_noisy,
 )
-def var_grad(trace: Trace, *, samples: int = 25, std: float = 0.15) -> torch.Tensor:
+def var_grad(
+    trace: Trace,
+    *,
+    samples: Annotated[int, Range(1, 1_000_000)] = 25,
+    std: Annotated[float, Range(0, 100)] = 0.15,
+) -> torch.Tensor:
     """sum over colour channels of the variance of dS_c/dx over the noisy images of smooth_grad.
     [B,H,W], >= 0.
     """
@@ -183,7 +200,6 @@ def noisy_gradients(trace: Trace, samples: int, std: float) -> tuple[torch.Tenso
     """Return mean and (population) variance over samples of dS_c/dx at x + noise, [B,3,H,W] each;
     shared.
     """
-    check_least(1, samples, "samples")
 
     def make() -> tuple[torch.Tensor, torch.Tensor]:
         sigma, generators = std * spread(trace), trace.generators("noisy gradients")
@@ -213,7 +229,12 @@ def noisy_gradients(trace: Trace, samples: int, std: float) -> tuple[torch.Tenso
     forwards=lambda _, p: p["samples"],
     backwards=lambda _, p: p["samples"],
 )
-def gradient_shap(trace: Trace, *, samples: int = 50, std: float = 0.0) -> torch.Tensor:
+def gradient_shap(
+    trace: Trace,
+    *,
+    samples: Annotated[int, Range(1, 1_000_000)] = 50,
+    std: Annotated[float, Range(0, 100)] = 0.0,
+) -> torch.Tensor:
     """sum over colour channels of the mean over samples of (x' - r) * dS_c/dx at r + a (x' - r).
     [B,H,W], signed.
 
@@ -237,7 +258,7 @@ def gradient_shap(trace: Trace, *, samples: int = 50, std: float = 0.0) -> torch
         return start + expand_per_image(shares, trace) * kept[0]
 
     maps = torch.zeros_like(trace.images[:, 0])
-    for batch in gradients_at(trace, check_least(1, samples, "samples"), point):
+    for batch in gradients_at(trace, samples, point):
         maps.index_add_(0, batch.rows.to(maps.device), (kept[0] * batch.gradients).sum(1))
     return maps / samples
 

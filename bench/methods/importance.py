@@ -5,7 +5,7 @@ alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 
@@ -19,6 +19,7 @@ from bench.methods.references import MASK_COLOUR, Reference, read_reference, ref
 from bench.methods.registration import register_method
 from bench.methods.variants import write_value
 from bench.models.explainee import Explainee
+from bench.ranges import Range
 
 CONSTANT = "constant channels are skipped"
 
@@ -89,7 +90,7 @@ def a_fmi(
     replace: Literal["reference", "zero"] = "reference",
     positive_only: bool = False,
     selection: Literal["largest", "cumulative"] = "largest",
-    share: float = IRRELEVANT,
+    share: Annotated[float, Range(0, 1)] = IRRELEVANT,
 ) -> torch.Tensor:
     """ReLU(sum_k FMI_k * D_k): importance by difference from a reference, so no saturated gradient
     plays a part.

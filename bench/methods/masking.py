@@ -5,7 +5,7 @@ the activations.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from bench.methods.cam import grad_cam_weights, weigh_channels
 from bench.methods.importance import min_max, sum_of_masks
 from bench.methods.registration import register_method
 from bench.models.explainee import Explainee
+from bench.ranges import Range
 
 BLUR_SIGMA_224, BLUR_RADIUS_SIGMAS = 50.0, 0.5
 """Group-CAM's blur: kernel 51 and sigma 50 at a side of 224, both scaled with the side."""
@@ -57,7 +58,10 @@ def _group_forwards(model: Explainee, groups: int) -> int:
     version=2,
 )
 def group_cam(
-    trace: Trace, *, groups: int = 32, form: Literal["last", "first"] = "last"
+    trace: Trace,
+    *,
+    groups: Annotated[int, Range(1, 100_000)] = 32,
+    form: Literal["last", "first"] = "last",
 ) -> torch.Tensor:
     """ReLU(sum_g (p_c(x_g) - p_c(blur x)) H_g), H_g = mm(Up M_g), M_g the upper 30 % of
     ReLU(sum_{k in g} w_k A_k). [B,H,W], >= 0.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 
@@ -16,8 +17,14 @@ from bench.engine.prober import Job, probability
 from bench.engine.trace import Trace
 from bench.methods.references import MASK_COLOUR
 from bench.methods.registration import register_method
-from bench.methods.sampling import check_least
 from bench.randomness import generator
+from bench.ranges import Range
+
+Share = Annotated[float, Range(0.001, 1)]
+"""A share of the image's shorter side."""
+
+Cells = Annotated[int, Range(2, 100)]
+"""Cells along each side of a grid."""
 
 LIME_KERNEL_WIDTH = 0.25
 LIME_RIDGE = 1.0
@@ -69,7 +76,7 @@ def starts(length: int, side: int, window: float, stride: float) -> tuple[int, l
     ),
     reference="baseline",
 )
-def occlusion(trace: Trace, *, window: float = 0.2, stride: float = 0.1) -> torch.Tensor:
+def occlusion(trace: Trace, *, window: Share = 0.2, stride: Share = 0.1) -> torch.Tensor:
     """mean over the windows covering a pixel of p_c(x) - p_c(x with the window in the baseline
     colour). [B,H,W].
 
@@ -141,15 +148,20 @@ def rise_masks(
     forwards=lambda _, p: p["masks"],
     reference="baseline",
 )
-def rise(trace: Trace, *, masks: int = 4000, cells: int = 7, p: float = 0.5) -> torch.Tensor:
+def rise(
+    trace: Trace,
+    *,
+    masks: Annotated[int, Range(1, 1_000_000)] = 4000,
+    cells: Cells = 7,
+    p: Annotated[float, Range(0, 1, above=True)] = 0.5,
+) -> torch.Tensor:
     """sum_i p_c(M_i masking x) M_i / (N p) over N random masks, the same for all images of a run.
     [B,H,W], >= 0.
 
     Masked pixels fade to the baseline colour; the authors multiply the normalised image, which is
     the same for ImageNet's normalisation.
     """
-    check_least(1, masks, "masks")
-    of_run = rise_masks(trace.seed, masks, check_least(2, cells, "cells"), p, trace.size)
+    of_run = rise_masks(trace.seed, masks, cells, p, trace.size)
     seen = probe_masks(trace, masks, lambda _, numbers: of_run(numbers)).float()
     maps = torch.zeros(len(trace), *trace.size)
     for numbers in torch.split(torch.arange(masks), 64):
@@ -188,7 +200,12 @@ def coalition_probabilities(trace: Trace, shown: torch.Tensor, cells: int) -> to
     forwards=lambda _, p: p["samples"] - 1,
     reference="baseline",
 )
-def lime(trace: Trace, *, samples: int = 1000, cells: int = 7) -> torch.Tensor:
+def lime(
+    trace: Trace,
+    *,
+    samples: Annotated[int, Range(2, 1_000_000)] = 1000,
+    cells: Annotated[int, Range(1, 100)] = 7,
+) -> torch.Tensor:
     """The weight of a pixel's segment in a linear model of p_c over shown and hidden segments.
     [B,H,W], signed.
 
@@ -197,13 +214,12 @@ def lime(trace: Trace, *, samples: int = 1000, cells: int = 7) -> torch.Tensor:
     / 2 0.25^2), d the cosine distance to the whole image. The authors' superpixels (quickshift) are
     replaced by cells x cells squares.
     """
-    check_least(2, samples, "samples")
     draws = [
         torch.randint(0, 2, (samples, cells**2), generator=g) for g in trace.generators("lime")
     ]
     shown = torch.stack(draws).bool()
     shown[:, 0] = True
-    seen = coalition_probabilities(trace, shown[:, 1:], check_least(1, cells, "cells"))
+    seen = coalition_probabilities(trace, shown[:, 1:], cells)
     seen = torch.cat([probability(trace.log_odds)[:, None], seen], 1)
     distance = 1 - shown.double().mean(2).sqrt()
     weights = torch.exp(-(distance**2) / (2 * LIME_KERNEL_WIDTH**2))
@@ -233,7 +249,9 @@ def ridge(z: torch.Tensor, y: torch.Tensor, weights: torch.Tensor, strength: flo
     forwards=lambda _, p: p["samples"] - 1,
     reference="baseline",
 )
-def kernel_shap(trace: Trace, *, samples: int = 1000, cells: int = 7) -> torch.Tensor:
+def kernel_shap(
+    trace: Trace, *, samples: Annotated[int, Range(3, 1_000_000)] = 1000, cells: Cells = 7
+) -> torch.Tensor:
     """Estimated Shapley value of a pixel's segment for p_c, hidden segments in the baseline colour.
     [B,H,W], signed.
 
@@ -242,8 +260,8 @@ def kernel_shap(trace: Trace, *, samples: int = 1000, cells: int = 7) -> torch.T
     exactly, as in the paper (Captum weighs them by 10^6): over segments the values sum up to p_c(x)
     - p_c(b).
     """
-    players = check_least(2, cells, "cells") ** 2
-    drawn = check_least(3, samples, "samples") - 2
+    players = cells**2
+    drawn = samples - 2
     shown = torch.stack([coalitions(g, drawn, players) for g in trace.generators("kernel_shap")])
     empty = torch.zeros(len(trace), 1, players, dtype=torch.bool)
     seen = coalition_probabilities(trace, torch.cat([empty, shown], 1), cells)

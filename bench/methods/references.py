@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -13,15 +12,17 @@ from bench.engine.trace import Trace
 from bench.errors import BenchError
 from bench.methods.variants import write_value
 from bench.protocol import Protocol
+from bench.protocol_checks import REFERENCES
+from bench.text_limits import is_file
 
-NAMES = ("baseline", "black", "white", "blur", "noise")
+NAMES = REFERENCES
 """baseline: the baseline colour.  black, white: 0 and 1 in pixel space.  blur: the image, blurred
 as insertion starts. noise: uniform in [0,1] in pixel space, per pixel and channel."""
 
 
 def check_reference(where: str, value: object) -> None:
     """Refuse a reference that is no name, no image file and no tensor."""
-    if isinstance(value, torch.Tensor) or value in NAMES or Path(str(value)).is_file():
+    if isinstance(value, torch.Tensor) or value in NAMES or is_file(str(value)):
         return
     raise BenchError(
         f"{where}: it can be {', '.join(NAMES)}, or the path of an image file (of another class, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from bench.engine.trace import Trace
 from bench.errors import NotApplicable
 from bench.methods.registration import register_method
 from bench.methods.rules import ACTIVATIONS, Operation, Rules, alive, bind_rest, run
+from bench.ranges import Range
 
 Rule = Literal["epsilon_plus", "epsilon"]
 LINEAR = (
@@ -185,7 +186,12 @@ def convolution(args: Sequence[Any], kwargs: dict[str, Any]) -> Convolution:
     backwards=1,
     reference="zero",  # the difference to an input of zeros, after normalisation
 )
-def lrp(trace: Trace, *, rule: Rule = "epsilon_plus", epsilon: float = 1e-6) -> torch.Tensor:
+def lrp(
+    trace: Trace,
+    *,
+    rule: Rule = "epsilon_plus",
+    epsilon: Annotated[float, Range(0, 1_000, above=True)] = 1e-6,
+) -> torch.Tensor:
     """sum over colour channels of the relevance of each pixel, S_c at the start. [B,H,W], signed.
 
     epsilon: every layer shares its relevance by the terms of its output, R_in = x * W^T (R / (z +

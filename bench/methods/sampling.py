@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 
 from bench.engine.trace import Trace
-from bench.errors import BenchError
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,3 @@ def normal(trace: Trace, generators: list[torch.Generator], rows: torch.Tensor) 
     return torch.stack([torch.randn(shape, generator=generators[i]) for i in rows.tolist()]).to(
         trace.images.device
     )
-
-
-def check_least(least: int, value: int, name: str) -> int:
-    """Return a parameter that counts something; too small a one is an error."""
-    if value < least:
-        raise BenchError(f"{name}={value} is too small; give at least {least}.")
-    return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 
@@ -14,6 +14,10 @@ from bench.methods.importance import min_max, score_cam_part, score_cam_weights
 from bench.methods.registration import register_method
 from bench.models.network_guard import guard_network
 from bench.models.sa_affinity import refine
+from bench.ranges import Range
+
+Strength = Annotated[float, Range(0, 1_000_000)]
+"""How much a position takes over from positions like it."""
 
 WEIGHTS = {
     "grad_cam": grad_cam_weights,
@@ -35,8 +39,8 @@ WEIGHTS = {
 def sa_cam(
     trace: Trace,
     *,
-    lambda_: float = 1.0,
-    tau: float = 0.2,
+    lambda_: Strength = 1.0,
+    tau: Annotated[float, Range(1e-6, 1_000_000)] = 0.2,
     form: Literal["additive", "multiplicative"] = "additive",
     base: Literal["grad_cam", "grad_cam_pp", "score_cam"] = "grad_cam",
 ) -> torch.Tensor:
@@ -71,7 +75,7 @@ def attention(activations: torch.Tensor, tau: float) -> torch.Tensor:
     "reconstructed",
     parts=(GRADIENTS,),
 )
-def sa_cam_trained(trace: Trace, *, lambda_: float = 1.0) -> torch.Tensor:
+def sa_cam_trained(trace: Trace, *, lambda_: Strength = 1.0) -> torch.Tensor:
     """SA-CAM with trained queries and keys: ReLU(sum_k w_k (A_k + lambda * P a_k)). [B,H,W], >= 0.
 
     P is what the network's own `affinity` says of its activations, w are Grad-CAM's weights. For

@@ -10,7 +10,7 @@ registers) is left out. Only relative values matter, so nothing is normalised.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 
@@ -19,6 +19,7 @@ from bench.engine.counts import Counts
 from bench.engine.shared_parts import SharedPart
 from bench.engine.trace import Trace
 from bench.methods.registration import register_method
+from bench.ranges import Range
 
 ATTENTION = SharedPart("attention", Counts(forwards=1))
 ATTENTION_GRADIENTS = SharedPart("attention gradients", Counts(backwards=1))
@@ -105,7 +106,10 @@ def gradient_rollout(trace: Trace) -> torch.Tensor:
     parts=(ATTENTION,),
 )
 def legrad(
-    trace: Trace, *, layers: int = 0, token: Literal["mean", "model"] = "mean"
+    trace: Trace,
+    *,
+    layers: Annotated[int, Range(0, 10_000)] = 0,
+    token: Literal["mean", "model"] = "mean",
 ) -> torch.Tensor:
     """mean over layers l, heads and query tokens of ReLU(d s^l / dA^l). [B,H,W], >= 0.
 

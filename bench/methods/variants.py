@@ -19,7 +19,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import torch
 
 from bench.errors import BenchError, suggestions
+from bench.ranges import Range, read_number
 from bench.registry import split_list
+from bench.text_limits import LONGEST_NAME, is_file
 
 _ADDRESS = re.compile(
     r"(?P<base>\w+)(?:\((?P<inner>.*)\))?(?:\[(?P<settings>[^\[\]]*=[^\[\]]*)\])?"
@@ -46,6 +48,10 @@ def read_address(text: str) -> Address | None:
     found = _ADDRESS.fullmatch(text.strip())
     if found is None:
         return None
+    if len(text) > LONGEST_NAME:
+        raise BenchError(
+            f"The method {text[:40]}... has {len(text):,} characters; at most {LONGEST_NAME} fit."
+        )
     settings = {}
     for pair in split_list(found["settings"] or ""):
         key, _, value = pair.partition("=")
@@ -82,10 +88,9 @@ def write_value(value: Any) -> str:
 
 def identity(value: Any) -> str:
     """Return what an id says of a value: as it is written, and of a file also what it holds."""
-    file = Path(value) if isinstance(value, str) else None
     content = (
-        f" {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
-        if file is not None and file.is_file()
+        f" {hashlib.sha256(Path(value).read_bytes()).hexdigest()[:12]}"
+        if isinstance(value, str) and is_file(value)
         else ""
     )
     return write_value(value) + content
@@ -130,10 +135,22 @@ def check_parameters(
     return chosen
 
 
+def find_ranges(function: Callable[..., Any]) -> dict[str, str]:
+    """Return what each parameter of a method function can be, in words, by public name; parameters
+    that declare nothing are left out.
+    """
+    found = {}
+    for key, hint in get_type_hints(function, include_extras=True).items():
+        ranges = [extra for extra in get_args(hint)[1:] if isinstance(extra, Range)]
+        if get_origin(hint) is Literal:
+            found[key.rstrip("_")] = ", ".join(map(str, get_args(hint)))
+        elif get_origin(hint) is Annotated and ranges:
+            found[key.rstrip("_")] = str(ranges[0])
+    return found
+
+
 def _convert_value(where: str, value: Any, default: Any, hint: Any) -> Any:
-    if get_origin(hint) is Annotated:
-        get_args(hint)[1](where, value)  # a check of the parameter's own
-        return value
+    checks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise BenchError(f"{where}: it can be {', '.join(map(str, get_args(hint)))}.")
@@ -144,9 +161,18 @@ def _convert_value(where: str, value: Any, default: Any, hint: Any) -> Any:
             raise BenchError(f"{where}: it can be true or false.")
         return word in ("true", "1")
     if isinstance(default, (int, float)):
-        try:
-            return type(default)(value)
-        except (TypeError, ValueError):
-            kind = "a whole number" if isinstance(default, int) else "a number"
-            raise BenchError(f"{where}: give {kind}.") from None
+        value = _convert_number(where, value, type(default))
+    for check in checks:  # the parameter's own
+        if isinstance(check, Range):
+            check.check(where, value)
+        elif callable(check):
+            check(where, value)
     return value
+
+
+def _convert_number(where: str, value: Any, kind: type[int] | type[float]) -> int | float:
+    try:
+        return read_number(value, kind)
+    except ValueError:
+        words = "a whole number" if kind is int else "a number"
+        raise BenchError(f"{where}: give {words}.") from None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, suggestions
-from bench.schema import Keys, check_table, describe_key
+from bench.schema import Keys, check_table, describe_key, parse_json
+from bench.size_limits import check_text_size
 
 EXAMPLE = {
     "file": "mine.pth",
@@ -26,6 +28,7 @@ LARGEST_STD = 2.0  # a std of 1 leaves pixels as they are; those of 0..255 are 5
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _NUMBERS = "a list of numbers, one per input channel"
 _RECORD = "any"
+_COMPUTED = {"kwargs", "mean", "std", "size", "wrap", "top1", "top1_parent", "parameters"}
 
 
 def _record(about: str) -> Any:
@@ -96,8 +99,9 @@ def read_card(path: Path) -> dict[str, dict[str, Any]]:
     """Return the entries of a card file: {name: {file, library, arch, kwargs, mean, std, sha256,
     ...}}.
     """
+    check_text_size(path, "The card file")
     try:
-        card = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_refuse_twice)
+        card = parse_json(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_refuse_twice)
     except (FileNotFoundError, IsADirectoryError):
         raise BenchError(f"There is no card file {path}; check the path.") from None
     except OSError as error:
@@ -142,6 +146,12 @@ def check_entry(facts: dict[str, Any], where: str) -> CardKeys:
         BenchError: an unknown key, a wrong type, a value that cannot be meant.
     """
     where = f"The entry {where}"
+    for name in sorted(_COMPUTED & facts.keys()):
+        if not _is_finite(facts[name]):
+            raise BenchError(
+                f"{where} has {name} = {str(facts[name])[:70]}, in which a number is NaN or "
+                "infinite; write the number."
+            )
     keys = check_table(CardKeys, facts, where)
     if keys.sha256 is not None and not _SHA256.fullmatch(keys.sha256):
         raise BenchError(
@@ -158,6 +168,15 @@ def check_entry(facts: dict[str, Any], where: str) -> CardKeys:
         raise BenchError(f"{where} has a wrap without kind; add one, such as abn.")
     check_normalisation(keys.mean, keys.std, where)
     return keys
+
+
+def _is_finite(value: Any, depth: int = 20) -> bool:
+    """Tell whether all numbers in a value of JSON are finite; what is nested too deeply is none."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    parts = value.values() if isinstance(value, dict) else value
+    nested = isinstance(value, (dict, list))
+    return not nested or (depth > 0 and all(_is_finite(part, depth - 1) for part in parts))
 
 
 def check_normalisation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from bench.data.geometry import Geometry
+from bench.data.inner_paths import ROOTS_VARIABLE, refuse_outside
 from bench.errors import BenchError, state_assumption, suggestions, take_first_line
 from bench.models.card_input import find_input
 from bench.models.card_keys import check_entry, check_layer, read_card
@@ -34,7 +36,7 @@ def from_card(
         raise BenchError(f"{path} has no entry {entry!r}.{suggestions(entry, card)}")
     facts, where = card[entry], f"{path}#{entry}"
     keys = check_entry(facts, where)
-    file = Path(weights) if weights is not None else path.parent / keys.file
+    file = Path(weights) if weights is not None else find_weights(path, keys.file, where)
     if keys.library == "transformers" and keys.wrap is None:
         return open_transformers_card(facts, entry, file, layer)
     net = _build(facts, where).eval()
@@ -57,6 +59,23 @@ def from_card(
         geometry=own if keys.library == "cambench" else taken.geometry,
         card=facts | ({"assumed": assumed} if assumed else {}),
     )
+
+
+def find_weights(card: Path, file: str, where: str) -> Path:
+    """Return the weights file or folder that an entry names, below the card's folder.
+
+    Raises BenchError where it lies elsewhere.
+    """
+    place = Path(os.path.normpath(card.absolute().parent / file))
+    if "\0" in file or not place.is_relative_to(os.path.normpath(card.absolute().parent)):
+        try:
+            refuse_outside([place], card.absolute().parent, where)
+        except (BenchError, ValueError):
+            raise BenchError(
+                f"The entry {where} has file = {file!r}, which does not lie below the card's "
+                f"folder; copy it there, give --weights, or name its folder in {ROOTS_VARIABLE}."
+            ) from None
+    return card.parent / file
 
 
 def _write_argument(where: str) -> Callable[[str, Any], str]:

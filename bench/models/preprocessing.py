@@ -117,7 +117,7 @@ def _find_processor(net: nn.Module) -> tuple[Any, str]:
         return None, ""
     try:
         found = sys.modules["transformers"].AutoImageProcessor.from_pretrained(
-            place, local_files_only=True
+            place, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, ImportError, KeyError):  # none there, or none that can be made
         return None, ""

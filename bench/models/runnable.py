@@ -29,12 +29,48 @@ def check_runnable(net: nn.Module, name: str) -> None:
             f"The weights of {name} were made inside torch.inference_mode(), so no gradient can be "
             "taken; build and load the network outside of it."
         )
+    check_values(net, name)
     for where, module in net.named_modules():
         if kind := _find_compiler(module):
             what = f"its module {where!r} is" if where else "it is"
             raise BenchError(
                 f"The network {name} cannot be explained, since {what} {kind}, whose layers cannot "
                 "be watched; give the original module."
+            )
+
+
+def check_values(net: nn.Module, name: str) -> None:
+    """Refuse weights that are no finite floats, and quantised layers.
+
+    Whole numbers may be buffers, such as tables of indices; an infinite buffer may be a mask.
+
+    Raises:
+        BenchError: one sentence that names the tensor or the layer.
+    """
+    for where, module in net.named_modules():
+        if ".quantized" in type(module).__module__:
+            raise BenchError(
+                f"The network {name} has the quantised layer {where!r}; give the network as it was "
+                "before quantisation."
+            )
+    for where, weights in net.named_parameters():
+        if weights.is_quantized or not (weights.is_floating_point() or weights.is_complex()):
+            kind = str(weights.dtype).removeprefix("torch.")
+            raise BenchError(
+                f"The weights {where} of {name} are {kind}; give the network as it was before "
+                "quantisation."
+            )
+        if not weights.is_meta and not bool(weights.detach().isfinite().all()):
+            raise BenchError(
+                f"The weights {where} of {name} have NaN or infinite values; take a checkpoint "
+                "from before the training diverged."
+            )
+    for where, buffer in net.named_buffers():
+        floating = buffer.is_floating_point() and not buffer.is_meta
+        if floating and bool(buffer.isnan().any()):
+            raise BenchError(
+                f"The buffer {where} of {name} has NaN values; take a checkpoint from before the "
+                "training diverged."
             )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +11,11 @@ import torch
 from torch import nn
 
 from bench.errors import BenchError, suggestions
+from bench.file_contents import file_sha256
 from bench.models.explainee import Explainee
 from bench.models.logits_reader import read_name
 from bench.models.weights_fit import load_weights
+from bench.schema import parse_json
 
 PREFIX = "hf:"
 """What a name begins with that `transformers` loads; `hf-hub:` is timm's."""
@@ -97,15 +97,19 @@ def _name_model(source: str) -> str:
 
 
 def _load(source: str, name: str) -> tuple[Any, Any]:
-    """Return network and image processor of a folder or id."""
+    """Return network and image processor of a folder or id; code that lies beside them never runs.
+
+    Without trust_remote_code=False, transformers asks at the terminal whether to run it.
+    """
     transformers = import_transformers()
     check_config(source, name)
     with _quiet(transformers), torch.random.fork_rng(devices=[]):
         try:
             net, report = transformers.AutoModelForImageClassification.from_pretrained(
-                source, output_loading_info=True
+                source, output_loading_info=True, trust_remote_code=False
             )
         except Exception as error:  # the hub client, the files and the library raise their own
+            _refuse_code(error, name)
             raise BenchError(
                 f"transformers could not load {name} ({_first_line(error)}); check the "
                 + (
@@ -117,14 +121,26 @@ def _load(source: str, name: str) -> tuple[Any, Any]:
             ) from error
         _check_report(report, name)
         try:
-            processor = transformers.AutoImageProcessor.from_pretrained(source)
+            processor = transformers.AutoImageProcessor.from_pretrained(
+                source, trust_remote_code=False
+            )
         except Exception as error:
+            _refuse_code(error, name)
             raise BenchError(
                 f"{name} has no image processor ({_first_line(error)}); save it beside the "
                 "network (image_processor.save_pretrained), or write a card with mean, std and "
                 "size."
             ) from error
     return net.float().eval(), processor
+
+
+def _refuse_code(error: Exception, name: str) -> None:
+    """Say so where transformers stopped at Python code that lies beside the weights."""
+    if "trust_remote_code" in str(error):
+        raise BenchError(
+            f"{name} needs Python code that lies beside its weights, which cambench does not run; "
+            "load it in Python where you trust it, and register it in a plug-in."
+        ) from error
 
 
 def _check_report(report: Any, name: str) -> None:
@@ -199,7 +215,7 @@ def read_hub_config(source: str) -> dict[str, Any] | None:
         except Exception:  # offline, unknown or no such file: the loader says which
             return None
     try:
-        config = json.loads(Path(file).read_text())
+        config = parse_json(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return config if isinstance(config, dict) else None
@@ -256,7 +272,7 @@ def open_transformers_card(
 
 def _load_folder(facts: dict[str, Any], entry: str, folder: Path) -> tuple[Any, Any]:
     weights = folder / "model.safetensors"
-    if "sha256" in facts and (not weights.is_file() or _hash_file(weights) != facts["sha256"]):
+    if "sha256" in facts and (not weights.is_file() or file_sha256(weights) != facts["sha256"]):
         raise BenchError(
             f"The weights file {weights} is not the one its card names (sha256 differs); fetch it "
             "again."
@@ -268,11 +284,6 @@ def _load_folder(facts: dict[str, Any], entry: str, folder: Path) -> tuple[Any, 
             f'{type(net).__name__}; say that, or "auto".'
         )
     return net, processor
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _build_beside(facts: dict[str, Any], file: Path) -> nn.Module:
@@ -287,8 +298,19 @@ def _build_beside(facts: dict[str, Any], file: Path) -> nn.Module:
         )
     transformers = import_transformers()
     with _quiet(transformers), torch.random.fork_rng(devices=[]):
-        config = transformers.AutoConfig.from_pretrained(str(file.parent))
-        net: nn.Module = transformers.AutoModelForImageClassification.from_config(config)
+        try:
+            config = transformers.AutoConfig.from_pretrained(
+                str(file.parent), trust_remote_code=False
+            )
+            net: nn.Module = transformers.AutoModelForImageClassification.from_config(
+                config, trust_remote_code=False
+            )
+        except Exception as error:  # whatever the configuration says
+            _refuse_code(error, str(file.parent))
+            raise BenchError(
+                f"transformers cannot build the network of {file.parent} ({_first_line(error)}); "
+                "check its config.json."
+            ) from error
     return net
 
 
@@ -298,4 +320,13 @@ def _find_processor(folder: Path) -> Any:
         return None
     transformers = import_transformers()
     with _quiet(transformers):
-        return transformers.AutoImageProcessor.from_pretrained(str(folder))
+        try:
+            return transformers.AutoImageProcessor.from_pretrained(
+                str(folder), trust_remote_code=False
+            )
+        except Exception as error:  # whatever its file says
+            _refuse_code(error, str(folder))
+            raise BenchError(
+                f"The image processor in {folder} cannot be read ({_first_line(error)}); check "
+                "preprocessor_config.json, or write mean, std and size into the card."
+            ) from error

@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import collections
 import datetime
-import hashlib
 import pathlib
 import pickletools
 import re
@@ -21,6 +20,8 @@ import numpy as np
 import torch
 
 from bench.errors import BenchError, take_first_line
+from bench.file_contents import file_sha256
+from bench.size_limits import check_unpacked
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".tar", ".pkl", ".th")
 """How files of weights are usually called; what a file is, its content says."""
@@ -40,12 +41,6 @@ _WORDS = {
 def is_weights_name(text: str) -> bool:
     """Return whether a text is named as files of weights are."""
     return Path(text).suffix.lower() in SUFFIXES
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_checkpoint(path: Path, name: str, sha256: str | None = None) -> Any:
@@ -182,6 +177,8 @@ def _list_classes(path: Path, kind: str) -> list[str]:
 def _scan_archive(path: Path) -> Iterator[str]:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
+        unpacked = sum(one.file_size for one in archive.infolist())
+        check_unpacked(path, unpacked, "The weights file")  # torch.save packs nothing
         if any(name.endswith("/constants.pkl") for name in names):
             raise BenchError(
                 f"The weights file {path} is a TorchScript program (torch.jit.save); save the "

@@ -317,6 +317,8 @@ def _convert(key: str, tensor: torch.Tensor, own: torch.Tensor, path: Path) -> t
     if tensor.layout != torch.strided or tensor.is_quantized:
         raise BenchError(f"{where} is sparse or quantised; save it as a dense float32 tensor.")
     if key.endswith(_TRACKED):
+        if tensor.is_complex() or not tensor.isfinite().all():
+            raise BenchError(f"{where} counts batches and is no whole number; save it again.")
         return tensor
     floating = tensor.is_floating_point()
     if own.is_floating_point() != floating or (floating and tensor.dtype not in _FLOATS):

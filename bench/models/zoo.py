@@ -12,6 +12,7 @@ from torch import nn
 
 from bench.data.input_size import read_size, split_size
 from bench.errors import BenchError, state_assumption, suggestions, take_first_line
+from bench.models.bundled_sums import check_bundled_card
 from bench.models.card_input import fit_channels, timm_geometry
 from bench.models.card_keys import read_card
 from bench.models.cards import from_card
@@ -28,6 +29,7 @@ from bench.models.transformers_models import (
 from bench.models.weights_fit import load_weights
 from bench.randomness import generator
 from bench.registry import Registry
+from bench.text_limits import check_text
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 RANDOM_SEED = 0
@@ -107,6 +109,9 @@ def load_model(
     float32) is a warning, and stands in `card["assumed"]` and in run.json.
     """
     text = str(name)
+    check_text("The model name", text)
+    if not text.strip() or text[0] == "@" or text[-1] in "@#":
+        raise BenchError(f"The model name {text!r} is not complete; write NAME or NAME@LAYER.")
     if "@" in text and text not in MODELS and layer is None and not _ends_in_no_layer(text):
         base, _, layer = text.rpartition("@")
         model = load_model(base, weights, layer, **timm_kwargs)
@@ -316,10 +321,14 @@ from them.
 
 def _register_bundled() -> None:
     for path in sorted(WEIGHTS_FOLDER.glob("*.json")):
-        (facts,) = read_card(path).values()
+        try:
+            (facts,) = read_card(path).values()
+        except (BenchError, ValueError):  # loading it says what is wrong; the others still load
+            facts = {}
         group = FINETUNED if facts.get("parent") else ORIGINALS
 
         def make(path: Path = path, **kwargs: Any) -> Explainee:
+            check_bundled_card(path)
             return from_card(path, **kwargs)
 
         MODELS.add(ModelEntry(path.stem, make, groups=("bundled", group), card=str(path)))

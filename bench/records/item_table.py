@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.errors import BenchError
-from bench.files import replaced_file
+from bench.sealed_parquet import check_columns, read_sealed_table, write_sealed_table
 
 ITEMS = "items.parquet"
 """The table's file in a run folder."""
@@ -54,17 +54,12 @@ def read_items(folder: Path) -> ItemTable:
     file = folder / ITEMS
     if not file.is_file():
         return {}
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     schema = _make_schema()
-    try:
-        table = pq.read_table(file, schema=schema, page_checksum_verification=True)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise BenchError(
-            f"The table of items {file} cannot be read ({error}); delete it and start the run "
-            "again, which looks at each image anew."
-        ) from None
+    what, remedy = "The table of items", "start the run again, which looks at each image anew"
+    table = read_sealed_table(file, what, remedy, schema.names)
+    if missing := [name for name in schema.names if name not in table.column_names]:
+        raise BenchError(f"{what} {file} has no column {missing[0]}; delete it and {remedy}.")
+    check_columns(table, schema, f"{what} {file}", f"delete it and {remedy}")
     rows = zip(*(table[name].to_pylist() for name in schema.names), strict=True)
     return {(subset, part, item): KnownItem(*known) for subset, part, item, *known in rows}
 
@@ -75,7 +70,6 @@ def write_items(folder: Path, items: ItemTable) -> None:
         (folder / ITEMS).unlink(missing_ok=True)
         return
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     schema = _make_schema()
     rows = [(*key, *known) for key, known in sorted(items.items())]
@@ -84,11 +78,4 @@ def write_items(folder: Path, items: ItemTable) -> None:
         [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)],
         schema=schema,
     )
-    with replaced_file(folder / ITEMS) as temporary:
-        pq.write_table(
-            table,
-            temporary,
-            compression="zstd",
-            use_dictionary=["subset", "part"],
-            write_page_checksum=True,
-        )
+    write_sealed_table(folder / ITEMS, table, compression="zstd", use_dictionary=["subset", "part"])

@@ -9,7 +9,6 @@ say the same, and refused otherwise.
 from __future__ import annotations
 
 import copy
-import filecmp
 import functools
 import shutil
 from collections.abc import Iterable, Sequence
@@ -20,13 +19,18 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import BenchError
+from bench.file_contents import list_files
 from bench.files import replaced_file
 from bench.records.current_rows import ITEM_KEY, keep_current
 from bench.records.equal_maps import equal_methods
+from bench.records.failed_parts import FAILED, join_failures
+from bench.records.gallery_parts import merge_gallery
 from bench.records.item_table import ItemTable, read_items
 from bench.records.left_out import Skipped, declare_left_out, read_skipped, write_skipped
+from bench.records.planned_work import MERGED, PARTIAL
 from bench.records.precision_verdict import find_clash
 from bench.records.provenance import merge_provenance
+from bench.records.run_facts import read_provenance
 from bench.records.store import (
     KEY,
     SCHEMA,
@@ -35,7 +39,6 @@ from bench.records.store import (
     empty_frame,
     free_name,
     read_part,
-    read_provenance,
     write_parquet,
 )
 
@@ -98,7 +101,7 @@ def merge_runs(folders: Sequence[str | Path], out: str | Path) -> Records:
         for source, group, kept in zip(sources, parts, fresh, strict=True):
             if source == target:
                 continue
-            _copy_gallery(source, target)
+            merge_gallery(source, target)
             for part, rows in zip(group, kept, strict=True):
                 _write(target, part, rows)
         records = store.records(provenance)
@@ -130,6 +133,11 @@ def _merge_provenances(sources: Sequence[Path], found: Sequence[dict[str, Any]])
     provenance.pop(
         "forwards", None
     )  # one run's ledger; a merge that grows would count a shard twice
+    provenance.pop(PARTIAL, None)  # of a board that was published; what is whole is found anew
+    provenance[MERGED] = True
+    failures = join_failures([*found])
+    if failures:
+        provenance[FAILED] = failures
     return provenance
 
 
@@ -151,7 +159,7 @@ def _difference(one: dict[str, Any], two: dict[str, Any]) -> str:
 def _parts(folder: Path, provenance: dict[str, Any]) -> Iterable[_MergedRun]:
     """Yield the parts of a run folder (or the one file of a committed board)."""
     items = read_items(folder)
-    for file in sorted((folder / "records").glob("*.parquet")) or sorted(
+    for file in list_files(folder / "records", ".parquet") or sorted(
         folder.glob("records.parquet")
     ):
         frame = read_part(file)
@@ -253,18 +261,3 @@ def _write(target: Path, part: _MergedRun, rows: pd.DataFrame) -> None:
             shutil.copyfile(part.file, temporary)
     else:
         write_parquet(path, rows)
-
-
-def _copy_gallery(source: Path, target: Path) -> None:
-    """Carry the pictures and their maps along; those that are there already are not copied
-    again.
-    """
-    for file in sorted((source / "gallery").glob("*.npz")):
-        stem = file.stem.rpartition("-")[0]
-        if any(
-            filecmp.cmp(file, other, shallow=False)
-            for other in (target / "gallery").glob(f"{stem}-*.npz")
-        ):
-            continue
-        with replaced_file(free_name(target / "gallery", stem, ".npz")) as temporary:
-            shutil.copyfile(file, temporary)

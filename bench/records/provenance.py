@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
+from bench.records.failed_parts import FAILED, keep_failures
+from bench.records.planned_work import OUTSIDE_METRICS, PLANNED, add_planned
 from bench.records.precision_verdict import find_taken_back, join_verdicts
 from bench.version import __version__
 
@@ -72,6 +74,12 @@ def merge_provenance(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]
     if shards:
         both["shards"] = sorted(shards)
     both["not_applicable"] = _merge_unfit(old, new)
+    both[FAILED] = keep_failures(old, new)
+    both[PLANNED] = add_planned(old.get(PLANNED, ()), new.get(PLANNED, ()))
+    both[OUTSIDE_METRICS] = sorted({*old.get(OUTSIDE_METRICS, ()), *new.get(OUTSIDE_METRICS, ())})
+    for key in (FAILED, PLANNED, OUTSIDE_METRICS):
+        if not both[key]:
+            del both[key]
     return both
 
 

@@ -6,15 +6,19 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from bench.files import replaced_file
+from bench.errors import state_assumption
 from bench.records.current_rows import find_replaced
+from bench.records.damaged_files import keep_aside
 from bench.records.item_table import ItemTable
 from bench.records.store import read_part, write_parquet
+from bench.sealed_parquet import read_sealed_table, write_sealed_table
+from bench.seals import DamagedFileError
 
 FOLDER = "replaced"
 """Where such records are kept, as parquet files of the suffix `.rows`."""
+
+REMEDY = "its rows do not count, and the run goes on without them"
 
 
 def set_aside_replaced(parts: list[Path], items: ItemTable) -> None:
@@ -39,6 +43,9 @@ def _write_rows(file: Path, rows: pd.DataFrame) -> None:
     """Write rows behind those that the file has."""
     table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata()
     if file.is_file():
-        table = pa.concat_tables([pq.read_table(file), table], promote_options="permissive")
-    with replaced_file(file) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        try:
+            before = read_sealed_table(file, "The file of earlier records", REMEDY)
+            table = pa.concat_tables([before, table], promote_options="permissive")
+        except DamagedFileError as error:  # nothing counts these rows: kept, and begun anew
+            state_assumption(f"{error} It is kept as {keep_aside(file)}.")
+    write_sealed_table(file, table, compression="zstd")

@@ -7,8 +7,7 @@ Rows live in parquet parts inside a run folder, written to a temporary name and 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +15,18 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bench.errors import BenchError
-from bench.files import lock_folder, replaced_file, write_json
+from bench.file_contents import list_files
+from bench.folder_owner import own_folder
 from bench.protocol import get_protocol
 from bench.records.current_rows import select_current
 from bench.records.equal_maps import equal_methods
+from bench.records.forward_log import ForwardLog
 from bench.records.item_table import ItemTable, read_items, write_items
+from bench.records.run_facts import HEALTH as HEALTH
+from bench.records.run_facts import read_health, read_provenance, write_run_json
+from bench.sealed_parquet import check_columns, read_sealed_table, write_sealed_table
 
 SCHEMA = pa.schema(
     [
@@ -67,6 +70,12 @@ DEFAULT_CALIBRATION = 60
 without a box in the frame leave box accuracy in place.
 """
 
+REMEDY = (
+    "start the run again with the same --out, which computes these records anew, or restore the "
+    "file of a merged or published run"
+)
+"""What to do about a damaged file of records."""
+
 COMMITTED_LIMIT = 5 * 1024 * 1024
 """Bytes of per-image records that a committed board may carry."""
 
@@ -105,9 +114,7 @@ class Records:
                 f"{path} holds no run.json, so it is not a run folder; give the folder of a run."
             )
         provenance = read_provenance(folder)
-        files = sorted((folder / "records").glob("*.parquet")) or sorted(
-            folder.glob("records.parquet")
-        )
+        files = list_files(folder / "records", ".parquet") or sorted(folder.glob("records.parquet"))
         if not files:
             raise BenchError(
                 f"The run at {path} holds no records yet; let `cambench run` finish at least one "
@@ -123,6 +130,9 @@ def _join_parts(files: Sequence[Path], provenance: dict[str, Any], folder: Path)
     frame = pd.concat([read_part(file) for file in files], ignore_index=True)
     rows, replaced = select_current(frame, provenance, read_items(folder))
     facts = {key: value for key, value in provenance.items() if key != REPLACED}
+    log = ForwardLog(folder)
+    if log.parts:
+        facts["forwards"] = log.total()
     if replaced:
         facts[REPLACED] = replaced
     return Records(rows, {**facts, **read_health(folder)})
@@ -148,34 +158,6 @@ def hash_of(identity: str) -> str:
     return identity.rpartition("@")[2]
 
 
-def read_provenance(folder: Path) -> dict[str, Any]:
-    """Return the content of a folder's run.json."""
-    try:
-        content: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    except ValueError as error:
-        raise BenchError(
-            f"{folder / 'run.json'} is not valid JSON ({error}); restore it or start again."
-        ) from None
-    return content
-
-
-HEALTH = "health.json"
-"""The verdicts of `cambench health`, beside run.json; boards mark what failed."""
-
-
-def read_health(folder: Path) -> dict[str, Any]:
-    """Return {"health": the content of a folder's health.json}, or {} where there is none."""
-    file = folder / HEALTH
-    if not file.is_file():
-        return {}
-    try:
-        return {"health": json.loads(file.read_text())}
-    except ValueError as error:
-        raise BenchError(
-            f"{file} is not valid JSON ({error}); run `cambench health` again or delete it."
-        ) from None
-
-
 def read_part(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
     """Read one parquet part (some of its columns); item_id is None where it has no such column."""
     frame: pd.DataFrame = read_table(file, columns).to_pandas()
@@ -185,16 +167,19 @@ def read_part(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
 
 
 def read_table(file: Path, columns: list[str] | None = None) -> Any:
-    """Read one parquet part (some of its columns) as an Arrow table."""
-    try:
-        with pq.ParquetFile(
-            file
-        ) as part:  # a third of the time of `read_table`, which parts are too small for
-            return part.read(columns=columns, use_threads=False)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise BenchError(
-            f"The records file {file} cannot be read ({error}); delete it and run again."
-        ) from None
+    """Read one parquet part (some of its columns) as an Arrow table.
+
+    Raises:
+        DamagedFileError: its bytes are not those that were written.
+        BenchError: it cannot be opened, or is no file of records.
+    """
+    table = read_sealed_table(file, "The records file", REMEDY, columns)
+    where, remedy = f"The records file {file}", "move it out of the folder"
+    check_columns(table, SCHEMA, where, remedy)
+    needed = [name for name in columns or SCHEMA.names if name != "item_id"]
+    if missing := [name for name in needed if name not in table.column_names]:
+        raise BenchError(f"{where} has no column {missing[0]}; {remedy}.")
+    return table
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
@@ -209,15 +194,17 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     table = pa.Table.from_pandas(
         frame[schema.names], schema=schema, preserve_index=False
     ).replace_schema_metadata()
-    with replaced_file(path) as temporary:
-        pq.write_table(
-            table,
-            temporary,
-            compression="zstd",
-            compression_level=9,
-            use_dictionary=[c for c in schema.names if c not in ("value", "vector")],
-            column_encoding={"vector.list.element": "BYTE_STREAM_SPLIT"},
-        )
+    write_sealed_table(path, table, **choose_encoding(schema.names))
+
+
+def choose_encoding(names: Sequence[str]) -> dict[str, Any]:
+    """Return how a table of records with these columns is packed: options of pyarrow's writers."""
+    return {
+        "compression": "zstd",
+        "compression_level": 9,
+        "use_dictionary": [name for name in names if name not in ("value", "vector")],
+        "column_encoding": {"vector.list.element": "BYTE_STREAM_SPLIT"},
+    }
 
 
 def empty_frame() -> pd.DataFrame:
@@ -251,38 +238,23 @@ class Store:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
+        self.forwards = ForwardLog(folder)
         self._memory: list[tuple[str, pd.DataFrame]] = []
         self._numbers: dict[str, int] | None = None  # the last of each task's parts
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for one process; a second one is told so. The lock goes with the process,
-        also if killed.
-        """
+        """Own the folder; a second process is refused (see `own_run`)."""
         if self.folder is None:
             yield
             return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            check_own(self.folder)
-            advice = "wait for it or choose another --out."
-            lock = lock_folder(self.folder, f"Another run is writing to {self.folder}; {advice}")
-        except OSError as error:
-            raise BenchError(
-                f"Cannot write to {self.folder} ({error.strerror}); choose another --out."
-            ) from None
-        try:
-            for place in (self.folder, *(self.folder / name for name in OWN_FOLDERS)):
-                for leftover in place.glob(".*.tmp"):  # of a process that was killed while it wrote
-                    leftover.unlink(missing_ok=True)
+        with own_run(self.folder):
             yield
-        finally:
-            lock.release()
 
     @property
     def parts(self) -> list[Path]:
         """Return the parts on disk."""
-        return [] if self.folder is None else sorted((self.folder / "records").glob("*.parquet"))
+        return [] if self.folder is None else list_files(self.folder / "records", ".parquet")
 
     def provenance(self) -> dict[str, Any]:
         """Return the content of run.json, or {} where there is none yet."""
@@ -292,10 +264,8 @@ class Store:
 
     def write_provenance(self, provenance: dict[str, Any]) -> None:
         """Write run.json."""
-        if self.folder is not None:  # the health of metrics has a file of its own
-            write_json(
-                self.folder / "run.json", {k: v for k, v in provenance.items() if k != "health"}
-            )
+        if self.folder is not None:
+            write_run_json(self.folder, provenance)
 
     def read_done(self) -> Done:
         """Return what is on disk."""
@@ -322,12 +292,16 @@ class Store:
         if self.folder is not None:
             write_items(self.folder, items)
 
-    def add(self, name: str, frame: pd.DataFrame) -> None:
-        """Keep a finished task's rows."""
+    def add(
+        self, name: str, frame: pd.DataFrame, forwards: Mapping[str, int] | None = None
+    ) -> None:
+        """Keep a finished task's rows, and before them the ledger of what they have cost."""
+        file = self._free(self.folder / "records", name) if self.folder and len(frame) else None
+        self.forwards.note(name if file is None else file.stem, forwards)
         if self.folder is None:
             self._memory.append((name, frame))
-        elif len(frame):
-            write_parquet(self._free(self.folder / "records", name), frame)
+        elif file is not None:
+            write_parquet(file, frame)
 
     def _free(self, folder: Path, name: str) -> Path:
         """Return NAME-<n>.parquet after the last there is; the folder grows with every task, so it
@@ -335,8 +309,9 @@ class Store:
         """
         if self._numbers is None:
             self._numbers = last_numbers(folder, ".parquet")
-        self._numbers[name] = self._numbers.get(name, -1) + 1
-        return folder / f"{name}-{self._numbers[name]}.parquet"
+        known = name.casefold()
+        self._numbers[known] = self._numbers.get(known, -1) + 1
+        return folder / f"{name}-{self._numbers[known]}.parquet"
 
     def records(self, provenance: dict[str, Any], order: Sequence[str] = ()) -> Records:
         """Return the current records; those in memory in this order of tasks, whatever order they
@@ -353,8 +328,15 @@ class Store:
         return Records(pd.concat(kept, ignore_index=True) if kept else empty_frame(), provenance)
 
 
-OWN_FOLDERS = ("records", "replaced", "gallery", "tables", "plots", "health")
-"""What a run folder holds beside run.json and board.md."""
+@contextmanager
+def own_run(folder: Path) -> Iterator[None]:
+    """Own a run folder for a block (see `own_folder`); somebody's own folder stays untouched.
+
+    Raises: BenchError where it holds other files, has another owner, or cannot be written to.
+    """
+    check_own(folder)
+    with own_folder(folder, "run"):
+        yield
 
 
 def check_own(folder: Path) -> None:
@@ -375,13 +357,17 @@ def free_name(folder: Path, name: str, suffix: str) -> Path:
     """Return the path NAME-<n>SUFFIX after the last one there is: a file that was deleted frees no
     number.
     """
-    return folder / f"{name}-{last_numbers(folder, suffix).get(name, -1) + 1}{suffix}"
+    number = last_numbers(folder, suffix).get(name.casefold(), -1) + 1
+    return folder / f"{name}-{number}{suffix}"
 
 
 def last_numbers(folder: Path, suffix: str) -> dict[str, int]:
-    """Return {NAME: largest n} of the files NAME-<n>SUFFIX in a folder."""
+    """Return {name: largest n} of the files NAME-<n>SUFFIX in a folder; names without capitals,
+    since some systems take A and a as one file.
+    """
     found: dict[str, int] = {}
-    for name, _, number in (path.stem.rpartition("-") for path in folder.glob(f"*{suffix}")):
+    for name, _, number in (path.stem.rpartition("-") for path in list_files(folder, suffix)):
         if number.isdecimal():
-            found[name] = max(int(number), found.get(name, -1))
+            known = name.casefold()
+            found[known] = max(int(number), found.get(known, -1))
     return found

@@ -24,8 +24,16 @@ from bench.records.provenance import code_version
 from bench.run.cells import Cell, Kept, Maps, Outcome
 from bench.run.explained_class import BatchClasses
 from bench.run.external_maps import ExternalMethod
+from bench.run.failures import (
+    describe_method_failure,
+    describe_metric_failure,
+    is_foreign_pair,
+    must_stop,
+)
 from bench.run.in_memory import Again, apply
+from bench.run.map_sameness import is_same_map
 from bench.run.plan import Plan, Task
+from bench.run.sealed_calls import explain_sealed, is_foreign
 from bench.types import Batch
 
 PIXEL_BYTES = 64
@@ -35,12 +43,6 @@ its ranks.
 
 WAVE_BYTES = 2**29
 """What the cases that are scored together may hold."""
-
-FLAT = 1e-2
-"""Scaled maps of a smaller range are the same only where they are equal."""
-
-SAME = 1e-5
-"""Two maps are the same map when, scaled to a maximum of 1, no pixel differs by more than this."""
 
 
 @dataclass(eq=False)
@@ -67,6 +69,13 @@ class _Scored:
         nothing.
         """
         return metric.scale_free and self.twin is not None and metric in self.twin.metrics
+
+    def take_from_twin(self, metric: Metric) -> None:
+        """Take the scores of the twin, which has none where the metric failed."""
+        assert self.twin is not None
+        if metric.name in self.twin.results:
+            self.results[metric.name] = self.twin.results[metric.name]
+        self.asked[metric.name] = self.twin.asked[metric.name]
 
     def forget(self) -> None:
         """Drop the cases, with the rankings and masks that they hold."""
@@ -137,19 +146,29 @@ class BatchRun:
             if not metrics:
                 continue
             before = self.prober.counts.forwards
-            try:
-                maps = self._find_maps(method, self.plan.classes.choose_all(metrics))
-            except NotApplicable as reason:
-                self.outcome.not_applicable[method.name] = str(reason)
-                self.outcome.asked.everything += (
-                    self.prober.counts.forwards - before
-                )  # of finding that out
+            maps = self._try_maps(method, self.plan.classes.choose_all(metrics))
+            if maps is None:  # of finding that out
+                self.outcome.asked.everything += self.prober.counts.forwards - before
                 continue
             used = self.prober.counts.forwards - before
             alone = 0 if maps.spent is None else maps.spent.counts.forwards
             self.outcome.asked.everything += max(used, alone)
             self._keep_for_gallery(method, maps)
             yield self._prepare(method, maps, metrics)
+
+    def _try_maps(self, method: Method, classes: frozenset[str]) -> Maps | None:
+        """Return a method's maps, or None where it does not fit or fails, with the reason noted."""
+        try:
+            return self._find_maps(method, classes)
+        except NotApplicable as reason:
+            self.outcome.not_applicable[method.name] = str(reason)
+        except BaseException as error:
+            if must_stop(error, foreign=is_foreign(method)):
+                raise
+            trace = self.classes.traces[self.classes.choice.choose_first(method, classes)]
+            why = describe_method_failure(error, method, trace)
+            self.outcome.failed.setdefault(("method", method.name), why)
+        return None
 
     def _prepare(self, method: Method, maps: Maps, metrics: list[Metric]) -> _Scored:
         """Return what is scored of a method's maps, and the earlier method whose maps are these, if
@@ -168,7 +187,7 @@ class BatchRun:
             )
             for explained, trace in self.classes.traces.items()
         }
-        one = _Scored(method, maps, metrics, cases, self._twin(maps.scaled))
+        one = _Scored(method, maps, metrics, cases, self._twin(method, maps.scaled))
         self._seen.append((maps.scaled, one))
         return one
 
@@ -199,7 +218,7 @@ class BatchRun:
         if second is None or not choice.explains_twice(method, classes):
             return Maps(maps, maps, spent)
         label = maps.clone()
-        label[self.classes.rows] = method(second)
+        label[self.classes.rows] = explain_sealed(method, second)[0]
         return Maps(maps, label, spent)
 
     def _score(self, wave: list[_Scored]) -> None:
@@ -241,9 +260,22 @@ class BatchRun:
         one, metric = cell.one, cell.metric
         case = one.cases[self.plan.classes.choose(metric)]
         before = self.prober.counts.forwards
-        one.results[metric.name] = self._apply(metric, case)
+        try:
+            one.results[metric.name] = self._apply(metric, case)
+        except BaseException as error:
+            if must_stop(error, foreign=is_foreign_pair(metric, one.method)):
+                raise
+            self._note_failure(error, one, metric, case)
         one.asked[metric.name] = max(case.asked, self.prober.counts.forwards - before)
         self.probed += case.probed
+
+    def _note_failure(self, error: BaseException, one: _Scored, metric: Metric, case: Case) -> None:
+        """Note why a metric has no values of a method's maps; its first failure is looked into."""
+        key = ("metric", metric.name)
+        if key not in self.outcome.failed:
+            self.outcome.failed[key] = describe_metric_failure(
+                error, metric, one.method, case, self._rules(metric)
+            )
 
     def _write(self, one: _Scored) -> None:
         """Add the rows of a method, and what they asked for; what a wave leaves of it is its
@@ -251,12 +283,11 @@ class BatchRun:
         """
         for metric in one.metrics:
             if one.twin_has(metric):
-                assert one.twin is not None
-                one.results[metric.name] = one.twin.results[metric.name]
-                one.asked[metric.name] = one.twin.asked[metric.name]
+                one.take_from_twin(metric)
                 self.outcome.asked.equal_maps += one.asked[metric.name]
             self.outcome.asked.everything += one.asked[metric.name]
-            self._add_rows(one, metric)
+            if metric.name in one.results:  # else it failed
+                self._add_rows(one, metric)
         one.forget()
 
     def _apply(self, metric: Metric, case: Case) -> dict[str, torch.Tensor]:
@@ -269,13 +300,25 @@ class BatchRun:
             nothing = torch.full((len(case),), torch.nan, dtype=torch.float64)
             return dict.fromkeys(metric.values, nothing)
 
-    def _twin(self, scaled: torch.Tensor) -> _Scored | None:
-        """Return the earliest method whose maps are these up to a positive factor."""
-        return next((one for other, one in self._seen if is_same_map(scaled, other)), None)
+    def _twin(self, method: Method, scaled: torch.Tensor) -> _Scored | None:
+        """Return the earliest method whose maps are these up to a positive factor.
+
+        One of a plug-in is a twin of another's only: no value of cambench's methods comes from it.
+        """
+        own = is_foreign(method)
+        return next(
+            (
+                one
+                for other, one in self._seen
+                if (own or not is_foreign(one.method)) and is_same_map(scaled, other)
+            ),
+            None,
+        )
 
     def _add_rows(self, one: _Scored, metric: Metric) -> None:
         """Add a row for each value of a metric and each item, but for items outside its set."""
         facts, targets = self._describe_cell(one, metric), self.classes.find_targets(metric)
+        before = len(self.outcome.rows)
         for name, values in one.results[metric.name].items():
             for i, content in enumerate(self.batch.contents):
                 if values.ndim == 1 and values[i] == OUTSIDE:
@@ -290,6 +333,9 @@ class BatchRun:
                     "item_id": None if content is None else content.identity,
                 }
                 self.outcome.rows.append(row | self._describe_prediction(i))
+        items = {row["item"] for row in self.outcome.rows[before:]}
+        if len(items) < len(self.batch):
+            self.outcome.outside.add(metric.name)
 
     def _describe_cell(self, one: _Scored, metric: Metric) -> dict[str, Any]:
         """Return what all rows of a method and a metric have in common."""
@@ -333,24 +379,11 @@ class BatchRun:
             self.outcome.gallery[f"{item}|{method.name}"] = small[0, 0].to(torch.float16).numpy()
 
 
-def is_same_map(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Return whether maps [2,B,H,W], scaled to a largest absolute value of 1, are the same.
-
-    Small steps on a large offset are a ranking of their own: such a map is only the same as an
-    equal one.
-    """
-    if first.dtype != second.dtype:
-        return False
-    gap = (first - second).abs().flatten(2).amax(2)
-    spread = first.flatten(2).amax(2) - first.flatten(2).amin(2)
-    return bool((gap <= torch.where(spread < FLAT, 0.0, SAME)).all())
-
-
 def make_maps(method: Method, trace: Trace) -> tuple[torch.Tensor, Spent | None]:
     """Return a method's maps [B,H,W] and what they cost; what maps made elsewhere cost is not known
     here.
     """
-    maps, spent = method.explain_counted(trace)
+    maps, spent = explain_sealed(method, trace)
     return maps, None if isinstance(method, ExternalMethod) else spent
 
 

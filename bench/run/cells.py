@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from bench.engine.counts import Asked, Spent
-from bench.files import file_name
+from bench.inner_places import name_part
 from bench.records.store import Done, DoneKey, Store
 from bench.run.explained_class import LABEL
 from bench.run.item_check import StandingWork, check_items
@@ -33,6 +33,8 @@ class Outcome:
 
     asked: forwards that were asked for.  notes: what a user should know of how it went.  contents:
     {item: what it holds} of the items read.  unreadable: {item: reason} of those left out.
+    failed: {("method" or "metric", its name): why it failed}, the first time.  outside: metrics
+    that left an item without any row, since it is outside the sets of all their values.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -42,6 +44,8 @@ class Outcome:
     notes: set[str] = field(default_factory=set)
     contents: dict[str, ItemContent] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    failed: dict[tuple[str, str], str] = field(default_factory=dict)
+    outside: set[str] = field(default_factory=set)
 
     def note_items(self, batch: Batch) -> None:
         """Note what the items of a batch hold, and which of them could not be read."""
@@ -58,6 +62,8 @@ class Outcome:
             self.notes | other.notes,
             self.contents | other.contents,
             self.unreadable | other.unreadable,
+            other.failed | self.failed,
+            self.outside | other.outside,
         )
 
 
@@ -105,7 +111,7 @@ def find_unfit(plan: Plan, provenance: dict[str, Any], done: Done) -> dict[str, 
 
 def task_name(task: Task) -> str:
     """Return a file name for a task's part."""
-    return f"{file_name(task.model)}-{task.part}-{task.start:06d}-{task.stop:06d}"
+    return f"{name_part(task.model)}-{task.part}-{task.start:06d}-{task.stop:06d}"
 
 
 def find_missing_cells(plan: Plan, task: Task, done: Done, unfit: Collection[str] = ()) -> Groups:

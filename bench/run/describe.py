@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
+from bench.records.planned_work import PLANNED
 from bench.records.provenance import BY_CONTENT, code_version
 from bench.run.plan import Plan
+from bench.run.planned_block import describe_planned
 
 PACKAGES = (
     "torch",
@@ -48,6 +50,7 @@ def describe_run(plan: Plan, command: str = "") -> dict[str, Any]:
             "compiled": plan.compiled,
             "geometry": plan.geometry.id,
         },
+        PLANNED: [describe_planned(plan)],
         "subsets": {subset.name: _describe_subset(plan)},
         "models": {model.name: model.facts() for model in plan.models},
         "methods": {method.name: method.facts() for method in plan.methods},

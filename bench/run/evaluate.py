@@ -5,6 +5,7 @@ again.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -15,18 +16,22 @@ import pandas as pd
 
 from bench.data import Subset, load_subset
 from bench.engine.counts import Asked, Counts
+from bench.errors import state_assumption
 from bench.methods import Method
 from bench.models.explainee import Explainee
 from bench.models.network_guard import leave_modes
 from bench.models.zoo import load_model
 from bench.protocol import FLOAT32, Protocol, get_protocol
+from bench.records.damaged_files import set_damaged_aside
 from bench.records.equal_maps import equal_methods
-from bench.records.forward_counts import add_forwards, describe_forwards
+from bench.records.failed_parts import describe_failed, note_failure
+from bench.records.forward_counts import describe_forwards
 from bench.records.gallery_parts import write_gallery
+from bench.records.planned_work import OUTSIDE_METRICS, PLANNED, drop_gone
 from bench.records.provenance import merge_provenance
 from bench.records.replaced_rows import set_aside_replaced
 from bench.records.store import Records, Store, empty_frame
-from bench.run.cells import Groups, find_waiting, task_name
+from bench.run.cells import Groups, Outcome, find_waiting, task_name
 from bench.run.describe import describe_run
 from bench.run.executors import Executor, LocalExecutor, Result
 from bench.run.item_check import check_items
@@ -34,6 +39,9 @@ from bench.run.item_ledger import ItemLedger
 from bench.run.object_checks import check_subset, list_models
 from bench.run.plan import Plan, Task, make_plan, read_shard
 from bench.run.precision_guard import decide_precisions
+
+WRITE_SECONDS = 30.0
+"""How old run.json may be while tasks are computed; records are always written at once."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +133,14 @@ def run_plan(
     """
     store = Store(out)
     with store.lock():
+        for text in set_damaged_aside(store):
+            (note or state_assumption)(text)
         plan = decide_precisions(plan, store)
-        provenance = merge_provenance(store.provenance(), describe_run(plan, command))
+        earlier, described = store.provenance(), describe_run(plan, command)
+        provenance = merge_provenance(earlier, described)
+        store.forwards.begin(earlier.get("forwards"))
         standing = check_items(plan, store)
+        drop_gone(provenance, described[PLANNED][0], standing.count_gone())
         for text in standing.describe(plan.subset.name):
             if note is not None:
                 note(text)
@@ -158,8 +171,14 @@ def _compute(
     """Have the tasks computed and keep what they leave; what is noted of it goes into `provenance`
     and run.json.
     """
-    before, earlier = list(provenance.get("notes", ())), provenance.get("forwards")
-    notes, total, asked = set[str](), Counts(), Asked()
+    before, notes = list(provenance.get("notes", ())), set[str]()
+    total, asked, written = Counts(), Asked(), time.monotonic()
+
+    def write() -> None:
+        provenance["forwards"] = store.forwards.total()
+        provenance["notes"] = list(dict.fromkeys([*before, *sorted(notes), *ledger.notes()]))
+        store.write_provenance(provenance)
+
     try:
         with closing(run) as results:
             for number, (task, outcome, counts) in enumerate(results):
@@ -168,18 +187,39 @@ def _compute(
                 ):  # before the rows: a task whose rows are there is done
                     write_gallery(store.folder, task_name(task), outcome.gallery)
                 ledger.take(task, outcome)
-                store.add(
-                    task_name(task), pd.DataFrame(outcome.rows) if outcome.rows else empty_frame()
-                )
-                for method, reason in outcome.not_applicable.items():
-                    provenance["not_applicable"].setdefault(task.model, {})[method] = reason
+                rows = pd.DataFrame(outcome.rows) if outcome.rows else empty_frame()
+                store.add(task_name(task), rows, describe_forwards(outcome.asked, counts))
+                news = _note_gaps(provenance, task, outcome)
                 total += counts
                 asked += outcome.asked
                 notes |= outcome.notes
+                if news or time.monotonic() - written > WRITE_SECONDS:
+                    write()  # a killed run has said what it had to say
+                    written = time.monotonic()
                 if progress:
                     progress(Progress(task, number + 1, total_tasks, total, asked))
     finally:  # a run that is stopped has run what it has run
-        provenance["forwards"] = add_forwards(earlier, describe_forwards(asked, total))
-        provenance["notes"] = list(dict.fromkeys([*before, *sorted(notes), *ledger.notes()]))
         ledger.close(provenance)
-        store.write_provenance(provenance)
+        write()
+
+
+def _note_gaps(provenance: dict[str, Any], task: Task, outcome: Outcome) -> bool:
+    """Note which methods and metrics have no rows of a task, and why; return whether that is new.
+
+    A failure is said at once, the first time.
+    """
+    unfit = provenance["not_applicable"].setdefault(task.model, {})
+    news = not outcome.not_applicable.items() <= unfit.items()
+    unfit.update(outcome.not_applicable)
+    if not unfit:
+        del provenance["not_applicable"][task.model]
+    for (kind, name), reason in outcome.failed.items():
+        if note_failure(provenance, task.model, kind, name, reason):
+            state_assumption(describe_failed(task.model, kind, name, reason))
+            news = True
+    if not outcome.outside <= {*provenance.get(OUTSIDE_METRICS, ())}:
+        provenance[OUTSIDE_METRICS] = sorted(
+            {*provenance.get(OUTSIDE_METRICS, ()), *outcome.outside}
+        )
+        news = True
+    return news

@@ -11,6 +11,7 @@ from collections.abc import Generator, Mapping
 from typing import Protocol
 
 from bench.engine.counts import Counts
+from bench.engine.memory import GarbageSweep
 from bench.engine.prober import Prober
 from bench.run.cells import Groups, Outcome
 from bench.run.plan import Plan, Task
@@ -44,7 +45,7 @@ class LocalExecutor:
     ) -> Generator[Result, None, None]:
         """Yield the result of each task, in the plan's order."""
         probers = {m.name: Prober(m, plan.batch_size, plan.compiled) for m in plan.models}
-        tasks = list(waiting)
+        tasks, garbage = list(waiting), GarbageSweep()
         with Reader(plan, pinned=plan.models[0].device.type == "cuda") as reader:
             for number, task in enumerate(tasks):
                 if self.ahead:
@@ -55,3 +56,4 @@ class LocalExecutor:
                 before = prober.counts.copy()
                 outcome = run_task(plan, task, waiting[task], prober, gallery, reader=reader)
                 yield task, outcome, prober.counts - before
+                garbage.sweep()

@@ -20,6 +20,7 @@ from bench.models.network_guard import guard_network, leave_modes
 from bench.protocol import Protocol, get_protocol
 from bench.run.map_values import stack_given
 from bench.run.object_checks import check_model, check_tensor
+from bench.run.sealed_calls import explain_sealed, score_sealed
 from bench.types import Truth
 
 Scores = dict[str, torch.Tensor]
@@ -76,8 +77,8 @@ def explain(
         seed=seed,
     )
     if isinstance(method, str):
-        return METHODS.get(method)(trace)
-    return {name: METHODS.get(name)(trace) for name in METHODS.select(method)}
+        return explain_sealed(METHODS.get(method), trace)[0]
+    return {name: explain_sealed(METHODS.get(name), trace)[0] for name in METHODS.select(method)}
 
 
 @leave_modes()
@@ -148,7 +149,7 @@ class Again:
             raise
         except BenchError as error:  # a parameter of the same name that is about something else
             raise NotApplicable(str(error)) from error
-        return method(trace)
+        return explain_sealed(method, trace)[0]
 
 
 def apply(metric: Metric, case: Case, protocol: Protocol) -> Scores:
@@ -161,7 +162,7 @@ def apply(metric: Metric, case: Case, protocol: Protocol) -> Scores:
     reason = find_unmet_need(metric, case)
     if reason:
         raise NotApplicable(f"{metric.name} {reason}")
-    scores = metric.function(case)
+    scores = score_sealed(metric, case)
     if set(scores) != set(metric.values):
         raise BenchError(
             f"Metric {metric.name} returned {sorted(scores)} but declares "
@@ -174,7 +175,12 @@ def apply(metric: Metric, case: Case, protocol: Protocol) -> Scores:
                 f"Metric {metric.name} returned {name} of shape {tuple(values.shape)} for "
                 f"{len(case)} images; a value is [B] or [B,n]."
             )
-        values = torch.as_tensor(values).detach().cpu().double()
+        values = torch.as_tensor(values).detach().cpu()
+        if values.is_complex():
+            raise BenchError(
+                f"Metric {metric.name} returned {name} as {values.dtype}; a value is a real number."
+            )
+        values = values.double()
         usable = case.finite.view(-1, *[1] * (values.ndim - 1))
         checked[name] = torch.where(usable | (values == OUTSIDE), values, torch.nan)
     return checked

@@ -26,6 +26,7 @@ class StandingWork:
         items: the content of each item that has records.
         changed: items that hold something else than when they were scored.
         gone: items that have records and are no longer scored.
+    gone_parts: the part of each of these.
     """
 
     everything: Done
@@ -33,6 +34,11 @@ class StandingWork:
     items: ItemTable = field(default_factory=dict)
     changed: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
+    gone_parts: list[str] = field(default_factory=list)
+
+    def count_gone(self) -> dict[str, int]:
+        """Return how many items of each part were found to be gone."""
+        return {part: self.gone_parts.count(part) for part in PARTS}
 
     def describe(self, subset: str) -> Iterator[str]:
         """Yield what a user should know before the run."""
@@ -92,6 +98,7 @@ def _check_part(plan: Plan, part: str, standing: StandingWork, same: bool) -> No
         if item not in whole or subset is None:
             if known is None or known.identity:
                 standing.gone.append(item)
+                standing.gone_parts.append(part)
             standing.items[key] = (known or GONE)._replace(identity="", changed=True)
             continue
         content = None if known is None else ItemContent(*known[:3])

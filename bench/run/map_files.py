@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,15 @@ import torch.nn.functional as F
 
 from bench.data import Subset
 from bench.errors import BenchError
+from bench.file_contents import check_plain_file
 from bench.run.map_values import Map, read_array
+from bench.size_limits import check_archive, check_array_file
+
+UNREADABLE = (
+    *(OSError, ValueError, EOFError, KeyError, SyntaxError, TypeError),
+    *(NotImplementedError, RuntimeError, MemoryError, zlib.error),
+)
+"""What numpy and zipfile raise for files that are damaged, encrypted or none of theirs."""
 
 Read = Callable[[], npt.NDArray[Any]]
 
@@ -60,6 +69,7 @@ def _folder(folder: Path) -> dict[str, Read]:
 def _file(path: Path) -> Read:
     def read() -> npt.NDArray[Any]:
         with _readable(path):
+            check_array_file(path)
             array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
             return array
 
@@ -69,6 +79,8 @@ def _file(path: Path) -> Read:
 def _archive(path: Path) -> dict[str, Read]:
     with _readable(path):
         archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.lib.npyio.NpzFile):
+            check_archive(path, "The maps")
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise BenchError(
             f"{path} is no .npz archive, whatever its name says; save the maps with numpy.savez."
@@ -101,6 +113,7 @@ def _read_stack(path: Path, ids: npt.NDArray[Any], stacked: npt.NDArray[Any]) ->
 
 def _array(path: Path) -> dict[str, Read]:
     with _readable(path):
+        check_array_file(path)
         stacked = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(stacked, np.ndarray) or not _is_stack(stacked):
         raise BenchError(
@@ -117,9 +130,10 @@ def _is_stack(stacked: npt.NDArray[Any]) -> bool:
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
+    check_plain_file(path, "file of maps")
     try:
         yield
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (*UNREADABLE, zipfile.BadZipFile) as error:
         raise BenchError(
             f"The maps in {path} cannot be read ({error}); save them again with numpy."
         ) from None

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from bench.errors import BenchError
+from bench.size_limits import check_map_pixels
 
 Map = npt.NDArray[np.floating[Any]]
 
@@ -74,6 +75,7 @@ def check_map(array: npt.NDArray[Any], item: str) -> Map:
         )
     if plane.dtype.kind not in "fiub":
         raise BenchError(f"The map of {item!r} holds {plane.dtype}; a map holds real numbers.")
+    check_map_pixels(plane.shape, item)
     with np.errstate(over="ignore", invalid="ignore"):
         values = scale_values(hold_values(plane))
         single = values.astype(np.float32)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.engine.counts import Counts
+from bench.engine.memory import GarbageSweep
 from bench.engine.prober import Prober
 from bench.errors import BenchError
 from bench.methods import Method
@@ -79,6 +80,7 @@ class Worker:
         self._prober: Prober | None = None
         self._reader: Reader | None = None
         self._device = "cpu"
+        self._garbage = GarbageSweep()
 
     def start(self, setup: Setup) -> BenchError | None:
         """Load plug-ins and plan, and check that this machine has the same code."""
@@ -120,6 +122,7 @@ class Worker:
         """
         assert self._plan is not None
         assert self._reader is not None
+        self._garbage.sweep()
         try:
             self._reader.expect({one: groups.values() for one, groups in near.items()})
             prober = self._prober_of(task, model)

@@ -12,6 +12,7 @@ from bench.run.batch import BatchRun
 from bench.run.cells import Cell, Groups, Kept, Outcome
 from bench.run.plan import Plan, Task
 from bench.run.read_ahead import Reader
+from bench.run.sealed_calls import is_foreign, sealing
 
 # --- one task
 
@@ -63,7 +64,7 @@ def _run_positions(
         first = plan.part(task.part).ids[: gallery * (task.part == "eval")]
         shown = [i for i, item in enumerate(batch.ids) if item in first]
         batch = batch.to(prober.model.device)
-        with guard_network(prober.model.net):
+        with guard_network(prober.model.net), sealing(prober, keeps=has_foreign_parts(plan)):
             if len(batch):
                 BatchRun(plan, task, batch, prober, cells, shown, outcome, kept).run()
     except (RuntimeError, MemoryError) as error:
@@ -87,3 +88,8 @@ def _run_positions(
     ]
     note = f"Memory is too short for {len(positions)} images of {task.model} in one task."
     return sum(both, Outcome(asked=again, notes={note}))
+
+
+def has_foreign_parts(plan: Plan) -> bool:
+    """Return whether a plan runs functions of plug-ins."""
+    return any(map(is_foreign, plan.methods)) or not all(one.builtin for one in plan.metrics)

@@ -65,7 +65,7 @@ def test_the_command_prints_a_table():
         (["--methods", "grad_kam"], "grad_cam"),
         (["--no-measure", "--rates-only"], "--no-measure and --rates-only"),
         (["--no-measure", "--forwards-per-second", "10"], "--forwards-per-second"),
-        (["--forwards-per-second", "-1"], "is no rate"),
+        (["--forwards-per-second", "-1"], "greater than"),
         (["--imagenet", "--subset", "scenes-pairs"], "leave --subset out"),
         (["--shard", "3/2"], "A shard is I/N"),
     ],
@@ -83,8 +83,8 @@ def test_the_options_of_a_run_are_those_of_its_plan():
     plan, run = (
         inspect.signature(commands[name], eval_str=True).parameters for name in ("plan", "run")
     )
-    assert set(run) == names(RunOptions) | names(ExecutorOptions) | {"yes_plan_only"}
-    assert set(plan) == names(RunOptions) | names(EstimateOptions)
+    assert set(run) == names(RunOptions) | names(ExecutorOptions) | {"yes_plan_only", "debug"}
+    assert set(plan) == names(RunOptions) | names(EstimateOptions) | {"debug"}
     for name in names(RunOptions):
         assert plan[name].default == run[name].default
         assert (
@@ -96,6 +96,8 @@ def test_every_option_has_help_and_a_heading():
     for command in app.registered_commands:
         for name, option in inspect.signature(command.callback, eval_str=True).parameters.items():
             (facts,) = option.annotation.__metadata__
+            if getattr(facts, "hidden", False):
+                continue
             assert facts.help, (command.name, name)
             if command.name in ("run", "plan", "score") and isinstance(
                 facts, typer.models.OptionInfo

@@ -308,6 +308,7 @@ def test_parquet_is_cached_and_scenes_are_not(photos, tmp_path, kept, monkeypatc
     (tmp_path / "stored").mkdir()
     dataset.to_parquet(str(tmp_path / "stored" / "all.parquet"))
     (tmp_path / "stored" / "manifest.toml").write_text('name = "stored"\nkind = "parquet"\n')
+    monkeypatch.setenv("CAMBENCH_DATA_ROOTS", str(tmp_path / "photos"))
     stored = load_subset(tmp_path / "stored")
     assert torch.equal(pixels(stored), without(monkeypatch, stored))
     assert kept.usage().entries == COUNT

@@ -101,9 +101,9 @@ def write_xml(folder: Path, rows: Rows) -> None:
         )
 
 
-def link(source: Path, target: Path) -> None:
+def put(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.symlink_to(source)
+    shutil.copyfile(source, target)
 
 
 def image_of(data_root: Path, item: str) -> Path:
@@ -112,7 +112,7 @@ def image_of(data_root: Path, item: str) -> Path:
 
 def kaggle(root: Path, rows: Rows, data_root: Path) -> None:
     for item in rows:
-        link(image_of(data_root, item), root / "ILSVRC/Data/CLS-LOC/val" / f"{item}.JPEG")
+        put(image_of(data_root, item), root / "ILSVRC/Data/CLS-LOC/val" / f"{item}.JPEG")
     with (root / "LOC_val_solution.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["ImageId", "PredictionString"])
@@ -124,13 +124,13 @@ def kaggle(root: Path, rows: Rows, data_root: Path) -> None:
 
 def flat(root: Path, rows: Rows, data_root: Path) -> None:
     for item in rows:
-        link(image_of(data_root, item), root / "val" / f"{item}.JPEG")
+        put(image_of(data_root, item), root / "val" / f"{item}.JPEG")
     write_xml(root / "bbox" / "val", rows)
 
 
 def by_wnid(root: Path, rows: Rows, data_root: Path) -> None:
     for item, objects in rows.items():
-        link(image_of(data_root, item), root / "val" / objects[0]["wnid"] / f"{item}.JPEG")
+        put(image_of(data_root, item), root / "val" / objects[0]["wnid"] / f"{item}.JPEG")
     write_xml(root / "ILSVRC/Annotations/CLS-LOC/val", rows)
 
 

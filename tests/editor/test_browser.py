@@ -4,8 +4,10 @@ and on screen.
 
 from __future__ import annotations
 
+import http.server
 import re
 import shutil
+import socketserver
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +18,9 @@ import pytest
 import uvicorn
 
 from bench.data import load_subset
-from bench.editor import Session, address_of, listen
-from bench.editor.server import make_app
-from bench.finetune.attention_maps import load_map, load_maps
+from bench.editor import Session, address_of, listen, make_token
+from bench.editor.server import make_config
+from bench.finetune.attention_maps import load_map, load_maps, map_path
 from bench.finetune.guided_attention import train_guided
 from bench.finetune.loop import Settings
 from bench.finetune.placement import find_placements
@@ -49,12 +51,10 @@ class Editor:
 
     def __init__(self, session: Session, port: int = 0) -> None:
         self.session, self.listening = session, listen(port)
-        self.address = address_of(self.listening)
-        self.server = uvicorn.Server(
-            uvicorn.Config(
-                make_app(session), log_level="warning", lifespan="off", timeout_graceful_shutdown=1
-            )
-        )
+        token = make_token()
+        self.page = address_of(self.listening, token)
+        self.address = self.page.partition("?")[0]
+        self.server = uvicorn.Server(make_config(session, token))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listening]})
         self.thread.start()
 
@@ -97,7 +97,7 @@ def open_page(browser: Any, editor: Editor, context: Any = None) -> Any:
             None if r.url.startswith((editor.address, "data:")) else page.problems.append(r.url)
         ),
     )
-    page.goto(editor.address)
+    page.goto(editor.page)
     settled(page)
     return page
 
@@ -590,17 +590,21 @@ def test_an_editor_that_was_closed_is_said_and_gone_on_with(abn, scenes, browser
     sync_api.expect(page.locator("#notice")).to_contain_text("does not answer")
     state(page, "Unsaved changes")
     again = Editor(Session(abn, scenes, tmp_path), editor.port)
+    page.keyboard.press("s")  # the new editor has another token
+    sync_api.expect(page.locator("#notice")).to_contain_text("open the address that it printed")
+    state(page, "Unsaved changes")
+    fresh = open_page(browser, again, page.context)
     press_save(page)
     assert saved(again)[20, 40] == 255
-    fresh = open_page(browser, again)
+    fresh.reload()
+    settled(fresh)
     assert again.session.queue[1].item in text(fresh, "#item")
     page.context.close()
-    fresh.context.close()
     again.close()
 
 
 def test_a_save_that_fails_is_said(page, editor, monkeypatch):
-    from bench.editor import session as module
+    from bench.editor import saved_maps as module
     from bench.errors import BenchError
 
     def full(*_: object) -> None:
@@ -614,6 +618,91 @@ def test_a_save_that_fails_is_said(page, editor, monkeypatch):
         state(page, "Unsaved changes")
     press_save(page)
     assert saved(editor)[20, 40] == 255
+
+
+def test_the_token_is_not_on_show_and_a_reload_works(page, editor):
+    token = editor.page.partition("=")[2]
+    sent = []
+    page.on("request", lambda request: sent.append((request.url, request.headers)))
+    assert page.url == editor.address
+    page.reload()
+    settled(page)
+    assert page.url == editor.address
+    assert len(sent) > 5
+    for url, headers in sent:
+        assert token not in url
+        assert not headers.get("referer")
+    assert token not in page.evaluate("document.cookie")
+
+
+def test_a_stranger_sees_a_sentence_and_nothing_else(browser, editor):
+    context = browser.new_context()
+    page = context.new_page()
+    for address in (editor.address, editor.address + "api/images/0/frame.png"):
+        assert page.goto(address).status == 403
+        assert "needs the token" in page.inner_text("body")
+    context.close()
+
+
+def test_a_page_of_another_port_gets_nothing(browser, editor, page):
+    """Its cookies come along, since they know no ports; Origin and CORP keep it out."""
+    with socketserver.TCPServer(("127.0.0.1", 0), Blank) as stranger:
+        thread = threading.Thread(target=stranger.serve_forever)
+        thread.start()
+        other = page.context.new_page()
+        other.goto(f"http://127.0.0.1:{stranger.server_address[1]}/")
+        script = """async (address) => {
+            const picture = new Image();
+            const shown = await new Promise((done) => {
+                picture.onload = () => done(true);
+                picture.onerror = () => done(false);
+                picture.src = address + "api/images/0/frame.png";
+            });
+            const read = await fetch(address + "api/session", { credentials: "include" })
+                .then((answer) => answer.text()).catch(() => "");
+            const body = new Uint8Array(96 * 96);
+            await fetch(address + "api/images/0/map?base=0",
+                { method: "POST", mode: "no-cors", credentials: "include", body }).catch(() => "");
+            return [shown, read];
+        }"""
+        assert other.evaluate(script, editor.address) == [False, ""]
+        stranger.shutdown()
+        thread.join()
+    assert not list(editor.session.folder.glob("*.png"))
+
+
+class Blank(http.server.BaseHTTPRequestHandler):
+    """A page of another program on this machine."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<p>hello")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_damaged_map_is_said_and_kept(abn, scenes, browser, tmp_path):
+    with Session(abn, scenes, tmp_path) as session:
+        session.save(0, session.view(0)["own"], 0)
+    file = map_path(tmp_path, session.queue[0].item)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    damaged = file.read_bytes()
+    editor = Editor(Session(abn, scenes, tmp_path))
+    page = open_page(browser, editor)
+    state(page, "cannot be read")
+    sync_api.expect(page.locator("#notice")).to_contain_text("kept in the folder's history")
+    assert page.locator("#queue .damaged").count() == 1
+    page.keyboard.press("c")
+    press_save(page)
+    sync_api.expect(page.locator("#notice")).to_contain_text(".damaged")
+    assert next((tmp_path / "history").glob("*.damaged")).read_bytes() == damaged
+    assert not saved(editor).any()
+    assert page.locator("#queue .damaged").count() == 0
+    page.context.close()
+    editor.close()
 
 
 def test_simulated_maps_are_shown_as_such(abn, scenes, browser, tmp_path):

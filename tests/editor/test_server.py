@@ -20,7 +20,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from bench import cli
-from bench.editor import Session, listen
+from bench.editor import Session, listen, make_token
 from bench.editor.server import FILES, PAGE, make_app
 from bench.errors import BenchError
 from bench.finetune.attention_maps import load_maps
@@ -30,6 +30,7 @@ from tests.support.interrupts import interruptible
 ROOT = Path(__file__).parents[2]
 HERE = "http://127.0.0.1:8765"
 OWN = {"origin": HERE}
+TOKEN = make_token()
 
 
 @pytest.fixture
@@ -40,7 +41,8 @@ def session(abn, scenes, tmp_path):
 
 @pytest.fixture
 def client(session):
-    with TestClient(make_app(session), base_url=HERE, headers=OWN) as made:
+    with TestClient(make_app(session, TOKEN), base_url=HERE, headers=OWN) as made:
+        made.get(f"/?token={TOKEN}")  # and has the cookie from now on
         yield made
 
 
@@ -127,15 +129,18 @@ def test_saving_and_a_conflict(client, session):
     assert client.get("/api/session").json()["first"] == 1
 
 
-def test_a_broken_file_is_a_sentence_on_the_page(client, session):
+def test_a_damaged_file_is_said_and_kept_when_the_image_is_saved(client, session):
     client.post("/api/images/0/map?base=0", content=bytes(96 * 96))
-    next(session.folder.glob("*.png")).write_bytes(b"nothing")
-    for answer in (
-        client.get("/api/images/0"),
-        client.post("/api/images/0/map?base=1", content=bytes(96 * 96)),
-    ):
-        assert answer.status_code == 422
-        assert "cannot be read" in answer.json()["error"]
+    file = next(session.folder.glob("*.png"))
+    file.write_bytes(b"nothing")
+    view = client.get("/api/images/0").json()
+    assert "cannot be read" in view["damaged"]
+    assert view["revision"] == 0
+    assert view["map"] == view["own"]
+    saved = client.post("/api/images/0/map?base=0", content=bytes(96 * 96)).json()
+    assert (session.folder / saved["set_aside"]).read_bytes() == b"nothing"
+    assert client.get("/api/images/0").json()["damaged"] is None
+    assert not load_maps(session.folder)[0].grey.any()
 
 
 @pytest.mark.parametrize(
@@ -147,14 +152,22 @@ def test_a_broken_file_is_a_sentence_on_the_page(client, session):
         ("/api/images/999/map?base=0", bytes(96 * 96), 422),
         ("/api/images/0/map", bytes(96 * 96), 400),
         ("/api/images/0/map?base=-1", bytes(96 * 96), 400),
+        ("/api/images/0/map?base=" + "9" * 5000, bytes(96 * 96), 400),
+        ("/api/images/0/map?base=%C2%B2", bytes(96 * 96), 400),
+        ("/api/images/0/map?base=%FF%00", bytes(96 * 96), 400),
+        ("/api/images/" + "9" * 5000 + "/map?base=0", bytes(96 * 96), 422),
+        ("/api/images/%D9%A3/map?base=0", bytes(96 * 96), 404),
+        ("/api/images/0%00/map?base=0", bytes(96 * 96), 404),
+        ("/api/images/%FF/map?base=0", bytes(96 * 96), 404),
+        ("/api/images/%2e%2e/%2e%2e/map?base=0", bytes(96 * 96), 404),
+        ("/api/images/-1/map?base=0", bytes(96 * 96), 404),
         ("/api/images/x/map?base=0", bytes(96 * 96), 404),
     ],
 )
 def test_what_is_no_map_is_refused(client, session, path, content, status):
     answer = client.post(path, content=content)
     assert answer.status_code == status
-    if status != 404:
-        assert answer.json()["error"].endswith(".")
+    assert answer.json()["error"].endswith(".")
     assert not list(session.folder.rglob("*.png"))
 
 
@@ -186,16 +199,17 @@ def test_other_web_sites_are_refused(client, session, headers):
 
 
 def test_a_post_without_origin_is_refused(session):
-    with TestClient(make_app(session), base_url=HERE) as client:
+    with TestClient(make_app(session, TOKEN), base_url=HERE) as client:
+        client.get(f"/?token={TOKEN}")
         assert client.get("/api/session").status_code == 200
         assert client.post("/api/images/0/map?base=0", content=bytes(96 * 96)).status_code == 403
 
 
 def test_the_page_may_be_reached_by_another_port_of_this_machine(session):
     """As through ssh -L 9000:127.0.0.1:8765."""
-    with TestClient(make_app(session), base_url="http://localhost:9000") as client:
+    with TestClient(make_app(session, TOKEN), base_url="http://localhost:9000") as client:
         answer = client.post(
-            "/api/images/0/infer",
+            f"/api/images/0/infer?token={TOKEN}",
             content=bytes(96 * 96),
             headers={"origin": "http://localhost:9000"},
         )
@@ -313,14 +327,16 @@ def test_the_command_serves_until_ctrl_c(card, tmp_path):
         while not (lines and lines[-1].startswith("Open ")):
             lines.append(process.stdout.readline())
             assert lines[-1], process.stderr.read()
-        address = re.search(r"http://127\.0\.0\.1:\d+", lines[-1])[0]
+        page = re.search(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{43}", lines[-1])[0]
+        address = page.partition("/?")[0]
         assert re.match(r"\d images to edit, of 8 looked at", lines[0])
         with httpx.Client(
             base_url=address, headers={"origin": address}
         ) as client:  # stays connected, as a tab does
             for _ in range(100):
                 try:
-                    assert client.get("/").status_code == 200
+                    assert client.get("/").status_code == 403
+                    assert client.get(page).status_code == 200
                     break
                 except httpx.ConnectError:
                     time.sleep(0.1)

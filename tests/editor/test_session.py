@@ -13,13 +13,21 @@ import time
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import bench
 from bench.editor import ConflictError, Session
 from bench.editor import session as module
+from bench.editor.saved_maps import SavedMaps
 from bench.errors import BenchError
-from bench.finetune.attention_maps import check_maps, load_map, load_maps, map_path
+from bench.finetune.attention_maps import (
+    check_maps,
+    load_map,
+    load_maps,
+    make_edited_map,
+    map_path,
+    write_map,
+)
 from bench.finetune.placement import find_placements
 from bench.finetune.simulate import simulate_maps
 from bench.models.abn import AttentionBranchNetwork, to_grid
@@ -222,14 +230,14 @@ def test_a_save_over_a_newer_version_is_refused_and_kept(session):
 def test_of_many_saves_at_once_one_wins_and_all_are_kept(session, monkeypatch):
     maps = [blob(session, 0, row) for row in range(0, 60, 6)]
     refused = []
-    look = Session._current
+    look = SavedMaps.read
 
     def look_slowly(self, item):
         found = look(self, item)
         time.sleep(0.02)  # the others come in between, if they can
         return found
 
-    monkeypatch.setattr(Session, "_current", look_slowly)
+    monkeypatch.setattr(SavedMaps, "read", look_slowly)
 
     def save(grey):
         try:
@@ -299,13 +307,30 @@ def test_a_restart_resumes_at_the_first_unsaved_image(abn, scenes, tmp_path, mon
         assert session.first == 0
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"stamp": {}}', '{"stamp": {}, "rows": []}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"stamp": {}}', '{"stamp": {}, "rows": []}', "[" * 100_000]
+)
 def test_what_is_kept_to_save_time_may_be_broken(abn, scenes, tmp_path, content):
     with Session(abn, scenes.limit(4), tmp_path) as session:
         queue = session.queue
     (tmp_path / "placements.json").write_text(content)
     with Session(abn, scenes.limit(4), tmp_path) as session:
         assert session.queue == queue
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"item": "x"}, {"index": 9}, {"label": 999}, {"energy": float("nan")}, {"probability": "9"}],
+)
+def test_placements_that_cannot_be_are_looked_at_anew(abn, scenes, tmp_path, facts):
+    with Session(abn, scenes.limit(4), tmp_path) as session:
+        queue = session.queue
+    kept = json.loads((tmp_path / "placements.json").read_text())
+    kept["rows"][0] |= facts
+    (tmp_path / "placements.json").write_text(json.dumps(kept))
+    with Session(abn, scenes.limit(4), tmp_path) as session:
+        assert session.queue == queue
+        assert all(one.energy == one.energy for one in session.seen)
 
 
 def test_what_is_kept_is_of_these_images_and_this_model(abn, scenes, tmp_path):
@@ -339,6 +364,142 @@ def test_simulated_maps_can_be_gone_on_with(abn, scenes, tmp_path):
         assert saved.facts["revision"] == 2
         assert session.is_drawn(0)
         assert load_map(next((tmp_path / "history").glob("*.r0001.png"))).simulated
+
+
+def test_a_network_without_finite_numbers_is_a_sentence(session, monkeypatch):
+    branches = type(session.model.net).branches
+
+    def spoil(self, images):
+        out = branches(self, images)
+        return out._replace(logits=out.logits * torch.nan)
+
+    monkeypatch.setattr(type(session.model.net), "branches", spoil)
+    with pytest.raises(BenchError, match="not finite"):
+        session.view(0)
+
+
+# --- damaged files
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def blacken(path):
+    content = bytearray(path.read_bytes())
+    begin = content.index(b"IDAT") + 12
+    content[begin : begin + 40] = bytes(40)
+    path.write_bytes(content)
+
+
+def deepen(path):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("cambench", "[" * 100_000)
+    Image.new("L", (96, 96)).save(path, pnginfo=text)
+
+
+def swap(path):
+    other = load_map(path)
+    write_map(path, dataclasses.replace(other, facts=other.facts | {"item": "scenes-val-000999"}))
+
+
+def widen(path):
+    other = load_map(path)
+    save = make_edited_map(np.zeros((97, 97), np.uint8), other.facts | {"size": 97})
+    write_map(path, save)
+
+
+DAMAGES = [
+    cut,
+    blacken,
+    deepen,
+    swap,
+    widen,
+    lambda path: path.write_bytes(b""),
+    lambda path: (path.unlink(), path.mkdir()),
+    lambda path: (path.unlink(), path.symlink_to("nowhere.png")),
+    lambda path: Image.new("RGB", (96, 96)).save(path),
+    lambda path: Image.new("RGB", (96, 96)).save(path, format="JPEG"),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_map_is_kept_aside_and_never_overwritten(session, damage):
+    session.save(0, blob(session, 0, 0), 0)
+    path = map_path(session.folder, session.queue[0].item)
+    damage(path)
+    before = path.read_bytes() if path.is_file() else None
+    for count in (1, 2):
+        view = session.view(0)
+        assert str(path) in view["damaged"] or session.queue[0].item in view["damaged"]
+        assert np.array_equal(view["map"], view["own"])
+        assert not session.is_drawn(0)
+        saved = session.save(0, blob(session, 0, 20), view["revision"])
+        aside = session.folder / saved.facts["set_aside"]
+        end = ".damaged" if count == 1 else "-2.damaged"
+        assert aside.name == f"{path.stem}{end}"
+        assert np.array_equal(load_map(path).grey, blob(session, 0, 20))
+        assert session.state(0)["damaged"] is None
+        if before is not None:
+            assert aside.read_bytes() == before
+            path.write_bytes(before)
+            continue
+        assert aside.is_dir() or aside.is_symlink()
+        break
+
+
+def test_a_damaged_map_does_not_keep_the_editor_from_opening(abn, scenes, tmp_path):
+    with Session(abn, scenes, tmp_path) as session:
+        for k in (0, 1):
+            session.save(k, blob(session, k), 0)
+        path = map_path(tmp_path, session.queue[0].item)
+    blacken(path)
+    with Session(abn, scenes, tmp_path) as session:
+        assert list(session.maps.damaged) == [session.queue[0].item]
+        assert session.first == 0
+        assert session.is_drawn(1)
+        with pytest.raises(BenchError, match=r"damaged|cannot be read"):
+            load_maps(tmp_path)  # and training says so, too
+        session.save(0, blob(session, 0), 0)
+    assert len(load_maps(tmp_path)) == 2
+
+
+def test_a_damaged_file_that_cannot_be_moved_is_not_saved_over(session, monkeypatch):
+    session.save(0, blob(session, 0, 0), 0)
+    path = map_path(session.folder, session.queue[0].item)
+    cut(path)
+    before = path.read_bytes()
+
+    def deny(*_):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "rename", deny)
+        with pytest.raises(BenchError, match=r"cannot be moved .* nothing was saved"):
+            session.save(0, blob(session, 0, 20), 1)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"revision": -1}, {"revision": 2**60}, {"label": -5}, {"size": -96}, {"format": 2}],
+)
+def test_numbers_of_a_map_are_in_range(tmp_path, facts):
+    right = {
+        **dict.fromkeys(("item", "image_id", "subset", "manifest_id", "model", "weights_id"), "a"),
+        "label": 1,
+        "when": "now",
+        "source": "editor",
+        "revision": 1,
+    }
+    edited = make_edited_map(np.zeros((96, 96), np.uint8), right)
+    write_map(tmp_path / "a.png", edited)
+    load_map(tmp_path / "a.png")
+    text = PngImagePlugin.PngInfo()
+    text.add_text("cambench", json.dumps(edited.facts | facts))
+    Image.new("L", (96, 96)).save(tmp_path / "b.png", pnginfo=text)
+    with pytest.raises(BenchError, match=next(iter(facts))):
+        load_map(tmp_path / "b.png")
 
 
 # --- bad input

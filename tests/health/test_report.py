@@ -20,6 +20,7 @@ from bench.metrics import METRICS, register_metric
 from bench.metrics.faithfulness import area_under, cuts
 from bench.protocol import Protocol
 from bench.records.store import HEALTH, Records
+from tests.support.shared_folders import copy_shared
 
 METHODS = [
     "oracle",
@@ -91,9 +92,14 @@ def metrics():
 @pytest.fixture(scope="module")
 def checked(metrics, tmp_path_factory):
     """A small run and its health."""
-    folder = tmp_path_factory.mktemp("health") / "run"
-    bench.evaluate("scenes-val[:8]", "resnet-scenes", METHODS, metrics, out=folder, calibration=0)
-    return folder, examine(folder, limit=8)
+
+    def make(folder):
+        given = ("scenes-val[:8]", "resnet-scenes", METHODS, metrics)
+        bench.evaluate(*given, out=folder / "run", calibration=0)
+        examine(folder / "run", limit=8)
+
+    folder = copy_shared(tmp_path_factory, "health", make) / "run"
+    return folder, examine(folder, limit=8)  # what is there is not run again
 
 
 def verdict(health, metric):
@@ -243,6 +249,18 @@ def test_a_published_board_keeps_its_health(checked, tmp_path):
     assert any("blind_deletion† fails" in flag for flag in board.flags)
     assert (tmp_path / "board" / "health" / "grid.csv").is_file()
     assert "health" not in json.loads((tmp_path / "board" / "run.json").read_text())
+
+
+def test_a_run_of_values_that_nobody_compares_has_no_verdict(tmp_path):
+    bench.evaluate(
+        bench.load_subset("scenes-val", limit=2),
+        bench.load_model("resnet-scenes"),
+        ["random"],
+        ["complexity"],
+        out=tmp_path,
+        calibration=0,
+    )
+    assert examine(tmp_path, forwards=False).verdicts == []
 
 
 def test_a_protocol_comes_back_from_run_json():

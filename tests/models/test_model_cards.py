@@ -75,7 +75,7 @@ WRONG = {
     "a std of 0..255": ({"std": [58.4, 57.1, 57.4]}, (), "divide mean and std by 255"),
     "a std of 0": ({"std": [0.5, 0, 0.5]}, (), "are positive"),
     "a mean below 0": ({"mean": [-0.5, 0, 0]}, (), "are not negative"),
-    "a mean that is no number": ({"mean": [float("nan")] * 3}, (), "are not negative"),
+    "a mean that is no number": ({"mean": [float("nan")] * 3}, (), "NaN or infinite"),
     "a short digest": ({"sha256": "abc"}, (), "64 hex digits"),
     "another digest": ({"sha256": "0" * 64}, (), "sha256 differs"),
     "no layer": ({"layer": "layer5"}, (), r"layer = 'layer5'.* Did you mean layer4"),

@@ -1,7 +1,8 @@
 """Memory and time per image of a run of 5,000 scenes, after 500 and at its end.
 
 Run on an idle machine: `pytest tests/perf/test_memory.py -m perf`. CAMBENCH_PERF_SCENES changes the
-5,000 (8,000 at most). Memory is that of a process of its own.
+5,000 (8,000 at most). A wide run has 300 images and 40 methods (CAMBENCH_PERF_IMAGES changes the
+300), on SqueezeNet at 224 pixels where the real images are. Memory is that of a process of its own.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import sys
 import pytest
 
 from tests.perf.ratios import SLOWER, Row, report
-from tests.support.growth import Point, grown
+from tests.support.growth import Point, fit_slope, grown
 
 SCENES = int(os.environ.get("CAMBENCH_PERF_SCENES", "5000"))
+IMAGES = int(os.environ.get("CAMBENCH_PERF_IMAGES", "300"))
 MIB = 2**20
 
 pytestmark = [
@@ -61,3 +63,29 @@ def test_memory_and_time_of_many_scenes(benchmark, tmp_path):
         Row(f"an image in the last tenth of {what}", "one in the first", None, "lower", SLOWER),
         times,
     )
+
+
+WIDE = (
+    *("cam", "grad_cam", "grad_cam_pp", "smooth_grad_cam_pp", "xgrad_cam", "shapley_cam"),
+    *("finer_cam", "hires_cam", "layer_cam", "eigen_cam", "eigen_grad_cam", "random"),
+    *("random_pixel", "constant", "center_gaussian", "sobel", "fake_cam", "random_cam", "oracle"),
+    *("inverted_oracle", "deep_lift", "deep_lift_shap", "saliency", "input_x_gradient"),
+    *("integrated_gradients[steps=4]", "idgi[steps=4]", "smooth_grad[samples=4]"),
+    *("var_grad[samples=4]", "gradient_shap[samples=4]", "guided_backprop", "deconvnet"),
+    *("guided_grad_cam", "layer_cam_fused", "fused(grad_cam)", "full_grad", "group_cam"),
+    *("recipro_cam", "lrp", "sa_cam", "tft(grad_cam)"),
+)
+assert len(WIDE) == 40
+
+
+def test_memory_of_a_wide_run(benchmark, tmp_path, monkeypatch, data_root):
+    monkeypatch.setenv("CAMBENCH_DATA", str(data_root))
+    given = (IMAGES, tmp_path, ",".join(WIDE))
+    *points, _ = benchmark.pedantic(grown, given, rounds=1)
+    slope = fit_slope(points)
+    benchmark.extra_info.update(images=IMAGES, methods=len(WIDE), slope_bytes_per_image=slope)
+    print(
+        f"\n{IMAGES} images x {len(WIDE)} methods: {points[-1][1] / MIB:.0f} MiB at the end, "
+        f"{slope / 1e6:.3f} GB per 1,000 images"
+    )
+    assert slope < 100_000

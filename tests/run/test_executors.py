@@ -128,7 +128,8 @@ def test_a_cluster_without_room_is_refused(threads, gpu):
 # --- plug-ins travel as source
 
 PLUGIN = """
-import os, signal
+import os, signal, time
+from pathlib import Path
 import bench
 from bench.errors import BenchError
 
@@ -139,6 +140,16 @@ def mine(trace):
 @bench.register_metric("where")
 def where(case):
     return {"where": case.maps.new_full((len(case),), float(os.getpid()))}
+
+@bench.register_metric("meets")
+def meets(case):
+    # A worker goes on when another one is at work, too.
+    if os.getpid() != DRIVER:
+        (Path(FOLDER) / str(os.getpid())).touch()
+        end = time.monotonic() + 300
+        while len([*Path(FOLDER).iterdir()]) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+    return {"meets": case.maps.flatten(1).amax(1)}
 
 @bench.register_metric("refuses")
 def refuses(case):
@@ -158,14 +169,14 @@ def kills(case):
 def plugin(subset, tmp_path) -> Iterator[None]:
     """A plug-in that is loaded here, and whose file is gone before any worker could read it."""
     (tmp_path / "plug").mkdir()
+    (tmp_path / "met").mkdir()
     file = tmp_path / "plug" / "mine.py"
-    file.write_text(
-        PLUGIN.replace("BAD", repr(subset.image_ids[4])).replace("DRIVER", str(os.getpid()))
-    )
+    text = PLUGIN.replace("BAD", repr(subset.image_ids[4])).replace("DRIVER", str(os.getpid()))
+    file.write_text(text.replace("FOLDER", repr(str(tmp_path / "met"))))
     module = plugins.load_plugin(file)
     yield
     METHODS.remove("mine")
-    for name in ("where", "refuses", "kills"):
+    for name in ("where", "meets", "refuses", "kills"):
         METRICS.remove(name)
     sys.modules.pop(module.__name__)
 
@@ -360,12 +371,13 @@ def test_records_of_a_cluster_are_those_of_this_process(cluster, subset, local, 
 
 @marked
 def test_plugins_and_threads_are_those_of_the_run(cluster, subset, plugin, tmp_path):
-    given = {"methods": ["mine", "grad_cam"], "metrics": ["where", "deletion"]}
+    # Two workers meet in their first tasks: one alone may be done before the other has started.
+    given = {"methods": ["mine", "grad_cam"], "metrics": ["where", "meets", "deletion"]}
     here = evaluate(subset, **given).frame
     Path(plugins.plugin_files()[-1].path).unlink()
     records = evaluate(subset, executor=RayExecutor(cluster.address), **given)
     where = records.frame[records.frame["metric"] == "where"]["value"]
-    assert where.nunique() == 2
+    assert where.nunique() >= 2  # more where a busy machine lost one
     assert os.getpid() not in set(where)
     same = [f[f["metric"] != "where"] for f in (records.frame, here)]
     pd.testing.assert_frame_equal(sort(same[0]), sort(same[1]), check_exact=True)
@@ -440,8 +452,12 @@ def test_ctrl_c_keeps_what_is_finished_and_stops_the_workers(cluster, subset, lo
 
 
 @marked
-def test_a_node_that_goes_loses_nothing(cluster, subset, local, tmp_path):
-    """The last test on this cluster: it has one node afterwards."""
+def test_a_node_that_goes_loses_nothing(cluster, subset, local, plugin, tmp_path):
+    """The last test on this cluster: it has one node afterwards.
+
+    No task is done before a worker of each node has one ("meets"), and a worker that is done gets
+    its next task before progress is reported. So the node that goes always has a task.
+    """
 
     def remove(state: Progress) -> None:
         if state.done == 2:
@@ -449,10 +465,14 @@ def test_a_node_that_goes_loses_nothing(cluster, subset, local, tmp_path):
 
     notes: list[str] = []
     executor = RayExecutor(cluster.address, note=notes.append)
-    records = evaluate(subset, tmp_path / "run", executor=executor, progress=remove)
-    assert len(notes) == 1
-    assert "goes to another" in notes[0]
-    pd.testing.assert_frame_equal(sort(records.frame), sort(local), check_exact=True)
+    metrics = ("meets", "pointing_game", "deletion")
+    records = evaluate(
+        subset, tmp_path / "run", metrics=metrics, executor=executor, progress=remove
+    )
+    assert notes  # more than one where a busy machine loses another worker
+    assert all("goes to another" in note for note in notes)
+    same = records.frame[records.frame["metric"] != "meets"]
+    pd.testing.assert_frame_equal(sort(same), sort(local), check_exact=True)
     assert len(Store(tmp_path / "run").parts) == 12
 
 

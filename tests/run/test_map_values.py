@@ -10,7 +10,7 @@ import bench
 from bench.engine.map_ranges import unit
 from bench.errors import BenchError
 from bench.models.architectures import build_seeded, resnet_scenes
-from bench.run.batch import is_same_map
+from bench.run.map_sameness import is_same_map
 from bench.run.map_values import check_map, is_beyond_float32, read_array, stack_given
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 import bench
 from bench.board import leaderboard
-from bench.errors import BenchError
+from bench.errors import AssumptionWarning, BenchError
 from bench.gate.baseline import from_records
 from bench.gate.comparable import check_comparable
 from bench.health.reload import check_contents
@@ -249,15 +249,17 @@ def test_a_folder_with_two_contents_uses_the_present_one_and_says_so(place, tmp_
         Records.load(out)
 
 
-def test_a_broken_table_of_items_is_refused(place, tmp_path):
-    evaluate(place, tmp_path / "out")
+def test_a_broken_table_of_items_is_made_again(place, tmp_path):
+    whole, _ = evaluate(place, tmp_path / "out")
     content = bytearray((tmp_path / "out" / ITEMS).read_bytes())
     content[40] ^= 255
     (tmp_path / "out" / ITEMS).write_bytes(content)
-    with pytest.raises(BenchError, match="delete it and start the run again"):
-        evaluate(place, tmp_path / "out")
-    (tmp_path / "out" / ITEMS).unlink()
-    assert evaluate(place, tmp_path / "out")[1] == 0
+    with pytest.raises(BenchError, match="damaged"):
+        Records.load(tmp_path / "out")
+    with pytest.warns(AssumptionWarning, match=ITEMS):
+        records, _ = evaluate(place, tmp_path / "out")
+    assert (tmp_path / "out" / "damaged" / ITEMS).read_bytes() == content
+    assert list(records.frame["value"]) == list(whole.frame["value"])
 
 
 def test_runs_of_different_pictures_are_not_merged(place, tmp_path):

@@ -46,7 +46,8 @@ def cambench(
     with tempfile.TemporaryDirectory() as place:
         files = [Path(place) / "out", Path(place) / "err"]
         code = ask([told, str(folder), given, *map(str, files)], timeout)
-        out, err = (file.read_text(encoding="utf-8") for file in files)
+        written = given.get("PYTHONIOENCODING", "utf-8")
+        out, err = (file.read_text(encoding=written) for file in files)
     return subprocess.CompletedProcess(told, code, out, err)
 
 

@@ -5,7 +5,9 @@ has its own registries, output and exit code, as a new process has, and no impor
 server itself runs nothing: a fork of a process that has computed may not use autograd.
 
 Requests come as lines of JSON on standard input: [words, folder, environment, file for standard
-output, file for standard error]. Each is answered by a line: [exit code].
+output, file for standard error]. Each is answered by a line: [exit code]. A module that
+`CAMBENCH_TEST_HOOK` of the environment names is asked to `install` what it brings before the
+command begins; `CAMBENCH_TEST_MAIN` names one whose `main` runs in place of the command line.
 """
 
 from __future__ import annotations
@@ -57,12 +59,14 @@ def become(words: list[str], folder: str, environment: dict[str, str], files: li
         os.dup2(opened, number)
         os.close(opened)
     sys.argv = ["cambench", *words]
-    sys.stdout.reconfigure(encoding="utf-8", line_buffering=False)
+    written = environment.get("PYTHONIOENCODING", "utf-8")
+    sys.stdout.reconfigure(encoding=written, line_buffering=False)
+    sys.stderr.reconfigure(encoding=written)
 
 
 if __name__ == "__main__":
     import_all()
     serve()
-    from bench.cli import main
-
-    main()
+    if hook := os.environ.get("CAMBENCH_TEST_HOOK"):
+        importlib.import_module(hook).install()
+    importlib.import_module(os.environ.get("CAMBENCH_TEST_MAIN", "bench.cli")).main()

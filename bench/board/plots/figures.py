@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 from bench.board.scores import Scores
 from bench.board.text import describe_protocol, model_label
 from bench.files import replaced_file
+from bench.plain_figures import plain_texts, read_no_formulas
 
 DPI = 150
 COLOURS = {
@@ -39,7 +40,9 @@ def write_figure(
     for key, text in (texts or {}).items():
         content.add_text(key, text)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    read_no_formulas(figure)
+    with plain_texts():
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     with Image.open(buffer) as image:
         reduced = image.convert("RGB").quantize(
             256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE

@@ -7,7 +7,7 @@ are grey.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from bench.board.plots.correlation_plot import draw_correlation
 from bench.board.plots.cost_plot import draw_cost
 from bench.board.plots.critical_plot import draw_critical
 from bench.board.plots.curves_plot import draw_curves
-from bench.board.plots.figures import write_figure
+from bench.board.plots.figures import DPI, write_figure
 from bench.board.plots.gallery_plot import draw_gallery
 from bench.board.plots.ranking_plot import draw_ranking
 from bench.board.plots.stability_plot import draw_stability
+from bench.board.scope_names import name_galleries, name_scopes
 from bench.board.scores import Scores
-from bench.board.text import slug
+from bench.plain_figures import plain_texts
 
 
 def write_plots(
@@ -33,23 +34,38 @@ def write_plots(
     """Draw every plot that the records allow, and the ranks under a grid of protocol choices;
     return the files.
     """
-    files = []
+    with plain_texts():
+        return list(_draw_plots(board, folder, gallery, grid))
+
+
+def _draw_plots(
+    board: Scores, folder: Path, gallery: Gallery | None, grid: pd.DataFrame | None
+) -> Iterator[Path]:
+    """Draw each plot and yield its file."""
+    choices = () if grid is None else grid.groupby(["subset", "model"], sort=True)
+    rows_of = {(str(subset), str(model)): rows for (subset, model), rows in choices}
+    stems = name_scopes(dict.fromkeys([*board.scopes, *rows_of]))
     for subset, model in board.scopes:
         for kind, draw in PLOTS.items():
             figure = draw(board, subset, model)
             if figure is not None:
-                files.append(folder / f"{slug(kind, subset, model)}.png")
-                write_figure(figure, files[-1])
-    for key, rows in grid.groupby(["subset", "model"], sort=True) if grid is not None else ():
-        figure = draw_choices(board, rows, *map(str, key))
+                yield write_plot(figure, folder / f"{kind}--{stems[subset, model]}.png")
+    for key, rows in rows_of.items():
+        figure = draw_choices(board, rows, *key)
         if figure is not None:
-            files.append(folder / f"{slug('choices', *map(str, key))}.png")
-            write_figure(figure, files[-1])
+            yield write_plot(figure, folder / f"choices--{stems[key]}.png")
+    names = name_galleries(gallery or {})
     for model, pictures in shrink_gallery(gallery or {}).items():
         if pictures:
-            files.append(folder / f"{slug('gallery', model)}.png")
-            write_figure(draw_gallery(board, model, pictures), files[-1], dpi=100)
-    return files
+            yield write_plot(
+                draw_gallery(board, model, pictures), folder / f"{names[model]}.png", dpi=100
+            )
+
+
+def write_plot(figure: Any, path: Path, dpi: int = DPI) -> Path:
+    """Write a figure and return its file."""
+    write_figure(figure, path, dpi)
+    return path
 
 
 PLOTS: dict[str, Callable[[Scores, str, str], Any]] = {

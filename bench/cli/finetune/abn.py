@@ -64,7 +64,7 @@ def abn(
     from bench.finetune.augment import Augmentation
 
     name = options.name or f"abn-{file_name(backbone, '-')}"
-    with show_training(str(options.choose_folder(name))) as progress:
+    with show_training(options.choose_folder(name)) as progress:
         card = train_abn(
             backbone,
             options.make_training(open_subset(subset, options.data_root), name, progress),

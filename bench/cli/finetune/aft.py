@@ -61,7 +61,9 @@ class TunerOptions(TrainingOptions):
     ] = "tuner"
     weight: Annotated[
         float,
-        typer.Option("--lambda", help="Weight of the mask term.", min=0, rich_help_panel=RECIPE),
+        typer.Option(
+            "--lambda", help="Weight of the mask term.", min=0, max=1e6, rich_help_panel=RECIPE
+        ),
     ] = 3.0
     select: Annotated[
         str, typer.Option(help="How t* is chosen: official, logodds, auto.", rich_help_panel=RECIPE)
@@ -78,6 +80,7 @@ class TunerOptions(TrainingOptions):
         typer.Option(
             help="Weight of the divergence from the original's predictions.",
             min=0,
+            max=1e6,
             rich_help_panel=RECIPE,
         ),
     ] = 0.0
@@ -96,11 +99,18 @@ class TunerOptions(TrainingOptions):
     ] = False
     reduction: Annotated[
         int,
-        typer.Option(help="Channels per channel inside the tuner.", min=1, rich_help_panel=RECIPE),
+        typer.Option(
+            help="Channels per channel inside the tuner.",
+            min=1,
+            max=100_000,
+            rich_help_panel=RECIPE,
+        ),
     ] = 8
     backbone_rate: Annotated[
         float,
-        typer.Option(help="Of --lr, for the network under full.", min=0, rich_help_panel=TRAINING),
+        typer.Option(
+            help="Of --lr, for the network under full.", min=0, max=1000, rich_help_panel=TRAINING
+        ),
     ] = 0.03
     weights: Annotated[
         str | None,
@@ -147,7 +157,7 @@ def aft(model: ModelOption, subset: SubsetOption, options: TunerOptions) -> None
     images = open_subset(subset, options.data_root)
     images = images.limit(options.limit) if options.limit else images
     recipe = options.make_recipe()
-    with show_training(str(options.choose_folder(name))) as progress:
+    with show_training(options.choose_folder(name)) as progress:
         card = train_aft(
             chosen,
             options.make_training(images, name, progress),

@@ -58,7 +58,7 @@ def classifier(
     from bench.finetune.classifier import train_classifier
 
     name = options.name or f"{backbone}-{file_name(subset, '-')}"
-    with show_training(str(options.choose_folder(name))) as progress:
+    with show_training(options.choose_folder(name)) as progress:
         card = train_classifier(
             backbone,
             options.make_training(open_subset(subset, options.data_root), name, progress),

@@ -63,7 +63,10 @@ class GuidedOptions(TrainingOptions):
     gamma: Annotated[
         float,
         typer.Option(
-            help="Weight of the maps' distance in mitsuhara.", min=0, rich_help_panel=RECIPE
+            help="Weight of the maps' distance in mitsuhara.",
+            min=0,
+            max=1e6,
+            rich_help_panel=RECIPE,
         ),
     ] = 1.0
     norms: Annotated[
@@ -113,7 +116,7 @@ def guided(
     )
     if note := describe_final(parent, guidance):
         warn(note)
-    with show_training(str(options.choose_folder(name))) as progress:
+    with show_training(options.choose_folder(name)) as progress:
         done = train_guided(parent, edited, options.make_training(images, name, progress), guidance)
     for line in done.lines():
         say(line)

@@ -14,6 +14,7 @@ import bench
 from bench.cli.output import command_line, errors, say, stoppable
 from bench.errors import BenchError
 from bench.files import file_name
+from bench.folder_owner import own_folder
 from bench.progress import TrainingProgress
 
 if TYPE_CHECKING:
@@ -44,14 +45,19 @@ ValidationOption = Annotated[
     ),
 ]
 EpochsOption = Annotated[
-    int, typer.Option(help="Passes over the training images.", min=1, rich_help_panel=TRAINING)
+    int,
+    typer.Option(
+        help="Passes over the training images.", min=1, max=1_000_000, rich_help_panel=TRAINING
+    ),
 ]
-StepOption = Annotated[int, typer.Option(help="Images per step.", min=1, rich_help_panel=TRAINING)]
+StepOption = Annotated[
+    int, typer.Option(help="Images per step.", min=1, max=1_000_000, rich_help_panel=TRAINING)
+]
 RateOption = Annotated[
-    float, typer.Option(help="Learning rate of AdamW.", min=0, rich_help_panel=TRAINING)
+    float, typer.Option(help="Learning rate of AdamW.", min=0, max=1000, rich_help_panel=TRAINING)
 ]
 DecayOption = Annotated[
-    float, typer.Option(help="Weight decay of AdamW.", min=0, rich_help_panel=TRAINING)
+    float, typer.Option(help="Weight decay of AdamW.", min=0, max=1000, rich_help_panel=TRAINING)
 ]
 PatienceOption = Annotated[
     int,
@@ -73,7 +79,10 @@ ShiftOption = Annotated[
 SmoothingOption = Annotated[
     float,
     typer.Option(
-        help="Share of the label spread over all classes.", min=0, rich_help_panel=TRAINING
+        help="Share of the label spread over all classes.",
+        min=0,
+        max=0.99,
+        rich_help_panel=TRAINING,
     ),
 ]
 
@@ -93,7 +102,8 @@ class TrainingOptions:
     weight_decay: DecayOption
     patience: PatienceOption = 0
     seed: Annotated[
-        int, typer.Option(help="Seed of every draw.", min=0, rich_help_panel=TRAINING)
+        int,
+        typer.Option(help="Seed of every draw.", min=0, max=2**63 - 1, rich_help_panel=TRAINING),
     ] = 0
     device: Annotated[
         str, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=TRAINING)
@@ -165,11 +175,15 @@ def open_subset(name: str, data_root: Path | None) -> Subset:
 
 
 @contextmanager
-def show_training(what: str) -> Iterator[TrainingProgress]:
-    """Show a training's progress; Ctrl-C says that the same command goes on."""
+def show_training(folder: Path) -> Iterator[TrainingProgress]:
+    """Own a training's folder and show its progress; Ctrl-C says that the same command goes on."""
 
-    words = f"Stopped; {what} keeps its finished epochs. Start the same command again to go on."
-    with stoppable(words), TrainingProgress(errors, say) as progress:
+    words = f"Stopped; {folder} keeps its finished epochs. Start the same command again to go on."
+    with (
+        stoppable(words),
+        own_folder(folder, "training"),
+        TrainingProgress(errors, say) as progress,
+    ):
         yield progress
 
 

@@ -39,13 +39,16 @@ class AttentionOptions(TrainingOptions):
     strength: Annotated[
         float,
         typer.Option(
-            "--lambda", help="How much the attention adds.", min=0, rich_help_panel=RECIPE
+            "--lambda", help="How much the attention adds.", min=0, max=1e6, rich_help_panel=RECIPE
         ),
     ] = 1.0
     width: Annotated[
         int | None,
         typer.Option(
-            help="Channels of queries and keys [default: K/8].", min=1, rich_help_panel=RECIPE
+            help="Channels of queries and keys [default: K/8].",
+            min=1,
+            max=100_000,
+            rich_help_panel=RECIPE,
         ),
     ] = None
 
@@ -57,7 +60,7 @@ def sa(model: ModelOption, subset: SubsetOption, options: AttentionOptions) -> N
 
     parent = bench.load_model(model).to(options.device)
     name = options.name or f"{parent.name}-sa"
-    with show_training(str(options.choose_folder(name))) as progress:
+    with show_training(options.choose_folder(name)) as progress:
         card = train_self_attention(
             parent,
             options.make_training(open_subset(subset, options.data_root), name, progress),

@@ -77,7 +77,7 @@ def gather_class_folders(place: Path, classes: Classes = ()) -> Gathered:
     items, mask_notes, mask_digest = settle_masks(root, items, ids) if masked else (items, (), "")
     counted = f"{count_words(len(ids), 'image')} in {count_words(len(files), 'class folder')}"
     return Gathered(
-        dataset=files_dataset([file for _, file in images]),
+        dataset=files_dataset([file for _, file in images], place),
         items=items,
         classes=numbering.classes,
         what=f"{counted}; {numbering.words}; {describe_truth(items)}",

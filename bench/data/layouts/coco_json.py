@@ -7,7 +7,6 @@ box, and pixel precision leaves their pixels out.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,8 @@ from bench.data.layouts.gathered import (
     shorten_names,
 )
 from bench.errors import BenchError
+from bench.schema import parse_json
+from bench.size_limits import check_text_size
 
 _TABLES = ("images", "annotations", "categories")
 _ANNOTATIONS = "annotations"
@@ -56,6 +57,7 @@ def find_coco_files(place: Path) -> list[Path]:
 
 def _looks_like_coco(file: Path) -> bool:
     """Tell from a file's text whether its json has COCO's tables; large files are not parsed."""
+    check_text_size(file, "The file")
     text = file.read_text(encoding="utf-8-sig", errors="replace")
     return text[:_HEAD].lstrip().startswith("{") and all(f'"{key}"' in text for key in _TABLES[:2])
 
@@ -86,7 +88,7 @@ def gather_coco(place: Path, classes: Classes = ()) -> Gathered:
     items = list_object_items([objects[i] for i in used], content.with_boxes, masks)
     kept = count_words(len(used), "image")
     return Gathered(
-        dataset=files_dataset([paths[i] for i in used]),
+        dataset=files_dataset([paths[i] for i in used], content.folder),
         items=items,
         classes=content.classes,
         what=f"{count_words(len(items.ids), 'item')} (image and category) of {kept} by "
@@ -158,6 +160,12 @@ class _CocoContent:
     def with_masks(self) -> bool:
         """Return whether every object has a segmentation."""
         return not self.lacking
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the whole data set."""
+        beside = self.file.parent
+        return beside.parent if beside.name == _ANNOTATIONS else beside
 
     def find_images(self) -> list[Path]:
         """Return the file of each image."""
@@ -264,9 +272,10 @@ class _CocoContent:
 
 def read_tables(file: Path) -> tuple[tuple[Mapping[str, Any], ...], ...]:
     """Return the tables images, annotations and categories of a COCO file."""
+    check_text_size(file, "The file")
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+        content = parse_json(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise BenchError(f"The file {file} cannot be read as JSON ({error}).") from error
     missing = [
         name

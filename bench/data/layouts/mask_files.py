@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.images import Items
-from bench.data.inner_paths import join_inside, require_files
+from bench.data.inner_paths import join_inside, refuse_outside, require_files
 from bench.data.layouts.gathered import count_words, is_hidden
 from bench.data.object_masks import ColumnMasks, FileMasks, is_mask_file
 from bench.errors import BenchError
@@ -37,10 +37,10 @@ def list_named_masks(cells: Sequence[tuple[str, Sequence[str]]]) -> FileMasks:
     return FileMasks(tuple(names))
 
 
-def find_column_masks(dataset: Any, rows: Sequence[int]) -> ColumnMasks | None:
+def find_column_masks(dataset: Any, rows: Sequence[int], root: str = "") -> ColumnMasks | None:
     """Return the masks in a column `mask` of images of a `datasets.Dataset`; None without it.
 
-    rows: of each item.
+    rows: of each item.  root: the folder of the table; "" for one in memory.
     """
     if MASK_COLUMN not in dataset.column_names:
         return None
@@ -55,7 +55,7 @@ def find_column_masks(dataset: Any, rows: Sequence[int]) -> ColumnMasks | None:
             f"The column {MASK_COLUMN!r} holds no images; store masks as images of the size of "
             "theirs."
         ) from error
-    return ColumnMasks(column, MASK_COLUMN, tuple(rows))
+    return ColumnMasks(column, MASK_COLUMN, tuple(rows), root)
 
 
 def settle_masks(
@@ -84,6 +84,7 @@ def settle_masks(
         masks, notes = find_masks(folder, items, images)
     if not isinstance(masks, FileMasks):
         return items, notes, ""
+    refuse_outside([file for file in masks.files if file], folder, f"The masks of {folder}")
     return dataclasses.replace(items, masks=masks), notes, _digest_masks(masks)
 
 

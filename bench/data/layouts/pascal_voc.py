@@ -26,6 +26,7 @@ from bench.data.layouts.gathered import (
     shorten_names,
 )
 from bench.errors import BenchError
+from bench.size_limits import check_text_size
 
 _ANNOTATIONS = ("Annotations", "annotations")
 _IMAGES = ("JPEGImages", "images", "Images")
@@ -94,7 +95,7 @@ def gather_voc(place: Path, classes: Classes = ()) -> Gathered:
     numbers = sorted({(label, name) for name, label in index.items()})
     order = shorten_names([f"{label} {name}" for label, name in numbers])
     return Gathered(
-        dataset=files_dataset([image.path for image in used]),
+        dataset=files_dataset([image.path for image in used], place),
         items=items,
         classes=known,
         what=f"{count_words(len(items.ids), 'item')} (image and class) of "
@@ -119,6 +120,7 @@ def _read_images(place: Path, files: list[Path]) -> list[_VocImage]:
 
 
 def _read_image(file: Path, folder: Path, there: dict[str, Path]) -> _VocImage:
+    check_text_size(file, "The annotation")
     try:
         root = ET.parse(file).getroot()
     except (ET.ParseError, OSError) as error:

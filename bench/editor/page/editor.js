@@ -29,6 +29,9 @@ async function ask(path, body) {
   } catch {
     throw new Error("The editor does not answer: it was closed. What you drew is still in this tab; start it again, then save.");
   }
+  if (answer.status === 403) {
+    throw new Error("The editor was started anew: open the address that it printed in another tab of this browser, then save here. What you drew is still in this tab.");
+  }
   const content = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Refusal(answer.status, content);
   return content;
@@ -86,7 +89,7 @@ function forget() {
   }
 }
 
-const state = ({ item, revision, when, source }) => ({ item, revision, when, source });
+const state = ({ item, revision, when, source, damaged }) => ({ item, revision, when, source, damaged });
 const changed = (d) => !same(bytesOf(d.values), d.start);
 
 function show() {
@@ -96,6 +99,8 @@ function show() {
   $("truth").disabled = !draft.hasTruth;
   showOutcome();
   showState();
+  const { damaged } = session.images[k];
+  if (damaged) notice(`${damaged} When you save here, that file is kept in the folder's history.`, true);
   fit();
   if (!same(bytesOf(draft.values), draft.own)) infer(draft);
 }
@@ -284,7 +289,8 @@ function classRow({ label, name, before, after }) {
 function stateOf(position) {
   const d = drafts.get(position);
   if (d && changed(d)) return "changed";
-  const { source } = session.images[position];
+  const { source, damaged } = session.images[position];
+  if (damaged) return "damaged";
   if (!source) return "none";
   return source === "editor" ? "saved" : "simulated";
 }
@@ -294,6 +300,7 @@ function stateText(position) {
   const base = revision ? `, last saved ${clock(when)}` : "";
   return {
     changed: `Unsaved changes${base}`,
+    damaged: "The saved map cannot be read: the model's map",
     none: "Not drawn yet: the model's map",
     saved: `Saved ${when ? clock(when) : ""}, version ${revision}`,
     simulated: `Simulated from ${source?.split(":")[1]}, not drawn by a person`,
@@ -327,7 +334,7 @@ async function save() {
   try {
     const saved = await ask(`/api/images/${d.k}/map?base=${d.revision}`, bytes);
     settle(d, saved, bytes);
-    if (d === draft) notice("");
+    if (d === draft) notice(saved.set_aside ? `Saved; the file that could not be read is kept as ${saved.set_aside}.` : "");
     return true;
   } catch (error) {
     if (error.status === 409) {
@@ -416,7 +423,7 @@ async function saveAndGo() {
 function openUnsaved() {
   const n = session.images.length;
   for (let i = 1; i <= n; i++) {
-    if (["none", "simulated"].includes(stateOf((k + i) % n))) return open((k + i) % n);
+    if (["none", "simulated", "damaged"].includes(stateOf((k + i) % n))) return open((k + i) % n);
   }
   notice("Every image has been drawn.");
 }
@@ -534,6 +541,7 @@ function wire() {
 }
 
 async function start() {
+  history.replaceState(null, "", location.pathname);  // the token is in a cookie now, and need not be seen
   session = await ask("/api/session");
   colours = Object.fromEntries(Object.entries(session.colour_maps).map(([name, text]) => [name, fromBase64(text)]));
   $("colours").replaceChildren(...Object.keys(colours).map((name) => new Option(name)));

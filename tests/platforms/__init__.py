@@ -1,0 +1,1 @@
+"""What has to work on Linux, Windows and macOS; CI runs `pytest tests/platforms -m quick` there."""

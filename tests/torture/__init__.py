@@ -1,0 +1,1 @@
+"""Tests that break things on purpose: kills, flipped bits, full disks, rights, locks, words."""
