@@ -98,7 +98,8 @@ def a_fmi(
     A' = features(reference), D = A - A'; FMI_k = S_c(A) - S_c(A with channel k from A', or 0), by
     head replay;
     the channels of strong relevance, chosen by `selection`, play a part. [B,H,W], >= 0.
-    largest: |FMI_k| > share * max_k |FMI_k|; the default share 1e-6 leaves out rounding alone.
+    largest: |FMI_k| > share * max_k |FMI_k|; the default share 1e-6 leaves out rounding alone,
+    since no share that was tried made deletion or insertion better (docs/fidelity.md).
     cumulative: the fewest channels, largest first, that hold `share` of sum_k |FMI_k|.
     complete: sum_k m_k D_k with m_k = FMI_k / sum_ij D_k (0 where that sum cancels), signed; at
     layer resolution it sums to sum_k FMI_k. absdiff: ReLU(sum_k FMI_k |D_k|); in the product FMI <
