@@ -6,7 +6,6 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from bench.data import Geometry, Subset
 from bench.data.geometry import match_channels
@@ -194,8 +193,7 @@ def make_plan(
     check_precision(precision, compiled)
     require_float32(protocol)
     _check_models(models)
-    frame = partial(common_geometry, rule=protocol.geometry)
-    subset, models, told = choose_grids(subset, models, frame, look)
+    subset, models, told = choose_grids(subset, models, common_geometry, protocol.geometry, look)
     subset, notes = match_classes(models, subset)
     geometry = common_geometry(subset, models, protocol.geometry)
     chosen = _select_methods(methods, geometry)
