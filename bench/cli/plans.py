@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bench
 from bench.cli.model_arguments import read_arguments
 from bench.cli.options import DEFAULT, RunOptions, ScoringOptions
-from bench.cli.output import warn
+from bench.cli.output import errors, warn
+from bench.data.expressions import is_expression
 from bench.errors import BenchError
 from bench.methods import METHODS
 from bench.models.zoo import expand_models
 from bench.plugins import load_entry_points, load_plugin
+from bench.progress import show_images
 from bench.protocol import get_protocol
 from bench.records.precision_verdict import check_precision
 from bench.registry import split_list
 
 if TYPE_CHECKING:
+    from bench.data import Subset
     from bench.methods import Method
     from bench.models import Explainee
     from bench.protocol import Protocol
+    from bench.run.confident_images import Look
     from bench.run.plan import Plan
 
 FINETUNED = "finetuned"
@@ -75,23 +80,33 @@ def make_part(
         options.subset, limit=options.limit or None, data_root=options.data_root
     )
     methods: list[str | Method] = [*split_list(options.methods), *more]
-    plan = make_plan(
-        subset,
-        load_models(
-            options.models,
-            options.weights,
-            options.device,
-            read_arguments(options.num_classes, options.model_args),
-        ),
-        methods,
-        options.metrics,
-        choose_protocol(options),
-        options.batch_size,
-        calibration=options.calibration,
-        compiled=compiled,
-        precision=precision,
+    models = load_models(
+        options.models,
+        options.weights,
+        options.device,
+        read_arguments(options.num_classes, options.model_args),
     )
+    with show_choice(subset) as look:
+        plan = make_plan(
+            subset,
+            models,
+            methods,
+            options.metrics,
+            choose_protocol(options),
+            options.batch_size,
+            calibration=options.calibration,
+            compiled=compiled,
+            precision=precision,
+            look=look,
+        )
     return dataclasses.replace(plan, skip_unreadable=options.skip_unreadable)
+
+
+def show_choice(subset: Subset) -> AbstractContextManager[Look | None]:
+    """Return what shows a bar while the networks choose the images of grids; else nothing."""
+    if not is_expression(subset.name):
+        return nullcontext()
+    return show_images(subset.name, errors)
 
 
 def split_names(text: str) -> list[str]:

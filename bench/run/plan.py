@@ -22,8 +22,10 @@ from bench.protocol import FLOAT32, Protocol, require_float32
 from bench.records.precision_verdict import PrecisionVerdict, check_precision
 from bench.records.store import DEFAULT_CALIBRATION
 from bench.run.class_match import match_classes
+from bench.run.confident_images import Look
 from bench.run.explained_class import ClassChoice
 from bench.run.external_maps import ExternalMethod
+from bench.run.grid_choice import choose_grids
 from bench.run.unserved import keep_fitting
 
 
@@ -180,16 +182,18 @@ def make_plan(
     calibration: int | None = None,
     compiled: bool = False,
     precision: str = FLOAT32,
+    look: Look | None = None,
 ) -> Plan:
     """Check that everything fits together and return the plan; what does not fit is one sentence.
 
     calibration: images that choose box thresholds; None takes half as many as are scored, but at
     least `DEFAULT_CALIBRATION`; 0 none. compiled: see `Prober`.  precision: "float32", "auto" or
-    "bfloat16" (docs/precision.md).
+    "bfloat16" (docs/precision.md).  look: is told (done, in all) while networks choose grids.
     """
     check_precision(precision, compiled)
     require_float32(protocol)
     _check_models(models)
+    subset, models, told = choose_grids(subset, models, common_geometry, protocol.geometry, look)
     subset, notes = match_classes(models, subset)
     geometry = common_geometry(subset, models, protocol.geometry)
     chosen = _select_methods(methods, geometry)
@@ -210,7 +214,7 @@ def make_plan(
         shard_size=shard_size or default_shard_size(find_side(geometry.size), device.type),
         compiled=compiled,
         precision=precision,
-        notes=notes,
+        notes=(*told, *notes),
         unserved=(*no_methods, *no_metrics),
     )
 
@@ -265,7 +269,8 @@ def _calibration(
     ):
         return None
     calibration = subset.calibration()
-    count = max(len(subset) // 2, DEFAULT_CALIBRATION) if wanted is None else wanted
+    half = len(subset) // subset.items_per_image // 2
+    count = max(half, DEFAULT_CALIBRATION) if wanted is None else wanted
     return None if calibration is None else calibration.limit(count)
 
 
