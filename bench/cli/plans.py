@@ -11,6 +11,7 @@ import bench
 from bench.cli.model_arguments import read_arguments
 from bench.cli.options import DEFAULT, RunOptions, ScoringOptions
 from bench.cli.output import warn
+from bench.data.open_pastes import is_pastes
 from bench.errors import BenchError
 from bench.methods import METHODS
 from bench.models.zoo import expand_models
@@ -44,8 +45,17 @@ def split_run(options: RunOptions) -> list[RunOptions]:
     methods.
     """
     if options.models == options.methods == DEFAULT:
-        return [options, dataclasses.replace(options, models=FINETUNED, methods=FINETUNED)]
-    return [options]
+        tuned = dataclasses.replace(options, models=FINETUNED, methods=FINETUNED)
+        return [*split_networks(options), *split_networks(tuned)]
+    return split_networks(options)
+
+
+def split_networks(options: RunOptions) -> list[RunOptions]:
+    """Return one part for each network where each has items of its own; else the whole."""
+    if not is_pastes(options.subset):
+        return [options]
+    names = expand_models(split_names(options.models))
+    return [dataclasses.replace(options, models=name) for name in names] or [options]
 
 
 def make_plans(options: RunOptions) -> list[Plan]:
