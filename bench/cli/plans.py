@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 import bench
 from bench.cli.model_arguments import read_arguments
 from bench.cli.options import DEFAULT, RunOptions, ScoringOptions
-from bench.cli.output import warn
+from bench.cli.output import errors, warn
 from bench.data.open_pastes import is_pastes
 from bench.errors import BenchError
 from bench.methods import METHODS
 from bench.models.zoo import expand_models
 from bench.plugins import load_entry_points, load_plugin
+from bench.progress import show_images
 from bench.protocol import get_protocol
 from bench.records.precision_verdict import check_precision
 from bench.registry import split_list
 
 if TYPE_CHECKING:
+    from bench.data import Subset
     from bench.methods import Method
     from bench.models import Explainee
     from bench.protocol import Protocol
@@ -107,6 +109,19 @@ def make_part(
 def split_names(text: str) -> list[str]:
     """Return the names of a comma-separated list, without spaces and empty ones."""
     return [name.strip() for name in split_list(text) if name.strip()]
+
+
+def show_pastes(
+    subset: Subset, models: Sequence[Explainee], protocol: Protocol | None = None
+) -> Subset:
+    """Return a subset; of open pastes those that the model chooses, behind a bar."""
+    from bench.run.plan import choose_items
+
+    if not is_pastes(subset.name):
+        return subset
+    with show_images(subset.name, errors) as look:
+        rules = protocol or get_protocol("cambench-1")
+        return choose_items(subset, models, rules, look).subset
 
 
 def load_models(
