@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import bench
 from bench.cli.model_arguments import read_arguments
 from bench.cli.options import DEFAULT, RunOptions, ScoringOptions
 from bench.cli.output import errors, warn
+from bench.data.expressions import is_expression
 from bench.data.open_pastes import is_pastes
 from bench.errors import BenchError
 from bench.methods import METHODS
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from bench.methods import Method
     from bench.models import Explainee
     from bench.protocol import Protocol
+    from bench.run.confident_images import Look
     from bench.run.plan import Plan
 
 FINETUNED = "finetuned"
@@ -87,23 +90,33 @@ def make_part(
         options.subset, limit=options.limit or None, data_root=options.data_root
     )
     methods: list[str | Method] = [*split_list(options.methods), *more]
-    plan = make_plan(
-        subset,
-        load_models(
-            options.models,
-            options.weights,
-            options.device,
-            read_arguments(options.num_classes, options.model_args),
-        ),
-        methods,
-        options.metrics,
-        choose_protocol(options),
-        options.batch_size,
-        calibration=options.calibration,
-        compiled=compiled,
-        precision=precision,
+    models = load_models(
+        options.models,
+        options.weights,
+        options.device,
+        read_arguments(options.num_classes, options.model_args),
     )
+    with show_choice(subset) as look:
+        plan = make_plan(
+            subset,
+            models,
+            methods,
+            options.metrics,
+            choose_protocol(options),
+            options.batch_size,
+            calibration=options.calibration,
+            compiled=compiled,
+            precision=precision,
+            look=look,
+        )
     return dataclasses.replace(plan, skip_unreadable=options.skip_unreadable)
+
+
+def show_choice(subset: Subset) -> AbstractContextManager[Look | None]:
+    """Return what shows a bar while networks choose the items of a subset; else nothing."""
+    if not is_expression(subset.name):
+        return nullcontext()
+    return show_images(subset.name, errors)
 
 
 def split_names(text: str) -> list[str]:

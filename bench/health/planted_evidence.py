@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from bench.data import Geometry, Subset
-from bench.data.input_size import Size, enlarge, split_size
+from bench.data.input_size import enlarge, split_size
 from bench.data.subset import Int64s
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable

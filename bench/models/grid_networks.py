@@ -126,4 +126,3 @@ def _make_dynamic(net: nn.Module) -> nn.Module | None:
     patches.output_fmt = type(patches.output_fmt)("NHWC")
     dynamic: nn.Module = other
     return dynamic
-

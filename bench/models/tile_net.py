@@ -65,7 +65,7 @@ class CellsNet(nn.Module):
         cells = torch.stack([tile.cut(x) for tile in self._tiles], 1).flatten(0, 1)
         logits = self._run(cells.contiguous(memory_format=torch.channels_last))
         # In float64, since 1 - p of a confident network is lost in float32.
-        return logits.double().log_softmax(1).float().unflatten(0, (len(x), -1)).flatten(1)
+        return logits.double().log_softmax(1).float().reshape(len(x), -1)
 
     def _run(self, cells: torch.Tensor) -> torch.Tensor:
         """Return the network's logits [B*n*n,C], with the explained layer seen as one grid."""
@@ -85,13 +85,12 @@ class CellsNet(nn.Module):
         """Pass the layer's output of the cells through `features` as one grid per image."""
         side = self.side
         grid = self._layout.grid(values)
-        count, _, height, width = grid.shape
+        count, channels, height, width = grid.shape
         images = count // side**2
-        apart = grid.unflatten(0, (images, side, side))  # image, row, column, K, h, w
-        joined = apart.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
-        shown = self.features(joined)
-        cut = shown.unflatten(3, (side, width)).unflatten(2, (side, height))
-        return self._layout.ungrid(cut.permute(0, 2, 4, 1, 3, 5).flatten(0, 2), values)
+        apart = grid.reshape(images, side, side, channels, height, width)
+        whole = apart.permute(0, 3, 1, 4, 2, 5).reshape(images, channels, side * height, -1)
+        shown = self.features(whole).reshape(images, channels, side, height, side, width)
+        return self._layout.ungrid(shown.permute(0, 2, 4, 1, 3, 5).reshape(grid.shape), values)
 
     def extra_repr(self) -> str:
         """Say what is no module: the id of the weights hashes this text."""

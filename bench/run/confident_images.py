@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,15 @@ def find_confident(
     for number, model in enumerate(models):
         done = number * len(subset)
         passed = _Pass(subset, model, geometry)
-        forwards += passed.run((lambda n, done=done: look(done + n, total)) if look else None)
+        forwards += passed.run(None if look is None else partial(_report, look, done, total))
         sure &= {p for p in subset.positions if passed.probability(p) > CONFIDENCE}
         unreadable |= passed.unreadable
     positions = [p for p in subset.positions if p in sure]
     return Confidences(positions, len(subset), len(unreadable), forwards)
+
+
+def _report(look: Look, done: int, total: int, more: int) -> None:
+    look(done + more, total)
 
 
 class _Pass:
@@ -119,7 +124,7 @@ class _Pass:
     def _look_at(self, prober: Prober, rows: list[int]) -> None:
         """Run the network on some images and keep the probabilities of their labels."""
         batch = self.subset.batch(rows, self.geometry, skip_unreadable=True)
-        place = {item: row for item, row in zip(self.subset.ids, range(len(self.subset)))}
+        place = {item: row for row, item in enumerate(self.subset.ids)}
         lost = [place[item] for item, _ in batch.unreadable]
         self.unreadable |= {self.subset.positions[row] for row in lost}
         if not len(batch):

@@ -95,4 +95,3 @@ def _describe_choice(
         f"Of {found.looked} images{lost}, {len(found.confident)} are right with p > {CONFIDENCE} "
         f"in {names}: they make {grids} grids for {subset.name}."
     )
-
