@@ -24,7 +24,8 @@ def flag_floor(frame: pd.DataFrame) -> Iterator[str]:
     """
     rows = frame[(frame["metric"] == "grid_auc") & (frame["model"] != OVERALL) & ~frame["control"]]
     named = rows["subset"].astype(str)
-    rows = rows[[is_expression(name) and not is_pastes(name) for name in named]]
+    grids = named.map(lambda name: is_expression(name) and not is_pastes(name)).astype(bool)
+    rows = rows[grids]
     inside = (rows["low"] <= FLOOR + ROUNDING) & (rows["high"] >= FLOOR - ROUNDING)
     for (subset, model), table in rows[inside].groupby(["subset", "model"], sort=True):
         names = ", ".join(sorted(table["method"]))

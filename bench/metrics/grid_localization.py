@@ -27,7 +27,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
             upper=1,
         ),
         "grid_share": Value(
-            "Positive attribution inside the cell", better="higher", lower=0, upper=1
+            "Positive attribution inside the cell", better="higher", lower=0, upper=1, peaked=True
         ),
         "grid_ap": Value("Average precision of the cell", better="higher", lower=0, upper=1),
     },

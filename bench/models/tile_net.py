@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -70,8 +72,8 @@ class CellsNet(nn.Module):
     def _run(self, cells: torch.Tensor) -> torch.Tensor:
         """Return the network's logits [B*n*n,C], with the explained layer seen as one grid."""
         if not self.layer:
-            net = self.net
-            logits: torch.Tensor = net.forward_head(self._show(net.forward_features(cells)))  # type: ignore[operator]
+            whole: Any = self.net
+            logits: torch.Tensor = whole.forward_head(self._show(whole.forward_features(cells)))
             return logits
         module = self.net.get_submodule(self.layer)
         handle = module.register_forward_hook(lambda _module, _input, out: self._show(out))

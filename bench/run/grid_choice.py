@@ -13,7 +13,7 @@ from bench.models.grid_networks import enlarge_model, separate_cells
 from bench.run.class_match import match_classes
 from bench.run.confident_images import Confidences, Look, find_confident
 
-ChooseGeometry = Callable[[Subset, Sequence[Explainee]], Geometry]
+ChooseGeometry = Callable[[Subset, Sequence[Explainee], str], Geometry]
 
 
 class ChosenGrids(NamedTuple):
@@ -31,6 +31,7 @@ def choose_grids(
     subset: Subset,
     models: Sequence[Explainee],
     choose_geometry: ChooseGeometry,
+    rule: str = "own",
     look: Look | None = None,
 ) -> ChosenGrids:
     """Return a run's subset and models; of open grids the chosen ones, else what was given.
@@ -39,6 +40,7 @@ def choose_grids(
         subset: Any subset.
         models: The networks of the run, at their own size.
         choose_geometry: Finds the frame that the networks see of one image.
+        rule: The protocol's `geometry`, for it.
         look: Is told of progress while the networks look at the images.
 
     Raises:
@@ -51,7 +53,7 @@ def choose_grids(
     fitting, notes = _fit_networks(subset.name, models, form)
     inner, told = match_classes([model for model, _ in fitting], source.inner)
     own = [model for model, _ in fitting]
-    geometry = choose_geometry(inner, own)
+    geometry = choose_geometry(inner, own, rule)
     found = find_confident(inner, own, geometry, look)
     if found.forwards:
         state_assumption(

@@ -289,8 +289,8 @@ def choose_items(
 
     calibration: pastes that choose box thresholds.
     """
+    chosen = choose_grids(subset, models, common_geometry, protocol.geometry, look)
     frame = partial(common_geometry, rule=protocol.geometry)
-    chosen = choose_grids(subset, models, frame, look)
     pastes = choose_pastes(chosen.subset, chosen.models, frame, look, calibration)
     return chosen._replace(subset=pastes)
 
