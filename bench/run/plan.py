@@ -201,8 +201,7 @@ def make_plan(
     subset, models, told = choose_items(subset, models, protocol, look, aside)
     subset, notes = match_classes(models, subset)
     geometry = common_geometry(subset, models, protocol.geometry)
-    chosen = _select_methods(methods, geometry)
-    fitting, no_methods = keep_fitting("method", chosen, subset)
+    fitting, no_methods = keep_fitting("method", _select_methods(methods, geometry), subset)
     usable, no_metrics = keep_fitting("metric", [METRICS.get(name) for name in names], subset)
     device = models[0].device
     return Plan(
