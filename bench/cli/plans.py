@@ -124,6 +124,17 @@ def split_names(text: str) -> list[str]:
     return [name.strip() for name in split_list(text) if name.strip()]
 
 
+def open_scored(options: ScoringOptions) -> Subset:
+    """Return the subset of the options, with the items that given maps are made for."""
+    subset = bench.load_subset(
+        options.subset, limit=options.limit or None, data_root=options.data_root
+    )
+    if not is_pastes(options.subset):
+        return subset
+    models = load_models(options.models, options.weights, options.device)
+    return show_pastes(subset, models, choose_protocol(options))
+
+
 def show_pastes(
     subset: Subset, models: Sequence[Explainee], protocol: Protocol | None = None
 ) -> Subset:

@@ -13,7 +13,6 @@ import bench
 from bench.cli.options import BENCHMARK, OUTPUT, WHAT, LimitOption, ScoringOptions, SubsetOption
 from bench.cli.output import errors, say, warn
 from bench.cli.registration import command
-from bench.data.open_pastes import is_pastes
 from bench.errors import BenchError
 from bench.files import file_name
 from bench.progress import show_images
@@ -115,14 +114,9 @@ def score(
 
 def read_maps(maps: Path, options: ScoreOptions) -> ExternalMethod:
     """Return the maps of a file or folder as a method."""
-    from bench.cli.plans import choose_protocol, load_models, show_pastes
+    from bench.cli.plans import open_scored
 
-    subset = bench.load_subset(
-        options.subset, limit=options.limit or None, data_root=options.data_root
-    )
-    if is_pastes(options.subset):
-        models = load_models(options.models, options.weights, options.device)
-        subset = show_pastes(subset, models, choose_protocol(options))
+    subset = open_scored(options)
     with show_images(f"maps in {maps}", errors) as report:
         return bench.load_maps(maps, subset, options.target.value, options.name, report)
 
