@@ -8,6 +8,7 @@ import pandas as pd
 
 from bench.board.text import OVERALL
 from bench.data.expressions import is_expression
+from bench.data.open_pastes import is_pastes
 
 FLOOR = 0.5
 """The value of grid_auc that every class-agnostic map has, averaged over a grid's cells."""
@@ -22,7 +23,9 @@ def flag_floor(frame: pd.DataFrame) -> Iterator[str]:
     Controls are left out: most of them know no class, by their construction.
     """
     rows = frame[(frame["metric"] == "grid_auc") & (frame["model"] != OVERALL) & ~frame["control"]]
-    rows = rows[[is_expression(str(name)) for name in rows["subset"]]]
+    named = rows["subset"].astype(str)
+    grids = named.map(lambda name: is_expression(name) and not is_pastes(name)).astype(bool)
+    rows = rows[grids]
     inside = (rows["low"] <= FLOOR + ROUNDING) & (rows["high"] >= FLOOR - ROUNDING)
     for (subset, model), table in rows[inside].groupby(["subset", "model"], sort=True):
         names = ", ".join(sorted(table["method"]))

@@ -13,6 +13,7 @@ from bench.cli.model_arguments import read_arguments
 from bench.cli.options import DEFAULT, RunOptions, ScoringOptions
 from bench.cli.output import errors, warn
 from bench.data.expressions import is_expression
+from bench.data.open_pastes import is_pastes
 from bench.errors import BenchError
 from bench.methods import METHODS
 from bench.models.zoo import expand_models
@@ -49,8 +50,17 @@ def split_run(options: RunOptions) -> list[RunOptions]:
     methods.
     """
     if options.models == options.methods == DEFAULT:
-        return [options, dataclasses.replace(options, models=FINETUNED, methods=FINETUNED)]
-    return [options]
+        tuned = dataclasses.replace(options, models=FINETUNED, methods=FINETUNED)
+        return [*split_networks(options), *split_networks(tuned)]
+    return split_networks(options)
+
+
+def split_networks(options: RunOptions) -> list[RunOptions]:
+    """Return one part for each network where each has items of its own; else the whole."""
+    if not is_pastes(options.subset):
+        return [options]
+    names = expand_models(split_names(options.models))
+    return [dataclasses.replace(options, models=name) for name in names] or [options]
 
 
 def make_plans(options: RunOptions) -> list[Plan]:
@@ -103,7 +113,7 @@ def make_part(
 
 
 def show_choice(subset: Subset) -> AbstractContextManager[Look | None]:
-    """Return what shows a bar while the networks choose the images of grids; else nothing."""
+    """Return what shows a bar while networks choose the items of a subset; else nothing."""
     if not is_expression(subset.name):
         return nullcontext()
     return show_images(subset.name, errors)
@@ -112,6 +122,30 @@ def show_choice(subset: Subset) -> AbstractContextManager[Look | None]:
 def split_names(text: str) -> list[str]:
     """Return the names of a comma-separated list, without spaces and empty ones."""
     return [name.strip() for name in split_list(text) if name.strip()]
+
+
+def open_scored(options: ScoringOptions) -> Subset:
+    """Return the subset of the options, with the items that given maps are made for."""
+    subset = bench.load_subset(
+        options.subset, limit=options.limit or None, data_root=options.data_root
+    )
+    if not is_pastes(options.subset):
+        return subset
+    models = load_models(options.models, options.weights, options.device)
+    return show_pastes(subset, models, choose_protocol(options))
+
+
+def show_pastes(
+    subset: Subset, models: Sequence[Explainee], protocol: Protocol | None = None
+) -> Subset:
+    """Return a subset; of open pastes those that the model chooses, behind a bar."""
+    from bench.run.plan import choose_items
+
+    if not is_pastes(subset.name):
+        return subset
+    with show_images(subset.name, errors) as look:
+        rules = protocol or get_protocol("cambench-1")
+        return choose_items(subset, models, rules, look).subset
 
 
 def load_models(

@@ -1,6 +1,7 @@
 """Subset expressions: subsets that are made of another one, written like a call.
 
-`grid(SUBSET,n)` and `di_full(SUBSET,n)` stand wherever the name of a subset may stand.
+`grid(SUBSET,n)`, `di_full(SUBSET,n)` and `pasted(SUBSET)` stand wherever the name of a subset may
+stand.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.data.grids import SIDES, GridForm, open_grids
+from bench.data.open_pastes import FORM, open_pastes
 from bench.data.subset import Opener, Subset
 from bench.errors import BenchError
 
-_CALL = re.compile(r"(?P<name>grid|di_full)\((?P<inside>.*)\)")
+_CALL = re.compile(r"(?P<name>grid|di_full|pasted)\((?P<inside>.*)\)")
 
 
 class Expression(NamedTuple):
@@ -34,6 +36,10 @@ EXPRESSIONS = (
     Expression(
         "di_full(SUBSET,n)",
         "the same mosaics for networks that see each cell apart: truth by construction",
+    ),
+    Expression(
+        FORM,
+        "boxes of photographs, pasted into photographs of another class; they move the prediction",
     ),
 )
 
@@ -60,6 +66,8 @@ def open_expression(text: str, opener: Opener, data_root: str | Path | None) -> 
     """
     call = _CALL.fullmatch(text.strip())
     assert call is not None
+    if call["name"] == "pasted":
+        return open_pastes(call["inside"], is_expression, opener, data_root)
     inner, _, number = call["inside"].rpartition(",")
     side = int(number) if number.strip().isdecimal() else 0
     if not inner.strip() or side not in SIDES:

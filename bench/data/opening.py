@@ -76,7 +76,8 @@ def load_subset(
     Pascal VOC's xml (a folder's own manifest.toml is used where there is one); or a
     `datasets.Dataset`. NAME[start:stop] is a part of its fixed order: `ilsvrc-sample-1k[:300]` and
     `ilsvrc-sample-1k[300:]` share no image. grid(SUBSET,n) and di_full(SUBSET,n) are grids of
-    another subset's images (docs/grids.md). limit: only the first so many items of its fixed order.
+    another subset's images (docs/grids.md), pasted(SUBSET) pastes its objects (docs/pasted.md).
+    limit: only the first so many items of its fixed order.
     data_root: where named subsets find their files; else the environment variable CAMBENCH_DATA.
     Raises BenchError, one sentence, where something is missing or wrong.
     """
