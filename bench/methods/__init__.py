@@ -18,6 +18,7 @@ from bench.methods import (
     self_attention,
     thresholding,
     transformer,
+    transforms,
 )
 from bench.methods.base import Method
 from bench.methods.registration import METHODS, register_method
@@ -41,6 +42,7 @@ __all__ = [
     "self_attention",
     "thresholding",
     "transformer",
+    "transforms",
 ]
 
 METHODS.add_list(
