@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 FINETUNED = "finetuned"
 """The group of the fine-tuned models, and the list of methods that a default run scores there."""
 
+TRANSFORMED = "transformed"
+"""The list of controls that transform another method's map."""
+
 
 def load_plugins(files: list[Path] | None) -> list[str]:
     """Load entry points and files; return the names of the methods that the files brought."""
@@ -40,12 +43,31 @@ def load_plugins(files: list[Path] | None) -> list[str]:
 
 
 def split_run(options: RunOptions) -> list[RunOptions]:
-    """Return the parts of a run: a default run also scores fine-tuned models, with fewer
-    methods.
+    """Return the parts of a run: a default run also scores fine-tuned models, with fewer methods,
+    and it scores transformed maps by the metrics that run no network only.
     """
-    if options.models == options.methods == DEFAULT:
-        return [options, dataclasses.replace(options, models=FINETUNED, methods=FINETUNED)]
-    return [options]
+    if not options.models == options.methods == DEFAULT:
+        return [options]
+    parts = [
+        dataclasses.replace(options, methods=f"{DEFAULT},-{TRANSFORMED}"),
+        dataclasses.replace(options, models=FINETUNED, methods=FINETUNED),
+    ]
+    free = list_free_metrics(options)
+    if free:
+        parts.append(dataclasses.replace(options, methods=TRANSFORMED, metrics=",".join(free)))
+    return parts
+
+
+def list_free_metrics(options: ScoringOptions) -> list[str]:
+    """Return the metrics of the options that read finished maps and run no network."""
+    from bench.metrics import METRICS
+
+    protocol = choose_protocol(options)
+    return [
+        name
+        for name in METRICS.select(options.metrics)
+        if METRICS.get(name).reads_maps_only(protocol)
+    ]
 
 
 def make_plans(options: RunOptions) -> list[Plan]:
