@@ -306,7 +306,7 @@ def test_a_ranked_value_that_a_control_wins_is_flagged(toy: SimpleNamespace) -> 
     flags = leaderboard(toy.build(rows), resamples=50).flags
     assert [flag for flag in flags if "won by a control" in flag] == [
         "toy, net: energy is won by a control, center (.850; best method: a .750): "
-        "a map that knows nothing of the model does best."
+        "no explanation is needed to do best."
     ]
 
 
