@@ -46,13 +46,17 @@ Report = Callable[[int, int], None]
 
 
 def run_grid(
-    plans: Mapping[str, Plan], folder: Path | None, report: Report | None = None
+    plans: Mapping[str, Plan],
+    folder: Path | None,
+    report: Report | None = None,
+    count: Callable[[int], None] | None = None,
 ) -> dict[str, Records]:
     """Run every plan into a folder of its own (None: memory) and return their records by the plans'
     names.
 
     Task by task all plans score the same maps, which are then dropped: memory holds one task's
-    maps. What an earlier call has written is not computed again.
+    maps. What an earlier call has written is not computed again.  count: is called with the
+    forwards that were run.
     """
     with ExitStack() as held:
         stores = {
@@ -85,6 +89,8 @@ def run_grid(
             )
             if report:
                 report(number + 1, len(tasks))
+        if count:
+            count(sum(prober.counts.forwards for prober in probers.values()))
         for name, store in stores.items():
             ledgers[name].close(told[name])
             store.write_provenance(told[name])
