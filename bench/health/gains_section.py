@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -62,7 +62,7 @@ def _write_row(cells: Sequence[str]) -> Iterator[str]:
     yield "| " + " | ".join(cells) + " |"
 
 
-def _write_cell(row: dict[str, Any] | None) -> str:
+def _write_cell(row: Mapping[Hashable, Any] | None) -> str:
     """Return a gain with its interval, bold where it is one."""
     if row is None:
         return "n/a"

@@ -7,8 +7,9 @@ by the run's metrics. Or both stand in the run's own records.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -59,7 +60,7 @@ def choose_plain(records: Records, model: str) -> list[str]:
     """Return the methods whose maps are transformed: a CAM and a gradient method of the run."""
     here = set(records.frame.loc[records.frame["model"] == model, "method"])
     facts = records.provenance["methods"]
-    chosen = []
+    chosen: list[str] = []
     for group, usual in USUAL.items():
         quick = [
             name
@@ -185,9 +186,9 @@ def compare_transforms(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def is_gain(row: Mapping[str, object]) -> bool:
+def is_gain(row: Mapping[Hashable, Any]) -> bool:
     """Tell whether the interval of a gain lies wholly above 0, on enough images."""
-    return float(str(row["low"])) > ROUNDING and int(str(row["n"])) >= MIN_IMAGES
+    return bool(row["low"] > ROUNDING and row["n"] >= MIN_IMAGES)
 
 
 def list_sharpened(gains: pd.DataFrame) -> list[str]:

@@ -13,6 +13,8 @@ from bench.cli import app
 from bench.cli.options import ExecutorOptions, RunOptions
 from bench.cli.plan import EstimateOptions
 from bench.cli.plans import make_plans, split_run
+from bench.methods import METHODS
+from bench.planning.estimate import count_cost
 from tests.support.command_line import cambench, refused
 
 SCENES = [
