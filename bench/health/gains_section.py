@@ -9,17 +9,15 @@ import pandas as pd
 
 from bench.board.text import interval, markdown
 from bench.health.transform_gains import TRANSFORMS, is_gain, list_sharpened
+from bench.metrics.base import PEAKED_MARK
 
 if TYPE_CHECKING:
     from bench.health.findings import Health
 
-SHARPENED = "§"
-"""Marks a value that raising a map to a power moves up."""
-
 WORDS = (
     "Mean gain of a transformed map over the plain map on the same images, with its paired 95 % "
     "interval. Positive is better, whatever the value's direction. Bold: the interval lies above "
-    f"0. {SHARPENED}: raising the map to a power gains, so the value measures peakedness, too. "
+    f"0. {PEAKED_MARK}: raising the map to a power gains, so the value measures peakedness, too. "
     "Blurred: sigma 8 pixels at a side of 224. Centred: times the map of center_gaussian. Top: the "
     "best fifth of the pixels. Every gain: gains.csv."
 )
@@ -52,7 +50,7 @@ def _write_table(rows: pd.DataFrame) -> Iterator[str]:
     yield from _write_row(["value", *shown])
     yield "|---|" + "---:|" * len(shown)
     for metric in sorted(ranked, key=lambda name: not ranked[name]):
-        mark = SHARPENED if metric in peaked else ""
+        mark = PEAKED_MARK if metric in peaked else ""
         label = markdown(metric) + mark + (" (ranked)" if ranked[metric] else "")
         yield from _write_row([label, *(_write_cell(cells.get((metric, t))) for t in shown)])
     yield ""

@@ -18,13 +18,13 @@ def make_board(*rows):
 
 
 def test_a_control_that_beats_every_method_stands_in_the_first_line(tmp_path):
-    energy = {"center": [0.9, 0.8], "oracle": [1.0, 1.0], "a": [0.7, 0.8], "b": [0.1, 0.2]}
+    table = {"center": [0.9, 0.8], "oracle": [1.0, 1.0], "a": [0.7, 0.8], "b": [0.1, 0.2]}
     board = make_board(
-        scalars("energy", energy),
+        scalars("pixel_ap", table),
         scalars("deletion", {"random": [0.5, 0.6], "a": [0.2, 0.3], "b": [0.1, 0.2]}),
     )
-    title = facts("energy")["title"]
-    words = f"{START} {title} (energy): center on toy, net."
+    title = facts("pixel_ap")["title"]
+    words = f"{START} {title} (pixel_ap): center on toy, net."
     assert write_control_wins(board.frame) == words
     board.save(tmp_path)
     lines = (tmp_path / "board.md").read_text().splitlines()
@@ -47,14 +47,14 @@ def test_a_control_that_is_as_good_as_a_method_beats_none(tmp_path):
 def test_models_of_one_win_stand_together():
     table = {"center": [0.9, 0.8], "a": [0.7, 0.8]}
     board = make_board(
-        scalars("energy", table, model="net"),
-        scalars("energy", table, model="other"),
+        scalars("pixel_ap", table, model="net"),
+        scalars("pixel_ap", table, model="other"),
         scalars("deletion", {"center": [0.1, 0.1], "a": [0.7, 0.8]}, model="net"),
         scalars("deletion", {"center": [0.9, 0.9], "a": [0.7, 0.8]}, model="other"),
     )
-    (deletion, *energy) = sorted(find_control_wins(board.frame), key=lambda one: one.metric)
+    (deletion, *others) = sorted(find_control_wins(board.frame), key=lambda one: one.metric)
     assert (deletion.control, deletion.method, deletion.model) == ("center", "a", "net")
-    assert {one.model for one in energy} >= {"net", "other"}
+    assert {one.model for one in others} >= {"net", "other"}
     words = write_control_wins(board.frame)
     assert "(deletion): center on toy, net" in words
-    assert "(energy): center on toy, net, other" in words
+    assert "(pixel_ap): center on toy, net, other" in words
