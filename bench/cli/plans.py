@@ -13,6 +13,7 @@ from bench.cli.options import DEFAULT, RunOptions, ScoringOptions
 from bench.cli.output import warn
 from bench.errors import BenchError
 from bench.methods import METHODS
+from bench.metrics import METRICS
 from bench.models.zoo import expand_models
 from bench.plugins import load_entry_points, load_plugin
 from bench.protocol import get_protocol
@@ -59,15 +60,13 @@ def split_run(options: RunOptions) -> list[RunOptions]:
 
 
 def list_free_metrics(options: ScoringOptions) -> list[str]:
-    """Return the metrics of the options that read finished maps and run no network."""
-    from bench.metrics import METRICS
-
-    protocol = choose_protocol(options)
-    return [
-        name
-        for name in METRICS.select(options.metrics)
-        if METRICS.get(name).reads_maps_only(protocol)
-    ]
+    """Return the metrics of the options that read finished maps and run no network for them."""
+    protocol, free = choose_protocol(options), []
+    for metric in map(METRICS.get, METRICS.select(options.metrics)):
+        shared = sum(part.counts.forwards for part in metric.shared(protocol))
+        if "method" not in metric.needs and not shared + metric.forwards(protocol, 1):
+            free.append(metric.name)
+    return free
 
 
 def make_plans(options: RunOptions) -> list[Plan]:

@@ -73,9 +73,7 @@ def run_grid(
         }
         standing = {name: check_items(plan, stores[name]) for name, plan in plans.items()}
         ledgers = {name: ItemLedger(p, stores[name], standing[name]) for name, p in plans.items()}
-        for name, store in stores.items():
-            ledgers[name].close(told[name])
-            store.write_provenance(told[name])
+        _write_facts(stores, ledgers, told)
         probers: dict[str, Prober] = {}
         tasks = list(_tasks(plans, standing, told))
         for number, (task, waiting) in enumerate(tasks):
@@ -91,10 +89,19 @@ def run_grid(
                 report(number + 1, len(tasks))
         if count:
             count(sum(prober.counts.forwards for prober in probers.values()))
-        for name, store in stores.items():
-            ledgers[name].close(told[name])
-            store.write_provenance(told[name])
+        _write_facts(stores, ledgers, told)
         return {name: store.records(told[name]) for name, store in stores.items()}
+
+
+def _write_facts(
+    stores: Mapping[str, Store],
+    ledgers: Mapping[str, ItemLedger],
+    told: Mapping[str, dict[str, Any]],
+) -> None:
+    """Write the run.json of every plan."""
+    for name, store in stores.items():
+        ledgers[name].close(told[name])
+        store.write_provenance(told[name])
 
 
 def place(folder: Path, name: str, plan: Plan) -> Path:

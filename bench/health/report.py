@@ -138,11 +138,7 @@ def _check_subset(
         health.add_gains(
             *collect_gains(records, subset, model, loaded, limit, parts, health.notes, told)
         )
-        judges = (
-            {m.name: m for m in select_directed(planted, _first_subset(planted))}
-            if planted is not None
-            else {}
-        )
+        judges = _name_judges(planted)
         for measure in (m for m in found if model in m.models):
             health.verdicts.append(
                 _judge(
@@ -156,8 +152,12 @@ def _check_subset(
             )
 
 
-def _first_subset(records: Records) -> str:
-    return str(records.frame["subset"].iloc[0])
+def _name_judges(planted: Records | None) -> dict[str, Measure]:
+    """Return the measures of the planted maps by name; none where there are no planted maps."""
+    if planted is None:
+        return {}
+    subset = str(planted.frame["subset"].iloc[0])
+    return {measure.name: measure for measure in select_directed(planted, subset)}
 
 
 def _score_planted(

@@ -217,11 +217,6 @@ class Metric:
         """
         return self.builtin and self.forwards(protocol, pixels) > 0 and "method" not in self.needs
 
-    def reads_maps_only(self, protocol: Protocol, pixels: int = 1) -> bool:
-        """Return whether the metric reads finished maps and runs no network for them."""
-        shared = sum(part.counts.forwards for part in self.shared(protocol))
-        return "method" not in self.needs and not shared + self.forwards(protocol, pixels)
-
     def id(self, protocol: Protocol) -> str:
         """Return name@hash of version, engine version, the protocol fields read, and a plug-in's
         source.

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from bench.board.board import leaderboard
 from bench.board.control_wins import find_control_wins, write_control_wins
+from bench.board.text import markdown
 from tests.support.toy_records import build, facts, scalars
 
 START = "A control beats every method in these ranked values."
@@ -28,7 +29,7 @@ def test_a_control_that_beats_every_method_stands_in_the_first_line(tmp_path):
     assert write_control_wins(board.frame) == words
     board.save(tmp_path)
     lines = (tmp_path / "board.md").read_text().splitlines()
-    assert lines[:3] == ["# Board", "", f"**{words}**"]
+    assert lines[:3] == ["# Board", "", f"**{markdown(words)}**"]
     shown = io.StringIO()
     board.print(Console(file=shown, width=200))
     assert shown.getvalue().splitlines()[0].strip() == words
