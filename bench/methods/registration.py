@@ -91,6 +91,7 @@ class MethodOptions(TypedDict, total=False):
     reference: PerVariant
     version: int
     transform: bool
+    caveat: str
 
 
 def register_method(
@@ -131,6 +132,7 @@ def register_method(
         version: of a built-in method; raise it when the method's numbers change.
         transform: whether a wrapper reads the other method's map and nothing else of the trace's
             network. A run then makes that map once.
+        caveat: what a reader must know wherever boards rank it.
 
     Returns:
         A decorator that registers the function and returns it unchanged.
