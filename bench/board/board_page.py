@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.board import text
+from bench.board.control_wins import write_control_wins
 from bench.board.gallery import load_gallery
 from bench.board.own_files import replace_own
 from bench.board.pairs import agreements
@@ -66,6 +67,7 @@ def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
         provenance=provenance,
         usable={name: describe_usable_counts(board.records, name) for name in subsets},
         flags=board.flags,
+        wins=write_control_wins(board.frame),
         tables=tables,
         methods=methods,
         galleries=[p for p in pictures if p not in shown],

@@ -114,6 +114,11 @@ def name_lists(registry: Registry[Any], name: str) -> list[str]:
 # --- methods
 
 
+def select_methods(pattern: str) -> list[str]:
+    """Return the methods of a pattern; of "all", also the wrappers that no list holds."""
+    return METHODS.select(pattern) + (METHODS.unlisted if pattern == "all" else [])
+
+
 def method_facts(name: str) -> Facts:
     """Return everything about a method."""
     method = METHODS.get(name)
@@ -336,7 +341,7 @@ def protocol_row(name: str) -> tuple[str, ...]:
 CATALOGUES = {
     "methods": Catalogue(
         ("name", "fidelity", "group", "groups", "parameters", "source"),
-        METHODS.select,
+        select_methods,
         method_facts,
         method_row,
     ),
