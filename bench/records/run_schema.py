@@ -148,7 +148,7 @@ class ValueFacts(StateFacts):
 class MetricFacts(ValueFacts):
     """What run.json says of a metric's value."""
 
-    reduce: Literal["mean", "std", "curve", "box_accuracy", "pooled_precision"]
+    reduce: Literal["mean", "std", "curve", "box_accuracy", "box_sets", "pooled_precision"]
     target: str | None = None
     curve: str | None = None
     clean_end: int | None = None
