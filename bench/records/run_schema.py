@@ -54,6 +54,7 @@ class SubsetFacts(StateFacts):
     classes: int | None = Field(None, ge=1)
     calibration: str | None = None
     explain: str | None = None
+    imagenet_boxes: bool | None = None
     pictures: bool = False
     identity: str | None = None
     unserved: list[str] = Field(default_factory=list)

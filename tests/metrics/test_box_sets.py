@@ -28,12 +28,12 @@ from tests.metrics.test_replicas_metrics import (
     QUICK,
     SIDE,
     explainee,
-    make_images,
     make_maps,
     make_truth,
     score,
 )
 from tests.support import reference_boxes as ref
+from tests.support.nets import make_images
 
 IOUS = (0.3, 0.5, 0.7)
 BLOCK = [0.0, 0.0, 4.0, 4.0]
