@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.board.box_thresholds import is_of_boxes
 from bench.board.control_wins import find_control_wins
 from bench.board.cubes import is_scored
 from bench.board.derived_names import settle_rank
@@ -268,7 +269,7 @@ def flag_calibration(records: Records) -> Iterator[str]:
     provenance = records.provenance
     if provenance.get("protocol", {}).get("box_tau_from") == "scored":
         return
-    names = [n for n, facts in provenance["metrics"].items() if facts["reduce"] == "box_accuracy"]
+    names = [name for name, facts in provenance["metrics"].items() if is_of_boxes(facts)]
     rows = records.frame[records.frame["metric"].isin(names)]
     for (subset, model), table in rows.groupby(["subset", "model"], sort=True):
         scored = table[(table["part"] == "calibration") & table["vector"].map(is_scored)]

@@ -1,6 +1,7 @@
 """Metrics: `case -> named per-image values`, never a mean over images."""
 
 from bench.metrics import (
+    box_sets,
     complexity,
     discriminability,
     faithfulness,
@@ -19,6 +20,7 @@ __all__ = [
     "OUTSIDE",
     "Metric",
     "Value",
+    "box_sets",
     "complexity",
     "discriminability",
     "faithfulness",
