@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bench.health.checks import Separation, Spread
+from bench.health.ladder import LadderResult
 from bench.health.sensitivity import Tables
 from bench.records.provenance import code_version
 from bench.records.store import Records
@@ -23,7 +24,7 @@ class Verdict:
 
     passes: None where nothing could be judged.  reasons: why it fails (or could not be judged).
     cautions: what a reader should know of a metric that passes.  spread: of the stored values.
-    separations: each check made.
+    separations: each check made.  ladder: the mean tau of the degradation ladder, where it was run.
     """
 
     subset: str
@@ -36,6 +37,7 @@ class Verdict:
     passes: bool | None = None
     reasons: list[str] = field(default_factory=list)
     cautions: list[str] = field(default_factory=list)
+    ladder: LadderResult | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as JSON values; a number that is missing is null."""
@@ -67,6 +69,7 @@ class Health:
     tables: list[Tables] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     images: int = 0
+    ladder_images: int = 0
 
     def list_failing(self) -> list[Verdict]:
         """Return the verdicts that say no."""
@@ -80,6 +83,7 @@ class Health:
             "command": command,
             "code": code_version(),
             "images": self.images,
+            "ladder_images": self.ladder_images,
             "notes": self.notes,
             "verdicts": [verdict.to_json() for verdict in self.verdicts],
         }
