@@ -57,7 +57,8 @@ def ladder_tau(values: Floats, better: str = "higher") -> float:
     rounded = round_ladder(values)
     if np.ptp(rounded) == 0:
         return 0.0
-    return float(kendalltau(-np.asarray(SHARES), sign(better) * rounded).statistic)
+    # SciPy's 1 is 1 less the last digit.
+    return round(float(kendalltau(-np.asarray(SHARES), sign(better) * rounded).statistic), 12)
 
 
 def round_ladder(values: Floats) -> Floats:

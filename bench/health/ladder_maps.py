@@ -211,7 +211,12 @@ def _select_current(frame: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     return frame[frame["item"].isin(plan.subset.ids) & frame["method_id"].isin(methods)]
 
 
-def count_waiting(plan: Plan, folder: Path | None, images: int | None = None) -> Counts:
+def count_waiting(
+    plan: Plan,
+    folder: Path | None,
+    images: int | None = None,
+    starts: Sequence[str] = STARTS,
+) -> Counts:
     """Return the most that the networks run for a ladder that lies in a folder, less what is done.
 
     It holds for images whose label is predicted; others need a second map of each start.
@@ -222,7 +227,7 @@ def count_waiting(plan: Plan, folder: Path | None, images: int | None = None) ->
                 DeclaredCounts(part, model),
                 find_kinds(part, None if folder is None else place(folder, name, part)),
             ).run
-            for name, part in make_ladder_plans(plan, images).items()
+            for name, part in make_ladder_plans(plan, images, starts).items()
             for model in part.models
         ),
         Counts(),
