@@ -36,7 +36,6 @@ EXEMPT: dict[str, str] = {}
 image (`tft`) are information, so they are no g of the law, and no value is exempt for them."""
 ACROSS: tuple[str, ...] = ()
 """Ranked values that compare pixels of several maps: the transform of ranks may move them."""
-TRUTHS = {"boxes", "masks", "truth", "others"}
 
 
 def list_ranked() -> list[tuple[str, str]]:
