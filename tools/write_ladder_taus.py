@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 from bench.board.text import code_block
+from bench.health.checks import Spread
+from bench.health.findings import Verdict
 from bench.health.ladder import LadderResult
 from bench.health.ladder_report import EXPLANATION, list_ladder_rows
 
@@ -38,13 +40,14 @@ def list_lines(runs: list[Path], command: str) -> list[str]:
     return lines
 
 
-def read_verdict(facts: dict[str, object]) -> SimpleNamespace:
+def read_verdict(facts: dict[str, Any]) -> Verdict:
     """Return a verdict of health.json with its ladder; a missing number is NaN."""
-    ladder = {
+    ladder: dict[str, Any] = {
         key: float("nan") if value is None and key != "orders" else value
-        for key, value in dict(facts["ladder"]).items()  # type: ignore[call-overload]
+        for key, value in facts["ladder"].items()
     }
-    return SimpleNamespace(**{**facts, "ladder": LadderResult(**ladder)})
+    named = {key: facts[key] for key in ("subset", "model", "metric", "ranked")}
+    return Verdict(**named, ids={}, spread=Spread(**facts["spread"]), ladder=LadderResult(**ladder))
 
 
 if __name__ == "__main__":

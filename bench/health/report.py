@@ -23,6 +23,7 @@ from bench.health.checks import (
     agreement,
     distinct,
     is_control,
+    name_judges,
     rank_methods,
     scalars,
     select_directed,
@@ -154,20 +155,12 @@ def _check_subset(
         health.add_gains(
             *collect_gains(records, subset, model, loaded, limit, parts, health.notes, told)
         )
-        judges = _name_judges(planted)
+        judges = name_judges(planted)
         for measure in (m for m in found if model in m.models):
             values = spread(measure, model, kept)
             verdict = _judge(records, subset, model, measure, values, judges.get(measure.name))
             judge_ladder(verdict, ladders.get(measure.name))
             health.verdicts.append(verdict)
-
-
-def _name_judges(planted: Records | None) -> dict[str, Measure]:
-    """Return the measures of the planted maps by name; none where there are no planted maps."""
-    if planted is None:
-        return {}
-    subset = str(planted.frame["subset"].iloc[0])
-    return {measure.name: measure for measure in select_directed(planted, subset)}
 
 
 def _score_planted(
