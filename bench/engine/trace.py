@@ -256,9 +256,7 @@ class Trace(PartStore):
         return logits
 
     def _replays(self) -> int:
-        """Return how many replays of the head run at once: whole batches, and more where
-        activations are small.
-        """
+        """Return how many replays of the head run at once: batches, more of small activations."""
         one = self.activations[:1].numel() * self.activations.element_size()
         return max(self.prober.batch_size, min(REPLAYED, REPLAYED_BYTES // max(one, 1)))
 
@@ -374,14 +372,9 @@ class Trace(PartStore):
         The new trace has the seed and the counts of this one. It is not kept: every method that
         calls this pays for a pass.
         """
-        return Trace(
-            self.prober.cut_at(layer),
-            self.images,
-            self.targets,
-            ids=self.ids,
-            truth=self.truth,
-            seed=self.seed,
-        )
+        other = self._trace_again(self.prober.cut_at(layer), self.images)
+        other.wanted_maps = frozenset()
+        return other
 
     def retarget(self, targets: torch.Tensor) -> Trace:
         """Return the same pass seen from other classes [B]; only the head's gradient is computed
