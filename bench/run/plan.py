@@ -24,6 +24,7 @@ from bench.records.store import DEFAULT_CALIBRATION
 from bench.run.class_match import match_classes
 from bench.run.explained_class import ClassChoice
 from bench.run.external_maps import ExternalMethod
+from bench.run.subset_owner import check_owner
 from bench.run.unserved import keep_fitting
 
 
@@ -190,6 +191,7 @@ def make_plan(
     check_precision(precision, compiled)
     require_float32(protocol)
     _check_models(models)
+    owner = check_owner(models, subset)
     subset, notes = match_classes(models, subset)
     geometry = common_geometry(subset, models, protocol.geometry)
     chosen = _select_methods(methods, geometry)
@@ -210,7 +212,7 @@ def make_plan(
         shard_size=shard_size or default_shard_size(find_side(geometry.size), device.type),
         compiled=compiled,
         precision=precision,
-        notes=notes,
+        notes=(*owner, *notes),
         unserved=(*no_methods, *no_metrics),
     )
 
