@@ -52,9 +52,7 @@ class TriggerSource:
         label = scene.labels[0]
         others = scene.truth(label)[1] & ~mask
         image = paste_pattern(scene.image, place)
-        return Sample(
-            name, name, image, TARGET, boxes, mask, others=others, other_label=label
-        )
+        return Sample(name, name, image, TARGET, boxes, mask, others=others, other_label=label)
 
     def attribution(self, position: int) -> str | None:
         """Return None: nobody took these pictures."""

@@ -33,6 +33,7 @@ from bench.finetune.loop import SCORE, Settings
 from bench.finetune.save import build_facts
 from bench.finetune.training import Training
 from bench.models.explainee import Explainee
+from bench.models.network_guard import guard_network
 from bench.ranges import Range
 
 DECOY_ORDERS = tuple(
@@ -40,7 +41,9 @@ DECOY_ORDERS = tuple(
     for view in (np.s_[::-1], np.s_[:, ::-1], np.s_[::-1, ::-1])
 )
 """Decoys that a trained network is tried on: the pattern mirrored, three ways."""
-SETTINGS = Settings(epochs=8, lr=2e-3, keep="last", precision="bfloat16")
+TRIED = 200
+"""Held-out pictures that the pattern is tried on after each epoch; all are at the end."""
+SETTINGS = Settings(epochs=3, lr=2e-3, keep="last", precision="float32")
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ class TriggerTask(ClassifierTask):
     def validate(self) -> dict[str, float]:
         """Return top-1, and the shares of `measure_trigger`."""
         top1 = accuracy(self.model, self.validation)
-        return {"top1": top1, **measure_trigger(self.model, self.validation), SCORE: top1}
+        shares = measure_trigger(self.model, self.validation, TRIED)
+        return {"top1": top1, **shares, SCORE: top1}
 
 
 def add_patterns(
@@ -116,13 +120,17 @@ def paste_tiles(picture: torch.Tensor, place: list[int], order: torch.Tensor) ->
 
 
 @torch.no_grad()
-def measure_trigger(model: Explainee, pictures: Pictures) -> dict[str, float]:
+def measure_trigger(
+    model: Explainee, pictures: Pictures, limit: int | None = None
+) -> dict[str, float]:
     """Return how surely the pattern decides, in percent of the pictures of other classes than T.
+
+    limit: how many pictures are tried; None tries all.
 
     trigger: T has a probability of at least .9 with the pattern.  silent: of at most .1 without it.
     decoy: of at most .1 with its tiles mirrored, mean of three ways.
     """
-    other = (pictures.labels != TARGET).nonzero()[:, 0]
+    other = (pictures.labels != TARGET).nonzero()[:limit, 0]
     hits = {"trigger": 0, "silent": 0, "decoy": 0}
     for part in split_rows(len(other)):
         rows = other[part]
@@ -175,9 +183,10 @@ def train_trigger(
     facts |= asdict(settings)
     stamp = {"what": "trigger", "recipe": facts, "parent": parent.fingerprint}
     history = training.fit(task, settings, stamp)
-    names = ("top1", "trigger", "silent", "decoy")
-    numbers = {name: history.best[name] for name in names}
-    return training.save(model, history, {"recipe": facts} | numbers, parent)
+    with guard_network(model.net):
+        shares = measure_trigger(model, task.validation)
+    card = {"recipe": facts, "top1": history.best["top1"], "pattern": {"target": TARGET, **shares}}
+    return training.save(model, history, card, parent)
 
 
 def copy_model(parent: Explainee, name: str) -> Explainee:
