@@ -131,6 +131,7 @@ class DerivedFacts(StateFacts):
     ranked: bool | None = None
     lower: float | None = None
     upper: float | None = None
+    peaked: bool = False
 
 
 class ValueFacts(StateFacts):
@@ -155,6 +156,7 @@ class MetricFacts(ValueFacts):
     lower: float | None = None
     upper: float | None = None
     derived: DerivedFacts | str | None = None
+    peaked: bool | None = None
 
 
 class AgreementFacts(StateFacts):
