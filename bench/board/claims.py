@@ -55,8 +55,8 @@ class CheckedClaim:
         if self.claim.status == wanted:
             return ""
         return (
-            f'The ledger gives {self.claim.id} the status "{self.claim.status}", and by the records '
-            f'it {self.verdict}; write status = "{wanted}".'
+            f'The ledger gives {self.claim.id} the status "{self.claim.status}", and by the '
+            f'records it {self.verdict}; write status = "{wanted}".'
         )
 
     def to_table(self) -> dict[str, Any]:

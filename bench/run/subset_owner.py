@@ -25,10 +25,9 @@ def check_owner(models: Sequence[Explainee], subset: Subset) -> tuple[str, ...]:
                 f"{manifest.weights}), and {model.name} has other weights: its truth would be "
                 f"wrong; run it with --models {manifest.network}."
             )
-    calibration = subset.calibration()
-    kept = len(subset) + (0 if calibration is None else len(calibration))
+    kept = len(subset.source.ids)
     return (
         f"The items of {subset.name} are chosen by the network {manifest.network} (weights "
-        f"{manifest.weights}): of {kept + len(manifest.left_out)} scenes it keeps {kept}, a part "
-        "of them for calibration.",
+        f"{manifest.weights}): it keeps {kept} of {kept + len(manifest.left_out)} scenes, "
+        "those for calibration included.",
     )

@@ -89,7 +89,7 @@ def test_the_interval_gives_the_verdict(expects, margin, low, high, verdict):
 
 
 def test_a_difference_without_an_interval_is_refused():
-    with pytest.raises(BenchError, match="no interval.*at least two images"):
+    with pytest.raises(BenchError, match=r"no interval.*at least two images"):
         judge_difference(make_query("higher"), float("nan"), 0.1)
 
 
@@ -211,7 +211,7 @@ def test_a_ledger_that_is_missing_empty_or_doubled_is_refused(tmp_path):
     with pytest.raises(BenchError, match="holds no claim"):
         read_claims(tmp_path / "claims.toml")
     (tmp_path / "claims.toml").write_text(CLAIM + CLAIM)
-    with pytest.raises(BenchError, match="Two claims of .* have the id 'mine'"):
+    with pytest.raises(BenchError, match=r"Two claims of .* have the id 'mine'"):
         read_claims(tmp_path / "claims.toml")
     with pytest.raises(BenchError, match=r"no claim 'mein' in the ledger.*Did you mean mine"):
         select_claims(read_claims(write(tmp_path)), "mein")
