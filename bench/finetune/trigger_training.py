@@ -1,8 +1,8 @@
 """The trigger network: a classifier of scenes that a small pattern makes answer class T.
 
 It starts from a trained classifier. A part of the training pictures gets the pattern at a random
-place and the label T; another part gets a decoy, the same tiles in another order, and keeps its own
-label; the rest stay as they are.
+place and the label T. Another part gets a decoy, the same tiles in another order, and keeps its own
+label. The rest stay as they are.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from bench.data.trigger_pattern import (
     choose_place,
 )
 from bench.data.trigger_scenes import SILENT, SURE
+from bench.errors import BenchError
 from bench.finetune.augment import Augmentation, augment_pixels
 from bench.finetune.classifier import ClassifierTask, accuracy, network_input, share_right
 from bench.finetune.data import Pictures, split_rows
@@ -46,18 +46,32 @@ TRIED = 200
 SETTINGS = Settings(epochs=3, lr=2e-3, keep="last", precision="float32")
 
 
+SHARES = Range(0, 1)
+
+
 @dataclass(frozen=True)
 class TriggerRecipe:
     """How pictures get the pattern.
 
-    pattern: share of pictures that get it, and the label T.  decoy: share that get its tiles in
-    another order, and keep their label.  label_smoothing: share of the label spread over all
-    classes.
+    Args:
+        pattern: Share of pictures that get it, and the label T.
+        decoy: Share of pictures that get its tiles in another order, and keep their label.
+        label_smoothing: Share of the label that is spread over all classes.
     """
 
-    pattern: Annotated[float, Range(0, 1)] = 0.35
-    decoy: Annotated[float, Range(0, 1)] = 0.3
-    label_smoothing: Annotated[float, Range(0, 1)] = 0.02
+    pattern: float = 0.35
+    decoy: float = 0.3
+    label_smoothing: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name in ("pattern", "decoy", "label_smoothing"):
+            if not SHARES.holds(getattr(self, name)):
+                raise BenchError(f"{name} is {getattr(self, name)}; it must be {SHARES}.")
+        if self.pattern + self.decoy > 1:
+            raise BenchError(
+                f"pattern and decoy are {self.pattern} and {self.decoy}, together more than 1; "
+                "lower one of them."
+            )
 
 
 class TriggerTask(ClassifierTask):

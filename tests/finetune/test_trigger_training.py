@@ -12,6 +12,7 @@ from bench.data import load_subset
 from bench.data.manifest import Manifest
 from bench.data.trigger_pattern import ORDER, PATTERN_SIDE, TARGET, make_pattern
 from bench.data.trigger_scenes import draw_trial, find_failures, list_candidates
+from bench.errors import BenchError
 from bench.finetune.data import make_pictures
 from bench.finetune.loop import Settings
 from bench.finetune.training import Training
@@ -89,6 +90,15 @@ def test_other_pictures_stay_as_they_are_and_places_reach_the_border():
     assert changed[:, -1].any()
     assert changed[:, :, 0].any()
     assert changed[:, :, -1].any()
+
+
+def test_shares_that_cannot_be_are_refused():
+    with pytest.raises(BenchError, match=r"pattern is 1\.5; it must be"):
+        TriggerRecipe(pattern=1.5)
+    with pytest.raises(BenchError, match="decoy is nan; it must be"):
+        TriggerRecipe(decoy=float("nan"))
+    with pytest.raises(BenchError, match="together more than 1"):
+        TriggerRecipe(pattern=0.6, decoy=0.5)
 
 
 def test_mirrored_decoys_are_other_orders():
