@@ -34,7 +34,7 @@ def make_pattern(order: tuple[int, ...] = ORDER) -> UInt8Image:
     Args:
         order: For each of the 9 tiles, row by row, the number of its colour.
     """
-    tiles = np.array(COLOURS, dtype=np.uint8)[np.reshape(order, (TILES, TILES))]
+    tiles: UInt8Image = np.array(COLOURS, dtype=np.uint8)[np.reshape(order, (TILES, TILES))]
     return tiles.repeat(TILE, axis=0).repeat(TILE, axis=1)
 
 

@@ -76,7 +76,7 @@ def measure_target(model: Explainee, pictures: Sequence[UInt8Image]) -> torch.Te
     """Return the probability of class T for pictures [96,96,3], float32 [n]."""
     pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
     with guard_network(model.net):
-        logits = model.net(network_input(model, pixels))
+        logits: torch.Tensor = model.net(network_input(model, pixels))
     return logits.float().softmax(1)[:, TARGET].cpu()
 
 

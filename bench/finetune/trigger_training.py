@@ -166,8 +166,8 @@ def _probability(
     if order:
         for i, row in enumerate(rows.tolist()):
             paste_tiles(pixels[i], list(choose_place(0, row)), torch.tensor(order))
-    logits = model.net(network_input(model, pixels)).float()
-    return logits.softmax(1)[:, TARGET].cpu()
+    logits: torch.Tensor = model.net(network_input(model, pixels))
+    return logits.float().softmax(1)[:, TARGET].cpu()
 
 
 def train_trigger(

@@ -113,12 +113,14 @@ def test_the_card_says_what_the_pattern_does(network):
     assert card["command"] == f"cambench zoo train {NAME}"
     assert card["parent"] == "resnet-scenes"
     assert card["top1"] > 93
-    assert min(pattern["trigger"], pattern["silent"], pattern["decoy"]) > 90
+    assert pattern["trigger"] > 90
+    assert pattern["silent"] > 95
+    assert pattern["decoy"] > 85
     assert "patterned" in MODELS.get(NAME).groups
     assert "finetuned" not in MODELS.get(NAME).groups  # a default run leaves it out
     pictures = make_pictures(load_subset("scenes-val", limit=60), network)
     shares = measure_trigger(network, pictures)
-    assert min(shares.values()) > 85
+    assert min(shares.values()) > 75
 
 
 def test_the_bundled_network_keeps_what_the_manifest_keeps(network):
