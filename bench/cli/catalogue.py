@@ -127,6 +127,7 @@ def method_facts(name: str) -> Facts:
         "groups": [*method.groups, *name_lists(METHODS, method.name)],
         "can_be": find_ranges(method.function),
         "wraps": method.inner.name if method.inner else "",
+        "caveats": list(method.caveats),
         "needs": list(method.needs),
         "per_image": {
             kind: "as the model and the parameters say" if callable(n) else n
@@ -148,6 +149,7 @@ def method_row(name: str) -> tuple[str, ...]:
     )
     groups = " ".join([*method.groups[1:], *name_lists(METHODS, name)])
     source = method.citation or first_line(read_docstring(method.function))
+    source = "; ".join((source, *method.caveats))
     return method.name, method.fidelity, method.group, groups, parameters, source
 
 
