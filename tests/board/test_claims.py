@@ -17,8 +17,8 @@ from bench.board.claims import STATUS, check_claims, judge_difference
 from bench.cli import claims as command
 from bench.cli import output
 from bench.errors import BenchError
+from bench.schema import write_key_table
 from bench.text_console import TextConsole
-from tests.data.test_manifest_keys import write_key_table
 from tests.support.command_line import cambench
 
 ROOT = Path(__file__).parents[2]
