@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import SUBSETS, Manifest, manifest_folder
+from bench.data.expressions import EXPRESSIONS
 from bench.errors import BenchError, suggestions
 from bench.field_text import write_fields
 from bench.methods import METHODS
@@ -111,6 +112,11 @@ def name_lists(registry: Registry[Any], name: str) -> list[str]:
 
 
 # --- methods
+
+
+def select_methods(pattern: str) -> list[str]:
+    """Return the methods of a pattern; of "all", also the wrappers that no list holds."""
+    return METHODS.select(pattern) + (METHODS.unlisted if pattern == "all" else [])
 
 
 def method_facts(name: str) -> Facts:
@@ -262,8 +268,24 @@ def model_row(name: str) -> tuple[str, ...]:
 # --- subsets
 
 
+def select_subsets(pattern: str) -> list[str]:
+    """Return the subsets of a pattern; "all" and wildcards also select expressions."""
+    forms = [
+        one.form
+        for one in EXPRESSIONS
+        if pattern == "all" or fnmatch.fnmatchcase(one.form, pattern)
+    ]
+    if forms and pattern != "all":
+        known = [name for name in SUBSETS.names if fnmatch.fnmatchcase(name, pattern)]
+        return [*known, *forms]
+    return [*SUBSETS.select(pattern), *forms]
+
+
 def subset_facts(name: str) -> Facts:
-    """Return everything about a named subset."""
+    """Return everything about a named subset, or about an expression."""
+    for expression in EXPRESSIONS:
+        if expression.form == name:
+            return {"name": name, "title": expression.title, "groups": ["expression"]}
     entry = SUBSETS.get(name)
     file = manifest_folder() / f"{entry.name}.toml"
     if not file.is_file():
@@ -319,7 +341,7 @@ def protocol_row(name: str) -> tuple[str, ...]:
 CATALOGUES = {
     "methods": Catalogue(
         ("name", "fidelity", "group", "groups", "parameters", "source"),
-        METHODS.select,
+        select_methods,
         method_facts,
         method_row,
     ),
@@ -341,7 +363,7 @@ CATALOGUES = {
         ),
     ),
     "subsets": Catalogue(
-        ("name", "what it is", "licence"), SUBSETS.select, subset_facts, subset_row
+        ("name", "what it is", "licence"), select_subsets, subset_facts, subset_row
     ),
     "protocols": Catalogue(
         ("name", "id", "fields; of the others what differs from cambench-1"),

@@ -81,8 +81,19 @@ def health(
             device=device,
             say=report,
         )
+    print_gains(found)
     print_failures(found)
     say(f"Report: {folder / 'health' / 'health.md'}; `cambench board {folder}` marks what fails.")
+
+
+def print_gains(found: Health) -> None:
+    """Print what trivial transforms of maps gain, and what it took to find out."""
+    from bench.health.transform_gains import describe_gains
+
+    for sentence in describe_gains(found.gains):
+        say(sentence)
+    if found.gain_forwards:
+        say(f"The transformed maps took {found.gain_forwards:,} forwards.")
 
 
 def print_failures(found: Health) -> None:

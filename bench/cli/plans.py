@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bench
 from bench.cli.model_arguments import read_arguments
 from bench.cli.options import DEFAULT, RunOptions, ScoringOptions
-from bench.cli.output import warn
+from bench.cli.output import errors, warn
+from bench.data.expressions import is_expression
+from bench.data.open_pastes import is_pastes
 from bench.errors import BenchError
 from bench.methods import METHODS
+from bench.metrics import METRICS
 from bench.models.zoo import expand_models
 from bench.plugins import load_entry_points, load_plugin
+from bench.progress import show_images
 from bench.protocol import get_protocol
 from bench.records.precision_verdict import check_precision
 from bench.registry import split_list
 
 if TYPE_CHECKING:
+    from bench.data import Subset
     from bench.methods import Method
     from bench.models import Explainee
     from bench.protocol import Protocol
+    from bench.run.confident_images import Look
     from bench.run.plan import Plan
 
 FINETUNED = "finetuned"
 """The group of the fine-tuned models, and the list of methods that a default run scores there."""
+
+TRANSFORMED = "transformed"
+"""The list of controls that transform another method's map."""
 
 
 def load_plugins(files: list[Path] | None) -> list[str]:
@@ -40,12 +50,37 @@ def load_plugins(files: list[Path] | None) -> list[str]:
 
 
 def split_run(options: RunOptions) -> list[RunOptions]:
-    """Return the parts of a run: a default run also scores fine-tuned models, with fewer
-    methods.
+    """Return the parts of a run: a default run also scores fine-tuned models, with fewer methods,
+    and it scores transformed maps by the metrics that run no network only.
     """
+    parts = [options]
     if options.models == options.methods == DEFAULT:
-        return [options, dataclasses.replace(options, models=FINETUNED, methods=FINETUNED)]
-    return [options]
+        parts = [
+            dataclasses.replace(options, methods=f"{DEFAULT},-{TRANSFORMED}"),
+            dataclasses.replace(options, models=FINETUNED, methods=FINETUNED),
+        ]
+        free = list_free_metrics(options)
+        if free:
+            parts.append(dataclasses.replace(options, methods=TRANSFORMED, metrics=",".join(free)))
+    return [network for part in parts for network in split_networks(part)]
+
+
+def split_networks(options: RunOptions) -> list[RunOptions]:
+    """Return one part for each network where each has items of its own; else the whole."""
+    if not is_pastes(options.subset):
+        return [options]
+    names = expand_models(split_names(options.models))
+    return [dataclasses.replace(options, models=name) for name in names] or [options]
+
+
+def list_free_metrics(options: ScoringOptions) -> list[str]:
+    """Return the metrics of the options that read finished maps and run no network for them."""
+    protocol, free = choose_protocol(options), []
+    for metric in map(METRICS.get, METRICS.select(options.metrics)):
+        shared = sum(part.counts.forwards for part in metric.shared(protocol))
+        if "method" not in metric.needs and not shared + metric.forwards(protocol, 1):
+            free.append(metric.name)
+    return free
 
 
 def make_plans(options: RunOptions) -> list[Plan]:
@@ -75,28 +110,62 @@ def make_part(
         options.subset, limit=options.limit or None, data_root=options.data_root
     )
     methods: list[str | Method] = [*split_list(options.methods), *more]
-    plan = make_plan(
-        subset,
-        load_models(
-            options.models,
-            options.weights,
-            options.device,
-            read_arguments(options.num_classes, options.model_args),
-        ),
-        methods,
-        options.metrics,
-        choose_protocol(options),
-        options.batch_size,
-        calibration=options.calibration,
-        compiled=compiled,
-        precision=precision,
+    models = load_models(
+        options.models,
+        options.weights,
+        options.device,
+        read_arguments(options.num_classes, options.model_args),
     )
+    with show_choice(subset) as look:
+        plan = make_plan(
+            subset,
+            models,
+            methods,
+            options.metrics,
+            choose_protocol(options),
+            options.batch_size,
+            calibration=options.calibration,
+            compiled=compiled,
+            precision=precision,
+            look=look,
+        )
     return dataclasses.replace(plan, skip_unreadable=options.skip_unreadable)
+
+
+def show_choice(subset: Subset) -> AbstractContextManager[Look | None]:
+    """Return what shows a bar while networks choose the items of a subset; else nothing."""
+    if not is_expression(subset.name):
+        return nullcontext()
+    return show_images(subset.name, errors)
 
 
 def split_names(text: str) -> list[str]:
     """Return the names of a comma-separated list, without spaces and empty ones."""
     return [name.strip() for name in split_list(text) if name.strip()]
+
+
+def open_scored(options: ScoringOptions) -> Subset:
+    """Return the subset of the options, with the items that given maps are made for."""
+    subset = bench.load_subset(
+        options.subset, limit=options.limit or None, data_root=options.data_root
+    )
+    if not is_pastes(options.subset):
+        return subset
+    models = load_models(options.models, options.weights, options.device)
+    return show_pastes(subset, models, choose_protocol(options))
+
+
+def show_pastes(
+    subset: Subset, models: Sequence[Explainee], protocol: Protocol | None = None
+) -> Subset:
+    """Return a subset; of open pastes those that the model chooses, behind a bar."""
+    from bench.run.plan import choose_items
+
+    if not is_pastes(subset.name):
+        return subset
+    with show_images(subset.name, errors) as look:
+        rules = protocol or get_protocol("cambench-1")
+        return choose_items(subset, models, rules, look).subset
 
 
 def load_models(

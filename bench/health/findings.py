@@ -11,6 +11,7 @@ import pandas as pd
 
 from bench.health.checks import Separation, Spread
 from bench.health.sensitivity import Tables
+from bench.health.transform_gains import COLUMNS, list_sharpened
 from bench.records.provenance import code_version
 from bench.records.store import Records
 
@@ -59,7 +60,10 @@ def _plain(value: Any) -> Any:
 
 @dataclass
 class Health:
-    """A run's health: verdicts, tables for CSV files, and what was left out, in sentences."""
+    """A run's health: verdicts, tables for CSV files, and what was left out, in sentences.
+
+    gains: what trivial transforms of maps gain.  gain_forwards: the forwards that these took.
+    """
 
     records: Records
     verdicts: list[Verdict] = field(default_factory=list)
@@ -67,10 +71,25 @@ class Health:
     tables: list[Tables] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     images: int = 0
+    gains: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    gain_forwards: int = 0
 
     def list_failing(self) -> list[Verdict]:
         """Return the verdicts that say no."""
         return [verdict for verdict in self.verdicts if verdict.passes is False]
+
+    def add_gains(self, found: pd.DataFrame, forwards: int) -> None:
+        """Add what trivial transforms gain on one model, and the forwards that this took."""
+        self.gain_forwards += forwards
+        if len(found):
+            tables = [self.gains, found] if len(self.gains) else [found]
+            self.gains = pd.concat(tables, ignore_index=True)
+
+    def is_sharpened(self, verdict: Verdict) -> bool:
+        """Return whether raising maps to a power makes them score better in this measure."""
+        rows = self.gains
+        rows = rows[(rows["subset"] == verdict.subset) & (rows["model"] == verdict.model)]
+        return verdict.metric in list_sharpened(rows)
 
     def to_json(self, command: str = "") -> dict[str, Any]:
         """Return the content of health.json."""
@@ -81,5 +100,7 @@ class Health:
             "code": code_version(),
             "images": self.images,
             "notes": self.notes,
+            "gains": [_plain(row) for row in self.gains.to_dict("records")],
+            "gain_forwards": self.gain_forwards,
             "verdicts": [verdict.to_json() for verdict in self.verdicts],
         }

@@ -14,6 +14,7 @@ from bench.board.plots.figures import make_figure_grid, write_figure
 from bench.board.scope_names import name_scopes
 from bench.board.tables import write_text
 from bench.board.text import FAILED, code_block, code_span, describe_protocol, markdown, number
+from bench.health.gains_section import write_gains
 from bench.plain_figures import plain_texts
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def write_page(health: Health, folder: Path, pictures: list[Path], command: str 
         *_verdicts(health),
         *_reasons(health),
         *_separations(health),
+        *write_gains(health),
         *_moves(health),
         *(f"![{markdown(p.stem)}]({p.name})\n" for p in pictures),
     ]

@@ -34,6 +34,7 @@ from bench.health.health_page import write_page, write_plots
 from bench.health.planted_evidence import CONTROLS, GRADED, PLANTED, make_planted_plans, run_planted
 from bench.health.reload import Reloaded, reload_run
 from bench.health.sensitivity import choose_methods, run_choices, sample_items
+from bench.health.transform_gains import collect_gains
 from bench.json_state import write_sealed_json
 from bench.models.explainee import Explainee
 from bench.records.run_facts import HEALTH
@@ -133,11 +134,11 @@ def _check_subset(
         if loaded and model in here:
             planted = _score_planted(health, loaded, here[model], limit, parts, say)
             _score_choices(health, loaded, here[model], limit, methods, parts, say)
-        judges = (
-            {m.name: m for m in select_directed(planted, _first_subset(planted))}
-            if planted is not None
-            else {}
+        told = _make_report(say, here[model], "transformed maps") if model in here else None
+        health.add_gains(
+            *collect_gains(records, subset, model, loaded, limit, parts, health.notes, told)
         )
+        judges = _name_judges(planted)
         for measure in (m for m in found if model in m.models):
             health.verdicts.append(
                 _judge(
@@ -151,8 +152,12 @@ def _check_subset(
             )
 
 
-def _first_subset(records: Records) -> str:
-    return str(records.frame["subset"].iloc[0])
+def _name_judges(planted: Records | None) -> dict[str, Measure]:
+    """Return the measures of the planted maps by name; none where there are no planted maps."""
+    if planted is None:
+        return {}
+    subset = str(planted.frame["subset"].iloc[0])
+    return {measure.name: measure for measure in select_directed(planted, subset)}
 
 
 def _score_planted(
@@ -286,8 +291,12 @@ TAU_CAUTION = 0.7
 
 
 def _caution(health: Health) -> None:
-    """Say of each measure what moves its ranks, and whether blurred maps score better."""
+    """Say of each measure what moves its ranks, and whether sharper or blurred maps score
+    better.
+    """
     for verdict in health.verdicts:
+        if health.is_sharpened(verdict):
+            verdict.cautions.append("raising maps to a power makes them score better")
         for tables in health.tables:
             rows = {
                 name: table[
@@ -356,6 +365,8 @@ def csv_tables(health: Health) -> dict[str, pd.DataFrame]:
     orders = pd.concat(health.agreement or [pd.DataFrame(columns=compared)], ignore_index=True)
     orders = orders[compared]
     found = {"verdicts": verdicts, "separations": pd.DataFrame(gaps), "agreement": orders}
+    if len(health.gains):
+        found["gains"] = health.gains
     if health.tables:
         ranks = pd.concat([t.ranks for t in health.tables], ignore_index=True)
         found |= {

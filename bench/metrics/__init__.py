@@ -1,9 +1,11 @@
 """Metrics: `case -> named per-image values`, never a mean over images."""
 
 from bench.metrics import (
+    box_sets,
     complexity,
     discriminability,
     faithfulness,
+    grid_localization,
     infidelity,
     localization,
     road,
@@ -18,10 +20,12 @@ __all__ = [
     "OUTSIDE",
     "Metric",
     "Value",
+    "box_sets",
     "complexity",
     "discriminability",
     "faithfulness",
     "find_owner",
+    "grid_localization",
     "infidelity",
     "localization",
     "register_metric",

@@ -39,7 +39,7 @@ PAINTS = ("removed", "insertion_start")
 """What a metric can put in place of pixels: what the protocol's `removed` or `insertion_start`
 says.
 """
-REDUCE = ("mean", "std", "curve", "box_accuracy", "pooled_precision")
+REDUCE = ("mean", "std", "curve", "box_accuracy", "box_sets", "pooled_precision")
 
 
 PEAKED_MARK = "§"
@@ -89,6 +89,7 @@ def refuse_peaked_rank(title: str, ranked: bool, peaked: bool) -> None:
 
 DERIVED = {
     "box_accuracy": Derived("_accuracy", "box accuracy", ranked=False, peaked=True),
+    "box_sets": Derived("_accuracy_ranked", "box accuracy of upper sets"),
     "pooled_precision": Derived(
         "_pooled", "pooled pixel average precision", ranked=False, peaked=True
     ),
@@ -105,8 +106,8 @@ class Value:
         better: "lower", "higher" or "none".
         ranked: whether boards rank by it.
         reduce: how the board gets from images to one number. "mean" and "std" take scalars,
-            "box_accuracy" vectors of best IoU per tau, "pooled_precision" histograms. A "curve" is
-            drawn.
+            "box_accuracy" vectors of best IoU per tau, "box_sets" those of `box_sets`,
+            "pooled_precision" histograms. A "curve" is drawn.
         lower, upper: the range of the value, or None.
         derived: what boards make of vectors or histograms, see `find_derived`.
         curve: the value that holds the curve of which this one is the area.

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from bench.data.manifest import IMAGENET_CLASSES
+from bench.data.open_pastes import is_pastes
 from bench.records.planned_work import PLANNED
 from bench.records.provenance import BY_CONTENT, code_version
 from bench.run.plan import Plan
@@ -85,11 +87,13 @@ def _describe_subset(plan: Plan) -> dict[str, Any]:
         "pictures": subset.pictures,
         "classes": subset.num_classes,
         "explain": subset.explain,
+        "imagenet_boxes": subset.has_boxes and subset.manifest.classes == IMAGENET_CLASSES,
         "n": len(subset),
         "n_calibration": 0 if plan.calibration is None else len(plan.calibration),
         "calibration": "" if plan.calibration is None else plan.calibration.name,
         **({"identity": BY_CONTENT} if subset.identifies_items else {}),
         **({"found": list(subset.found)} if subset.found else {}),
+        **({"chosen": list(subset.found)} if is_pastes(subset.name) else {}),
         **({"unserved": list(plan.unserved)} if plan.unserved else {}),
         "reading": [note.text for note in subset.notes],
     }

@@ -302,11 +302,11 @@ def test_values_that_a_trivial_map_wins_are_shown_and_not_ranked(toy: SimpleName
 
 
 def test_a_ranked_value_that_a_control_wins_is_flagged(toy: SimpleNamespace) -> None:
-    rows = toy.scalars("energy", {"center": [0.9, 0.8], "oracle": [1.0, 1.0], "a": [0.7, 0.8]})
+    rows = toy.scalars("pixel_ap", {"center": [0.9, 0.8], "oracle": [1.0, 1.0], "a": [0.7, 0.8]})
     flags = leaderboard(toy.build(rows), resamples=50).flags
     assert [flag for flag in flags if "won by a control" in flag] == [
-        "toy, net: energy is won by a control, center (.850; best method: a .750): "
-        "a map that knows nothing of the model does best."
+        "toy, net: pixel_ap is won by a control, center (.850; best method: a .750): "
+        "no explanation is needed to do best."
     ]
 
 
