@@ -197,7 +197,6 @@ def make_plan(
     check_precision(precision, compiled)
     require_float32(protocol)
     _check_models(models)
-    owner = check_owner(models, subset)
     names = METRICS.select(metrics if isinstance(metrics, str) else [*metrics])
     aside = _count_pastes(names, calibration, protocol)
     subset, models, told = choose_items(subset, models, protocol, look, aside)
@@ -219,7 +218,7 @@ def make_plan(
         shard_size=shard_size or default_shard_size(find_side(geometry.size), device.type),
         compiled=compiled,
         precision=precision,
-        notes=(*owner, *told, *notes),
+        notes=(*told, *notes),
         unserved=(*no_methods, *no_metrics),
     )
 
@@ -290,10 +289,11 @@ def choose_items(
 
     calibration: pastes that choose box thresholds.
     """
+    owner = check_owner(models, subset)
     chosen = choose_grids(subset, models, common_geometry, protocol.geometry, look)
     frame = partial(common_geometry, rule=protocol.geometry)
     pastes = choose_pastes(chosen.subset, chosen.models, frame, look, calibration)
-    return chosen._replace(subset=pastes)
+    return chosen._replace(subset=pastes, notes=(*owner, *chosen.notes))
 
 
 def _count_pastes(metrics: Sequence[str], wanted: int | None, protocol: Protocol) -> int:
