@@ -17,7 +17,8 @@ from bench.field_text import write_fields
 from bench.methods import METHODS
 from bench.methods.variants import find_ranges, write_value
 from bench.metrics import METRICS, Value
-from bench.metrics.base import PEAKED_MARK, Metric, board_names, find_derived
+from bench.metrics.base import Metric, board_names, find_derived
+from bench.metrics.peaked import PEAKED_MARK
 from bench.models import MODELS
 from bench.models.card_keys import read_card
 from bench.models.zoo import expand_models, load_model

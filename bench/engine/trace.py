@@ -354,18 +354,19 @@ class Trace(PartStore):
 
         This takes one more pass.
         """
-        return self._want_same_maps(
-            Trace(self.prober, images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed)
-        )
+        return self._trace_again(self.prober, images)
 
     def trace_network(self, prober: Prober) -> Trace:
         """Trace the same images and classes through another prober's network.
 
         This takes one more pass.
         """
-        return self._want_same_maps(
-            Trace(prober, self.images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed)
-        )
+        return self._trace_again(prober, self.images)
+
+    def _trace_again(self, prober: Prober, images: torch.Tensor) -> Trace:
+        other = Trace(prober, images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed)
+        other.wanted_maps = self.wanted_maps
+        return other
 
     def trace_layer(self, layer: str) -> Trace:
         """Trace the same images at another layer of the same network; this takes one more pass.
@@ -401,8 +402,5 @@ class Trace(PartStore):
             seed=self.seed,
             captured=self.captured.select(rows),
         )
-        return self._want_same_maps(other)
-
-    def _want_same_maps(self, other: Trace) -> Trace:
         other.wanted_maps = self.wanted_maps
         return other

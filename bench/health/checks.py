@@ -78,6 +78,14 @@ def select_directed(records: Records, subset: str) -> list[Measure]:
     return [m for m in found if m.facts["family"] != "cost" and not m.name.endswith(CORRECT)]
 
 
+def name_judges(planted: Records | None) -> dict[str, Measure]:
+    """Return the measures of the planted maps by name; none where there are no planted maps."""
+    if planted is None:
+        return {}
+    subset = str(planted.frame["subset"].iloc[0])
+    return {measure.name: measure for measure in select_directed(planted, subset)}
+
+
 def separation(
     measure: Measure, model: str, first: str, second: str, resamples: int = RESAMPLES, seed: int = 0
 ) -> Separation | None:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bench.health.checks import Separation, Spread
+from bench.health.ladder import LadderResult
 from bench.health.sensitivity import Tables
 from bench.health.transform_gains import COLUMNS, list_sharpened
 from bench.records.provenance import code_version
@@ -24,7 +25,7 @@ class Verdict:
 
     passes: None where nothing could be judged.  reasons: why it fails (or could not be judged).
     cautions: what a reader should know of a metric that passes.  spread: of the stored values.
-    separations: each check made.
+    separations: each check made.  ladder: the mean tau of the degradation ladder, where it was run.
     """
 
     subset: str
@@ -37,6 +38,7 @@ class Verdict:
     passes: bool | None = None
     reasons: list[str] = field(default_factory=list)
     cautions: list[str] = field(default_factory=list)
+    ladder: LadderResult | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as JSON values; a number that is missing is null."""
@@ -73,6 +75,7 @@ class Health:
     images: int = 0
     gains: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
     gain_forwards: int = 0
+    ladder_images: int = 0
 
     def list_failing(self) -> list[Verdict]:
         """Return the verdicts that say no."""
@@ -99,6 +102,7 @@ class Health:
             "command": command,
             "code": code_version(),
             "images": self.images,
+            "ladder_images": self.ladder_images,
             "notes": self.notes,
             "gains": [_plain(row) for row in self.gains.to_dict("records")],
             "gain_forwards": self.gain_forwards,

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.board.text import interval, markdown
 from bench.health.transform_gains import TRANSFORMS, is_gain, list_sharpened
-from bench.metrics.base import PEAKED_MARK
+from bench.metrics.peaked import PEAKED_MARK
 
 if TYPE_CHECKING:
     from bench.health.findings import Health

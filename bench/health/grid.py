@@ -184,6 +184,7 @@ def blur_method(method: Method, sigma_224: float) -> Method:
         heads=0,
         head_backwards=0,
         parts=(),
+        reference="",  # of the wrapped method
     )
 
 

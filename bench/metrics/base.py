@@ -8,7 +8,6 @@ and `OUTSIDE` (the image is not in this value's set: no row is written).
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -19,6 +18,8 @@ from bench.engine.shared_parts import SharedPart
 from bench.errors import BenchError, suggestions
 from bench.function_source import is_built_in, note_source, source_digest
 from bench.identity import digest
+from bench.metrics.declared_counts import take_pixels, take_protocol
+from bench.metrics.peaked import refuse_peaked_rank
 from bench.protocol import Protocol
 from bench.registry import Registry
 
@@ -41,9 +42,6 @@ says.
 """
 REDUCE = ("mean", "std", "curve", "box_accuracy", "box_sets", "pooled_precision")
 
-
-PEAKED_MARK = "§"
-"""Marks a value that sharpening the map moves, in lists and on boards."""
 
 RELATIVE = "_relative"
 """Ending of the name that boards give to an area over the clean probability."""
@@ -76,15 +74,6 @@ class Derived:
 
     def __post_init__(self) -> None:
         refuse_peaked_rank(self.title, self.ranked, self.peaked)
-
-
-def refuse_peaked_rank(title: str, ranked: bool, peaked: bool) -> None:
-    """Raise BenchError where a value that sharpening moves would be ranked."""
-    if ranked and peaked:
-        raise BenchError(
-            f"Value {title!r}: sharpening the map moves it (peaked), so boards cannot rank by it; "
-            "declare ranked=False."
-        )
 
 
 DERIVED = {
@@ -376,8 +365,8 @@ def register_metric(
             values=values
             or {chosen: Value(chosen.replace("_", " "), better=better, ranked=better != "none")},
             builtin=builtin,
-            forwards=_take_pixels(forwards),
-            repeats=_take_protocol(repeats),
+            forwards=take_pixels(forwards),
+            repeats=take_protocol(repeats),
             **facts,
         )
         _check_metric(entry)
@@ -385,24 +374,6 @@ def register_metric(
         return function
 
     return register
-
-
-def _take_pixels(
-    count: Callable[[Protocol, int], int] | Callable[[Protocol], int] | int,
-) -> Callable[[Protocol, int], int]:
-    """Return a count as a function of the protocol and the pixels, whichever of them it asks
-    for.
-    """
-    if not callable(count):
-        return lambda *_: count
-    if len(inspect.signature(count).parameters) > 1:
-        return count  # type: ignore[return-value]
-    return lambda protocol, _: count(protocol)  # type: ignore[call-arg]
-
-
-def _take_protocol(count: Callable[[Protocol], int] | int) -> Callable[[Protocol], int]:
-    """Return a count as a function of the protocol."""
-    return count if callable(count) else lambda _: count
 
 
 def _check_metric(entry: Metric) -> None:

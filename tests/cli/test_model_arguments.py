@@ -89,7 +89,7 @@ def test_a_run_records_what_is_assumed_and_health_loads_it_again(tmp_path, weigh
     (facts,) = json.loads((out / "run.json").read_text())["models"].values()
     assert "EMA" in facts["card"]["assumed"][0]
     assert facts["card"]["kwargs"] == {"num_classes": 10, "output_stride": 16}
-    again = _model("test_resnet", facts, notes := [], "cpu")
+    again = _model("test_resnet", facts, notes := [], "cpu", None)
     assert notes == []
     assert again.weights_id == facts["weights_id"]
 
