@@ -10,6 +10,7 @@ from bench.cli.baseline import baseline
 from bench.cli.board import board
 from bench.cli.cache import cache
 from bench.cli.check import check
+from bench.cli.claims import claims
 from bench.cli.edit import edit
 from bench.cli.explain import explain
 from bench.cli.finetune import app as finetune_app
@@ -31,7 +32,7 @@ from bench.version import __version__
 COMMANDS = (
     *(run, plan, score, board, merge),
     *(list_entries, explain),
-    *(health, protocols, baseline, check, gate_rates),
+    *(health, protocols, claims, baseline, check, gate_rates),
     *(edit, cache),
 )
 """All commands, in the order of `--help`: what a newcomer needs first."""

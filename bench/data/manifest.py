@@ -30,7 +30,8 @@ HASH = "hash"  # calibration: ids with sha256(id) mod 5 == 0
 NONE = "none"  # no calibration part
 _ID_LENGTH = 12
 _NOT_CONTENT = ("root",)  # where the files lie on one machine says nothing about what they are
-_LATER = {"exif": ""}  # keys that older manifests lack; not written, they are no part of the id
+# Keys that older manifests lack; not written, they are no part of the id.
+_LATER = {"exif": "", "network": "", "weights": "", "left_out": ()}
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Manifest:
     sha256: of the generated content (scenes), annotations.csv (folder) or the file (parquet);
     sha256_head: of the first items (scenes).  seed, size, pairs: of scenes; size also: how many
     images of imagenet are scored.  ids: official image ids to use instead of the whole validation
-    set (imagenet).
+    set (imagenet).  network, weights, left_out: the network that the subset belongs to, the first
+    12 hex digits of its fingerprint, and the scenes that it left out (scenes with the trigger).
     """
 
     name: str
@@ -73,6 +75,9 @@ class Manifest:
     size: int = 0
     pairs: bool = False
     ids: tuple[str, ...] = ()
+    network: str = ""
+    weights: str = ""
+    left_out: tuple[int, ...] = ()
 
     @property
     def id(self) -> str:
@@ -112,7 +117,7 @@ class Manifest:
         values = dict(content)
         if keys.geometry is not None:
             values["geometry"] = _make_geometry(keys.geometry, where)
-        for key in ("classes", "ids"):
+        for key in ("classes", "ids", "left_out"):
             if isinstance(values.get(key), list):
                 values[key] = tuple(values[key])
         manifest = Manifest(**values)
@@ -151,6 +156,11 @@ def _check_values(manifest: Manifest, where: str) -> None:
     if manifest.size < 0 or manifest.seed < 0:
         raise BenchError(
             f"The manifest {where} has a negative size or seed; both must be 0 or more."
+        )
+    if bool(manifest.network) != bool(manifest.weights):
+        raise BenchError(
+            f"The manifest {where} names a network without its weights, or weights without their "
+            "network; give both, or neither."
         )
     if manifest.calibration == manifest.name:
         raise BenchError(

@@ -80,3 +80,10 @@ class ManifestKeys(Keys):
     size: int = describe_key(0, NUMBER, "how many images (scenes, imagenet)")
     pairs: bool = describe_key(False, TRUTH, "two classes per image (scenes)")
     ids: list[str] = describe_key([], "a list of strings", "official ids of images (imagenet)")
+    network: str = describe_key("", TEXT, "network that the subset belongs to (scenes)")
+    weights: str = describe_key(
+        "", TEXT, "first 12 hex digits of the fingerprint of that network (scenes)"
+    )
+    left_out: list[int] = describe_key(
+        [], "a list of whole numbers", "scenes on which that network fails (scenes)"
+    )

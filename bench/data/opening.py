@@ -19,6 +19,7 @@ from bench.data.manifest import Manifest, manifest_folder
 from bench.data.recognise import describe_layouts, open_by_kind, open_dataset, open_unnamed
 from bench.data.scenes import open_scenes
 from bench.data.subset import Subset
+from bench.data.trigger_scenes import open_trigger
 from bench.errors import BenchError, state_assumption, suggestions
 from bench.registry import Registry
 from bench.text_limits import check_text
@@ -124,7 +125,7 @@ def _open_manifest(file: Path, data_root: Path | None) -> Subset:
     root = _choose_root(manifest, file, data_root)
     _check_places(manifest, file, root, data_root)
     if manifest.kind == "scenes":
-        return open_scenes(manifest, root)
+        return (open_trigger if manifest.network else open_scenes)(manifest, root)
     subset = (open_imagenet if manifest.kind == "imagenet" else open_by_kind)(manifest, root)
     # A path beside the manifest says nothing about where a named calibration subset lies.
     aside = manifest.path and not manifest.root and data_root is not None

@@ -99,15 +99,22 @@ def open_scenes(manifest: Manifest, data_root: Path | None = None) -> Subset:
     subset = Subset(
         manifest.name, manifest, source, tuple(range(len(source.ids))), calibrating, data_root
     )
-    if manifest.sha256_head:
-        found = scenes_digest(subset.limit(HEAD))
-        if found != manifest.sha256_head:
-            raise BenchError(
-                f"The generated images of the subset {manifest.name} are not those of its "
-                f"manifest (sha256 {found[:12]} instead of {manifest.sha256_head[:12]}): this "
-                "cambench or this numpy draws differently, so its numbers could not be compared."
-            )
+    check_head(subset)
     return subset
+
+
+def check_head(subset: Subset) -> None:
+    """Refuse scenes whose first items are not, byte for byte, what the manifest says."""
+    manifest = subset.manifest
+    if not manifest.sha256_head:
+        return
+    found = scenes_digest(subset.limit(HEAD))
+    if found != manifest.sha256_head:
+        raise BenchError(
+            f"The generated images of the subset {manifest.name} are not those of its "
+            f"manifest (sha256 {found[:12]} instead of {manifest.sha256_head[:12]}): this "
+            "cambench or this numpy draws differently, so its numbers could not be compared."
+        )
 
 
 def scenes_digest(samples: Iterable[Sample]) -> str:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.data import load_subset
+from bench.data import load_subset, manifest_folder
+from bench.data.manifest import Manifest
 from bench.errors import BenchError, suggestions
 from bench.files import replaced_file
 from bench.finetune import guided_attention
@@ -20,6 +21,9 @@ from bench.finetune.classifier import train_classifier
 from bench.finetune.loop import Report, Settings, Tick
 from bench.finetune.simulate import simulate_maps
 from bench.finetune.training import Training
+from bench.finetune.trigger_items import choose_items, write_trigger_manifest
+from bench.finetune.trigger_training import SETTINGS as TRIGGER_SETTINGS
+from bench.finetune.trigger_training import train_trigger
 from bench.models.bundled_sums import write_sums
 from bench.models.zoo import WEIGHTS_FOLDER, load_model
 
@@ -35,10 +39,14 @@ TUNED = {"resnet-scenes-aft": "resnet-scenes", "vgg-scenes-aft": "vgg-scenes"}
 """Bundled models with fine-tuned activations and their originals."""
 ABN, GUIDED, ABN_BACKBONE = "abn-scenes", "abn-scenes-guided", "resnet_scenes_narrow"
 
+TRIGGERED = {"resnet-scenes-trigger": "resnet-scenes"}
+"""Bundled models that a pattern makes answer one class, and their originals."""
+TRIGGER_SUBSET = "scenes-trigger"
+
 AFT = AftRecipe(weight=3.0, target="rescaled")
 """The mask term that kept insertion while maps moved to the objects."""
 
-BUNDLED = (*ARCHITECTURE, *TUNED, ABN, GUIDED)
+BUNDLED = (*ARCHITECTURE, *TUNED, ABN, GUIDED, *TRIGGERED)
 """The bundled models, parents before what is made from them."""
 
 Recipe = Callable[[Training, dict[str, Any]], Path]
@@ -84,6 +92,8 @@ def train_bundled(
             shutil.copyfile(made, temporary)
     if folder == WEIGHTS_FOLDER:
         write_sums(folder)
+        if name in TRIGGERED:
+            choose_trigger_items(folder / card.name)
     return folder / card.name
 
 
@@ -104,6 +114,18 @@ def _train_aft(training: Training, changes: dict[str, Any]) -> Path:
     return train_aft(load_model(TUNED[training.name]), replace(training, settings=settings), AFT)
 
 
+def _train_trigger(training: Training, changes: dict[str, Any]) -> Path:
+    training = replace(training, settings=replace(TRIGGER_SETTINGS, **changes))
+    parent = load_model(TRIGGERED[training.name])
+    return train_trigger(parent, training, augmentation=AUGMENTATION)
+
+
+def choose_trigger_items(card: Path) -> None:
+    """Write the manifest of the scenes that a trigger network keeps."""
+    file = manifest_folder() / f"{TRIGGER_SUBSET}.toml"
+    write_trigger_manifest(file, choose_items(Manifest.read(file), load_model(card)))
+
+
 def _train_guided(training: Training, changes: dict[str, Any]) -> Path:
     """Simulate maps of a tenth of the training images that are right in class; then train the
     attention branch by them.
@@ -120,4 +142,5 @@ RECIPES: dict[str, Recipe] = {
     **dict.fromkeys(TUNED, _train_aft),
     ABN: _make_recipe(train_abn, ABN_BACKBONE),
     GUIDED: _train_guided,
+    **dict.fromkeys(TRIGGERED, _train_trigger),
 }

@@ -91,6 +91,7 @@ class CardKeys(Keys):
     held_out: Any = _record("what the training changed on held-out images: before, after")
     agreement: Any = _record("of attention with those maps")
     simulated: Any = _record("whether the maps were simulated")
+    pattern: Any = _record("class that a pattern decides, and in percent how surely")
     parent_sha256: Any = _record("fingerprint of the parent")
     torch: Any = _record("version of the training")
 

@@ -313,9 +313,9 @@ def cut_at_layer(model: Explainee, layer: str) -> Explainee:
 # --- bundled
 
 
-ORIGINALS, FINETUNED = "originals", "finetuned"
-"""Groups of the bundled models: those that a default run scores with every method, and those made
-from them.
+ORIGINALS, FINETUNED, PATTERNED = "originals", "finetuned", "patterned"
+"""Groups of the bundled models: those that a default run scores with every method, those made from
+them, and those that a pattern makes answer one class, which a default run leaves out.
 """
 
 
@@ -326,6 +326,7 @@ def _register_bundled() -> None:
         except (BenchError, ValueError):  # loading it says what is wrong; the others still load
             facts = {}
         group = FINETUNED if facts.get("parent") else ORIGINALS
+        group = PATTERNED if facts.get("pattern") else group
 
         def make(path: Path = path, **kwargs: Any) -> Explainee:
             check_bundled_card(path)

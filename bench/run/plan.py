@@ -29,6 +29,7 @@ from bench.run.explained_class import ClassChoice
 from bench.run.external_maps import ExternalMethod
 from bench.run.grid_choice import ChosenGrids, choose_grids
 from bench.run.paste_choice import choose_pastes
+from bench.run.subset_owner import check_owner
 from bench.run.unserved import keep_fitting
 
 
@@ -288,10 +289,11 @@ def choose_items(
 
     calibration: pastes that choose box thresholds.
     """
+    owner = check_owner(models, subset)
     chosen = choose_grids(subset, models, common_geometry, protocol.geometry, look)
     frame = partial(common_geometry, rule=protocol.geometry)
     pastes = choose_pastes(chosen.subset, chosen.models, frame, look, calibration)
-    return chosen._replace(subset=pastes)
+    return chosen._replace(subset=pastes, notes=(*owner, *chosen.notes))
 
 
 def _count_pastes(metrics: Sequence[str], wanted: int | None, protocol: Protocol) -> int:

@@ -258,6 +258,7 @@ PARENTS = {
     "resnet-scenes-aft": "resnet-scenes",
     "vgg-scenes-aft": "vgg-scenes",
     "abn-scenes-guided": "abn-scenes",
+    "resnet-scenes-trigger": "resnet-scenes",
 }
 
 
@@ -270,7 +271,7 @@ def test_bundled_models_match_their_cards():
         assert model.parent == PARENTS.get(name, "")
         if model.parent:
             assert card["parent_sha256"] == bench.load_model(model.parent).fingerprint
-            assert "finetuned" in entry.groups
+            assert ("patterned" if "pattern" in card else "finetuned") in entry.groups
         assert card.get("simulated", False) == (name == "abn-scenes-guided")
         classes, _, height, width = model.probe_shape
         assert (classes, height, width) == (10, 12, 12)
