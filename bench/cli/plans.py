@@ -13,6 +13,7 @@ from bench.cli.options import DEFAULT, RunOptions, ScoringOptions
 from bench.cli.output import warn
 from bench.errors import BenchError
 from bench.methods import METHODS
+from bench.models.sisters import attach_sisters
 from bench.models.zoo import expand_models
 from bench.plugins import load_entry_points, load_plugin
 from bench.protocol import get_protocol
@@ -44,7 +45,8 @@ def split_run(options: RunOptions) -> list[RunOptions]:
     methods.
     """
     if options.models == options.methods == DEFAULT:
-        return [options, dataclasses.replace(options, models=FINETUNED, methods=FINETUNED)]
+        second = dataclasses.replace(options, models=FINETUNED, methods=FINETUNED, sister=None)
+        return [options, second]
     return [options]
 
 
@@ -75,14 +77,16 @@ def make_part(
         options.subset, limit=options.limit or None, data_root=options.data_root
     )
     methods: list[str | Method] = [*split_list(options.methods), *more]
+    models = load_models(
+        options.models,
+        options.weights,
+        options.device,
+        read_arguments(options.num_classes, options.model_args),
+    )
+    attach_sisters(models, options.sister or ())
     plan = make_plan(
         subset,
-        load_models(
-            options.models,
-            options.weights,
-            options.device,
-            read_arguments(options.num_classes, options.model_args),
-        ),
+        models,
         methods,
         options.metrics,
         choose_protocol(options),

@@ -18,6 +18,7 @@ from bench.finetune.attention_maps import load_maps
 from bench.finetune.augment import Augmentation
 from bench.finetune.classifier import train_classifier
 from bench.finetune.loop import Report, Settings, Tick
+from bench.finetune.masked_training import train_masked
 from bench.finetune.simulate import simulate_maps
 from bench.finetune.training import Training
 from bench.models.bundled_sums import write_sums
@@ -33,12 +34,23 @@ ARCHITECTURE = {"resnet-scenes": "resnet_scenes", "vgg-scenes": "vgg_scenes"}
 
 TUNED = {"resnet-scenes-aft": "resnet-scenes", "vgg-scenes-aft": "vgg-scenes"}
 """Bundled models with fine-tuned activations and their originals."""
+SISTERS = {
+    "resnet-scenes-masked": "resnet-scenes",
+    "vgg-scenes-masked": "vgg-scenes",
+    "abn-scenes-masked": "abn-scenes",
+}
+"""Bundled sisters, trained on masked images, and their parents."""
+SISTER_SETTINGS = Settings(
+    epochs=3, batch_size=32, lr=1e-3, weight_decay=0.0, keep="last", precision="float32"
+)
+SISTER_IMAGES, SISTER_HELD_OUT = 4000, 500
+"""Images that a sister is trained on and tested on: a part is enough."""
 ABN, GUIDED, ABN_BACKBONE = "abn-scenes", "abn-scenes-guided", "resnet_scenes_narrow"
 
 AFT = AftRecipe(weight=3.0, target="rescaled")
 """The mask term that kept insertion while maps moved to the objects."""
 
-BUNDLED = (*ARCHITECTURE, *TUNED, ABN, GUIDED)
+BUNDLED = (*ARCHITECTURE, *TUNED, ABN, GUIDED, *SISTERS)
 """The bundled models, parents before what is made from them."""
 
 Recipe = Callable[[Training, dict[str, Any]], Path]
@@ -104,6 +116,17 @@ def _train_aft(training: Training, changes: dict[str, Any]) -> Path:
     return train_aft(load_model(TUNED[training.name]), replace(training, settings=settings), AFT)
 
 
+def _train_sister(training: Training, changes: dict[str, Any]) -> Path:
+    assert training.validation is not None
+    training = replace(
+        training,
+        subset=training.subset.part(None, SISTER_IMAGES),
+        validation=training.validation.part(None, SISTER_HELD_OUT),
+        settings=replace(SISTER_SETTINGS, **changes),
+    )
+    return train_masked(load_model(SISTERS[training.name]), training)
+
+
 def _train_guided(training: Training, changes: dict[str, Any]) -> Path:
     """Simulate maps of a tenth of the training images that are right in class; then train the
     attention branch by them.
@@ -120,4 +143,5 @@ RECIPES: dict[str, Recipe] = {
     **dict.fromkeys(TUNED, _train_aft),
     ABN: _make_recipe(train_abn, ABN_BACKBONE),
     GUIDED: _train_guided,
+    **dict.fromkeys(SISTERS, _train_sister),
 }

@@ -313,9 +313,9 @@ def cut_at_layer(model: Explainee, layer: str) -> Explainee:
 # --- bundled
 
 
-ORIGINALS, FINETUNED = "originals", "finetuned"
-"""Groups of the bundled models: those that a default run scores with every method, and those made
-from them.
+ORIGINALS, FINETUNED, SISTERS = "originals", "finetuned", "sisters"
+"""Groups of the bundled models: those that a default run scores with every method, those made from
+them, and those that only masking metrics run (`bench.models.sisters`).
 """
 
 
@@ -325,7 +325,8 @@ def _register_bundled() -> None:
             (facts,) = read_card(path).values()
         except (BenchError, ValueError):  # loading it says what is wrong; the others still load
             facts = {}
-        group = FINETUNED if facts.get("parent") else ORIGINALS
+        made = SISTERS if facts.get("sister_of") else FINETUNED
+        group = made if facts.get("parent") else ORIGINALS
 
         def make(path: Path = path, **kwargs: Any) -> Explainee:
             check_bundled_card(path)
