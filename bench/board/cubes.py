@@ -32,6 +32,11 @@ class Measure:
         return str(self.facts["reduce"])
 
     @property
+    def peaked(self) -> bool:
+        """Return whether sharpening the maps moves it."""
+        return bool(self.facts.get("peaked"))
+
+    @property
     def models(self) -> list[str]:
         """Return the models that have rows, in alphabetical order."""
         return sorted(self.rows["model"].unique())

@@ -10,7 +10,7 @@ import dataclasses
 from typing import Any
 
 from bench.identity import plain_name
-from bench.metrics import Value, find_owner
+from bench.metrics import METRICS, Value, find_owner
 from bench.metrics.base import Derived, find_derived
 
 
@@ -22,6 +22,33 @@ def read_declared(name: str, facts: dict[str, Any], what: str) -> Any:
         return facts[what]
     owner = find_owner(plain_name(name))
     return "" if owner is None else getattr(owner.values[plain_name(name)], what)
+
+
+def settle_rank(name: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of a value with `peaked`; a value that sharpening moves is not ranked.
+
+    Runs, baselines and health reports of before `peaked` rank some of these values.
+
+    Args:
+        name: The name of a value in records, or of what boards make of it.
+        facts: What a file says of it.
+    """
+    peaked = facts.get("peaked")
+    if peaked is None:
+        peaked = is_peaked_today(plain_name(name))
+    return {**facts, "peaked": peaked, "ranked": bool(facts["ranked"]) and not peaked}
+
+
+def is_peaked_today(name: str) -> bool:
+    """Tell whether the registry of today says that sharpening the maps moves a value."""
+    for metric in METRICS:
+        for own, value in metric.values.items():
+            derived = find_derived(own, value)
+            if derived is not None and derived.name == name:
+                return derived.peaked
+            if own == name:
+                return value.peaked
+    return False
 
 
 def read_derived(name: str, facts: dict[str, Any]) -> Derived:
@@ -36,11 +63,13 @@ def read_derived(name: str, facts: dict[str, Any]) -> Derived:
         The facts; the name is marked with the version of the value.
     """
     declared, plain = facts.get("derived"), plain_name(name)
+    owner = find_owner(plain)
+    known = None if owner is None else find_derived(plain, owner.values[plain])
     if isinstance(declared, dict):
-        found = Derived(**declared)
+        peaked = declared.get("peaked", known is not None and known.peaked)
+        ranked = declared.get("ranked", True) and not peaked
+        found = Derived(**{**declared, "ranked": ranked, "peaked": peaked})
     else:
-        owner = find_owner(plain)
-        known = None if owner is None else find_derived(plain, owner.values[plain])
         usual = find_derived(plain, Value(facts["title"], reduce=facts["reduce"]))
         assert usual is not None, f"{name} is no value of vectors"
         found = known or usual

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bench.board.cubes import is_scored
+from bench.board.derived_names import settle_rank
 from bench.board.measures import CORRECT
 from bench.board.text import COUPLED, FAILED, OVERALL, is_simulated, number
 from bench.records.failed_parts import list_failed
@@ -99,7 +100,7 @@ def flag_health(records: Records) -> Iterator[str]:
     old to be read.
     """
     current, stale = split_verdicts(records.provenance)
-    failed = [v for v in current if v["passes"] is False]
+    failed = [settle_rank(v["metric"], v) for v in current if v["passes"] is False]
     for subset, metric in dict.fromkeys((v["subset"], v["metric"]) for v in failed if v["ranked"]):
         cases = [v for v in failed if (v["subset"], v["metric"]) == (subset, metric)]
         told = "; ".join(f"{v['model']}: {v['reasons'][0]}" for v in cases)

@@ -20,6 +20,7 @@ from bench.board.derived_names import (
     mark_version,
     read_declared,
     read_derived,
+    settle_rank,
 )
 from bench.errors import BenchError
 from bench.identity import plain_name
@@ -41,6 +42,7 @@ def list_measures(frame: pd.DataFrame, provenance: dict[str, Any]) -> Iterator[M
                 f"The records hold {name!r}, of which run.json says nothing; run `cambench run` "
                 "again."
             )
+        facts = settle_rank(str(name), facts)
         scored = rows[rows["part"] == "eval"]
         calibration = None if on_scored else rows[rows["part"] == "calibration"]
         yield from expand(str(name), facts, scored, calibration, ious)

@@ -46,6 +46,7 @@ COLUMNS = [
         "share",
         "better",
         "ranked",
+        "peaked",
         "reduce",
         "family",
         "fidelity",
@@ -66,9 +67,9 @@ class Scores:
     deviation, for "pooled_precision" a pooled precision) with its interval [low, high]; rank is NaN
     where coverage is incomplete or the value is not ranked; [rank_best, rank_worst] are the ranks
     that the images allow (`bench.board.comparison`); share is the share of the gap from the random
-    control to the oracle (localisation); coupled: the value favours the method by its construction
-    (`bench.board.coupling`). comparisons: {(subset, model, metric): which methods are told apart},
-    of ranked values.  flags: sentences.
+    control to the oracle (localisation); peaked: sharpening the maps moves the value; coupled: the
+    value favours the method by its construction (`bench.board.coupling`). comparisons: {(subset,
+    model, metric): which methods are told apart}, of ranked values. flags: sentences.
     """
 
     frame: pd.DataFrame
@@ -242,7 +243,9 @@ def is_ranked(measure: Measure) -> bool:
     """Tell whether a measure orders methods: values that a trivial map wins are declared as not
     ranked.
     """
-    return bool(measure.facts["ranked"]) and measure.facts["better"] != "none"
+    return (
+        bool(measure.facts["ranked"]) and measure.facts["better"] != "none" and not measure.peaked
+    )
 
 
 def summarise(
@@ -293,6 +296,7 @@ def tabulate_numbers(measure: Measure, cells: Cube, drawn: Sampled) -> pd.DataFr
             "high": high,
             "better": facts["better"],
             "ranked": is_ranked(measure),
+            "peaked": measure.peaked,
             "reduce": facts["reduce"],
             "family": facts["family"],
             "title": facts["title"],

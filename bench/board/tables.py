@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from bench.board.statistics import POOLED_RESAMPLES
 from bench.board.tie_groups import find_tie_groups
 from bench.board.tuned import TOP1, find_pairs, list_shown_values
 from bench.files import replaced_file, write_json
+from bench.metrics.base import PEAKED_MARK
 from bench.models.layer_grid import describe_layer
 
 if TYPE_CHECKING:
@@ -150,20 +151,23 @@ def split_sections(
             )
             for facts in board.methods(subset, model).values()
         ]
-        headers = [mark_best(metric, better, failed) for metric, better in part]
+        peaked = {metric for metric, _ in part} & set(rows.loc[rows["peaked"], "metric"])
+        headers = [mark_header(metric, better, failed, peaked) for metric, better in part]
         notes = (
             write_rank_notes(board, subset, model, [metric for metric, _ in part])
             if write is write_number_cell
             else []
         )
+        notes += [text.SHARPENING] if peaked else []
         yield Section(
             f"{title} ({index} of {len(parts)})" if len(parts) > 1 else title, headers, lines, notes
         )
 
 
-def mark_best(metric: str, better: str, failed: set[str]) -> str:
-    """Return a value's header, marked where it fails its health check."""
+def mark_header(metric: str, better: str, failed: Collection[str], peaked: Collection[str]) -> str:
+    """Return a value's header, marked where it fails its health check or sharpening moves it."""
     mark = text.FAILED if metric.removesuffix(CORRECT) in failed else ""
+    mark += PEAKED_MARK if metric in peaked else ""
     return f"{text.metric_label(metric, better)}{mark}"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.inner_places import tame
+from bench.metrics.base import PEAKED_MARK
 from bench.models.layer_grid import describe_layer
 from bench.plain_text import show_controls, show_line
 from bench.records.precision_verdict import list_lowered
@@ -61,6 +62,13 @@ COUPLED = "‡"
 COUPLING = (
     f"{COUPLED}: the value puts in place of pixels what the method itself compares with, "
     "which favours it."
+)
+"""What the mark means."""
+
+
+SHARPENING = (
+    f"{PEAKED_MARK}: sharpening the map moves this value, though the order of the pixels stays. "
+    "It is reported and orders no methods."
 )
 """What the mark means."""
 
@@ -192,6 +200,7 @@ LATEX = {
     "|": r"\textbar{}",
     "·": r"$\cdot$",
     "‡": r"$\ddagger$",
+    "§": r"\S{}",
 }
 
 

@@ -16,7 +16,7 @@ from bench.field_text import write_fields
 from bench.methods import METHODS
 from bench.methods.variants import find_ranges, write_value
 from bench.metrics import METRICS, Value
-from bench.metrics.base import Metric, board_names, find_derived
+from bench.metrics.base import PEAKED_MARK, Metric, board_names, find_derived
 from bench.models import MODELS
 from bench.models.card_keys import read_card
 from bench.models.zoo import expand_models, load_model
@@ -85,6 +85,7 @@ def write_value_facts(facts: Mapping[str, Any]) -> str:
     better = "no direction" if facts["better"] == "none" else f"{facts['better']} is better"
     low, high = ("open" if facts[end] is None else f"{facts[end]:g}" for end in ("lower", "upper"))
     ranked = "ranked" if facts["ranked"] else "not ranked"
+    ranked += ", moved by sharpening the map" if facts["peaked"] else ""
     reduced = (
         f"{facts['reduce']} over images" if facts["reduce"] in ("mean", "std") else facts["reduce"]
     )
@@ -186,17 +187,23 @@ def value_facts(name: str, value: Value) -> Facts:
         "title": shown.title,
         "better": shown.better,
         "ranked": shown.ranked,
+        "peaked": shown.peaked,
         "reduce": value.reduce,
         "lower": shown.lower,
         "upper": shown.upper,
     }
 
 
+def mark_value(facts: Facts) -> str:
+    """Return the mark of a value: ranked, moved by sharpening the map, or neither."""
+    return "*" if facts["ranked"] else PEAKED_MARK if facts["peaked"] else ""
+
+
 def metric_row(name: str) -> tuple[str, ...]:
     """Return a metric's cells."""
     facts = metric_facts(name)
     values = [
-        f"{value['board']}{ARROWS[value['better']]}{'*' if value['ranked'] else ''}"
+        f"{value['board']}{ARROWS[value['better']]}{mark_value(value)}"
         for value in facts["values"].values()
     ]
     needs = " ".join(facts["needs"])
@@ -319,6 +326,7 @@ CATALOGUES = {
         METRICS.select,
         metric_facts,
         metric_row,
+        (f"{PEAKED_MARK}: sharpening the map moves this value, so boards never rank by it",),
     ),
     "models": Catalogue(
         ("name", "parameters", "top-1", "made from", "trained with"),

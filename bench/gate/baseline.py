@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from bench.board.box_thresholds import read_box_ious
 from bench.board.cubes import Measure
+from bench.board.derived_names import settle_rank
 from bench.board.measures import CORRECT, list_measures
 from bench.board.older_versions import (
     find_older_methods,
@@ -28,6 +29,7 @@ from bench.board.older_versions import (
 )
 from bench.board.partial_runs import note_partial
 from bench.board.record_checks import check_records
+from bench.board.scores import is_ranked
 from bench.errors import BenchError, suggestions
 from bench.files import public
 from bench.gate import baseline_taus
@@ -86,7 +88,8 @@ class Baseline:
         """Return the part that lists of names, wildcards and -NAME choose; random stays, since
         margins need it.
         """
-        names = select(values, self.values, "value")
+        known = {name: settle_rank(name, facts) for name, facts in self.values.items()}
+        names = select(values, known, "value")
         kept_models = select(models, {m: {} for m in self.frame["model"].unique()}, "model")
         kept_methods = {
             *select(methods, {m: {} for m in self.frame["method"].unique()}, "method"),
@@ -305,7 +308,8 @@ def read_value_facts(measure: Measure) -> dict[str, Any]:
         key: measure.facts.get(key)
         for key in ("id", "metric", "version", "better", "title", "family")
     }
-    return {**known, "ranked": bool(measure.facts["ranked"]) and not measure.name.endswith(CORRECT)}
+    ranked = is_ranked(measure) and not measure.name.endswith(CORRECT)
+    return {**known, "ranked": ranked, "peaked": measure.peaked}
 
 
 def is_judged(measure: Measure) -> bool:

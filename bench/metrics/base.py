@@ -42,6 +42,9 @@ says.
 REDUCE = ("mean", "std", "curve", "box_accuracy", "pooled_precision")
 
 
+PEAKED_MARK = "§"
+"""Marks a value that sharpening the map moves, in lists and on boards."""
+
 RELATIVE = "_relative"
 """Ending of the name that boards give to an area over the clean probability."""
 
@@ -57,6 +60,10 @@ class Derived:
         ranked: Whether boards rank by it.
         lower: The lowest possible number.
         upper: The highest possible number.
+        peaked: Whether sharpening the maps moves it; then boards mark it and never rank by it.
+
+    Raises:
+        BenchError: It is both peaked and ranked.
     """
 
     name: str
@@ -65,11 +72,26 @@ class Derived:
     ranked: bool = True
     lower: float | None = 0.0
     upper: float | None = 1.0
+    peaked: bool = False
+
+    def __post_init__(self) -> None:
+        refuse_peaked_rank(self.title, self.ranked, self.peaked)
+
+
+def refuse_peaked_rank(title: str, ranked: bool, peaked: bool) -> None:
+    """Raise BenchError where a value that sharpening moves would be ranked."""
+    if ranked and peaked:
+        raise BenchError(
+            f"Value {title!r}: sharpening the map moves it (peaked), so boards cannot rank by it; "
+            "declare ranked=False."
+        )
 
 
 DERIVED = {
-    "box_accuracy": Derived("_accuracy", "box accuracy"),
-    "pooled_precision": Derived("_pooled", "pooled pixel average precision"),
+    "box_accuracy": Derived("_accuracy", "box accuracy", ranked=False, peaked=True),
+    "pooled_precision": Derived(
+        "_pooled", "pooled pixel average precision", ranked=False, peaked=True
+    ),
 }
 """{reduce: what boards make of vectors where a value declares nothing}; names are endings."""
 
@@ -89,9 +111,11 @@ class Value:
         derived: what boards make of vectors or histograms, see `find_derived`.
         curve: the value that holds the curve of which this one is the area.
         clean_end: the place of the clean image on that curve, 0 or -1.
+        peaked: whether sharpening the map moves it (one rising function of max(L,0), the same for
+            all images). Boards show it with a mark and never rank by it.
 
     Raises:
-        BenchError: `better` or `reduce` is unknown.
+        BenchError: `better` or `reduce` is unknown, or the value is both peaked and ranked.
 
     Example:
         >>> Value("Deletion", better="lower", ranked=True, lower=0.0, upper=1.0).reduce
@@ -107,8 +131,10 @@ class Value:
     derived: Derived | None = None
     curve: str = ""
     clean_end: int = 0
+    peaked: bool = False
 
     def __post_init__(self) -> None:
+        refuse_peaked_rank(self.title, self.ranked, self.peaked)
         if self.better not in BETTER or self.reduce not in REDUCE:
             raise BenchError(
                 f"Value {self.title!r}: better must be one of {BETTER} and reduce one of {REDUCE}."

@@ -14,9 +14,9 @@ from bench.metrics.base import Scores, Value, register_metric
     "complexity",
     family="complexity",
     values={
-        "entropy": Value("Entropy / ln N", lower=0, upper=1),
-        "gini": Value("Gini index", lower=0, upper=1),
-        "effective_share": Value("Effective share of pixels", lower=0, upper=1),
+        "entropy": Value("Entropy / ln N", lower=0, upper=1, peaked=True),
+        "gini": Value("Gini index", lower=0, upper=1, peaked=True),
+        "effective_share": Value("Effective share of pixels", lower=0, upper=1, peaked=True),
     },
 )
 def complexity(case: Case) -> Scores:

@@ -18,7 +18,7 @@ from bench.metrics.base import Scores, Value, register_metric
     needs=("masks", "others"),
     values={
         "discriminability": Value(
-            "Class discriminability", better="higher", ranked=True, lower=0, upper=1
+            "Class discriminability", better="higher", lower=0, upper=1, peaked=True
         )
     },
 )

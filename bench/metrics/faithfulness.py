@@ -244,9 +244,11 @@ def curve_scores(
     masks=lambda _: 1,
     paints="removed",
     values={
-        "average_drop": Value("Average drop", better="lower", lower=0, upper=1),
-        "average_increase": Value("Average increase", better="higher", lower=0, upper=1),
-        "average_gain": Value("Average gain", better="higher", lower=0, upper=1),
+        "average_drop": Value("Average drop", better="lower", lower=0, upper=1, peaked=True),
+        "average_increase": Value(
+            "Average increase", better="higher", lower=0, upper=1, peaked=True
+        ),
+        "average_gain": Value("Average gain", better="higher", lower=0, upper=1, peaked=True),
     },
 )
 def average_drop(case: Case) -> Scores:

@@ -18,7 +18,7 @@ from bench.metrics.base import Scores, Value, register_metric
     reads=("infidelity_sigma", "infidelity_draws"),
     shared=lambda p: [SharedPart("infidelity", Counts(forwards=p.infidelity_draws))],
     standard=False,
-    values={"infidelity": Value("Infidelity", better="lower", lower=0)},
+    values={"infidelity": Value("Infidelity", better="lower", lower=0, peaked=True)},
 )
 def infidelity(case: Case) -> Scores:
     """Mean of (beta * I.phi - (S_c(x) - S_c(x - I)))^2 over 10 draws of I ~ N(0, .2^2), normalised

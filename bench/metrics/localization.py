@@ -71,8 +71,8 @@ def pointing_game(case: Case) -> Scores:
     version=2,
     needs=("truth",),
     values={
-        "energy": Value("Energy pointing game", better="higher", ranked=True, lower=0, upper=1),
-        "energy_lift": Value("Energy over area share", better="higher", lower=0),
+        "energy": Value("Energy pointing game", better="higher", lower=0, upper=1, peaked=True),
+        "energy_lift": Value("Energy over area share", better="higher", lower=0, peaked=True),
     },
 )
 def energy_pointing_game(case: Case) -> Scores:
@@ -116,7 +116,8 @@ def energy_pointing_game(case: Case) -> Scores:
             reduce="box_accuracy",
             lower=0,
             upper=1,
-            derived=Derived("box_accuracy", "box accuracy"),
+            peaked=True,
+            derived=Derived("box_accuracy", "box accuracy", ranked=False, peaked=True),
         )
     },
 )
@@ -274,9 +275,14 @@ def box_iou(first: Array, second: Array, end: int = 0) -> Array:
             better="higher",
             reduce="pooled_precision",
             lower=0,
-            derived=Derived("pixel_ap_pooled", "pooled pixel average precision"),
+            peaked=True,
+            derived=Derived(
+                "pixel_ap_pooled", "pooled pixel average precision", ranked=False, peaked=True
+            ),
         ),
-        "relevance_mass": Value("Relevance mass accuracy", better="higher", lower=0, upper=1),
+        "relevance_mass": Value(
+            "Relevance mass accuracy", better="higher", lower=0, upper=1, peaked=True
+        ),
         "relevance_rank": Value("Relevance rank accuracy", better="higher", lower=0, upper=1),
     },
 )

@@ -6,6 +6,7 @@ faithfulness.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -26,6 +27,8 @@ MEASURES = {
     "top": ("IoU of the top pixels", "higher", 0.0, 1.0),
     "shift": ("shift of the centre / side", "lower", 0.0, None),
 }
+PEAKED = ("pearson", "ssim", "shift")
+"""The measures that sharpening the maps moves."""
 
 
 def _values() -> dict[str, Value]:
@@ -34,13 +37,10 @@ def _values() -> dict[str, Value]:
         values[f"{attack}_held"] = Value(f"Prediction held under {words}", lower=0, upper=1)
         for measure, (title, better, lower, upper) in MEASURES.items():
             name, text = f"{attack}_{measure}", f"{title} under {words}"
-            values[name] = Value(text, better=better, lower=lower, upper=upper)
-            values[f"{name}_held"] = Value(
-                f"{text}, prediction held", better=better, lower=lower, upper=upper
-            )
-            values[f"{name}_curve"] = Value(
-                f"{text} by eps", better=better, reduce="curve", lower=lower, upper=upper
-            )
+            value = Value(text, better=better, lower=lower, upper=upper, peaked=measure in PEAKED)
+            values[name] = value
+            values[f"{name}_held"] = replace(value, title=f"{text}, prediction held")
+            values[f"{name}_curve"] = replace(value, title=f"{text} by eps", reduce="curve")
     return values
 
 
@@ -151,7 +151,7 @@ def _attack_images(case: Case, attack: str, eps: float) -> Trace:
     repeats=lambda p: p.sensitivity_draws,
     shared=lambda p: [SharedPart("shaken images", Counts(forwards=p.sensitivity_draws))],
     standard=False,
-    values={"max_sensitivity": Value("Max-sensitivity", better="lower", lower=0)},
+    values={"max_sensitivity": Value("Max-sensitivity", better="lower", lower=0, peaked=True)},
 )
 def max_sensitivity(case: Case) -> Scores:
     """The largest ||L(x + u) - L(x)|| / ||L(x)|| over 10 draws of u, uniform in +-.02 in pixel

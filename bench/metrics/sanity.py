@@ -37,18 +37,20 @@ def _networks(p: Protocol) -> int:
     ),
     standard=False,
     values={
-        "sanity_ssim": Value("SSIM after randomising", better="lower", lower=-1, upper=1),
+        "sanity_ssim": Value(
+            "SSIM after randomising", better="lower", lower=-1, upper=1, peaked=True
+        ),
         "sanity_spearman": Value(
             "Rank correlation after randomising", better="lower", lower=-1, upper=1
         ),
         "sanity_ssim_curve": Value(
-            "SSIM after randomising, by stage", reduce="curve", lower=-1, upper=1
+            "SSIM after randomising, by stage", reduce="curve", lower=-1, upper=1, peaked=True
         ),
         "sanity_spearman_curve": Value(
             "Rank correlation after randomising, by stage", reduce="curve", lower=-1, upper=1
         ),
         "random_logit_ssim": Value(
-            "SSIM with a random class's map", better="lower", lower=-1, upper=1
+            "SSIM with a random class's map", better="lower", lower=-1, upper=1, peaked=True
         ),
         "random_logit_spearman": Value(
             "Rank correlation with a random class's map", better="lower", lower=-1, upper=1
@@ -135,7 +137,9 @@ def _other_class(trace: Trace) -> Trace | None:
         "reference_spearman": Value(
             "Rank correlation between references", better="higher", lower=-1, upper=1
         ),
-        "reference_ssim": Value("SSIM between references", better="higher", lower=-1, upper=1),
+        "reference_ssim": Value(
+            "SSIM between references", better="higher", lower=-1, upper=1, peaked=True
+        ),
     },
 )
 def reference_insensitivity(case: Case) -> Scores:

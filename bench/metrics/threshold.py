@@ -26,16 +26,20 @@ from bench.metrics.localization import thresholds
     ),
     paints="removed",
     values={
-        "tft_q": Value("Best gain q by a threshold", lower=0, upper=1),
-        "tft_gain": Value("Remaining threshold gain (log-odds)", better="lower", lower=0),
-        "tft_t": Value("Best threshold t*", lower=0, upper=9),
-        "api": Value("Average probability increase", better="higher", lower=0),
-        "apd": Value("Average probability drop", better="lower", lower=0, upper=1),
-        "ir": Value("Increase rate", better="higher", lower=0, upper=1),
-        "dr": Value("Drop rate", better="lower", lower=0, upper=1),
-        "threshold_p": Value("Probability by threshold", reduce="curve", lower=0, upper=1),
+        "tft_q": Value("Best gain q by a threshold", lower=0, upper=1, peaked=True),
+        "tft_gain": Value(
+            "Remaining threshold gain (log-odds)", better="lower", lower=0, peaked=True
+        ),
+        "tft_t": Value("Best threshold t*", lower=0, upper=9, peaked=True),
+        "api": Value("Average probability increase", better="higher", lower=0, peaked=True),
+        "apd": Value("Average probability drop", better="lower", lower=0, upper=1, peaked=True),
+        "ir": Value("Increase rate", better="higher", lower=0, upper=1, peaked=True),
+        "dr": Value("Drop rate", better="lower", lower=0, upper=1, peaked=True),
+        "threshold_p": Value(
+            "Probability by threshold", reduce="curve", lower=0, upper=1, peaked=True
+        ),
         "threshold_area": Value("Kept area by threshold", reduce="curve", lower=0, upper=1),
-        "threshold_log_odds": Value("Log-odds by threshold", reduce="curve"),
+        "threshold_log_odds": Value("Log-odds by threshold", reduce="curve", peaked=True),
     },
 )
 def threshold_quality(case: Case) -> Scores:
@@ -92,9 +96,16 @@ def measure_kept_area(case: Case, cuts: int) -> torch.Tensor:
     needs=("truth",),
     reads=("box_taus",),
     values={
-        "iou_area": Value("Area under IoU by threshold", better="higher", lower=0, upper=1),
+        "iou_area": Value(
+            "Area under IoU by threshold", better="higher", lower=0, upper=1, peaked=True
+        ),
         "best_tau": Value(
-            "Spread of the best threshold", better="lower", reduce="std", lower=0, upper=1
+            "Spread of the best threshold",
+            better="lower",
+            reduce="std",
+            lower=0,
+            upper=1,
+            peaked=True,
         ),
     },
 )

@@ -132,6 +132,7 @@ class DerivedFacts(StateFacts):
     ranked: bool | None = None
     lower: float | None = None
     upper: float | None = None
+    peaked: bool = False
 
 
 class ValueFacts(StateFacts):
@@ -156,6 +157,7 @@ class MetricFacts(ValueFacts):
     lower: float | None = None
     upper: float | None = None
     derived: DerivedFacts | str | None = None
+    peaked: bool | None = None
 
 
 class AgreementFacts(StateFacts):
