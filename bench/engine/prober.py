@@ -178,7 +178,8 @@ class Prober:
         things.
         """
         if mode.sister:
-            started = self.sister.start(jobs, size, mode._replace(sister=False))
+            with guard_network(self.sister.model.net):
+                started = self.sister.start(jobs, size, mode._replace(sister=False))
             self.reduced_to = self.reduced_to or self.sister.reduced_to
             return started
         read = _own_logits if mode.raw else _log_odds

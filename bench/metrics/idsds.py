@@ -7,7 +7,7 @@ import torch
 from bench.engine.case import Case
 from bench.engine.counts import Counts
 from bench.engine.patches import PatchGrid, cut_cells
-from bench.engine.prober import Job
+from bench.engine.prober import Job, Mode
 from bench.engine.shared_parts import SharedPart
 from bench.metrics.base import Scores, Value, register_metric
 from bench.metrics.map_similarity import midranks, spearman
@@ -27,7 +27,7 @@ CELLS = 4
     paints="removed",
     standard=False,
     values={
-        "idsds": Value("IDSDS", better="higher", lower=-1, upper=1),
+        "idsds": Value("IDSDS", better="higher", lower=-1, upper=1, peaked=True),
         "idsds_ranked": Value(
             "IDSDS of mean ranks", better="higher", ranked=True, lower=-1, upper=1
         ),
@@ -64,7 +64,8 @@ def _run(case: Case, grid: PatchGrid) -> torch.Tensor:
     rows = torch.arange(len(case)).repeat_interleave(count)
     masked = torch.eye(count, dtype=torch.bool).repeat(len(case), 1)
     job = Job(case.trace.targets[rows], paint_patches(case, grid, rows, masked))
-    (logits,) = case.prober.sister.target_logits([job], case.trace.size)
+    mode = Mode(raw=True, sister=True)
+    (logits,) = case.prober.start([job], case.trace.size, mode).values()
     return logits.view(len(case), count)
 
 

@@ -14,6 +14,7 @@ from bench.engine.prober import target_logits
 from bench.engine.probes import Key, digests
 from bench.errors import NotApplicable
 from bench.metrics.map_similarity import midranks
+from bench.models.network_guard import guard_network
 
 Step = TypeVar("Step", bound=Hashable)
 
@@ -81,8 +82,9 @@ def pass_sister(case: Case) -> torch.Tensor:
 
     def run() -> torch.Tensor:
         images = case.trace.images.contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            return case.prober.sister.logits(images)
+        sister = case.prober.sister
+        with guard_network(sister.model.net), torch.inference_mode():
+            return sister.logits(images)
 
     return case.background.share("sister pass", run)[0]
 
