@@ -9,6 +9,7 @@ import pandas as pd
 
 from bench.board.cubes import is_scored
 from bench.board.derived_names import settle_rank
+from bench.board.grid_floor import flag_floor
 from bench.board.measures import CORRECT
 from bench.board.text import COUPLED, FAILED, OVERALL, is_simulated, number
 from bench.records.failed_parts import list_failed
@@ -47,6 +48,7 @@ def find_flags(frame: pd.DataFrame, records: Records) -> list[str]:
         *flag_health(records),
         *flag_left_out(records),
         *flag_replaced(records),
+        *flag_floor(frame),
         *flags,
         *beside,
         *flag_calibration(records),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from bench.board.scores import Scores
 from bench.board.text import number
 from bench.board.tie_groups import find_tie_groups
+from bench.errors import BenchError
+from bench.identity import plain_name
+from bench.methods import METHODS
 
 
 def write_order(metric: str, facts: dict[str, Any]) -> str:
@@ -55,3 +59,20 @@ def write_rank_notes(board: Scores, subset: str, model: str, metrics: list[str])
     """Return the sentences of some values of a table."""
     known = find_tie_groups(board, subset, model)
     return [write_order(metric, known[metric]) for metric in metrics if metric in known]
+
+
+def write_caveats(methods: Iterable[str]) -> list[str]:
+    """Return what a reader must know of methods of a table; a method of a plug-in has none.
+
+    >>> write_caveats(["grad_cam"])
+    []
+    """
+    holders: dict[str, list[str]] = {}
+    for name in methods:
+        try:
+            caveats = METHODS.get(plain_name(name)).caveats
+        except BenchError:  # a plug-in's method, or a parameter that is no more
+            continue
+        for caveat in caveats:
+            holders.setdefault(caveat, []).append(name)
+    return [f"{', '.join(names)}: {caveat}." for caveat, names in holders.items()]

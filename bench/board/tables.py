@@ -20,7 +20,7 @@ from bench.board import text
 from bench.board.flags import find_failing
 from bench.board.measures import CORRECT
 from bench.board.pairs import compare_all_pairs
-from bench.board.rank_notes import write_rank_notes
+from bench.board.rank_notes import write_caveats, write_rank_notes
 from bench.board.scope_names import name_scopes
 from bench.board.scores import Scores
 from bench.board.statistics import POOLED_RESAMPLES
@@ -153,11 +153,11 @@ def split_sections(
         ]
         peaked = {metric for metric, _ in part} & set(rows.loc[rows["peaked"], "metric"])
         headers = [mark_header(metric, better, failed, peaked) for metric, better in part]
-        notes = (
-            write_rank_notes(board, subset, model, [metric for metric, _ in part])
-            if write is write_number_cell
-            else []
-        )
+        notes = []
+        if write is write_number_cell:
+            notes = write_rank_notes(board, subset, model, [metric for metric, _ in part])
+            # Reported values have no order, so no notes, and need no caveat.
+            notes += write_caveats(board.methods(subset, model)) if notes and index == 1 else []
         notes += [text.SHARPENING] if peaked else []
         yield Section(
             f"{title} ({index} of {len(parts)})" if len(parts) > 1 else title, headers, lines, notes

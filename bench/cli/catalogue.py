@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import SUBSETS, Manifest, manifest_folder
+from bench.data.expressions import EXPRESSIONS
 from bench.errors import BenchError, suggestions
 from bench.field_text import write_fields
 from bench.methods import METHODS
@@ -127,6 +128,7 @@ def method_facts(name: str) -> Facts:
         "groups": [*method.groups, *name_lists(METHODS, method.name)],
         "can_be": find_ranges(method.function),
         "wraps": method.inner.name if method.inner else "",
+        "caveats": list(method.caveats),
         "needs": list(method.needs),
         "per_image": {
             kind: "as the model and the parameters say" if callable(n) else n
@@ -148,6 +150,7 @@ def method_row(name: str) -> tuple[str, ...]:
     )
     groups = " ".join([*method.groups[1:], *name_lists(METHODS, name)])
     source = method.citation or first_line(read_docstring(method.function))
+    source = "; ".join((source, *method.caveats))
     return method.name, method.fidelity, method.group, groups, parameters, source
 
 
@@ -260,8 +263,24 @@ def model_row(name: str) -> tuple[str, ...]:
 # --- subsets
 
 
+def select_subsets(pattern: str) -> list[str]:
+    """Return the subsets of a pattern; "all" and wildcards also select expressions."""
+    forms = [
+        one.form
+        for one in EXPRESSIONS
+        if pattern == "all" or fnmatch.fnmatchcase(one.form, pattern)
+    ]
+    if forms and pattern != "all":
+        known = [name for name in SUBSETS.names if fnmatch.fnmatchcase(name, pattern)]
+        return [*known, *forms]
+    return [*SUBSETS.select(pattern), *forms]
+
+
 def subset_facts(name: str) -> Facts:
-    """Return everything about a named subset."""
+    """Return everything about a named subset, or about an expression."""
+    for expression in EXPRESSIONS:
+        if expression.form == name:
+            return {"name": name, "title": expression.title, "groups": ["expression"]}
     entry = SUBSETS.get(name)
     file = manifest_folder() / f"{entry.name}.toml"
     if not file.is_file():
@@ -339,7 +358,7 @@ CATALOGUES = {
         ),
     ),
     "subsets": Catalogue(
-        ("name", "what it is", "licence"), SUBSETS.select, subset_facts, subset_row
+        ("name", "what it is", "licence"), select_subsets, subset_facts, subset_row
     ),
     "protocols": Catalogue(
         ("name", "id", "fields; of the others what differs from cambench-1"),

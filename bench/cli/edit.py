@@ -55,12 +55,13 @@ def edit(
     The queue holds the images with the right class and a misplaced map. A second start goes on at
     the first image without a map. Ctrl-C ends the editor.
     """
-    from bench.cli.plans import load_plugins
+    from bench.cli.plans import load_plugins, show_pastes
     from bench.editor import Session, address_of, listen, make_token, serve
 
     load_plugins(plugin)
     loaded = bench.load_model(model).to(device)
     images = bench.load_subset(subset, limit=limit or None, data_root=data_root)
+    images = show_pastes(images, [loaded])
     folder = out or Path("runs") / "attention-maps" / file_name(
         f"{loaded.name}--{images.name}", "-"
     )

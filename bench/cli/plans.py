@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bench
 from bench.cli.model_arguments import read_arguments
 from bench.cli.options import DEFAULT, RunOptions, ScoringOptions
-from bench.cli.output import warn
+from bench.cli.output import errors, warn
+from bench.data.expressions import is_expression
+from bench.data.open_pastes import is_pastes
 from bench.errors import BenchError
 from bench.methods import METHODS
 from bench.models.sisters import attach_sisters
 from bench.models.zoo import expand_models
 from bench.plugins import load_entry_points, load_plugin
+from bench.progress import show_images
 from bench.protocol import get_protocol
 from bench.records.precision_verdict import check_precision
 from bench.registry import split_list
 
 if TYPE_CHECKING:
+    from bench.data import Subset
     from bench.methods import Method
     from bench.models import Explainee
     from bench.protocol import Protocol
+    from bench.run.confident_images import Look
     from bench.run.plan import Plan
 
 FINETUNED = "finetuned"
@@ -45,9 +51,17 @@ def split_run(options: RunOptions) -> list[RunOptions]:
     methods.
     """
     if options.models == options.methods == DEFAULT:
-        second = dataclasses.replace(options, models=FINETUNED, methods=FINETUNED, sister=None)
-        return [options, second]
-    return [options]
+        tuned = dataclasses.replace(options, models=FINETUNED, methods=FINETUNED, sister=None)
+        return [*split_networks(options), *split_networks(tuned)]
+    return split_networks(options)
+
+
+def split_networks(options: RunOptions) -> list[RunOptions]:
+    """Return one part for each network where each has items of its own; else the whole."""
+    if not is_pastes(options.subset):
+        return [options]
+    names = expand_models(split_names(options.models))
+    return [dataclasses.replace(options, models=name) for name in names] or [options]
 
 
 def make_plans(options: RunOptions) -> list[Plan]:
@@ -84,23 +98,56 @@ def make_part(
         read_arguments(options.num_classes, options.model_args),
     )
     attach_sisters(models, options.sister or ())
-    plan = make_plan(
-        subset,
-        models,
-        methods,
-        options.metrics,
-        choose_protocol(options),
-        options.batch_size,
-        calibration=options.calibration,
-        compiled=compiled,
-        precision=precision,
-    )
+    with show_choice(subset) as look:
+        plan = make_plan(
+            subset,
+            models,
+            methods,
+            options.metrics,
+            choose_protocol(options),
+            options.batch_size,
+            calibration=options.calibration,
+            compiled=compiled,
+            precision=precision,
+            look=look,
+        )
     return dataclasses.replace(plan, skip_unreadable=options.skip_unreadable)
+
+
+def show_choice(subset: Subset) -> AbstractContextManager[Look | None]:
+    """Return what shows a bar while networks choose the items of a subset; else nothing."""
+    if not is_expression(subset.name):
+        return nullcontext()
+    return show_images(subset.name, errors)
 
 
 def split_names(text: str) -> list[str]:
     """Return the names of a comma-separated list, without spaces and empty ones."""
     return [name.strip() for name in split_list(text) if name.strip()]
+
+
+def open_scored(options: ScoringOptions) -> Subset:
+    """Return the subset of the options, with the items that given maps are made for."""
+    subset = bench.load_subset(
+        options.subset, limit=options.limit or None, data_root=options.data_root
+    )
+    if not is_pastes(options.subset):
+        return subset
+    models = load_models(options.models, options.weights, options.device)
+    return show_pastes(subset, models, choose_protocol(options))
+
+
+def show_pastes(
+    subset: Subset, models: Sequence[Explainee], protocol: Protocol | None = None
+) -> Subset:
+    """Return a subset; of open pastes those that the model chooses, behind a bar."""
+    from bench.run.plan import choose_items
+
+    if not is_pastes(subset.name):
+        return subset
+    with show_images(subset.name, errors) as look:
+        rules = protocol or get_protocol("cambench-1")
+        return choose_items(subset, models, rules, look).subset
 
 
 def load_models(

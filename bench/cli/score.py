@@ -114,10 +114,9 @@ def score(
 
 def read_maps(maps: Path, options: ScoreOptions) -> ExternalMethod:
     """Return the maps of a file or folder as a method."""
+    from bench.cli.plans import open_scored
 
-    subset = bench.load_subset(
-        options.subset, limit=options.limit or None, data_root=options.data_root
-    )
+    subset = open_scored(options)
     with show_images(f"maps in {maps}", errors) as report:
         return bench.load_maps(maps, subset, options.target.value, options.name, report)
 

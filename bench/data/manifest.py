@@ -20,6 +20,7 @@ from bench.size_limits import check_text_size
 KINDS = (
     *("scenes", "imagenet", "folder", "parquet"),
     *("class_folders", "saved_dataset", "coco", "voc"),  # layouts of people's own data
+    "imagenet_s",
 )
 EXPLAIN = ("default", "label")
 EXIF = ("", "stored", "turned")
@@ -38,9 +39,9 @@ class Manifest:
 
     name: the subset's name, and the stem of its file.  kind: "scenes" (generated), "imagenet" (the
     ILSVRC2012 validation set), "folder" (annotations.csv) or "parquet", or a layout of people's own
-    data: "class_folders", "saved_dataset", "coco", "voc".  title, licence: for a reader. pictures:
-    whether boards may publish its pictures.  classes: names by label; or "imagenet-1k"; or a text
-    file with one name per line, beside the data; empty: taken from the
+    data: "class_folders", "saved_dataset", "coco", "voc", "imagenet_s".  title, licence: for a
+    reader. pictures: whether boards may publish its pictures.  classes: names by label; or
+    "imagenet-1k"; or a text file with one name per line, beside the data; empty: taken from the
     data.  geometry: fixes the preprocessing for every model. calibration: another subset's name,
     "hash", "last-1000" (imagenet) or "none". explain: "label" makes every metric explain the label.
     boxes: "edges" where x1, y1 are edges; "pixels" where they are the last pixels inside; else the

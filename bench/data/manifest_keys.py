@@ -34,7 +34,8 @@ class ManifestKeys(Keys):
     name: str = describe_key(..., 'text, such as name = "mine"', "what boards call the subset")
     kind: str = describe_key(
         ...,
-        "one of scenes, imagenet, folder, parquet, class_folders, saved_dataset, coco, voc",
+        "one of scenes, imagenet, folder, parquet, class_folders, saved_dataset, coco, voc, "
+        "imagenet_s",
         "how the files are read",
     )
     title: str = describe_key("", TEXT, "one line for a reader")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench.data.expressions import is_expression, open_expression
 from bench.data.imagenet import open_imagenet
 from bench.data.inner_paths import DATA_VARIABLE as DATA_VARIABLE
 from bench.data.inner_paths import ROOTS_VARIABLE, refuse_outside
@@ -74,7 +75,9 @@ def load_subset(
     layouts of docs/data.md, such as annotations.csv, parquet, a folder per class, COCO's json or
     Pascal VOC's xml (a folder's own manifest.toml is used where there is one); or a
     `datasets.Dataset`. NAME[start:stop] is a part of its fixed order: `ilsvrc-sample-1k[:300]` and
-    `ilsvrc-sample-1k[300:]` share no image. limit: only the first so many items of its fixed order.
+    `ilsvrc-sample-1k[300:]` share no image. grid(SUBSET,n) and di_full(SUBSET,n) are grids of
+    another subset's images (docs/grids.md), pasted(SUBSET) pastes its objects (docs/pasted.md).
+    limit: only the first so many items of its fixed order.
     data_root: where named subsets find their files; else the environment variable CAMBENCH_DATA.
     Raises BenchError, one sentence, where something is missing or wrong.
     """
@@ -95,7 +98,9 @@ def load_subset(
         return subset if limit is None else subset.limit(limit)
     given = data_root if data_root is not None else os.environ.get(DATA_VARIABLE)
     root = Path(given).expanduser() if given else None
-    if str(name_or_path) in SUBSETS:
+    if is_expression(text) and not Path(text).exists():
+        subset = open_expression(text, load_subset, data_root)
+    elif str(name_or_path) in SUBSETS:
         subset = SUBSETS.get(str(name_or_path)).make(root)
     else:
         subset = _open_path(Path(name_or_path), root)

@@ -18,6 +18,7 @@ from bench.data.images import ImagesSource
 from bench.data.layouts.class_folders import gather_class_folders, has_class_folders
 from bench.data.layouts.coco_json import find_coco_files, gather_coco
 from bench.data.layouts.gathered import SPLITS, Classes, Gathered, list_folders
+from bench.data.layouts.imagenet_s import find_segmented_part, gather_imagenet_s
 from bench.data.layouts.layout_images import settle_images
 from bench.data.layouts.pascal_voc import find_voc_files, gather_voc
 from bench.data.layouts.saved_dataset import (
@@ -49,6 +50,11 @@ LAYOUTS = {
     ),
     "voc": DataLayout(
         "Pascal VOC's xml (Annotations/ and JPEGImages/)", find_voc_files, gather_voc
+    ),
+    "imagenet_s": DataLayout(
+        "ImageNet-S (validation/ and validation-segmentation/)",
+        find_segmented_part,
+        gather_imagenet_s,
     ),
     "class_folders": DataLayout(
         "a folder per class (CLASS/*.jpg)", has_class_folders, gather_class_folders

@@ -145,6 +145,11 @@ class Subset:
         return bool(getattr(self.source, "has_others", False))
 
     @property
+    def items_per_image(self) -> int:
+        """Return how many items each image has where limits and parts count images; else 1."""
+        return int(getattr(self.source, "items_per_image", 1))
+
+    @property
     def notes(self) -> tuple[Note, ...]:
         """Return how the files were read, for the terminal and run.json; () of a generated
         subset.
@@ -172,19 +177,20 @@ class Subset:
 
     def limit(self, n: int) -> Subset:
         """Return the first n items in the subset's fixed order (all, where there are fewer); limits
-        are nested.
+        are nested. Of grids the first n grids.
         """
         if n < 1:
             raise BenchError(
                 f"A limit of {n} leaves nothing of the subset {self.name}; it must be at least 1."
             )
-        return dataclasses.replace(self, positions=self.positions[:n])
+        return dataclasses.replace(self, positions=self.positions[: n * self.items_per_image])
 
     def part(self, start: int | None, stop: int | None) -> Subset:
         """Return items start..stop-1 of the fixed order, as in a slice; it is called
         NAME[start:stop].
         """
-        positions = self.positions[start:stop]
+        ends = (None if end is None else end * self.items_per_image for end in (start, stop))
+        positions = self.positions[slice(*ends)]
         name = f"{self.name}[{'' if start is None else start}:{'' if stop is None else stop}]"
         if not positions:
             raise BenchError(f"{name} holds nothing: the subset {self.name} has {len(self)} items.")

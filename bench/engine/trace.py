@@ -259,33 +259,42 @@ class Trace(PartStore):
         one = self.activations[:1].numel() * self.activations.element_size()
         return max(self.prober.batch_size, min(REPLAYED, REPLAYED_BYTES // max(one, 1)))
 
-    def head_gradients(
-        self, score: Callable[[torch.Tensor], torch.Tensor], along: bool = False
-    ) -> torch.Tensor:
+    def head_gradients(self, score: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Return d score / dA [B,K,h,w] of another score of the head's logits [B,C] than the
         target's logit.
 
-        score: logits [B,C] -> one number per image [B].  along: return the gradient's derivative in
-        the direction of A instead, H A with H the Hessian of the score, by differentiating twice.
+        score: logits [B,C] -> one number per image [B].
         """
+        return self._differentiate_head(score, twice=False)[0]
+
+    def differentiate_twice(
+        self, score: Callable[[torch.Tensor], torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return d score / dA and H A, [B,K,h,w] each, with H the score's Hessian in A; score as
+        for `head_gradients`.
+        """
+        return self._differentiate_head(score, twice=True)
+
+    def _differentiate_head(
+        self, score: Callable[[torch.Tensor], torch.Tensor], twice: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         # Attention's fast kernels cannot be differentiated twice.
-        kernel = sdpa_kernel(SDPBackend.MATH) if along else nullcontext()
+        kernel = sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
         with guard_network(self.model.net), torch.enable_grad(), kernel:
             grid = self.activations.detach().clone().requires_grad_()
+            curvature = torch.zeros_like(grid)
             total = score(self.head(grid, torch.arange(len(self)))).sum()
             if not total.requires_grad:  # a network that does not read the layer at all
-                return self._check_reach(torch.zeros_like(grid))
-            (gradients,) = torch.autograd.grad(total, grid, create_graph=along)
+                return self._check_reach(torch.zeros_like(grid)), curvature
+            (gradients,) = torch.autograd.grad(total, grid, create_graph=twice)
             self.prober.counts.head_backwards += len(self)
-            if along:
+            if twice:
                 inner = (gradients * grid.detach()).sum()
                 # A head that is linear has no graph behind its gradient: its Hessian is zero.
-                linear = not inner.requires_grad
-                gradients = (
-                    torch.zeros_like(grid) if linear else torch.autograd.grad(inner, grid)[0]
-                )
+                if inner.requires_grad:
+                    (curvature,) = torch.autograd.grad(inner, grid)
                 self.prober.counts.head_backwards += len(self)
-        return gradients.detach() if along else self._check_reach(gradients.detach())
+        return self._check_reach(gradients.detach()), curvature.detach()
 
     def taps(self, layers: Sequence[str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Return {layer: (output, dS_c / d output)} of several modules, from one whole forward and

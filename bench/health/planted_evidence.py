@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from bench.data import Geometry, Subset
-from bench.data.input_size import Size, enlarge, split_size
+from bench.data.input_size import enlarge, split_size
 from bench.data.subset import Int64s
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
@@ -29,6 +29,7 @@ from bench.methods import METHODS, Method
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
 from bench.models.stages import list_outputs
+from bench.models.tile_net import TileNet
 from bench.records.store import Records
 from bench.run.plan import Plan
 from bench.types import Sample
@@ -49,28 +50,6 @@ masking metrics.
 
 GRADE_SIGMA = 0.25
 """Standard deviation of the graded map's bump, as a share of the tile's side."""
-
-
-class TileNet(nn.Module):
-    """A network that reads one tile of an image [B,3,2H,2W] and nothing else: net(x[tile]) ->
-    logits [B,C].
-    """
-
-    def __init__(self, net: nn.Module, row: int, column: int, side: Size) -> None:
-        super().__init__()
-        self.net, self.side = net, side
-        self.height, self.width = split_size(side)
-        self.top, self.left = row * self.height, column * self.width
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the network's logits [B,C] of the tile [B,3,H,W]."""
-        tile = x[:, :, self.top : self.top + self.height, self.left : self.left + self.width]
-        logits: torch.Tensor = self.net(tile.contiguous(memory_format=torch.channels_last))
-        return logits
-
-    def extra_repr(self) -> str:
-        """Say which tile: the weights are the network's own, and the id hashes this text."""
-        return f"top={self.top}, left={self.left}, side={self.side}"
 
 
 def plant_model(model: Explainee, tile: int) -> Explainee:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import Geometry, Subset, load_subset
+from bench.data.expressions import is_expression
 from bench.errors import BenchError
 from bench.identity import digest
 from bench.methods import METHODS, Method
@@ -17,7 +18,7 @@ from bench.models.explainee import Explainee
 from bench.models.zoo import load_model
 from bench.protocol import Protocol
 from bench.records.store import Records
-from bench.run.plan import Plan, common_geometry, make_plan
+from bench.run.plan import Plan, choose_items, common_geometry, make_plan
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ def reload_run(
     if not models or not metrics:
         raise BenchError(" ".join(notes) or f"The run has no model and no metric on {subset}.")
     loaded = load_subset(subset, data_root=data_root)
+    if is_expression(subset):  # as many items as the run has: networks choose no more
+        chosen = choose_items(
+            loaded.limit(told["subsets"][subset]["n"]), models, protocol, calibration=0
+        )
+        loaded, models = chosen.subset, [*chosen.models]
     geometry = common_geometry(loaded, models, protocol.geometry)
     manifest = f"{loaded.manifest_id}-{digest(geometry.id)[:6]}"
     if manifest != told["subsets"][subset]["manifest_id"]:

@@ -63,6 +63,7 @@ class Method:
         varies: why the number of forwards depends on the image, or "".
         reference: what the map compares an image with, one of `REFERENCE_WORDS` or "". A word, or
             a function of the parameters.
+        caveat: what a reader must know wherever boards rank it, such as a part that it lacks.
 
     Raises:
         NotApplicable: a call needs ground truth that the images lack.
@@ -94,6 +95,7 @@ class Method:
     version: int = 1
     varies: str = ""
     reference: PerVariant = ""
+    caveat: str = ""
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -170,6 +172,12 @@ class Method:
         """
         own = self.reference(self.all_parameters) if callable(self.reference) else self.reference
         return own or ("" if self.inner is None else self.inner.compared_with)
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Return what a reader must know of this method and of those that it wraps."""
+        own = (self.caveat,) if self.caveat else ()
+        return own if self.inner is None else tuple(dict.fromkeys((*own, *self.inner.caveats)))
 
     def plan_work(self, model: Explainee, paid: set[str] | None = None) -> Counts:
         """Return the work per image that a plan expects beyond the shared pass.

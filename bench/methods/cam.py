@@ -120,18 +120,20 @@ def grad_cam_weights(trace: Trace) -> torch.Tensor:
 @register_method(
     "grad_cam_pp",
     group="cam",
-    fidelity="official",
-    citation="Chattopadhay et al., Grad-CAM++, WACV 2018, eq. 10-19",
+    fidelity="paper",
+    citation="Chattopadhay et al., Grad-CAM++, WACV 2018, eq. 10-19; form=code: the authors' code",
     parts=(GRADIENTS,),
 )
-def grad_cam_pp(trace: Trace) -> torch.Tensor:
+def grad_cam_pp(trace: Trace, *, form: Literal["paper", "code"] = "paper") -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = sum_ij alpha_ij ReLU(G_ij), alpha = G^2 / (2 G^2 + sum_ab A_ab
     G^3). [B,H,W], >= 0.
 
     The authors differentiate exp(S_c); its factor exp(S_c) scales the whole map of an image and is
-    left out.
+    left out. code: each channel's alpha is divided by its sum over the positions of positive
+    gradient, as in the authors' code; a channel without such a position keeps its alpha.
     """
-    return trace.upsample(weigh_channels(grad_cam_pp_weights(trace), trace.activations).relu())
+    weights = grad_cam_pp_weights(trace) if form == "paper" else _normalised_pp_weights(trace)
+    return trace.upsample(weigh_channels(weights, trace.activations).relu())
 
 
 def grad_cam_pp_weights(trace: Trace) -> torch.Tensor:
@@ -140,17 +142,27 @@ def grad_cam_pp_weights(trace: Trace) -> torch.Tensor:
     return _pp_weights(trace.activations, g, g**2, g**3)
 
 
+def _normalised_pp_weights(trace: Trace) -> torch.Tensor:
+    """Return w_k = sum_ij alpha_ij ReLU(G_ij) / sum_{ij: G > 0} alpha_ij, [B,K]."""
+    g = trace.gradients
+    alpha = _pp_alphas(trace.activations, g**2, g**3)
+    total = torch.where(g > 0, alpha, 0.0).sum((2, 3))
+    return (alpha * g.relu()).sum((2, 3)) / torch.where(total != 0, total, 1.0)
+
+
+def _pp_alphas(a: torch.Tensor, second: torch.Tensor, third: torch.Tensor) -> torch.Tensor:
+    """Return alpha [B,K,h,w] = second / (2 second + sum_ab A_ab third), 0 where that is 0."""
+    denominator = 2 * second + a.sum((2, 3), keepdim=True) * third
+    return torch.where(
+        denominator != 0, second / torch.where(denominator != 0, denominator, 1.0), 0.0
+    )
+
+
 def _pp_weights(
     a: torch.Tensor, first: torch.Tensor, second: torch.Tensor, third: torch.Tensor
 ) -> torch.Tensor:
-    """Return w_k = sum_ij alpha_ij ReLU(first), alpha = second / (2 second + sum_ab A_ab third), 0
-    where that is 0.
-    """
-    denominator = 2 * second + a.sum((2, 3), keepdim=True) * third
-    alpha = torch.where(
-        denominator != 0, second / torch.where(denominator != 0, denominator, 1.0), 0.0
-    )
-    return (alpha * first.relu()).sum((2, 3))
+    """Return w_k = sum_ij alpha_ij ReLU(first), [B,K]."""
+    return (_pp_alphas(a, second, third) * first.relu()).sum((2, 3))
 
 
 @register_method(
@@ -214,19 +226,27 @@ def xgrad_cam(trace: Trace) -> torch.Tensor:
     "in pytorch-grad-cam",
     heads=1,
     head_backwards=2,
-    parts=(GRADIENTS,),
+    version=2,
 )
-def shapley_cam(trace: Trace) -> torch.Tensor:
-    """ReLU(sum_k w_k A_k), w_k = mean_ij(G - (H A)/2), H the Hessian of the logit S_c in A.
-    [B,H,W], >= 0.
+def shapley_cam(trace: Trace, *, score: Literal["rest", "logit"] = "rest") -> torch.Tensor:
+    """ReLU(sum_k w_k A_k), w_k = mean_ij(G - (H A)/2), G and H gradient and Hessian of the score in
+    A. [B,H,W], >= 0.
 
-    The Shapley values of the channels to second order. Behind a piecewise linear head H = 0, and it
-    is Grad-CAM. The author's own score, ReST, is not used: here as everywhere it is the logit. On
-    token models, where the author's code stops, A is the grid of patches.
+    The Shapley values of the channels to second order. rest: the author's Residual Softmax Target,
+    S_c + log p_c, of each image; his batch form averages log p_c over the batch, so that maps
+    depend on batch mates, which is not copied. logit: S_c; behind a piecewise linear head H is
+    then 0, and the map is Grad-CAM's. On token models, where the author's code stops, A is the
+    grid of patches.
     """
-    curvature = trace.head_gradients(trace.select_targets, along=True)
+
+    def rest(logits: torch.Tensor) -> torch.Tensor:
+        return trace.select_targets(logits) + trace.select_targets(logits.log_softmax(1))
+
+    gradients, curvature = trace.differentiate_twice(
+        trace.select_targets if score == "logit" else rest
+    )
     return trace.upsample(
-        weigh_channels((trace.gradients - curvature / 2).mean((2, 3)), trace.activations).relu()
+        weigh_channels((gradients - curvature / 2).mean((2, 3)), trace.activations).relu()
     )
 
 
@@ -237,20 +257,22 @@ def shapley_cam(trace: Trace) -> torch.Tensor:
     citation="Zhang et al., Finer-CAM, CVPR 2025, arXiv:2501.11309, and the authors' code",
     heads=1,
     head_backwards=1,
+    version=2,
 )
 def finer_cam(
     trace: Trace,
     *,
-    gamma: Annotated[float, Range(0, 100)] = 0.6,
+    gamma: Annotated[float, Range(0, 100)] = 1.0,
     classes: Annotated[int, Range(1, 100_000)] = 3,
-    weights: Literal["mean", "softmax"] = "mean",
+    weights: Literal["mean", "softmax"] = "softmax",
 ) -> torch.Tensor:
     """ReLU(sum_k w_k A_k), w_k = mean_ij of the gradient of S_c - gamma * mean S of similar
     classes. [B,H,W], >= 0.
 
     Similar are the `classes` others whose logits are closest to S_c, by |S_d - S_c| and then by
-    number. softmax: their mean is weighted by their softmax, which is differentiated too: the
-    authors' other reading, and pytorch-grad-cam's.
+    number. softmax: their mean is weighted by their softmax, which is differentiated too. The
+    defaults are those of the authors' code since February 2025, and of pytorch-grad-cam; before,
+    it had gamma=0.6 and weights=mean. The 1e-9 that they add to the sum of the weights is left out.
     """
     near = similar_classes(trace, classes)
 
@@ -294,14 +316,18 @@ def hires_cam(trace: Trace) -> torch.Tensor:
     "layer_cam",
     group="cam",
     fidelity="official",
-    citation="Jiang et al., LayerCAM, IEEE TIP 2021, eq. 5-7",
+    citation="Jiang et al., LayerCAM, IEEE TIP 2021, eq. 5-7, and the authors' code",
     parts=(GRADIENTS,),
+    version=2,
 )
 def layer_cam(trace: Trace) -> torch.Tensor:
-    """ReLU(sum_k ReLU(G_k) * A_k), element by element, of the one explained layer. [B,H,W], >=
-    0.
+    """sum_k ReLU(G_k) * A_k, element by element, of the one explained layer. [B,H,W]; >= 0 where A
+    is.
+
+    The paper's outer ReLU does nothing on the ReLU layers that it explains. The authors' code has
+    none, which shows on layers with negative activations (SiLU, GELU, tokens).
     """
-    return trace.upsample((trace.gradients.relu() * trace.activations).sum(1).relu())
+    return trace.upsample((trace.gradients.relu() * trace.activations).sum(1))
 
 
 @register_method(

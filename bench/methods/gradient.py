@@ -30,7 +30,7 @@ from bench.ranges import Range
 @register_method(
     "saliency",
     group="gradient",
-    fidelity="official",
+    fidelity="paper",
     citation="Simonyan et al., Deep Inside Convolutional Networks, arXiv:1312.6034, section 3.1",
     parts=(INPUT_GRADIENTS,),
 )
@@ -59,8 +59,8 @@ def input_x_gradient(trace: Trace) -> torch.Tensor:
 @register_method(
     "integrated_gradients",
     group="gradient",
-    fidelity="official",
-    citation="Sundararajan et al., Axiomatic Attribution for Deep Networks, ICML 2017 (Captum)",
+    fidelity="paper",
+    citation="Sundararajan et al., Axiomatic Attribution for Deep Networks, ICML 2017 (as Captum)",
     fast=False,
     forwards=lambda _, p: p["steps"],
     backwards=lambda _, p: p["steps"],
@@ -152,8 +152,8 @@ def _noisy(model: Explainee, p: Mapping[str, Any]) -> list[SharedPart]:
 @register_method(
     "smooth_grad",
     group="gradient",
-    fidelity="official",
-    citation="Smilkov et al., SmoothGrad, arXiv:1706.03825, and the authors' code",
+    fidelity="paper",
+    citation="Smilkov et al., SmoothGrad, arXiv:1706.03825; magnitude=true: the authors' code",
     fast=False,
     parts=_noisy,
 )
@@ -162,14 +162,16 @@ def smooth_grad(
     *,
     samples: Annotated[int, Range(1, 1_000_000)] = 25,
     std: Annotated[float, Range(0, 100)] = 0.15,
+    magnitude: bool = False,
 ) -> torch.Tensor:
     """sum over colour channels of |mean of dS_c/dx at x + noise|. [B,H,W], >= 0.
 
     std: of the normal noise, as a share of the image's range max x - min x. The absolute value is
-    the authors' choice for natural images; their code sums it over channels.
+    the authors' choice for natural images; their code sums it over channels. magnitude: the mean
+    of (dS_c/dx)^2 in place of |mean|, the default of the authors' code.
     """
-    mean, _ = noisy_gradients(trace, samples, std)
-    return mean.abs().sum(1)
+    mean, variance = noisy_gradients(trace, samples, std)
+    return (mean**2 + variance if magnitude else mean.abs()).sum(1)
 
 
 @register_method(

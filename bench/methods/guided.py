@@ -105,7 +105,7 @@ def _declare_gradient(model: Explainee, method: str) -> SharedPart:
 @register_method(
     "guided_backprop",
     group="gradient",
-    fidelity="official",
+    fidelity="paper",
     citation="Springenberg et al., Striving for Simplicity, ICLR workshop 2015, section 3.4 (as "
     "Captum)",
     parts=lambda model, _: [_declare_gradient(model, "guided_backprop")],
@@ -123,7 +123,7 @@ def guided_backprop(trace: Trace) -> torch.Tensor:
 @register_method(
     "deconvnet",
     group="gradient",
-    fidelity="official",
+    fidelity="paper",
     citation="Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014 "
     "(as Captum)",
     parts=lambda model, _: [_declare_gradient(model, "deconvnet")],

@@ -5,7 +5,7 @@ alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 
@@ -19,6 +19,7 @@ from bench.methods.references import MASK_COLOUR, Reference, read_reference, ref
 from bench.methods.registration import register_method
 from bench.methods.variants import write_value
 from bench.models.explainee import Explainee
+from bench.ranges import Range
 
 CONSTANT = "constant channels are skipped"
 
@@ -47,6 +48,10 @@ def channel_drops(trace: Trace, instead: torch.Tensor | None = None) -> torch.Te
     instead: what replaces the channels, [B,K,h,w]; None replaces them by 0.
     """
     return trace.target_logits[:, None] - trace.replace_channels(instead)
+
+
+IRRELEVANT = 1e-6
+"""Share of the largest importance below which a feature map plays no part."""
 
 
 def _fmi_parts(model: Explainee, p: Mapping[str, Any]) -> list[SharedPart]:
@@ -84,13 +89,18 @@ def a_fmi(
     reference: Reference = "baseline",
     replace: Literal["reference", "zero"] = "reference",
     positive_only: bool = False,
+    selection: Literal["largest", "cumulative"] = "largest",
+    share: Annotated[float, Range(0, 1)] = IRRELEVANT,
 ) -> torch.Tensor:
     """ReLU(sum_k FMI_k * D_k): importance by difference from a reference, so no saturated gradient
     plays a part.
 
     A' = features(reference), D = A - A'; FMI_k = S_c(A) - S_c(A with channel k from A', or 0), by
     head replay;
-    |FMI_k| <= 1e-6 * max is irrelevant and 0. [B,H,W], >= 0.
+    the channels of strong relevance, chosen by `selection`, play a part. [B,H,W], >= 0.
+    largest: |FMI_k| > share * max_k |FMI_k|; the default share 1e-6 leaves out rounding alone,
+    since no share that was tried made deletion or insertion better (docs/fidelity.md).
+    cumulative: the fewest channels, largest first, that hold `share` of sum_k |FMI_k|.
     complete: sum_k m_k D_k with m_k = FMI_k / sum_ij D_k (0 where that sum cancels), signed; at
     layer resolution it sums to sum_k FMI_k. absdiff: ReLU(sum_k FMI_k |D_k|); in the product FMI <
     0 times D < 0 counts as evidence.
@@ -103,8 +113,7 @@ def a_fmi(
         f"a_fmi {replace} {name if replace == 'reference' else ''}",
         lambda: channel_drops(trace, start if replace == "reference" else None),
     )
-    strongest = drops.abs().amax(1, keepdim=True)
-    importance = torch.where(drops.abs() > IRRELEVANT * strongest, drops, 0.0)
+    importance = torch.where(find_strong(drops.abs(), selection, share), drops, 0.0)
     if positive_only:
         importance = importance.clamp(min=0)
     difference = trace.activations - start
@@ -115,8 +124,18 @@ def a_fmi(
     )
 
 
-IRRELEVANT = 1e-6
-"""Share of the largest importance below which a feature map plays no part."""
+def find_strong(
+    sizes: torch.Tensor, selection: Literal["largest", "cumulative"], share: float
+) -> torch.Tensor:
+    """Return which channels [B,K] are strongly relevant; sizes: |FMI|, [B,K]."""
+    if selection == "largest":
+        return sizes > share * sizes.amax(1, keepdim=True)
+    order = sizes.argsort(dim=1, descending=True, stable=True)
+    ranked = sizes.double().gather(1, order)
+    before = ranked.cumsum(1) - ranked
+    kept = before < share * ranked.sum(1, keepdim=True)
+    return torch.zeros_like(kept).scatter(1, order, kept)
+
 
 CANCELLED = 1e-3
 """Share of sum_ij |D_k| below which sum_ij D_k has cancelled: its reciprocal would only magnify
@@ -146,16 +165,18 @@ def score_cam_part(model: Explainee) -> SharedPart:
     parts=lambda model, _: [score_cam_part(model)],
     varies=CONSTANT,
     reference="baseline",
+    version=2,
 )
 def score_cam(trace: Trace) -> torch.Tensor:
-    """ReLU(sum_k w_k A_k), w_k = p_c(H_k masking x), H_k = mm(Up A_k); one forward per channel.
+    """ReLU(Up(sum_k w_k A_k)), w_k = p_c(H_k masking x), H_k = mm(Up A_k); one forward per channel.
     [B,H,W], >= 0.
 
-    Constant channels are skipped (weight 0). As in the authors' code the weights are probabilities
-    of the masked image, without subtracting a baseline; pytorch-grad-cam and torchcam use a softmax
+    Constant channels are skipped (weight 0). As in the authors' code the ReLU comes after the
+    upsampling, which shows on layers with negative activations, and the weights are probabilities
+    of the masked image, without subtracting a baseline. pytorch-grad-cam and torchcam use a softmax
     over channels of the logits.
     """
-    return trace.upsample(weigh_channels(score_cam_weights(trace), trace.activations).relu())
+    return trace.upsample(weigh_channels(score_cam_weights(trace), trace.activations)).relu()
 
 
 def score_cam_weights(trace: Trace) -> torch.Tensor:
@@ -216,32 +237,33 @@ def absolute_weights(trace: Trace) -> torch.Tensor:
     ],
     varies=CONSTANT,
     reference="baseline",
+    version=2,
 )
 def abs_cam(
-    trace: Trace, *, form: Literal["activations", "normalised"] = "activations"
+    trace: Trace, *, form: Literal["activations", "normalised"] = "normalised"
 ) -> torch.Tensor:
-    """ReLU(sum_k w_k S_k Up(A_k)), w_k = mean_ij |G_k|, S_k = p_c(mm(Up A_k) masking x). [B,H,W],
+    """sum_k S_k mm(Up(w_k A_k)), w_k = mean_ij |G_k|, S_k = p_c(mm(Up w_k A_k) masking x). [B,H,W],
     >= 0.
 
-    w_k > 0 cancels when a mask is normalised, so S_k are Score-CAM's and one set of forwards serves
-    both. normalised: sum_k S_k mm(Up A_k), the sum of the normalised maps, in which w_k cancels
-    altogether.
+    w_k > 0 cancels when a map is normalised: the weights |G| play no part in this form, and S_k are
+    Score-CAM's, so one set of forwards serves both. Two public readings of the paper by others sum
+    normalised maps, too. activations: ReLU(sum_k w_k S_k Up(A_k)), in which the weights count.
     """
     scores = score_cam_weights(trace)
     if form == "normalised":
-        return sum_of_masks(trace, scores)
+        return sum_of_masks(trace, scores, trace.activations)
     return trace.upsample(
         weigh_channels(absolute_weights(trace) * scores, trace.activations)
     ).relu()
 
 
-def sum_of_masks(trace: Trace, weights: torch.Tensor) -> torch.Tensor:
-    """Return sum_k weights_k mm(Up A_k), [B,H,W], image by image: all masks at once would not fit
-    in memory.
+def sum_of_masks(trace: Trace, weights: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
+    """Return sum_k weights_k mm(Up channel k), [B,H,W], of channels [B,K,h,w], image by image: all
+    masks at once would not fit in memory.
     """
     sums = [
         torch.einsum("k,khw->hw", w, min_max(trace.upsample(a[None])[0]))
-        for w, a in zip(weights, trace.activations, strict=True)
+        for w, a in zip(weights, channels, strict=True)
     ]
     return torch.stack(sums)
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from bench.engine.counts import Counts
 from bench.engine.prober import Prober
@@ -21,6 +22,8 @@ from bench.randomness import generator
 
 GAMMA = 2.0
 """LayerCAM's scale of shallow layers, tanh(2 * L / max L)."""
+CODE_EPS = 1e-6
+"""What FullGrad's code adds to the maxima."""
 DEEP = 2
 """The last layers that LayerCAM does not scale: two of VGG's five stages."""
 
@@ -107,15 +110,15 @@ def fused(
 @register_method(
     "full_grad",
     group="cam",
-    fidelity="official",
-    citation="Srinivas and Fleuret, Full-Gradient Representation, NeurIPS 2019, eq. 5, and the "
-    "authors' code",
+    fidelity="paper",
+    citation="Srinivas and Fleuret, Full-Gradient Representation, NeurIPS 2019, eq. 5; form=code: "
+    "the authors' code",
     forwards=1,
     backwards=1,
     parts=(INPUT_GRADIENTS,),
     reference="zero",  # its input term
 )
-def full_grad(trace: Trace) -> torch.Tensor:
+def full_grad(trace: Trace, *, form: Literal["paper", "code"] = "paper") -> torch.Tensor:
     """psi(x * dS/dx) + sum over convolutions and batch norms of psi(b * dS/d output), b their bias.
     [B,H,W], >= 0.
 
@@ -124,7 +127,7 @@ def full_grad(trace: Trace) -> torch.Tensor:
     layers' biases belong to the decomposition S_c = sum x dS/dx + sum b dS/d output but not to the
     map. Where it does not add up (SiLU, GELU, layer norm, attention: biases that no layer states),
     the method is not applicable, as in the authors' code, which checks it on a random image too.
-    Theirs adds 1e-6 to the maxima and upsamples with align_corners=True.
+    code: as theirs, 1e-6 is added to the maxima, and Up has align_corners=True.
     """
     biases = find_biases(trace.model.net)
     if not any(spatial for _, spatial in biases.values()):
@@ -141,20 +144,26 @@ def full_grad(trace: Trace) -> torch.Tensor:
 
     def keep(name: str, gradient: torch.Tensor) -> torch.Tensor | None:
         bias, spatial = biases[name]
-        return trace.upsample(_low(bias.view(-1, 1, 1) * gradient)) if spatial else None
+        return _spread(trace, bias.view(-1, 1, 1) * gradient, form) if spatial else None
 
-    maps = trace.upsample(_low(trace.images * trace.input_gradients))
+    maps = _spread(trace, trace.images * trace.input_gradients, form)
     for part in trace.output_gradients(list(biases), keep).values():
         maps = maps if part is None else maps + part
     return maps
 
 
-def _low(terms: torch.Tensor) -> torch.Tensor:
-    """Return psi before Up, [B,h,w], of terms [B,K,h,w]; Up and the sum over channels commute."""
-    scaled = min_max(
-        terms.abs().flatten(2)[:, None]
-    )  # [B,1,K,h*w]: one minimum and maximum per image
-    return scaled[:, 0].sum(1).view(len(terms), *terms.shape[2:])
+def _spread(trace: Trace, terms: torch.Tensor, form: str) -> torch.Tensor:
+    """Return psi [B,H,W] of terms [B,K,h,w]; Up and the sum over channels commute."""
+    flat = terms.abs().flatten(1)  # one minimum and maximum per image
+    low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+    if form == "code":
+        scaled = (flat - low) / (high - low + CODE_EPS)
+    else:
+        scaled = torch.where(high > low, (flat - low) / torch.where(high > low, high - low, 1), 0.0)
+    maps = scaled.view_as(terms).sum(1)
+    if form != "code":
+        return trace.upsample(maps)
+    return F.interpolate(maps[:, None], size=trace.size, mode="bilinear", align_corners=True)[:, 0]
 
 
 def find_biases(net: nn.Module) -> dict[str, tuple[torch.Tensor, bool]]:

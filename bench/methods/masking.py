@@ -15,13 +15,16 @@ from bench.engine.prober import Job, probability, target_log_odds
 from bench.engine.shared_parts import GRADIENTS
 from bench.engine.trace import Trace
 from bench.methods.cam import grad_cam_weights, weigh_channels
-from bench.methods.importance import min_max
+from bench.methods.importance import min_max, sum_of_masks
 from bench.methods.registration import register_method
 from bench.models.explainee import Explainee
 from bench.ranges import Range
 
 BLUR_SIGMA_224, BLUR_RADIUS_SIGMAS = 50.0, 0.5
 """Group-CAM's blur: kernel 51 and sigma 50 at a side of 224, both scaled with the side."""
+
+KEPT_ABOVE = 0.7
+"""Share of a group's map that Group-CAM's code cuts away."""
 
 BUMP = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16
 """Recipro-CAM's 3x3 Gaussian."""
@@ -46,25 +49,52 @@ def _group_forwards(model: Explainee, groups: int) -> int:
     "group_cam",
     group="cam",
     fidelity="official",
-    citation="Zhang et al., Group-CAM, arXiv:2103.13859, and the authors' code as first released",
+    citation="Zhang et al., Group-CAM, arXiv:2103.13859, and the authors' code (its last commit)",
     fast=False,
     forwards=lambda model, p: _group_forwards(model, p["groups"]),
     parts=(GRADIENTS,),
     varies="groups without positive part are dropped",
     reference="blur",
+    version=2,
 )
-def group_cam(trace: Trace, *, groups: Annotated[int, Range(1, 100_000)] = 32) -> torch.Tensor:
-    """sum_g ReLU(p_c(x_g) - p_c(blur x)) M_g, M_g = ReLU(sum_{k in g} w_k A_k), w_k = mean_ij G_k.
-    [B,H,W], >= 0.
+def group_cam(
+    trace: Trace,
+    *,
+    groups: Annotated[int, Range(1, 100_000)] = 32,
+    form: Literal["last", "first"] = "last",
+) -> torch.Tensor:
+    """ReLU(sum_g (p_c(x_g) - p_c(blur x)) H_g), H_g = mm(Up M_g), M_g the upper 30 % of
+    ReLU(sum_{k in g} w_k A_k). [B,H,W], >= 0.
 
-    Groups are contiguous, ceil(K/groups) channels each. x_g = H_g*x + (1-H_g)*blur(x), H_g = mm(Up
-    M_g); a constant group is dropped, so the forwards of a plan are an upper bound. The authors sum
-    Up M_g, which is Up of our sum; later commits of theirs also cut each M_g at its 70th percentile
-    and sum the normalised maps.
+    w_k = mean_ij G_k. Groups are contiguous, ceil(K/groups) channels each. x_g = H_g*x +
+    (1-H_g)*blur(x); a constant group is dropped, so the forwards of a plan are an upper bound. A
+    value of a group's map that is not above its 70th percentile counts as 0. first: the authors'
+    first release, which kept all of M_g and summed ReLU(gain) M_g.
     """
     maps = group_maps(trace, groups)
+    if form == "last":
+        maps = torch.where(maps > find_cuts(maps), maps, 0.0)
     flat = maps.flatten(2)
     images, live = torch.nonzero(flat.amax(2) > flat.amin(2), as_tuple=True)
+    gains = torch.zeros(maps.shape[:2], device=maps.device)
+    gains[images, live] = _group_gains(trace, maps, images, live)
+    if form == "first":
+        return trace.upsample(weigh_channels(gains.clamp(min=0), maps))
+    return sum_of_masks(trace, gains, maps).relu()
+
+
+def find_cuts(maps: torch.Tensor) -> torch.Tensor:
+    """Return the 70th percentile of each map, interpolated as numpy's: [B,g,1,1]."""
+    ordered = maps.flatten(2).sort(dim=2).values  # torch.quantile refuses large tensors
+    place = KEPT_ABOVE * (ordered.shape[2] - 1)
+    low, high = ordered[..., math.floor(place)], ordered[..., math.ceil(place)]
+    return (low + (high - low) * (place - math.floor(place)))[..., None, None]
+
+
+def _group_gains(
+    trace: Trace, maps: torch.Tensor, images: torch.Tensor, live: torch.Tensor
+) -> torch.Tensor:
+    """Return p_c(x_g) - p_c(blur x) of the live groups, [n]."""
     rows = images.cpu()
     blurred = gaussian_blur(
         trace.images, BLUR_SIGMA_224 * min(trace.size) / 224, BLUR_RADIUS_SIGMAS
@@ -81,9 +111,7 @@ def group_cam(trace: Trace, *, groups: Annotated[int, Range(1, 100_000)] = 32) -
         Job(trace.targets[rows], blend(trace.images, blurred, rows, masks)),
     ]
     start, shown = (probability(odds) for odds in trace.prober.log_odds(jobs, trace.size))
-    gains = torch.zeros(maps.shape[:2], device=maps.device)
-    gains[images, live] = (shown - start[rows]).clamp(min=0).to(maps.device, torch.float32)
-    return trace.upsample(weigh_channels(gains, maps))
+    return (shown - start[rows]).to(maps.device, torch.float32)
 
 
 def group_maps(trace: Trace, groups: int) -> torch.Tensor:

@@ -77,6 +77,7 @@ class MethodOptions(TypedDict, total=False):
     inner_models: Callable[[Explainee, Mapping[str, Any]], Sequence[Explainee]] | None
     reference: PerVariant
     version: int
+    caveat: str
 
 
 def register_method(
@@ -107,6 +108,7 @@ def register_method(
         reference: what the map compares an image with, one of `REFERENCE_WORDS`, or a function of
             the parameters that returns one. Boards mark values that paint with the same.
         version: of a built-in method; raise it when the method's numbers change.
+        caveat: what a reader must know wherever boards rank it.
 
     Returns:
         A decorator that registers the function and returns it unchanged.

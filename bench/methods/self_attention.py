@@ -19,6 +19,11 @@ from bench.ranges import Range
 Strength = Annotated[float, Range(0, 1_000_000)]
 """How much a position takes over from positions like it."""
 
+NO_BRANCH = (
+    "the paper's abstract names an attention branch and a new attention operator; this "
+    "reconstruction has no branch, and its operator is plain self-attention"
+)
+
 WEIGHTS = {
     "grad_cam": grad_cam_weights,
     "grad_cam_pp": grad_cam_pp_weights,
@@ -33,6 +38,7 @@ WEIGHTS = {
     more_groups=("seed",),
     fidelity="reconstruction",
     citation="after Liang, Li and Jiang, SA-CAM, Neurocomputing 490, 2022; formulas reconstructed",
+    caveat=NO_BRANCH,
     parts=lambda model, p: [score_cam_part(model) if p["base"] == "score_cam" else GRADIENTS],
     reference=lambda p: "baseline" if p["base"] == "score_cam" else "",
 )
@@ -73,6 +79,7 @@ def attention(activations: torch.Tensor, tau: float) -> torch.Tensor:
     fidelity="reconstruction",
     citation="after Liang, Li and Jiang, SA-CAM, Neurocomputing 490, 2022; training and formulas "
     "reconstructed",
+    caveat=NO_BRANCH,
     parts=(GRADIENTS,),
 )
 def sa_cam_trained(trace: Trace, *, lambda_: Strength = 1.0) -> torch.Tensor:

@@ -72,8 +72,9 @@ def attention_rollout(trace: Trace) -> torch.Tensor:
 @register_method(
     "gradient_rollout",
     group="attention",
-    fidelity="paper",
-    citation="Chefer, Gur and Wolf, Generic Attention-model Explainability, ICCV 2021, eq. 5-6",
+    fidelity="official",
+    citation="Chefer, Gur and Wolf, Generic Attention-model Explainability, ICCV 2021, eq. 5-6, "
+    "and the authors' code for ViT",
     parts=(ATTENTION, ATTENTION_GRADIENTS),
 )
 def gradient_rollout(trace: Trace) -> torch.Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from bench.data.open_pastes import is_pastes
 from bench.models.explainee import Explainee
 from bench.records.planned_work import PLANNED
 from bench.records.provenance import BY_CONTENT, code_version
@@ -91,6 +92,7 @@ def _describe_subset(plan: Plan) -> dict[str, Any]:
         "calibration": "" if plan.calibration is None else plan.calibration.name,
         **({"identity": BY_CONTENT} if subset.identifies_items else {}),
         **({"found": list(subset.found)} if subset.found else {}),
+        **({"chosen": list(subset.found)} if is_pastes(subset.name) else {}),
         **({"unserved": list(plan.unserved)} if plan.unserved else {}),
         "reading": [note.text for note in subset.notes],
     }

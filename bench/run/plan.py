@@ -6,10 +6,12 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from bench.data import Geometry, Subset
 from bench.data.geometry import match_channels
 from bench.data.input_size import enlarge, find_side, split_size, write_size
+from bench.data.pasted import CALIBRATING
 from bench.engine.memory import memory_of
 from bench.engine.prober import default_batch_size
 from bench.errors import BenchError
@@ -23,8 +25,11 @@ from bench.protocol import FLOAT32, Protocol, require_float32
 from bench.records.precision_verdict import PrecisionVerdict, check_precision
 from bench.records.store import DEFAULT_CALIBRATION
 from bench.run.class_match import match_classes
+from bench.run.confident_images import Look
 from bench.run.explained_class import ClassChoice
 from bench.run.external_maps import ExternalMethod
+from bench.run.grid_choice import ChosenGrids, choose_grids
+from bench.run.paste_choice import choose_pastes
 from bench.run.unserved import keep_fitting, keep_served
 
 
@@ -188,21 +193,23 @@ def make_plan(
     calibration: int | None = None,
     compiled: bool = False,
     precision: str = FLOAT32,
+    look: Look | None = None,
 ) -> Plan:
     """Check that everything fits together and return the plan; what does not fit is one sentence.
 
     calibration: images that choose box thresholds; None takes half as many as are scored, but at
     least `DEFAULT_CALIBRATION`; 0 none. compiled: see `Prober`.  precision: "float32", "auto" or
-    "bfloat16" (docs/precision.md).
+    "bfloat16" (docs/precision.md).  look: is told (done, in all) while networks choose grids.
     """
     check_precision(precision, compiled)
     require_float32(protocol)
     _check_models(models)
+    names = METRICS.select(metrics if isinstance(metrics, str) else [*metrics])
+    aside = _count_pastes(names, calibration, protocol)
+    subset, models, told = choose_items(subset, models, protocol, look, aside)
     subset, notes = match_classes(models, subset)
     geometry = common_geometry(subset, models, protocol.geometry)
-    chosen = _select_methods(methods, geometry)
-    names = METRICS.select(metrics if isinstance(metrics, str) else [*metrics])
-    fitting, no_methods = keep_fitting("method", chosen, subset)
+    fitting, no_methods = keep_fitting("method", _select_methods(methods, geometry), subset)
     usable, no_metrics = keep_fitting("metric", [METRICS.get(name) for name in names], subset)
     usable, no_sisters = keep_served(usable, models)
     device = models[0].device
@@ -219,7 +226,7 @@ def make_plan(
         shard_size=shard_size or default_shard_size(find_side(geometry.size), device.type),
         compiled=compiled,
         precision=precision,
-        notes=notes,
+        notes=(*told, *notes),
         unserved=(*no_methods, *no_metrics, *no_sisters),
     )
 
@@ -274,8 +281,34 @@ def _calibration(
     ):
         return None
     calibration = subset.calibration()
-    count = max(len(subset) // 2, DEFAULT_CALIBRATION) if wanted is None else wanted
+    half = len(subset) // subset.items_per_image // 2
+    count = max(half, DEFAULT_CALIBRATION) if wanted is None else wanted
     return None if calibration is None else calibration.limit(count)
+
+
+def choose_items(
+    subset: Subset,
+    models: Sequence[Explainee],
+    protocol: Protocol,
+    look: Look | None = None,
+    calibration: int = CALIBRATING,
+) -> ChosenGrids:
+    """Return the subset and models of a run; networks choose the items of a subset expression.
+
+    calibration: pastes that choose box thresholds.
+    """
+    chosen = choose_grids(subset, models, common_geometry, protocol.geometry, look)
+    frame = partial(common_geometry, rule=protocol.geometry)
+    pastes = choose_pastes(chosen.subset, chosen.models, frame, look, calibration)
+    return chosen._replace(subset=pastes)
+
+
+def _count_pastes(metrics: Sequence[str], wanted: int | None, protocol: Protocol) -> int:
+    """Return how many pastes are to choose box thresholds, where the subset is made of pastes."""
+    chooses = any(METRICS.get(name).calibrates for name in metrics)
+    if protocol.box_tau_from == "scored" or not chooses:
+        return 0
+    return CALIBRATING if wanted is None else wanted
 
 
 def common_geometry(subset: Subset, models: Sequence[Explainee], rule: str = "own") -> Geometry:

@@ -22,7 +22,7 @@ from bench.board.board import Board, leaderboard
 from bench.board.comparison import Comparison
 from bench.board.pairs import compare_all_pairs, compare_pairs, find_comparison
 from bench.board.plots import choices_plot, critical_plot, stability_plot
-from bench.board.rank_notes import write_order
+from bench.board.rank_notes import write_caveats, write_order
 from bench.board.statistics import Sampled
 from bench.board.tie_groups import find_tie_groups
 from bench.errors import BenchError
@@ -323,3 +323,17 @@ def test_equal_maps_are_no_places_of_their_own() -> None:
         == "x: all 2 different maps can be told apart at n=60; a = b: the same map."
     )
     assert write_order("x", {**facts, "methods": 2}) == "x: one map, n=60; a = b: the same map."
+
+
+def test_a_method_that_lacks_a_part_says_so_wherever_it_is_ranked(
+    toy: SimpleNamespace,
+) -> None:
+    names = ["sa_cam", "tft(sa_cam)", "sa_cam (v1)", "grad_cam", "nobody[x=1]"]
+    (sentence,) = write_caveats(names)
+    assert sentence.startswith("sa_cam, tft(sa_cam), sa_cam (v1): the paper's abstract names an")
+    values = {"sa_cam": [0.9, 0.8], "a": [0.7, 0.8]}
+    rows = toy.scalars("deletion", values) + toy.scalars("energy", values)
+    board = leaderboard(toy.build(rows), resamples=50)
+    for section in tables.build_sections(board, "toy", "net"):
+        said = any("no branch" in note for note in section.notes)
+        assert said == section.title.startswith("Ranked values")

@@ -78,7 +78,7 @@ def test_head_gradients_of_the_targets_logit_are_the_gradients():
 def test_head_gradients_along_the_activations_are_a_difference_of_gradients():
     # H A is the derivative of the gradient at (1 + t) A.
     trace = trace_of("signed")
-    curvature = trace.head_gradients(trace.select_targets, along=True)
+    _, curvature = trace.differentiate_twice(trace.select_targets)
     rows, step = torch.arange(2), 1e-2
 
     def gradient(factor: float) -> torch.Tensor:

@@ -11,6 +11,7 @@ import math
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -185,8 +186,8 @@ def difference(stored: object, now: object) -> float:
     return max(abs(a - b) for a, b in zip(stored, now, strict=True)) / scale
 
 
-def read_stored() -> dict[str, dict[str, object]]:
-    found: dict[str, dict[str, object]] = json.loads(STORED.read_text())
+def read_stored() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads(STORED.read_text())
     return found
 
 
@@ -202,17 +203,32 @@ def entry(take: Callable[..., object], kind: str, name: str, version: int) -> di
     return {"version": version, "double": False, "numbers": take(kind, name, double=False)}
 
 
+def renew(
+    stored: dict[str, Any], take: Callable[..., object], kind: str, name: str, version: int
+) -> dict[str, object]:
+    """Return the stored entry of a name where it is of this version, else a new one: a processor's
+    rounding must not rewrite what did not change.
+    """
+    kept = stored.get(f"{kind} {name}")
+    return kept if kept and kept["version"] == version else entry(take, kind, name, version)
+
+
 def main() -> None:
     torch.set_num_threads(1)
+    stored = read_stored() if STORED.exists() else {"methods": {}, "metrics": {}}
     methods = [(one, kind) for one in addresses() for kind in kinds_for(one)]
     metrics = [(one, kind) for one in metric_names() for kind in ("norm", "vit")]
     content = {
         "methods": {
-            f"{k} {one}": entry(method_fingerprint, k, one, METHODS.get(one).version)
+            f"{k} {one}": renew(
+                stored["methods"], method_fingerprint, k, one, METHODS.get(one).version
+            )
             for one, k in methods
         },
         "metrics": {
-            f"{k} {one}": entry(metric_fingerprint, k, one, METRICS.get(one).version)
+            f"{k} {one}": renew(
+                stored["metrics"], metric_fingerprint, k, one, METRICS.get(one).version
+            )
             for one, k in metrics
         },
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bench.board.older_versions import find_older_methods
 from bench.identity import FIRST_VERSIONS, older_name, plain_name
 from bench.methods import METHODS, base, cam
 from bench.metrics import METRICS
@@ -25,6 +26,19 @@ code that hashed source texts.
 def test_ids_of_addresses_are_those_of_the_code_that_hashed_source():
     assert len(WRITTEN["methods"]) >= 200
     assert {name: METHODS.get(name).id for name in WRITTEN["methods"]} == WRITTEN["methods"]
+
+
+def at_version(method: base.Method, version: int) -> base.Method:
+    """Return a method as it was at a version, and what it wraps likewise."""
+    inner = None if method.inner is None else at_version(method.inner, version)
+    return dataclasses.replace(method, version=version, inner=inner)
+
+
+def test_ids_of_older_versions_of_methods_are_those_of_their_records():
+    for version, written in WRITTEN["older_methods"].items():
+        for name, identity in written.items():
+            assert at_version(METHODS.get(name), int(version)).id == identity
+            assert WRITTEN["methods"][name] != identity
 
 
 def test_ids_of_models_metrics_and_protocols_are_those_of_before():
@@ -50,8 +64,11 @@ def test_methods_are_those_of_the_published_records(board):
     frame = pd.read_parquet(
         BOARDS / board / "records.parquet", columns=["method", "method_id"]
     ).drop_duplicates()
-    now = {name: METHODS.get(name).id for name in frame.method}
-    assert now == dict(zip(frame.method, frame.method_id, strict=True))
+    written = dict(zip(frame.method, frame.method_id, strict=True))
+    older = find_older_methods(json.loads((BOARDS / board / "run.json").read_text())["methods"])
+    now = {name: METHODS.get(name).id for name in written.keys() - older}
+    assert now == {name: written[name] for name in now}
+    assert all(METHODS.get(name).id != written[name] for name in older)
 
 
 def test_a_rename_and_a_move_change_no_id():
@@ -66,12 +83,12 @@ def test_a_rename_and_a_move_change_no_id():
 
 
 def test_a_later_version_has_another_id_also_inside_a_wrapper():
-    method, wrapper = METHODS.get("score_cam"), METHODS.get("tft(score_cam)")
+    method, wrapper = METHODS.get("grad_cam"), METHODS.get("tft(grad_cam)")
     later = dataclasses.replace(method, version=2)
     assert later.id != method.id
     assert dataclasses.replace(later, version=3).id != later.id
     assert wrapper.wrap(later).id != wrapper.id
-    assert wrapper.wrap(later).versions == {"tft": 1, "score_cam": 2}
+    assert wrapper.wrap(later).versions == {"tft": 1, "grad_cam": 2}
 
 
 def test_a_younger_method_needs_no_stored_constant():

@@ -375,7 +375,7 @@ def test_a_plan_counts_what_a_method_runs(name):
 
 
 @pytest.mark.parametrize(
-    "name", [*NAMES, "sa_cam[base=score_cam]", "abs_cam[form=normalised]", "a_fmi[replace=zero]"]
+    "name", [*NAMES, "sa_cam[base=score_cam]", "abs_cam[form=activations]", "a_fmi[replace=zero]"]
 )
 def test_a_method_declares_the_shared_parts_that_it_reads(name):
     method, model = METHODS.get(name), explainee(make_net(kind_for(name)))

@@ -16,7 +16,7 @@ from bench.engine.prober import Prober
 from bench.engine.trace import Trace
 from bench.errors import BenchError, NotApplicable
 from bench.methods.layers import full_gradient_terms
-from bench.methods.masking import group_size
+from bench.methods.masking import find_cuts, group_size
 from bench.randomness import generator
 from tests.support.nets import (
     BASELINE,
@@ -83,26 +83,29 @@ def quadratic() -> bench.Explainee:
 def test_shapley_cam_halves_the_weights_of_a_quadratic_score():
     # G = A and H A = A, so w_k = mean(A_k) - mean(A_k)/2.
     x = make_images(0, 2, 4)
-    maps = bench.explain(quadratic(), x, torch.tensor([0, 0]), "shapley_cam")
+    maps = bench.explain(quadratic(), x, torch.tensor([0, 0]), "shapley_cam[score=logit]")
     expected = (x.mean((2, 3), keepdim=True) / 2 * x).sum(1).relu()
     torch.testing.assert_close(maps, expected, atol=1e-6, rtol=1e-5)
+
+
+SHAPLEY_LOGIT = "shapley_cam[score=logit]"
 
 
 @pytest.mark.parametrize("kind", ["gap", "mlp", "norm"])
 def test_shapley_cam_is_grad_cam_behind_a_piecewise_linear_head(kind):
     model = bench.Explainee(make_net(kind), MEAN, STD, 32, layer="features")
     maps = bench.explain(
-        model, make_images(1, 3, 32), torch.tensor([0, 2, 4]), ["shapley_cam", "grad_cam"]
+        model, make_images(1, 3, 32), torch.tensor([0, 2, 4]), [SHAPLEY_LOGIT, "grad_cam"]
     )
-    assert torch.equal(maps["shapley_cam"], maps["grad_cam"])
+    torch.testing.assert_close(maps[SHAPLEY_LOGIT], maps["grad_cam"], atol=1e-7, rtol=1e-5)
 
 
 def test_shapley_cam_differs_from_grad_cam_behind_a_smooth_head():
     model = bench.Explainee(make_net("signed"), MEAN, STD, 32, layer="features")
     maps = bench.explain(
-        model, make_images(1, 2, 32), torch.tensor([0, 2]), ["shapley_cam", "grad_cam"]
+        model, make_images(1, 2, 32), torch.tensor([0, 2]), [SHAPLEY_LOGIT, "grad_cam"]
     )
-    assert (maps["shapley_cam"] - maps["grad_cam"]).abs().max() > 1e-3 * maps["grad_cam"].max()
+    assert (maps[SHAPLEY_LOGIT] - maps["grad_cam"]).abs().max() > 1e-3 * maps["grad_cam"].max()
 
 
 @pytest.mark.parametrize("weights", ["mean", "softmax"])
@@ -110,7 +113,9 @@ def test_finer_cam_of_two_classes(weights):
     # The one other class: w = ((1,-1,2) - .6 (1,0,-1)) / 4 = (.1, -.25, .65); cells .1; -.5 -> 0;
     # 0; -.25 + 3*.65.
     np.testing.assert_allclose(
-        corners(explain(f"finer_cam[weights={weights}]")), [[0.1, 0.0], [0.0, 1.7]], atol=1e-6
+        corners(explain(f"finer_cam[gamma=0.6,weights={weights}]")),
+        [[0.1, 0.0], [0.0, 1.7]],
+        atol=1e-6,
     )
 
 
@@ -118,11 +123,15 @@ def test_finer_cam_compares_with_the_closest_logits_not_the_highest():
     # A third class with weights (0,0,4) has the logit 3: further from 1 than -.5 is.
     three = [*W, [0.0, 0.0, 4.0]]
     np.testing.assert_allclose(
-        corners(explain("finer_cam[classes=1]", three)), [[0.1, 0.0], [0.0, 1.7]], atol=1e-6
+        corners(explain("finer_cam[classes=1,gamma=0.6]", three)),
+        [[0.1, 0.0], [0.0, 1.7]],
+        atol=1e-6,
     )
     # Both: mean weights (.5, 0, 1.5), so w = (.7, -1, 1.1) / 4; the last cell is -.25 + 3 * .275.
     both = [[0.175, 0.0], [0.0, 0.575]]
-    np.testing.assert_allclose(corners(explain("finer_cam", three)), both, atol=1e-6)
+    np.testing.assert_allclose(
+        corners(explain("finer_cam[gamma=0.6,weights=mean]", three)), both, atol=1e-6
+    )
 
 
 def test_finer_cam_differentiates_its_softmax_weights():
@@ -130,12 +139,10 @@ def test_finer_cam_differentiates_its_softmax_weights():
     q = np.exp([-0.5, 3.0]) / np.exp([-0.5, 3.0]).sum()
     m = q @ [-0.5, 3.0]
     share = q * (1 + np.array([-0.5, 3.0]) - m)
-    w = (np.array(W[0]) - 0.6 * share @ np.array([W[1], [0.0, 0.0, 4.0]])) / 4
+    w = (np.array(W[0]) - share @ np.array([W[1], [0.0, 0.0, 4.0]])) / 4
     expected = np.maximum([[w[0], 2 * w[1]], [0, w[1] + 3 * w[2]]], 0)
     three = [*W, [0.0, 0.0, 4.0]]
-    np.testing.assert_allclose(
-        corners(explain("finer_cam[weights=softmax]", three)), expected, atol=1e-6
-    )
+    np.testing.assert_allclose(corners(explain("finer_cam", three)), expected, atol=1e-6)
 
 
 def test_finer_cam_without_weight_is_grad_cam():
@@ -188,7 +195,8 @@ def test_group_cam_weighs_groups_by_what_they_add_to_a_blur():
     model = bench.Explainee(
         PlantedEvidence(weight).eval(), mean=BASELINE, std=ONES, size=4, layer="features"
     )
-    maps = bench.explain(model, x, torch.tensor([0]), "group_cam[groups=3]")
+    names = ["group_cam[groups=3]", "group_cam[form=first,groups=3]"]
+    maps = bench.explain(model, x, torch.tensor([0]), names)
     # sigma = 50 * 4/224, radius ceil(sigma/2) = 1: three taps, the border reflected.
     e = math.exp(-0.5 / (50 * 4 / 224) ** 2)
     taps = np.array([e, 1.0, e]) / (1 + 2 * e)
@@ -198,16 +206,24 @@ def test_group_cam_weighs_groups_by_what_they_add_to_a_blur():
         taps[i] * taps[j] * padded[:, i : i + 4, j : j + 4] for i in range(3) for j in range(3)
     )
     u = 0.1 + 0.8 * (weight.double().numpy() * image).sum()
-    expected = np.zeros((4, 4))
+    last, first = np.zeros((4, 4)), np.zeros((4, 4))
     for k in range(3):
         # G = .8 weight / u, constant in A: w_k is its mean over the 16 pixels. Channel 1 has weight
         # 0: constant.
         M = np.maximum(0.8 / u * weight[k].double().numpy().mean() * image[k], 0)
-        if M.max() > 0:
+        if M.max() > 0:  # at most 2 of 16 pixels: the 70th percentile, which is cut away, is 0
             gain = 0.8 * (weight.double().numpy() * (M / M.max()) * (image - blur)).sum()
-            expected += max(gain, 0) * M
-    assert expected.max() > 0
-    np.testing.assert_allclose(maps[0].numpy(), expected, atol=1e-6)
+            last += gain * M / M.max()
+            first += max(gain, 0) * M
+    for name, expected in zip(names, (np.maximum(last, 0), first), strict=True):
+        assert expected.max() > 0
+        np.testing.assert_allclose(maps[name][0].numpy(), expected, atol=1e-6)
+
+
+def test_group_cams_cut_is_numpys_percentile():
+    maps = torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    wanted = np.percentile(maps.flatten(2).double().numpy(), 70, axis=2)
+    np.testing.assert_allclose(find_cuts(maps)[..., 0, 0].numpy(), wanted, atol=1e-6)
 
 
 def test_group_cam_cuts_channels_as_torch_chunk_does():
@@ -307,7 +323,7 @@ def test_fused_is_the_mean_or_the_maximum_of_unit_maps():
 
 
 @pytest.mark.parametrize(
-    "inner", ["layer_cam", "ablation_cam", "finer_cam[gamma=1]", "smooth_grad_cam_pp"]
+    "inner", ["layer_cam", "ablation_cam", "finer_cam[classes=1]", "smooth_grad_cam_pp"]
 )
 def test_fused_over_one_layer_is_the_methods_unit_map(inner):
     model = bench.Explainee(make_net("signed"), MEAN, STD, 32, layer="features")

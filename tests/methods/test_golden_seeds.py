@@ -147,15 +147,14 @@ def test_abs_cam_weighs_score_cam_by_absolute_gradients():
         model,
         x,
         torch.tensor([0]),
-        ["abs_cam", "abs_cam[form=normalised]", "score_cam", "abs_cam_init"],
+        ["abs_cam[form=activations]", "abs_cam", "score_cam", "abs_cam_init"],
     )
     s0, s1 = 0.1 + 0.8 / 3, 0.1 - 0.2 / 3
-    assert maps["abs_cam"][0, 2, 3] / maps["abs_cam"][0, 0, 0] == pytest.approx(s1 / s0, abs=1e-5)
+    weighed = maps["abs_cam[form=activations]"]
+    assert weighed[0, 2, 3] / weighed[0, 0, 0] == pytest.approx(s1 / s0, abs=1e-5)
     assert maps["score_cam"][0, 0, 0] == pytest.approx(s0, abs=1e-5)
     # H_k is A_k here, already in [0,1]: the sum of normalised maps is Score-CAM, and w cancels.
-    torch.testing.assert_close(
-        maps["abs_cam[form=normalised]"], maps["score_cam"], atol=1e-6, rtol=0
-    )
+    torch.testing.assert_close(maps["abs_cam"], maps["score_cam"], atol=1e-6, rtol=0)
     assert maps["abs_cam_init"][0, 0, 0] == pytest.approx(
         maps["abs_cam_init"][0, 2, 3].item(), rel=1e-5
     )
@@ -176,7 +175,7 @@ def test_abs_cam_and_score_cam_share_their_forwards():
     trace = Trace(Prober(model), x, torch.tensor([0]))
     spent = {
         name: METHODS.get(name).explain_counted(trace)[1].counts
-        for name in ("score_cam", "abs_cam", "abs_cam[form=normalised]")
+        for name in ("score_cam", "abs_cam", "abs_cam[form=activations]")
     }
     assert (
         trace.prober.counts.forwards == 1 + 2

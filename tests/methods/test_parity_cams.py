@@ -139,7 +139,9 @@ def test_finer_cam_equals_torchcams(subject, classes, request):
     with peer_torchcam.FinerCAM(model.net, layer, **given) as peer:
         (low,) = peer(targets, model.net(IMAGES), normalized=False)
     theirs = np.stack([up(a) for a in low.detach().double().numpy()])
-    assert_close(explain(model, f"finer_cam[classes={classes}]", targets), theirs)
+    assert_close(
+        explain(model, f"finer_cam[classes={classes},gamma=0.6,weights=mean]", targets), theirs
+    )
 
 
 @pytest.mark.parametrize("subject", ["model", "signed", "vit"])
@@ -149,9 +151,9 @@ def test_finer_cam_with_softmax_weights_equals_grad_cams(subject, request):
     reshape = tokens_as_grid if subject == "vit" else None
     for target in (1, 4) if subject == "model" else (1, 3):
         peer = peer_gradcam.FinerCAM(model.net, [model.net.get_submodule(layer)], reshape)
-        theirs = peer(IMAGES, target_idx=target, alpha=0.6).astype(np.float64)
+        theirs = peer(IMAGES, target_idx=target).astype(np.float64)  # alpha is 1 there, too
         peer.base_cam.activations_and_grads.release()
-        ours = explain(model, "finer_cam[weights=softmax]", [target] * 2)
+        ours = explain(model, "finer_cam", [target] * 2)
         assert correlation(ours, theirs) > 0.999
 
 
@@ -161,11 +163,29 @@ def test_finer_cam_with_softmax_weights_equals_grad_cams(subject, request):
 def test_shapley_cam_equals_grad_cams_behind_a_smooth_head(signed):
     with peer_gradcam.ShapleyCAM(signed.net, [signed.net.features]) as peer:
         theirs = peer(IMAGES, [ClassifierOutputTarget(c) for c in [1, 3]]).astype(np.float64)
-    ours = explain(signed, "shapley_cam", [1, 3])
+    ours = explain(signed, "shapley_cam[score=logit]", [1, 3])
     assert correlation(ours, theirs) > 0.999
     assert (
         correlation(ours, explain(signed, "grad_cam", [1, 3])) < 0.999
     )  # the Hessian does play a part
+
+
+class RestTarget:
+    """The author's score of one image: its logit plus its log-probability."""
+
+    def __init__(self, category: int) -> None:
+        self.category = category
+
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits[self.category] + logits.log_softmax(-1)[self.category]
+
+
+def test_shapley_cam_of_the_authors_score_equals_grad_cams(signed):
+    with peer_gradcam.ShapleyCAM(signed.net, [signed.net.features]) as peer:
+        theirs = peer(IMAGES, [RestTarget(c) for c in [1, 3]]).astype(np.float64)
+    ours = explain(signed, "shapley_cam", [1, 3])
+    assert correlation(ours, theirs) > 0.999
+    assert correlation(ours, explain(signed, "shapley_cam[score=logit]", [1, 3])) < 0.999
 
 
 def test_shapley_cam_on_a_vit_is_its_formula_over_the_grid_of_patches(vit):
@@ -186,7 +206,7 @@ def test_shapley_cam_on_a_vit_is_its_formula_over_the_grid_of_patches(vit):
         weights = (G - HA / 2).detach().mean(1, keepdim=True)
         assert HA.abs().max() > 1e-3 * G.abs().max()
         expected.append(up((weights * patches.detach()).sum(2).relu().reshape(6, 6).numpy()))
-    assert_close(explain(vit, "shapley_cam", [1, 3]), np.stack(expected), 1e-3)
+    assert_close(explain(vit, "shapley_cam[score=logit]", [1, 3]), np.stack(expected), 1e-3)
 
 
 # -------------------------------------------------------------------------------- Smooth Grad-CAM++

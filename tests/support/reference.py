@@ -257,20 +257,21 @@ def grad_cam(net: Network, x: Array, c: int) -> Array:
     return _relu_up(_weighted(G.mean(axis=(1, 2)), A), x)
 
 
-def grad_cam_pp(net: Network, x: Array, c: int) -> Array:
+def grad_cam_pp(net: Network, x: Array, c: int, form: str = "paper") -> Array:
     """w_k = sum_ij alpha_kij relu(G_kij), alpha = G^2 / (2 G^2 + sum_ab A_kab G^3), 0 where G = 0;
     ReLU(sum w A).
 
     The paper differentiates Y = exp(S); its common factor exp(S) is left out, as in every public
-    code.
+    code. "code": the alphas of a channel's positive gradients are divided by their sum.
     """
     A, G = net.layer_and_gradient(x, c)
     w = np.zeros(A.shape[0])
     for k in range(A.shape[0]):
         total = A[k].sum()
-        for g in G[k].reshape(-1):
-            if g > 0:
-                w[k] += g**2 / (2 * g**2 + total * g**3) * g
+        positive = [g for g in G[k].reshape(-1) if g > 0]
+        alphas = [g**2 / (2 * g**2 + total * g**3) for g in positive]
+        for alpha, g in zip(alphas, positive, strict=True):
+            w[k] += alpha * g / (sum(alphas) if form == "code" else 1.0)
     return _relu_up(_weighted(w, A), x)
 
 
@@ -290,9 +291,9 @@ def hires_cam(net: Network, x: Array, c: int) -> Array:
 
 
 def layer_cam(net: Network, x: Array, c: int) -> Array:
-    """ReLU(sum_k relu(G_k) * A_k), element by element."""
+    """sum_k relu(G_k) * A_k, element by element; no outer ReLU."""
     A, G = net.layer_and_gradient(x, c)
-    return _relu_up((A * np.maximum(G, 0.0)).sum(axis=0), x)
+    return up((A * np.maximum(G, 0.0)).sum(axis=0), *x.shape[1:])
 
 
 def _first_projection(rows: Array, A: Array) -> Array:
@@ -336,13 +337,13 @@ def ablation_cam(net: Network, x: Array, c: int) -> Array:
 
 
 def score_cam(net: Network, x: Array, c: int) -> Array:
-    """w_k = p_c(mm(Up A_k) masking x), 0 for a constant channel; ReLU(sum_k w_k A_k)."""
+    """w_k = p_c(mm(Up A_k) masking x), 0 for a constant channel; ReLU(Up(sum_k w_k A_k))."""
     A, _ = net.layer_and_gradient(x, c)
     w = np.zeros(A.shape[0])
     for k in range(A.shape[0]):
         if A[k].max() > A[k].min():
             w[k] = net.p(net.masked(mm(up(A[k], *x.shape[1:])), x), c)
-    return _relu_up(_weighted(w, A), x)
+    return np.maximum(up(_weighted(w, A), *x.shape[1:]), 0.0)
 
 
 def saliency(net: Network, x: Array, c: int) -> Array:

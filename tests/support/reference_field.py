@@ -13,6 +13,7 @@ probability, all float64.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Iterator
 
@@ -141,7 +142,8 @@ def cam_weights(net: Network, x: Array, c: int, base: str) -> Array:
 # --------------------------------------------------------------------------------------------------
 
 BASES: dict[str, Method] = {
-    name: (lambda net, x, c, image_id, f=f: f(net, x, c)) for name, f in ref.METHODS.items()
+    name: (lambda net, x, c, image_id, f=f, **given: f(net, x, c, **given))
+    for name, f in ref.METHODS.items()
 }
 
 
@@ -213,15 +215,23 @@ def a_fmi(
     reference: str = "baseline",
     positive_only: bool = False,
     replace: str = "reference",
+    selection: str = "largest",
+    share: float = 1e-6,
 ) -> Array:
     """A-FMI: ReLU(sum_k FMI_k D_k), D = A - A'; `absdiff` takes |D_k|; `complete` spreads FMI_k
-    like D_k/sum D_k.
+    like D_k/sum D_k. Only strong channels count: above a share of the largest, or the first that
+    hold a share of the sum.
     """
     A = net.activations(x)
     A_ref = net.activations(reference_image(net, x, image_id, reference))
     D = A - A_ref
     importance = feature_map_importance(net, x, c, A_ref, replace)
-    importance = np.where(np.abs(importance) <= 1e-6 * np.abs(importance).max(), 0.0, importance)
+    sizes, kept, held = np.abs(importance), set(), 0.0
+    for k in sorted(range(len(sizes)), key=lambda k: -sizes[k]):
+        if sizes[k] > share * sizes.max() if selection == "largest" else held < share * sizes.sum():
+            kept.add(k)
+        held += sizes[k]
+    importance = np.array([v if k in kept else 0.0 for k, v in enumerate(importance)])
     if positive_only:
         importance = np.maximum(importance, 0.0)
     if form == "product":
@@ -275,7 +285,7 @@ def abs_cam_init(net: Network, x: Array, c: int, image_id: str) -> Array:
     return relu_up(weighted(np.array([np.abs(g).mean() for g in G]), A), x)
 
 
-def abs_cam(net: Network, x: Array, c: int, image_id: str, form: str = "activations") -> Array:
+def abs_cam(net: Network, x: Array, c: int, image_id: str, form: str = "normalised") -> Array:
     """Abs-CAM: S_k = p_c(H_k masking x), H_k = mm(Up A_k); ReLU(sum_k w_k S_k Up(A_k)), or sum_k
     S_k H_k.
     """
@@ -322,9 +332,13 @@ def wide_blur(x: Array) -> Array:
     return out
 
 
-def group_cam(net: Network, x: Array, c: int, image_id: str, groups: int = 32) -> Array:
-    """M_g = ReLU(sum_{k in g} w_k A_k); gain_g = ReLU(p_c(x under mm(Up M_g), blur elsewhere) -
-    p_c(blur)).
+def group_cam(
+    net: Network, x: Array, c: int, image_id: str, groups: int = 32, form: str = "last"
+) -> Array:
+    """M_g = ReLU(sum_{k in g} w_k A_k), cut at its 70th percentile; H_g = mm(Up M_g); gain_g =
+    p_c(x under H_g, blur elsewhere) - p_c(blur); ReLU(sum_g gain_g H_g).
+
+    "first": no cut, and sum_g ReLU(gain_g) Up M_g.
     """
     A, G = net.layer_and_gradient(x, c)
     away = wide_blur(x)
@@ -334,24 +348,36 @@ def group_cam(net: Network, x: Array, c: int, image_id: str, groups: int = 32) -
         M = np.maximum(
             sum(G[k].mean() * A[k] for k in range(start, min(start + size, len(A)))), 0.0
         )
+        if form == "last":
+            M = np.where(np.percentile(M, 70) < M, M, 0.0)
         if M.max() == M.min():
             continue
         H = mm(up(M, *x.shape[1:]))
         gain = net.p(H * x + (1 - H) * away, c) - net.p(away, c)
-        total += max(gain, 0.0) * up(M, *x.shape[1:])
-    return total
+        total += gain * H if form == "last" else max(gain, 0.0) * up(M, *x.shape[1:])
+    return np.maximum(total, 0.0)
 
 
-def shapley_cam(net: Network, x: Array, c: int, image_id: str) -> Array:
+def residual_softmax_gradient(net: Network, x: Array, c: int, A: Array) -> Array:
+    """d(S_c + log p_c)/dA [K,h,w]: 2 dS_c/dA - sum_d p_d dS_d/dA."""
+    z = net.logits_at(x, A)
+    p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+    mean = sum(p[d] * net.gradient_at(x, d, A) for d in range(len(z)))
+    return 2 * net.gradient_at(x, c, A) - mean
+
+
+def shapley_cam(net: Network, x: Array, c: int, image_id: str, score: str = "rest") -> Array:
     """w_k = mean_ij(G - (H A)/2); the Hessian times A as a central difference of gradients along
-    A.
+    A; the score is S_c + log p_c, or S_c.
     """
-    A, G = net.layer_and_gradient(x, c)
-    step = 1e-5
-    product = (net.gradient_at(x, c, (1 + step) * A) - net.gradient_at(x, c, (1 - step) * A)) / (
-        2 * step
+    gradient_at = (
+        net.gradient_at if score == "logit" else functools.partial(residual_softmax_gradient, net)
     )
-    return relu_up(weighted((G - product / 2).mean(axis=(1, 2)), A), x)
+    A = net.activations(x)
+    step = 1e-5
+    product = (gradient_at(x, c, (1 + step) * A) - gradient_at(x, c, (1 - step) * A)) / (2 * step)
+    weights = (gradient_at(x, c, A) - product / 2).mean(axis=(1, 2))
+    return relu_up(weighted(weights, A), x)
 
 
 def finer_cam(
@@ -359,9 +385,9 @@ def finer_cam(
     x: Array,
     c: int,
     image_id: str,
-    gamma: float = 0.6,
+    gamma: float = 1.0,
     classes: int = 3,
-    weights: str = "mean",
+    weights: str = "softmax",
 ) -> Array:
     """Grad-CAM of S_c - gamma * (mean of the `classes` nearest logits, or their softmax-weighted
     sum).
@@ -503,15 +529,25 @@ def gradient_at_module(net: Network, module: nn.Module, x: Array, c: int) -> Arr
     return gradient[0].numpy()
 
 
-def full_grad(net: Network, x: Array, c: int, image_id: str) -> Array:
+def full_grad(net: Network, x: Array, c: int, image_id: str, form: str = "paper") -> Array:
     """psi(x * dS/dx) + sum over biases of psi(b * dS/d(out)); psi = sum over channels of
-    Up(mm(|.|)), mm jointly.
+    Up(mm(|.|)), mm jointly. "code": mm adds 1e-6 to the maximum, and Up keeps the corners.
     """
     total = np.zeros(x.shape[1:])
     for part in (x * net.input_gradient(x, c), *bias_terms(net, x, c)):
-        for channel in mm(np.abs(part)):
-            total += up(channel, *x.shape[1:])
+        a = np.abs(part)
+        scaled = mm(a) if form == "paper" else (a - a.min()) / (a.max() - a.min() + 1e-6)
+        for channel in scaled:
+            total += (up if form == "paper" else up_with_corners)(channel, *x.shape[1:])
     return total
+
+
+def up_with_corners(a: Array, height: int, width: int) -> Array:
+    """Bilinear upsampling of [h,w] whose corner pixels are the corner cells."""
+    rows, columns = (
+        np.linspace(0, n - 1, side) for n, side in zip(a.shape, (height, width), strict=True)
+    )
+    return ndimage.map_coordinates(a, np.meshgrid(rows, columns, indexing="ij"), order=1)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -561,10 +597,17 @@ def noisy_gradients(
 
 
 def smooth_grad(
-    net: Network, x: Array, c: int, image_id: str, samples: int = 25, std: float = 0.15
+    net: Network,
+    x: Array,
+    c: int,
+    image_id: str,
+    samples: int = 25,
+    std: float = 0.15,
+    magnitude: bool = False,
 ) -> Array:
-    """sum over channels of |mean of the noisy gradients|."""
-    return np.abs(noisy_gradients(net, x, c, image_id, samples, std).mean(axis=0)).sum(axis=0)
+    """sum over channels of |mean of the noisy gradients|; magnitude: of the mean of squares."""
+    g = noisy_gradients(net, x, c, image_id, samples, std)
+    return ((g**2).mean(axis=0) if magnitude else np.abs(g.mean(axis=0))).sum(axis=0)
 
 
 def var_grad(
@@ -1018,4 +1061,4 @@ METHODS: dict[str, Method] = {
         kernel_shap,
         extremal_perturbation,
     )
-}
+} | {name: BASES[name] for name in ("grad_cam_pp", "layer_cam", "score_cam")}
