@@ -30,7 +30,7 @@ from bench.run.explained_class import ClassChoice
 from bench.run.external_maps import ExternalMethod
 from bench.run.grid_choice import ChosenGrids, choose_grids
 from bench.run.paste_choice import choose_pastes
-from bench.run.unserved import keep_fitting, keep_served
+from bench.run.unserved import keep_fitting, keep_usable
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,7 @@ def make_plan(
     subset, notes = match_classes(models, subset)
     geometry = common_geometry(subset, models, protocol.geometry)
     fitting, no_methods = keep_fitting("method", _select_methods(methods, geometry), subset)
-    usable, no_metrics = keep_fitting("metric", [METRICS.get(name) for name in names], subset)
-    usable, no_sisters = keep_served(usable, models)
+    usable, no_metrics = keep_usable([METRICS.get(name) for name in names], subset, models)
     device = models[0].device
     return Plan(
         subset=subset,
@@ -227,7 +226,7 @@ def make_plan(
         compiled=compiled,
         precision=precision,
         notes=(*told, *notes),
-        unserved=(*no_methods, *no_metrics, *no_sisters),
+        unserved=(*no_methods, *no_metrics),
     )
 
 

@@ -78,6 +78,19 @@ def keep_served(
     return usable, sentences
 
 
+def keep_usable(
+    metrics: Sequence[Metric], subset: Subset, models: Sequence[Explainee]
+) -> tuple[list[Metric], tuple[str, ...]]:
+    """Return the metrics that find the truth and the sister that they need; sentences about others.
+
+    Raises:
+        NotApplicable: none is left.
+    """
+    fitting, no_truth = keep_fitting("metric", metrics, subset)
+    usable, no_sister = keep_served(fitting, models)
+    return usable, (*no_truth, *no_sister)
+
+
 def describe_unserved(word: str, lacking: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Return a sentence for each thing that the data lacks, with the names that need it.
 
