@@ -151,7 +151,7 @@ def train_masked(parent: Explainee, training: Training) -> Path:
         } | asdict(settings)
         stamp = {"what": "masked", "recipe": recipe, "parent": parent.weights_id}
         history = training.fit(task, settings, stamp)
-    card = {"recipe": recipe, "sister_of": parent.fingerprint}
+    card: dict[str, Any] = {"recipe": recipe, "sister_of": parent.fingerprint}
     card |= {name: history.best[name] for name in ("top1", "top1_half_masked")}
     card["parent_agreement"] = history.best["agreement"]
     return training.save(sister, history, card, parent)
