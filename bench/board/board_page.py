@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.board import text
+from bench.board.control_wins import write_control_wins
 from bench.board.gallery import load_gallery
 from bench.board.own_files import replace_own
 from bench.board.pairs import agreements
 from bench.board.plots.choices_plot import read_grid
 from bench.board.plots.plot_files import write_plots
+from bench.board.sample_calibration import describe_sample
 from bench.board.scope_names import name_scopes
 from bench.board.tables import (
     TUNED,
@@ -64,8 +66,10 @@ def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
         tuned=f"tables/{TUNED}",
         command="\n".join(commands),
         provenance=provenance,
+        samples={name: describe_sample(board.records, name) for name in subsets},
         usable={name: describe_usable_counts(board.records, name) for name in subsets},
         flags=board.flags,
+        wins=write_control_wins(board.frame),
         tables=tables,
         methods=methods,
         galleries=[p for p in pictures if p not in shown],

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.board.control_wins import write_control_wins
+from bench.board.sample_calibration import describe_sample
 from bench.board.scores import Scores
 from bench.board.tables import Section, TableCell, build_sections, describe_intervals
 from bench.board.text import COUPLING, FIDELITY, RANKS, describe_models
@@ -29,6 +31,9 @@ def print_board(board: Scores, console: Console | None = None) -> None:
     Intervals are shown where the terminal is wide enough for them.
     """
     console = console or TextConsole(file=cast(TextIO, PlainFile(sys.stdout)))
+    wins = write_control_wins(board.frame)
+    if wins:
+        console.print(make_text(wins), style="bold yellow")
     full = True
     for subset, model in board.scopes:
         everything = build_sections(board, subset, model)
@@ -49,6 +54,8 @@ def print_board(board: Scores, console: Console | None = None) -> None:
         usable = describe_usable_counts(board.records, subset)
         if usable:
             console.print(make_text(f"{subset}: {usable}."), style="dim")
+        for sentence in describe_sample(board.records, subset):
+            console.print(make_text(f"{subset}: {sentence}"), style="dim")
     for flag in board.flags:
         console.print(make_text(f"! {flag}"), style="yellow")
     words = f"{describe_intervals(board)}, then {RANKS}"

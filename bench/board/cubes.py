@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,16 @@ import pandas as pd
 from bench.board import statistics
 from bench.board.statistics import Floats, Labels, Sampled
 
+SCALED = "scaled"
+"""Fact of a measure that a factor of its own on each map changes."""
+
 
 @dataclass(frozen=True)
 class Measure:
     """Rows of one named measure and its facts.
 
     facts: family, title, better, ranked, and reduce: "mean", "std", "pooled_precision" or "curve".
+    `SCALED` may stand there.
     rows: columns item, image, model, method, and value (scalars) or vector.
     """
 
@@ -118,6 +122,22 @@ def build_cube(measure: Measure, models: Sequence[str]) -> Cube:
     )
     everywhere = [np.asarray(mask.all(axis=0)) for mask in (present, scored)]
     return Cube(methods, items, images, values, *everywhere)
+
+
+def share_numbers(measure: Measure, cells: Cube, same: Mapping[str, str]) -> dict[str, str]:
+    """Return {method: the first method with its map} of a measure.
+
+    Maps count as the same where they differ by a factor of each map. Where such factors change a
+    measure (`SCALED`), only methods with the same numbers are one.
+    """
+    if not measure.facts.get(SCALED, False):
+        return dict(same)
+    values = dict(zip(cells.methods, np.moveaxis(cells.scalars(), 2, 0), strict=True))
+    return {
+        name: first
+        for name, first in same.items()
+        if first in values and np.array_equal(values[name], values[first], equal_nan=True)
+    }
 
 
 def find_shared(rows: pd.DataFrame, models: Sequence[str], column: str) -> set[str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from bench.board.box_thresholds import is_of_boxes
+from bench.board.control_wins import find_control_wins
 from bench.board.cubes import is_scored
 from bench.board.derived_names import settle_rank
 from bench.board.grid_floor import flag_floor
@@ -162,19 +164,11 @@ def flag_trivial(rows: pd.DataFrame) -> Iterator[str]:
     Values that are known to do so (average drop and its kin, won by fake_cam) are declared as not
     ranked.
     """
-    ranked = rows[
-        rows["rank"].notna() & ~rows["metric"].str.endswith(CORRECT) & (rows["method"] != "oracle")
-    ]
-    for metric, table in ranked.groupby("metric", sort=True):
-        best = table.sort_values(["rank", "control", "method"]).iloc[0]
-        others = table[~table["control"]].sort_values(["rank", "method"])
-        if best["control"] and len(others):
-            second = others.iloc[0]
-            yield (
-                f"{metric} is won by a control, {best['method']} ({number(best['mean'])}; best "
-                f"method: {second['method']} {number(second['mean'])}): a map that knows nothing "
-                "of the model does best."
-            )
+    for one in find_control_wins(rows):
+        yield (
+            f"{one.metric} is won by a control, {one.control} ({number(one.score)}; best method: "
+            f"{one.method} {number(one.best)}): no explanation is needed to do best."
+        )
 
 
 def flag_coupled(frame: pd.DataFrame) -> Iterator[str]:
@@ -276,7 +270,7 @@ def flag_calibration(records: Records) -> Iterator[str]:
     provenance = records.provenance
     if provenance.get("protocol", {}).get("box_tau_from") == "scored":
         return
-    names = [n for n, facts in provenance["metrics"].items() if facts["reduce"] == "box_accuracy"]
+    names = [name for name, facts in provenance["metrics"].items() if is_of_boxes(facts)]
     rows = records.frame[records.frame["metric"].isin(names)]
     for (subset, model), table in rows.groupby(["subset", "model"], sort=True):
         scored = table[(table["part"] == "calibration") & table["vector"].map(is_scored)]

@@ -1,8 +1,8 @@
 """From records to measures: named sets of rows that a board reduces to one number per method.
 
 Most measures are a value of a metric as it is. Some are derived: box accuracies from vectors of
-best IoU per tau, the pooled pixel precision from histograms, and for localisation the same on the
-items where the prediction is the label (`@correct`).
+best IoU per tau or upper set, the pooled pixel precision from histograms, and for localisation the
+same on the items where the prediction is the label (`@correct`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.board.box_thresholds import read_box_ious, reduce_boxes
+from bench.board.box_thresholds import is_of_boxes, read_box_ious, reduce_boxes
 from bench.board.cubes import Measure
 from bench.board.derived_names import (
     list_shown_facts,
@@ -93,7 +93,7 @@ def expand(
     """
     if rows.empty:
         return
-    if facts["reduce"] == "box_accuracy":
+    if is_of_boxes(facts):
         yield from reduce_boxes(read_derived(name, facts), facts, rows, calibration, ious)
     elif facts["reduce"] == "pooled_precision":
         derived = read_derived(name, facts)

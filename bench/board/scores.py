@@ -13,7 +13,7 @@ import pandas as pd
 
 from bench.board.comparison import Comparison, compare
 from bench.board.coupling import is_coupled
-from bench.board.cubes import Cube, Measure, build_cube, sample
+from bench.board.cubes import Cube, Measure, build_cube, sample, share_numbers
 from bench.board.measures import CORRECT
 from bench.board.method_differences import describe_difference
 from bench.board.statistics import RESAMPLES, Sampled, ranks
@@ -265,7 +265,8 @@ def summarise(
         return pd.DataFrame(), None
     drawn = sample(measure, cells, resamples, seed)
     same_map = {name: find_same_map(provenance, models, name) for name in cells.methods}
-    compared = compare(measure, cells, drawn, same_map) if is_ranked(measure) else None
+    shared = share_numbers(measure, cells, same_map)
+    compared = compare(measure, cells, drawn, shared) if is_ranked(measure) else None
     best, worst = find_rank_range(cells.methods, compared)
     table = tabulate_numbers(measure, cells, drawn).assign(
         subset=subset,
@@ -273,8 +274,9 @@ def summarise(
         equal_to=[same_map[name] for name in cells.methods],
         **describe_methods(measure, cells.methods, models, provenance),
     )
+    own = table.assign(equal_to=[shared.get(name, "") for name in cells.methods])
     return table.assign(
-        rank=rank(table), rank_best=best, rank_worst=worst, share=share(table)
+        rank=rank(own), rank_best=best, rank_worst=worst, share=share(table)
     ), compared
 
 

@@ -27,7 +27,7 @@ from bench.board.statistics import POOLED_RESAMPLES
 from bench.board.tie_groups import find_tie_groups
 from bench.board.tuned import TOP1, find_pairs, list_shown_values
 from bench.files import replaced_file, write_json
-from bench.metrics.base import PEAKED_MARK
+from bench.metrics.peaked import PEAKED_MARK
 from bench.models.layer_grid import describe_layer
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.inner_places import tame
-from bench.metrics.base import PEAKED_MARK
+from bench.metrics.peaked import PEAKED_MARK
 from bench.models.layer_grid import describe_layer
 from bench.plain_text import show_controls, show_line
 from bench.records.precision_verdict import list_lowered

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from bench.board.box_thresholds import is_of_boxes
 from bench.board.cubes import is_scored
 from bench.identity import plain_name
 from bench.records.store import Records
@@ -19,7 +20,7 @@ def describe_usable_counts(records: Records, subset: str) -> str:
     facts = records.provenance["metrics"]
     rows = records.frame[records.frame["subset"] == subset]
     parts = []
-    boxes = [name for name, one in facts.items() if one["reduce"] == "box_accuracy"]
+    boxes = [name for name, one in facts.items() if is_of_boxes(one)]
     kept = int(records.provenance["subsets"].get(subset, {}).get("n_calibration", 0))
     if boxes and kept:
         choosing = rows[(rows["part"] == "calibration") & rows["metric"].isin(boxes)]

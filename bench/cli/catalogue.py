@@ -17,7 +17,8 @@ from bench.field_text import write_fields
 from bench.methods import METHODS
 from bench.methods.variants import find_ranges, write_value
 from bench.metrics import METRICS, Value
-from bench.metrics.base import PEAKED_MARK, Metric, board_names, find_derived
+from bench.metrics.base import Metric, board_names, find_derived
+from bench.metrics.peaked import PEAKED_MARK
 from bench.models import MODELS
 from bench.models.card_keys import read_card
 from bench.models.zoo import expand_models, load_model
@@ -112,6 +113,11 @@ def name_lists(registry: Registry[Any], name: str) -> list[str]:
 
 
 # --- methods
+
+
+def select_methods(pattern: str) -> list[str]:
+    """Return the methods of a pattern; of "all", also the wrappers that no list holds."""
+    return METHODS.select(pattern) + (METHODS.unlisted if pattern == "all" else [])
 
 
 def method_facts(name: str) -> Facts:
@@ -336,7 +342,7 @@ def protocol_row(name: str) -> tuple[str, ...]:
 CATALOGUES = {
     "methods": Catalogue(
         ("name", "fidelity", "group", "groups", "parameters", "source"),
-        METHODS.select,
+        select_methods,
         method_facts,
         method_row,
     ),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EPILOG = """**Examples**
 
-- `cambench health runs/scenes-val` - about two minutes on the default run
+- `cambench health runs/scenes-val` - about ten minutes on the default run
 
 - `cambench health leaderboards/scenes --stored` - from stored records alone, in seconds
 
@@ -38,6 +38,14 @@ def health(
             help="Methods of the sample [default: eight quick ones of the run, and random]."
         ),
     ] = None,
+    ladder: Annotated[
+        int,
+        typer.Option(
+            help="Images of the degradation ladder, and three times as many for metrics that run "
+            "few forwards; 0 leaves it out.",
+            min=0,
+        ),
+    ] = 10,
     stored: Annotated[
         bool, typer.Option("--stored", help="Check stored records only: no image, no model.")
     ] = False,
@@ -60,7 +68,8 @@ def health(
     what = (
         "stored records only"
         if stored
-        else f"{limit or 'all'} images per model, planted nets and other choices"
+        else f"{limit or 'all'} images per model, planted nets, other choices and a ladder of "
+        f"{ladder} images"
     )
     say(
         f"{folder}: metric health from {what}. The report goes to "
@@ -80,9 +89,28 @@ def health(
             command=command_line(),
             device=device,
             say=report,
+            ladder=ladder,
+            announce=print_work,
         )
+    print_gains(found)
     print_failures(found)
     say(f"Report: {folder / 'health' / 'health.md'}; `cambench board {folder}` marks what fails.")
+
+
+def print_gains(found: Health) -> None:
+    """Print what trivial transforms of maps gain, and what it took to find out."""
+    from bench.health.transform_gains import describe_gains
+
+    for sentence in describe_gains(found.gains):
+        say(sentence)
+    if found.gain_forwards:
+        say(f"The transformed maps took {found.gain_forwards:,} forwards.")
+
+
+def print_work(sentence: str) -> None:
+    """Print what the degradation ladder is about to run, where it is not done."""
+    if sentence:
+        say(sentence)
 
 
 def print_failures(found: Health) -> None:

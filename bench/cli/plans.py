@@ -16,6 +16,7 @@ from bench.data.expressions import is_expression
 from bench.data.open_pastes import is_pastes
 from bench.errors import BenchError
 from bench.methods import METHODS
+from bench.metrics import METRICS
 from bench.models.sisters import attach_sisters
 from bench.models.zoo import expand_models
 from bench.plugins import load_entry_points, load_plugin
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 FINETUNED = "finetuned"
 """The group of the fine-tuned models, and the list of methods that a default run scores there."""
 
+TRANSFORMED = "transformed"
+"""The list of controls that transform another method's map."""
+
 
 def load_plugins(files: list[Path] | None) -> list[str]:
     """Load entry points and files; return the names of the methods that the files brought."""
@@ -47,13 +51,19 @@ def load_plugins(files: list[Path] | None) -> list[str]:
 
 
 def split_run(options: RunOptions) -> list[RunOptions]:
-    """Return the parts of a run: a default run also scores fine-tuned models, with fewer
-    methods.
+    """Return the parts of a run: a default run also scores fine-tuned models, with fewer methods,
+    and it scores transformed maps by the metrics that run no network only.
     """
+    parts = [options]
     if options.models == options.methods == DEFAULT:
-        tuned = dataclasses.replace(options, models=FINETUNED, methods=FINETUNED, sister=None)
-        return [*split_networks(options), *split_networks(tuned)]
-    return split_networks(options)
+        parts = [
+            dataclasses.replace(options, methods=f"{DEFAULT},-{TRANSFORMED}"),
+            dataclasses.replace(options, models=FINETUNED, methods=FINETUNED, sister=None),
+        ]
+        free = list_free_metrics(options)
+        if free:
+            parts.append(dataclasses.replace(options, methods=TRANSFORMED, metrics=",".join(free)))
+    return [network for part in parts for network in split_networks(part)]
 
 
 def split_networks(options: RunOptions) -> list[RunOptions]:
@@ -62,6 +72,16 @@ def split_networks(options: RunOptions) -> list[RunOptions]:
         return [options]
     names = expand_models(split_names(options.models))
     return [dataclasses.replace(options, models=name) for name in names] or [options]
+
+
+def list_free_metrics(options: ScoringOptions) -> list[str]:
+    """Return the metrics of the options that read finished maps and run no network for them."""
+    protocol, free = choose_protocol(options), []
+    for metric in map(METRICS.get, METRICS.select(options.metrics)):
+        shared = sum(part.counts.forwards for part in metric.shared(protocol))
+        if "method" not in metric.needs and not shared + metric.forwards(protocol, 1):
+            free.append(metric.name)
+    return free
 
 
 def make_plans(options: RunOptions) -> list[Plan]:

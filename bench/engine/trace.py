@@ -42,8 +42,11 @@ class Trace(PartStore):
     images: [B,3,H,W] float32, normalised.  targets: [B] int64.  logits: [B,C].  activations A:
     [B,K,h,w]. gradients G = dS_c/dA: [B,K,h,w], computed through the head alone, once, when first
     read. input_gradients dS_c/dx: [B,3,H,W], one forward and backward, once, when first read. ids:
-    image ids, the source of every draw.  truth: ground truth of the label's objects.
+    image ids, the source of every draw.  truth: ground truth of the label's objects.  wanted_maps:
+    ids of the methods whose maps several methods want; traces made of this one want them, too.
     """
+
+    wanted_maps: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -351,8 +354,8 @@ class Trace(PartStore):
 
         This takes one more pass.
         """
-        return Trace(
-            self.prober, images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed
+        return self._want_same_maps(
+            Trace(self.prober, images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed)
         )
 
     def trace_network(self, prober: Prober) -> Trace:
@@ -360,8 +363,8 @@ class Trace(PartStore):
 
         This takes one more pass.
         """
-        return Trace(
-            prober, self.images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed
+        return self._want_same_maps(
+            Trace(prober, self.images, self.targets, ids=self.ids, truth=self.truth, seed=self.seed)
         )
 
     def trace_layer(self, layer: str) -> Trace:
@@ -389,7 +392,7 @@ class Trace(PartStore):
         """Return the pass of the images at `rows` [n], seen from `targets` [n] (default: the same
         classes).
         """
-        return Trace(
+        other = Trace(
             self.prober,
             self.images[rows],
             self.targets[rows] if targets is None else targets,
@@ -398,3 +401,8 @@ class Trace(PartStore):
             seed=self.seed,
             captured=self.captured.select(rows),
         )
+        return self._want_same_maps(other)
+
+    def _want_same_maps(self, other: Trace) -> Trace:
+        other.wanted_maps = self.wanted_maps
+        return other

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from bench.engine.map_ranges import unit
@@ -15,6 +16,7 @@ from bench.finetune.classifier import network_input
 from bench.finetune.data import EVALUATION_BATCH, Pictures, split_rows
 from bench.finetune.placement import attention_net, energy_inside
 from bench.metrics.map_similarity import pearson
+from bench.metrics.rank_localization import score_order
 from bench.models.abn import to_grid
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
@@ -27,6 +29,7 @@ MEASURES = {
     "pearson": ".3f",
     "iou": ".3f",
     "energy": ".3f",
+    "energy_ranked": ".3f",
 }
 """What is measured, and how it is written."""
 
@@ -64,7 +67,8 @@ def measure_agreement(model: Explainee, group: Group) -> Numbers:
 
     top1, attention_top1: percent, of the perception and of the attention branch.  mse, pearson,
     iou: of M and the target on the grid; IoU of where their unit maps are at least .5.  energy:
-    share of M, at image size, inside the object.  Images without an object in the frame are left
+    share of M, at image size, inside the object; energy_ranked: the same of its pixels' order,
+    which sharpening cannot move.  Images without an object in the frame are left
     out of what needs one, and of the IoU those where neither map has any contrast.
     """
     columns: dict[str, list[torch.Tensor]] = {name: [] for name in MEASURES}
@@ -94,10 +98,12 @@ def _measure_maps(own: torch.Tensor, group: Group, index: torch.Tensor) -> dict[
     values: dict[str, torch.Tensor] = {}
     if group.truth is not None:
         truth = group.truth[index]
-        inside = energy_inside(upsample_attention(own, truth.shape[-1]), truth)
+        maps = upsample_attention(own, truth.shape[-1])
+        inside = energy_inside(maps, truth)
         values["energy"] = torch.tensor(
             [torch.nan if one is None else one for one in inside], dtype=torch.float64
         )
+        values["energy_ranked"] = _rank_energy(maps, truth)
         if group.targets is None:
             seen = truth.flatten(1).any(1)
             alike = _alike(own[:, 0], to_grid(truth.float(), *own.shape[2:])[:, 0])
@@ -105,6 +111,15 @@ def _measure_maps(own: torch.Tensor, group: Group, index: torch.Tensor) -> dict[
     if group.targets is not None:
         values |= _alike(own[:, 0], group.targets[index, 0])
     return values
+
+
+def _rank_energy(maps: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Return the energy of the ranks [B] of maps and objects [B,H,W]; NaN where it has none."""
+    rows = zip(maps.flatten(1).numpy(), truth.flatten(1).numpy(), strict=True)
+    scores = [
+        score_order(values, np.argsort(-values, kind="stable"), inside) for values, inside in rows
+    ]
+    return torch.tensor(scores, dtype=torch.float64)
 
 
 def _alike(own: torch.Tensor, wanted: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -16,13 +16,13 @@ from bench.records.run_schema import (
 
 
 class TauFacts(StateFacts):
-    """The box thresholds of one method on one model, as places in the list of thresholds."""
+    """The box thresholds of one method on one model: places in a list, or cut values of maps."""
 
     subset: str
     model: str
     value: str
     method: str
-    taus: list[int] = Field(min_length=1)
+    taus: list[float] = Field(min_length=1)
 
 
 class BaselineValueFacts(ValueFacts):

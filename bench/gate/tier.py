@@ -17,7 +17,7 @@ TIERS: dict[str, dict[str, Any]] = {
         "subset": "scenes-val",
         "models": "resnet-scenes",
         "methods": "random,grad_cam,a_fmi,saliency,smooth_grad_cam_pp",
-        "metrics": "deletion,insertion,pointing_game,energy_pointing_game,pixel_precision,"
+        "metrics": "deletion,insertion,pointing_game,energy_ranked,pixel_precision,"
         "box_localization",
         "limit": 200,
         "calibration": 100,

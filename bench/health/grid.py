@@ -46,13 +46,17 @@ Report = Callable[[int, int], None]
 
 
 def run_grid(
-    plans: Mapping[str, Plan], folder: Path | None, report: Report | None = None
+    plans: Mapping[str, Plan],
+    folder: Path | None,
+    report: Report | None = None,
+    count: Callable[[int], None] | None = None,
 ) -> dict[str, Records]:
     """Run every plan into a folder of its own (None: memory) and return their records by the plans'
     names.
 
     Task by task all plans score the same maps, which are then dropped: memory holds one task's
-    maps. What an earlier call has written is not computed again.
+    maps. What an earlier call has written is not computed again.  count: is called with the
+    forwards that were run.
     """
     with ExitStack() as held:
         stores = {
@@ -69,9 +73,7 @@ def run_grid(
         }
         standing = {name: check_items(plan, stores[name]) for name, plan in plans.items()}
         ledgers = {name: ItemLedger(p, stores[name], standing[name]) for name, p in plans.items()}
-        for name, store in stores.items():
-            ledgers[name].close(told[name])
-            store.write_provenance(told[name])
+        _write_facts(stores, ledgers, told)
         probers: dict[str, Prober] = {}
         tasks = list(_tasks(plans, standing, told))
         for number, (task, waiting) in enumerate(tasks):
@@ -85,10 +87,21 @@ def run_grid(
             )
             if report:
                 report(number + 1, len(tasks))
-        for name, store in stores.items():
-            ledgers[name].close(told[name])
-            store.write_provenance(told[name])
+        if count:
+            count(sum(prober.counts.forwards for prober in probers.values()))
+        _write_facts(stores, ledgers, told)
         return {name: store.records(told[name]) for name, store in stores.items()}
+
+
+def _write_facts(
+    stores: Mapping[str, Store],
+    ledgers: Mapping[str, ItemLedger],
+    told: Mapping[str, dict[str, Any]],
+) -> None:
+    """Write the run.json of every plan."""
+    for name, store in stores.items():
+        ledgers[name].close(told[name])
+        store.write_provenance(told[name])
 
 
 def place(folder: Path, name: str, plan: Plan) -> Path:
@@ -171,6 +184,7 @@ def blur_method(method: Method, sigma_224: float) -> Method:
         heads=0,
         head_backwards=0,
         parts=(),
+        reference="",  # of the wrapped method
     )
 
 

@@ -14,6 +14,9 @@ from bench.board.plots.figures import make_figure_grid, write_figure
 from bench.board.scope_names import name_scopes
 from bench.board.tables import write_text
 from bench.board.text import FAILED, code_block, code_span, describe_protocol, markdown, number
+from bench.health.gains_section import write_gains
+from bench.health.ladder_report import list_ladder_lines
+from bench.health.page_tables import table as table
 from bench.plain_figures import plain_texts
 
 if TYPE_CHECKING:
@@ -33,26 +36,20 @@ def write_page(health: Health, folder: Path, pictures: list[Path], command: str 
         *([code_block(command), ""] if command else []),
         f"- Protocol: {code_span(describe_protocol(health.records.provenance))}",
         f"- Images of the sample for new forwards: {health.images or 'all'}",
+        f"- Images of the degradation ladder: {health.ladder_images or 'none'}",
         *(f"- {markdown(note)}" for note in dict.fromkeys(health.notes)),
         "",
         *_verdicts(health),
         *_reasons(health),
+        *list_ladder_lines(health),
         *_separations(health),
+        *write_gains(health),
         *_moves(health),
         *(f"![{markdown(p.stem)}]({p.name})\n" for p in pictures),
     ]
     path = folder / "health.md"
     write_text(path, "\n".join(lines))
     return path
-
-
-def table(headers: list[str], rows: list[list[str]]) -> Iterator[str]:
-    """Yield a Markdown table; numbers are to the right of the first column."""
-    yield "| " + " | ".join(headers) + " |"
-    yield "|---|" + "---:|" * (len(headers) - 1)
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
-    yield ""
 
 
 def scopes(health: Health) -> list[tuple[str, str]]:

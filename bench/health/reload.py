@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 
 from bench.data import Geometry, Subset, load_subset
 from bench.data.expressions import is_expression
+from bench.data.inner_paths import DATA_VARIABLE
 from bench.errors import BenchError
 from bench.identity import digest
 from bench.methods import METHODS, Method
 from bench.metrics import METRICS, Metric
 from bench.models.explainee import Explainee
-from bench.models.zoo import load_model
+from bench.models.zoo import MODELS, load_model
 from bench.protocol import Protocol
 from bench.records.store import Records
 from bench.run.plan import Plan, choose_items, common_geometry, make_plan
@@ -69,7 +71,9 @@ def reload_run(
     notes: list[str] = []
     names = sorted(set(records.frame.loc[records.frame["subset"] == subset, "model"]))
     models = [
-        m for name in names if (m := _model(name, told["models"][name], notes, device)) is not None
+        m
+        for name in names
+        if (m := _model(name, told["models"][name], notes, device, data_root)) is not None
     ]
     metrics = list(_metrics(told["metrics"], protocol, notes))
     if not models or not metrics:
@@ -130,7 +134,20 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
-def _model(name: str, facts: dict[str, Any], notes: list[str], device: str) -> Explainee | None:
+CARDS = Path("weights") / "models.json"
+"""Where a data root may hold networks that a run took from cards."""
+
+
+def _find_address(name: str, card: dict[str, Any], data_root: Path | None) -> str:
+    """Return what loads a model: its name, or its card below the data root where it has one."""
+    root = data_root or os.environ.get(DATA_VARIABLE)
+    file = Path(root) / CARDS if root and "file" in card and name not in MODELS else None
+    return name if file is None or not file.is_file() else f"{file}#{name}"
+
+
+def _model(
+    name: str, facts: dict[str, Any], notes: list[str], device: str, data_root: Path | None
+) -> Explainee | None:
     """Return a model of the run, or None with a note where it is not here or not the same."""
     card = facts.get("card") or {}
     options: dict[str, Any] = {}
@@ -138,7 +155,7 @@ def _model(name: str, facts: dict[str, Any], notes: list[str], device: str) -> E
         weights = card.get("weights", "random")
         options = {"weights": None if weights == "random" else weights, **card.get("kwargs", {})}
     try:
-        model = load_model(name, **options).to(device)
+        model = load_model(_find_address(name, card, data_root), **options).to(device)
     except BenchError as error:
         notes.append(f"{name} is not loaded: {error}")
         return None

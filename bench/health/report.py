@@ -31,9 +31,18 @@ from bench.health.checks import (
 )
 from bench.health.findings import Health, Verdict
 from bench.health.health_page import write_page, write_plots
+from bench.health.ladder_report import (
+    LADDER,
+    announce_ladder,
+    judge_ladder,
+    list_unfit_metrics,
+    score_ladder,
+    tabulate_ladders,
+)
 from bench.health.planted_evidence import CONTROLS, GRADED, PLANTED, make_planted_plans, run_planted
 from bench.health.reload import Reloaded, reload_run
 from bench.health.sensitivity import choose_methods, run_choices, sample_items
+from bench.health.transform_gains import collect_gains
 from bench.json_state import write_sealed_json
 from bench.models.explainee import Explainee
 from bench.records.run_facts import HEALTH
@@ -74,21 +83,27 @@ def examine(
     command: str = "",
     device: str = "cpu",
     say: Say | None = None,
+    ladder: int = LADDER,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> Health:
     """Check every metric of a run on each of its models, write RUN/health.json and RUN/health/, and
     return the health.
 
     limit: images of the sample that new forwards are made on; 0: all of the run.  methods: of the
     sample. forwards: False looks at stored records only.  What is done already is kept in
-    RUN/health/parts.
+    RUN/health/parts.  ladder: images of the degradation ladder; 0: none.  announce: is called with
+    a sentence on what the ladder is about to run.
     """
     run = Path(folder)
     records = Records.load(run)
     check_records(records)
-    health = Health(records, images=limit)
+    health = Health(records, images=limit, ladder_images=ladder if forwards else 0)
     with own_folder(run, "health check"):
         for subset in sorted(set(records.frame["subset"])):
             loaded = _try_reload(health, subset, data_root, device) if forwards else None
+            if loaded and ladder:
+                health.notes += list_unfit_metrics(loaded)
+                announce(announce_ladder(records, loaded, ladder, run / FOLDER / "parts"))
             _check_subset(health, subset, loaded, limit, methods, run / FOLDER / "parts", say)
         _caution(health)
         write(health, run, command)
@@ -129,30 +144,30 @@ def _check_subset(
         left_out |= set(records.provenance["methods"]) - kept
         orders = agreement(rank_methods(scalars(records, subset, model)), left_out)
         health.agreement.append(orders.assign(subset=subset, model=model))
-        planted = None
+        planted, ladders = None, {}
         if loaded and model in here:
+            told = _make_report(say, here[model], "degradation ladder")
+            ladders = score_ladder(records, loaded, here[model], health.ladder_images, parts, told)
             planted = _score_planted(health, loaded, here[model], limit, parts, say)
             _score_choices(health, loaded, here[model], limit, methods, parts, say)
-        judges = (
-            {m.name: m for m in select_directed(planted, _first_subset(planted))}
-            if planted is not None
-            else {}
+        told = _make_report(say, here[model], "transformed maps") if model in here else None
+        health.add_gains(
+            *collect_gains(records, subset, model, loaded, limit, parts, health.notes, told)
         )
+        judges = _name_judges(planted)
         for measure in (m for m in found if model in m.models):
-            health.verdicts.append(
-                _judge(
-                    records,
-                    subset,
-                    model,
-                    measure,
-                    spread(measure, model, kept),
-                    judges.get(measure.name),
-                )
-            )
+            values = spread(measure, model, kept)
+            verdict = _judge(records, subset, model, measure, values, judges.get(measure.name))
+            judge_ladder(verdict, ladders.get(measure.name))
+            health.verdicts.append(verdict)
 
 
-def _first_subset(records: Records) -> str:
-    return str(records.frame["subset"].iloc[0])
+def _name_judges(planted: Records | None) -> dict[str, Measure]:
+    """Return the measures of the planted maps by name; none where there are no planted maps."""
+    if planted is None:
+        return {}
+    subset = str(planted.frame["subset"].iloc[0])
+    return {measure.name: measure for measure in select_directed(planted, subset)}
 
 
 def _score_planted(
@@ -286,8 +301,12 @@ TAU_CAUTION = 0.7
 
 
 def _caution(health: Health) -> None:
-    """Say of each measure what moves its ranks, and whether blurred maps score better."""
+    """Say of each measure what moves its ranks, and whether sharper or blurred maps score
+    better.
+    """
     for verdict in health.verdicts:
+        if health.is_sharpened(verdict):
+            verdict.cautions.append("raising maps to a power makes them score better")
         for tables in health.tables:
             rows = {
                 name: table[
@@ -329,9 +348,9 @@ def write(health: Health, run: Path, command: str = "") -> None:
 def csv_tables(health: Health) -> dict[str, pd.DataFrame]:
     """Return the tables behind the report.
 
-    verdicts, separations, agreement; grid (ranks of ranked values under each choice of a protocol,
-    which boards draw), grid-reported (of the other values), moves (Kendall's tau of each choice)
-    and blur.
+    verdicts, separations, ladder, agreement; grid (ranks of ranked values under each choice of a
+    protocol, which boards draw), grid-reported (of the other values), moves (Kendall's tau of each
+    choice) and blur.
     """
     where = ["subset", "model", "metric"]
     verdicts = pd.DataFrame(
@@ -356,6 +375,9 @@ def csv_tables(health: Health) -> dict[str, pd.DataFrame]:
     orders = pd.concat(health.agreement or [pd.DataFrame(columns=compared)], ignore_index=True)
     orders = orders[compared]
     found = {"verdicts": verdicts, "separations": pd.DataFrame(gaps), "agreement": orders}
+    if len(health.gains):
+        found["gains"] = health.gains
+    found |= {"ladder": tabulate_ladders(health)} if health.ladder_images else {}
     if health.tables:
         ranks = pd.concat([t.ranks for t in health.tables], ignore_index=True)
         found |= {

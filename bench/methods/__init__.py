@@ -18,6 +18,7 @@ from bench.methods import (
     self_attention,
     thresholding,
     transformer,
+    transforms,
 )
 from bench.methods.base import Method
 from bench.methods.registration import METHODS, register_method
@@ -41,6 +42,7 @@ __all__ = [
     "self_attention",
     "thresholding",
     "transformer",
+    "transforms",
 ]
 
 METHODS.add_list(
@@ -54,3 +56,6 @@ METHODS.add_list(
 # forwards.
 METHODS.add_list("finetuned", "random,oracle,grad_cam,layer_cam,tft(grad_cam),attention_branch")
 # The default run scores the fine-tuned models beside their originals, with these few methods.
+METHODS.add_list("transformed", "sharpened,centred(grad_cam),blurred(saliency)")
+# The default run scores these by the metrics that run no network: with the others they would take a
+# tenth of its forwards, and the order of pixels of `sharpened` is Grad-CAM's.

@@ -63,6 +63,7 @@ class Method:
         varies: why the number of forwards depends on the image, or "".
         reference: what the map compares an image with, one of `REFERENCE_WORDS` or "". A word, or
             a function of the parameters.
+        transform: whether a wrapper's map follows from the other method's map alone.
         caveat: what a reader must know wherever boards rank it, such as a part that it lacks.
 
     Raises:
@@ -95,6 +96,7 @@ class Method:
     version: int = 1
     varies: str = ""
     reference: PerVariant = ""
+    transform: bool = False
     caveat: str = ""
 
     @property
@@ -134,6 +136,7 @@ class Method:
             inner=inner,
             needs=tuple(dict.fromkeys((*self.needs, *inner.needs))),
             fast=inner.fast,
+            class_agnostic=inner.class_agnostic if self.transform else self.class_agnostic,
         )
 
     @property
@@ -263,8 +266,13 @@ class Method:
 
     def maps(self, trace: Trace) -> torch.Tensor:
         """Run the bare function: for methods that are built on this one, inside a sealed call of
-        their own.
+        their own. A map that several methods of the trace want is made once.
         """
+        if trace.wanted_maps and self.id in trace.wanted_maps:
+            return trace.share(name_shared_map(self.id), lambda: self._make_maps(trace))
+        return self._make_maps(trace)
+
+    def _make_maps(self, trace: Trace) -> torch.Tensor:
         given = variants.keywords(self.function, self.parameters)
         return (
             self.function(trace, **given)
@@ -306,6 +314,11 @@ class Method:
         own = maps.detach().to("cpu", torch.float32).contiguous()
         # A copy: whoever made the maps may hold them, and write into them later.
         return own.clone() if own.data_ptr() == maps.data_ptr() else own
+
+
+def name_shared_map(identity: str) -> str:
+    """Return the name of the shared part that holds the map of a method with this id."""
+    return f"map {identity}"
 
 
 def _add_shared_costs(trace: Trace, spent: Part, made: set[str]) -> Spent:

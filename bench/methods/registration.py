@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypedDict, Unpack
 
 from bench.errors import BenchError
@@ -19,13 +20,23 @@ class MethodRegistry(Registry[Method]):
     def __init__(self) -> None:
         super().__init__("method")
         self._wrappers: dict[str, Method] = {}
+        self._unlisted: dict[str, str] = {}
 
-    def add_wrapper(self, entry: Method, inner: str) -> Method:
-        """Add a wrapper (`tft`); around `inner` it is also listed by name, and its bare name means
-        that.
+    def add_wrapper(self, entry: Method, inner: str, *, listed: bool = True) -> Method:
+        """Add a wrapper (`tft`); its bare name means the one around `inner`, which is listed by
+        name, too, unless not `listed`.
         """
         self._wrappers[entry.name] = entry
-        return self.add(entry.wrap(self.get(inner)))
+        found = entry.wrap(self.get(inner))
+        if not listed:
+            self._unlisted[entry.name] = inner
+            return found
+        return self.add(found)
+
+    @property
+    def unlisted(self) -> list[str]:
+        """Return the wrappers that no list, group or wildcard holds, around their usual method."""
+        return [self.get(name).name for name in self._unlisted]
 
     def get(self, name: str) -> Method:
         """Return the method of this address; an unknown one is an error with suggestions."""
@@ -34,8 +45,10 @@ class MethodRegistry(Registry[Method]):
             return super().get(name)
         if address.base in self._wrappers:
             found = self._wrappers[address.base]
-            inner = address.inner or next(
-                m.inner.name for m in self if m.inner and m.base == address.base
+            inner = (
+                address.inner
+                or self._unlisted.get(address.base)
+                or next(m.inner.name for m in self if m.inner and m.base == address.base)
             )
             return found.wrap(self.get(inner)).variant(**address.settings)
         if address.inner:
@@ -77,11 +90,17 @@ class MethodOptions(TypedDict, total=False):
     inner_models: Callable[[Explainee, Mapping[str, Any]], Sequence[Explainee]] | None
     reference: PerVariant
     version: int
+    transform: bool
     caveat: str
 
 
 def register_method(
-    name: str | None = None, *, wraps: str = "", **options: Unpack[MethodOptions]
+    name: str | None = None,
+    *,
+    wraps: str = "",
+    around: str = "",
+    listed: bool = True,
+    **options: Unpack[MethodOptions],
 ) -> Callable[[MethodFunction], MethodFunction]:
     """Register a method: a function from a `Trace` to maps [B,H,W].
 
@@ -92,6 +111,9 @@ def register_method(
         name: how boards and lists call the method; default: the function's name.
         wraps: the method that this one refines where an address names none. The function then
             takes (trace, inner).
+        around: the one method that this one refines always. The function takes (trace, inner), and
+            the method keeps its own name.
+        listed: whether lists, groups and wildcards hold a wrapper around `wraps`; default True.
         group: the group that lists can name it by; default "plugin".
         fidelity: one of `FIDELITY`; default "unstated".
         citation: the paper, for a reader.
@@ -108,6 +130,8 @@ def register_method(
         reference: what the map compares an image with, one of `REFERENCE_WORDS`, or a function of
             the parameters that returns one. Boards mark values that paint with the same.
         version: of a built-in method; raise it when the method's numbers change.
+        transform: whether a wrapper reads the other method's map and nothing else of the trace's
+            network. A run then makes that map once.
         caveat: what a reader must know wherever boards rank it.
 
     Returns:
@@ -134,7 +158,9 @@ def register_method(
         if not is_built_in(function):
             note_source(function)
         if wraps:
-            METHODS.add_wrapper(entry, wraps)
+            METHODS.add_wrapper(entry, wraps, listed=listed)
+        elif around:
+            METHODS.add(replace(entry.wrap(METHODS.get(around)), name=entry.name))
         else:
             METHODS.add(entry)
         return function

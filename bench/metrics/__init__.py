@@ -1,6 +1,7 @@
 """Metrics: `case -> named per-image values`, never a mean over images."""
 
 from bench.metrics import (
+    box_sets,
     complexity,
     discriminability,
     faithfulness,
@@ -9,6 +10,7 @@ from bench.metrics import (
     idsds,
     infidelity,
     localization,
+    rank_localization,
     road,
     robustness,
     sanity,
@@ -22,6 +24,7 @@ __all__ = [
     "OUTSIDE",
     "Metric",
     "Value",
+    "box_sets",
     "complexity",
     "discriminability",
     "faithfulness",
@@ -31,6 +34,7 @@ __all__ = [
     "idsds",
     "infidelity",
     "localization",
+    "rank_localization",
     "register_metric",
     "road",
     "robustness",

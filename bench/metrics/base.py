@@ -8,7 +8,6 @@ and `OUTSIDE` (the image is not in this value's set: no row is written).
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -19,6 +18,8 @@ from bench.engine.shared_parts import SharedPart
 from bench.errors import BenchError, suggestions
 from bench.function_source import is_built_in, note_source, source_digest
 from bench.identity import digest
+from bench.metrics.declared_counts import take_pixels, take_protocol
+from bench.metrics.peaked import refuse_peaked_rank
 from bench.protocol import Protocol
 from bench.registry import Registry
 
@@ -39,11 +40,8 @@ PAINTS = ("removed", "insertion_start")
 """What a metric can put in place of pixels: what the protocol's `removed` or `insertion_start`
 says.
 """
-REDUCE = ("mean", "std", "curve", "box_accuracy", "pooled_precision")
+REDUCE = ("mean", "std", "curve", "box_accuracy", "box_sets", "pooled_precision")
 
-
-PEAKED_MARK = "§"
-"""Marks a value that sharpening the map moves, in lists and on boards."""
 
 RELATIVE = "_relative"
 """Ending of the name that boards give to an area over the clean probability."""
@@ -78,17 +76,9 @@ class Derived:
         refuse_peaked_rank(self.title, self.ranked, self.peaked)
 
 
-def refuse_peaked_rank(title: str, ranked: bool, peaked: bool) -> None:
-    """Raise BenchError where a value that sharpening moves would be ranked."""
-    if ranked and peaked:
-        raise BenchError(
-            f"Value {title!r}: sharpening the map moves it (peaked), so boards cannot rank by it; "
-            "declare ranked=False."
-        )
-
-
 DERIVED = {
     "box_accuracy": Derived("_accuracy", "box accuracy", ranked=False, peaked=True),
+    "box_sets": Derived("_accuracy_ranked", "box accuracy of upper sets"),
     "pooled_precision": Derived(
         "_pooled", "pooled pixel average precision", ranked=False, peaked=True
     ),
@@ -105,8 +95,8 @@ class Value:
         better: "lower", "higher" or "none".
         ranked: whether boards rank by it.
         reduce: how the board gets from images to one number. "mean" and "std" take scalars,
-            "box_accuracy" vectors of best IoU per tau, "pooled_precision" histograms. A "curve" is
-            drawn.
+            "box_accuracy" vectors of best IoU per tau, "box_sets" those of `box_sets`,
+            "pooled_precision" histograms. A "curve" is drawn.
         lower, upper: the range of the value, or None.
         derived: what boards make of vectors or histograms, see `find_derived`.
         curve: the value that holds the curve of which this one is the area.
@@ -376,8 +366,8 @@ def register_metric(
             values=values
             or {chosen: Value(chosen.replace("_", " "), better=better, ranked=better != "none")},
             builtin=builtin,
-            forwards=_take_pixels(forwards),
-            repeats=_take_protocol(repeats),
+            forwards=take_pixels(forwards),
+            repeats=take_protocol(repeats),
             **facts,
         )
         _check_metric(entry)
@@ -385,24 +375,6 @@ def register_metric(
         return function
 
     return register
-
-
-def _take_pixels(
-    count: Callable[[Protocol, int], int] | Callable[[Protocol], int] | int,
-) -> Callable[[Protocol, int], int]:
-    """Return a count as a function of the protocol and the pixels, whichever of them it asks
-    for.
-    """
-    if not callable(count):
-        return lambda *_: count
-    if len(inspect.signature(count).parameters) > 1:
-        return count  # type: ignore[return-value]
-    return lambda protocol, _: count(protocol)  # type: ignore[call-arg]
-
-
-def _take_protocol(count: Callable[[Protocol], int] | int) -> Callable[[Protocol], int]:
-    """Return a count as a function of the protocol."""
-    return count if callable(count) else lambda _: count
 
 
 def _check_metric(entry: Metric) -> None:

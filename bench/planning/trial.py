@@ -43,6 +43,7 @@ def try_methods(plan: Plan, model: Explainee, images: int) -> Trial:
     positions = range(min(images, len(subset)))
     batch = subset.batch(positions, plan.geometry, plan.protocol.box_min_visible).to(model.device)
     pixels, seed = model.normalise(batch.pixels), plan.protocol.seed
+    declared = DeclaredCounts(plan, model)
     with guard_network(model.net):
         base = Trace(
             Prober(model, plan.batch_size),
@@ -51,8 +52,9 @@ def try_methods(plan: Plan, model: Explainee, images: int) -> Trial:
             truth=batch.truth,
             seed=seed,
         )
+    base.wanted_maps = declared.shared_maps
     right = int((base.predicted == batch.labels).sum())
-    declared, found = DeclaredCounts(plan, model), dict[str, MethodWork]()
+    found = dict[str, MethodWork]()
     for method in plan.methods:
         work = declared.method(method)
         if isinstance(method, ExternalMethod) or work.reason or sum(work.alone.tuple) > CHEAP:

@@ -54,6 +54,7 @@ class SubsetFacts(StateFacts):
     classes: int | None = Field(None, ge=1)
     calibration: str | None = None
     explain: str | None = None
+    imagenet_boxes: bool | None = None
     pictures: bool = False
     identity: str | None = None
     unserved: list[str] = Field(default_factory=list)
@@ -150,7 +151,7 @@ class ValueFacts(StateFacts):
 class MetricFacts(ValueFacts):
     """What run.json says of a metric's value."""
 
-    reduce: Literal["mean", "std", "curve", "box_accuracy", "pooled_precision"]
+    reduce: Literal["mean", "std", "curve", "box_accuracy", "box_sets", "pooled_precision"]
     target: str | None = None
     curve: str | None = None
     clean_end: int | None = None

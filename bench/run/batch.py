@@ -34,6 +34,7 @@ from bench.run.in_memory import Again, apply
 from bench.run.map_sameness import is_same_map
 from bench.run.plan import Plan, Task
 from bench.run.sealed_calls import explain_sealed, is_foreign
+from bench.run.shared_maps import find_shared_maps
 from bench.types import Batch
 
 PIXEL_BYTES = 64
@@ -120,6 +121,7 @@ class BatchRun:
         seed = plan.protocol.seed
         outcome.asked.everything += len(batch)  # the pass that finds the predicted classes
         base = Trace(prober, images, ids=batch.image_ids, truth=batch.truth, seed=seed)
+        base.wanted_maps = find_shared_maps(plan.methods)
         self.classes = BatchClasses.open(plan.classes, base, batch.labels)
         # Methods that probe (tft) read the same background from the trace.
         trace = self.classes.usual

@@ -20,6 +20,7 @@ from bench.metrics import Metric
 from bench.models.explainee import Explainee
 from bench.run.external_maps import ExternalMethod
 from bench.run.plan import Plan
+from bench.run.shared_maps import find_shared_maps, list_shared_work
 
 FLOAT_BYTES = 4
 
@@ -76,6 +77,7 @@ class DeclaredCounts:
         self, plan: Plan, model: Explainee, found: Mapping[str, MethodWork] | None = None
     ) -> None:
         self.plan, self.model, self.found = plan, model, dict(found or {})
+        self.shared_maps = find_shared_maps(plan.methods)
         self._variants: dict[Hashable, MethodWork] = {}
 
     def method(self, method: Method) -> MethodWork:
@@ -88,11 +90,13 @@ class DeclaredCounts:
         if isinstance(method, ExternalMethod):
             return MethodWork()
         try:
-            own, parts = method.list_work(self.model)
+            own, parts = list_shared_work(
+                method, self.model, self.shared_maps, self.plan.geometry.pixels
+            )
         except NotApplicable as error:
             return MethodWork(reason=str(error))
-        varies = method.why_varies or next((part.varies for part in parts if part.varies), "")
-        return MethodWork(own, parts, varies)
+        varies = method.why_varies or next((p.varies for p in parts.values() if p.varies), "")
+        return MethodWork(own, tuple(parts.values()), varies)
 
     def forwards(self, metric: Metric) -> int:
         """Return the forwards of a metric per image and map."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from bench.data.manifest import IMAGENET_CLASSES
 from bench.data.open_pastes import is_pastes
 from bench.models.explainee import Explainee
 from bench.records.planned_work import PLANNED
@@ -87,6 +88,7 @@ def _describe_subset(plan: Plan) -> dict[str, Any]:
         "pictures": subset.pictures,
         "classes": subset.num_classes,
         "explain": subset.explain,
+        "imagenet_boxes": subset.has_boxes and subset.manifest.classes == IMAGENET_CLASSES,
         "n": len(subset),
         "n_calibration": 0 if plan.calibration is None else len(plan.calibration),
         "calibration": "" if plan.calibration is None else plan.calibration.name,

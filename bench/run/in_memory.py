@@ -21,6 +21,7 @@ from bench.protocol import Protocol, get_protocol
 from bench.run.map_values import stack_given
 from bench.run.object_checks import check_model, check_tensor
 from bench.run.sealed_calls import explain_sealed, score_sealed
+from bench.run.shared_maps import find_shared_maps
 from bench.types import Truth
 
 Scores = dict[str, torch.Tensor]
@@ -78,7 +79,9 @@ def explain(
     )
     if isinstance(method, str):
         return explain_sealed(METHODS.get(method), trace)[0]
-    return {name: explain_sealed(METHODS.get(name), trace)[0] for name in METHODS.select(method)}
+    chosen = [METHODS.get(name) for name in METHODS.select(method)]
+    trace.wanted_maps = find_shared_maps(chosen)
+    return {one.name: explain_sealed(one, trace)[0] for one in chosen}
 
 
 @leave_modes()

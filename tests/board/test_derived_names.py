@@ -39,13 +39,15 @@ def test_run_json_speaks_before_the_registry() -> None:
         "ranked": False,
         "lower": 0.0,
         "upper": None,
+        "peaked": False,
     }
 
 
 def test_a_value_that_declares_nothing_is_named_after_itself() -> None:
     """Of a plug-in that is not loaded; `cambench list` and the board agree on the name."""
     found = read_derived("mine", PLUGIN)
-    assert (found.name, found.ranked, found.better) == ("mine_accuracy", True, "higher")
+    assert (found.name, found.ranked, found.better) == ("mine_accuracy", False, "higher")
+    assert found.peaked
     value = Value("Best IoU", reduce="box_accuracy")
     assert find_derived("mine", value) == found
     assert board_names("mine", value) == ("mine_accuracy", "mine")

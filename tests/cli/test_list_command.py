@@ -32,7 +32,7 @@ def test_list_shows_what_there_is(what):
     for row in expected:
         assert row in [found[: len(row)] for found in cells]
     names = {
-        "methods": METHODS.names,
+        "methods": [*METHODS.names, *METHODS.unlisted],
         "metrics": METRICS.names,
         "models": MODELS.names,
         "protocols": [*PROTOCOLS],
@@ -68,8 +68,8 @@ def test_one_entry_is_shown_in_full():
         shown = cambench("list", "metrics", name, columns=40).stdout
         assert shown.startswith("energy_pointing_game\n")
         assert (
-            "Energy pointing game: higher is better, ranked, 0 to 1, mean over images; on boards "
-            "energy" in shown
+            "Energy pointing game: higher is better, not ranked, moved by sharpening the map, 0 "
+            "to 1, mean over images; on boards energy" in shown
         )
         assert "NaN without truth" in " ".join(shown.split())
     method = cambench("list", "methods", "sa_cam[lambda=0.5]").stdout
@@ -91,7 +91,8 @@ def test_json_holds_everything():
     (facts,) = json.loads(cambench("list", "metrics", "box_accuracy", "--json").stdout)
     assert facts["name"] == "box_localization"
     assert facts["values"]["box_iou"]["board"] == "box_accuracy"
-    assert facts["values"]["box_iou"]["ranked"]  # as boards do
+    assert not facts["values"]["box_iou"]["ranked"]  # as boards do
+    assert facts["values"]["box_iou"]["peaked"]
     methods = json.loads(cambench("list", "methods", "--json").stdout)
     assert {facts["name"]: facts["fidelity"] for facts in methods} == {
         m.name: m.fidelity for m in METHODS

@@ -13,6 +13,8 @@ from bench.cli import app
 from bench.cli.options import ExecutorOptions, RunOptions
 from bench.cli.plan import EstimateOptions
 from bench.cli.plans import make_plans, split_run
+from bench.methods import METHODS
+from bench.planning.estimate import count_cost
 from tests.support.command_line import cambench, refused
 
 SCENES = [
@@ -105,11 +107,32 @@ def test_every_option_has_help_and_a_heading():
                 assert facts.rich_help_panel, (command.name, name)
 
 
-def test_the_default_run_is_two_lists_with_a_name():
-    (originals, tuned) = split_run(RunOptions())
-    assert (originals.models, originals.methods) == ("default", "default")
+def test_the_default_run_is_three_lists_with_a_name():
+    (originals, tuned, transformed) = split_run(RunOptions())
+    assert (originals.models, originals.methods) == ("default", "default,-transformed")
     assert (tuned.models, tuned.methods) == ("finetuned", "finetuned")
+    assert (transformed.models, transformed.methods) == ("default", "transformed")
+    assert originals.metrics == tuned.metrics == "standard"
     assert split_run(RunOptions(models="originals")) == [RunOptions(models="originals")]
+    assert len(split_run(RunOptions(metrics="deletion"))) == 2
+
+
+def test_transformed_maps_cost_the_default_run_no_forwards_beside_the_pass():
+    plan = make_plans(RunOptions(limit=2, calibration=0))[2]
+    controls = ["sharpened", "centred(grad_cam)", "blurred(saliency)"]
+    assert [method.name for method in plan.methods] == controls
+    assert "energy_pointing_game" in [metric.name for metric in plan.metrics]
+    assert {"deletion", "threshold_quality"}.isdisjoint(metric.name for metric in plan.metrics)
+    (cost,) = count_cost(dataclasses.replace(plan, models=plan.models[:1])).models
+    # The pass, and the forward of the input's gradient that saliency reads.
+    assert cost.run.forwards == 2 * (1 + 1)
+    assert set(METHODS.select("default")) == {
+        *controls,
+        *METHODS.select("default,-transformed"),
+    }
+
+
+def test_the_finetuned_list_is_a_plan():
     (plan,) = make_plans(
         RunOptions(models="finetuned", methods="finetuned", limit=2, calibration=0)
     )

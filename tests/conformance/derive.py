@@ -4,7 +4,8 @@ arithmetic.
     python -m tests.conformance.derive            write v2/cases/*/input.json and expected.json
     python -m tests.conformance.derive --check    say whether the files are what this script makes
 
-`vectors.py` has the cases and `definitions.py` the arithmetic; neither imports anything but Python.
+`vectors.py` has the cases and `definitions.py` the arithmetic, `added.py` both of what came later;
+none imports anything but Python.
 Beside each case stands `derivation.md`; its claims (`item value = arithmetic`) are worked out here
 and must agree with the loops.
 """
@@ -18,6 +19,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
+from tests.conformance import added
 from tests.conformance.definitions import METRICS, NAN, OUTSIDE, Case, Model, cam_maps, exact, flat
 from tests.conformance.vectors import cases, points
 
@@ -36,7 +38,7 @@ def derived():
     """Return {case: (input, expected)}."""
     fields = json.loads((CASES.parent / "tie_fields.json").read_text())
     result = {}
-    for name, made in cases().items():
+    for name, made in {**cases(), **added.CASES}.items():
         expected = {}
         for key, one in made["items"].items():
             if "methods" in made:
@@ -64,7 +66,11 @@ def derived():
 
 def scores_of(case, metrics):
     if case.finite:
-        return {name: value for metric in metrics for name, value in METRICS[metric](case).items()}
+        return {
+            name: value
+            for metric in metrics
+            for name, value in {**METRICS, **added.DEFINITIONS}[metric](case).items()
+        }
     case.map = [[Fraction(0) if isinstance(v, str) else v for v in row] for row in case.map]
     blank = Case.__new__(Case)
     blank.__dict__ |= case.__dict__

@@ -37,7 +37,10 @@ BRIEF = {
     "integrated_gradients": "integrated_gradients[steps=8]",
     "idgi": "idgi[steps=8]",
 }
-WRAPPED = ("tft(layer_cam)", "fused(layer_cam)", "tft(fused(layer_cam))", "sa_cam[base=score_cam]")
+WRAPPED = (
+    *("tft(layer_cam)", "fused(layer_cam)", "tft(fused(layer_cam))", "sa_cam[base=score_cam]"),
+    *("power(layer_cam)[p=16]", "ranked(layer_cam)", "top(layer_cam)"),
+)
 SINGLE_ONLY = (BRIEF["extremal_perturbation"],)
 """What takes a float64 network and computes in float32 all the same; a transformer's parts do,
 too.

@@ -33,7 +33,13 @@ from tests.support.nets import (
 SIDE = 32
 SMALL = {**FEWER, "extremal_perturbation": "extremal_perturbation[areas=0.1,iterations=3]"}
 """Methods whose defaults take too many forwards for this file, with fewer."""
-NAMES = [SMALL.get(name, name) for name in METHODS.names]
+NAMES = [
+    *(SMALL.get(name, name) for name in METHODS.names),
+    *METHODS.unlisted,
+    "power(random)",
+    "ranked(fused(layer_cam))",
+    "top(saliency)[share=0.5]",
+]
 TARGETS = torch.tensor([1, 3])
 
 
@@ -271,7 +277,7 @@ def test_order_of_images_does_not_matter(name):
     )
 
 
-@pytest.mark.parametrize("name", [m.name for m in METHODS if m.class_agnostic])
+@pytest.mark.parametrize("name", [name for name in NAMES if METHODS.get(name).class_agnostic])
 def test_class_agnostic_methods_ignore_the_class(name):
     model = explainee(make_net(kind_for(name)))
     assert torch.equal(explain(model, name), explain(model, name, targets=torch.tensor([4, 0])))

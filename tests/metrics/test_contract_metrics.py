@@ -33,6 +33,7 @@ LENGTHS = {
     "deletion_curve": 29,
     "insertion_curve": 29,
     "box_iou": 101,
+    "box_set_iou": 400,
     "pixel_histogram": 2 * 1001,
     "threshold_p": 10,
     "threshold_area": 10,

@@ -275,6 +275,47 @@ def test_an_empty_truth_is_no_hit_but_missing():
 # ---------------------------------------------------------------------------- energy, boxes, pixels
 
 
+def test_energy_ranked_by_hand():
+    # r = 1/8, 3/8, 5/8, 7/8, so the weights are 1, 27, 125, 343 of 496.
+    L = torch.tensor([[7.0, -2.0], [3.0, -1.0]])
+    # The best pixel is the truth: E = C.
+    assert energy_of_ranks(L, 0) == (pytest.approx(1), pytest.approx(1))
+    # max(L,0) of the two lowest is 0: each has (1 + 27)/2 = 14 of 496; C = 343/496, a = 1/4.
+    lowest, top = (14 - 124) / (343 - 124), 343 - 124
+    assert energy_of_ranks(L, 1) == (pytest.approx(lowest), pytest.approx((1 - 124) / top))
+    assert energy_of_ranks(L, 2) == (pytest.approx(1 / top), pytest.approx(1 / top))
+    assert energy_of_ranks(L, 3) == (pytest.approx(lowest), pytest.approx((27 - 124) / top))
+    assert energy_of_ranks(torch.ones(2, 2), 1) == (0, 0)
+    assert energy_of_ranks(L**5, 2)[0] == pytest.approx(1 / top)
+
+
+def energy_of_ranks(L: torch.Tensor, true: int) -> tuple[float, float]:
+    """Return both values of a 2x2 map of which one pixel is the truth."""
+    truth = mask_truth(torch.arange(4).view(2, 2) == true)
+    out = one("energy_ranked", L, truth=truth)
+    return float(out["energy_ranked"]), float(out["energy_ranked_signed"])
+
+
+def test_energy_ranked_of_the_whole_frame_is_missing():
+    truth = mask_truth(torch.ones(2, 2, dtype=torch.bool))
+    out = one("energy_ranked", torch.tensor([[7.0, -2.0], [3.0, -1.0]]), truth=truth)
+    assert all(math.isnan(value) for value in out.values())
+
+
+def test_discriminability_by_rank_by_hand():
+    # The class's pixels hold 9 and 1, the other's 4, 1 and -5; one of those is also the class's.
+    L = torch.tensor([[9.0, 1.0, 4.0], [1.0, -5.0, 0.0], [8.0, 8.0, 8.0]])
+    own, other = torch.zeros(3, 3, dtype=torch.bool), torch.zeros(3, 3, dtype=torch.bool)
+    own[0, :2] = True
+    other[0, 1] = other[0, 2] = other[1, 0] = other[1, 1] = True
+    truth = bench.Truth(masks=own[None], others=other[None])
+    # 9 is above all three; 1 is above -5 and equal to 1.
+    out = one("discriminability_ranked", L, truth=truth)
+    assert out["discriminability_ranked"] == pytest.approx((3 + 1.5) / 6)
+    flat_map = one("discriminability_ranked", torch.ones(3, 3), truth=truth)
+    assert flat_map["discriminability_ranked"] == 0.5
+
+
 def test_energy_by_hand():
     L = torch.full((8, 8), -5.0)  # negative evidence is no energy
     L[0, :3] = 1.0
@@ -582,6 +623,7 @@ def test_complexity_by_hand(values, entropy, gini, share):
 LOCALISATION = (
     "pointing_game",
     "energy_pointing_game",
+    "energy_ranked",
     "box_localization",
     "pixel_precision",
     "threshold_localization",
@@ -591,7 +633,8 @@ LOCALISATION = (
 def full_truth(count: int, side: int) -> bench.Truth:
     masks = torch.zeros(count, side, side, dtype=torch.bool)
     masks[:, 2:6, 2:6] = True
-    return bench.Truth(boxes=(torch.tensor([[2.0, 2.0, 6.0, 6.0]]),) * count, masks=masks)
+    boxes = (torch.tensor([[2.0, 2.0, 6.0, 6.0]]),) * count
+    return bench.Truth(boxes=boxes, masks=masks, others=masks.flip(2))
 
 
 EMPTY: dict[str, dict[str, Any]] = {
@@ -608,6 +651,7 @@ EMPTY: dict[str, dict[str, Any]] = {
     },
     "threshold_localization": {"iou_area": 0, "best_tau": 0},
     "discriminability": {"discriminability": 0},
+    "energy_ranked": {"energy_ranked": 0},
 }
 """What a map says that shows nothing: a statement, which has a value."""
 

@@ -62,7 +62,8 @@ def make_truth(seed: int, count: int) -> bench.Truth:
             masks[i, int(y0) + 1 : int(y0 + h), int(x0) + 1 : int(x0 + w)] = True
         boxes.append(torch.tensor(rows, dtype=torch.float32))
     ignore = torch.from_numpy(rng.random((count, SIDE, SIDE)) < 0.05)
-    return bench.Truth(boxes=tuple(boxes), masks=masks, ignore=ignore)
+    others = masks.flip(2)
+    return bench.Truth(boxes=tuple(boxes), masks=masks, ignore=ignore, others=others)
 
 
 def explainee(kind: str, seed: int) -> bench.Explainee:
@@ -93,6 +94,10 @@ CASES = [
 ]
 
 
+BY_TRUTH = ("pointing_game", "energy_pointing_game", "energy_ranked", "threshold_localization")
+"""Metrics that take boxes or masks."""
+
+
 def tolerance(name: str) -> float:
     # Log-odds of a confident net have the logit's rounding, and api divides by p.
     return 1e-3 if name in ("tft_gain", "threshold_log_odds", "api") else 1e-4
@@ -107,9 +112,9 @@ def test_metric_equals_its_replica(metric, kind, seed, maps_kind):
         make_maps(maps_kind, seed, count),
         make_truth(seed, count),
     )
-    if metric in ("energy_pointing_game", "threshold_localization", "pointing_game"):
+    if metric in (*BY_TRUTH, "discriminability_ranked"):
         truth = bench.Truth(
-            boxes=truth.boxes, masks=truth.masks
+            boxes=truth.boxes, masks=truth.masks, others=truth.others
         )  # what `ignore` means there is not written down
     targets = torch.tensor([0, 2, 4])
     ids = [f"image-{i}" for i in range(count)]
@@ -125,6 +130,7 @@ def test_metric_equals_its_replica(metric, kind, seed, maps_kind):
             boxes=truth.boxes[i].double().numpy(),
             truth=truth.masks[i].numpy(),
             ignore=None if truth.ignore is None else truth.ignore[i].numpy(),
+            others=truth.others[i].numpy(),
         )
         for name, value in expected.items():
             np.testing.assert_allclose(
@@ -138,7 +144,7 @@ def test_boxes_stand_in_for_masks():
         np.stack([ref.box_pixels(b.double().numpy(), SIDE, SIDE) for b in truth.boxes])
     )
     model, images, targets = explainee("gap", 0), make_images(0, 3, SIDE), torch.tensor([0, 1, 2])
-    for metric in ("pointing_game", "energy_pointing_game", "threshold_localization"):
+    for metric in BY_TRUTH:
         by_box = score(model, images, targets, maps, metric, truth=bench.Truth(boxes=truth.boxes))
         by_mask = score(model, images, targets, maps, metric, truth=bench.Truth(masks=pixels))
         assert_same(by_box, by_mask, 1e-6)

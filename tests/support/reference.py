@@ -507,6 +507,41 @@ def energy_pointing_game(*, L: Array, truth: Array, **_: object) -> dict[str, ob
     return {"energy": share, "energy_lift": share / truth.mean()}
 
 
+def energy_ranked(*, L: Array, truth: Array, **_: object) -> dict[str, object]:
+    """Cubed ranks, equal values sharing their mean: (share on truth - area) / (the oracle's -
+    area).
+    """
+    names = ("energy_ranked", "energy_ranked_signed")
+    if not np.isfinite(L).all() or truth.all() or not truth.any():
+        return dict.fromkeys(names, math.nan)
+
+    def share(values: Array) -> float:
+        flat, n = values.reshape(-1).tolist(), values.size
+        places: dict[float, list[float]] = {}
+        for rank, value in enumerate(sorted(flat)):
+            places.setdefault(value, []).append(((rank + 0.5) / n) ** 3)
+        weights = [sum(places[value]) / len(places[value]) for value in flat]
+        inside = truth.reshape(-1).tolist()
+        return sum(w for w, t in zip(weights, inside, strict=True) if t) / sum(weights)
+
+    area, best = truth.mean(), share(truth.astype(np.float64))
+    values = (np.maximum(L, 0.0), L)
+    return {
+        name: (share(one) - area) / (best - area) for name, one in zip(names, values, strict=True)
+    }
+
+
+def discriminability_ranked(
+    *, L: Array, truth: Array, others: Array, **_: object
+) -> dict[str, object]:
+    """Over all pairs of a pixel of the class and one of the other: above 1, equal 1/2."""
+    mine, theirs = L[truth].tolist(), L[others & ~truth].tolist()
+    if not np.isfinite(L).all() or not mine or not theirs:
+        return {"discriminability_ranked": math.nan}
+    wins = sum((a > b) + (a == b) / 2 for a in mine for b in theirs)
+    return {"discriminability_ranked": wins / (len(mine) * len(theirs))}
+
+
 def box_localization(*, L: Array, boxes: Array, **_: object) -> dict[str, object]:
     """Best IoU of any component box of {unit(L) > tau} with any truth box, for 101 taus."""
     if not has_positive_part(L) or len(boxes) == 0:
@@ -627,6 +662,8 @@ METRICS: dict[str, Callable[..., dict[str, object]]] = {
         average_drop,
         pointing_game,
         energy_pointing_game,
+        energy_ranked,
+        discriminability_ranked,
         box_localization,
         pixel_precision,
         threshold_quality,
