@@ -34,7 +34,7 @@ ARCHITECTURE = {"resnet-scenes": "resnet_scenes", "vgg-scenes": "vgg_scenes"}
 
 TUNED = {"resnet-scenes-aft": "resnet-scenes", "vgg-scenes-aft": "vgg-scenes"}
 """Bundled models with fine-tuned activations and their originals."""
-SISTERS = {"resnet-scenes-masked": "resnet-scenes"}
+SISTERS = {"resnet-scenes-masked": "resnet-scenes", "vgg-scenes-masked": "vgg-scenes"}
 """Bundled sisters, trained on masked images, and their parents."""
 SISTER_SETTINGS = Settings(
     epochs=3, batch_size=32, lr=1e-3, weight_decay=0.0, keep="last", precision="float32"
