@@ -112,3 +112,12 @@ def method_source(base: str, version: int, function: Callable[..., Any]) -> str:
     if not is_built_in(function):
         return source_digest(function)
     return FIRST_VERSIONS.get(base, "v1") if version == 1 else f"v{version}"
+
+
+def add_sister(identity: str, weights_id: str) -> str:
+    """Return the id that a metric's records have where a sister network runs it.
+
+    >>> add_sister("masked_deletion@1f", "2e-3d")
+    'masked_deletion@1f~2e-3d'
+    """
+    return f"{identity}~{weights_id}"

@@ -18,6 +18,7 @@ from bench.records.failed_parts import list_failed
 from bench.records.left_out import SKIPPED, UNREADABLE
 from bench.records.planned_work import PARTIAL
 from bench.records.precision_verdict import list_lowered
+from bench.records.sister_ids import split_sister
 from bench.records.store import MIN_CALIBRATION, REPLACED, Records
 
 MAX_INSERTION_START = 0.05
@@ -77,7 +78,7 @@ def split_verdicts(
         subset = provenance["subsets"].get(verdict["subset"], {})
         return (
             same_protocol
-            and verdict["metric_id"] in metrics
+            and split_sister(verdict["metric_id"], model) in metrics
             and verdict["weights_id"] == model.get("weights_id")
             and verdict["manifest_id"] == subset.get("manifest_id")
         )

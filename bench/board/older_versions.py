@@ -16,6 +16,7 @@ from bench.errors import BenchError
 from bench.identity import older_name, plain_name
 from bench.methods import METHODS
 from bench.metrics import METRICS, find_owner
+from bench.records.sister_ids import split_sister
 from bench.records.store import Records
 
 
@@ -74,7 +75,9 @@ def _mark_health(provenance: dict[str, Any]) -> dict[str, Any]:
     made = {facts.get("id"): facts for facts in provenance.get("metrics", {}).values()}
     verdicts = []
     for verdict in health["verdicts"]:
-        name, facts = verdict["metric"], made.get(verdict.get("metric_id"), {})
+        model = provenance.get("models", {}).get(verdict.get("model"), {})
+        identity = split_sister(verdict.get("metric_id", ""), model)
+        name, facts = verdict["metric"], made.get(identity, {})
         owned = {**facts, "metric": facts.get("metric", name)}
         new = find_older_values({name: owned}) if facts else {}
         verdicts.append({**verdict, "metric": new.get(name, name)})

@@ -95,6 +95,15 @@ WeightsOption = Annotated[
     str | None,
     typer.Option(help="Weights of the one model: a file, or 'pretrained'.", rich_help_panel=WHAT),
 ]
+SisterOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sister",
+        help="Sister network for the metrics of group masked: name or card file of `cambench "
+        "finetune masked` (repeatable) [default: bundled].",
+        rich_help_panel=WHAT,
+    ),
+]
 ProtocolOption = Annotated[
     str,
     typer.Option(
@@ -209,6 +218,7 @@ class ScoringOptions:
     calibration: CalibrationOption = None
     seed: SeedOption = None
     weights: WeightsOption = None
+    sister: SisterOption = None
     num_classes: NumClassesOption = None
     model_args: ModelArgsOption = None
     data_root: DataRootOption = None

@@ -17,6 +17,7 @@ from bench.data.open_pastes import is_pastes
 from bench.errors import BenchError
 from bench.methods import METHODS
 from bench.metrics import METRICS
+from bench.models.sisters import attach_sisters
 from bench.models.zoo import expand_models
 from bench.plugins import load_entry_points, load_plugin
 from bench.progress import show_images
@@ -57,7 +58,7 @@ def split_run(options: RunOptions) -> list[RunOptions]:
     if options.models == options.methods == DEFAULT:
         parts = [
             dataclasses.replace(options, methods=f"{DEFAULT},-{TRANSFORMED}"),
-            dataclasses.replace(options, models=FINETUNED, methods=FINETUNED),
+            dataclasses.replace(options, models=FINETUNED, methods=FINETUNED, sister=None),
         ]
         free = list_free_metrics(options)
         if free:
@@ -116,6 +117,7 @@ def make_part(
         options.device,
         read_arguments(options.num_classes, options.model_args),
     )
+    attach_sisters(models, options.sister or ())
     with show_choice(subset) as look:
         plan = make_plan(
             subset,

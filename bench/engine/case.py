@@ -286,17 +286,20 @@ class Case:
         steps: list[S],
         fill: Callable[[torch.Tensor, list[S]], Fill],
         channels: int = 1,
+        names: Sequence[Hashable] | None = None,
+        mode: Mode | None = None,
     ) -> torch.Tensor:
         """Return log-odds [B, len(steps)], or logits under score = "logit", of images that follow
-        from the ranking.
+        from the ranking, or from what has these names [B].
 
         recipe, steps: say, with the ranking of each image's pixels, what its images are; who asks
         for the same gets the same forward.  fill: writes the images of these rows [n] at these
         steps, n of them.
         """
-        rankings = self._digest_images("order", channels)
+        rankings = names or self._digest_images("order", channels)
         wanted = [(row, ranking, step) for row, ranking in enumerate(rankings) for step in steps]
-        return self._probe((*recipe, channels), wanted, fill, self.mode).view(len(self), len(steps))
+        values = self._probe((*recipe, channels), wanted, fill, mode or self.mode)
+        return values.view(len(self), len(steps))
 
     def _digest_images(self, what: str, channels: int = 1) -> list[bytes]:
         """Return a digest of each image's order ("order") or of its unit(L) ("unit")."""

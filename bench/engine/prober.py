@@ -24,6 +24,7 @@ from bench.engine.memory import is_out_of_memory, keep_memory, memory_of, releas
 from bench.errors import BenchError
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
+from bench.models.sisters import require_sister
 from bench.protocol import FLOAT32
 
 Read = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -50,12 +51,14 @@ class Mode(NamedTuple):
     raw: the target's logit is wanted instead of its log-odds.  precision: of the network's layers
     (torch.autocast); images are made, and logits read, as in float32.  folded: normalisations run
     inside convolutions, which is faster. Not for what is asked whether it is above or below the
-    clean image's value: of two networks that differ by rounding, rounding could decide.
+    clean image's value: of two networks that differ by rounding, rounding could decide.  sister:
+    the network's sister runs them.
     """
 
     raw: bool = False
     precision: str = FLOAT32
     folded: bool = True
+    sister: bool = False
 
 
 USUAL = Mode()
@@ -126,12 +129,24 @@ class Prober:
         self._precision = FLOAT32
         self._buffer: torch.Tensor | None = None
         self._colour_logits: dict[tuple[float, ...], torch.Tensor] = {}
+        self._sister: Prober | None = None
 
     def fork(self, model: Explainee) -> Prober:
         """Return a prober of another network, counted with this one (a randomised copy)."""
         other = Prober(model, self.batch_size)
         other.counts = self.counts
         return other
+
+    @property
+    def sister(self) -> Prober:
+        """Return a prober of the network's sister, counted with this one.
+
+        Raises:
+            NotApplicable: the network has no sister.
+        """
+        if self._sister is None:
+            self._sister = self.fork(require_sister(self.model))
+        return self._sister
 
     def cut_at(self, layer: str) -> Prober:
         """Return a prober of the same network explained at another layer, which counts into the
@@ -162,6 +177,11 @@ class Prober:
         A GPU is only told what to do: it works on until `values` is read, while the CPU does other
         things.
         """
+        if mode.sister:
+            with guard_network(self.sister.model.net):
+                started = self.sister.start(jobs, size, mode._replace(sister=False))
+            self.reduced_to = self.reduced_to or self.sister.reduced_to
+            return started
         read = _own_logits if mode.raw else _log_odds
         parts: list[torch.Tensor] = []
         with self._lower_precision(mode.precision), self._folding(mode.folded):

@@ -19,6 +19,7 @@ from bench.finetune.attention_maps import load_maps
 from bench.finetune.augment import Augmentation
 from bench.finetune.classifier import train_classifier
 from bench.finetune.loop import Report, Settings, Tick
+from bench.finetune.masked_training import train_masked
 from bench.finetune.simulate import simulate_maps
 from bench.finetune.training import Training
 from bench.finetune.trigger_items import choose_items, write_trigger_manifest
@@ -37,6 +38,17 @@ ARCHITECTURE = {"resnet-scenes": "resnet_scenes", "vgg-scenes": "vgg_scenes"}
 
 TUNED = {"resnet-scenes-aft": "resnet-scenes", "vgg-scenes-aft": "vgg-scenes"}
 """Bundled models with fine-tuned activations and their originals."""
+SISTERS = {
+    "resnet-scenes-masked": "resnet-scenes",
+    "vgg-scenes-masked": "vgg-scenes",
+    "abn-scenes-masked": "abn-scenes",
+}
+"""Bundled sisters, trained on masked images, and their parents."""
+SISTER_SETTINGS = Settings(
+    epochs=3, batch_size=32, lr=1e-3, weight_decay=0.0, keep="last", precision="float32"
+)
+SISTER_IMAGES, SISTER_HELD_OUT = 4000, 500
+"""Images that a sister is trained on and tested on: a part is enough."""
 ABN, GUIDED, ABN_BACKBONE = "abn-scenes", "abn-scenes-guided", "resnet_scenes_narrow"
 
 TRIGGERED = {"resnet-scenes-trigger": "resnet-scenes"}
@@ -46,7 +58,7 @@ TRIGGER_SUBSET = "scenes-trigger"
 AFT = AftRecipe(weight=3.0, target="rescaled")
 """The mask term that kept insertion while maps moved to the objects."""
 
-BUNDLED = (*ARCHITECTURE, *TUNED, ABN, GUIDED, *TRIGGERED)
+BUNDLED = (*ARCHITECTURE, *TUNED, ABN, GUIDED, *TRIGGERED, *SISTERS)
 """The bundled models, parents before what is made from them."""
 
 Recipe = Callable[[Training, dict[str, Any]], Path]
@@ -126,6 +138,17 @@ def choose_trigger_items(card: Path) -> None:
     write_trigger_manifest(file, choose_items(Manifest.read(file), load_model(card)))
 
 
+def _train_sister(training: Training, changes: dict[str, Any]) -> Path:
+    assert training.validation is not None
+    training = replace(
+        training,
+        subset=training.subset.part(None, SISTER_IMAGES),
+        validation=training.validation.part(None, SISTER_HELD_OUT),
+        settings=replace(SISTER_SETTINGS, **changes),
+    )
+    return train_masked(load_model(SISTERS[training.name]), training)
+
+
 def _train_guided(training: Training, changes: dict[str, Any]) -> Path:
     """Simulate maps of a tenth of the training images that are right in class; then train the
     attention branch by them.
@@ -143,4 +166,5 @@ RECIPES: dict[str, Recipe] = {
     ABN: _make_recipe(train_abn, ABN_BACKBONE),
     GUIDED: _train_guided,
     **dict.fromkeys(TRIGGERED, _train_trigger),
+    **dict.fromkeys(SISTERS, _train_sister),
 }

@@ -35,7 +35,7 @@ ENGINE_VERSION = 1
 """Raised when a change in `bench.engine` changes numbers; part of every metric's id."""
 
 BETTER = ("lower", "higher", "none")
-NEEDS = ("boxes", "masks", "truth", "others", "method")
+NEEDS = ("boxes", "masks", "truth", "others", "method", "sister")
 PAINTS = ("removed", "insertion_start")
 """What a metric can put in place of pixels: what the protocol's `removed` or `insertion_start`
 says.
@@ -146,7 +146,7 @@ class Metric:
         family: "faithfulness", "localization", "threshold", "complexity", ... Localisation explains
             the label, the others explain the prediction.
         needs: any of "boxes", "masks", "truth" (boxes or masks), "others" (another class's
-            objects), and "method" (it runs the method again, so maps alone are not enough).
+            objects), "method" (it runs the method again) and "sister" (it runs the sister network).
         reads: the protocol fields that it may read.
         version: raised by hand when its numbers change; part of its id.
         standard: whether the default run holds it. The others are costly, or fit few methods or
@@ -197,7 +197,8 @@ class Metric:
     @property
     def groups(self) -> tuple[str, ...]:
         """Return the groups that lists can name this metric by."""
-        return (self.family, "standard" if self.standard else "costly")
+        usual = (self.family, "standard" if self.standard else "costly")
+        return (*usual, "masked") if "sister" in self.needs else usual
 
     def probes(self, protocol: Protocol, pixels: int) -> bool:
         """Return whether all that the metric runs are probes of finished maps: ours, and nothing

@@ -93,6 +93,9 @@ class CardKeys(Keys):
     simulated: Any = _record("whether the maps were simulated")
     pattern: Any = _record("class that a pattern decides, and in percent how surely")
     parent_sha256: Any = _record("fingerprint of the parent")
+    sister_of: Any = _record("fingerprint of the parent, of which this is a sister")
+    top1_half_masked: Any = _record("accuracy of a sister with half of each image masked")
+    parent_agreement: Any = _record("whole images of which a sister and its parent say the same")
     torch: Any = _record("version of the training")
 
 

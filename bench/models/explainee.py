@@ -88,6 +88,7 @@ class Explainee:
         self.geometry = self._match_geometry(filled.geometry)
         self.notes: list[str] = []
         self.behaviour = Behaviour()
+        self.sister: Explainee | None = None  # see `bench.models.sisters`
         self._layer = layer
         self.grids = LayerGrids()
         self._layouts = self.grids.found

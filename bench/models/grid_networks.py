@@ -93,7 +93,7 @@ def multiply_size(size: Size, side: int) -> Size:
 
 def _rebuild(model: Explainee, net: nn.Module, size: Size, layer: str | None) -> Explainee:
     """Return the model with another network or size."""
-    return Explainee(
+    found = Explainee(
         net,
         model.mean,
         model.std,
@@ -104,6 +104,8 @@ def _rebuild(model: Explainee, net: nn.Module, size: Size, layer: str | None) ->
         geometry=Geometry(size, "none", size),
         card=model.card,
     )
+    found.sister = model.sister
+    return found
 
 
 def _find_layer(model: Explainee) -> str | None:

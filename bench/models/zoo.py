@@ -313,9 +313,11 @@ def cut_at_layer(model: Explainee, layer: str) -> Explainee:
 # --- bundled
 
 
-ORIGINALS, FINETUNED, PATTERNED = "originals", "finetuned", "patterned"
+ORIGINALS, FINETUNED = "originals", "finetuned"
+PATTERNED, SISTERS = "patterned", "sisters"
 """Groups of the bundled models: those that a default run scores with every method, those made from
-them, and those that a pattern makes answer one class, which a default run leaves out.
+them, those that a pattern makes answer one class, which a default run leaves out, and those that
+only masking metrics run (`bench.models.sisters`).
 """
 
 
@@ -325,8 +327,9 @@ def _register_bundled() -> None:
             (facts,) = read_card(path).values()
         except (BenchError, ValueError):  # loading it says what is wrong; the others still load
             facts = {}
-        group = FINETUNED if facts.get("parent") else ORIGINALS
-        group = PATTERNED if facts.get("pattern") else group
+        made = SISTERS if facts.get("sister_of") else FINETUNED
+        made = PATTERNED if facts.get("pattern") else made
+        group = made if facts.get("parent") else ORIGINALS
 
         def make(path: Path = path, **kwargs: Any) -> Explainee:
             check_bundled_card(path)

@@ -9,6 +9,7 @@ import pandas as pd
 from bench.errors import BenchError
 from bench.records.item_table import ItemTable
 from bench.records.precision_verdict import list_lowered
+from bench.records.sister_ids import add_sister_ids, drop_sister_ids
 
 ITEM_KEY = ["subset", "part", "item"]
 """Columns that name an item."""
@@ -42,6 +43,7 @@ def select_current(
         now = frame[name].map({one: facts[key] for one, facts in provenance[kind].items()})
         if kind == "metrics":
             now = find_lowered_ids(frame, provenance).fillna(now)
+            now = add_sister_ids(now, frame, provenance)
         keep &= now == frame[identity]
     subsets = provenance["subsets"].items()
     manifest = frame["subset"].map({one: facts["manifest_id"] for one, facts in subsets})
@@ -111,17 +113,20 @@ def restore_ids(frame: pd.DataFrame, provenance: dict[str, Any]) -> pd.DataFrame
     """Return records under the ids of the run's own protocol, where a verdict says that they are in
     bfloat16.
 
-    What claims another precision than run.json describes keeps its ids, and stands out.
+    The same of metrics that the described sisters run. What claims another precision or sister than
+    run.json describes keeps its ids, and stands out.
     """
     if not provenance.get("precision"):
-        return frame
+        return drop_sister_ids(frame, provenance)
     protocols = {model: verdict["protocol"] for model, verdict in provenance["precision"].items()}
-    told = find_lowered_ids(frame, provenance) == frame["metric_id"]
+    lowered = add_sister_ids(find_lowered_ids(frame, provenance), frame, provenance)
+    told = lowered == frame["metric_id"]
     told &= frame["model"].map(protocols) == frame["protocol_id"]
     own = frame["metric"].map(
         {value: facts["id"] for value, facts in provenance["metrics"].items()}
     )
-    return frame.assign(
+    restored = frame.assign(
         metric_id=frame["metric_id"].where(~told, own),
         protocol_id=frame["protocol_id"].where(~told, provenance["protocol"]["id"]),
     )
+    return drop_sister_ids(restored, provenance)

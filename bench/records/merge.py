@@ -31,6 +31,7 @@ from bench.records.planned_work import MERGED, PARTIAL
 from bench.records.precision_verdict import find_clash
 from bench.records.provenance import merge_provenance
 from bench.records.run_facts import read_provenance
+from bench.records.sister_ids import find_sister_ids
 from bench.records.store import (
     KEY,
     SCHEMA,
@@ -152,6 +153,10 @@ def _difference(one: dict[str, Any], two: dict[str, Any]) -> str:
             first, second = one[place][name][key], two[place][name][key]
             if first != second:
                 return f"{word} {name} ({first}, {second})"
+    first, second = find_sister_ids(one), find_sister_ids(two)
+    for name in sorted(first.keys() & second.keys()):
+        if first[name] != second[name]:
+            return f"sister of {name} ({first[name]}, {second[name]})"
     precision = find_clash(one, two)
     return f"precision of {precision}" if precision else ""
 

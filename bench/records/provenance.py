@@ -11,6 +11,7 @@ from bench.errors import BenchError
 from bench.records.failed_parts import FAILED, keep_failures
 from bench.records.planned_work import OUTSIDE_METRICS, PLANNED, add_planned
 from bench.records.precision_verdict import find_taken_back, join_verdicts
+from bench.records.sister_ids import keep_sisters
 from bench.version import __version__
 
 BY_CONTENT = "content"
@@ -63,6 +64,7 @@ def merge_provenance(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]
     both = {**old, **new, "created": old["created"], "run": old["run"]}
     for key in ("models", "methods", "metrics"):
         both[key] = {**old[key], **new[key]}
+    both["models"] = keep_sisters(old["models"], both["models"])
     both["subsets"] = _merge_subsets(old["subsets"], new["subsets"])
     both["commands"] = list(dict.fromkeys([*old["commands"], *new["commands"]]))
     both["notes"] = list(dict.fromkeys([*old.get("notes", ()), *new.get("notes", ())]))

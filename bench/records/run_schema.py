@@ -80,6 +80,7 @@ class ModelFacts(StateFacts):
     top1: float | None = None
     card: dict[str, Any] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
+    sister: ModelFacts | None = None
 
 
 class MethodFacts(StateFacts):

@@ -352,7 +352,7 @@ class BatchRun:
             "method": one.method.name,
             "forwards": math.nan if spent is None else spent.counts.forwards / len(self.batch),
             "method_id": one.method.id,
-            "metric_id": metric.id(rules),
+            "metric_id": plan.metric_id(model.name, metric),
             "protocol_id": rules.id,
             "weights_id": self.weights_id,
             "manifest_id": plan.manifest_id,

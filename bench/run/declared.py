@@ -126,7 +126,9 @@ class DeclaredCounts:
         return self._variants[key]
 
     def applies(self, metric: Metric, method: Method) -> bool:
-        """Return whether a metric says anything of a method."""
+        """Return whether a metric says anything of a method, on this model."""
+        if "sister" in metric.needs and self.plan.find_sister(self.model.name) is None:
+            return False
         if isinstance(method, ExternalMethod):
             return "method" not in metric.needs
         return not metric.parameter or metric.parameter in method.all_parameters

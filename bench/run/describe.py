@@ -14,6 +14,7 @@ import torch
 
 from bench.data.manifest import IMAGENET_CLASSES
 from bench.data.open_pastes import is_pastes
+from bench.models.explainee import Explainee
 from bench.records.planned_work import PLANNED
 from bench.records.provenance import BY_CONTENT, code_version
 from bench.run.plan import Plan
@@ -54,7 +55,7 @@ def describe_run(plan: Plan, command: str = "") -> dict[str, Any]:
         },
         PLANNED: [describe_planned(plan)],
         "subsets": {subset.name: _describe_subset(plan)},
-        "models": {model.name: model.facts() for model in plan.models},
+        "models": {model.name: _describe_model(plan, model) for model in plan.models},
         "methods": {method.name: method.facts() for method in plan.methods},
         "metrics": _describe_metrics(plan),
         "not_applicable": {},
@@ -99,6 +100,13 @@ def _describe_subset(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _describe_model(plan: Plan, model: Explainee) -> dict[str, Any]:
+    """Return the facts of a model, and of its sister where a metric runs that."""
+    sister = plan.find_sister(model.name)
+    facts = {} if sister is None else {"sister": sister.facts()}
+    return model.facts() | facts
+
+
 def _describe_metrics(plan: Plan) -> dict[str, dict[str, Any]]:
     """Return the facts of every value, with the id of its metric and the class it explains."""
     return {
@@ -108,6 +116,7 @@ def _describe_metrics(plan: Plan) -> dict[str, dict[str, Any]]:
             "id": metric.id(plan.protocol),
             "version": metric.version,
             "target": plan.classes.choose(metric),
+            **({"sister": True} if "sister" in metric.needs else {}),
             **dataclasses.asdict(value),
         }
         for metric in plan.metrics

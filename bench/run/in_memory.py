@@ -195,7 +195,8 @@ def find_unmet_need(metric: Metric, case: Case) -> str:
     have = {name: getattr(truth, name) is not None for name in ("boxes", "masks", "others")}
     have["truth"] = have["boxes"] or have["masks"]
     words = {"truth": "boxes or masks", "others": "masks of another class's objects"}
-    missing = [need for need in metric.needs if need != "method" and not have.get(need, False)]
+    own = ("method", "sister")  # the first is looked at below, the second by the prober
+    missing = [need for need in metric.needs if need not in own and not have.get(need, False)]
     if missing:
         return (
             f"needs {' and '.join(words.get(m, m) for m in missing)}, which these images do not "

@@ -15,11 +15,12 @@ from bench.data.pasted import CALIBRATING
 from bench.engine.memory import memory_of
 from bench.engine.prober import default_batch_size
 from bench.errors import BenchError
-from bench.identity import digest
+from bench.identity import add_sister, digest
 from bench.methods import METHODS, Method
 from bench.metrics import METRICS, Metric
 from bench.models.explainee import Explainee
 from bench.models.input_channels import check_file_channels
+from bench.models.sisters import find_sister
 from bench.protocol import FLOAT32, Protocol, require_float32
 from bench.records.precision_verdict import PrecisionVerdict, check_precision
 from bench.records.store import DEFAULT_CALIBRATION
@@ -30,7 +31,7 @@ from bench.run.external_maps import ExternalMethod
 from bench.run.grid_choice import ChosenGrids, choose_grids
 from bench.run.paste_choice import choose_pastes
 from bench.run.subset_owner import check_owner
-from bench.run.unserved import keep_fitting
+from bench.run.unserved import keep_fitting, keep_usable
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,14 @@ class Plan:
 
     def metric_id(self, model: str, metric: Metric) -> str:
         """Return the id that a metric's records of a model have."""
-        return metric.id(self.rules(model, metric))
+        identity = metric.id(self.rules(model, metric))
+        sister = self.find_sister(model) if "sister" in metric.needs else None
+        return identity if sister is None else add_sister(identity, sister.weights_id)
+
+    def find_sister(self, model: str) -> Explainee | None:
+        """Return the sister of a model, if a metric of the plan runs it."""
+        needed = any("sister" in metric.needs for metric in self.metrics)
+        return find_sister(self.model(model)) if needed else None
 
     def cells(self, model: str, part: str) -> frozenset[tuple[str, str]]:
         """Return what every item of a model and a part is to have: (method id, metric id)."""
@@ -203,7 +211,7 @@ def make_plan(
     subset, notes = match_classes(models, subset)
     geometry = common_geometry(subset, models, protocol.geometry)
     fitting, no_methods = keep_fitting("method", _select_methods(methods, geometry), subset)
-    usable, no_metrics = keep_fitting("metric", [METRICS.get(name) for name in names], subset)
+    usable, no_metrics = keep_usable([METRICS.get(name) for name in names], subset, models)
     device = models[0].device
     return Plan(
         subset=subset,

@@ -131,7 +131,7 @@ def _find_kept_ids(model: Explainee, done: Done) -> set[str]:
     found: set[str] = set()
     for key, cells in done.items():
         if (key.model, key.weights_id) == (model.name, model.weights_id):
-            found |= {metric_id for _, metric_id in cells}
+            found |= {metric_id.partition("~")[0] for _, metric_id in cells}
     return found
 
 

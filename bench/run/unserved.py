@@ -9,6 +9,8 @@ from bench.data import Subset
 from bench.errors import NotApplicable
 from bench.methods import Method
 from bench.metrics import Metric
+from bench.models.explainee import Explainee
+from bench.models.sisters import describe_missing_sister, find_sister
 
 Part = TypeVar("Part", Method, Metric)
 
@@ -36,6 +38,7 @@ def keep_fitting(
         "truth": subset.has_boxes or subset.has_masks,
         "others": subset.has_others,
         "method": True,
+        "sister": True,
     }
     usable = [one for one in chosen if all(have[need] for need in one.needs)]
     if not usable:
@@ -50,6 +53,42 @@ def keep_fitting(
         if missing:
             lacking.setdefault(missing[-1], []).append(one.name)
     return usable, describe_unserved(word, lacking)
+
+
+def keep_served(
+    metrics: Sequence[Metric], models: Sequence[Explainee]
+) -> tuple[list[Metric], tuple[str, ...]]:
+    """Return the metrics that any of the models has a sister for, and sentences about the others.
+
+    Raises:
+        NotApplicable: none is left.
+    """
+    waiting = [metric.name for metric in metrics if "sister" in metric.needs]
+    lonely = [model.name for model in models if waiting and find_sister(model) is None]
+    sentences = tuple(
+        f"{', '.join(waiting)} {'is' if len(waiting) == 1 else 'are'} n/a: "
+        f"{describe_missing_sister(name)}"
+        for name in lonely
+    )
+    if len(lonely) < len(models):
+        return [*metrics], sentences
+    usable = [metric for metric in metrics if "sister" not in metric.needs]
+    if not usable:
+        raise NotApplicable(sentences[0])
+    return usable, sentences
+
+
+def keep_usable(
+    metrics: Sequence[Metric], subset: Subset, models: Sequence[Explainee]
+) -> tuple[list[Metric], tuple[str, ...]]:
+    """Return the metrics that find the truth and the sister that they need; sentences about others.
+
+    Raises:
+        NotApplicable: none is left.
+    """
+    fitting, no_truth = keep_fitting("metric", metrics, subset)
+    usable, no_sister = keep_served(fitting, models)
+    return usable, (*no_truth, *no_sister)
 
 
 def describe_unserved(word: str, lacking: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from bench.methods import METHODS
 from bench.metrics import METRICS
 from tests.support.fewer import FEWER
 from tests.support.nets import MEAN, STD, make_images, make_net
+from tests.support.sister_nets import add_sister
 
 STORED = Path(__file__).with_name("fingerprints.json")
 SIDE = 32
@@ -167,6 +168,8 @@ def metric_fingerprint(kind: str, name: str, *, double: bool) -> dict[str, list[
         "method": METHOD_OF_METRICS,
     }
     model, targets = small_net(kind, double=double), torch.tensor([0, 1, 2, 4])
+    if "sister" in METRICS.get(name).needs:
+        add_sister(model)
     try:
         values = bench.score(model, make_images(0, 4, SIDE), targets, make_maps(), name, **given)
     except NotApplicable:

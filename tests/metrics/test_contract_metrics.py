@@ -20,6 +20,7 @@ from bench.models.network_guard import guard_network
 from bench.protocol import PROTOCOLS, Protocol, get_protocol
 from bench.run.in_memory import apply
 from tests.support.nets import MEAN, STD, FailsLater, make_images, make_net
+from tests.support.sister_nets import add_sister
 
 SIDE = 32
 COUNT = 4
@@ -39,6 +40,8 @@ LENGTHS = {
     "threshold_log_odds": 10,
     "road_morf_curve": 9,
     "road_lerf_curve": 9,
+    "masked_deletion_curve": 11,
+    "masked_insertion_curve": 11,
     "sanity_ssim_curve": 5,
     "sanity_spearman_curve": 5,
     **{f"{attack}_{measure}_curve": 4 for attack in ATTACKS for measure in MEASURES},
@@ -81,7 +84,10 @@ def make_truth() -> bench.Truth:
 
 
 def explainee(net: torch.nn.Module | None = None) -> bench.Explainee:
-    return bench.Explainee(net or make_net("norm"), mean=MEAN, std=STD, size=SIDE, layer="features")
+    model = bench.Explainee(
+        net or make_net("norm"), mean=MEAN, std=STD, size=SIDE, layer="features"
+    )
+    return add_sister(model)
 
 
 def score(
@@ -355,7 +361,11 @@ def test_every_metric_runs_under_every_named_protocol(name, protocol):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS_SHORT)
 @pytest.mark.parametrize(
-    "name", ["deletion", "insertion", "average_drop", "threshold_quality", "road"]
+    "name",
+    [
+        *("deletion", "insertion", "average_drop", "threshold_quality", "road"),
+        *METRICS.select("masked"),
+    ],
 )
 def test_the_declared_forwards_are_those_of_one_more_map(name, protocol):
     rules, metric = get_protocol(protocol), METRICS.get(name)

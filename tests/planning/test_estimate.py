@@ -33,6 +33,7 @@ from bench.run.plan import Plan, make_plan
 from bench.types import Sample
 from tests.support.fewer import FEWER
 from tests.support.nets import MEAN, STD, make_net
+from tests.support.sister_nets import add_sister
 
 ROOT = Path(__file__).parents[2]
 SIDE, CLASSES = 32, 5
@@ -78,7 +79,9 @@ class Pictures:
 
 
 def net(kind: str = "norm") -> bench.Explainee:
-    return bench.Explainee(make_net(kind, side=SIDE), MEAN, STD, SIDE, layer="features", name=kind)
+    return add_sister(
+        bench.Explainee(make_net(kind, side=SIDE), MEAN, STD, SIDE, layer="features", name=kind)
+    )
 
 
 def pictures(

@@ -200,6 +200,8 @@ def say_card(card: Path) -> None:
 HELD_OUT_WORDS = {
     "top1": ("top-1", "%", 1),
     "attention_top1": ("top-1 of the attention branch", "%", 1),
+    "top1_half_masked": ("top-1 with half of each image masked", "%", 1),
+    "agreement": ("agreement with the parent", "%", 1),
     "held_out_accuracy": ("top-1 with the attention", "%", 100),
     "held_out_loss": ("loss", "", 1),
     "held_out_ce": ("cross-entropy", "", 1),
