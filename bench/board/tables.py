@@ -186,6 +186,7 @@ class Beside:
 def tabulate_tuned(board: Board) -> list[Beside]:
     """Return the differences to originals as tables for readers, one per fine-tuned model."""
     found = []
+    peaked = set(board.frame.loc[board.frame["peaked"], "metric"])
     for key, rows in board.tuned.groupby(["subset", "model"], sort=True):
         subset, model = map(str, key)
         facts, top1 = board.provenance["models"][model], rows[rows["metric"] == TOP1].iloc[0]
@@ -200,9 +201,11 @@ def tabulate_tuned(board: Board) -> list[Beside]:
             key=lambda pair: (order[pair[0]], pair[0] != pair[1]),
         )
         lines = [
-            [write_difference_line(board, rows, pair, part) for pair in compared] for part in parts
+            [write_difference_line(board, rows, pair, part, peaked) for pair in compared]
+            for part in parts
         ]
-        headers = [[text.metric_label(metric, better) for metric, better in part] for part in parts]
+        headers = [[mark_header(*value, set(), peaked) for value in part] for part in parts]
+        notes = [[text.SHARPENING] if peaked & set(dict(part)) else [] for part in parts]
         accuracy = text.interval(
             *(100 * top1[["difference", "low", "high"]].astype(float)), sign=True
         )
@@ -213,7 +216,7 @@ def tabulate_tuned(board: Board) -> list[Beside]:
                 str(rows["parent"].iloc[0]),
                 f"{100 * top1['before']:.1f} % before, {100 * top1['after']:.1f} % after, "
                 f"{accuracy} points",
-                [Section("", *pair) for pair in zip(headers, lines, strict=True)],
+                [Section("", *parts) for parts in zip(headers, lines, notes, strict=True)],
                 text.is_simulated(facts),
             )
         )
@@ -221,11 +224,13 @@ def tabulate_tuned(board: Board) -> list[Beside]:
 
 
 def write_difference_line(
-    board: Scores, rows: pd.DataFrame, compared: tuple[str, str], metrics: list[tuple[str, str]]
+    board: Scores,
+    rows: pd.DataFrame,
+    compared: tuple[str, str],
+    metrics: list[tuple[str, str]],
+    peaked: set[str],
 ) -> Line:
-    """Return the differences of one method; bold where the interval leaves out 0 on the better
-    side.
-    """
+    """Return a method's differences; bold: better beyond the interval, and no peaked value."""
     method, against = compared
     facts = board.provenance["methods"][method]
     rows = rows[(rows["method"] == method) & (rows["against"] == against)].set_index("metric")
@@ -246,7 +251,7 @@ def write_difference_line(
             TableCell(
                 text.number(gap, sign=True),
                 between,
-                best=low > 0 if better == "higher" else high < 0,
+                best=metric not in peaked and (low > 0 if better == "higher" else high < 0),
             )
         )
     label = method if method == against else f"{method} against {against}"

@@ -9,8 +9,10 @@ import math
 import numpy as np
 import pytest
 
+from bench.board import text
 from bench.board.board import leaderboard
 from bench.board.significance import wilcoxon
+from bench.board.tables import tabulate_tuned
 from bench.board.tuned import COLUMNS, compare_tuned, find_pairs
 from tests.support.toy_records import build, random_records, row, scalars
 
@@ -175,3 +177,16 @@ def test_the_overall_table_is_over_originals_alone():
     assert means["overall"] == pytest.approx((means["net-a"] + means["net-b"]) / 2)
     assert means["overall"] != pytest.approx(three)
     assert {"tuned", "net-a", "overall"} <= set(means.index)
+
+
+def test_what_sharpening_moves_is_marked_and_never_bold():
+    rows = []
+    for value in ("insertion", "energy"):
+        rows += scalars(value, {"a": [0.2, 0.3, 0.4]}, model="net")
+        rows += scalars(value, {"a": [0.6, 0.7, 0.8]}, model="tuned", parent="net")
+    (beside,) = tabulate_tuned(leaderboard(build(rows, models=models()), resamples=500))
+    (section,) = beside.sections
+    (line,) = section.lines
+    bold = dict(zip(section.headers, (cell.best for cell in line.cells), strict=True))
+    assert bold == {"energy ↑§": False, "insertion ↑": True}
+    assert section.notes == [text.SHARPENING]
