@@ -26,7 +26,7 @@ def raise_version(
 
 def build(toy: SimpleNamespace):
     rows = toy.scalars(
-        "deletion", {"score_cam": [0.1, 0.2], "grad_cam": [0.3, 0.2], "random": [0.5, 0.5]}
+        "deletion", {"xgrad_cam": [0.1, 0.2], "grad_cam": [0.3, 0.2], "random": [0.5, 0.5]}
     )
     return toy.build(rows)
 
@@ -38,29 +38,29 @@ def test_nothing_is_renamed_where_nothing_is_older(toy):
 
 def test_an_older_method_has_its_version_in_its_name(toy, monkeypatch):
     records = build(toy)
-    raise_version(monkeypatch, METHODS, "score_cam", 2)
+    raise_version(monkeypatch, METHODS, "xgrad_cam", 2)
     board = leaderboard(records, resamples=20)
-    assert set(board.frame["method"]) == {"score_cam (v1)", "grad_cam", "random"}
-    assert "score_cam (v1)" in board.provenance["methods"]
-    assert any("score_cam (v1)" in line for line in board.compare("score_cam (v1)", "grad_cam"))
-    assert "score_cam" in records.provenance["methods"]  # the records themselves are what they were
+    assert set(board.frame["method"]) == {"xgrad_cam (v1)", "grad_cam", "random"}
+    assert "xgrad_cam (v1)" in board.provenance["methods"]
+    assert any("xgrad_cam (v1)" in line for line in board.compare("xgrad_cam (v1)", "grad_cam"))
+    assert "xgrad_cam" in records.provenance["methods"]  # the records themselves are what they were
 
 
 def test_a_wrapper_is_as_old_as_what_it_wraps(monkeypatch):
-    raise_version(monkeypatch, METHODS, "score_cam", 3)
-    assert find_older_methods({"tft(score_cam)": {}, "tft(grad_cam)": {}}) == {
-        "tft(score_cam)": "tft(score_cam) (v1)"
+    raise_version(monkeypatch, METHODS, "xgrad_cam", 3)
+    assert find_older_methods({"tft(xgrad_cam)": {}, "tft(grad_cam)": {}}) == {
+        "tft(xgrad_cam)": "tft(xgrad_cam) (v1)"
     }
-    made = {"tft(score_cam)": {"versions": {"tft": 1, "score_cam": 2}}}
-    assert find_older_methods(made) == {"tft(score_cam)": "tft(score_cam) (v2)"}
-    made["tft(score_cam)"]["versions"]["score_cam"] = 3
+    made = {"tft(xgrad_cam)": {"versions": {"tft": 1, "xgrad_cam": 2}}}
+    assert find_older_methods(made) == {"tft(xgrad_cam)": "tft(xgrad_cam) (v2)"}
+    made["tft(xgrad_cam)"]["versions"]["xgrad_cam"] = 3
     assert find_older_methods(made) == {}
 
 
 def test_an_older_metric_has_its_version_in_the_names_of_its_values(toy, monkeypatch):
-    rows = toy.scalars("deletion", {"score_cam": [0.1, 0.2], "grad_cam": [0.3, 0.2]})
+    rows = toy.scalars("deletion", {"xgrad_cam": [0.1, 0.2], "grad_cam": [0.3, 0.2]})
     rows += toy.scalars(
-        "deletion_curve", {"score_cam": [[0.5, 0], [0.4, 0]], "grad_cam": [[0.5, 0], [0.4, 0]]}
+        "deletion_curve", {"xgrad_cam": [[0.5, 0], [0.4, 0]], "grad_cam": [[0.5, 0], [0.4, 0]]}
     )
     records = toy.build(rows)
     assert "deletion_relative" in set(leaderboard(records, resamples=20).frame["metric"])
@@ -72,9 +72,9 @@ def test_an_older_metric_has_its_version_in_the_names_of_its_values(toy, monkeyp
 def test_the_gate_never_judges_an_older_version_under_the_plain_name(toy, monkeypatch, tmp_path):
     before = from_records(build(toy))
     save_baseline(before, tmp_path / "baseline.parquet")
-    raise_version(monkeypatch, METHODS, "score_cam", 2)
+    raise_version(monkeypatch, METHODS, "xgrad_cam", 2)
     loaded = load_baseline(tmp_path / "baseline.parquet")
-    assert set(loaded.frame["method"]) == {"score_cam (v1)", "grad_cam", "random"}
+    assert set(loaded.frame["method"]) == {"xgrad_cam (v1)", "grad_cam", "random"}
     assert set(from_records(build(toy)).frame["method"]) == set(loaded.frame["method"])
 
 

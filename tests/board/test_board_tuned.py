@@ -181,12 +181,12 @@ def test_the_overall_table_is_over_originals_alone():
 
 def test_what_sharpening_moves_is_marked_and_never_bold():
     rows = []
-    for value in ("insertion", "energy"):
+    for value in ("insertion", "dr"):
         rows += scalars(value, {"a": [0.2, 0.3, 0.4]}, model="net")
         rows += scalars(value, {"a": [0.6, 0.7, 0.8]}, model="tuned", parent="net")
     (beside,) = tabulate_tuned(leaderboard(build(rows, models=models()), resamples=500))
     (section,) = beside.sections
     (line,) = section.lines
     bold = dict(zip(section.headers, (cell.best for cell in line.cells), strict=True))
-    assert bold == {"energy ↑§": False, "insertion ↑": True}
+    assert bold == {"dr§": False, "insertion ↑": True}
     assert section.notes == [text.SHARPENING]
