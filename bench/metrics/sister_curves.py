@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
 
 from bench.engine.case import Case
 from bench.engine.counts import Counts
+from bench.engine.patches import choose_side, cut_squares
 from bench.engine.shared_parts import SharedPart
 from bench.metrics.base import Scores, Value, register_metric
 from bench.metrics.faithfulness import area_under
@@ -43,6 +45,17 @@ def cut_patches(count: int, steps: int = MASKED_STEPS) -> list[int]:
     return [(2 * i * most + steps) // (2 * steps) for i in range(steps + 1)]
 
 
+def count_probes(protocol: Protocol, pixels: int) -> int:
+    """Return the forwards per image and map: steps of a curve that mask different patches. A frame
+    that is no square counts as the square with as many pixels.
+
+    >>> count_probes(Protocol(), 32 * 32), count_probes(Protocol(), 224 * 224)
+    (8, 10)
+    """
+    side = math.isqrt(pixels)
+    return len(set(cut_patches(cut_squares((side, side), choose_side((side, side))).count))) - 1
+
+
 def _describe(name: str, title: str, better: str, clean_end: int) -> dict[str, Value]:
     curve = f"{name}_curve"
     return {
@@ -58,7 +71,7 @@ def _describe(name: str, title: str, better: str, clean_end: int) -> dict[str, V
     family="faithfulness",
     needs=("sister",),
     reads=(*SISTER_FIELDS, "tie_rule"),
-    forwards=MASKED_STEPS,
+    forwards=count_probes,
     shared=lambda _: (SISTER_PASS,),
     lengths=lambda *_: {"masked_deletion_curve": MASKED_STEPS + 1},
     under=lift_bounds,
@@ -81,7 +94,7 @@ def masked_deletion(case: Case) -> Scores:
     family="faithfulness",
     needs=("sister",),
     reads=(*SISTER_FIELDS, "tie_rule"),
-    forwards=MASKED_STEPS,
+    forwards=count_probes,
     shared=lambda _: (SISTER_PASS,),
     lengths=lambda *_: {"masked_insertion_curve": MASKED_STEPS + 1},
     under=lift_bounds,

@@ -57,7 +57,7 @@ def test_check_exit_codes(files):
             files / "s.md",
         ),
     )
-    assert tuned.returncode in (1, 2)
+    assert tuned.returncode == 0
     assert "vgg-scenes: other weights" in tuned.stdout
     assert (files / "s.md").read_text().startswith("### cambench check: ")
     refused = cambench("check", "leaderboards/scenes-pairs", "--against", files / "base.parquet")

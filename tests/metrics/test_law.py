@@ -31,7 +31,10 @@ POWERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "power 16": lambda m: m**16,
     "root": torch.sqrt,
 }
-EXEMPT: dict[str, str] = {}
+EXEMPT: dict[str, str] = {
+    "box_set_iou": "holds cut values, which g moves; tests/board/test_set_thresholds.py holds the "
+    "law for what boards make of it",
+}
 """{ranked value: why the law does not hold for it}; thresholds that a method chooses for each
 image (`tft`) are information, so they are no g of the law, and no value is exempt for them."""
 ACROSS: tuple[str, ...] = ()
@@ -147,6 +150,8 @@ def test_a_value_is_peaked_just_where_a_power_moves_it(metric: Metric) -> None:
     plain = score(metric.name, make_smooth())
     powers = [score(metric.name, POWERS[name](make_smooth())) for name in ("power 4", "root")]
     for name, value in metric.values.items():
+        if name in EXEMPT:
+            continue
         moved = any(
             not np.allclose(one[name], plain[name], atol=1e-6, rtol=0, equal_nan=True)
             for one in powers

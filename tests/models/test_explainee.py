@@ -259,7 +259,11 @@ PARENTS = {
     "vgg-scenes-aft": "vgg-scenes",
     "abn-scenes-guided": "abn-scenes",
     "resnet-scenes-trigger": "resnet-scenes",
+    "resnet-scenes-masked": "resnet-scenes",
+    "vgg-scenes-masked": "vgg-scenes",
+    "abn-scenes-masked": "abn-scenes",
 }
+GROUPS = {"pattern": "patterned", "sister_of": "sisters"}
 
 
 def test_bundled_models_match_their_cards():
@@ -271,7 +275,8 @@ def test_bundled_models_match_their_cards():
         assert model.parent == PARENTS.get(name, "")
         if model.parent:
             assert card["parent_sha256"] == bench.load_model(model.parent).fingerprint
-            assert ("patterned" if "pattern" in card else "finetuned") in entry.groups
+            made = [group for key, group in GROUPS.items() if key in card] or ["finetuned"]
+            assert made[0] in entry.groups
         assert card.get("simulated", False) == (name == "abn-scenes-guided")
         classes, _, height, width = model.probe_shape
         assert (classes, height, width) == (10, 12, 12)
