@@ -172,7 +172,8 @@ def four_connected() -> Iterator[None]:
 
     right = cv2.connectedComponentsWithStats
     with mock.patch(
-        "cv2.connectedComponentsWithStats", lambda image, connectivity: right(image, connectivity=4)
+        "cv2.connectedComponentsWithStats",
+        lambda image, **given: right(image, **{**given, "connectivity": 4}),
     ):
         yield
 
