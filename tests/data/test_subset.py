@@ -111,6 +111,7 @@ def test_unknown_names_are_met_with_suggestions() -> None:
         "scenes-calibration",
         "scenes-pairs",
         "scenes-train",
+        "scenes-trigger",
         "scenes-val",
     ]
 
