@@ -29,6 +29,12 @@ COSTLY = {
     "sanity",
     "reference_insensitivity",
     "class_contrast",
+    "grid_localization",
+    "masked_deletion",
+    "masked_insertion",
+    "idsds",
+    "ffid_plus",
+    "ffid_minus",
 }
 
 
