@@ -338,7 +338,7 @@ def test_every_metric_with_a_direction_is_on_the_ladder_or_left_out_with_a_word(
     records = run_ladder(plan, starts=["grad_cam"])
     found = read_ladders(records, plan.subset.name, model.name)
     measured = {records.provenance["metrics"][n]["metric"] for n in found if n in value_names()}
-    derived = {"box_localization"} & {m.name for m in plan.metrics}
+    derived = {"box_localization", "box_sets"} & {m.name for m in plan.metrics}
     assert measured | derived == {m.name for m in plan.metrics}
     for ladder in found.values():
         taus = ladder.taus[np.isfinite(ladder.taus)]
