@@ -22,6 +22,7 @@ from bench.board.measures import CORRECT
 from bench.board.scores import FAMILIES, Scores
 from bench.board.significance import holm, wilcoxon
 from bench.board.statistics import Floats, Sampled, sample_mean
+from bench.identity import plain_name
 
 COLUMNS = [
     *("subset", "model", "parent", "method", "against", "metric", "better", "ranked", "n"),
@@ -200,7 +201,8 @@ def list_shown_values(table: pd.DataFrame) -> list[tuple[str, str]]:
     `SHOWN`.
     """
     rows = table[
-        (table["ranked"] & ~table["metric"].str.endswith(CORRECT)) | table["metric"].isin(SHOWN)
+        (table["ranked"] & ~table["metric"].str.endswith(CORRECT))
+        | table["metric"].map(plain_name).isin(SHOWN)
     ]
     return list(
         rows.drop_duplicates("metric")[["metric", "better"]].itertuples(index=False, name=None)

@@ -13,7 +13,7 @@ from bench.board import text
 from bench.board.board import leaderboard
 from bench.board.significance import wilcoxon
 from bench.board.tables import tabulate_tuned
-from bench.board.tuned import COLUMNS, compare_tuned, find_pairs
+from bench.board.tuned import COLUMNS, compare_tuned, find_pairs, list_shown_values
 from tests.support.toy_records import build, random_records, row, scalars
 
 BEFORE, AFTER = [0.5, 0.4, 0.6, 0.5], [0.4, 0.4, 0.3, 0.2]
@@ -190,3 +190,11 @@ def test_what_sharpening_moves_is_marked_and_never_bold():
     bold = dict(zip(section.headers, (cell.best for cell in line.cells), strict=True))
     assert bold == {"dr§": False, "insertion ↑": True}
     assert section.notes == [text.SHARPENING]
+
+
+def test_an_older_version_of_a_shown_value_is_shown():
+    rows = scalars("dr", {"a": [0.2, 0.3, 0.4]}, model="net")
+    rows += scalars("dr", {"a": [0.6, 0.7, 0.8]}, model="tuned", parent="net")
+    table = compare_tuned(leaderboard(build(rows, models=models()), resamples=500))
+    table["metric"] = table["metric"].replace("dr", "dr (v1)")
+    assert [name for name, _ in list_shown_values(table)] == ["dr (v1)"]
