@@ -108,6 +108,11 @@ def log_odds(p):
 class Case:
     """One item with what the metrics read off it."""
 
+    field: list[Fraction]  # these four: see `derive.py`, for the definitions of `added.py`
+    taus: list[Fraction]
+    sister: Model
+    patch: int
+
     def __init__(self, model, item, protocol, tie_field):
         self.model, self.protocol = model, protocol
         self.map = exact(item["map"])

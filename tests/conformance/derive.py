@@ -53,10 +53,12 @@ def derived():
             if one["map"] == "two_maxima":
                 one["map"] = two_maxima(fields[size]["field"])
             one["tie_field"] = size
-            expected[key] = scores_of(
-                Case(Model(made["model"]), one, made["protocol"], exact(fields[size]["field"])),
-                made["metrics"],
-            )
+            field = exact(fields[size]["field"])
+            case = Case(Model(made["model"]), one, made["protocol"], field)
+            case.field, case.taus = flat(field), exact(one.get("taus", []))
+            if "sister" in made:
+                case.sister, case.patch = Model(made["sister"]), made["patch"]
+            expected[key] = scores_of(case, made["metrics"])
         result[name] = (
             {"schema": 1, "case": name, **made},
             {"schema": 1, "case": name, "tolerance": 1e-5, "items": numbers(expected)},

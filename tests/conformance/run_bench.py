@@ -1,7 +1,7 @@
 """Score the conformance vectors with this project's own metrics and methods.
 
     python tests/conformance/run_bench.py MY_SCORES.json [--wrong
-    no-end-points|four-connected|any-tied-maximum]
+    no-end-points|four-connected|any-tied-maximum|own-network]
 
 --wrong plants a mistake that was seen in other implementations, to show that `compare.py` finds it.
 """
@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 import bench
+from bench.board.set_thresholds import apply_cuts
 from bench.protocol import Protocol
 
 FOLDER = Path(__file__).parent / "v2"
@@ -125,7 +126,12 @@ def maps(case: dict[str, Any], item: dict[str, Any], _fields: dict[str, Any]) ->
 def scores(case: dict[str, Any], item: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
     one = grid(item["map"])[None]
     images = grid(item["image"])[None] if "image" in item else torch.zeros(1, 3, *one.shape[1:])
-    model = explainee(case["model"], item, min(one.shape[1:]))
+    side = min(one.shape[1:])
+    model = explainee(case["model"], item, side)
+    if "sister" in case:
+        model.sister = explainee(case["sister"], item, side)
+        model.sister.card = {"recipe": {"patch": case["patch"]}}
+    protocol = protocol_of(case)
     found = bench.score(
         model,
         images,
@@ -133,10 +139,17 @@ def scores(case: dict[str, Any], item: dict[str, Any], fields: dict[str, Any]) -
         one,
         case["metrics"],
         truth=truth_of(item),
-        protocol=protocol_of(case),
+        protocol=protocol,
         ids=[fields[item["tie_field"]]["id"]],
         curves=True,
     )
+    if "box_set_iou" in found:
+        vector = found.pop("box_set_iou").double().numpy()
+        hits = [
+            float(apply_cuts(vector, [tau] * len(protocol.box_ious), protocol.box_ious).sum())
+            for tau in item["taus"]
+        ]
+        found["box_set_hits"] = torch.tensor([hits])
     return {name: said(values[0]) for name, values in found.items()}
 
 
@@ -215,10 +228,23 @@ def _with(order: Any, metric: Any) -> Any:
     return function
 
 
+@contextlib.contextmanager
+def own_network() -> Iterator[None]:
+    """The network that the map is of answers on masked images, not its sister."""
+    right = score_case
+
+    def without_sister(case: dict[str, Any], fields: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        return right({**case, "sister": case["model"]} if "sister" in case else case, fields)
+
+    with mock.patch.dict(globals(), {"score_case": without_sister}):
+        yield
+
+
 WRONG = {
     "no-end-points": no_end_points,
     "four-connected": four_connected,
     "any-tied-maximum": any_tied_maximum,
+    "own-network": own_network,
 }
 
 

@@ -45,6 +45,7 @@ FOUND_BY = {
     "no-end-points": {"curves", "curves-from-baseline", "end-points", "logistic", "ties"},
     "four-connected": {"boxes"},
     "any-tied-maximum": {"pointing", "ties"},
+    "own-network": {"sister-curves", "sister-cells"},
 }
 
 
