@@ -22,8 +22,11 @@ SISTER_OF = "sister_of"
 def find_sister(model: Explainee) -> Explainee | None:
     """Return the sister of a model: the one attached to it, else a bundled one, else None.
 
-    The sister is on the model's device, in eval mode.
+    A network whose card says that it is a sister answers for itself: its own maps are scored in
+    domain. The sister is on the model's device, in eval mode.
     """
+    if model.sister is None and SISTER_OF in model.card:
+        return model
     if model.sister is None:
         name = _list_bundled().get(model.fingerprint)
         model.sister = None if name is None else load_model(name)

@@ -41,6 +41,30 @@ def test_a_sister_goes_to_its_parent_alone():
         attach_sisters([parent], ["nowhere.json"])
 
 
+def test_a_sister_answers_for_itself(tmp_path):
+    """Maps of the sister, scored by the sister: `--models resnet-scenes-masked`."""
+    model = bench.load_model("resnet-scenes-masked")
+    assert find_sister(model) is model
+    subset = bench.load_subset("scenes-val", limit=2)
+    found = bench.evaluate(
+        subset, model, "grad_cam", "masked_deletion", out=tmp_path, calibration=0, gallery=0
+    )
+    rows = found.frame
+    scored = rows[rows.metric == "masked_deletion"].sort_values("item")
+    assert scored.metric_id.str.endswith(f"~{model.weights_id}").all()
+    batch = subset.batch([0, 1], model.geometry)
+    images = model.normalise(batch.pixels)
+    maps = bench.explain(model, images, subset.labels, "grad_cam")
+    other = bench.load_model("resnet-scenes")  # whose bundled sister is the same network
+    same = bench.score(
+        other, images, subset.labels, maps, ["masked_deletion"], ids=list(subset.ids)
+    )
+    expected = dict(zip(subset.ids, same["masked_deletion"].tolist(), strict=True))
+    assert dict(zip(scored["item"], scored["value"], strict=True)) == pytest.approx(
+        expected, abs=1e-6
+    )
+
+
 def make(models, metrics):
     subset = bench.load_subset("scenes-val", limit=2)
     return make_plan(subset, models, ["grad_cam"], metrics, bench.Protocol(), calibration=0)
