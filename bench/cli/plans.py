@@ -17,7 +17,7 @@ from bench.data.open_pastes import is_pastes
 from bench.errors import BenchError
 from bench.methods import METHODS
 from bench.metrics import METRICS
-from bench.models.sisters import attach_sisters
+from bench.models.sisters import attach_sisters, list_own_sisters
 from bench.models.zoo import expand_models
 from bench.plugins import load_entry_points, load_plugin
 from bench.progress import show_images
@@ -71,7 +71,18 @@ def split_networks(options: RunOptions) -> list[RunOptions]:
     if not is_pastes(options.subset):
         return [options]
     names = expand_models(split_names(options.models))
-    return [dataclasses.replace(options, models=name) for name in names] or [options]
+    own = dict.fromkeys(names, options.sister)
+    if options.sister:
+        models = {name: load_part_models(options, name) for name in names}
+        attach_sisters([model for found in models.values() for model in found], options.sister)
+        own = {name: list_own_sisters(models[name], options.sister) for name in names}
+    return [dataclasses.replace(options, models=n, sister=own[n]) for n in names] or [options]
+
+
+def load_part_models(options: ScoringOptions, names: str) -> list[Explainee]:
+    """Return the models of these names as the options have them loaded."""
+    arguments = read_arguments(options.num_classes, options.model_args)
+    return load_models(names, options.weights, options.device, arguments)
 
 
 def list_free_metrics(options: ScoringOptions) -> list[str]:
@@ -111,12 +122,7 @@ def make_part(
         options.subset, limit=options.limit or None, data_root=options.data_root
     )
     methods: list[str | Method] = [*split_list(options.methods), *more]
-    models = load_models(
-        options.models,
-        options.weights,
-        options.device,
-        read_arguments(options.num_classes, options.model_args),
-    )
+    models = load_part_models(options, options.models)
     attach_sisters(models, options.sister or ())
     with show_choice(subset) as look:
         plan = make_plan(

@@ -67,6 +67,12 @@ def attach_sisters(models: Sequence[Explainee], cards: Sequence[str]) -> None:
         attach_sister(models, load_model(card))
 
 
+def list_own_sisters(models: Sequence[Explainee], cards: Sequence[str]) -> list[str]:
+    """Return those names or card files whose parent is one of the models."""
+    own = {model.fingerprint for model in models}
+    return [card for card in cards if load_model(card).card.get(SISTER_OF) in own]
+
+
 def attach_sister(models: Sequence[Explainee], sister: Explainee) -> None:
     """Attach a sister to the models that have its parent's weights.
 

@@ -13,6 +13,7 @@ from bench.cli import app
 from bench.cli.options import ExecutorOptions, RunOptions
 from bench.cli.plan import EstimateOptions
 from bench.cli.plans import make_plans, split_run
+from bench.errors import BenchError
 from bench.methods import METHODS
 from bench.planning.estimate import count_cost
 from tests.support.command_line import cambench, refused
@@ -115,6 +116,21 @@ def test_the_default_run_is_three_lists_with_a_name():
     assert originals.metrics == tuned.metrics == "standard"
     assert split_run(RunOptions(models="originals")) == [RunOptions(models="originals")]
     assert len(split_run(RunOptions(metrics="deletion"))) == 2
+
+
+def test_where_networks_have_items_of_their_own_each_keeps_its_own_sister():
+    asked = RunOptions(
+        subset="pasted(scenes-val)",
+        models="resnet-scenes,vgg-scenes",
+        sister=["resnet-scenes-masked"],
+    )
+    parts = split_run(asked)
+    assert [(part.models, part.sister) for part in parts] == [
+        ("resnet-scenes", ["resnet-scenes-masked"]),
+        ("vgg-scenes", []),
+    ]
+    with pytest.raises(BenchError, match="which no model of the run has"):
+        split_run(dataclasses.replace(asked, models="vgg-scenes"))
 
 
 def test_transformed_maps_cost_the_default_run_no_forwards_beside_the_pass():
