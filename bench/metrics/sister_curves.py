@@ -121,8 +121,11 @@ def _score_curve(name: str, case: Case, most: bool) -> Scores:
         counts = torch.tensor(steps)[:, None]
         return places[rows] < counts if most else places[rows] >= grid.count - counts
 
-    middle = probe_patches(case, grid, ("most" if most else "least",), taken[1:], choose, places)
+    distinct = sorted(set(taken) - {0})  # a small frame has fewer patches than steps
+    recipe = ("most" if most else "least",)
+    middle = probe_patches(case, grid, recipe, distinct, choose, places)
     clean = case.evidence(pass_sister(case))[:, None]
-    curve = case.score_evidence(torch.cat([clean, middle], dim=1))
+    points = torch.tensor([[0, *distinct].index(count) for count in taken])
+    curve = case.score_evidence(torch.cat([clean, middle], dim=1)[:, points])
     area = area_under(curve, taken)
     return {name: area, f"{name}_curve": curve if most else curve.flip(1)}
