@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bench.board import text
 from bench.board.control_wins import write_control_wins
 from bench.board.gallery import load_gallery
+from bench.board.light_board import OVERALL_TABLE, is_published, write_light
 from bench.board.own_files import replace_own
 from bench.board.pairs import agreements
 from bench.board.plots.choices_plot import read_grid
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 def write_board(board: Board, folder: Path, run: Path) -> None:
     """Write `board.md`, `tables/` and `plots/` into `folder`; tables and plots that an earlier
-    board wrote go.
+    board wrote go. A published board also gets what is committed of it (`light_board`), and its
+    page links to nothing else.
 
     run: the folder whose `gallery/` and `health/grid.csv` are drawn.
     """
@@ -43,13 +45,23 @@ def write_board(board: Board, folder: Path, run: Path) -> None:
     gallery = load_gallery(run, sorted(board.provenance["models"]))
     tables = write_tables(board, folder / "tables")
     pictures = write_plots(board, folder / "plots", gallery, read_grid(run))
-    write_page(board, folder, pictures)
+    light = write_light(board, folder, pictures) if is_published(folder) else None
+    write_page(board, folder, pictures, light)
     replace_own(folder / "tables", tables, (".csv", ".json", ".md", ".tex"))
     replace_own(folder / "plots", pictures, (".png",))
 
 
-def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
-    """Write `board.md`: command, protocol, n, flags, fidelity, tables and pictures."""
+def write_page(
+    board: Board, folder: Path, pictures: list[Path], light: list[Path] | None = None
+) -> Path:
+    """Write `board.md`: command, protocol, n, flags, fidelity, tables and pictures.
+
+    Args:
+        board: The board.
+        folder: Where the page is written.
+        pictures: The plots, in `folder/plots`.
+        light: The pictures of a published board, whose page shows these alone; None for a run.
+    """
     provenance = board.provenance
     subsets = provenance["subsets"]
     commands = provenance.get("commands") or ["made in Python with bench.evaluate(...)"]
@@ -78,6 +90,8 @@ def write_page(board: Board, folder: Path, pictures: list[Path]) -> Path:
         ranks=text.RANKS,
         coupling=text.COUPLING,
         precision=write_precision(provenance),
+        light=None if light is None else [{"name": p.name, "kind": p.stem} for p in light],
+        overall_table=OVERALL_TABLE,
     )
     path = folder / "board.md"
     write_text(path, page)

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench.board.gallery import FOLDER, is_gallery_part
+from bench.board.light_board import OVERALL_TABLE, PICTURES
 from bench.board.own_files import is_own, read_list
 from bench.errors import BenchError
 from bench.file_errors import advise, find_file_error
@@ -22,7 +23,10 @@ from bench.records.store import check_own
 MARK = ".publishing"
 """The file that says that a board is being replaced, or was when its process ended."""
 
-HALF = {"records.parquet", "board.md", "health.json", "tables", "plots", "gallery", "health"}
+HALF = {
+    *("records.parquet", "board.md", "health.json", OVERALL_TABLE, *PICTURES.values()),
+    *("tables", "plots", "gallery", "health"),
+}
 """What an earlier cambench left of a publication that was stopped, beside run.json."""
 
 
