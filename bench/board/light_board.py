@@ -54,7 +54,7 @@ def write_light(board: Scores, folder: Path, pictures: Sequence[Path]) -> list[P
 def tabulate_overall(board: Scores) -> pd.DataFrame:
     """Return the ranked values of each subset's overall table, or of its models where it has none.
 
-    A row is a method. Each ranked value has its mean and the ends of its interval, with four
+    A row is a method. Each ranked value has its mean and the ends of its interval, with six
     digits; a value that was not measured is empty.
     """
     rows = []
@@ -83,6 +83,6 @@ def _list_methods(board: Scores, subset: str, model: str) -> list[dict[str, obje
                 (f"{metric}_high", "high"),
             ):
                 value = found.get(part)
-                row[column] = None if value is None or pd.isna(value) else f"{value:.4g}"
+                row[column] = None if value is None or pd.isna(value) else f"{value:.6g}"
         rows.append(row)
     return rows

@@ -1,8 +1,8 @@
 """How speeds are compared: two calls side by side, pair after pair, in one process; never an
 absolute time.
 
-A benchmark ends with `report(benchmark, row, ratios)`: what it measured becomes a row of README's
-table "Speed" (see `table.py`). A row says what the ratios are of, and what is aimed at.
+A benchmark ends with `report(benchmark, row, ratios)`: what it measured becomes a row of
+the table of docs/speed.md (see `table.py`). It says what the ratios are of, and what is aimed at.
 """
 
 from __future__ import annotations

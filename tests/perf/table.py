@@ -1,5 +1,5 @@
-"""Write README's table "Speed" and `leaderboards/speed.json` from what the benchmarks measured in
-one run.
+"""Write the table of docs/speed.md and `leaderboards/speed.json` from what one run of
+the benchmarks measured.
 
 `tox -e perf` runs the benchmarks and then this: `python -m tests.perf.table FILE`, FILE written by
 `pytest tests/perf -m perf --benchmark-json=FILE`. Every benchmark has a row (see `ratios.report`);
@@ -157,7 +157,7 @@ def lost(rows: Sequence[Fields], board: Path) -> list[str]:
     ]
 
 
-def write(path: Path, readme: Path, board: Path, fewer: bool = False) -> int:
+def write(path: Path, page: Path, board: Path, fewer: bool = False) -> int:
     """Write both files from a run; return the number of rows. Nothing is written where anything is
     wrong.
     """
@@ -168,11 +168,11 @@ def write(path: Path, readme: Path, board: Path, fewer: bool = False) -> int:
         raise BenchError(
             f"The run lacks {', '.join(gone)}, which {board.name} has; run all, or say --fewer."
         )
-    if not readme.is_file():
-        raise BenchError(f"There is no {readme}; give --readme.")
-    text = between_markers(readme.read_text(), table(rows, machine), readme)
+    if not page.is_file():
+        raise BenchError(f"There is no {page}; give --page.")
+    text = between_markers(page.read_text(), table(rows, machine), page)
     write_json(board, {"machine": machine, "rows": rows})
-    with replaced_file(readme) as temporary:
+    with replaced_file(page) as temporary:
         temporary.write_text(text)
     return len(rows)
 
@@ -180,23 +180,23 @@ def write(path: Path, readme: Path, board: Path, fewer: bool = False) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; exit code 2 and one sentence where it cannot be done."""
     parser = argparse.ArgumentParser(
-        description="Write README's table of speeds from a run of the benchmarks."
+        description="Write the table of speeds from a run of the benchmarks."
     )
     parser.add_argument(
         "run", type=Path, help="what pytest tests/perf -m perf --benchmark-json wrote"
     )
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "speed.md")
     parser.add_argument("--board", type=Path, default=ROOT / "leaderboards" / "speed.json")
     parser.add_argument(
         "--fewer", action="store_true", help="the table may lose benchmarks: they are gone"
     )
     given = parser.parse_args(arguments)
     try:
-        count = write(given.run, given.readme, given.board, given.fewer)
+        count = write(given.run, given.page, given.board, given.fewer)
     except BenchError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
-    print(f"{count} rows in {given.readme} and {given.board}.")
+    print(f"{count} rows in {given.page} and {given.board}.")
     return 0
 
 

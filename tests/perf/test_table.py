@@ -1,5 +1,5 @@
-"""The table of speeds: from measured pairs to README's lines, and what is refused. Not a benchmark
-itself.
+"""The table of speeds: from measured pairs to lines of the page, and what is refused. Not a
+benchmark itself.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ RATIOS = [1.6, 1.4, 1.7, 1.55, 1.58, 1.59, 1.62]
 
 def run_main(path: Path, readme: Path, *more: str) -> int:
     return table.main(
-        [str(path), "--readme", str(readme), "--board", str(readme.parent / "speed.json"), *more]
+        [str(path), "--page", str(readme), "--board", str(readme.parent / "speed.json"), *more]
     )
 
 
@@ -174,8 +174,8 @@ def test_an_empty_run_is_refused(tmp_path, readme, capsys):
 
 
 def test_readme_has_the_markers():
-    text = (table.ROOT / "README.md").read_text()
-    assert table.between_markers(text, "new", Path("README.md")).count("\nnew\n") == 1
+    text = (table.ROOT / "docs" / "speed.md").read_text()
+    assert table.between_markers(text, "new", Path("speed.md")).count("\nnew\n") == 1
 
 
 # --- the numbers
