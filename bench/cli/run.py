@@ -19,7 +19,7 @@ EPILOG = """**Examples**
 - `cambench run --models resnet-scenes --methods "cam/*,control/*" --metrics deletion,insertion
   --limit 200`
 
-- `cambench run --methods "seed/*,tft(layer_cam),sa_cam[lambda=0.5,base=grad_cam_pp],control/*"`
+- `cambench run --methods "focus/*,tft(layer_cam),sa_cam[lambda=0.5,base=grad_cam_pp],control/*"`
 
 - `cambench run --plugin mine.py --methods "mine,grad_cam,control/*" --out runs/mine`
 

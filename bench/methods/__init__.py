@@ -48,7 +48,7 @@ __all__ = [
 METHODS.add_list(
     "default",
     "control/*,-random_pixel,-random_cam,-inverted_oracle,grad_cam,grad_cam_pp,layer_cam,eigen_cam,"
-    "ablation_cam,score_cam,seed/*,-abs_cam_elementwise,saliency,input_x_gradient,"
+    "ablation_cam,score_cam,focus/*,-abs_cam_elementwise,saliency,input_x_gradient,"
     "integrated_gradients,attention_branch",
 )
 

@@ -75,7 +75,7 @@ def _fmi_parts(model: Explainee, p: Mapping[str, Any]) -> list[SharedPart]:
 @register_method(
     "a_fmi",
     group="cam",
-    more_groups=("seed",),
+    more_groups=("focus", "seed"),
     fidelity="reconstruction",
     citation="after Zhang et al., A-FMI: feature map importance, arXiv:2104.05527; formulas "
     "reconstructed",
@@ -205,7 +205,7 @@ def probe_channel_masks(trace: Trace, channels: torch.Tensor) -> torch.Tensor:
 @register_method(
     "abs_cam_init",
     group="cam",
-    more_groups=("seed",),
+    more_groups=("focus", "seed"),
     fidelity="paper",
     citation="Zeng et al., Abs-CAM, arXiv:2207.03648, phase 1",
     parts=(GRADIENTS,),
@@ -227,7 +227,7 @@ def absolute_weights(trace: Trace) -> torch.Tensor:
 @register_method(
     "abs_cam",
     group="cam",
-    more_groups=("seed",),
+    more_groups=("focus", "seed"),
     fidelity="reconstruction",
     citation="after Zeng et al., Abs-CAM, arXiv:2207.03648; phase 2 reconstructed",
     fast=False,
@@ -271,7 +271,7 @@ def sum_of_masks(trace: Trace, weights: torch.Tensor, channels: torch.Tensor) ->
 @register_method(
     "abs_cam_elementwise",
     group="cam",
-    more_groups=("seed",),
+    more_groups=("focus", "seed"),
     fidelity="reconstruction",
     citation="after Zeng et al., Abs-CAM, arXiv:2207.03648; element-wise reading of phase 2",
     fast=False,

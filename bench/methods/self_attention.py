@@ -35,7 +35,7 @@ WEIGHTS = {
 @register_method(
     "sa_cam",
     group="cam",
-    more_groups=("seed",),
+    more_groups=("focus", "seed"),
     fidelity="reconstruction",
     citation="after Liang, Li and Jiang, SA-CAM, Neurocomputing 490, 2022; formulas reconstructed",
     caveat=NO_BRANCH,

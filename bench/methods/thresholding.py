@@ -21,7 +21,7 @@ THRESHOLDS = 10
     "tft",
     wraps="grad_cam",
     group="cam",
-    more_groups=("seed",),
+    more_groups=("focus", "seed"),
     fidelity="official",
     citation="Han, Lee and Lee, Threshold fine-tuning, Applied Sciences 12(24):12961, 2022, and "
     "the authors' code",
