@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.board import text
-from bench.board.control_wins import write_control_wins
 from bench.board.gallery import load_gallery
 from bench.board.light_board import OVERALL_TABLE, is_published, write_light
 from bench.board.own_files import replace_own
 from bench.board.pairs import agreements
 from bench.board.plots.choices_plot import read_grid
 from bench.board.plots.plot_files import write_plots
+from bench.board.result_words import describe_result
 from bench.board.sample_calibration import describe_sample
 from bench.board.scope_names import name_scopes
 from bench.board.tables import (
@@ -81,7 +81,7 @@ def write_page(
         samples={name: describe_sample(board.records, name) for name in subsets},
         usable={name: describe_usable_counts(board.records, name) for name in subsets},
         flags=board.flags,
-        wins=write_control_wins(board.frame),
+        result=describe_result(board),
         tables=tables,
         methods=methods,
         galleries=[p for p in pictures if p not in shown],

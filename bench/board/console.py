@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.board.control_wins import write_control_wins
+from bench.board.result_words import describe_result
 from bench.board.sample_calibration import describe_sample
 from bench.board.scores import Scores
 from bench.board.tables import Section, TableCell, build_sections, describe_intervals
@@ -31,9 +31,8 @@ def print_board(board: Scores, console: Console | None = None) -> None:
     Intervals are shown where the terminal is wide enough for them.
     """
     console = console or TextConsole(file=cast(TextIO, PlainFile(sys.stdout)))
-    wins = write_control_wins(board.frame)
-    if wins:
-        console.print(make_text(wins), style="bold yellow")
+    for sentence in describe_result(board):
+        console.print(make_text(sentence), style="bold")
     full = True
     for subset, model in board.scopes:
         everything = build_sections(board, subset, model)
