@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from textwrap import shorten
 from typing import TextIO, cast
 
 from rich import box
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.board.result_words import describe_result
+from bench.board.result_words import choose_scopes, describe_result
 from bench.board.sample_calibration import describe_sample
 from bench.board.scores import Scores
 from bench.board.tables import Section, TableCell, build_sections, describe_intervals
@@ -22,6 +23,59 @@ from bench.board.usable_counts import describe_usable_counts
 from bench.plain_streams import PlainFile
 from bench.plain_text import show_line
 from bench.text_console import TextConsole, make_text
+
+MOST_ROWS = 15
+"""Methods of the one table that is printed in brief."""
+MOST_FLAGS = 2
+FLAG_LENGTH = 150
+
+
+def print_brief(board: Scores, console: Console | None = None) -> None:
+    """Print the result in words, the first warnings, and one table of means that fits.
+
+    The table is the overall one, or that of the first network. `print_board` prints all.
+    """
+    console = console or TextConsole(file=cast(TextIO, PlainFile(sys.stdout)))
+    for sentence in describe_result(board):
+        console.print(make_text(sentence), style="bold")
+    for flag in board.flags[:MOST_FLAGS]:
+        short = shorten(flag, FLAG_LENGTH, placeholder=" ...")
+        console.print(make_text(f"! {short}"), style="yellow")
+    if len(board.flags) > MOST_FLAGS:
+        rest = len(board.flags) - MOST_FLAGS
+        console.print(make_text(f"! {rest} more notes stand in board.md."), style="yellow")
+    scope = next(iter(choose_scopes(board)), board.scopes[0])
+    section = next(iter(_list_sections(board, *scope)), None)
+    if section is None:
+        return
+    section = _drop_empty(section)
+    left = len(section.lines) - MOST_ROWS
+    title = ", ".join(scope)
+    console.print(next(narrow(replace(section, lines=section.lines[:MOST_ROWS]), title, console)))
+    more = f" {left} more methods stand in board.md." if left > 0 else ""
+    console.print(
+        make_text(f"Means; bold: best that is no control. Intervals: board.md.{more}"), style="dim"
+    )
+
+
+def _drop_empty(section: Section) -> Section:
+    """Return a section without the values that no method has."""
+    kept = [
+        place
+        for place in range(len(section.headers))
+        if any(line.cells[place].mean != "n/a" for line in section.lines)
+    ]
+    lines = [replace(line, cells=[line.cells[place] for place in kept]) for line in section.lines]
+    return replace(section, headers=[section.headers[place] for place in kept], lines=lines)
+
+
+def _list_sections(board: Scores, subset: str, model: str) -> list[Section]:
+    """Return the sections of a table that are printed: ranked values, or all where none is."""
+    everything = build_sections(board, subset, model)
+    ranked = [
+        s for s in everything if s.title.startswith("Ranked values") and "label" not in s.title
+    ]
+    return ranked or everything  # a board of values that are only reported shows those
 
 
 def print_board(board: Scores, console: Console | None = None) -> None:
@@ -35,11 +89,7 @@ def print_board(board: Scores, console: Console | None = None) -> None:
         console.print(make_text(sentence), style="bold")
     full = True
     for subset, model in board.scopes:
-        everything = build_sections(board, subset, model)
-        ranked = [
-            s for s in everything if s.title.startswith("Ranked values") and "label" not in s.title
-        ]
-        for section in ranked or everything:  # a board of values that are only reported shows those
+        for section in _list_sections(board, subset, model):
             wide = build(section, f"{subset}, {model}", full=True)
             whole = fits(wide, console)
             full = full and whole

@@ -40,6 +40,45 @@ def print_announcement(plan: Plan, work: Announcement, folder: Path, left: int |
     )
 
 
+def print_brief_announcement(
+    plan: Plan, work: Announcement, folder: Path, left: int, seen: set[str]
+) -> None:
+    """Print in a line or two what a run is about to do.
+
+    Args:
+        plan: What is run.
+        work: Its declared work.
+        folder: Where the records go.
+        left: The tasks that are not finished.
+        seen: What earlier parts of the run have printed; it is printed once.
+    """
+    from bench.run.usable_items import describe_usable
+
+    for sentence in (*plan.notes, *plan.unserved):
+        if sentence not in seen:
+            warn(sentence)
+    for sentence in plan.subset.found:
+        if sentence not in seen:
+            say(shorten(sentence, _LONGEST, placeholder=" ..."))
+    for note in plan.subset.notes:
+        if note.text not in seen:
+            (warn if note.caution else say)(note.text)
+    usable = list(describe_usable(plan)) if left else []
+    for sentence in usable:
+        if sentence not in seen:
+            say(sentence)
+    seen |= {*plan.notes, *plan.unserved, *plan.subset.found, *usable}
+    seen |= {note.text for note in plan.subset.notes}
+    if work.undeclared:
+        say(f"Not counted, since these methods declare no work: {', '.join(work.undeclared)}.")
+    say(
+        f"{plan.subset.name}: {len(plan.subset)} images, {len(plan.models)} models, "
+        f"{len(plan.methods)} methods, {len(plan.metrics)} metrics: at most "
+        f"{work.run.forwards:,} forwards in {left} tasks that are not finished, about "
+        f"{max(work.seconds, 1) / 60:.1f} minutes. Records: {folder}"
+    )
+
+
 def print_assumptions(plan: Plan) -> None:
     """Print how the subset was read, what was assumed, and what is left out."""
     for sentence in plan.subset.found:

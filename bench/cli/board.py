@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import BENCHMARK, PartialOption, RunArgument
+from bench.cli.options import (
+    BENCHMARK,
+    PartialOption,
+    QuietOption,
+    RunArgument,
+    VerboseOption,
+)
+from bench.cli.output import keep_quiet
 from bench.cli.registration import command
 
 
@@ -22,11 +29,15 @@ def board(
         typer.Option(help="The protocol that the run must be of; any other is an error."),
     ] = None,
     partial: PartialOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Rebuild every table and plot from the records of a run; no images or models are needed."""
-    from bench.cli.running import show_board
+    from bench.cli.running import say_board, show_board
     from bench.records.store import check_protocol
 
     if protocol is not None:
         check_protocol(folder, protocol)
-    show_board(folder, publish, partial=partial)
+    with keep_quiet(quiet):
+        show_board(folder, publish, partial=partial, verbose=verbose)
+    say_board(publish or folder)

@@ -33,7 +33,7 @@ def merge(
     Merge the shards of one run, or runs of other models, methods or metrics. The runs must agree
     in protocol, images, weights, methods and metrics. A row that several runs hold is kept once.
     """
-    from bench.cli.running import show_board
+    from bench.cli.running import say_board, show_board
     from bench.records.left_out import list_missing_shards
     from bench.records.merge import merge_runs
 
@@ -46,3 +46,4 @@ def merge(
             "yellow",
         )
     show_board(out)
+    say_board(out)

@@ -202,6 +202,18 @@ PartialOption = Annotated[
     ),
 ]
 
+VerboseOption = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Print every table and note.", rich_help_panel=OUTPUT),
+]
+
+QuietOption = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Print errors and the last line only.", rich_help_panel=OUTPUT
+    ),
+]
+
 # --- groups of options
 
 

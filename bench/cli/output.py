@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import shlex
 import sys
@@ -38,6 +39,18 @@ def say(text: str, style: str | None = None) -> None:
 def warn(text: str) -> None:
     """Print a warning to standard error, in one line."""
     errors.print(f"! {text}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+
+
+@contextmanager
+def keep_quiet(quiet: bool) -> Iterator[None]:
+    """Print nothing but what is printed after the block, and errors."""
+    before = console.quiet, errors.quiet
+    if quiet:
+        console.quiet = errors.quiet = True
+    try:
+        yield
+    finally:
+        console.quiet, errors.quiet = before
 
 
 @contextmanager
@@ -97,6 +110,7 @@ def loading_modules() -> Iterator[None]:
         yield
     finally:
         gc.freeze()
+        atexit.register(gc.unfreeze)  # else libraries report what is never collected as leaks
         if enabled:
             gc.enable()
 

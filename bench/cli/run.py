@@ -7,8 +7,15 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import BENCHMARK, OUTPUT, ExecutorOptions, RunOptions
-from bench.cli.output import loading_modules, say
+from bench.cli.options import (
+    BENCHMARK,
+    OUTPUT,
+    ExecutorOptions,
+    QuietOption,
+    RunOptions,
+    VerboseOption,
+)
+from bench.cli.output import keep_quiet, loading_modules, say
 from bench.cli.registration import command
 from bench.files import file_name
 
@@ -38,6 +45,8 @@ def run(
         bool,
         typer.Option("--plan", help="Print the plan of the run, and stop.", rich_help_panel=OUTPUT),
     ] = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Run a benchmark: explain and score images, then make boards, tables and plots.
 
@@ -65,16 +74,18 @@ def run(
         for plan in plans:
             announce_plan(plan, folder)
         return
-    with own_run(folder):
+    with own_run(folder), keep_quiet(quiet):
+        seen: set[str] | None = None if verbose else set()
         for plan in plans:
-            records = execute_plan(plan, folder, executor)
-        if count > 1:
-            say(
-                f"Shard {number} of {count} is finished: {folder}. `cambench merge` makes one run "
-                "of all shards."
-            )
-            return
-        board = write_and_print(records, folder)
-    for name in list_compared(board, plugged):
-        say_comparison(board, name)
-    say_board(folder)
+            records = execute_plan(plan, folder, executor, seen)
+        board = write_and_print(records, folder, verbose=verbose) if count == 1 else None
+        if board is not None:
+            for name in list_compared(board, plugged):
+                say_comparison(board, name)
+    if board is None:
+        say(
+            f"Shard {number} of {count} is finished: {folder}. `cambench merge` makes one run "
+            "of all shards."
+        )
+    else:
+        say_board(folder)

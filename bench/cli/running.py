@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.announcing import print_announcement
+from bench.cli.announcing import print_announcement, print_brief_announcement
 from bench.cli.output import command_line, console, errors, say, stoppable, warn
 from bench.progress import show_share
 from bench.records.forward_counts import describe_forwards, write_forwards
@@ -40,10 +40,16 @@ def announce_plan(plan: Plan, folder: Path) -> None:
 
 
 class RunDisplay:
-    """What the terminal shows of a run: a status, the announcement, and then a bar."""
+    """What the terminal shows of a run: a status, the announcement, and then a bar.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where the records go.
+        seen: What earlier parts of the run have printed; None prints the whole announcement.
+    """
+
+    def __init__(self, folder: Path, seen: set[str] | None = None) -> None:
         self.folder = folder
+        self.seen = seen
         self.last: Progress | None = None
         self._shown = ExitStack()
 
@@ -61,7 +67,10 @@ class RunDisplay:
 
         self.plan, self.work = plan, announce_work(plan, count_kinds(waiting))
         self._shown.close()
-        print_announcement(plan, self.work, self.folder, len(waiting))
+        if self.seen is None:
+            print_announcement(plan, self.work, self.folder, len(waiting))
+        else:
+            print_brief_announcement(plan, self.work, self.folder, len(waiting), self.seen)
         self.show = self._shown.enter_context(show_share(self.work.seconds or 1, errors))
 
     def report(self, state: Progress) -> None:
@@ -71,12 +80,17 @@ class RunDisplay:
         self.show(place, self.work.task_seconds[task])
 
 
-def execute_plan(plan: Plan, folder: Path, executor: Executor | None = None) -> Records:
-    """Announce a plan and run it with a progress bar; Ctrl-C keeps what is finished."""
+def execute_plan(
+    plan: Plan, folder: Path, executor: Executor | None = None, seen: set[str] | None = None
+) -> Records:
+    """Announce a plan and run it with a progress bar; Ctrl-C keeps what is finished.
+
+    seen: what earlier parts of the run have printed; None prints everything.
+    """
     from bench.run.evaluate import run_plan
 
     words = f"Stopped; finished tasks are kept in {folder}. Start the same command again to go on."
-    with stoppable(words), RunDisplay(folder) as display:
+    with stoppable(words), RunDisplay(folder, seen) as display:
         records = run_plan(
             plan,
             folder,
@@ -86,11 +100,13 @@ def execute_plan(plan: Plan, folder: Path, executor: Executor | None = None) -> 
             executor=executor,
             note=warn,
         )
-    if display.last is not None:
+    if display.last is not None and seen is None:
         say(write_forwards(describe_forwards(display.last.asked, display.last.counts)))
     for note in (*write_precision(records.provenance), *records.provenance["notes"]):
-        if note not in plan.notes:  # these stand above the work
+        if note not in plan.notes and note not in (seen or ()):  # these stand above the work
             warn(note)
+            if seen is not None:
+                seen.add(note)
     return records
 
 
@@ -102,8 +118,8 @@ def make_board(records: Records) -> Board:
         return leaderboard(records)
 
 
-def write_and_print(records: Records, folder: Path) -> Board:
-    """Make the board of a run, write it into the run's folder and print it.
+def write_and_print(records: Records, folder: Path, *, verbose: bool = False) -> Board:
+    """Make the board of a run, write it into the run's folder and print it, in brief or whole.
 
     It is printed also where the folder cannot be written to, before that is refused.
     """
@@ -111,19 +127,30 @@ def write_and_print(records: Records, folder: Path) -> Board:
     try:
         board.save(folder)
     finally:
-        board.print(console)
+        print_result(board, verbose=verbose)
     return board
 
 
-def show_board(folder: Path, publish: Path | None = None, *, partial: bool = False) -> None:
+def print_result(board: Board, *, verbose: bool) -> None:
+    """Print a board: its result in words and one table, or all of it."""
+    from bench.board.console import print_brief
+
+    if verbose:
+        board.print(console)
+    else:
+        print_brief(board, console)
+
+
+def show_board(
+    folder: Path, publish: Path | None = None, *, partial: bool = False, verbose: bool = False
+) -> None:
     """Make, write and print the board of the records in a folder."""
     from bench.board import publish_board
 
     if publish is None:
-        write_and_print(Records.load(folder), folder)
+        write_and_print(Records.load(folder), folder, verbose=verbose)
     else:
-        publish_board(folder, publish, partial=partial).print(console)
-    say_board(publish or folder)
+        print_result(publish_board(folder, publish, partial=partial), verbose=verbose)
 
 
 def list_compared(board: Board, plugged: Iterable[str]) -> list[str]:
