@@ -4,6 +4,7 @@ rebuilt.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from bench.board.gallery import FOLDER, Gallery, load_gallery, save_gallery_part
 from bench.board.partial_runs import note_partial, refuse_partial
 from bench.board.record_checks import check_records
 from bench.board.staging import own_board, stage_board
-from bench.errors import BenchError
+from bench.errors import BenchError, suggestions
 from bench.files import public, replaced_file
 from bench.inner_places import name_part, refuse_links
 from bench.json_state import write_sealed_json
@@ -23,9 +24,13 @@ from bench.records.run_facts import HEALTH, write_run_json
 from bench.records.store import COMMITTED_LIMIT, KEY, Records, write_parquet
 
 
-def publish_board(run: str | Path, folder: str | Path, *, partial: bool = False) -> Board:
+def publish_board(
+    run: str | Path, folder: str | Path, *, partial: bool = False, leave_out: Sequence[str] = ()
+) -> Board:
     """Publish a run: its current records in one file, run.json without private paths, tables, plots
     and gallery.
+
+    The records of metrics that are left out stay in the run, and run.json says so.
 
     The gallery goes along, reduced to what is drawn, where every subset's pictures may be shown.
     `Records.load(folder)` then gives the same board. Raises BenchError where the records are over
@@ -36,10 +41,37 @@ def publish_board(run: str | Path, folder: str | Path, *, partial: bool = False)
     check_records(records)  # refuse before anything is written
     if not partial:
         refuse_partial(records, source, "publish it")
+    records = drop_metrics(records, leave_out)
     for part in (FOLDER, "health"):
         refuse_links(target, part)
     with own_board(target), stage_board(target) as stage:
         return write_published(records, source, stage)
+
+
+def drop_metrics(records: Records, names: Sequence[str]) -> Records:
+    """Return records without those of some metrics.
+
+    Raises:
+        BenchError: The records have no such metric, or no other.
+    """
+    if not names:
+        return records
+    owners = {value: facts["metric"] for value, facts in records.provenance["metrics"].items()}
+    for name in names:
+        if name not in owners.values():
+            raise BenchError(
+                f"The run has no metric {name!r} to leave out.{suggestions(name, owners.values())}"
+            )
+    kept = {value for value, owner in owners.items() if owner not in names}
+    if not kept:
+        raise BenchError("Every metric of the run is left out; keep one.")
+    sentence = f"Metrics that were left out of the published records: {', '.join(sorted(names))}."
+    provenance = {
+        **records.provenance,
+        "metrics": {v: facts for v, facts in records.provenance["metrics"].items() if v in kept},
+        "notes": [*records.provenance.get("notes", ()), sentence],
+    }
+    return Records(records.frame[records.frame["metric"].isin(kept)], provenance)
 
 
 def write_published(records: Records, source: Path, target: Path) -> Board:

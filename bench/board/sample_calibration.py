@@ -16,6 +16,7 @@ from bench.board import text
 from bench.board.box_thresholds import find_hits, read_box_ious
 from bench.board.cubes import is_scored
 from bench.board.statistics import RESAMPLES, choose_sampler
+from bench.data.expressions import is_expression
 from bench.identity import plain_name
 from bench.records.store import Records
 
@@ -39,6 +40,8 @@ def describe_sample(
 ) -> list[str]:
     """Return sentences on what a subset's images give, or [] for a subset that is not ImageNet's.
 
+    Grids and pastes are made of such images, and only the last sentence is about them.
+
     Args:
         records: of the board; scored and calibration images both count.
         subset: its name.
@@ -48,6 +51,8 @@ def describe_sample(
     facts = records.provenance["subsets"].get(subset, {})
     if not facts.get(IMAGENET_BOXES, TITLE_WORD in str(facts.get("title"))):
         return []
+    if is_expression(subset):  # its items are no images of the sample, and its labels neither
+        return [NO_COMPARISON]
     rows = records.frame[records.frame["subset"] == subset]
     models = records.provenance["models"]
     return [

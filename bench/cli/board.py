@@ -16,6 +16,7 @@ from bench.cli.options import (
 )
 from bench.cli.output import keep_quiet
 from bench.cli.registration import command
+from bench.errors import BenchError
 
 
 @command(panel=BENCHMARK)
@@ -24,6 +25,10 @@ def board(
     publish: Annotated[
         Path | None, typer.Option(help="Write a board to commit: one records file, tables, plots.")
     ] = None,
+    leave_out: Annotated[
+        str,
+        typer.Option(help="Metrics whose records stay out of the published board: names."),
+    ] = "",
     protocol: Annotated[
         str | None,
         typer.Option(help="The protocol that the run must be of; any other is an error."),
@@ -38,6 +43,9 @@ def board(
 
     if protocol is not None:
         check_protocol(folder, protocol)
+    names = [name.strip() for name in leave_out.split(",") if name.strip()]
+    if names and publish is None:
+        raise BenchError("--leave-out chooses what is published; add --publish FOLDER.")
     with keep_quiet(quiet):
-        show_board(folder, publish, partial=partial, verbose=verbose)
+        show_board(folder, publish, partial=partial, leave_out=names, verbose=verbose)
     say_board(publish or folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,7 +142,12 @@ def print_result(board: Board, *, verbose: bool) -> None:
 
 
 def show_board(
-    folder: Path, publish: Path | None = None, *, partial: bool = False, verbose: bool = False
+    folder: Path,
+    publish: Path | None = None,
+    *,
+    partial: bool = False,
+    leave_out: Sequence[str] = (),
+    verbose: bool = False,
 ) -> None:
     """Make, write and print the board of the records in a folder."""
     from bench.board import publish_board
@@ -150,7 +155,8 @@ def show_board(
     if publish is None:
         write_and_print(Records.load(folder), folder, verbose=verbose)
     else:
-        print_result(publish_board(folder, publish, partial=partial), verbose=verbose)
+        board = publish_board(folder, publish, partial=partial, leave_out=leave_out)
+        print_result(board, verbose=verbose)
 
 
 def list_compared(board: Board, plugged: Iterable[str]) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 from bench.board import publish
 from bench.board.board import leaderboard
 from bench.board.light_board import OVERALL_TABLE, PICTURES, tabulate_overall
+from bench.errors import BenchError
 from bench.records.store import Records
 from tests.board.test_board_files import write_run
 
@@ -95,3 +96,16 @@ def test_the_page_of_a_run_still_links_to_every_table(small, tmp_path):
     leaderboard(Records.load(run)).save(run)
     assert not (run / OVERALL_TABLE).exists()
     assert any(link.startswith("tables/") for link in list_links(run / "board.md"))
+
+
+def test_metrics_can_be_left_out_of_what_is_published(small, tmp_path):
+    run = write_run(tmp_path / "run", small)
+    publish.publish_board(run, tmp_path / "out", leave_out=["deletion"])
+    kept = Records.load(tmp_path / "out")
+    assert "deletion" in set(small.frame["metric"])
+    assert "deletion" not in set(kept.frame["metric"])
+    assert "deletion" not in kept.provenance["metrics"]
+    assert any("left out of the published records: deletion" in n for n in kept.provenance["notes"])
+    with pytest.raises(BenchError, match="no metric 'deletions' to leave out"):
+        publish.publish_board(run, tmp_path / "other", leave_out=["deletions"])
+    assert not (tmp_path / "other").exists()
