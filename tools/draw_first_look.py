@@ -16,6 +16,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from PIL import Image
 
 import bench
@@ -52,7 +53,7 @@ def draw(target: Path = TARGET) -> None:
     Image.open(target).convert("RGB").quantize(128).save(target, optimize=True)
 
 
-def draw_tile(axes: plt.Axes, image: np.ndarray, heat: np.ndarray | None, title: str) -> None:
+def draw_tile(axes: Axes, image: np.ndarray, heat: np.ndarray | None, title: str) -> None:
     """Draw an image, with a map over its grey version where there is one."""
     if heat is None:
         axes.imshow(image)
@@ -63,7 +64,7 @@ def draw_tile(axes: plt.Axes, image: np.ndarray, heat: np.ndarray | None, title:
     axes.set_axis_off()
 
 
-def draw_bars(axes: plt.Axes) -> None:
+def draw_bars(axes: Axes) -> None:
     """Draw the value's mean over the networks, with its interval, for each method."""
     board = leaderboard(Records.load(ROOT / "leaderboards" / "scenes"))
     table = board.table(VALUE, model="overall").set_index("method").loc[METHODS]

@@ -16,9 +16,9 @@ from rich.text import Text
 
 from bench.board.result_words import choose_scopes, describe_result
 from bench.board.sample_calibration import describe_sample
-from bench.board.scores import Scores
+from bench.board.scores import Scores, list_originals
 from bench.board.tables import Section, TableCell, build_sections, describe_intervals
-from bench.board.text import COUPLING, FIDELITY, RANKS, describe_models
+from bench.board.text import COUPLING, FIDELITY, OVERALL, RANKS, describe_models
 from bench.board.usable_counts import describe_usable_counts
 from bench.plain_streams import PlainFile
 from bench.plain_text import show_line
@@ -52,10 +52,20 @@ def print_brief(board: Scores, console: Console | None = None) -> None:
     left = len(section.lines) - MOST_ROWS
     title = ", ".join(scope)
     console.print(next(narrow(replace(section, lines=section.lines[:MOST_ROWS]), title, console)))
+    layers = describe_models(board.provenance, _list_models(board, *scope))
+    console.print(make_text("; ".join(layers)), style="dim")
     more = f" {left} more methods stand in board.md." if left > 0 else ""
     console.print(
         make_text(f"Means; bold: best that is no control. Intervals: board.md.{more}"), style="dim"
     )
+
+
+def _list_models(board: Scores, subset: str, model: str) -> list[str]:
+    """Return the models of a table."""
+    if model != OVERALL:
+        return [model]
+    models = [own for one, own in board.scopes if one == subset and own != OVERALL]
+    return list_originals(models, board.provenance)
 
 
 def _drop_empty(section: Section) -> Section:

@@ -75,7 +75,7 @@ def print_brief_announcement(
         f"{plan.subset.name}: {len(plan.subset)} images, {len(plan.models)} models, "
         f"{len(plan.methods)} methods, {len(plan.metrics)} metrics: at most "
         f"{work.run.forwards:,} forwards in {left} tasks that are not finished, about "
-        f"{max(work.seconds, 1) / 60:.1f} minutes. Records: {folder}"
+        f"{max(work.seconds, 1) / 60:.1f} minutes; {plan.protocol.id}. Records: {folder}"
     )
 
 
