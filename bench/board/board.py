@@ -19,6 +19,7 @@ from bench.board.flags import find_flags
 from bench.board.measures import list_measures
 from bench.board.older_versions import mark_older
 from bench.board.partial_runs import note_partial
+from bench.board.present_tags import renew_tags
 from bench.board.record_checks import check_records
 from bench.board.scores import COLUMNS, Scores, list_scopes, summarise
 from bench.board.statistics import RESAMPLES
@@ -63,7 +64,7 @@ def leaderboard(records: Records, *, resamples: int = RESAMPLES, seed: int = 0) 
     cannot be compared.
     """
     check_records(records)
-    records = mark_older(note_partial(records))
+    records = renew_tags(mark_older(note_partial(records)))
     provenance = records.provenance
     found = {
         str(s): list(list_measures(rows, provenance))
