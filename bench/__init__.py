@@ -16,6 +16,7 @@ from bench.version import __version__
 
 if TYPE_CHECKING:
     from bench.board import Board, leaderboard
+    from bench.board.plots.map_figure import show
     from bench.data import Subset, load_subset, register_subset
     from bench.engine.trace import Trace
     from bench.errors import BenchError, NotApplicable
@@ -52,6 +53,7 @@ _HOMES = {
     "register_model": "bench.models",
     "register_subset": "bench.data",
     "score": "bench.run.in_memory",
+    "show": "bench.board.plots.map_figure",
 }
 
 __all__ = [
@@ -78,6 +80,7 @@ __all__ = [
     "register_model",
     "register_subset",
     "score",
+    "show",
 ]
 
 

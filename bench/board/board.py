@@ -7,9 +7,11 @@ It is disposable: it needs records and run.json, no image, model or plug-in.
 
 from __future__ import annotations
 
+import html
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -18,9 +20,11 @@ from bench.board.console import print_board
 from bench.board.flags import find_flags
 from bench.board.measures import list_measures
 from bench.board.older_versions import mark_older
+from bench.board.paper_report import Report, make_report
 from bench.board.partial_runs import note_partial
 from bench.board.present_tags import renew_tags
 from bench.board.record_checks import check_records
+from bench.board.result_words import choose_scopes, describe_result
 from bench.board.scores import COLUMNS, Scores, list_scopes, summarise
 from bench.board.statistics import RESAMPLES
 from bench.board.tuned import compare_tuned
@@ -51,6 +55,51 @@ class Board(Scores):
         """
         with own_folder(Path(folder), "board"):
             write_board(self, Path(folder), Path(gallery) if gallery is not None else Path(folder))
+
+    def report(
+        self,
+        values: Sequence[str] | None = None,
+        methods: Sequence[str] | None = None,
+        names: Mapping[str, str] | None = None,
+        reference: str | None = None,
+        decimals: int = 3,
+        subset: str | None = None,
+        model: str | None = None,
+    ) -> Report:
+        """Return a table for a paper, with `to_latex()`, `to_markdown()` and `to_csv()`.
+
+        See `bench.board.paper_report.make_report` for the arguments.
+        """
+        return make_report(
+            self, values, methods, names, reference, decimals, subset=subset, model=model
+        )
+
+    def plot(
+        self,
+        kind: str = "ranking",
+        subset: str | None = None,
+        model: str | None = None,
+        methods: Sequence[str] | None = None,
+        values: Sequence[str] | None = None,
+        axes: Sequence[Any] | None = None,
+    ) -> Any:
+        """Return a figure of matplotlib: "ranking", "curves", "cost", "correlation", ...
+
+        See `bench.board.plots.board_figure.draw_board` for the arguments.
+        """
+        from bench.board.plots.board_figure import draw_board
+
+        return draw_board(self, kind, subset, model, methods, values, axes)
+
+    def __repr__(self) -> str:
+        scopes = ", ".join(f"{subset}/{model}" for subset, model in self.scopes)
+        return f"Board({self.frame['method'].nunique()} methods on {scopes})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the result in words and the first table."""
+        words = "".join(f"<li>{html.escape(line)}</li>" for line in describe_result(self))
+        rows = self.wide(*next(iter(choose_scopes(self)), self.scopes[0]))
+        return f"<ul>{words}</ul>{rows.to_html(escape=True)}"
 
     def print(self, console: Console | None = None) -> None:
         """Print the ranked values of every table in the terminal."""

@@ -7,6 +7,7 @@ Rows live in parquet parts inside a run folder, written to a temporary name and 
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -79,6 +80,9 @@ REMEDY = (
 COMMITTED_LIMIT = 5 * 1024 * 1024
 """Bytes of per-image records that a committed board may carry."""
 
+COUNTED = ("subset", "model", "method", "metric")
+"""Columns that the short form of records counts."""
+
 
 @dataclass
 class Records:
@@ -95,6 +99,15 @@ class Records:
 
     frame: pd.DataFrame
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        facts = (f"{self.frame[column].nunique()} {column}s" for column in COUNTED)
+        return f"Records({len(self)} rows: {', '.join(facts)})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: how many rows there are of what, and the first ones."""
+        shown = self.frame.drop(columns=["vector"], errors="ignore").head()
+        return f"<p>{html.escape(repr(self))}</p>{shown.to_html(escape=True)}"
 
     def __len__(self) -> int:
         return len(self.frame)
