@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.board.board import leaderboard
 from bench.board.claim_file import read_claims, select_claims
 from bench.board.claim_keys import ClaimKeys, QueryKeys
 from bench.board.claim_numbers import recompute
@@ -17,6 +18,8 @@ from bench.board.claims import STATUS, check_claims, judge_difference
 from bench.cli import claims as command
 from bench.cli import output
 from bench.errors import BenchError
+from bench.identity import plain_name
+from bench.records.store import Records
 from bench.schema import write_key_table
 from bench.text_console import TextConsole
 from tests.support.command_line import cambench
@@ -93,13 +96,23 @@ def test_a_difference_without_an_interval_is_refused():
         judge_difference(make_query("higher"), float("nan"), 0.1)
 
 
+@pytest.fixture(scope="module")
+def tuned():
+    """The fine-tuned table of two networks of a board, in two values."""
+    records = Records.load(BOARDS / "fine-tuning-abn")
+    models, values = ["abn-tiny20", "abn-tiny20-guided"], ["deletion", "box_iou"]
+    frame = records.frame
+    kept = frame[frame["model"].isin(models) & frame["metric"].isin(values)]
+    return leaderboard(Records(kept, records.provenance)).tuned
+
+
 @pytest.mark.parametrize("metric", ["deletion", "box_accuracy", "top1"])
-def test_numbers_are_those_of_the_committed_table(metric):
-    table = pd.read_csv(BOARDS / "fine-tuning-abn" / "tables" / "fine-tuned.csv")
+def test_numbers_are_those_of_the_board(metric, tuned):
+    table = tuned
     method = "" if metric == "top1" else "attention_branch"
     (row,) = table[
         (table.model == "abn-tiny20-guided")
-        & (table.metric == metric)
+        & (table.metric.map(plain_name) == metric)
         & (table.method.fillna("") == method)
         & (table.against.fillna("") == method)
     ].to_dict("records")
