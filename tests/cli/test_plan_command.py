@@ -40,7 +40,7 @@ def test_the_command_says_what_a_run_will_do_and_then_what_is_left(tmp_path):
     assert facts["models"]["resnet-scenes"]["metrics"]["deletion"]["each"]["forwards"] == 27
     assert facts["seconds"] > 0
     assert not (tmp_path / "run").exists()
-    ran = cambench("run", *words)
+    ran = cambench("run", *words, "--verbose")
     assert "At most 221 forwards, 0 backwards and 4 head replays in 1 tasks" in ran.stdout, (
         ran.stderr
     )
@@ -86,7 +86,8 @@ def test_the_options_of_a_run_are_those_of_its_plan():
     plan, run = (
         inspect.signature(commands[name], eval_str=True).parameters for name in ("plan", "run")
     )
-    assert set(run) == names(RunOptions) | names(ExecutorOptions) | {"yes_plan_only", "debug"}
+    own = {"yes_plan_only", "debug", "verbose", "quiet"}
+    assert set(run) == names(RunOptions) | names(ExecutorOptions) | own
     assert set(plan) == names(RunOptions) | names(EstimateOptions) | {"debug"}
     for name in names(RunOptions):
         assert plan[name].default == run[name].default
