@@ -19,6 +19,7 @@ from bench.planning.estimate import count_cost
 from bench.records.store import KEY
 from bench.run.evaluate import Progress
 from bench.run.plan import make_plan
+from tests.support.sister_nets import add_sister
 
 ROOT = Path(__file__).parents[2]
 COSTLY = {
@@ -40,7 +41,7 @@ COSTLY = {
 
 @pytest.fixture(scope="module")
 def model() -> bench.Explainee:
-    return bench.Explainee(build_seeded(resnet_scenes, 0), size=96, name="small")
+    return add_sister(bench.Explainee(build_seeded(resnet_scenes, 0), size=96, name="small"))
 
 
 @pytest.fixture(scope="module")
