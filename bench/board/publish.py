@@ -128,7 +128,7 @@ def write_records(records: Records, folder: Path) -> None:
         ~frame["metric"].isin(curves), frame["vector"].map(round_curve)
     )
     file = folder / "records.parquet"
-    write_parquet(file, frame)
+    write_parquet(file, frame, dense=True)
     size = file.stat().st_size
     if size > COMMITTED_LIMIT:
         raise BenchError(
