@@ -22,6 +22,7 @@ from bench.board.measures import list_measures
 from bench.board.older_versions import mark_older
 from bench.board.paper_report import Report, make_report
 from bench.board.partial_runs import note_partial
+from bench.board.plots.board_figure import draw_board
 from bench.board.present_tags import renew_tags
 from bench.board.record_checks import check_records
 from bench.board.result_words import choose_scopes, describe_result
@@ -87,8 +88,6 @@ class Board(Scores):
 
         See `bench.board.plots.board_figure.draw_board` for the arguments.
         """
-        from bench.board.plots.board_figure import draw_board
-
         return draw_board(self, kind, subset, model, methods, values, axes)
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -146,14 +147,7 @@ def make_report(
     """
     if not 1 <= decimals <= 6:
         raise BenchError(f"A report has 1 to 6 decimals, and {decimals} were asked for.")
-    scopes = [
-        scope
-        for scope in (*choose_scopes(board), *board.scopes)
-        if subset in (None, scope[0]) and model in (None, scope[1])
-    ]
-    if not scopes:
-        raise BenchError(f"The board has no table of {subset or 'any subset'}, {model}.")
-    subset, model = scopes[0]
+    subset, model = find_scope(board, subset, model)
     rows = board.select(subset=subset, model=model)
     ranked = [name for name, _ in board.list_ranked(subset, model)]
     columns = _check_names(values, ranked, rows["metric"], "value")
@@ -164,9 +158,7 @@ def make_report(
     for row in list_rows(rows[rows["metric"].isin(columns) & rows["method"].isin(shown)]):
         if not math.isnan(row["mean"]):
             one = board.comparisons.get((subset, model, row["metric"]))
-            mark = compare_with(one, row["method"], chosen)
-            mean, low, high = (float(row[key]) for key in ("mean", "low", "high"))
-            cells[row["method"]][row["metric"]] = ReportCell(mean, low, high, mark)
+            cells[row["method"]][row["metric"]] = _make_cell(row, one, chosen)
     better = dict(zip(rows["metric"], rows["better"], strict=True))
     printed = names or {}
     return Report(
@@ -179,6 +171,23 @@ def make_report(
         str(board.provenance["protocol"]["id"]),
         decimals,
     )
+
+
+def find_scope(board: Scores, subset: str | None, model: str | None) -> tuple[str, str]:
+    """Return the first table of a board that fits: the overall ones come first.
+
+    Raises:
+        BenchError: None fits.
+    """
+    for scope in (*choose_scopes(board), *board.scopes):
+        if subset in (None, scope[0]) and model in (None, scope[1]):
+            return scope
+    raise BenchError(f"The board has no table of {subset or 'any subset'}, {model}.")
+
+
+def _make_cell(row: Mapping[str, Any], one: Comparison | None, reference: str) -> ReportCell:
+    mean, low, high = (float(row[key]) for key in ("mean", "low", "high"))
+    return ReportCell(mean, low, high, compare_with(one, row["method"], reference))
 
 
 def compare_with(one: Comparison | None, method: str, reference: str) -> str:

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from bench.board.paper_report import find_scope
 from bench.board.plots.cost_plot import draw_cost_panel
 from bench.board.plots.curves_plot import average_curves, draw_curve_panel
 from bench.board.plots.plot_files import PLOTS
 from bench.board.plots.ranking_plot import draw_ranking_panel
-from bench.board.result_words import choose_scopes
 from bench.board.scores import Scores
 from bench.board.text import metric_label, plot_label
 from bench.errors import BenchError, suggestions
@@ -53,17 +53,11 @@ def draw_board(
     """
     if kind not in PLOTS:
         raise BenchError(f"There is no plot {kind!r}.{suggestions(kind, PLOTS)}")
-    scopes = [
-        scope
-        for scope in (*choose_scopes(board), *board.scopes)
-        if subset in (None, scope[0]) and model in (None, scope[1])
-    ]
-    if not scopes:
-        raise BenchError(f"The board has no table of {subset or 'any subset'}, {model}.")
+    scope = find_scope(board, subset, model)
     narrowed = narrow_board(board, methods, values)
     if axes is not None:
-        return _draw_on_axes(narrowed, kind, *scopes[0], list(axes))
-    figure = PLOTS[kind](narrowed, *scopes[0])
+        return _draw_on_axes(narrowed, kind, *scope, list(axes))
+    figure = PLOTS[kind](narrowed, *scope)
     if figure is None:
         raise BenchError(f"The records do not hold what the plot {kind!r} of this table needs.")
     return figure
