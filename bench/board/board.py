@@ -8,10 +8,9 @@ It is disposable: it needs records and run.json, no image, model or plug-in.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -20,7 +19,7 @@ from bench.board.console import print_board
 from bench.board.flags import find_flags
 from bench.board.measures import list_measures
 from bench.board.older_versions import mark_older
-from bench.board.paper_report import Report, make_report
+from bench.board.paper_report import make_report
 from bench.board.partial_runs import note_partial
 from bench.board.plots.board_figure import draw_board
 from bench.board.present_tags import renew_tags
@@ -57,38 +56,8 @@ class Board(Scores):
         with own_folder(Path(folder), "board"):
             write_board(self, Path(folder), Path(gallery) if gallery is not None else Path(folder))
 
-    def report(
-        self,
-        values: Sequence[str] | None = None,
-        methods: Sequence[str] | None = None,
-        names: Mapping[str, str] | None = None,
-        reference: str | None = None,
-        decimals: int = 3,
-        subset: str | None = None,
-        model: str | None = None,
-    ) -> Report:
-        """Return a table for a paper, with `to_latex()`, `to_markdown()` and `to_csv()`.
-
-        See `bench.board.paper_report.make_report` for the arguments.
-        """
-        return make_report(
-            self, values, methods, names, reference, decimals, subset=subset, model=model
-        )
-
-    def plot(
-        self,
-        kind: str = "ranking",
-        subset: str | None = None,
-        model: str | None = None,
-        methods: Sequence[str] | None = None,
-        values: Sequence[str] | None = None,
-        axes: Sequence[Any] | None = None,
-    ) -> Any:
-        """Return a figure of matplotlib: "ranking", "curves", "cost", "correlation", ...
-
-        See `bench.board.plots.board_figure.draw_board` for the arguments.
-        """
-        return draw_board(self, kind, subset, model, methods, values, axes)
+    report = make_report
+    plot = draw_board
 
     def __repr__(self) -> str:
         scopes = ", ".join(f"{subset}/{model}" for subset, model in self.scopes)
