@@ -192,7 +192,8 @@ def _recommend(board: Scores, subset: str, model: str, leads: list[Lead]) -> str
     }
     chosen = min(best, key=lambda name: (sum(places[name]) / len(places[name]), name))
     text = f"Use {chosen}: no method beats it in {most} of {len(leads)} ranked values"
-    known = [name for name in best if name in passes]
+    own = [lead for lead in leads if chosen in lead.methods and chosen not in lead.favoured]
+    known = [n for n in best if n in passes and all(n in lead.methods for lead in own)]
     cheapest = min(known, key=lambda name: (passes[name], best.index(name)), default=chosen)
     if chosen in passes and passes[chosen] >= CHEAPER * passes[cheapest]:
         text += f"; {cheapest} equals it at 1/{passes[chosen] / passes[cheapest]:.0f} of the passes"

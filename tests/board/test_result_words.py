@@ -69,6 +69,17 @@ def test_a_cheaper_equal_and_a_method_without_a_class_are_named():
     )
 
 
+def test_a_method_that_leads_other_values_is_no_equal():
+    board = board_of(
+        scalars("deletion", {"a": around(0.1, 0), "b": around(0.5, 1)}),
+        scalars("insertion", {"a": around(0.1, 2), "b": around(0.5, 3)}),
+        costs(a=99, b=1),
+    )
+    advice = describe_result(board)[-1]
+    assert "no method beats it in 1 of 2 ranked values" in advice
+    assert "equals it" not in advice
+
+
 def test_values_that_disagree_are_said_one_by_one():
     board = board_of(
         scalars("deletion", {"a": around(0.1, 0), "b": around(0.5, 1)}),
