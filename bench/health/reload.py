@@ -76,14 +76,16 @@ def reload_run(
         if (m := _model(name, told["models"][name], notes, device, data_root)) is not None
     ]
     metrics = list(_metrics(told["metrics"], protocol, notes))
-    if not models or not metrics:
-        raise BenchError(" ".join(notes) or f"The run has no model and no metric on {subset}.")
     loaded = load_subset(subset, data_root=data_root)
-    if is_expression(subset):  # as many items as the run has: networks choose no more
+    if models and is_expression(subset):  # as many items as the run has: networks choose no more
         chosen = choose_items(
             loaded.limit(told["subsets"][subset]["n"]), models, protocol, calibration=0
         )
         loaded, models = chosen.subset, [*chosen.models]
+    # Only now: a network that looks at grids is the network at another size, with an id of its own.
+    models = [model for model in models if _check_weights(model, told["models"], notes)]
+    if not models or not metrics:
+        raise BenchError(" ".join(notes) or f"The run has no model and no metric on {subset}.")
     geometry = common_geometry(loaded, models, protocol.geometry)
     manifest = f"{loaded.manifest_id}-{digest(geometry.id)[:6]}"
     if manifest != told["subsets"][subset]["manifest_id"]:
@@ -91,8 +93,18 @@ def reload_run(
             f"The images of {subset} are not those of the run (manifest {manifest}, in the run "
             f"{told['subsets'][subset]['manifest_id']})."
         )
+    if is_expression(subset):  # a limit counts grids, and the run counts the items of its grids
+        loaded = _keep_scored(loaded, records)
     check_contents(records, loaded, geometry)
     return Reloaded(protocol, loaded, tuple(models), tuple(metrics), told["plan"], tuple(notes))
+
+
+def _keep_scored(loaded: Subset, records: Records) -> Subset:
+    """Return the items of a subset that the records score."""
+    rows = records.frame[records.frame["subset"] == loaded.name]
+    scored = set(rows.loc[rows["part"] == "eval", "item"])
+    kept = (p for item, p in zip(loaded.ids, loaded.positions, strict=True) if item in scored)
+    return dataclasses.replace(loaded, positions=tuple(kept))
 
 
 def check_contents(records: Records, loaded: Subset, geometry: Geometry) -> None:
@@ -148,24 +160,28 @@ def _find_address(name: str, card: dict[str, Any], data_root: Path | None) -> st
 def _model(
     name: str, facts: dict[str, Any], notes: list[str], device: str, data_root: Path | None
 ) -> Explainee | None:
-    """Return a model of the run, or None with a note where it is not here or not the same."""
+    """Return a model of the run, or None with a note where it is not here."""
     card = facts.get("card") or {}
     options: dict[str, Any] = {}
     if card.get("library") == "timm" and "timm" in card:
         weights = card.get("weights", "random")
         options = {"weights": None if weights == "random" else weights, **card.get("kwargs", {})}
     try:
-        model = load_model(_find_address(name, card, data_root), **options).to(device)
+        return load_model(_find_address(name, card, data_root), **options).to(device)
     except BenchError as error:
         notes.append(f"{name} is not loaded: {error}")
         return None
-    if model.weights_id != facts["weights_id"]:
-        notes.append(
-            f"{name} is left out: its weights {model.weights_id} are not the run's "
-            f"{facts['weights_id']}."
-        )
-        return None
-    return model
+
+
+def _check_weights(model: Explainee, told: dict[str, Any], notes: list[str]) -> bool:
+    """Return whether a model has the weights of the run, with a note where it has others."""
+    identity = told[model.name]["weights_id"]
+    if model.weights_id == identity:
+        return True
+    notes.append(
+        f"{model.name} is left out: its weights {model.weights_id} are not the run's {identity}."
+    )
+    return False
 
 
 def _metrics(told: dict[str, Any], protocol: Protocol, notes: list[str]) -> list[Metric]:

@@ -11,6 +11,7 @@ from torch import nn
 
 import bench
 from bench.errors import AssumptionWarning, BenchError, NotApplicable
+from bench.health.reload import reload_run
 from bench.models.grid_networks import enlarge_model, multiply_size, separate_cells
 from bench.protocol import get_protocol
 from bench.records.merge import merge_runs
@@ -67,6 +68,19 @@ def test_a_run_explains_each_cell_at_twice_the_side_and_finds_the_floors():
     described = records.provenance["subsets"][plan.subset.name]
     assert described["n"] == 8
     assert "right with p > 0.9 in resnet-scenes" in described["found"][0]
+
+
+@pytest.mark.filterwarnings(FORWARDS)
+def test_a_run_of_grids_is_loaded_again_with_its_enlarged_network():
+    records = run_plan(plan_grids(), None)
+    (subset,) = records.provenance["subsets"]
+    again = reload_run(records, subset)
+    assert [model.size for model in again.models] == [192]
+    assert not again.notes
+    assert set(again.subset.ids) == set(records.frame["item"])
+    records.provenance["models"]["resnet-scenes"]["weights_id"] = "another"
+    with pytest.raises(BenchError, match=r"its weights .* are not the run's another"):
+        reload_run(records, subset)
 
 
 @pytest.mark.filterwarnings(FORWARDS)
