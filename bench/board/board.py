@@ -30,7 +30,9 @@ from bench.board.statistics import RESAMPLES
 from bench.board.tuned import compare_tuned
 from bench.errors import BenchError
 from bench.folder_owner import own_folder
+from bench.progress import Choice, follow
 from bench.records.store import Records
+from bench.work_stages import track
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,12 +76,19 @@ class Board(Scores):
         print_board(self, console)
 
 
-def leaderboard(records: Records, *, resamples: int = RESAMPLES, seed: int = 0) -> Board:
+def leaderboard(
+    records: Records, *, resamples: int = RESAMPLES, seed: int = 0, progress: Choice = None
+) -> Board:
     """Reduce records to a board: tables per subset and model, and over the models of a subset.
 
-    resamples, seed: of the bootstrap.  Raises BenchError where the records are empty or mix what
-    cannot be compared.
+    resamples, seed: of the bootstrap.  progress: as in `bench.evaluate`.  Raises BenchError where
+    the records are empty or mix what cannot be compared.
     """
+    with follow(progress):
+        return _make_board(records, resamples, seed)
+
+
+def _make_board(records: Records, resamples: int, seed: int) -> Board:
     check_records(records)
     records = renew_tags(mark_older(note_partial(records)))
     provenance = records.provenance
@@ -87,14 +96,18 @@ def leaderboard(records: Records, *, resamples: int = RESAMPLES, seed: int = 0) 
         str(s): list(list_measures(rows, provenance))
         for s, rows in records.frame.groupby("subset", sort=True)
     }
-    reduced = {
-        (subset, model, measure.name): summarise(
-            subset, measure, model, models, provenance, resamples, seed
-        )
+    wanted = [
+        (subset, measure, model, models)
         for subset, several in found.items()
         for measure in several
         if measure.reduce != "curve"
         for model, models in list_scopes(measure, several, provenance)
+    ]
+    reduced = {
+        (subset, model, measure.name): summarise(
+            subset, measure, model, models, provenance, resamples, seed
+        )
+        for subset, measure, model, models in track(wanted, "Intervals and tests")
     }
     tables = [table for table, _ in reduced.values() if not table.empty]
     if not tables:

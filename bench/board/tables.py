@@ -29,6 +29,7 @@ from bench.board.tuned import TOP1, find_pairs, list_shown_values
 from bench.files import replaced_file, write_json
 from bench.metrics.peaked import PEAKED_MARK
 from bench.models.layer_grid import describe_layer
+from bench.work_stages import track
 
 if TYPE_CHECKING:
     from bench.board.board import Board
@@ -326,7 +327,7 @@ def write_tables(board: Board, folder: Path) -> list[Path]:
     """
     files = []
     stems = name_scopes(board.scopes)
-    for subset, model in board.scopes:
+    for subset, model in track(board.scopes, "Writing tables"):
         stem = folder / stems[subset, model]
         rows = board.select(subset=subset, model=model)
         facts = {"subset": subset, "model": model, "caption": write_caption(board, subset, model)}

@@ -19,79 +19,94 @@ _LONGEST = 400
 """Characters of a sentence on how a subset was read; run.json has all of it."""
 
 
-def print_announcement(plan: Plan, work: Announcement, folder: Path, left: int | None) -> None:
-    """Print what a run is about to do; left: the tasks that are not finished, None for a plan."""
+def print_announcement(
+    plan: Plan,
+    work: Announcement,
+    folder: Path,
+    left: int | None,
+    seen: set[str],
+    *,
+    brief: bool = False,
+) -> None:
+    """Print what a run is about to do.
+
+    Args:
+        plan: What is run.
+        work: Its declared work.
+        folder: Where the records go.
+        left: The tasks that are not finished; None for a plan.
+        seen: What was printed before, which is not printed again; it grows.
+        brief: Print the work in one line.
+    """
     from bench.run.usable_items import describe_usable
 
-    print_assumptions(plan)
-    say(describe_plan(plan))
+    print_assumptions(plan, seen)
+    if not brief:
+        say(describe_plan(plan))
     if left != 0:  # where nothing is computed, the board counts what was
         for sentence in describe_usable(plan):
-            say(sentence)
+            print_once(sentence, seen)
+    if brief:
+        print_undeclared(work)
+        say(describe_in_brief(plan, work, folder, left))
+        return
     second = (
         describe_second_map(work.second) if work.extra is None else describe_second_maps(work.extra)
     )
     say(describe_work(work.run, second, left))
-    if work.undeclared:
-        say(f"Not counted, since these methods declare no work: {', '.join(work.undeclared)}.")
+    print_undeclared(work)
     say(
         f"The networks alone take about {max(work.seconds, 1) / 60:.1f} minutes here "
         f"(`cambench plan` says more). Records go to {folder}."
     )
 
 
-def print_brief_announcement(
-    plan: Plan, work: Announcement, folder: Path, left: int, seen: set[str]
-) -> None:
-    """Print in a line or two what a run is about to do.
-
-    Args:
-        plan: What is run.
-        work: Its declared work.
-        folder: Where the records go.
-        left: The tasks that are not finished.
-        seen: What earlier parts of the run have printed; it is printed once.
-    """
-    from bench.run.usable_items import describe_usable
-
-    for sentence in (*plan.notes, *plan.unserved):
-        if sentence not in seen:
-            warn(sentence)
-    for sentence in plan.subset.found:
-        if sentence not in seen:
-            say(shorten(sentence, _LONGEST, placeholder=" ..."))
-    for note in plan.subset.notes:
-        if note.text not in seen:
-            (warn if note.caution else say)(note.text)
-    usable = list(describe_usable(plan)) if left else []
-    for sentence in usable:
-        if sentence not in seen:
-            say(sentence)
-    seen |= {*plan.notes, *plan.unserved, *plan.subset.found, *usable}
-    seen |= {note.text for note in plan.subset.notes}
+def print_undeclared(work: Announcement) -> None:
+    """Print which methods are not counted."""
     if work.undeclared:
         say(f"Not counted, since these methods declare no work: {', '.join(work.undeclared)}.")
-    say(
+
+
+def describe_in_brief(plan: Plan, work: Announcement, folder: Path, left: int | None) -> str:
+    """Return in one line what a run is about to do."""
+    tasks = "" if left is None else f" in {left} tasks that are not finished"
+    return (
         f"{plan.subset.name}: {len(plan.subset)} images, {len(plan.models)} models, "
         f"{len(plan.methods)} methods, {len(plan.metrics)} metrics: at most "
-        f"{work.run.forwards:,} forwards in {left} tasks that are not finished, about "
-        f"{max(work.seconds, 1) / 60:.1f} minutes; {plan.protocol.id}. Records: {folder}"
+        f"{work.run.forwards:,} forwards{tasks}, about {max(work.seconds, 1) / 60:.1f} minutes; "
+        f"{plan.protocol.id}. Records: {folder}"
     )
 
 
-def print_assumptions(plan: Plan) -> None:
-    """Print how the subset was read, what was assumed, and what is left out."""
+def print_assumptions(plan: Plan, seen: set[str]) -> None:
+    """Print how the subset was read, what was assumed, and what is left out.
+
+    Args:
+        plan: What is run.
+        seen: What was printed before, which is not printed again; it grows.
+    """
     for sentence in plan.subset.found:
-        say(shorten(sentence, _LONGEST, placeholder=" ..."))
-    print_notes(plan.subset)
+        print_once(sentence, seen)
+    print_notes(plan.subset, seen)
     for sentence in (*plan.notes, *plan.unserved):
+        print_once(sentence, seen, caution=True)
+
+
+def print_once(sentence: str, seen: set[str], *, caution: bool = False) -> None:
+    """Print a sentence that was not printed before; one that may matter is a warning."""
+    if sentence in seen:
+        return
+    seen.add(sentence)
+    if caution:
         warn(sentence)
+    else:
+        say(shorten(sentence, _LONGEST, placeholder=" ..."))
 
 
-def print_notes(subset: Subset) -> None:
+def print_notes(subset: Subset, seen: set[str]) -> None:
     """Print how a subset's files were read; what may be wrong is a warning."""
     for note in subset.notes:
-        (warn if note.caution else say)(note.text)
+        print_once(note.text, seen, caution=note.caution)
 
 
 def describe_plan(plan: Plan) -> str:

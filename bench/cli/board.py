@@ -10,16 +10,14 @@ import typer
 from bench.cli.options import (
     BENCHMARK,
     PartialOption,
-    QuietOption,
     RunArgument,
     VerboseOption,
 )
-from bench.cli.output import keep_quiet
 from bench.cli.registration import command
 from bench.errors import BenchError
 
 
-@command(panel=BENCHMARK)
+@command(panel=BENCHMARK, long=True)
 def board(
     folder: RunArgument,
     publish: Annotated[
@@ -35,7 +33,6 @@ def board(
     ] = None,
     partial: PartialOption = False,
     verbose: VerboseOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Rebuild every table and plot from the records of a run; no images or models are needed."""
     from bench.cli.running import say_board, show_board
@@ -46,6 +43,5 @@ def board(
     names = [name.strip() for name in leave_out.split(",") if name.strip()]
     if names and publish is None:
         raise BenchError("--leave-out chooses what is published; add --publish FOLDER.")
-    with keep_quiet(quiet):
-        show_board(folder, publish, partial=partial, leave_out=names, verbose=verbose)
+    show_board(folder, publish, partial=partial, leave_out=names, verbose=verbose)
     say_board(publish or folder)

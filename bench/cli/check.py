@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.options import JUDGE, OUTPUT
-from bench.cli.output import EndOfCommand, console
+from bench.cli.output import EndOfCommand, console, say
 from bench.cli.registration import command
 from bench.errors import BenchError
 from bench.text_console import TextConsole
@@ -116,7 +116,7 @@ class ReportOptions:
     ] = False
 
 
-@command(panel=JUDGE, epilog=EPILOG)
+@command(panel=JUDGE, epilog=EPILOG, long=True)
 def check(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run to judge.")],
     against: Annotated[
@@ -136,7 +136,12 @@ def check(
     """
     from bench.gate.baseline import load_baseline, load_run
     from bench.gate.judge import JudgingRules, judge
-    from bench.gate.verdict_report import print_verdicts, write_junit, write_markdown
+    from bench.gate.verdict_report import (
+        print_verdicts,
+        write_junit,
+        write_markdown,
+        write_outcome,
+    )
 
     rules = JudgingRules(strictness.margin, strictness.alpha, strictness.miss)
     old = load_baseline(against).choose(judged.values, judged.models, judged.methods)
@@ -149,7 +154,10 @@ def check(
         write_markdown(verdicts, reports.summary)
     # A log of CI has no width of its own, and can take long lines.
     wide = console if console.is_terminal else TextConsole(width=max(console.width, LOG_WIDTH))
+    wide.quiet = console.quiet
     print_verdicts(verdicts, wide, everything=reports.everything)
+    if console.quiet:
+        say(write_outcome(verdicts))
     raise EndOfCommand(verdicts.exit_code)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 
-from bench.cli.output import errors, say, stoppable
+from bench.cli.output import say, stoppable
 from bench.folder_owner import own_file
 from bench.health.timm_coverage import Row, run, select, summary
 from bench.progress import show_steps
@@ -19,7 +19,7 @@ def check_models(pattern: str, out: Path | None, limit: float) -> None:
     with (
         stoppable(f"Stopped{kept}."),
         nullcontext() if out is None else own_file(out, "check of models"),
-        show_steps(errors) as report,
+        show_steps() as report,
     ):
         for row in run(names, out, limit, lambda done, total, what: report(what, done, total)):
             rows.append(row)

@@ -9,7 +9,7 @@ import typer
 
 import bench
 from bench.cli.options import TRAIN, DataRootOption, DeviceOption, PluginOption, SubsetOption
-from bench.cli.output import errors, say, stoppable, warn
+from bench.cli.output import say, stoppable, warn
 from bench.cli.registration import command
 from bench.files import file_name
 from bench.progress import show_images
@@ -55,18 +55,18 @@ def edit(
     The queue holds the images with the right class and a misplaced map. A second start goes on at
     the first image without a map. Ctrl-C ends the editor.
     """
-    from bench.cli.plans import load_plugins, show_pastes
+    from bench.cli.plans import choose_pasted, load_plugins
     from bench.editor import Session, address_of, listen, make_token, serve
 
     load_plugins(plugin)
     loaded = bench.load_model(model).to(device)
     images = bench.load_subset(subset, limit=limit or None, data_root=data_root)
-    images = show_pastes(images, [loaded])
+    images = choose_pasted(images, [loaded])
     folder = out or Path("runs") / "attention-maps" / file_name(
         f"{loaded.name}--{images.name}", "-"
     )
     with stoppable("Stopped before the page was open."), listen(port) as listening:
-        with show_images(f"{images.name} under {loaded.name}", errors) as report:
+        with show_images(f"{images.name} under {loaded.name}") as report:
             session = Session(loaded, images, folder, everything, report)
         with session:
             say(

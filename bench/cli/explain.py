@@ -27,7 +27,7 @@ EPILOG = (
 )
 
 
-@command(panel=LOOK, epilog=EPILOG)
+@command(panel=LOOK, epilog=EPILOG, long=True)
 def explain(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     model: Annotated[
@@ -88,6 +88,7 @@ def explain_image(
     from bench.engine.prober import Prober
     from bench.engine.trace import Trace
     from bench.methods import METHODS
+    from bench.run.map_steps import track_maps
 
     pixels, maps = model.read(image), {}
     for note in describe_file(image):
@@ -95,9 +96,11 @@ def explain_image(
     # One pass for the classes and all methods.
     trace = Trace(Prober(model), pixels, None if target is None else torch.tensor([target]))
     classes = describe_classes(trace, names)
-    for name in METHODS.select(methods):
+    chosen = {name: METHODS.get(name) for name in METHODS.select(methods)}
+    made = track_maps([*chosen.values()], trace, f"{image.name}: ")
+    for name, method in zip(chosen, made, strict=True):
         with say_not_applicable():
-            maps[name] = METHODS.get(name)(trace)[0]
+            maps[name] = method(trace)[0]
     if not maps:
         raise BenchError(
             "None of the methods fits this model and image; see `cambench list methods`."

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.output import errors, say, stoppable
+from bench.cli.output import say, stoppable
 from bench.cli.registration import command
 from bench.folder_owner import own_folder
 from bench.progress import show_steps
 
 
-@command(hidden=True)
+@command(hidden=True, long=True)
 def gate_rates(
     out: Annotated[Path, typer.Option(help="Folder for error-rates.md and error-rates.csv.")],
     work: Annotated[
@@ -36,14 +36,8 @@ def gate_rates(
         stoppable(words),
         own_folder(work, "study"),
         own_folder(out, "study"),
-        show_steps(errors) as report,
+        show_steps() as report,
     ):
-
-        def tick(what: str, done: int, total: int) -> None:
-            report(what, done, total)
-            if not errors.is_terminal:
-                say(f"{done}/{total} {what}")
-
-        found = measure(study, tick)
+        found = measure(study, report)
         write_rates(found, study, out)
     say(f"Error rates: {out / 'error-rates.md'}")

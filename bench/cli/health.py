@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli.options import JUDGE, DataRootOption, DeviceOption, PluginOption, RunArgument
-from bench.cli.output import command_line, errors, say, stoppable
+from bench.cli.output import command_line, say, stoppable
 from bench.cli.registration import command
 from bench.errors import BenchError
 from bench.progress import show_steps
@@ -25,7 +25,7 @@ EPILOG = """**Examples**
 """
 
 
-@command(panel=JUDGE, epilog=EPILOG)
+@command(panel=JUDGE, epilog=EPILOG, long=True)
 def health(
     folder: RunArgument,
     limit: Annotated[
@@ -79,7 +79,7 @@ def health(
         f"Stopped; finished parts are kept in {folder / 'health'}. Start the same command "
         "again to go on."
     )
-    with stoppable(words), show_steps(errors) as report:
+    with stoppable(words), show_steps() as report:
         found = examine(
             folder,
             limit,

@@ -21,7 +21,7 @@ EPILOG = """**Examples**
 """
 
 
-@command(panel=BENCHMARK, epilog=EPILOG)
+@command(panel=BENCHMARK, epilog=EPILOG, long=True)
 def merge(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
     out: Annotated[

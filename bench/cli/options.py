@@ -207,13 +207,6 @@ VerboseOption = Annotated[
     typer.Option("--verbose", "-v", help="Print every table and note.", rich_help_panel=OUTPUT),
 ]
 
-QuietOption = Annotated[
-    bool,
-    typer.Option(
-        "--quiet", "-q", help="Print errors and the last line only.", rich_help_panel=OUTPUT
-    ),
-]
-
 # --- groups of options
 
 

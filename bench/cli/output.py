@@ -31,8 +31,13 @@ def command_line() -> str:
     return shlex.join(["cambench", *sys.argv[1:]])
 
 
+_LAST: list[tuple[str, str | None]] = []
+"""The line that was printed last, which a quiet command prints in the end."""
+
+
 def say(text: str, style: str | None = None) -> None:
     """Print a line to standard output, neither highlighted nor broken."""
+    _LAST[:] = [(text, style)]
     console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
 
 
@@ -43,14 +48,26 @@ def warn(text: str) -> None:
 
 @contextmanager
 def keep_quiet(quiet: bool) -> Iterator[None]:
-    """Print nothing but what is printed after the block, and errors."""
+    """Print nothing but errors and, where the block ends well, its last line."""
+    if not quiet:
+        yield
+        return
     before = console.quiet, errors.quiet
-    if quiet:
-        console.quiet = errors.quiet = True
+    console.quiet = errors.quiet = True
+    _LAST.clear()
     try:
         yield
+    except EndOfCommand as end:
+        if end.exit_code == EX_STOPPED:
+            _LAST.clear()
+        raise
+    except BaseException:
+        _LAST.clear()
+        raise
     finally:
         console.quiet, errors.quiet = before
+        for text, style in [*_LAST]:
+            say(text, style)
 
 
 @contextmanager
@@ -85,18 +102,6 @@ def format_bytes(number: float) -> str:
     return f"{number:,.0f} bytes" if units[0] == "bytes" else f"{number:.1f} {units[0]}"
 
 
-def format_time(seconds: float) -> str:
-    """Return a time for a reader.
-
-    >>> format_time(42.2), format_time(600), format_time(86400 * 3)
-    ('42 seconds', '10 minutes', '3.0 days')
-    """
-    for size, name, digits in ((86400, "days", 1), (3600, "hours", 1), (60, "minutes", 0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.{digits}f} {name}"
-    return f"{max(seconds, 1):.0f} seconds"
-
-
 @contextmanager
 def loading_modules() -> Iterator[None]:
     """Hold the garbage collector while modules are loaded, and spare it what they made.
@@ -121,5 +126,6 @@ def stoppable(words: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        errors.quiet = False  # a quiet command says, too, why it ends
         errors.print(words, highlight=False, soft_wrap=True)
         raise EndOfCommand(EX_STOPPED) from None

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli.options import BENCHMARK, DEFAULT, RunOptions
-from bench.cli.output import console, errors
+from bench.cli.output import say
 from bench.cli.plan_report import plan_facts, print_plan, print_sum
 from bench.cli.registration import command
 from bench.errors import BenchError
+from bench.work_stages import track
 
 if TYPE_CHECKING:
     from bench.planning.cost import Cost
@@ -100,7 +101,7 @@ class EstimateOptions:
         return "rates" if self.rates_only or self.imagenet else "sample"
 
 
-@command(panel=BENCHMARK, epilog=EPILOG)
+@command(panel=BENCHMARK, epilog=EPILOG, long=True)
 def plan(options: RunOptions, estimation: EstimateOptions) -> None:
     """Estimate the cost of a run before it starts: forwards by method and metric, time, memory.
 
@@ -111,9 +112,8 @@ def plan(options: RunOptions, estimation: EstimateOptions) -> None:
     load_plugins(options.plugin)
     costs = list(estimate_costs(options, estimation))
     if estimation.as_json:
-        console.print_json(
-            json.dumps([plan_facts(one, cost, estimation.gpus) for one, cost in costs])
-        )
+        facts = [plan_facts(one, cost, estimation.gpus) for one, cost in costs]
+        say(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     for one, cost in costs:
         print_plan(one, cost, estimation.gpus)
@@ -129,23 +129,21 @@ def estimate_costs(options: RunOptions, estimation: EstimateOptions) -> Iterator
     from bench.run.precision_guard import decide_precisions, recall_verdicts
 
     measure = estimation.measure
-    with errors.status("Reading images and models") as status:
-        for asked in imagine_plans(options) if estimation.imagenet else make_plans(options):
-            # Without a sample nothing is run, so the guard does not run either; its stored result
-            # holds.
-            status.update("Comparing float32 and bfloat16")
-            one = (decide_precisions if measure == "sample" else recall_verdicts)(
-                asked, Store(options.out)
-            )
-            cost = estimate(
-                one,
-                measure,
-                out=options.out,
-                forwards_per_second=estimation.forwards_per_second,
-                examined=1 if estimation.imagenet else 2,
-                report=status.update,
-            )
-            yield one, cost
+    plans = imagine_plans(options) if estimation.imagenet else make_plans(options)
+    for asked in track(plans, lambda plan: f"Counting and measuring {plan.subset.name}"):
+        # Without a sample nothing is run, so the guard does not run either; its stored result
+        # holds.
+        one = (decide_precisions if measure == "sample" else recall_verdicts)(
+            asked, Store(options.out)
+        )
+        cost = estimate(
+            one,
+            measure,
+            out=options.out,
+            forwards_per_second=estimation.forwards_per_second,
+            examined=1 if estimation.imagenet else 2,
+        )
+        yield one, cost
 
 
 def imagine_plans(options: RunOptions) -> list[Plan]:

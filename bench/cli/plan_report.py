@@ -14,7 +14,8 @@ from bench.cli.announcing import (
     describe_work,
     print_assumptions,
 )
-from bench.cli.output import console, format_bytes, format_time, say
+from bench.cli.output import console, format_bytes, say
+from bench.progress import format_time
 from bench.text_console import make_text
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def print_plan(plan: Plan, cost: Cost, gpus: int) -> None:
     """Print what one plan costs, model by model."""
-    print_assumptions(plan)
+    print_assumptions(plan, set())
     say(describe_plan(plan))
     left = None if cost.whole else len(cost.tasks)
     say(describe_work(cost.run, describe_second_maps(cost.extra), left))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bench
 from bench.cli.model_arguments import read_arguments
 from bench.cli.options import DEFAULT, RunOptions, ScoringOptions
-from bench.cli.output import errors, warn
-from bench.data.expressions import is_expression
+from bench.cli.output import warn
 from bench.data.open_pastes import is_pastes
 from bench.errors import BenchError
 from bench.methods import METHODS
@@ -20,7 +18,6 @@ from bench.metrics import METRICS
 from bench.models.sisters import attach_sisters, list_own_sisters
 from bench.models.zoo import expand_models
 from bench.plugins import load_entry_points, load_plugin
-from bench.progress import show_images
 from bench.protocol import get_protocol
 from bench.records.precision_verdict import check_precision
 from bench.registry import split_list
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
     from bench.methods import Method
     from bench.models import Explainee
     from bench.protocol import Protocol
-    from bench.run.confident_images import Look
     from bench.run.plan import Plan
 
 FINETUNED = "finetuned"
@@ -124,27 +120,18 @@ def make_part(
     methods: list[str | Method] = [*split_list(options.methods), *more]
     models = load_part_models(options, options.models)
     attach_sisters(models, options.sister or ())
-    with show_choice(subset) as look:
-        plan = make_plan(
-            subset,
-            models,
-            methods,
-            options.metrics,
-            choose_protocol(options),
-            options.batch_size,
-            calibration=options.calibration,
-            compiled=compiled,
-            precision=precision,
-            look=look,
-        )
+    plan = make_plan(
+        subset,
+        models,
+        methods,
+        options.metrics,
+        choose_protocol(options),
+        options.batch_size,
+        calibration=options.calibration,
+        compiled=compiled,
+        precision=precision,
+    )
     return dataclasses.replace(plan, skip_unreadable=options.skip_unreadable)
-
-
-def show_choice(subset: Subset) -> AbstractContextManager[Look | None]:
-    """Return what shows a bar while networks choose the items of a subset; else nothing."""
-    if not is_expression(subset.name):
-        return nullcontext()
-    return show_images(subset.name, errors)
 
 
 def split_names(text: str) -> list[str]:
@@ -160,20 +147,18 @@ def open_scored(options: ScoringOptions) -> Subset:
     if not is_pastes(options.subset):
         return subset
     models = load_models(options.models, options.weights, options.device)
-    return show_pastes(subset, models, choose_protocol(options))
+    return choose_pasted(subset, models, choose_protocol(options))
 
 
-def show_pastes(
+def choose_pasted(
     subset: Subset, models: Sequence[Explainee], protocol: Protocol | None = None
 ) -> Subset:
-    """Return a subset; of open pastes those that the model chooses, behind a bar."""
+    """Return a subset; of open pastes those that the model chooses."""
     from bench.run.plan import choose_items
 
     if not is_pastes(subset.name):
         return subset
-    with show_images(subset.name, errors) as look:
-        rules = protocol or get_protocol("cambench-1")
-        return choose_items(subset, models, rules, look).subset
+    return choose_items(subset, models, protocol or get_protocol("cambench-1")).subset
 
 
 def load_models(

@@ -19,7 +19,7 @@ from bench.cli.options import (
     PluginOption,
     SubsetOption,
 )
-from bench.cli.output import command_line, errors, say, stoppable
+from bench.cli.output import command_line, say, stoppable
 from bench.cli.registration import command
 from bench.progress import show_steps
 
@@ -30,7 +30,7 @@ EPILOG = (
 )
 
 
-@command(panel=JUDGE, epilog=EPILOG)
+@command(panel=JUDGE, epilog=EPILOG, long=True)
 def protocols(
     subset: SubsetOption = "scenes-val",
     models: ModelsOption = "resnet-scenes",
@@ -64,7 +64,7 @@ def protocols(
         f"Tables go to {out}."
     )
     words = f"Stopped; finished parts are kept in {out}. Start the same command again to go on."
-    with stoppable(words), show_steps(errors) as report:
+    with stoppable(words), show_steps() as report:
         made = compare_protocols(
             chosen,
             loaded,

@@ -12,8 +12,9 @@ import typer
 
 from bench.cli.failures import DEBUG_OPTION, note_folder
 from bench.cli.option_checks import check_options
-from bench.cli.output import EX_STOPPED, EndOfCommand, errors, print_assumptions
+from bench.cli.output import EX_STOPPED, EndOfCommand, errors, keep_quiet, print_assumptions
 from bench.file_errors import refuse_file_errors
+from bench.progress import show_work
 
 DebugOption = Annotated[
     bool, typer.Option(DEBUG_OPTION, help="Show the traceback of a failure (or CAMBENCH_DEBUG=1).")
@@ -29,6 +30,17 @@ DEBUG_PARAMETER = inspect.Parameter(
     "debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=HiddenDebugOption
 )
 
+QuietOption = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Print errors and the last line only.", rich_help_panel="Output"
+    ),
+]
+
+QUIET_PARAMETER = inspect.Parameter(
+    "quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=QuietOption
+)
+
 
 @dataclass(frozen=True)
 class Command:
@@ -37,7 +49,7 @@ class Command:
     function: takes options one by one, or option groups (frozen dataclasses whose fields are
     options).
     panel: the heading under which `--help` lists the command.  epilog: the examples below its own
-    `--help`.
+    `--help`.  long: it may work for minutes, so that it can be kept quiet.
     """
 
     function: Callable[..., None]
@@ -45,13 +57,14 @@ class Command:
     panel: str | None = None
     epilog: str | None = None
     hidden: bool = False
+    long: bool = False
 
     def add_to(self, app: typer.Typer) -> None:
         """Add the command to a command line."""
         register = app.command(
             self.name, epilog=self.epilog, hidden=self.hidden, rich_help_panel=self.panel
         )
-        register(expand_options(refuse_file_errors()(self.function)))
+        register(expand_options(refuse_file_errors()(self.function), long=self.long))
 
 
 def command(
@@ -60,21 +73,23 @@ def command(
     panel: str | None = None,
     epilog: str | None = None,
     hidden: bool = False,
+    long: bool = False,
 ) -> Callable[[Callable[..., None]], Command]:
     """Turn a function into a `Command`; without a name it gets the function's."""
 
     def decorate(function: Callable[..., None]) -> Command:
-        return Command(function, name or function.__name__.replace("_", "-"), panel, epilog, hidden)
+        title = name or function.__name__.replace("_", "-")
+        return Command(function, title, panel, epilog, hidden, long)
 
     return decorate
 
 
-def expand_options(function: Callable[..., None]) -> Callable[..., None]:
+def expand_options(function: Callable[..., None], *, long: bool = False) -> Callable[..., None]:
     """Return the function with its option groups replaced by their fields, as typer needs them.
 
     A parameter whose annotation is a dataclass is an option group. The returned function fills the
-    dataclass from the
-    fields' values and passes it on as one value.
+    dataclass from the fields' values and passes it on as one value. All work of the command is
+    shown, and a long one has the option --quiet.
     """
     parameters = inspect.signature(function, eval_str=True).parameters
     annotations = {name: parameter.annotation for name, parameter in parameters.items()}
@@ -87,10 +102,11 @@ def expand_options(function: Callable[..., None]) -> Callable[..., None]:
             options += field_parameters(groups[name])
         else:
             options.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-    options.append(DEBUG_PARAMETER)
+    options += [*([QUIET_PARAMETER] if long else []), DEBUG_PARAMETER]
 
     def callback(**given: Any) -> None:
         del given[DEBUG_PARAMETER.name]
+        quiet = given.pop(QUIET_PARAMETER.name, False)
         note_folder(given.get("out"))
         check_options(options, given)
         filled = {
@@ -100,9 +116,10 @@ def expand_options(function: Callable[..., None]) -> Callable[..., None]:
             for name, group in groups.items()
         }
         try:
-            with print_assumptions():
+            with keep_quiet(quiet), print_assumptions(), show_work(errors):
                 function(**filled, **given)
         except KeyboardInterrupt:
+            errors.quiet = False
             errors.print("Stopped.")
             raise EndOfCommand(EX_STOPPED) from None
         except typer.Exit as error:

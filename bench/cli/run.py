@@ -11,11 +11,10 @@ from bench.cli.options import (
     BENCHMARK,
     OUTPUT,
     ExecutorOptions,
-    QuietOption,
     RunOptions,
     VerboseOption,
 )
-from bench.cli.output import keep_quiet, loading_modules, say
+from bench.cli.output import loading_modules, say
 from bench.cli.registration import command
 from bench.files import file_name
 
@@ -37,7 +36,7 @@ EPILOG = """**Examples**
 """
 
 
-@command(panel=BENCHMARK, epilog=EPILOG)
+@command(panel=BENCHMARK, epilog=EPILOG, long=True)
 def run(
     options: RunOptions,
     machines: ExecutorOptions,
@@ -46,7 +45,6 @@ def run(
         typer.Option("--plan", help="Print the plan of the run, and stop.", rich_help_panel=OUTPUT),
     ] = False,
     verbose: VerboseOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Run a benchmark: explain and score images, then make boards, tables and plots.
 
@@ -74,7 +72,7 @@ def run(
         for plan in plans:
             announce_plan(plan, folder)
         return
-    with own_run(folder), keep_quiet(quiet):
+    with own_run(folder):
         seen: set[str] | None = None if verbose else set()
         for plan in plans:
             records = execute_plan(plan, folder, executor, seen)

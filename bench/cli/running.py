@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.announcing import print_announcement, print_brief_announcement
-from bench.cli.output import command_line, console, errors, say, stoppable, warn
-from bench.progress import show_share
+from bench.cli.announcing import print_announcement
+from bench.cli.output import command_line, console, say, stoppable, warn
 from bench.records.forward_counts import describe_forwards, write_forwards
 from bench.records.precision_verdict import write_precision
 from bench.records.store import Records
@@ -18,7 +16,7 @@ from bench.records.store import Records
 if TYPE_CHECKING:
     from bench.board import Board
     from bench.run.cells import Groups
-    from bench.run.evaluate import Progress
+    from bench.run.evaluate import FinishedTask
     from bench.run.executors import Executor
     from bench.run.plan import Plan, Task
 
@@ -34,13 +32,12 @@ def announce_plan(plan: Plan, folder: Path) -> None:
     from bench.run.announcement import announce_work
     from bench.run.waiting_work import find_kinds
 
-    with errors.status("Counting what is asked"):
-        work = announce_work(plan, find_kinds(plan, None))
-    print_announcement(plan, work, folder, None)
+    work = announce_work(plan, find_kinds(plan, None))
+    print_announcement(plan, work, folder, None, set())
 
 
-class RunDisplay:
-    """What the terminal shows of a run: a status, the announcement, and then a bar.
+class RunReport:
+    """What is printed of a run: its announcement, and what its last task leaves to say.
 
     Args:
         folder: Where the records go.
@@ -50,58 +47,47 @@ class RunDisplay:
     def __init__(self, folder: Path, seen: set[str] | None = None) -> None:
         self.folder = folder
         self.seen = seen
-        self.last: Progress | None = None
-        self._shown = ExitStack()
+        self.last: FinishedTask | None = None
 
-    def __enter__(self) -> RunDisplay:
-        self._shown.enter_context(errors.status("Counting what is asked"))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._shown.close()
-
-    def announce(self, plan: Plan, waiting: Mapping[Task, Groups]) -> None:
-        """Print what is missing of a plan, and begin the bar."""
+    def announce(self, plan: Plan, waiting: Mapping[Task, Groups]) -> Mapping[Task, float]:
+        """Print what is missing of a plan; return how long the networks take for each task."""
         from bench.run.announcement import announce_work
         from bench.run.waiting_work import count_kinds
 
-        self.plan, self.work = plan, announce_work(plan, count_kinds(waiting))
-        self._shown.close()
-        if self.seen is None:
-            print_announcement(plan, self.work, self.folder, len(waiting))
-        else:
-            print_brief_announcement(plan, self.work, self.folder, len(waiting), self.seen)
-        self.show = self._shown.enter_context(show_share(self.work.seconds or 1, errors))
+        work = announce_work(plan, count_kinds(waiting))
+        brief = self.seen is not None
+        seen = set() if self.seen is None else self.seen
+        print_announcement(plan, work, self.folder, len(waiting), seen, brief=brief)
+        return work.task_seconds
 
-    def report(self, state: Progress) -> None:
-        """Move the bar on by a task."""
-        self.last, task = state, state.task
-        place = f"{task.model} {task.part} {task.stop}/{len(self.plan.part(task.part))}"
-        self.show(place, self.work.task_seconds[task])
+    def note_task(self, state: FinishedTask) -> None:
+        """Note the last task."""
+        self.last = state
 
 
 def execute_plan(
     plan: Plan, folder: Path, executor: Executor | None = None, seen: set[str] | None = None
 ) -> Records:
-    """Announce a plan and run it with a progress bar; Ctrl-C keeps what is finished.
+    """Announce a plan and run it; Ctrl-C keeps what is finished.
 
     seen: what earlier parts of the run have printed; None prints everything.
     """
     from bench.run.evaluate import run_plan
 
     words = f"Stopped; finished tasks are kept in {folder}. Start the same command again to go on."
-    with stoppable(words), RunDisplay(folder, seen) as display:
+    report = RunReport(folder, seen)
+    with stoppable(words):
         records = run_plan(
             plan,
             folder,
             command=command_line(),
-            announce=display.announce,
-            progress=display.report,
+            announce=report.announce,
+            finished=report.note_task,
             executor=executor,
             note=warn,
         )
-    if display.last is not None and seen is None:
-        say(write_forwards(describe_forwards(display.last.asked, display.last.counts)))
+    if report.last is not None and seen is None:
+        say(write_forwards(describe_forwards(report.last.asked, report.last.counts)))
     for note in (*write_precision(records.provenance), *records.provenance["notes"]):
         if note not in plan.notes and note not in (seen or ()):  # these stand above the work
             warn(note)
@@ -114,8 +100,7 @@ def make_board(records: Records) -> Board:
     """Return the board of records."""
     from bench.board import leaderboard
 
-    with errors.status("Intervals from 10,000 resamples ..."):
-        return leaderboard(records)
+    return leaderboard(records)
 
 
 def write_and_print(records: Records, folder: Path, *, verbose: bool = False) -> Board:

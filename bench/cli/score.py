@@ -11,7 +11,7 @@ import typer
 
 import bench
 from bench.cli.options import BENCHMARK, OUTPUT, WHAT, LimitOption, ScoringOptions, SubsetOption
-from bench.cli.output import errors, say, warn
+from bench.cli.output import say, warn
 from bench.cli.registration import command
 from bench.errors import BenchError
 from bench.files import file_name
@@ -80,7 +80,7 @@ class ScoreOptions(ScoringOptions):
     ] = None
 
 
-@command(panel=BENCHMARK, epilog=EPILOG)
+@command(panel=BENCHMARK, epilog=EPILOG, long=True)
 def score(
     maps: Annotated[
         Path, typer.Argument(help="An .npz, a folder of ID.npy files, or one .npy [N,h,w].")
@@ -117,7 +117,7 @@ def read_maps(maps: Path, options: ScoreOptions) -> ExternalMethod:
     from bench.cli.plans import open_scored
 
     subset = open_scored(options)
-    with show_images(f"maps in {maps}", errors) as report:
+    with show_images(f"maps in {maps}") as report:
         return bench.load_maps(maps, subset, options.target.value, options.name, report)
 
 

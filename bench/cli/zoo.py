@@ -14,7 +14,7 @@ from bench.folder_owner import own_file
 app = typer.Typer(help="Train the bundled models anew.", no_args_is_help=True)
 
 
-@command()
+@command(long=True)
 def train(
     name: Annotated[str, typer.Argument(help="Bundled model to train, or 'all'.")],
     out: Annotated[

@@ -26,6 +26,7 @@ from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
 from bench.models.sisters import require_sister
 from bench.protocol import FLOAT32
+from bench.work_stages import look_at_work
 
 Read = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -280,6 +281,7 @@ class Prober:
         # looked at.
         logits: torch.Tensor = self._compiled(self._buffer)[:count]
         self.counts.forwards += count
+        look_at_work()
         return logits
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -291,9 +293,9 @@ class Prober:
         if images.requires_grad and torch.is_grad_enabled():
             self.model.behaviour.require_gradient(self.model.name)
         logits: torch.Tensor = self.model.net(images)
-        self.counts.forwards += len(
-            images
-        )  # not before: what memory was too short for has not been run
+        # Not before: what memory was too short for has not been run.
+        self.counts.forwards += len(images)
+        look_at_work()
         return logits
 
     @torch.inference_mode()

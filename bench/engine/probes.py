@@ -60,6 +60,11 @@ class Probes:
     _running: list[_Running] = field(default_factory=list)
     _defers: bool = False
 
+    @property
+    def waiting(self) -> int:
+        """Return how many probes wait to be run together."""
+        return sum(len(one.job) for one in self._waiting)
+
     @contextmanager
     def defer(self) -> Iterator[None]:
         """Inside, what is asked for is put on a list and `Pending` is raised; `start` runs the

@@ -17,16 +17,13 @@ from bench.engine.part_store import PartStore
 from bench.engine.prober import Prober, target_log_odds
 from bench.engine.target_classes import check_targets
 from bench.errors import BenchError, NotApplicable
-from bench.models.behaviour import (
-    depends_on_image,
-    describe_missing_gradient,
-    has_gradient,
-)
+from bench.models.behaviour import depends_on_image, describe_missing_gradient, has_gradient
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network, leave_modes
 from bench.models.split import Captured
 from bench.randomness import generator, image_id_of
 from bench.types import Truth
+from bench.work_stages import look_at_work
 
 T = TypeVar("T")
 
@@ -233,6 +230,7 @@ class Trace(PartStore):
         own = self.captured.values_at(rows)
         values = self.model.ungrid(activations, own, self.captured.size)
         self.prober.counts.head_forwards += len(values)
+        look_at_work()
         return self.model.split.head(values, self.captured, rows)
 
     @torch.inference_mode()

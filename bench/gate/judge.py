@@ -41,6 +41,7 @@ from bench.errors import BenchError
 from bench.gate.baseline import RANDOM, Baseline
 from bench.gate.comparable import check_comparable, is_method_changed, is_model_changed
 from bench.gate.intervals import Mean, mean_difference
+from bench.work_stages import track
 
 REGRESSION, UNJUDGED = "regression", "could not judge"
 SAME, CHANGED, BETTER = "same", "changed, not worse", "better"
@@ -232,8 +233,9 @@ def judge(
     """
     rules = rules or JudgingRules()
     notes = check_comparable(baseline, run, other_seed=other_seed)
+    cells = [*list_cells(baseline, run)]
     rows = [
-        judge_cell(names, cell, baseline, run, rules) for names, cell in list_cells(baseline, run)
+        judge_cell(names, cell, baseline, run, rules) for names, cell in track(cells, "Judging")
     ]
     verdicts = Verdicts(decide(pd.DataFrame(rows), rules), rules, baseline.facts, run.facts, notes)
     gated = verdicts.gated

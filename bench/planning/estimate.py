@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +33,7 @@ from bench.run.declared import DeclaredCounts, group_cells
 from bench.run.network_rates import Rates, measure_rates
 from bench.run.plan import Plan
 from bench.run.waiting_work import ImageCounts, Kind, TaskKinds, WaitingWork, find_kinds
+from bench.work_stages import track
 
 Measure = Literal["sample", "rates", "none"]
 
@@ -56,14 +57,13 @@ def estimate(
     out: Path | None = None,
     forwards_per_second: float | None = None,
     examined: int = EXAMINED,
-    report: Callable[[str], None] = lambda _: None,
 ) -> Cost:
     """Return what a plan costs, without starting it.
 
     measure: time "sample"s of the real run, or only the "rates" of forwards, backwards and head
     replays, or "none". out: a run folder; what is there already costs nothing.
     forwards_per_second: a rate to assume for every model instead of one measured here.  examined:
-    images on which cheap methods are tried. report: is called with a line on what happens.
+    images on which cheap methods are tried.
     """
     if forwards_per_second is not None and not forwards_per_second > 0:
         raise BenchError(
@@ -74,8 +74,7 @@ def estimate(
     if forwards_per_second is not None and measure == "sample":
         measure = "rates"  # a sample would time this machine
     models, seconds = [], dict[Kind, float | None]()
-    for model in plan.models:
-        report(f"Counting and measuring {model.name}")
+    for model in track(plan.models, lambda model: f"Counting and measuring {model.name}"):
         one = _ModelEstimate(plan, model, tasks, measure, forwards_per_second, examined)
         models.append(one.cost())
         seconds |= one.seconds

@@ -16,6 +16,7 @@ from bench.run.external_maps import ExternalMethod
 from bench.run.network_rates import Rates, measure_rates
 from bench.run.plan import Plan, Task
 from bench.run.waiting_work import ImageCounts, Kind, TaskKinds, WaitingWork
+from bench.work_stages import track
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Announcement:
 
 def announce_work(plan: Plan, tasks: TaskKinds) -> Announcement:
     """Return what a run of these tasks is about to do; times a batch of each network."""
-    found = (_announce_model(plan, model, tasks) for model in plan.models)
-    return reduce(add, found, Announcement())
+    models = track(plan.models, lambda model: f"Counting the work of {model.name}")
+    return reduce(add, (_announce_model(plan, model, tasks) for model in models), Announcement())
 
 
 def _announce_model(plan: Plan, model: Explainee, tasks: TaskKinds) -> Announcement:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from bench.methods import Method
 from bench.metrics import OUTSIDE, Metric
 from bench.protocol import Protocol
 from bench.records.provenance import code_version
+from bench.run.batch_meter import BatchMeter, Wanted, meter_batch
 from bench.run.cells import Cell, Kept, Maps, Outcome
 from bench.run.explained_class import BatchClasses
 from bench.run.external_maps import ExternalMethod
@@ -33,6 +33,7 @@ from bench.run.failures import (
 from bench.run.in_memory import Again, apply
 from bench.run.map_sameness import is_same_map
 from bench.run.plan import Plan, Task
+from bench.run.scored_maps import ScoredCell, ScoredMaps
 from bench.run.sealed_calls import explain_sealed, is_foreign
 from bench.run.shared_maps import find_shared_maps
 from bench.types import Batch
@@ -44,51 +45,6 @@ its ranks.
 
 WAVE_BYTES = 2**29
 """What the cases that are scored together may hold."""
-
-
-@dataclass(eq=False)
-class _Scored:
-    """A method's maps on a batch, and what is made of them.
-
-    Args:
-        cases: by explained class, the maps as metrics see them, until they are scored.
-        twin: an earlier method of the same maps.
-        results: scores by metric.
-        asked: the forwards that each metric asked for.
-    """
-
-    method: Method
-    maps: Maps
-    metrics: list[Metric]
-    cases: dict[str, Case]
-    twin: _Scored | None
-    results: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
-    asked: dict[str, int] = field(default_factory=dict)
-
-    def twin_has(self, metric: Metric) -> bool:
-        """Return whether the score is that of the twin: a positive factor on the map changes
-        nothing.
-        """
-        return metric.scale_free and self.twin is not None and metric in self.twin.metrics
-
-    def take_from_twin(self, metric: Metric) -> None:
-        """Take the scores of the twin, which has none where the metric failed."""
-        assert self.twin is not None
-        if metric.name in self.twin.results:
-            self.results[metric.name] = self.twin.results[metric.name]
-        self.asked[metric.name] = self.twin.asked[metric.name]
-
-    def forget(self) -> None:
-        """Drop the cases, with the rankings and masks that they hold."""
-        self.cases.clear()
-
-
-@dataclass(frozen=True)
-class _ScoredCell:
-    """One metric of one method's maps."""
-
-    one: _Scored
-    metric: Metric
 
 
 class BatchRun:
@@ -126,37 +82,46 @@ class BatchRun:
         # Methods that probe (tft) read the same background from the trace.
         trace = self.classes.usual
         self.background = trace.share("background", lambda: Background(trace))
+        self.meter: BatchMeter
         self.probed = 0
-        self._seen: list[tuple[torch.Tensor, _Scored]] = []
+        self._seen: list[tuple[torch.Tensor, ScoredMaps]] = []
 
     def run(self) -> None:
         """All maps first, since a method's own probes may be what metrics want; then the scores,
         wave by wave.
         """
-        for wave in self._waves(list(self._explain_all())):
-            self._score(wave)
+        wanted = list(self._list_wanted())
+        with meter_batch(self.plan, self.prober, wanted, len(self.batch)) as self.meter:
+            for wave in self._waves(list(self._explain_all(wanted))):
+                self._score(wave)
         self.outcome.asked.equal_probes += self.probed - self.background.probes.run
 
-    def _explain_all(self) -> Iterator[_Scored]:
-        """Yield each method's maps with what is to be made of them, in the plan's order."""
+    def _list_wanted(self) -> Iterator[tuple[Method, list[Metric]]]:
+        """Yield each method with the metrics that score its maps, in the plan's order."""
         ids = [
             (q, self.plan.metric_id(self.task.model, q))
             for q in self.plan.metrics_of(self.task.part)
         ]
         for method in self.plan.methods:
             metrics = [q for q, identity in ids if (method.id, identity) in self.cells]
-            if not metrics:
-                continue
+            if metrics:
+                yield method, metrics
+
+    def _explain_all(self, wanted: Wanted) -> Iterator[ScoredMaps]:
+        """Yield each method's maps with what is to be made of them."""
+        for method, metrics in wanted:
+            self.meter.begin_maps(method)
             before = self.prober.counts.forwards
             maps = self._try_maps(method, self.plan.classes.choose_all(metrics))
             if maps is None:  # of finding that out
                 self.outcome.asked.everything += self.prober.counts.forwards - before
+                self.meter.skip(method, metrics)
                 continue
             used = self.prober.counts.forwards - before
             alone = 0 if maps.spent is None else maps.spent.counts.forwards
             self.outcome.asked.everything += max(used, alone)
             self._keep_for_gallery(method, maps)
-            yield self._prepare(method, maps, metrics)
+            yield self._prepare(method, maps, [*metrics])
 
     def _try_maps(self, method: Method, classes: frozenset[str]) -> Maps | None:
         """Return a method's maps, or None where it does not fit or fails, with the reason noted."""
@@ -172,7 +137,7 @@ class BatchRun:
             self.outcome.failed.setdefault(("method", method.name), why)
         return None
 
-    def _prepare(self, method: Method, maps: Maps, metrics: list[Metric]) -> _Scored:
+    def _prepare(self, method: Method, maps: Maps, metrics: list[Metric]) -> ScoredMaps:
         """Return what is scored of a method's maps, and the earlier method whose maps are these, if
         there is one.
         """
@@ -189,11 +154,11 @@ class BatchRun:
             )
             for explained, trace in self.classes.traces.items()
         }
-        one = _Scored(method, maps, metrics, cases, self._twin(method, maps.scaled))
+        one = ScoredMaps(method, maps, metrics, cases, self._twin(method, maps.scaled))
         self._seen.append((maps.scaled, one))
         return one
 
-    def _waves(self, everything: list[_Scored]) -> Iterator[list[_Scored]]:
+    def _waves(self, everything: list[ScoredMaps]) -> Iterator[list[ScoredMaps]]:
         """Cut methods into groups whose rankings, made while they are scored, fit into
         `WAVE_BYTES`.
         """
@@ -223,19 +188,22 @@ class BatchRun:
         label[self.classes.rows] = explain_sealed(method, second)[0]
         return Maps(maps, label, spent)
 
-    def _score(self, wave: list[_Scored]) -> None:
+    def _score(self, wave: list[ScoredMaps]) -> None:
         """Score maps together: what their metrics probe is packed into the same batches."""
-        cells = [
-            _ScoredCell(one, metric)
-            for one in wave
-            for metric in one.metrics
-            if not one.twin_has(metric)
-        ]
-        waiting = self._score_ready([cell for cell in cells if self.plan.probes(cell.metric)])
+        cells = []
+        for one in wave:
+            self.meter.skip(one.method, [*filter(one.twin_has, one.metrics)])
+            own = [metric for metric in one.metrics if not one.twin_has(metric)]
+            cells += [ScoredCell(one, metric) for metric in own]
+        probing = [cell for cell in cells if self.plan.probes(cell.metric)]
+        self.meter.begin_scores([cell.names for cell in probing])
+        waiting = self._score_ready(probing)
+        self.meter.expect(self.background.probes.waiting)
         finish = self.background.probes.start()
         # A GPU is at work from here on; on a CPU it is done.
         for cell in cells:
             if not self.plan.probes(cell.metric):
+                self.meter.begin_scores([cell.names])
                 self._take(cell)
         finish()
         while waiting:
@@ -247,7 +215,7 @@ class BatchRun:
     def _rules(self, metric: Metric) -> Protocol:
         return self.plan.rules(self.task.model, metric)
 
-    def _score_ready(self, cells: list[_ScoredCell]) -> list[_ScoredCell]:
+    def _score_ready(self, cells: list[ScoredCell]) -> list[ScoredCell]:
         """Score what can be scored; return what waits for probes, which are on the list now."""
         waiting = []
         with self.background.probes.defer():
@@ -258,7 +226,7 @@ class BatchRun:
                     waiting.append(cell)
         return waiting
 
-    def _take(self, cell: _ScoredCell) -> None:
+    def _take(self, cell: ScoredCell) -> None:
         one, metric = cell.one, cell.metric
         case = one.cases[self.plan.classes.choose(metric)]
         before = self.prober.counts.forwards
@@ -271,7 +239,9 @@ class BatchRun:
         one.asked[metric.name] = max(case.asked, self.prober.counts.forwards - before)
         self.probed += case.probed
 
-    def _note_failure(self, error: BaseException, one: _Scored, metric: Metric, case: Case) -> None:
+    def _note_failure(
+        self, error: BaseException, one: ScoredMaps, metric: Metric, case: Case
+    ) -> None:
         """Note why a metric has no values of a method's maps; its first failure is looked into."""
         key = ("metric", metric.name)
         if key not in self.outcome.failed:
@@ -279,7 +249,7 @@ class BatchRun:
                 error, metric, one.method, case, self._rules(metric)
             )
 
-    def _write(self, one: _Scored) -> None:
+    def _write(self, one: ScoredMaps) -> None:
         """Add the rows of a method, and what they asked for; what a wave leaves of it is its
         scores.
         """
@@ -302,7 +272,7 @@ class BatchRun:
             nothing = torch.full((len(case),), torch.nan, dtype=torch.float64)
             return dict.fromkeys(metric.values, nothing)
 
-    def _twin(self, method: Method, scaled: torch.Tensor) -> _Scored | None:
+    def _twin(self, method: Method, scaled: torch.Tensor) -> ScoredMaps | None:
         """Return the earliest method whose maps are these up to a positive factor.
 
         One of a plug-in is a twin of another's only: no value of cambench's methods comes from it.
@@ -317,7 +287,7 @@ class BatchRun:
             None,
         )
 
-    def _add_rows(self, one: _Scored, metric: Metric) -> None:
+    def _add_rows(self, one: ScoredMaps, metric: Metric) -> None:
         """Add a row for each value of a metric and each item, but for items outside its set."""
         facts, targets = self._describe_cell(one, metric), self.classes.find_targets(metric)
         before = len(self.outcome.rows)
@@ -339,7 +309,7 @@ class BatchRun:
         if len(items) < len(self.batch):
             self.outcome.outside.add(metric.name)
 
-    def _describe_cell(self, one: _Scored, metric: Metric) -> dict[str, Any]:
+    def _describe_cell(self, one: ScoredMaps, metric: Metric) -> dict[str, Any]:
         """Return what all rows of a method and a metric have in common."""
         plan, model, rules = self.plan, self.prober.model, self._rules(metric)
         spent = one.maps.spent

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,13 @@ from bench.files import cache_folder, write_json
 from bench.identity import digest
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network, leave_modes
+from bench.work_stages import track
 
 WRITE_SECONDS = 10.0
 """How much of a pass a killed process may lose."""
 
 FORMAT = 1
 """Version of the files that keep a pass."""
-
-Look = Callable[[int, int], None]
-"""Is told (images looked at, images in all), over all networks."""
 
 
 @dataclass(frozen=True)
@@ -49,32 +46,24 @@ class Confidences:
     forwards: int
 
 
-def find_confident(
-    subset: Subset, models: Sequence[Explainee], geometry: Geometry, look: Look | None = None
-) -> Confidences:
+def find_confident(subset: Subset, models: Sequence[Explainee], geometry: Geometry) -> Confidences:
     """Return the images of which every model is right with p > .9.
 
     Args:
         subset: The images, of which all are looked at.
         models: The networks, at their own size.
         geometry: The frame that they see.
-        look: Is told of progress.
     """
     sure, forwards = set(subset.positions), 0
     unreadable: set[int] = set()
-    total = len(subset) * len(models)
-    for number, model in enumerate(models):
-        done = number * len(subset)
+    sizes = [len(subset)] * len(models)
+    for model in track(models, lambda model: f"Looking at {subset.name} with {model.name}", sizes):
         passed = _Pass(subset, model, geometry)
-        forwards += passed.run(None if look is None else partial(_report, look, done, total))
+        forwards += passed.run()
         sure &= {p for p in subset.positions if passed.probability(p) > CONFIDENCE}
         unreadable |= passed.unreadable
     positions = [p for p in subset.positions if p in sure]
     return Confidences(positions, len(subset), len(unreadable), forwards)
-
-
-def _report(look: Look, done: int, total: int, more: int) -> None:
-    look(done + more, total)
 
 
 class _Pass:
@@ -93,16 +82,13 @@ class _Pass:
             return 0.0
         return float(self.kept[self.subset.source.ids[position]][1])
 
-    def run(self, look: Callable[[int], None] | None) -> int:
+    def run(self) -> int:
         """Run the network on the images that are not kept; return the forwards."""
         prober, written = Prober(self.model), time.monotonic()
         waiting = [i for i in range(len(self.subset)) if not self._is_kept(i)]
-        ready = len(self.subset) - len(waiting)
         try:
-            for start in range(0, len(waiting), prober.batch_size):
+            for start in track(range(0, len(waiting), prober.batch_size)):
                 self._look_at(prober, waiting[start : start + prober.batch_size])
-                if look is not None:
-                    look(min(ready + start + prober.batch_size, len(self.subset)))
                 if time.monotonic() - written > WRITE_SECONDS:
                     self._write()
                     written = time.monotonic()

@@ -21,6 +21,7 @@ from bench.methods import Method
 from bench.models.explainee import Explainee
 from bench.models.network_guard import leave_modes
 from bench.models.zoo import load_model
+from bench.progress import Choice, follow
 from bench.protocol import FLOAT32, Protocol, get_protocol
 from bench.records.damaged_files import set_damaged_aside
 from bench.records.equal_maps import equal_methods
@@ -39,15 +40,16 @@ from bench.run.item_ledger import ItemLedger
 from bench.run.object_checks import check_subset, list_models
 from bench.run.plan import Plan, Task, make_plan, read_shard
 from bench.run.precision_guard import decide_precisions
+from bench.run.task_meter import TaskMeter
 
 WRITE_SECONDS = 30.0
 """How old run.json may be while tasks are computed; records are always written at once."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Told after each task: the task, tasks done and in all, what the networks have run so far, and
-    what was asked.
+class FinishedTask:
+    """A task that is done, tasks done and in all, what the networks have run so far, and what was
+    asked.
     """
 
     task: Task
@@ -73,10 +75,11 @@ def evaluate(
     precision: str = FLOAT32,
     gallery: int = 6,
     command: str = "",
-    progress: Callable[[Progress], None] | None = None,
+    finished: Callable[[FinishedTask], None] | None = None,
     executor: Executor | None = None,
     shard: str = "1/1",
     skip_unreadable: bool = False,
+    progress: Choice = None,
 ) -> Records:
     """Explain and score a subset with every method under every metric; return the records.
 
@@ -86,28 +89,34 @@ def evaluate(
     memory.  calibration, compiled, precision: see `make_plan`. gallery: so many images are drawn
     later.  executor: where tasks are computed; None: in this process. shard: "i/n" computes one of
     n disjoint parts of the tasks, each into its own `out` (see `merge_runs`).  skip_unreadable:
-    leave out images that cannot be read; `skipped.csv` in the run folder lists them.
+    leave out images that cannot be read; `skipped.csv` in the run folder lists them.  finished: is
+    called after each task.  progress: True shows a bar (lines where there is no terminal), False
+    nothing, None a bar in a terminal or a notebook. A function is called with (done, total, words)
+    at most ten times a second: images that are done, parts of them included, of all that the
+    networks lack. Other stages of the work have totals of their own. What it raises stops the run,
+    and finished tasks are kept.
     """
     subset = check_subset(subset)
-    chosen = subset if isinstance(subset, Subset) else load_subset(subset)
-    models = [m if isinstance(m, Explainee) else load_model(m) for m in list_models(model)]
-    plan = make_plan(
-        chosen,
-        models,
-        methods,
-        metrics,
-        get_protocol(protocol),
-        batch_size,
-        shard_size,
-        calibration,
-        compiled,
-        precision,
-    )
-    plan = dataclasses.replace(plan, shard=read_shard(shard), skip_unreadable=skip_unreadable)
-    folder = None if out is None else Path(out)
-    return run_plan(
-        plan, folder, gallery=gallery, command=command, progress=progress, executor=executor
-    )
+    with follow(progress):
+        chosen = subset if isinstance(subset, Subset) else load_subset(subset)
+        models = [m if isinstance(m, Explainee) else load_model(m) for m in list_models(model)]
+        plan = make_plan(
+            chosen,
+            models,
+            methods,
+            metrics,
+            get_protocol(protocol),
+            batch_size,
+            shard_size,
+            calibration,
+            compiled,
+            precision,
+        )
+        plan = dataclasses.replace(plan, shard=read_shard(shard), skip_unreadable=skip_unreadable)
+        folder = None if out is None else Path(out)
+        return run_plan(
+            plan, folder, gallery=gallery, command=command, finished=finished, executor=executor
+        )
 
 
 def run_plan(
@@ -116,8 +125,8 @@ def run_plan(
     *,
     gallery: int = 6,
     command: str = "",
-    announce: Callable[[Plan, Mapping[Task, Groups]], None] | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    announce: Callable[[Plan, Mapping[Task, Groups]], Mapping[Task, float] | None] | None = None,
+    finished: Callable[[FinishedTask], None] | None = None,
     executor: Executor | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Records:
@@ -128,7 +137,8 @@ def run_plan(
 
     Args:
         announce: is called before the first task, with the plan, whose precisions are decided now,
-            and with what its tasks lack.
+            and with what its tasks lack. It may return how long each task takes, in any unit.
+        finished: is called after each task.
         note: is told, before that, of records whose images have changed or are gone.
     """
     store = Store(out)
@@ -148,10 +158,10 @@ def run_plan(
         ledger.close(provenance)  # a killed run leaves nothing that counts by mistake
         store.write_provenance(provenance)
         waiting = find_waiting(plan, store, standing)
-        if announce is not None:
-            announce(plan, waiting)
+        meter = TaskMeter(plan, waiting, None if announce is None else announce(plan, waiting))
         results = (executor or LocalExecutor()).run(plan, waiting, gallery)
-        _compute(results, len(waiting), store, ledger, provenance, progress)
+        with meter.open():
+            _compute(results, meter, store, ledger, provenance, finished)
         if any(known.changed for known in ledger.items.values()):
             set_aside_replaced(store.parts, ledger.items)
         records = store.records(provenance, [task_name(task) for task in waiting])
@@ -162,11 +172,11 @@ def run_plan(
 
 def _compute(
     run: Generator[Result, None, None],
-    total_tasks: int,
+    meter: TaskMeter,
     store: Store,
     ledger: ItemLedger,
     provenance: dict[str, Any],
-    progress: Callable[[Progress], None] | None,
+    finished: Callable[[FinishedTask], None] | None,
 ) -> None:
     """Have the tasks computed and keep what they leave; what is noted of it goes into `provenance`
     and run.json.
@@ -196,8 +206,9 @@ def _compute(
                 if news or time.monotonic() - written > WRITE_SECONDS:
                     write()  # a killed run has said what it had to say
                     written = time.monotonic()
-                if progress:
-                    progress(Progress(task, number + 1, total_tasks, total, asked))
+                if finished:
+                    finished(FinishedTask(task, number + 1, meter.tasks, total, asked))
+                meter.finish(task)
     finally:  # a run that is stopped has run what it has run
         ledger.close(provenance)
         write()

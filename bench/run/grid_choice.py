@@ -11,7 +11,7 @@ from bench.errors import BenchError, NotApplicable, state_assumption
 from bench.models.explainee import Explainee
 from bench.models.grid_networks import enlarge_model, separate_cells
 from bench.run.class_match import match_classes
-from bench.run.confident_images import Confidences, Look, find_confident
+from bench.run.confident_images import Confidences, find_confident
 
 ChooseGeometry = Callable[[Subset, Sequence[Explainee], str], Geometry]
 
@@ -32,7 +32,6 @@ def choose_grids(
     models: Sequence[Explainee],
     choose_geometry: ChooseGeometry,
     rule: str = "own",
-    look: Look | None = None,
 ) -> ChosenGrids:
     """Return a run's subset and models; of open grids the chosen ones, else what was given.
 
@@ -41,7 +40,6 @@ def choose_grids(
         models: The networks of the run, at their own size.
         choose_geometry: Finds the frame that the networks see of one image.
         rule: The protocol's `geometry`, for it.
-        look: Is told of progress while the networks look at the images.
 
     Raises:
         BenchError: too few images are confident, or no network can take a grid.
@@ -54,7 +52,7 @@ def choose_grids(
     inner, told = match_classes([model for model, _ in fitting], source.inner)
     own = [model for model, _ in fitting]
     geometry = choose_geometry(inner, own, rule)
-    found = find_confident(inner, own, geometry, look)
+    found = find_confident(inner, own, geometry)
     if found.forwards:
         state_assumption(
             f"The networks looked at the images of {subset.name} in {found.forwards} forwards, "

@@ -17,12 +17,15 @@ from bench.methods import METHODS, Method
 from bench.metrics import METRICS, OUTSIDE, Metric
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network, leave_modes
+from bench.progress import Choice, follow
 from bench.protocol import Protocol, get_protocol
+from bench.run.map_steps import track_maps
 from bench.run.map_values import stack_given
 from bench.run.object_checks import check_model, check_tensor
 from bench.run.sealed_calls import explain_sealed, score_sealed
 from bench.run.shared_maps import find_shared_maps
 from bench.types import Truth
+from bench.work_stages import track
 
 Scores = dict[str, torch.Tensor]
 
@@ -36,6 +39,7 @@ def explain(
     truth: Truth | None = None,
     seed: int = 0,
     ids: Sequence[str] | None = None,
+    progress: Choice = None,
 ) -> torch.Tensor: ...
 
 
@@ -48,6 +52,7 @@ def explain(
     truth: Truth | None = None,
     seed: int = 0,
     ids: Sequence[str] | None = None,
+    progress: Choice = None,
 ) -> dict[str, torch.Tensor]: ...
 
 
@@ -60,6 +65,7 @@ def explain(
     truth: Truth | None = None,
     seed: int = 0,
     ids: Sequence[str] | None = None,
+    progress: Choice = None,
 ) -> torch.Tensor | dict[str, torch.Tensor]:
     """Return maps [B,H,W] float32 of images [B,3,H,W] (normalised), higher = more evidence for the
     target.
@@ -67,6 +73,7 @@ def explain(
     targets: [B] classes, or None for the predicted ones.  method: a name, or a list of names and
     wildcards, which gives a dict of maps from one shared pass.  truth: for the oracle controls.
     ids: image ids, the source of all draws; without them draws come from a hash of each image.
+    progress: as in `evaluate`; it counts the passes that the methods declare.
     """
     images = check_images(model, images)
     trace = Trace(
@@ -77,11 +84,13 @@ def explain(
         truth=truth,
         seed=seed,
     )
-    if isinstance(method, str):
-        return explain_sealed(METHODS.get(method), trace)[0]
-    chosen = [METHODS.get(name) for name in METHODS.select(method)]
-    trace.wanted_maps = find_shared_maps(chosen)
-    return {one.name: explain_sealed(one, trace)[0] for one in chosen}
+    names = [method] if isinstance(method, str) else METHODS.select(method)
+    chosen = [METHODS.get(name) for name in names]
+    if not isinstance(method, str):
+        trace.wanted_maps = find_shared_maps(chosen)
+    with follow(progress):
+        maps = {one.name: explain_sealed(one, trace)[0] for one in track_maps(chosen, trace)}
+    return maps[chosen[0].name] if isinstance(method, str) else maps
 
 
 @leave_modes()
@@ -96,13 +105,14 @@ def score(
     ids: Sequence[str] | None = None,
     curves: bool = False,
     method: str | None = None,
+    progress: Choice = None,
 ) -> Scores:
     """Return {value name: [B]} of maps [B,H,W] under a protocol; NaN where a map cannot be scored.
 
     metric: a name, or a list of names and wildcards.  curves: also the vectors, e.g.
     "deletion_curve" [B,S+1]. method: the name of the method that made the maps, for metrics that
     run it again (robustness, sanity). +inf marks an image outside a value's set (a large object in
-    the pointing game).
+    the pointing game).  progress: as in `evaluate`; it counts metrics.
     """
     chosen = get_protocol(protocol)
     images = check_images(model, images)
@@ -127,8 +137,8 @@ def score(
         reuses=True,
     )
     scores: Scores = {}
-    with guard_network(model.net):
-        for name in names:
+    with guard_network(model.net), follow(progress):
+        for name in track(names, lambda name: f"Scoring {name}"):
             scores |= apply(METRICS.get(name), case, chosen)
     return {k: v for k, v in scores.items() if curves or v.ndim == 1}
 

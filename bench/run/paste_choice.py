@@ -16,7 +16,7 @@ from bench.files import cache_folder
 from bench.identity import digest
 from bench.models.explainee import Explainee
 from bench.run.class_match import match_classes
-from bench.run.confident_images import Look, find_confident
+from bench.run.confident_images import find_confident
 from bench.run.paste_search import CONTROL, OWN_SIZE, RISE, SCALED, USES, PasteSearch
 
 ChooseGeometry = Callable[[Subset, Sequence[Explainee]], Geometry]
@@ -31,7 +31,6 @@ def choose_pastes(
     subset: Subset,
     models: Sequence[Explainee],
     choose_geometry: ChooseGeometry,
-    look: Look | None = None,
     calibration: int = CALIBRATING,
 ) -> Subset:
     """Return a run's subset; of open pastes those that its network has chosen.
@@ -40,7 +39,6 @@ def choose_pastes(
         subset: Any subset.
         models: The networks of the run.
         choose_geometry: Finds the frame that the network sees of a photograph.
-        look: Is told of progress.
         calibration: Items that choose box thresholds; at most `CALIBRATING` are made.
 
     Raises:
@@ -52,7 +50,7 @@ def choose_pastes(
     model = _require_network(subset.name, source, models)
     inner, notes = match_classes(models, source.inner)
     geometry = choose_geometry(inner, models)
-    choice = _Choice(subset.name, model, geometry, look)
+    choice = _Choice(subset.name, model, geometry)
     pools = split_pools(inner)
     frames = FramePool(pools[0], geometry)
     scored, size = choice.choose(frames, max(subset.positions) + 1, "--limit")
@@ -92,14 +90,13 @@ class _Choice:
     """The choice of one network.
 
     Attributes:
-        name: of the subset.  model, geometry: the network and its frame.  look: see above.
+        name: of the subset.  model, geometry: the network and its frame.
         forwards: of this process.  sentence: on the last search.
     """
 
     name: str
     model: Explainee
     geometry: Geometry
-    look: Look | None
     forwards: int = 0
     sentence: str = ""
 
@@ -123,10 +120,10 @@ class _Choice:
         search = PasteSearch(prober, pool, self._locate(pool, size), size)
         if search.is_done(wanted, least):
             return search
-        found = find_confident(pool.subset, [self.model], self.geometry, self.look)
+        found = find_confident(pool.subset, [self.model], self.geometry)
         places = {position: i for i, position in enumerate(pool.subset.positions)}
         search.begin([places[position] for position in found.confident])
-        search.run(wanted, least, self.look)
+        search.run(wanted, least)
         self.forwards += found.forwards + prober.counts.forwards
         return search
 

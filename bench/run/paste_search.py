@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from bench.files import write_json
 from bench.models.network_guard import guard_network, leave_modes
 from bench.randomness import generator
 from bench.types import UInt8Image
+from bench.work_stages import open_stage
 
 RISE = 0.5
 """A paste is kept if it raises the probability of its class by more than this."""
@@ -133,24 +134,21 @@ class PasteSearch:
         rule = bound_shares if self.size == SCALED else keep_size
         return rule(boxes[0], self.pool.geometry.shape) is not None
 
-    def run(
-        self, wanted: int, least: int = 0, report: Callable[[int, int], None] | None = None
-    ) -> SearchState:
+    def run(self, wanted: int, least: int = 0) -> SearchState:
         """Search until so many items are kept and so many pastes were tried, or none is left;
         `begin` comes first.
 
         Args:
             wanted: items.  least: pastes that are tried in any case.
-            report: is told (items kept, items wanted).
         """
         state, last = self.state, ROUNDS * len(self.sources)
-        while state.following < last and not self.is_done(wanted, least):
-            pastes, following = self._plan(last)
-            self._judge(pastes)
-            state.following = following
-            self._write()
-            if report is not None:
-                report(min(len(state.kept), wanted), wanted)
+        with open_stage(wanted, f"Searching pastes in {self.pool.subset.name}") as stage:
+            while state.following < last and not self.is_done(wanted, least):
+                stage.set_done(min(len(state.kept), wanted))
+                pastes, following = self._plan(last)
+                self._judge(pastes)
+                state.following = following
+                self._write()
         return state
 
     def _plan(self, last: int) -> tuple[list[Paste], int]:

@@ -25,7 +25,6 @@ from bench.protocol import FLOAT32, Protocol, require_float32
 from bench.records.precision_verdict import PrecisionVerdict, check_precision
 from bench.records.store import DEFAULT_CALIBRATION
 from bench.run.class_match import match_classes
-from bench.run.confident_images import Look
 from bench.run.explained_class import ClassChoice
 from bench.run.external_maps import ExternalMethod
 from bench.run.grid_choice import ChosenGrids, choose_grids
@@ -194,20 +193,19 @@ def make_plan(
     calibration: int | None = None,
     compiled: bool = False,
     precision: str = FLOAT32,
-    look: Look | None = None,
 ) -> Plan:
     """Check that everything fits together and return the plan; what does not fit is one sentence.
 
     calibration: images that choose box thresholds; None takes half as many as are scored, but at
     least `DEFAULT_CALIBRATION`; 0 none. compiled: see `Prober`.  precision: "float32", "auto" or
-    "bfloat16" (docs/precision.md).  look: is told (done, in all) while networks choose grids.
+    "bfloat16" (docs/precision.md).
     """
     check_precision(precision, compiled)
     require_float32(protocol)
     _check_models(models)
     names = METRICS.select(metrics if isinstance(metrics, str) else [*metrics])
     aside = _count_pastes(names, calibration, protocol)
-    subset, models, told = choose_items(subset, models, protocol, look, aside)
+    subset, models, told = choose_items(subset, models, protocol, aside)
     subset, notes = match_classes(models, subset)
     geometry = common_geometry(subset, models, protocol.geometry)
     fitting, no_methods = keep_fitting("method", _select_methods(methods, geometry), subset)
@@ -290,7 +288,6 @@ def choose_items(
     subset: Subset,
     models: Sequence[Explainee],
     protocol: Protocol,
-    look: Look | None = None,
     calibration: int = CALIBRATING,
 ) -> ChosenGrids:
     """Return the subset and models of a run; networks choose the items of a subset expression.
@@ -298,9 +295,9 @@ def choose_items(
     calibration: pastes that choose box thresholds.
     """
     owner = check_owner(models, subset)
-    chosen = choose_grids(subset, models, common_geometry, protocol.geometry, look)
+    chosen = choose_grids(subset, models, common_geometry, protocol.geometry)
     frame = partial(common_geometry, rule=protocol.geometry)
-    pastes = choose_pastes(chosen.subset, chosen.models, frame, look, calibration)
+    pastes = choose_pastes(chosen.subset, chosen.models, frame, calibration)
     return chosen._replace(subset=pastes, notes=(*owner, *chosen.notes))
 
 

@@ -33,6 +33,7 @@ from bench.run.cells import Kept, find_missing_cells
 from bench.run.plan import Plan, Task
 from bench.run.score_agreement import Table, measure_agreement, tabulate_scores
 from bench.run.task import run_task
+from bench.work_stages import track
 
 SAMPLE_IMAGES, SAMPLE_METHODS = 12, 6
 MAP_COST = 32
@@ -60,7 +61,7 @@ def decide_precisions(plan: Plan, store: Store) -> Plan:
     verdicts = {
         model.name: plan.verdicts.get(model.name)
         or _judge_changed(plan, model, known.get(model.name), told)
-        for model in plan.models
+        for model in track(plan.models, lambda one: f"Comparing precisions on {one.name}")
     }
     return dataclasses.replace(plan, verdicts=verdicts)
 

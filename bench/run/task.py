@@ -13,6 +13,7 @@ from bench.run.cells import Cell, Groups, Kept, Outcome
 from bench.run.plan import Plan, Task
 from bench.run.read_ahead import Reader
 from bench.run.sealed_calls import is_foreign, sealing
+from bench.work_stages import track
 
 # --- one task
 
@@ -32,7 +33,8 @@ def run_task(
     reader: of the plan's images, who may have read them already; None reads them here.
     """
     outcome = Outcome()
-    for cells, positions in groups.items():
+    sizes = [len(positions) for positions in groups.values()]
+    for cells, positions in track([*groups.items()], sizes=sizes):
         outcome += _run_positions(
             plan, task, cells, positions, prober, gallery, kept, reader or Reader(plan)
         )
@@ -84,7 +86,7 @@ def _run_positions(
     middle = len(positions) // 2
     both = [
         _run_positions(plan, task, cells, half, prober, gallery, kept, reader)
-        for half in (positions[:middle], positions[middle:])
+        for half in track((positions[:middle], positions[middle:]))
     ]
     note = f"Memory is too short for {len(positions)} images of {task.model} in one task."
     return sum(both, Outcome(asked=again, notes={note}))

@@ -14,7 +14,7 @@ import pytest
 import bench
 from bench.engine.counts import Counts
 from bench.planning.estimate import estimate
-from bench.run.evaluate import Progress, run_plan
+from bench.run.evaluate import FinishedTask, run_plan
 from bench.run.plan import make_plan
 from tests.perf.ratios import Row, pairs_wanted, report, seconds
 
@@ -45,8 +45,8 @@ def test_planned_over_actual_seconds(benchmark, kind):
     ratios, told = [], []
     for _ in range(pairs_wanted(6)):
         cost = estimate(plan, "sample")
-        seen: list[Progress] = []
-        actual = seconds(lambda seen=seen: run_plan(plan, None, progress=seen.append))
+        seen: list[FinishedTask] = []
+        actual = seconds(lambda seen=seen: run_plan(plan, None, finished=seen.append))
         assert (
             seen[-1].counts.forwards
             <= (cost.run + Counts(int(cost.models[0].extra.forwards) + images)).forwards

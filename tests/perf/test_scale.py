@@ -14,7 +14,7 @@ import time
 import pytest
 
 import bench
-from bench.run.evaluate import Progress
+from bench.run.evaluate import FinishedTask
 from bench.run.ray_executor import RayExecutor
 from tests.perf.ratios import Row, pairs_wanted, report
 
@@ -37,7 +37,7 @@ def throughput(workers: int, address: str) -> float:
     """
     times: list[float] = []
 
-    def note(_: Progress) -> None:
+    def note(_: FinishedTask) -> None:
         times.append(time.perf_counter())
 
     bench.evaluate(
@@ -48,7 +48,7 @@ def throughput(workers: int, address: str) -> float:
         calibration=0,
         shard_size=4,
         executor=RayExecutor(address, workers=workers, threads=1),
-        progress=note,
+        finished=note,
     )
     assert len(times) == TASKS
     # The first `workers` tasks end together, and the last: what lies between is steady.

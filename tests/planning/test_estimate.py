@@ -27,7 +27,7 @@ from bench.planning.estimate import count_cost, estimate
 from bench.planning.imagenet_plan import imagine_models, imagine_subset
 from bench.planning.storage import footprint, memory_bytes
 from bench.run import declared
-from bench.run.evaluate import Progress, run_plan
+from bench.run.evaluate import FinishedTask, run_plan
 from bench.run.network_rates import measure_rates
 from bench.run.plan import Plan, make_plan
 from bench.types import Sample
@@ -111,14 +111,14 @@ def planned(
     )
 
 
-def run(plan: Plan, out: Path | None = None) -> Progress:
+def run(plan: Plan, out: Path | None = None) -> FinishedTask:
     """Return what the last task of a run was told."""
-    seen: list[Progress] = []
-    run_plan(plan, out, progress=seen.append)
+    seen: list[FinishedTask] = []
+    run_plan(plan, out, finished=seen.append)
     return seen[-1]
 
 
-def spared(cost: Cost, seen: Progress) -> Counts:
+def spared(cost: Cost, seen: FinishedTask) -> Counts:
     """Return what was run and what equal rankings and masks spared, in the plan's words."""
     return seen.counts + Counts(seen.asked.equal_probes - sum(model.masks for model in cost.models))
 
@@ -126,7 +126,7 @@ def spared(cost: Cost, seen: Progress) -> Counts:
 # ----------------------------------------------------------------------------- what is run is known
 
 
-def hold(cost: Cost, seen: Progress, varies: str) -> None:
+def hold(cost: Cost, seen: FinishedTask, varies: str) -> None:
     """Assert that a plan is what was run; where the data decide (varies), that it is the most that
     could be run.
     """

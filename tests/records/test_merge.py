@@ -16,7 +16,7 @@ from bench.protocol import Protocol
 from bench.records.left_out import list_missing_shards
 from bench.records.merge import merge_runs
 from bench.records.store import KEY, Records, Store, read_part, write_parquet
-from bench.run.evaluate import Progress
+from bench.run.evaluate import FinishedTask
 from bench.run.plan import make_plan
 from tests.support.command_line import cambench
 from tests.support.nets import GapLinear, randomise
@@ -126,8 +126,8 @@ def test_merged_shards_are_the_whole_run_byte_for_byte(shards, whole, tmp_path):
 
 def test_a_merged_run_can_be_gone_on_with(shards, subset, models, tmp_path):
     merge_runs(shards, tmp_path / "all")
-    seen: list[Progress] = []
-    evaluate(subset, models, tmp_path / "all", progress=seen.append)
+    seen: list[FinishedTask] = []
+    evaluate(subset, models, tmp_path / "all", finished=seen.append)
     assert seen == []
 
 

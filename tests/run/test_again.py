@@ -17,7 +17,7 @@ from bench.metrics import METRICS
 from bench.models.architectures import build_seeded, resnet_scenes
 from bench.planning.estimate import count_cost
 from bench.records.store import KEY
-from bench.run.evaluate import Progress
+from bench.run.evaluate import FinishedTask
 from bench.run.plan import make_plan
 from tests.support.sister_nets import add_sister
 
@@ -87,8 +87,8 @@ def test_a_metric_that_says_nothing_of_a_method_is_na_and_not_computed_again(
     table = wide(records).loc["reference_spearman"]
     assert np.isfinite(table["a_fmi"])
     assert np.isnan(table["center_gaussian"])
-    seen: list[Progress] = []
-    again = evaluate(subset, model, tmp_path, progress=seen.append, **given)
+    seen: list[FinishedTask] = []
+    again = evaluate(subset, model, tmp_path, finished=seen.append, **given)
     assert seen == []
     board = bench.leaderboard(again)
     row = (
@@ -132,8 +132,8 @@ def test_what_methods_share_is_made_once(subset, model):
     counts = {}
     metrics = ["robustness", "max_sensitivity", "sanity"]
     for methods in (["grad_cam"], ["grad_cam", "hires_cam", "layer_cam", "random"]):
-        seen: list[Progress] = []
-        evaluate(subset, model, methods=methods, metrics=metrics, progress=seen.append)
+        seen: list[FinishedTask] = []
+        evaluate(subset, model, methods=methods, metrics=metrics, finished=seen.append)
         counts[len(methods)] = seen[-1].counts
     # They read activations and gradients of traces that are there: attacked images and networks
     # cost nothing more.
@@ -145,8 +145,8 @@ def test_what_methods_share_is_made_once(subset, model):
 @pytest.mark.parametrize("metric", sorted(COSTLY - {"class_contrast"}))
 def test_the_plan_counts_what_is_run(subset, model, metric, method):
     plan = make_plan(subset, [model], [method], [metric], bench.Protocol(), calibration=0)
-    seen: list[Progress] = []
-    evaluate(subset, model, methods=[method], metrics=[metric], progress=seen.append)
+    seen: list[FinishedTask] = []
+    evaluate(subset, model, methods=[method], metrics=[metric], finished=seen.append)
     assert count_cost(plan).run == seen[-1].counts
 
 

@@ -22,7 +22,7 @@ from bench.methods import METHODS
 from bench.models.architectures import build_seeded, resnet_scenes
 from bench.records.equal_maps import equal_methods
 from bench.records.store import KEY, SCHEMA, Records, Store, write_parquet
-from bench.run.evaluate import Progress
+from bench.run.evaluate import FinishedTask
 
 SETTINGS = {"calibration": 0, "shard_size": 2}
 
@@ -79,8 +79,8 @@ def test_records_hold_what_score_gives(subset, model):
 def test_a_second_run_computes_nothing_and_changes_nothing(subset, model, tmp_path):
     first = evaluate(subset, model, tmp_path)
     parts = {p: p.read_bytes() for p in Store(tmp_path).parts}
-    seen: list[Progress] = []
-    second = evaluate(subset, model, tmp_path, progress=seen.append)
+    seen: list[FinishedTask] = []
+    second = evaluate(subset, model, tmp_path, finished=seen.append)
     assert seen == []
     assert {p: p.read_bytes() for p in Store(tmp_path).parts} == parts
     pd.testing.assert_frame_equal(sort(first.frame), sort(second.frame))
@@ -95,15 +95,15 @@ def test_the_same_plan_gives_the_same_bytes(subset, model, tmp_path):
 
 def test_only_what_is_missing_is_computed(subset, model, tmp_path):
     evaluate(subset, model, tmp_path)
-    seen: list[Progress] = []
+    seen: list[FinishedTask] = []
     more = evaluate(
-        subset, model, tmp_path, methods=("grad_cam", "random", "layer_cam"), progress=seen.append
+        subset, model, tmp_path, methods=("grad_cam", "random", "layer_cam"), finished=seen.append
     )
     assert {s.task.start for s in seen} == {0, 2}
     assert set(more.frame["method"]) == {"grad_cam", "random", "layer_cam"}
     assert not more.frame.duplicated(KEY).any()
     seen.clear()
-    evaluate(bench.load_subset("scenes-val", limit=6), model, tmp_path, progress=seen.append)
+    evaluate(bench.load_subset("scenes-val", limit=6), model, tmp_path, finished=seen.append)
     assert [s.task.start for s in seen] == [4]
 
 
@@ -210,8 +210,8 @@ def test_a_method_that_does_not_fit_is_na_and_the_rest_goes_on(subset, tmp_path)
     records = evaluate(subset, other, tmp_path, methods=("cam", "grad_cam"))
     assert set(records.frame["method"]) == {"grad_cam"}
     assert "global average pooling" in records.provenance["not_applicable"]["nonlinear"]["cam"]
-    seen: list[Progress] = []
-    again = evaluate(subset, other, tmp_path, methods=("cam", "grad_cam"), progress=seen.append)
+    seen: list[FinishedTask] = []
+    again = evaluate(subset, other, tmp_path, methods=("cam", "grad_cam"), finished=seen.append)
     assert seen == []
     assert again.provenance["not_applicable"] == records.provenance["not_applicable"]
 
@@ -297,18 +297,18 @@ def test_a_full_disk_keeps_what_is_finished(subset, model, tmp_path, monkeypatch
     monkeypatch.undo()
     assert len(Store(tmp_path).parts) == 1
     assert not list(tmp_path.rglob("*.tmp"))
-    seen: list[Progress] = []
-    records = evaluate(subset, model, tmp_path, progress=seen.append)
+    seen: list[FinishedTask] = []
+    records = evaluate(subset, model, tmp_path, finished=seen.append)
     assert [s.task.start for s in seen] == [2]
     assert not records.frame.duplicated(KEY).any()
 
 
 def test_ctrl_c_keeps_what_is_finished(subset, model, tmp_path):
-    def stop(_: Progress) -> None:
+    def stop(_: FinishedTask) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(subset, model, tmp_path, progress=stop)
+        evaluate(subset, model, tmp_path, finished=stop)
     assert len(Store(tmp_path).parts) == 1
     records = evaluate(subset, model, tmp_path)
     assert records.frame["item"].nunique() == 4
@@ -322,7 +322,7 @@ model = bench.Explainee(build_seeded(resnet_scenes, 0), size=96, name="small")
 subset = bench.load_subset("scenes-val", limit=12)
 bench.evaluate(subset, model, ["grad_cam", "random"], ["pointing_game", "complexity", "deletion"],
                out=sys.argv[1], calibration=0, shard_size=1,
-               progress=lambda state: print(state.done, flush=True))
+               finished=lambda state: print(state.done, flush=True))
 """
 
 
@@ -343,8 +343,8 @@ def test_kill_9_keeps_what_is_finished(tmp_path):
     assert 3 <= finished <= 12
     subset = bench.load_subset("scenes-val", limit=12)
     metrics = ("pointing_game", "complexity", "deletion")
-    seen: list[Progress] = []
-    records = evaluate(subset, model, tmp_path, metrics=metrics, shard_size=1, progress=seen.append)
+    seen: list[FinishedTask] = []
+    records = evaluate(subset, model, tmp_path, metrics=metrics, shard_size=1, finished=seen.append)
     assert len(seen) == 12 - finished
     assert not records.frame.duplicated(KEY).any()
     whole = evaluate(subset, model, metrics=metrics, shard_size=1)

@@ -27,7 +27,7 @@ from bench.methods import METHODS
 from bench.metrics import METRICS
 from bench.protocol import Protocol
 from bench.records.store import KEY, SCHEMA, Store
-from bench.run.evaluate import Progress
+from bench.run.evaluate import FinishedTask
 from bench.run.executors import LocalExecutor
 from bench.run.plan import make_plan
 from bench.run.ray_executor import RayExecutor, core_groups
@@ -94,8 +94,8 @@ def test_the_order_in_which_tasks_are_finished_changes_nothing(subset, tmp_path)
 
 
 def test_progress_sums_what_tasks_ask_of_the_networks(subset):
-    states: list[Progress] = []
-    evaluate(subset, progress=states.append)
+    states: list[FinishedTask] = []
+    evaluate(subset, finished=states.append)
     assert [s.done for s in states] == list(range(1, 13))
     forwards = [s.counts.forwards for s in states]
     assert forwards == sorted(forwards)
@@ -345,12 +345,12 @@ def test_records_of_a_cluster_are_those_of_this_process(cluster, subset, local, 
     executor = RayExecutor(
         cluster.address, workers=3, note=notes.append
     )  # the third has no place, and holds up none
-    states: list[Progress] = []
-    records = evaluate(subset, tmp_path / "ray", executor=executor, progress=states.append)
+    states: list[FinishedTask] = []
+    records = evaluate(subset, tmp_path / "ray", executor=executor, finished=states.append)
     pd.testing.assert_frame_equal(sort(records.frame), sort(local), check_exact=True)
     assert [s.done for s in states] == list(range(1, 13))
-    here: list[Progress] = []
-    evaluate(subset, tmp_path / "here", progress=here.append)
+    here: list[FinishedTask] = []
+    evaluate(subset, tmp_path / "here", finished=here.append)
     assert states[-1].counts.forwards - here[-1].counts.forwards in range(
         3 * 2
     )  # shared colours, once per worker
@@ -364,8 +364,8 @@ def test_records_of_a_cluster_are_those_of_this_process(cluster, subset, local, 
     assert pictures[0] == pictures[1]
     assert notes == []
     assert gone(worker_pids(cluster))
-    again: list[Progress] = []
-    evaluate(subset, tmp_path / "ray", executor=executor, progress=again.append)
+    again: list[FinishedTask] = []
+    evaluate(subset, tmp_path / "ray", executor=executor, finished=again.append)
     assert again == []
 
 
@@ -423,14 +423,14 @@ def test_workers_that_cannot_start_are_said_so(cluster, subset, tmp_path):
 def test_kill_9_of_a_worker_loses_nothing(cluster, subset, local, tmp_path):
     killed: list[int] = []
 
-    def kill(state: Progress) -> None:
+    def kill(state: FinishedTask) -> None:
         if state.done in (2, 6):
             killed.append(worker_pids(cluster)[0])
             os.kill(killed[-1], signal.SIGKILL)
 
     notes: list[str] = []
     executor = RayExecutor(cluster.address, note=notes.append)
-    records = evaluate(subset, tmp_path / "run", executor=executor, progress=kill)
+    records = evaluate(subset, tmp_path / "run", executor=executor, finished=kill)
     assert len(set(killed)) == 2
     assert notes
     pd.testing.assert_frame_equal(sort(records.frame), sort(local), check_exact=True)
@@ -440,11 +440,11 @@ def test_kill_9_of_a_worker_loses_nothing(cluster, subset, local, tmp_path):
 
 @marked
 def test_ctrl_c_keeps_what_is_finished_and_stops_the_workers(cluster, subset, local, tmp_path):
-    def stop(state: Progress) -> None:
+    def stop(state: FinishedTask) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(subset, tmp_path / "run", executor=RayExecutor(cluster.address), progress=stop)
+        evaluate(subset, tmp_path / "run", executor=RayExecutor(cluster.address), finished=stop)
     assert gone(worker_pids(cluster))
     assert len(Store(tmp_path / "run").parts) == 1
     records = evaluate(subset, tmp_path / "run")
@@ -459,7 +459,7 @@ def test_a_node_that_goes_loses_nothing(cluster, subset, local, plugin, tmp_path
     its next task before progress is reported. So the node that goes always has a task.
     """
 
-    def remove(state: Progress) -> None:
+    def remove(state: FinishedTask) -> None:
         if state.done == 2:
             cluster.remove_node(cluster.second, allow_graceful=False)
 
@@ -467,7 +467,7 @@ def test_a_node_that_goes_loses_nothing(cluster, subset, local, plugin, tmp_path
     executor = RayExecutor(cluster.address, note=notes.append)
     metrics = ("meets", "pointing_game", "deletion")
     records = evaluate(
-        subset, tmp_path / "run", metrics=metrics, executor=executor, progress=remove
+        subset, tmp_path / "run", metrics=metrics, executor=executor, finished=remove
     )
     assert notes  # more than one where a busy machine loses another worker
     assert all("goes to another" in note for note in notes)

@@ -14,7 +14,7 @@ import torch
 import bench
 from bench.errors import BenchError
 from bench.models.architectures import build_seeded, resnet_scenes
-from bench.run.evaluate import Progress
+from bench.run.evaluate import FinishedTask
 from bench.run.external_maps import TARGETS
 from bench.run.map_files import resize_map
 
@@ -176,9 +176,9 @@ def test_small_maps_are_resized_bilinearly(subset, model):
 def test_a_limit_that_grows_computes_only_what_is_new(subset, model, own, tmp_path):
     maps = bench.load_maps(own, subset, name="theirs")
     evaluate(subset.limit(2), model, maps, out=tmp_path, metrics=["deletion"])
-    seen: list[Progress] = []
+    seen: list[FinishedTask] = []
     records = evaluate(
-        subset, model, maps, out=tmp_path, metrics=["deletion"], progress=seen.append
+        subset, model, maps, out=tmp_path, metrics=["deletion"], finished=seen.append
     )
     assert [state.task.start for state in seen] == [2]
     assert len(values(records, "deletion", "theirs")) == 4

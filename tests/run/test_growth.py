@@ -56,7 +56,7 @@ def score_narrowly(methods, metrics) -> None:
     subset, model = open_two()
     rules = bench.Protocol(steps=2)
     bench.evaluate(
-        subset, model, methods, metrics, rules, calibration=0, shard_size=1, progress=free
+        subset, model, methods, metrics, rules, calibration=0, shard_size=1, finished=free
     )
 
 

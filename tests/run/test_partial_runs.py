@@ -20,7 +20,7 @@ from bench.records.forward_log import FORWARDS, ForwardLog
 from bench.records.merge import merge_runs
 from bench.records.planned_work import PLANNED, describe_absent
 from bench.records.store import Records, Store
-from bench.run.evaluate import Progress
+from bench.run.evaluate import FinishedTask
 from tests.support.nets import GapLinear, randomise
 
 METHODS = ["grad_cam", "random"]
@@ -50,7 +50,7 @@ class StopError(Exception):
 
 
 def stop_after(tasks: int):
-    def progress(state: Progress) -> None:
+    def progress(state: FinishedTask) -> None:
         if state.done == tasks:
             raise StopError
 
@@ -59,7 +59,7 @@ def stop_after(tasks: int):
 
 def stop_run(network, out: Path, tasks: int = 2, **more) -> None:
     with pytest.raises(StopError):
-        evaluate(network, out, progress=stop_after(tasks), **more)
+        evaluate(network, out, finished=stop_after(tasks), **more)
 
 
 def absent(folder: Path) -> list[str]:

@@ -25,9 +25,10 @@ from bench.health.reload import reload_run
 from bench.planning.estimate import count_cost
 from bench.protocol import get_protocol
 from bench.records.merge import merge_runs
-from bench.run.evaluate import Progress, run_plan
+from bench.run.evaluate import FinishedTask, run_plan
 from bench.run.paste_search import CONTROL, RISE, SCALED, USES, PasteSearch, SearchState
 from bench.run.plan import Plan, choose_items, make_plan
+from bench.work_stages import Listener, listening
 from tests.support.command_line import cambench
 from tests.support.nets import randomise
 
@@ -56,11 +57,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory):
         yield place
 
 
-def choose(model: bench.Explainee, count: int = ITEMS, look=None) -> Subset:
+def choose(model: bench.Explainee, count: int = ITEMS) -> Subset:
     opened = open_small().limit(count)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AssumptionWarning)
-        return choose_items(opened, [model], RULES, look, CALIBRATING).subset
+        return choose_items(opened, [model], RULES, CALIBRATING).subset
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_a_larger_limit_keeps_the_first_items(built, model) -> None:
 def test_a_second_choice_runs_no_network(built, model) -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        again = choose_items(open_small().limit(ITEMS), [model], RULES, None, CALIBRATING).subset
+        again = choose_items(open_small().limit(ITEMS), [model], RULES, CALIBRATING).subset
     assert again.ids == built.ids
     assert not [one for one in said if "forwards" in str(one.message)]
 
@@ -145,13 +146,14 @@ def test_a_stopped_choice_goes_on_where_it_stopped(built, model, tmp_path, monke
     monkeypatch.setenv("CAMBENCH_CACHE", str(tmp_path))
     stops = []
 
-    def stop(done: int, total: int) -> None:
-        if total == ITEMS:  # the search, and not the first look at all photographs
+    def stop(done: float, total: float, words: str) -> None:
+        if words.startswith("Searching"):  # its start, before a round, and before another one
             stops.append(done)
-            raise KeyboardInterrupt
+            if len(stops) == 3:
+                raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        choose(model, look=stop)
+    with listening(Listener(stop)), pytest.raises(KeyboardInterrupt):
+        choose(model)
     (kept,) = (tmp_path / "pastes").glob("*.json")
     assert SearchState.read(kept).tried == 20
     again = choose(model)
@@ -198,13 +200,13 @@ def test_both_limits_are_strict(built, model, tmp_path, after, controlled, kept)
 
 def test_too_few_pastes_are_refused_with_their_numbers(model, cache) -> None:
     with pytest.raises(BenchError, match=r"Too few pastes move .*, \d+ of 150: .*Give --limit \d+"):
-        choose_items(open_small(5).limit(150), [model], RULES, None, 0)
+        choose_items(open_small(5).limit(150), [model], RULES, 0)
 
 
 def test_a_network_that_no_paste_moves_is_refused(model, cache) -> None:
     blind = model.replace_net(randomise(copy.deepcopy(model.net), 3))
     with pytest.raises(BenchError, match=r"No paste moves the class .* right with p > 0.9 in 0"):
-        choose_items(open_small(12), [blind], RULES, None, 0)
+        choose_items(open_small(12), [blind], RULES, 0)
 
 
 def test_each_network_has_items_of_its_own(built, model) -> None:
@@ -229,8 +231,8 @@ def plan_small(model: bench.Explainee, subset: Subset) -> Plan:
 def test_the_plan_is_what_is_run_and_nothing_is_run_twice(built, model, tmp_path) -> None:
     plan, seen = plan_small(model, built), []
     cost = count_cost(plan)
-    records = run_plan(plan, tmp_path / "run", progress=seen.append)
-    assert isinstance(seen[-1], Progress)
+    records = run_plan(plan, tmp_path / "run", finished=seen.append)
+    assert isinstance(seen[-1], FinishedTask)
     assert cost.run == seen[-1].counts
     assert cost.models[0].images == {"eval": 4, "calibration": 2}
     assert records.provenance["subsets"][built.name]["chosen"] == list(built.found)
@@ -239,7 +241,7 @@ def test_the_plan_is_what_is_run_and_nothing_is_run_twice(built, model, tmp_path
     assert frame.loc[frame["metric"] == "energy", "value"].notna().all()
     assert frame["item_id"].str.len().eq(16).all()
     again = []
-    run_plan(plan, tmp_path / "run", progress=again.append)
+    run_plan(plan, tmp_path / "run", finished=again.append)
     assert not again
     parts = []
     for number in (1, 2):

@@ -13,7 +13,7 @@ from bench.errors import BenchError
 from bench.metrics import METRICS
 from bench.planning.estimate import count_cost
 from bench.protocol import PROTOCOLS, get_protocol
-from bench.run.evaluate import Progress
+from bench.run.evaluate import FinishedTask
 from bench.run.plan import common_geometry, make_plan
 
 SHORT = [name if name != "quantus" else "quantus[step_features=1536]" for name in PROTOCOLS]
@@ -27,9 +27,9 @@ def test_the_plan_counts_what_is_run(subset, model, protocol):
     )
     rules = get_protocol(protocol)
     plan = make_plan(subset, [model], methods, metrics, rules, calibration=0)
-    seen: list[Progress] = []
+    seen: list[FinishedTask] = []
     records = bench.evaluate(
-        subset, model, methods, metrics, protocol=protocol, calibration=0, progress=seen.append
+        subset, model, methods, metrics, protocol=protocol, calibration=0, finished=seen.append
     )
     planned, run = count_cost(plan).run.forwards, seen[-1].counts.forwards
     # A label's map where the label is not predicted costs more; equal images (thresholds among

@@ -24,7 +24,7 @@ from bench.data import Geometry
 from bench.errors import BenchError
 from bench.records.store import KEY, SCHEMA, Store
 from bench.run import read_ahead
-from bench.run.evaluate import Progress
+from bench.run.evaluate import FinishedTask
 from bench.run.executors import LocalExecutor
 from bench.run.plan import Plan, Task, make_plan
 from bench.run.ray_executor import _Fleet, _Member, _Queue
@@ -153,7 +153,7 @@ def test_the_next_task_is_read_before_the_present_one_is_computed(subset):
 def test_no_more_than_one_task_is_read_ahead(subset):
     states: list[set[int]] = []
 
-    def note(state: Progress) -> None:
+    def note(state: FinishedTask) -> None:
         expected = min(6, 2 * state.done + 2)
         deadline = time.monotonic() + WAIT
         while len(subset.source.reads) < expected and time.monotonic() < deadline:
@@ -161,7 +161,7 @@ def test_no_more_than_one_task_is_read_ahead(subset):
         time.sleep(0.1)  # for what should not be read
         states.append({position for position, _ in subset.source.reads})
 
-    evaluate(subset, progress=note)
+    evaluate(subset, finished=note)
     assert states == [{0, 1, 2, 3}, {0, 1, 2, 3, 4, 5}, {0, 1, 2, 3, 4, 5}]
 
 
@@ -174,14 +174,14 @@ def test_an_error_is_the_next_tasks_and_not_the_present_ones(subset, tmp_path):
             raise BenchError("The image 3 cannot be read; fetch it again.")
 
     subset.source.before = fail
-    states: list[Progress] = []
+    states: list[FinishedTask] = []
 
-    def note(state: Progress) -> None:
+    def note(state: FinishedTask) -> None:
         assert raised.wait(WAIT)  # in the thread, while the first task was on
         states.append(state)
 
     with pytest.raises(BenchError) as error:
-        evaluate(subset, tmp_path / "run", progress=note)
+        evaluate(subset, tmp_path / "run", finished=note)
     assert str(error.value) == "The image 3 cannot be read; fetch it again."
     assert [state.task.start for state in states] == [0]
     assert len(Store(tmp_path / "run").parts) == 1
@@ -281,11 +281,11 @@ def test_closing_waits_for_one_image_and_no_longer(subset, monkeypatch):
 
 
 def test_ctrl_c_stops_reading_and_keeps_what_is_finished(subset, tmp_path):
-    def stop(_: Progress) -> None:
+    def stop(_: FinishedTask) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(subset, tmp_path, progress=stop)
+        evaluate(subset, tmp_path, finished=stop)
     assert not [t for t in threading.enumerate() if t.name == "cambench-reader"]
     assert len(Store(tmp_path).parts) == 1
 

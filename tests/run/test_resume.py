@@ -27,7 +27,7 @@ from bench.records.item_table import ITEMS
 from bench.records.left_out import SKIPPED, read_skipped
 from bench.records.merge import merge_runs
 from bench.records.store import KEY, Records, Store
-from bench.run.evaluate import Progress, run_plan
+from bench.run.evaluate import FinishedTask, run_plan
 from bench.run.plan import make_plan
 from tests.support.nets import GapLinear, randomise
 
@@ -74,7 +74,7 @@ def evaluate(place: Path, out: Path | None, methods=("grad_cam",), **more):
     whole = whole_of(bench.load_subset(place))
     images: list[int] = []
 
-    def note(state: Progress) -> None:
+    def note(state: FinishedTask) -> None:
         images.append(state.asked.everything)
 
     records = bench.evaluate(
@@ -84,7 +84,7 @@ def evaluate(place: Path, out: Path | None, methods=("grad_cam",), **more):
         ["energy", "complexity"],
         out=out,
         shard_size=2,
-        progress=note,
+        finished=note,
         calibration=0,
         **more,
     )

@@ -18,7 +18,7 @@ from bench.metrics import METRICS as REGISTRY
 from bench.models.architectures import build_seeded, resnet_scenes
 from bench.records.forward_counts import add_forwards, write_forwards
 from bench.run import batch as batch_module
-from bench.run.evaluate import Progress
+from bench.run.evaluate import FinishedTask
 from bench.run.plan import make_plan
 from bench.run.task import run_task
 from tests.support.nets import Cramped
@@ -36,9 +36,9 @@ CHOSEN = ["grad_cam", "xgrad_cam", "tft(grad_cam)", "layer_cam", "random", "a_fm
 
 
 def ran(subset, model, methods, metrics, **options):
-    states: list[Progress] = []
+    states: list[FinishedTask] = []
     records = bench.evaluate(
-        subset, model, methods, metrics, calibration=0, progress=states.append, **options
+        subset, model, methods, metrics, calibration=0, finished=states.append, **options
     )
     return records, states[-1]
 
@@ -207,7 +207,7 @@ def test_a_run_that_is_stopped_has_run_what_it_has_run(subset, model, tmp_path):
             calibration=0,
             shard_size=2,
             out=tmp_path,
-            progress=stop,
+            finished=stop,
         )
     stopped = json.loads((tmp_path / "run.json").read_text())["forwards"]
     assert 0 < stopped["run"] < whole.provenance["forwards"]["run"]

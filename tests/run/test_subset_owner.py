@@ -8,7 +8,7 @@ import bench
 from bench.errors import BenchError
 from bench.planning.estimate import count_cost
 from bench.protocol import get_protocol
-from bench.run.evaluate import Progress, evaluate, run_plan
+from bench.run.evaluate import FinishedTask, evaluate, run_plan
 from bench.run.plan import make_plan
 from tests.support.command_line import cambench
 
@@ -71,8 +71,8 @@ def test_the_plan_is_what_is_run(tmp_path):
         bench.Protocol(),
         calibration=2,
     )
-    seen: list[Progress] = []
-    records = run_plan(made, tmp_path, progress=seen.append)
+    seen: list[FinishedTask] = []
+    records = run_plan(made, tmp_path, finished=seen.append)
     cost = count_cost(made)
     assert cost.asked == seen[-1].asked.everything
     parts = records.frame.groupby("part")["item"].nunique()

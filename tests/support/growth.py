@@ -114,7 +114,7 @@ def main(images: int, folder: Path, methods: str = "") -> None:
         bench.Protocol(steps=4),
         folder,
         calibration=0,
-        progress=note,
+        finished=note,
     )
     points.append((images, resident(), time.perf_counter()))
     print(json.dumps([(count, size, seconds - points[0][2]) for count, size, seconds in points]))

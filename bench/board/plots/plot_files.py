@@ -26,6 +26,7 @@ from bench.board.plots.stability_plot import draw_stability
 from bench.board.scope_names import name_galleries, name_scopes
 from bench.board.scores import Scores
 from bench.plain_figures import plain_texts
+from bench.work_stages import track
 
 
 def write_plots(
@@ -45,17 +46,17 @@ def _draw_plots(
     choices = () if grid is None else grid.groupby(["subset", "model"], sort=True)
     rows_of = {(str(subset), str(model)): rows for (subset, model), rows in choices}
     stems = name_scopes(dict.fromkeys([*board.scopes, *rows_of]))
-    for subset, model in board.scopes:
-        for kind, draw in PLOTS.items():
-            figure = draw(board, subset, model)
-            if figure is not None:
-                yield write_plot(figure, folder / f"{kind}--{stems[subset, model]}.png")
+    kinds = [(scope, kind) for scope in board.scopes for kind in PLOTS]
+    for (subset, model), kind in track(kinds, "Drawing plots"):
+        figure = PLOTS[kind](board, subset, model)
+        if figure is not None:
+            yield write_plot(figure, folder / f"{kind}--{stems[subset, model]}.png")
     for key, rows in rows_of.items():
         figure = draw_choices(board, rows, *key)
         if figure is not None:
             yield write_plot(figure, folder / f"choices--{stems[key]}.png")
     names = name_galleries(gallery or {})
-    for model, pictures in shrink_gallery(gallery or {}).items():
+    for model, pictures in track([*shrink_gallery(gallery or {}).items()], "Drawing galleries"):
         if pictures:
             yield write_plot(
                 draw_gallery(board, model, pictures), folder / f"{names[model]}.png", dpi=100

@@ -46,7 +46,7 @@ class BranchOptions(TrainingOptions):
     label_smoothing: SmoothingOption = 0.02
 
 
-@command(epilog=EPILOG)
+@command(epilog=EPILOG, long=True)
 def abn(
     backbone: Annotated[
         str,

@@ -140,7 +140,7 @@ class TunerOptions(TrainingOptions):
         )
 
 
-@command(epilog=EPILOG)
+@command(epilog=EPILOG, long=True)
 def aft(model: ModelOption, subset: SubsetOption, options: TunerOptions) -> None:
     """Activation fine-tuning: a tuner learns the activations that a search for a threshold (TFT)
     would leave.

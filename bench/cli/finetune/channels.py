@@ -36,7 +36,7 @@ def channels(
     data_root: DataRootOption = None,
 ) -> None:
     """Show which classes' channels make the attention map, before and after fine-tuning."""
-    from bench.cli.plans import show_pastes
+    from bench.cli.plans import choose_pasted
     from bench.finetune.channels import compare_channels, write_channels
 
     counts = [part.strip() for part in top.split(",") if part.strip()]
@@ -49,7 +49,7 @@ def channels(
     )
     first = bench.load_model(before)
     if images is not None:  # pastes that the first network chooses: the same for both
-        images = show_pastes(images, [first])
+        images = choose_pasted(images, [first])
     found = compare_channels(first, bench.load_model(after), images, [int(n) for n in counts])
     say(str(found))
     folder = out or Path("runs") / "channels" / file_name(found.after, "-")

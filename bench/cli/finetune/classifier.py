@@ -41,7 +41,7 @@ class ClassifierOptions(TrainingOptions):
     label_smoothing: SmoothingOption = 0.02
 
 
-@command(epilog=EPILOG)
+@command(epilog=EPILOG, long=True)
 def classifier(
     backbone: Annotated[
         str,

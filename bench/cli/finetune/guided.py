@@ -77,7 +77,7 @@ class GuidedOptions(TrainingOptions):
     ] = "batch"
 
 
-@command(epilog=EPILOG)
+@command(epilog=EPILOG, long=True)
 def guided(
     model: Annotated[
         str,

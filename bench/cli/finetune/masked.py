@@ -52,7 +52,7 @@ class SisterOptions(TrainingOptions):
     ] = 0
 
 
-@command(epilog=EPILOG)
+@command(epilog=EPILOG, long=True)
 def masked(model: ModelOption, subset: SubsetOption, options: SisterOptions) -> None:
     """Train a sister: a copy of a network that answers on masked images as it did on whole ones.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import bench
-from bench.cli.output import command_line, errors, say, stoppable
+from bench.cli.output import command_line, say, stoppable
 from bench.errors import BenchError
 from bench.files import file_name
 from bench.folder_owner import own_folder
@@ -182,7 +182,7 @@ def show_training(folder: Path) -> Iterator[TrainingProgress]:
     with (
         stoppable(words),
         own_folder(folder, "training"),
-        TrainingProgress(errors, say) as progress,
+        TrainingProgress(say) as progress,
     ):
         yield progress
 

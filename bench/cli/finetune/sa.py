@@ -53,7 +53,7 @@ class AttentionOptions(TrainingOptions):
     ] = None
 
 
-@command(epilog=EPILOG)
+@command(epilog=EPILOG, long=True)
 def sa(model: ModelOption, subset: SubsetOption, options: AttentionOptions) -> None:
     """Train the queries and keys of SA-CAM's attention; the classifier stays as it is."""
     from bench.finetune.sa_training import train_self_attention

@@ -10,7 +10,7 @@ import typer
 import bench
 from bench.cli.finetune.options import open_subset
 from bench.cli.options import DataRootOption, DeviceOption
-from bench.cli.output import errors, say, stoppable
+from bench.cli.output import say, stoppable
 from bench.cli.registration import command
 from bench.errors import BenchError
 from bench.progress import show_images
@@ -21,7 +21,7 @@ EPILOG = (
 )
 
 
-@command(epilog=EPILOG)
+@command(epilog=EPILOG, long=True)
 def simulate(
     model: Annotated[
         str, typer.Option(help="Model with an attention branch: bundled name or card file.")
@@ -68,6 +68,6 @@ def simulate(
     loaded = bench.load_model(model).to(device)
     images = open_subset(subset, data_root)
     words = "Stopped; some simulated maps may be written."
-    with stoppable(words), show_images(f"{images.name}, {loaded.name}", errors) as report:
+    with stoppable(words), show_images(f"{images.name}, {loaded.name}") as report:
         done = simulate_maps(loaded, images, out, share, soft, truth, misplaced, report)
     say(str(done))
