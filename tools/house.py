@@ -28,6 +28,7 @@ GROUND = frozenset(
         "file_moves",
         "randomness",
         "version",
+        "work_stages",
         "progress",
         "json_state",
         "plain_streams",

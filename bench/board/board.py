@@ -18,6 +18,13 @@ from bench.board.board_page import write_board
 from bench.board.console import print_board
 from bench.board.flags import find_flags
 from bench.board.measures import list_measures
+from bench.board.network_pairs import (
+    NetworkPair,
+    choose_pairs,
+    compare_pairs_of_networks,
+    name_pairs,
+)
+from bench.board.network_words import describe_pair
 from bench.board.older_versions import mark_older
 from bench.board.paper_report import make_report
 from bench.board.partial_runs import note_partial
@@ -49,6 +56,33 @@ class Board(Scores):
         `bench.board.tuned`).
         """
         return compare_tuned(self)
+
+    @cached_property
+    def networks(self) -> list[NetworkPair]:
+        """Return how the networks of a subset differ from each other (see
+        `bench.board.network_pairs`).
+        """
+        return compare_pairs_of_networks(self, choose_pairs(self))
+
+    def compare_networks(self, *names: str, method: str | None = None) -> list[str]:
+        """Say how networks, or layers of a network, differ by the maps of one method.
+
+        Args:
+            names: Two or more networks of the board.
+            method: Whose maps are compared; None: grad_cam, where both have it.
+
+        Returns:
+            A sentence for each pair and subset: better, worse, or no difference shown. Holm's
+            correction is over all values of all these pairs.
+
+        Raises:
+            BenchError: a network is unknown, or two share no subset.
+
+        Example:
+            >>> board.compare_networks("resnet-scenes", "vgg-scenes")  # doctest: +SKIP
+        """
+        pairs = compare_pairs_of_networks(self, name_pairs(self, names), method)
+        return [describe_pair(pair, self.provenance["models"]) for pair in pairs]
 
     def save(self, folder: str | Path, gallery: str | Path | None = None) -> None:
         """Write every table and plot into `folder`, replacing those of an earlier board.

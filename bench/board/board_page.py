@@ -81,7 +81,7 @@ def write_page(
         samples={name: describe_sample(board.records, name) for name in subsets},
         usable={name: describe_usable_counts(board.records, name) for name in subsets},
         flags=board.flags,
-        result=describe_result(board),
+        result=describe_result(board, whole=True),
         tables=tables,
         methods=methods,
         galleries=[p for p in pictures if p not in shown],

@@ -95,7 +95,7 @@ def print_board(board: Scores, console: Console | None = None) -> None:
     Intervals are shown where the terminal is wide enough for them.
     """
     console = console or TextConsole(file=cast(TextIO, PlainFile(sys.stdout)))
-    for sentence in describe_result(board):
+    for sentence in describe_result(board, whole=True):
         console.print(make_text(sentence), style="bold")
     full = True
     for subset, model in board.scopes:

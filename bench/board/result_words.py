@@ -1,4 +1,7 @@
-"""The result of a board in words: at most eight sentences, only from tests that the board made."""
+"""The result of a board in words, only from tests that the board made.
+
+A terminal shows at most eight sentences; the page of a board has all.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from bench.board.comparison import Comparison
 from bench.board.control_wins import write_control_wins
 from bench.board.grid_floor import flag_floor
 from bench.board.measures import CORRECT
+from bench.board.network_pairs import REFERENCE
+from bench.board.network_words import describe_own_items, describe_pair
 from bench.board.scores import FAMILIES, Scores, list_originals
 from bench.board.significance import ALPHA
 from bench.board.text import OVERALL
@@ -20,8 +25,8 @@ from bench.board.tuned import find_pairs
 
 MOST_SENTENCES = 8
 MOST_NAMES = 3
-REFERENCE = "grad_cam"
-"""The method whose maps compare two networks, where both have it."""
+MOST_NETWORK_SENTENCES = 3
+"""... of which so many compare networks."""
 
 CHEAPER = 2
 """A method that equals another one is named where it takes so many times fewer passes."""
@@ -51,26 +56,31 @@ class Lead:
     favoured: frozenset[str] = frozenset()
 
 
-def describe_result(board: Scores) -> list[str]:
+def describe_result(board: Scores, *, whole: bool = False) -> list[str]:
     """Return the result of a board in words.
 
     Args:
-        board: The board. Its comparisons are used as they are: no new test is made.
+        board: The board. Its comparisons of methods are used as they are.
+        whole: Return every sentence.
 
     Returns:
-        At most eight sentences: controls that win, then who leads each family of values, what to
-        use, and how fine-tuned networks compare with their originals.
+        At most eight sentences, or all: controls that win, then who leads each family of values,
+        what to use, how fine-tuned networks compare with their originals, and networks with each
+        other.
 
     Example:
         >>> for sentence in describe_result(board):  # doctest: +SKIP
         ...     print(sentence)
     """
     sentences = [write_control_wins(board.frame), *flag_floor(board.frame)]
-    tuned = list(_compare_networks(board))
+    networks = [*_compare_tuned(board), *compare_networks(board)]
     for subset, model in choose_scopes(board):
         sentences += _describe_scope(board, subset, model)
     found = [sentence for sentence in sentences if sentence]
-    return found[: MOST_SENTENCES - min(len(tuned), 3)] + tuned[:3]
+    if whole:
+        return found + networks
+    few = networks[:MOST_NETWORK_SENTENCES]
+    return found[: MOST_SENTENCES - len(few)] + few
 
 
 def choose_scopes(board: Scores) -> list[tuple[str, str]]:
@@ -211,7 +221,14 @@ def count_passes(rows: pd.DataFrame) -> dict[str, float]:
     return {str(method): 1 + float(value) for method, value in cost.items()}
 
 
-def _compare_networks(board: Any) -> Iterator[str]:
+def compare_networks(board: Any) -> Iterator[str]:
+    """Yield how networks compare with each other, by the maps of one method."""
+    yield from describe_own_items(dict.fromkeys(subset for subset, _ in board.scopes))
+    for pair in board.networks:
+        yield describe_pair(pair, board.provenance["models"])
+
+
+def _compare_tuned(board: Any) -> Iterator[str]:
     """Yield how each fine-tuned network compares with its original, by the maps of one method."""
     table = board.tuned if find_pairs(board) else pd.DataFrame()
     if table.empty:

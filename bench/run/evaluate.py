@@ -100,18 +100,9 @@ def evaluate(
     with follow(progress):
         chosen = subset if isinstance(subset, Subset) else load_subset(subset)
         models = [m if isinstance(m, Explainee) else load_model(m) for m in list_models(model)]
-        plan = make_plan(
-            chosen,
-            models,
-            methods,
-            metrics,
-            get_protocol(protocol),
-            batch_size,
-            shard_size,
-            calibration,
-            compiled,
-            precision,
-        )
+        sizes = batch_size, shard_size, calibration
+        rules = get_protocol(protocol)
+        plan = make_plan(chosen, models, methods, metrics, rules, *sizes, compiled, precision)
         plan = dataclasses.replace(plan, shard=read_shard(shard), skip_unreadable=skip_unreadable)
         folder = None if out is None else Path(out)
         return run_plan(

@@ -125,13 +125,12 @@ def score(
         )
     trace = Trace(Prober(model), images, _tensor(targets), ids=ids, truth=truth, seed=chosen.seed)
     names = METRICS.select(metric if isinstance(metric, str) else [*metric])
-    background = Background(trace)
     rerun = None if method is None else Again(METHODS.get(method))
     case = Case(
         trace,
         maps,
         chosen.view(()),
-        background=background,
+        background=Background(trace),
         seed=chosen.seed,
         rerun=rerun,
         reuses=True,
