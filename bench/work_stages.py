@@ -116,8 +116,9 @@ class Stage:
 
     def fill(self, share: float) -> None:
         """Say which share of the step in progress is done; less than before changes nothing."""
+        share = min(share, 1.0)
         if share > self._filled:
-            self._filled = min(share, 1.0)
+            self._filled = share
             self._pass_on(at_once=False)
 
     def look(self) -> None:

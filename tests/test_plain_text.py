@@ -14,7 +14,7 @@ from bench.board.board import Board, leaderboard
 from bench.board.console import print_board
 from bench.board.text import code_block, code_span, escape_latex, markdown
 from bench.plain_text import show_controls, show_line
-from bench.progress import show_steps
+from bench.progress import show_steps, show_work
 from bench.records.store import Records
 from bench.text_console import TextConsole, make_text
 from tests.support.toy_records import random_records
@@ -54,8 +54,8 @@ def test_a_terminal_keeps_its_own_colours() -> None:
 
 
 def test_a_bar_shows_a_name_as_it_is() -> None:
-    console = make_console()
-    with show_steps(console) as report:
+    console = make_console(force_terminal=True)
+    with show_work(console), show_steps() as report:
         report(NASTY, 1, 2)
     assert SHOWN in print_on(console)
 
