@@ -54,7 +54,7 @@ def test_a_terminal_keeps_its_own_colours() -> None:
 
 
 def test_a_bar_shows_a_name_as_it_is() -> None:
-    console = make_console(force_terminal=True)
+    console = TextConsole(file=io.StringIO(), width=400, force_terminal=True)
     with show_work(console), show_steps() as report:
         report(NASTY, 1, 2)
     assert SHOWN in print_on(console)

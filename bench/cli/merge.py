@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import BENCHMARK
+from bench.cli.options import BENCHMARK, VerboseOption
 from bench.cli.output import say
 from bench.cli.registration import command
 
@@ -27,6 +27,7 @@ def merge(
     out: Annotated[
         Path, typer.Option(help="Folder of the merged run; a merge that is there already grows.")
     ],
+    verbose: VerboseOption = False,
 ) -> None:
     """Merge runs into one, and make its board.
 
@@ -45,5 +46,5 @@ def merge(
             "finished.",
             "yellow",
         )
-    show_board(out)
+    show_board(out, verbose=verbose)
     say_board(out)

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import bench
-from bench.cli.options import BENCHMARK, OUTPUT, WHAT, LimitOption, ScoringOptions, SubsetOption
+from bench.cli.options import (
+    BENCHMARK,
+    OUTPUT,
+    WHAT,
+    LimitOption,
+    ScoringOptions,
+    SubsetOption,
+    VerboseOption,
+)
 from bench.cli.output import say, warn
 from bench.cli.registration import command
 from bench.errors import BenchError
@@ -86,6 +94,7 @@ def score(
         Path, typer.Argument(help="An .npz, a folder of ID.npy files, or one .npy [N,h,w].")
     ],
     options: ScoreOptions,
+    verbose: VerboseOption = False,
 ) -> None:
     """Score maps that were made elsewhere, beside the controls and under one protocol.
 
@@ -105,8 +114,8 @@ def score(
         )
     announce_maps(given, plan)
     folder = options.out or Path("runs") / file_name(f"{given.name}--{plan.subset.name}", "-")
-    records = execute_plan(plan, folder)
-    board = write_and_print(records, folder)
+    records = execute_plan(plan, folder, seen=None if verbose else set())
+    board = write_and_print(records, folder, verbose=verbose)
     say(describe_targets(records.frame, given))
     say_comparison(board, given.name)
     say_board(folder)

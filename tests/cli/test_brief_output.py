@@ -84,7 +84,7 @@ def test_the_default_run_fits_on_a_screen(tmp_path):
     done = cambench(
         *("run", "--limit", "3", "--calibration", "3", "--out", tmp_path / "run"),
         columns=COLUMNS,
-        timeout=1200,
+        timeout=3600,
     )
     assert done.returncode == 0, done.stderr
     assert count_screen_lines(done.stdout) + count_screen_lines(done.stderr) <= DEFAULT_LINES
