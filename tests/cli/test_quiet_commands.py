@@ -55,6 +55,11 @@ def printed(monkeypatch):
     return files
 
 
+def say_and_raise(line: str, error: BaseException) -> None:
+    say(line)
+    raise error
+
+
 def test_quiet_prints_the_last_line_alone(printed):
     with keep_quiet(True):
         say("first")
@@ -65,18 +70,15 @@ def test_quiet_prints_the_last_line_alone(printed):
 
 def test_quiet_prints_nothing_of_what_fails_or_is_stopped(printed):
     with pytest.raises(BenchError), keep_quiet(True):
-        say("first")
-        raise BenchError("It fails.")
+        say_and_raise("first", BenchError("It fails."))
     with pytest.raises(EndOfCommand), keep_quiet(True), stoppable("Stopped; it goes on."):
-        say("first")
-        raise KeyboardInterrupt
+        say_and_raise("first", KeyboardInterrupt())
     assert [file.getvalue() for file in printed] == ["", "Stopped; it goes on.\n"]
 
 
 def test_quiet_keeps_the_line_of_a_command_that_ends_with_a_code(printed):
     with pytest.raises(EndOfCommand), keep_quiet(True):
-        say("Regression: 1 (of 3 cells).")
-        raise EndOfCommand(1)
+        say_and_raise("Regression: 1 (of 3 cells).", EndOfCommand(1))
     assert printed[0].getvalue() == "Regression: 1 (of 3 cells).\n"
 
 
