@@ -16,7 +16,7 @@ from tests.support.toy_records import build, scalars
 
 N = 40
 RNG = np.random.default_rng(0)
-NOISE = RNG.normal(0, 0.02, (8, N))
+NOISE = RNG.normal(0, 0.02, (12, N))
 NOISE -= NOISE.mean(1, keepdims=True)
 
 
@@ -34,7 +34,7 @@ def board_of(values: dict[str, dict[str, float]], models=None, **columns):
     rows = []
     for number, (model, means) in enumerate(values.items()):
         for place, (metric, mean) in enumerate(means.items()):
-            maps = {"grad_cam": around(mean, number + 2 * place), "other": around(0.3, 7)}
+            maps = {"grad_cam": around(mean, number + 2 * place), "other": around(0.3, 11)}
             rows += scalars(metric, maps, model=model, **columns)
     models = models or facts(**{name: {} for name in values})
     return leaderboard(build(rows, models=models), resamples=2000)
@@ -43,8 +43,8 @@ def board_of(values: dict[str, dict[str, float]], models=None, **columns):
 def test_two_networks_are_better_worse_or_not_told_apart():
     board = board_of(
         {
-            "a": {"deletion": 0.2, "insertion": 0.5, "energy": 0.5},
-            "b": {"deletion": 0.4, "insertion": 0.6, "energy": 0.5},
+            "a": {"deletion": 0.2, "insertion": 0.5, "pointing": 0.5},
+            "b": {"deletion": 0.4, "insertion": 0.6, "pointing": 0.5},
         }
     )
     (pair,) = board.networks
@@ -56,12 +56,12 @@ def test_two_networks_are_better_worse_or_not_told_apart():
     assert {name: one.outcome for name, one in found.items()} == {
         "deletion": "better",
         "insertion": "worse",
-        "energy": "no difference shown",
+        "pointing": "no difference shown",
     }
     sentence = board.compare_networks("a", "b")[0]
     assert sentence == (
         "a against b (toy, maps of grad_cam): better in deletion; worse in insertion; no "
-        f"difference shown in energy (n = {N})."
+        f"difference shown in pointing (n = {N})."
     )
     assert sentence in describe_result(board)
     other = board.compare_networks("b", "a")[0]
@@ -189,7 +189,7 @@ def test_a_method_that_only_one_network_has_is_refused_in_words():
 
 
 def test_a_terminal_keeps_eight_sentences_and_the_page_has_all():
-    means = {"deletion": 0.2, "insertion": 0.5, "energy": 0.4, "pointing": 0.6}
+    means = {"deletion": 0.2, "insertion": 0.5, "pointing": 0.6}
     values = {name: {m: v + 0.1 * k for m, v in means.items()} for k, name in enumerate("abcd")}
     board = board_of(values)
     everything = describe_result(board, whole=True)
