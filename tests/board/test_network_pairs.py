@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
+import bench
 from bench.board.board import leaderboard
 from bench.board.network_pairs import NetworkDifference, NetworkPair, choose_pairs
 from bench.board.network_words import describe_differences, describe_pair
@@ -196,3 +198,24 @@ def test_a_terminal_keeps_eight_sentences_and_the_page_has_all():
     assert len(describe_result(board)) <= MOST_SENTENCES < len(everything)
     assert sum(" against " in sentence for sentence in everything) == 6
     assert sum(" against " in sentence for sentence in describe_result(board)) == 3
+
+
+def test_a_real_run_is_compared_as_by_hand():
+    networks = ["resnet-scenes", "vgg-scenes"]
+    subset = bench.load_subset("scenes-val", limit=6)
+    records = bench.evaluate(
+        subset, networks, ["grad_cam", "random"], ["deletion"], calibration=0, progress=False
+    )
+    board = leaderboard(records, resamples=2000)
+    frame = records.frame[records.frame["method"] == "grad_cam"]
+    frame = frame[frame["metric"] == "deletion"]
+    wide = frame.pivot_table(index="item", columns="model", values="value")
+    gaps = (wide[networks[0]] - wide[networks[1]]).to_numpy()
+    (pair,) = board.networks
+    found = {one.metric: one for one in pair.differences}["deletion"]
+    assert found.difference == pytest.approx(gaps.mean())
+    assert (found.n, found.images) == (6, 6)
+    assert found.p >= scipy.stats.wilcoxon(gaps).pvalue - 1e-12
+    word = found.outcome
+    assert f"{word} in deletion" in board.compare_networks(*networks)[0]
+    assert (word == "no difference shown") == (found.p_holm >= 0.05 or not found.agree)

@@ -71,6 +71,7 @@ def test_explaining_counts_the_passes_of_a_method(network, subset):
         network, images, method=["score_cam", "random"], progress=lambda *s: seen.append(s)
     )
     assert set(maps) == {"score_cam", "random"}
-    assert len({done for done, _, words in seen if words == "score_cam"}) > 5
+    # Its start, its two batches of 96 masked images, and its end.
+    assert len({done for done, _, words in seen if words == "score_cam"}) > 3
     alone = bench.explain(network, images, method="score_cam", progress=False)
     assert alone.equal(maps["score_cam"])
