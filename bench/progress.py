@@ -8,6 +8,7 @@ stands every 30 seconds.
 from __future__ import annotations
 
 import html
+import importlib
 import sys
 import threading
 import time
@@ -145,8 +146,6 @@ class NotebookBar:
 
     def report(self, done: float, total: float, words: str) -> None:
         """Draw the bar."""
-        from IPython.display import HTML, display
-
         if self._clock is None:
             self._clock = Clock()
         share = done / total if total > 0 else 0.0
@@ -154,19 +153,23 @@ class NotebookBar:
         if time.monotonic() - self._clock.start < self.delay:
             return
         text = html.escape(f"{share:.0%} {show_line(words)} {self._clock.describe_left()}")
-        shown = HTML(f'<progress max="1" value="{share:.4f}"></progress> {text}')
+        tools = load_notebook_tools()
+        shown = tools.HTML(f'<progress max="1" value="{share:.4f}"></progress> {text}')
         if self._handle is None:
-            self._handle = display(shown, display_id=True)
+            self._handle = tools.display(shown, display_id=True)
         else:
             self._handle.update(shown)
 
     def end(self) -> None:
         """Take the bar away."""
         if self._handle is not None:
-            from IPython.display import HTML
-
-            self._handle.update(HTML(""))
+            self._handle.update(load_notebook_tools().HTML(""))
         self._handle = self._clock = None
+
+
+def load_notebook_tools() -> Any:
+    """Return IPython's display module, which every notebook has and nothing else needs."""
+    return importlib.import_module("IPython.display")
 
 
 class PlainLines:
