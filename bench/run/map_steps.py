@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
+from bench.engine.counts import Counts
 from bench.engine.trace import Trace
 from bench.errors import BenchError
 from bench.methods import Method
@@ -22,14 +24,15 @@ def track_maps(methods: Sequence[Method], trace: Trace, where: str = "") -> Iter
     sizes = [1 + _declare(method, trace) for method in methods]
     with open_stage(sum(sizes)) as stage:
         for method, size in zip(methods, sizes, strict=True):
-            before, passes = sum(counts.tuple), size * len(trace)
-            stage.begin(
-                size,
-                f"{where}{method.name}",
-                lambda before=before, passes=passes: (sum(counts.tuple) - before) / passes,  # type: ignore[misc]
-            )
+            gauge = partial(_measure, counts, sum(counts.tuple), size * len(trace))
+            stage.begin(size, f"{where}{method.name}", gauge)
             yield method
             stage.advance(size)
+
+
+def _measure(counts: Counts, before: int, passes: float) -> float:
+    """Return which share of some passes has been run since the counts stood at `before`."""
+    return (sum(counts.tuple) - before) / passes
 
 
 def _declare(method: Method, trace: Trace) -> int:
