@@ -44,10 +44,7 @@ def board_of(values: dict[str, dict[str, float]], models=None, **columns):
 
 def test_two_networks_are_better_worse_or_not_told_apart():
     board = board_of(
-        {
-            "a": {"deletion": 0.2, "insertion": 0.5, "pointing": 0.5},
-            "b": {"deletion": 0.4, "insertion": 0.6, "pointing": 0.5},
-        }
+        {"a": {"deletion": 0.2, "insertion": 0.5}, "b": {"deletion": 0.4, "insertion": 0.5}}
     )
     (pair,) = board.networks
     found = {one.metric: one for one in pair.differences}
@@ -55,19 +52,12 @@ def test_two_networks_are_better_worse_or_not_told_apart():
     gaps = np.array(around(0.2, 0)) - np.array(around(0.4, 1))
     images = np.array([f"i{k:03d}" for k in range(N)], dtype=object)
     assert found["deletion"].p >= wilcoxon(gaps, images)
-    assert {name: one.outcome for name, one in found.items()} == {
-        "deletion": "better",
-        "insertion": "worse",
-        "pointing": "no difference shown",
-    }
+    rest = f"no difference shown in insertion (n = {N})."
     sentence = board.compare_networks("a", "b")[0]
-    assert sentence == (
-        "a against b (toy, maps of grad_cam): better in deletion; worse in insertion; no "
-        f"difference shown in pointing (n = {N})."
-    )
+    assert sentence == f"a against b (toy, maps of grad_cam): better in deletion; {rest}"
     assert sentence in describe_result(board)
     other = board.compare_networks("b", "a")[0]
-    assert other.startswith("b against a (toy, maps of grad_cam): better in insertion; worse in d")
+    assert other == f"b against a (toy, maps of grad_cam): worse in deletion; {rest}"
 
 
 def test_holm_counts_every_comparison_that_was_asked_for():
@@ -191,11 +181,12 @@ def test_a_method_that_only_one_network_has_is_refused_in_words():
 
 
 def test_a_terminal_keeps_eight_sentences_and_the_page_has_all():
-    means = {"deletion": 0.2, "insertion": 0.5, "pointing": 0.6}
+    means = {"deletion": 0.2, "insertion": 0.5}
     values = {name: {m: v + 0.1 * k for m, v in means.items()} for k, name in enumerate("abcd")}
     board = board_of(values)
     everything = describe_result(board, whole=True)
-    assert len(describe_result(board)) <= MOST_SENTENCES < len(everything)
+    assert len(describe_result(board)) <= MOST_SENTENCES
+    assert len(describe_result(board)) < len(everything)
     assert sum(" against " in sentence for sentence in everything) == 6
     assert sum(" against " in sentence for sentence in describe_result(board)) == 3
 
