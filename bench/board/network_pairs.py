@@ -225,7 +225,8 @@ def _find_differences(board: Scores, pair: NetworkPair) -> Iterator[NetworkDiffe
         if metric in second:
             cells = place_networks(measures[metric], pair)
             if len(set(cells.images)) >= LEAST_IMAGES:
-                yield _test_difference(board, measures[metric], better, cells)
+                places = [cells.methods.index(name) for name in (pair.first, pair.second)]
+                yield _test_difference(board, measures[metric], better, cells, places)
 
 
 def place_networks(measure: Measure, pair: NetworkPair) -> Cube:
@@ -248,11 +249,14 @@ def replace_columns(measure: Measure) -> Measure:
 
 
 def _test_difference(
-    board: Scores, measure: Measure, better: str, cells: Cube
+    board: Scores, measure: Measure, better: str, cells: Cube, places: list[int]
 ) -> NetworkDifference:
+    """Test one value; places: the columns of the first and of the second network."""
     drawn = sample(measure, cells, board.resamples, board.seed)
+    left, right = ([place] for place in places)
     gap = Sampled(
-        drawn.point[[0]] - drawn.point[[1]], drawn.replicates[:, [0]] - drawn.replicates[:, [1]]
+        drawn.point[left] - drawn.point[right],
+        drawn.replicates[:, left] - drawn.replicates[:, right],
     )
     low, high = gap.interval()
     found = compare(measure, cells, drawn, {})
