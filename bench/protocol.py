@@ -126,8 +126,9 @@ class Protocol:
     sanity_seeds: int = later(3)
     # --- reference insensitivity
     references: tuple[str, ...] = later(("baseline", "black", "white", "blur", "noise"))
-    # --- what other libraries choose otherwise "own": the manifest's frame, else the models';
-    # "squash": where no manifest fixes it, the whole image, bilinear
+    # --- what other libraries choose otherwise
+    # "own": the manifest's frame, else the models'; "squash": where no manifest fixes it, the whole
+    # image, bilinear
     geometry: str = quiet("own")
     # removed pixels become "colour": `baseline`; "zero": 0 after normalisation; "minimum": the
     # image's least value of all channels after normalisation

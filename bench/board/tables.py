@@ -26,6 +26,7 @@ from bench.board.scores import Scores
 from bench.board.statistics import POOLED_RESAMPLES
 from bench.board.tie_groups import find_tie_groups
 from bench.board.tuned import TOP1, find_pairs, list_shown_values
+from bench.board.value_pages import link_header
 from bench.files import replaced_file, write_json
 from bench.metrics.peaked import PEAKED_MARK
 from bench.models.layer_grid import describe_layer
@@ -395,6 +396,6 @@ def load_templates() -> jinja2.Environment:
         autoescape=False,  # Markdown and LaTeX; each has its own filter
     )
     made.filters.update(tex=text.escape_latex, md=text.markdown, layer=describe_layer)
-    made.filters.update(code=text.code_span, block=text.code_block)
+    made.filters.update(code=text.code_span, block=text.code_block, header=link_header)
     made.tests.update(simulated=text.is_simulated)
     return made

@@ -18,10 +18,17 @@ FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 def place_on_site(path: str) -> str:
     """Return the place of a file of the repository, relative to the site's root.
 
-    >>> place_on_site("docs/gate.md"), place_on_site("leaderboards/README.md")
-    ('gate.md', 'leaderboards/README.md')
+    A tutorial is a script, and a page on the site.
+
+    >>> place_on_site("docs/gate.md"), place_on_site("docs/tutorials/my_method.py")
+    ('gate.md', 'tutorials/my_method.md')
     """
-    return path.removeprefix("docs/")
+    place = path.removeprefix("docs/")
+    return (
+        f"{place.removesuffix('.py')}.md"
+        if place.startswith("tutorials/") and place.endswith(".py")
+        else place
+    )
 
 
 def is_outside(target: str) -> bool:

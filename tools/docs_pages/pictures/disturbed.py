@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+
+import bench
+from bench.engine.attacks import fgsm, loss_gradient, pgd, pixels_of, uniform_noise
+from bench.engine.randomised import randomise
+from bench.models import Explainee
+from bench.protocol import Protocol
+from bench.randomness import generator
 from docs_pages.pictures.stage import (
     Array,
     Stage,
@@ -14,19 +22,13 @@ from docs_pages.pictures.stage import (
     make_axes,
     picture,
 )
-from matplotlib.figure import Figure
-
-import bench
-from bench.engine.attacks import fgsm, loss_gradient, pgd, pixels_of, uniform_noise
-from bench.engine.randomised import randomise
-from bench.models import Explainee
-from bench.protocol import Protocol
-from bench.randomness import generator
 
 EPS = 8 / 255
 
 
-def explain(stage: Stage, images: torch.Tensor, method: str, model: Explainee | None = None) -> Array:
+def explain(
+    stage: Stage, images: torch.Tensor, method: str, model: Explainee | None = None
+) -> Array:
     """Return the map [H,W] of the scene's class on other images or another network."""
     found = bench.explain(model or stage.model, images, [stage.label], method, ids=stage.ids)
     return np.asarray(found[0])
@@ -88,9 +90,7 @@ def draw_sanity() -> Figure:
     stage = load_stage()
     p = Protocol()
     figure, axes = make_axes(4, wide=2)
-    draws = [
-        generator(0, f"sanity 0 {place}").initial_seed() for place in range(p.sanity_stages)
-    ]
+    draws = [generator(0, f"sanity 0 {place}").initial_seed() for place in range(p.sanity_stages)]
     networks = randomise(stage.model, p.sanity_stages, draws)
     draw_heat(axes[0], stage.map("grad_cam"), "trained")
     for one, place in zip(axes[1:], (0, 2, 4), strict=False):

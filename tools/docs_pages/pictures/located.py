@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Rectangle
+
+from bench.metrics.box_sets import read_sets
+from bench.metrics.localization import thresholds
+from bench.metrics.rank_localization import POWER
+from bench.protocol import Protocol
+from bench.types import Truth
 from docs_pages.pictures.stage import (
     PAIRS,
     Array,
@@ -15,14 +27,6 @@ from docs_pages.pictures.stage import (
     make_axes,
     picture,
 )
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Circle, Rectangle
-
-from bench.metrics.box_sets import read_sets
-from bench.metrics.localization import thresholds
-from bench.metrics.rank_localization import POWER
-from bench.protocol import Protocol
 
 METHODS = ("grad_cam", "saliency", "random")
 
@@ -151,7 +155,9 @@ def draw_box_sets() -> Figure:
     vector = stage.score("grad_cam", "box_sets")["box_set_iou"]
     iou, _ = read_sets(vector[None])
     shares = 1 - np.arange(iou.shape[1]) / iou.shape[1]
-    draw_lines(axes[-1], {"grad_cam": (shares, iou[0])}, "share of positive pixels kept", "best IoU")
+    draw_lines(
+        axes[-1], {"grad_cam": (shares, iou[0])}, "share of positive pixels kept", "best IoU"
+    )
     return figure
 
 
@@ -256,7 +262,7 @@ def draw_grid_localization() -> Figure:
     """A mosaic of four scenes. The map of one scene's class should rank its cell (outlined) above
     the others.
     """
-    stage = load_stage(0, "grid(scenes-val[:40],2)")
+    stage = build_mosaic((4, 1, 8, 11))
     methods = ("grad_cam", "saliency", "random")
     figure, axes = make_axes(1 + len(methods))
     draw_image(axes[0], stage.pixels, "mosaic")
@@ -264,3 +270,18 @@ def draw_grid_localization() -> Figure:
         score = float(stage.score(method, "grid_localization")["grid_auc"])
         draw_heat(one, stage.map(method), f"{method}\ngrid_auc {score:.2f}", stage.mask)
     return figure
+
+
+def build_mosaic(places: tuple[int, int, int, int]) -> Stage:
+    """Return four scenes as a mosaic of 2 x 2; the first one, at the top left, is explained.
+
+    `grid(SUBSET,2)` lets the networks of a run choose the scenes; a picture needs no choice.
+    """
+    stages = [load_stage(place) for place in places]
+    rows = [torch.cat([one.images for one in pair], dim=3) for pair in (stages[:2], stages[2:])]
+    images = torch.cat(rows, dim=2)
+    mask = torch.zeros((1, *images.shape[-2:]), dtype=torch.bool)
+    mask[:, : images.shape[-2] // 2, : images.shape[-1] // 2] = True
+    first = stages[0]
+    mosaic = replace(first, images=images, truth=Truth(masks=mask), ids=("mosaic",))
+    return replace(mosaic, pixels=mosaic.show(images))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+
+from bench.engine.fills import impute_ranked
 from docs_pages.pictures.stage import (
     Array,
     Stage,
@@ -14,9 +17,6 @@ from docs_pages.pictures.stage import (
     make_axes,
     picture,
 )
-from matplotlib.figure import Figure
-
-from bench.engine.fills import impute_ranked
 
 SHARES = (0.0, 0.1, 0.25, 0.5)
 METHODS = ("grad_cam", "random")

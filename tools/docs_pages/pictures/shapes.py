@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from docs_pages.pictures.stage import draw_heat, finish_chart, load_stage, make_axes, picture
 from matplotlib.figure import Figure
+
+from docs_pages.pictures.stage import draw_heat, finish_chart, load_stage, make_axes, picture
 
 METHODS = ("saliency", "grad_cam", "constant")
 COUNTED = ("saliency", "grad_cam", "integrated_gradients", "score_cam", "ablation_cam")

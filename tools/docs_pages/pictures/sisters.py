@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+
+from bench.engine.patches import cut_cells
+from bench.metrics.idsds import CELLS
+from bench.metrics.map_similarity import midranks
+from bench.metrics.patch_ranking import patches_of, rank_patches
+from bench.randomness import generator
 from docs_pages.pictures.stage import (
     Array,
     Stage,
@@ -15,13 +22,6 @@ from docs_pages.pictures.stage import (
     make_axes,
     picture,
 )
-from matplotlib.figure import Figure
-
-from bench.engine.patches import cut_cells
-from bench.metrics.idsds import CELLS
-from bench.metrics.map_similarity import midranks
-from bench.metrics.patch_ranking import patches_of, rank_patches
-from bench.randomness import generator
 
 
 def mask_patches(stage: Stage, masked: torch.Tensor) -> Array:
