@@ -29,8 +29,8 @@ PLAN = [
 run("run", *PLAN, "--out", "good")
 run("baseline", "good", "--out", "baseline.parquet")
 
-# Commit `baseline.parquet`. In CI, run the same plan on the changed code and check it. The exit code
-# is 0 if nothing is worse, 1 at a regression, and 2 if the images cannot decide.
+# Commit `baseline.parquet`. In CI, run the same plan on the changed code and check it. The exit
+# code is 0 if nothing is worse, 1 at a regression, and 2 if the images cannot decide.
 
 run("run", *PLAN, "--out", "changed")
 code = run("check", "changed", "--against", "baseline.parquet", "--summary", "gate.md")

@@ -30,8 +30,8 @@ print(report.to_markdown())
 # have fine grain: scattered pixels destroy more evidence than a region. Trust a method that beats
 # `random` in all three columns. Where two such methods cannot be told apart, take the cheaper one.
 
-# Third question: did fine-tuning help? `board.tuned` pairs each image before and after. The interval
-# says whether the change is more than chance.
+# Third question: did fine-tuning help? `board.tuned` pairs each image before and after. The
+# interval says whether the change is more than chance.
 
 changes = board.tuned
 own = changes[(changes["method"] == "grad_cam") & (changes["against"] == "grad_cam")]

@@ -66,8 +66,9 @@ def write_protocol_page() -> str:
             cells.append(shown if same else f"**{shown}**")
         rows.append((f'<a id="{field}"></a>`{field}`', *cells))
     about = (
-        "Bold: another choice than that of `cambench-1`. `NAME[field=value,...]` changes any field, "
-        "for example `quantus[step_features=224]`. [Protocols](../protocols.md) explains the names."
+        "Bold: another choice than that of `cambench-1`. `NAME[field=value,...]` changes any "
+        "field, for example `quantus[step_features=224]`. [Protocols](../protocols.md) explains "
+        "the names."
     )
     comments = read_comments()
     meanings = [

@@ -23,12 +23,7 @@ def place_on_site(path: str) -> str:
     >>> place_on_site("docs/gate.md"), place_on_site("docs/tutorials/my_method.py")
     ('gate.md', 'tutorials/my_method.md')
     """
-    place = path.removeprefix("docs/")
-    return (
-        f"{place.removesuffix('.py')}.md"
-        if place.startswith("tutorials/") and place.endswith(".py")
-        else place
-    )
+    return re.sub(r"^(tutorials/.*)\.py$", r"\1.md", path.removeprefix("docs/"))
 
 
 def is_outside(target: str) -> bool:

@@ -76,8 +76,8 @@ def write_family_page(family: str) -> str:
             ("method", "fidelity", "needs gradients", "passes, head passes"),
             [list_cells(one) for one in methods],
         ),
-        f"Passes are counted on `{COST_MODEL}`, beyond the pass that all methods share: forward and "
-        "backward together, through the whole network, then through its head alone.",
+        f"Passes are counted on `{COST_MODEL}`, beyond the pass that all methods share: forward "
+        "and backward together, through the whole network, then through its head alone.",
     ]
     return "\n\n".join([*parts, *(write_method(one) for one in methods)]) + "\n"
 

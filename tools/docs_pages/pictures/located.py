@@ -67,8 +67,8 @@ def draw_energy() -> Figure:
 
 @picture("energy_ranked")
 def draw_energy_ranked() -> Figure:
-    """Grad-CAM, the weights that the order of its pixels gives, and the same map to the power 4: the
-    energy moves, the energy of the ranks does not.
+    """Grad-CAM, the weights that the order of its pixels gives, and the same map to the power 4.
+    The energy moves, the energy of the ranks does not.
     """
     stage = load_stage()
     figure, axes = make_axes(3)
@@ -86,8 +86,8 @@ def draw_energy_ranked() -> Figure:
 
 @picture("pixel_precision")
 def draw_pixel_precision() -> Figure:
-    """Two maps with the object's outline, and the precision at each recall. The average precision is
-    the area under such a curve.
+    """Two maps with the object's outline, and the precision at each recall. The average precision
+    is the area under such a curve.
     """
     stage = load_stage()
     figure, axes = make_axes(3, wide=2)
@@ -163,8 +163,8 @@ def draw_box_sets() -> Figure:
 
 @picture("threshold_localization")
 def draw_threshold_localization() -> Figure:
-    """What remains of Grad-CAM above three thresholds, with the object's outline. The chart: the IoU
-    with the object at each threshold, whose area is the value.
+    """What remains of Grad-CAM above three thresholds, with the object's outline. The chart: the
+    IoU with the object at each threshold, whose area is the value.
     """
     stage = load_stage()
     figure, axes = make_axes(3, wide=2)
@@ -206,8 +206,8 @@ def draw_pair(metric: str, value: str, methods: tuple[str, ...]) -> Figure:
 
 @picture("discriminability")
 def draw_discriminability() -> Figure:
-    """A scene with objects of two classes. A map that knows the class has its mass on the right one;
-    Eigen-CAM draws one map for all classes.
+    """A scene with objects of two classes. A map that knows the class has its mass on the right
+    one; Eigen-CAM draws one map for all classes.
     """
     return draw_pair("discriminability", "discriminability", ("grad_cam", "eigen_cam", "random"))
 
@@ -262,7 +262,7 @@ def draw_grid_localization() -> Figure:
     """A mosaic of four scenes. The map of one scene's class should rank its cell (outlined) above
     the others.
     """
-    stage = build_mosaic((4, 1, 8, 11))
+    stage = build_mosaic((22, 1, 8, 11))
     methods = ("grad_cam", "saliency", "random")
     figure, axes = make_axes(1 + len(methods))
     draw_image(axes[0], stage.pixels, "mosaic")

@@ -105,8 +105,8 @@ def draw_ffid_minus() -> Figure:
 
 @picture("idsds")
 def draw_idsds() -> Figure:
-    """The scene in 4 x 4 cells, the mean rank of Grad-CAM in each cell, and the drop of the sister's
-    logit without each cell. The chart compares the two.
+    """The scene in 4 x 4 cells, the mean rank of Grad-CAM in each cell, and the drop of the
+    sister's logit without each cell. The chart compares the two.
     """
     stage = load_stage()
     case = stage.case("grad_cam", "idsds")

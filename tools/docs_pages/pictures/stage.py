@@ -101,7 +101,7 @@ class Stage:
 
 
 @functools.cache
-def load_stage(place: int = 4, subset: str = SUBSET) -> Stage:
+def load_stage(place: int = 22, subset: str = SUBSET) -> Stage:
     """Return a scene of a subset before the bundled network."""
     model = bench.load_model(MODEL)
     scenes = bench.load_subset(f"{subset}[:{place + 1}]")
