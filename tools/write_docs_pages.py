@@ -8,6 +8,8 @@ Pictures are drawn once for each state of the code, and kept in build/docs-pictu
 
 from __future__ import annotations
 
+import functools
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -15,4 +17,4 @@ matplotlib.use("Agg")
 from docs_pages.site_tree import TARGET, write_tree
 
 if __name__ == "__main__":
-    write_tree(TARGET, print)
+    write_tree(TARGET, functools.partial(print, flush=True))

@@ -212,7 +212,8 @@ def test_links_that_leave_the_site_become_text():
     text = "[a](gate.md), [b](../pyproject.toml), [c](https://example.org), `[d](x)` ![e](../e.png)"
     moved = links.move_links(text, "docs/new.md", {"docs/gate.md"})
     assert "[a](gate.md), b (`pyproject.toml`), [c](https://example.org)" in moved
-    assert "*(picture `e.png`)*" in moved
+    assert "`[d](x)` *(picture `e.png`)*" in moved
+    assert links.list_targets("![a[:2], b](c.png) `[d](e)` [f](g)") == ["c.png", "g"]
     code = "```\n[a](../pyproject.toml)\n```\n"
     assert links.move_links(code, "docs/new.md", set()) == code
 

@@ -8,8 +8,10 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import PurePosixPath
 
-LINK = re.compile(r"(?P<mark>!?)\[(?P<text>[^\[\]]*)\]\((?P<target>[^()\s]+)\)")
-"""A link or a picture of Markdown."""
+LINK = re.compile(
+    r"(?P<code>`[^`]+`)|(?P<mark>!?)\[(?P<text>(?:\\.|\[[^\[\]]*\]|[^\[\]\\])*)\]\((?P<target>[^()\s]+)\)"
+)
+"""Code, or a link or picture of Markdown, whose text may hold one pair of brackets."""
 
 FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 """The first or last line of a block of code."""
@@ -54,9 +56,9 @@ def move_links(text: str, page: str, shown: Collection[str]) -> str:
     here = posixpath.dirname(place_on_site(page))
 
     def move(found: re.Match[str]) -> str:
-        target, hash_, place = found["target"].partition("#")
-        if is_outside(found["target"]):
+        if found["code"] or is_outside(found["target"]):
             return found[0]
+        target, hash_, place = found["target"].partition("#")
         path = resolve(page, target)
         if path in shown:
             moved = os.path.relpath(place_on_site(path), here or ".")
@@ -89,7 +91,7 @@ def list_targets(text: str) -> list[str]:
     found: list[str] = []
 
     def note(line: str) -> str:
-        found.extend(one["target"] for one in LINK.finditer(line))
+        found.extend(one["target"] for one in LINK.finditer(line) if one["target"])
         return line
 
     change_prose(text, note)
