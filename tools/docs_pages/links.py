@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection
 from pathlib import PurePosixPath
 
 LINK = re.compile(
-    r"(?P<code>`[^`]+`)|(?P<mark>!?)\[(?P<text>(?:\\.|\[[^\[\]]*\]|[^\[\]\\])*)\]\((?P<target>[^()\s]+)\)"
+    r"(?P<code>`[^`]+`)"
+    r"|(?P<mark>!?)\[(?P<text>(?:\\.|\[[^\[\]]*\]|[^\[\]\\])*)\]\((?P<target>[^()\s]+)\)"
 )
 """Code, or a link or picture of Markdown, whose text may hold one pair of brackets."""
 
