@@ -22,7 +22,8 @@ for place, (name, colour) in enumerate([("circle", "orange"), ("square", "teal")
         (draw.ellipse if place == 0 else draw.rectangle)(box, fill=colour)
         image.save(folder / name / f"{number}.png")
 
-# `load_subset` recognises the layout and says what it assumed.
+# `load_subset` recognises the layout and says what it assumed. One image in five is set aside to
+# choose box thresholds, so five of the six are scored.
 
 subset = bench.load_subset(folder)
 print(subset.class_names, "labels:", [int(label) for label in subset.labels])

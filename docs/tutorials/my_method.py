@@ -35,6 +35,9 @@ records = bench.evaluate(
 board = bench.leaderboard(records)
 print(board.report(values=["deletion", "pixel_ap"], reference="grad_cam").to_markdown())
 
+# Here `mine` equals `grad_cam`: the last layer of this network is averaged, so its gradient is the
+# same at every place, and the largest one is the mean. On other networks the two differ.
+#
 # A `+` stands behind what is better than `grad_cam`, a `-` behind what is worse. No mark: twelve
 # images show no difference. The test is paired over images and corrected for the number of pairs.
 #

@@ -6,17 +6,22 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-_SPECIAL = re.compile(r"([\\*_`<>\[\]|$])")
+_SPECIAL = re.compile(r"(?P<code>`[^`]+`)|[\\*_`\[\]|]|[<>]")
+_TAGS = {"<": "&lt;", ">": "&gt;"}
 SECTION = re.compile(r"(Args|Returns|Raises|Example|Reference|Yields):")
 
 
 def escape(text: str) -> str:
-    r"""Return text that Markdown shows as it is.
+    r"""Return text that Markdown shows as it is; what stands in backticks stays code.
 
-    >>> print(escape("sum_k |w_k|"))
-    sum\_k \|w\_k\|
+    >>> print(escape("sum_k |w_k| < `a_b`"))
+    sum\_k \|w\_k\| &lt; `a_b`
     """
-    return _SPECIAL.sub(r"\\\1", text)
+
+    def write(found: re.Match[str]) -> str:
+        return found[0] if found["code"] else _TAGS.get(found[0], f"\\{found[0]}")
+
+    return _SPECIAL.sub(write, text)
 
 
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
