@@ -220,6 +220,7 @@ def test_links_that_leave_the_site_become_text():
 
 def test_headers_of_boards_link_to_their_values(pages):
     board = pages["leaderboards/scenes/board.md"]
+    assert board.startswith("# Board scenes\n")
     header = next(line for line in board.splitlines() if line.startswith(board_links.HEADER))
     assert "[deletion ↓](../../metrics/deletion.md#deletion)" in header
     assert r"[pixel\_ap (v1) ↑](../../metrics/pixel_precision.md#pixel_ap)" in header

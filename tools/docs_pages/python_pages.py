@@ -22,4 +22,8 @@ def write_python_page() -> str:
         "Every public name of `import bench`. [Plug-ins](../plug-ins.md) has what methods and "
         "metrics of your own are given."
     )
-    return "\n\n".join(["# Python API", about, *(f"::: {name}" for name in list_names())]) + "\n"
+    entries = [
+        f"::: {name}\n    options:\n      heading: bench.{name.rpartition('.')[2]}"
+        for name in list_names()
+    ]
+    return "\n\n".join(["# Python API", about, *entries]) + "\n"

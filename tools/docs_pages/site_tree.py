@@ -51,6 +51,7 @@ def copy_shown() -> Iterator[tuple[str, str | Path]]:
         text = links.move_links((ROOT / path).read_text(encoding="utf-8"), path, shown)
         if path.startswith("leaderboards/"):
             text = link_headers(text, "../" * place.count("/"))
+            text = text.replace("# Board\n", f"# Board {posixpath.dirname(place)[13:]}\n", 1)
         yield place, text
 
 
