@@ -7,7 +7,7 @@ from docs_pages.tutorial_pages import FOLDER, list_tutorials, run_tutorial
 
 PRINTS = {
     "my_method": ("mine", "grad_cam"),
-    "my_network": ("small explains the layer features.3", "saliency"),
+    "my_network": ("small explains the layer features", "saliency"),
     "my_images": ("circle", "pointing_all", "oracle"),
     "which_map": ("pixel_ap", "difference"),
     "ci_gate": ("exit code 0",),
