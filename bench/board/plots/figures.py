@@ -51,14 +51,16 @@ def write_figure(
         reduced.save(temporary, format="PNG", optimize=True, pnginfo=content)
 
 
-def make_figure_grid(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
+def make_figure_grid(
+    rows: int, columns: int, width: float, height: float, sharey: Any = False
+) -> tuple[Any, Any]:
     """Return a figure of `rows` x `columns` panels, each `width` x `height` inches."""
     import seaborn as sns
 
     # A smaller figure would cut the title.
     figure = make_figure(max(columns * width, 6.2), max(rows * height, 2.6), layout="constrained")
     with sns.axes_style("whitegrid", {"grid.color": "#e6e6e6", "axes.edgecolor": "#bbbbbb"}):
-        axes = figure.subplots(rows, columns, squeeze=False)
+        axes = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
     return figure, axes
 
 
