@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from bench.board.paper_report import find_scope
 from bench.board.plots.choices_plot import NOT_MADE, read_grid, sketch_choices
 from bench.board.plots.cost_plot import sketch_cost
 from bench.board.plots.curves_plot import sketch_curves
+from bench.board.plots.figures import encode_figure
 from bench.board.plots.gallery_plot import draw_gallery
 from bench.board.plots.plot_files import SKETCHES
 from bench.board.plots.sketch import Sketch, draw_on_axes, draw_sketch
@@ -72,6 +75,18 @@ def draw_board(
         figure = _draw_kind(narrowed, kind, subset, model, chosen, shown, ax, run)
         read_no_formulas(figure)
     return figure
+
+
+def write_image(board: Board, subset: str, model: str) -> str:
+    """Return the ranking of a table as an HTML image with its statement as alt text, or ""."""
+    with plain_texts():
+        sketch = SKETCHES["ranking"](board, subset, model)
+        figure = None if sketch is None else draw_sketch(sketch, board, subset, model)
+    if figure is None:
+        return ""
+    content = base64.b64encode(encode_figure(figure)).decode()
+    alt = html.escape(figure.get_label(), quote=True)
+    return f'<img alt="{alt}" style="max-width:100%" src="data:image/png;base64,{content}">'
 
 
 def narrow_board(
