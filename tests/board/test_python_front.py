@@ -116,7 +116,7 @@ def test_plots_can_be_drawn_on_axes_of_the_caller(known):
     axes = own.subplots(1, 2)
     assert known.plot("ranking", ax=list(axes)) is own
     assert all(axis.has_data() for axis in axes)
-    with pytest.raises(BenchError, match="needs 2 axes .deletion .*, and 1"):
+    with pytest.raises(BenchError, match=r"needs 2 axes .deletion .*, and 1"):
         known.plot("ranking", ax=axes[0])
     with pytest.raises(BenchError, match="needs 1 axes"):
         known.plot("correlation", ax=axes)
