@@ -50,16 +50,14 @@ def encode_figure(figure: Any, dpi: int = DPI, texts: Mapping[str, str] | None =
     return packed.getvalue()
 
 
-def make_figure_grid(
-    rows: int, columns: int, width: float, height: float, sharey: Any = False
-) -> tuple[Any, Any]:
+def make_figure_grid(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
     """Return a figure of `rows` x `columns` panels, each `width` x `height` inches."""
     import seaborn as sns
 
     # A smaller figure would cut the title.
     figure = make_figure(max(columns * width, 6.2), max(rows * height, 2.6), layout="constrained")
     with sns.axes_style("whitegrid", {"grid.color": "#e6e6e6", "axes.edgecolor": "#bbbbbb"}):
-        axes = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
+        axes = figure.subplots(rows, columns, squeeze=False)
     return figure, axes
 
 

@@ -14,7 +14,7 @@ from bench.board.text import OVERALL, describe_protocol, model_label
 from bench.errors import BenchError
 
 TITLE_SIZE = 8
-LETTERS_PER_INCH = 15.5
+LETTERS_PER_INCH = 16.5
 """Letters of the title's size that fit one inch."""
 
 
@@ -70,9 +70,7 @@ def draw_sketch(sketch: Sketch, board: Scores, subset: str, model: str) -> Any:
     rows = math.ceil(len(sketch.panels) / sketch.columns)
     width, height = sketch.size
     shared = sketch.names is not None
-    figure, axes = make_figure_grid(
-        rows, sketch.columns, width, height, sharey="row" if shared else False
-    )
+    figure, axes = make_figure_grid(rows, sketch.columns, width, height)
     figure.set_figwidth(max(sketch.columns * width + (sketch.names or 0), 6.2))
     for place, axis in enumerate(axes.flat):
         if place >= len(sketch.panels):
@@ -85,7 +83,7 @@ def draw_sketch(sketch: Sketch, board: Scores, subset: str, model: str) -> Any:
         figure.legend(
             handles=list(sketch.legend),
             loc="outside lower left",
-            ncols=max(1, int(figure.get_figwidth() / 1.75)),
+            ncols=max(1, int(figure.get_figwidth() / 1.5)),
             fontsize=7,
             frameon=False,
             handlelength=1.4,
