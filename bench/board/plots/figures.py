@@ -15,6 +15,8 @@ from bench.plain_figures import plain_texts, read_no_formulas
 DPI = 150
 GREY, INK = "#8a8a8a", "#222222"
 
+DESCRIPTION = "Description"
+"""Key of a PNG's text that holds the statement (PNG specification, section 11.3.4.2)."""
 MIN_METHODS = 4
 """Methods below which a rank correlation says nothing."""
 

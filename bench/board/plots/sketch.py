@@ -45,6 +45,7 @@ class Sketch:
         names: Inches at the left of each row for names that its panels share; None: each panel
             has its own.
         legend: Entries below the panels.
+        where: What the plot is of, and its n; by default those of the table.
     """
 
     panels: Sequence[Panel]
@@ -55,6 +56,7 @@ class Sketch:
     statement: str
     names: float | None = None
     legend: Sequence[Any] = field(default=())
+    where: str = ""
 
 
 def describe_scope(board: Scores, subset: str, model: str) -> str:
@@ -120,5 +122,6 @@ def _draw_panel(axis: Any, panel: Panel) -> None:
 def _write_title(sketch: Sketch, board: Scores, subset: str, model: str, figure: Any) -> str:
     protocol = describe_protocol(board.provenance, model)
     width = int(figure.get_figwidth() * LETTERS_PER_INCH)
-    lines = (sketch.question, f"{describe_scope(board, subset, model)}, {protocol}", sketch.note)
+    where = sketch.where or describe_scope(board, subset, model)
+    lines = (sketch.question, f"{where}, {protocol}", sketch.note)
     return "\n".join(textwrap.fill(line, width) for line in lines if line)
