@@ -66,7 +66,9 @@ def draw_correlation_panel(axis: Any, taus: pd.DataFrame) -> None:
     )
     axis.set(xlabel="", ylabel="")
     axis.tick_params(labelsize=7)
-    axis.collections[0].colorbar.ax.tick_params(labelsize=7)
+    bar = axis.collections[0].colorbar.ax
+    bar.tick_params(labelsize=7)
+    bar.yaxis.label.set_size(7)
     axis.set_xticks(axis.get_xticks(), list(taus), rotation=40, ha="right")
 
 

@@ -135,7 +135,7 @@ def set_cost_ticks(axis: Any, cost: pd.Series) -> None:
     left, right = cost.min(), cost.max()
     margin = 10 ** (0.06 * max(math.log10(right / left), 0.5))
     axis.set_xlim(left / margin, right * margin)
-    steps = (1, 2, 5) if right / left < 300 else (1,)
+    steps = (1, 2, 5) if right / left < 1000 else (1,)
     ticks = [k * 10.0**e for e in range(-4, 8) for k in steps]
     ticks = [tick for tick in ticks if left / margin <= tick <= right * margin]
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -146,7 +146,6 @@ def sketch_curves(
             y_text=describe_height(board),
             styles={name: styles[name] for name in ordered},
             areas={name: number(means.get((value, name), math.nan)) for name in ordered},
-            falls=sign > 0,
         )
         panels.append(Panel(metric_label(value, better.get(value, "none")), draw))
     return Sketch(
@@ -159,7 +158,7 @@ def sketch_curves(
             if chosen is None and len(names) < len(facts)
             else ""
         )
-        + "Band: 95 % interval. Number: area under the curve, the value of the table.",
+        + "Band: 95 % interval. Number: area under the curve.",
         statement=_state_curves(board, subset, model, list(found), names, areas),
     )
 
@@ -213,8 +212,6 @@ def draw_curve_panel(
     y_text: str,
     styles: Mapping[str, Mapping[str, Any]],
     areas: Mapping[str, str],
-    *,
-    falls: bool,
 ) -> None:
     """Draw one value's curves; the legend lists the methods from best to worst."""
     for place, (name, style) in enumerate(styles.items()):
@@ -241,7 +238,7 @@ def draw_curve_panel(
     axis.set_xlabel(axis_text.label, fontsize=8)
     axis.set_ylabel(y_text, fontsize=8)
     axis.tick_params(labelsize=7)
-    axis.legend(fontsize=7, loc="upper right" if falls else "lower right", framealpha=0.85)
+    axis.legend(fontsize=7, loc="best", framealpha=0.85, handlelength=2.2)
 
 
 def _state_curves(
