@@ -73,7 +73,8 @@ def draw_board(
     narrowed = narrow_board(board, chosen, shown)
     with plain_texts():
         figure = _draw_kind(narrowed, kind, subset, model, chosen, shown, ax, run)
-        read_no_formulas(figure)
+        if ax is None:  # a caller's own texts may be formulas
+            read_no_formulas(figure)
     return figure
 
 
