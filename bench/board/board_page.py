@@ -74,11 +74,6 @@ def write_page(
     commands = provenance.get("commands") or ["made in Python with bench.evaluate(...)"]
     tables = describe_tables(board, pictures)
     shown = {p["name"] for table in tables for p in table["pictures"]}
-    methods = [
-        {"name": name, **facts}
-        for name, facts in sorted(provenance["methods"].items())
-        if name in set(board.frame["method"])
-    ]
     page = render(
         "board.md.j2",
         beside=tabulate_tuned(board) if len(board.tuned) else [],
@@ -90,7 +85,7 @@ def write_page(
         flags=board.flags,
         result=describe_result(board),
         tables=tables,
-        methods=methods,
+        methods=list_methods(board),
         galleries=[p for p in describe_pictures(pictures) if p["name"] not in shown],
         choices=None if has_grid else NOT_MADE,
         interval=describe_intervals(board),
@@ -104,6 +99,13 @@ def write_page(
     path = folder / "board.md"
     write_text(path, page)
     return path
+
+
+def list_methods(board: Board) -> list[dict[str, Any]]:
+    """Return the facts of each method of a board, by name."""
+    known = sorted(board.provenance["methods"].items())
+    shown = set(board.frame["method"])
+    return [{"name": name, **facts} for name, facts in known if name in shown]
 
 
 def describe_pictures(pictures: Pictures) -> list[dict[str, str]]:

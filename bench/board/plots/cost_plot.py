@@ -29,6 +29,10 @@ NAMED = ("grad_cam", "random")
 """Methods whose names are written beside those of the frontier."""
 PALE = "#b9b9b9"
 FRONT = "#0072B2"
+NOTE = (
+    "Blue: from the cheapest methods on, each step to more passes is better by the board's "
+    "test. Bar: 95 % interval. A pass: a forward, a backward or a replay of the head."
+)
 
 
 def sketch_cost(
@@ -68,10 +72,7 @@ def sketch_cost(
         columns=min(2, len(panels)),
         size=(4.3, 3.7),
         question="What does a better map cost?",
-        note=(
-            "Blue: from the cheapest methods on, each step to more passes is better by the board's "
-            "test. Bar: 95 % interval. A pass: a forward, a backward or a replay of the head."
-        ),
+        note=NOTE,
         statement=(
             f"Quality against cost of {len(passes)} methods on "
             f"{describe_scope(board, subset, model)}, cost in passes per image. "

@@ -153,14 +153,15 @@ def sketch_curves(
         columns=min(2, len(panels)),
         size=(4.3, 3.5),
         question="How does the class score move as the image is taken away or shown?",
-        note=(
-            f"{len(names)} of {len(facts)} methods: those that lead, grad_cam, controls (grey). "
-            if chosen is None and len(names) < len(facts)
-            else ""
-        )
-        + "Band: 95 % interval. Number: area under the curve.",
+        note=_write_note(len(names), len(facts), chosen),
         statement=_state_curves(board, subset, model, list(found), names, areas),
     )
+
+
+def _write_note(count: int, there: int, chosen: Sequence[str] | None) -> str:
+    few = chosen is None and count < there
+    which = f"{count} of {there} methods: those that lead, grad_cam, controls (grey). "
+    return f"{which if few else ''}Band: 95 % interval. Number: area under the curve."
 
 
 def choose_methods(

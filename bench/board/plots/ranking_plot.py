@@ -27,6 +27,10 @@ ROW_HEIGHT = 0.165
 LETTER_WIDTH = 0.058
 """Inches of a letter of a name."""
 LEAD_TINT = "#fdeeb5"
+NOTE = (
+    f"Shaded: {LEAD_NOTE}. Bar: 95 % interval. Dotted: random control. Hollow: incomplete "
+    "coverage, unranked. Arrow: better direction."
+)
 
 
 def sketch_ranking(board: Scores, subset: str, model: str) -> Sketch | None:
@@ -60,10 +64,7 @@ def sketch_ranking(board: Scores, subset: str, model: str) -> Sketch | None:
         columns=min(COLUMNS, len(panels)),
         size=(2.1, 0.62 + ROW_HEIGHT * len(facts)),
         question=f"Which methods lead? All panels list the methods by {metrics[0][0]}, best first.",
-        note=(
-            f"Shaded: {LEAD_NOTE}. Bar: 95 % interval. Dotted: random control. Hollow: incomplete "
-            "coverage, unranked. Arrow: better direction."
-        ),
+        note=NOTE,
         statement=(
             f"Ranking of {len(facts)} methods on {describe_scope(board, subset, model)}. "
             f"{state_leaders(board, subset, model)}"
