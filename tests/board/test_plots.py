@@ -82,7 +82,8 @@ def crowd() -> Board:
 
 
 def list_labels(axis) -> list[str]:
-    return [label.get_text() for label in axis.get_yticklabels()]
+    write = axis.yaxis.get_major_formatter()  # the labels of inner panels are hidden
+    return [write(y, place) for place, y in enumerate(axis.get_yticks())]
 
 
 def list_boxes(figure, texts) -> list:

@@ -18,6 +18,7 @@ from bench.board.plots.figures import encode_figure
 from bench.board.plots.gallery_plot import draw_gallery
 from bench.board.plots.plot_files import SKETCHES
 from bench.board.plots.sketch import Sketch, draw_on_axes, draw_sketch
+from bench.board.result_words import PASSES
 from bench.board.text import OVERALL
 from bench.errors import BenchError, suggestions
 from bench.plain_figures import plain_texts, read_no_formulas
@@ -102,7 +103,7 @@ def narrow_board(
         for name in wanted:
             if name not in known:
                 raise BenchError(f"No {word} {name!r} on this board.{suggestions(name, known)}")
-        cost = (frame["family"] == "cost") | (frame["metric"] == "forwards")
+        cost = (frame["family"] == "cost") | frame["metric"].isin(PASSES)
         frame = frame[frame[column].isin(wanted) | (cost if column == "metric" else False)]
     return dataclasses.replace(board, frame=frame)
 

@@ -84,7 +84,7 @@ def sketch_choices(board: Scores, table: pd.DataFrame, subset: str, model: str) 
             for value, t in ranks.items()
         ],
         columns=min(COLUMNS, len(ranks)),
-        size=(1.7 + 0.32 * widest, 1.6 + 0.14 * tallest),
+        size=(1.9 + 0.36 * widest, 2.0 + 0.17 * tallest),
         question="Do the ranks turn with the baseline and other choices of the protocol?",
         note=(
             "Row: method, best first by the default. Number: rank, 1 best; dark: best. "

@@ -131,7 +131,9 @@ def _draw_boxes(axis: Any, boxes: Any) -> None:
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
 
-    dark = [withStroke(linewidth=2.4, foreground="black")]  # white shows on any colour of a map
+    dark: list[Any] = [
+        withStroke(linewidth=2.4, foreground="black")
+    ]  # white shows on any colour of a map
 
     for x0, y0, x1, y1 in _read_array(boxes).reshape(-1, 4):
         corner = (x0 - 0.5, y0 - 0.5)
