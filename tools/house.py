@@ -65,7 +65,6 @@ HEAVY = frozenset(
         "starlette",
         "uvicorn",
         "statsmodels",
-        "scikit_posthocs",
     }
 )
 """Libraries that take long to import: only they justify an import inside a function."""

@@ -145,6 +145,7 @@ def test_no_flipped_bit_is_read_as_another_picture(tmp_path):
         ("a|cam", np.zeros(4, np.float16)),
         ("a|cam", np.array([[{}]], object)),
         ("a|title", np.zeros(3)),
+        ("a|boxes", np.zeros((2, 3), np.float32)),
     ],
 )
 def test_arrays_of_another_kind_are_refused(tmp_path, key, array):
