@@ -25,8 +25,9 @@ from bench.board.plots.board_figure import draw_board
 from bench.board.present_tags import renew_tags
 from bench.board.record_checks import check_records
 from bench.board.result_words import choose_scopes, describe_result
-from bench.board.scores import COLUMNS, Scores, list_scopes, summarise
+from bench.board.scores import COLUMNS, Scores
 from bench.board.statistics import RESAMPLES
+from bench.board.summaries import list_scopes, summarise
 from bench.board.tuned import compare_tuned
 from bench.errors import BenchError
 from bench.folder_owner import own_folder

@@ -5,59 +5,28 @@ calibration.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from bench.data.cache import FrameCache, open_frame_cache
+from bench.data.calibration_split import CALIBRATION_SHARE as CALIBRATION_SHARE
+from bench.data.calibration_split import describe_split as describe_split
+from bench.data.calibration_split import id_hash as id_hash
+from bench.data.calibration_split import split as split
 from bench.data.geometry import Framed, Geometry
 from bench.data.images import ImagesSource
 from bench.data.item_identity import identify_sample, join_frame, unreadable_content
-from bench.data.manifest import HASH, NONE, Manifest
+from bench.data.manifest import Manifest
 from bench.data.reading import Note
+from bench.data.sample_source import Int64s, Opener, Source
 from bench.errors import BenchError, UnreadableImage
 from bench.types import Batch, ItemContent, Sample, Truth
-
-Int64s = npt.NDArray[np.int64]
-CALIBRATION_SHARE = 5  # rule "hash": one id in five calibrates
-
-
-class Source(Protocol):
-    """Where samples come from: everything about them by position, and reading one. Must be
-    picklable.
-    """
-
-    @property
-    def ids(self) -> tuple[str, ...]: ...
-    @property
-    def image_ids(self) -> tuple[str, ...]: ...
-    @property
-    def labels(self) -> Int64s: ...
-    @property
-    def num_classes(self) -> int: ...
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
-    @property
-    def has_boxes(self) -> bool: ...
-    @property
-    def has_masks(self) -> bool: ...
-    def read(self, position: int) -> Sample: ...
-    def attribution(self, position: int) -> str | None: ...
-
-
-class Opener(Protocol):
-    """Opens a subset by name: `bench.load_subset`."""
-
-    def __call__(
-        self, name_or_path: str | Path, *, data_root: str | Path | None = None
-    ) -> Subset: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -350,41 +319,6 @@ class _FramedItem(NamedTuple):
     label: int
     other_label: int
     framed: Framed
-
-
-def id_hash(item: str) -> str:
-    """Return the sha256 of an id as 64 hex digits: what orders and splits subsets."""
-    return hashlib.sha256(item.encode()).hexdigest()
-
-
-def split(
-    manifest: Manifest, source: Source
-) -> tuple[tuple[int, ...], tuple[int, ...] | str | None]:
-    """Return (scored, calibrating) positions of a folder or parquet source.
-
-    The order is that of sha256(image id), then id: every limit is an unbiased sample, and limits
-    are nested. Under the rule "hash" the images with sha256(image id) mod 5 == 0 calibrate and are
-    never scored. Where that would be all of them, none calibrates (`describe_split`).
-    """
-    hashes = {image: id_hash(image) for image in source.image_ids}
-    order = sorted(
-        range(len(source.ids)), key=lambda p: (hashes[source.image_ids[p]], source.ids[p])
-    )
-    if manifest.calibration != HASH:
-        return tuple(order), None if manifest.calibration == NONE else manifest.calibration
-    aside = {p for p in order if int(hashes[source.image_ids[p]], 16) % CALIBRATION_SHARE == 0}
-    if len(aside) == len(order):  # of a few images, the rule may take all
-        return tuple(order), None
-    return tuple(p for p in order if p not in aside), tuple(p for p in order if p in aside)
-
-
-def describe_split(
-    manifest: Manifest, calibrating: tuple[int, ...] | str | None
-) -> tuple[str, ...]:
-    """Return a sentence where the rule "hash" finds too few images to set one aside; else ()."""
-    if manifest.calibration != HASH or calibrating:
-        return ()
-    return ("All images are scored: they are too few to set one aside for box thresholds.",)
 
 
 def _stack_masks(masks: list[torch.Tensor | None]) -> torch.Tensor | None:

@@ -6,26 +6,22 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from bench.data.decode import read_image as read_image
-from bench.data.geometry import Geometry, match_channels
-from bench.data.input_size import Size, count_pixels, enlarge, read_size, split_size, write_size
+from bench.data.geometry import Geometry
+from bench.data.input_size import Size, read_size
 from bench.errors import BenchError, NotApplicable, state_assumption, suggestions
 from bench.models.behaviour import Behaviour
 from bench.models.default_layer import find_split
 from bench.models.input_channels import (
     check_channels,
-    check_file_channels,
-    convert_channels,
-    convert_colour,
     read_constants,
 )
+from bench.models.input_side import InputSide
 from bench.models.layer_grid import LayerGrids, describe_layer
 from bench.models.layout import ImageSize, Layout
 from bench.models.logits_reader import read_class_names, read_logits_of, read_name
@@ -37,13 +33,8 @@ from bench.models.split import Captured, LayerSplit, Split, WholeSplit
 from bench.models.stages import stage_layers
 from bench.randomness import generator
 
-DEFAULT_CROP = 0.875
-"""Share of the resized short side that the centre crop keeps, where the model does not say (224 of
-256).
-"""
 
-
-class Explainee:
+class Explainee(InputSide):
     """A classifier to be explained.
 
     net: any torch classifier, images [B,3,H,W] -> logits [B,C]; of `transformers` ones the logits
@@ -95,44 +86,7 @@ class Explainee:
         self._fingerprint: tuple[State, str] | None = None
         self._elsewhere: dict[str, Explainee] = {}
 
-    # --- the input
-
-    def _match_geometry(self, given: Geometry | None) -> Geometry:
-        own = given or Geometry(self.size, "short", enlarge(self.size, DEFAULT_CROP), "bicubic")
-        if own.size != self.size:
-            raise BenchError(
-                f"The geometry of {self.name} makes frames of {write_size(own.size)} pixels and "
-                f"its size is {write_size(self.size)}; make them the same."
-            )
-        return match_channels(own, self.channels)
-
-    @property
-    def channels(self) -> int:
-        """Return the number of channels of the network's images."""
-        return len(self.mean)
-
-    @property
-    def frame(self) -> tuple[int, int]:
-        """Return (height, width) of the network's images."""
-        return split_size(self.size)
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Return (channels, height, width) of the network's images."""
-        return (self.channels, *self.frame)
-
-    @property
-    def pixels(self) -> int:
-        """Return height * width of the network's images."""
-        return count_pixels(self.size)
-
     # --- running
-
-    @property
-    def device(self) -> torch.device:
-        """Return the device of the network's parameters."""
-        tensor = next(self.net.parameters(), None)
-        return torch.device("cpu") if tensor is None else tensor.device
 
     def to(self, device: str | torch.device) -> Explainee:
         """Move the network to a device and return self."""
@@ -313,44 +267,6 @@ class Explainee:
         """
         return read_class_names(self.net)
 
-    # --- images
-
-    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return (pixels - mean) / std for pixels [...,C,H,W] in [0,1]; RGB becomes grey for
-        networks with one channel.
-        """
-        pixels = convert_channels(pixels, self.channels, self.name)
-        mean, std = self._constants(pixels)
-        return (pixels - mean) / std
-
-    def denormalise(self, images: torch.Tensor) -> torch.Tensor:
-        """Return pixels in [0,1] (up to rounding) for normalised images [...,C,H,W]."""
-        mean, std = self._constants(images)
-        return images * std + mean
-
-    def colour(self, rgb: Sequence[float]) -> torch.Tensor:
-        """Return a pixel-space colour as the network sees it: [C,1,1], normalised.
-
-        See `convert_colour` for networks with other channels than RGB.
-        """
-        colour = convert_colour(rgb, self.mean, self.name)
-        return self.normalise(_stand_up(colour, self.device))
-
-    def _constants(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return _stand_up(self.mean, like.device), _stand_up(self.std, like.device)
-
-    def read(self, files: str | Path | Sequence[str | Path]) -> torch.Tensor:
-        """Read image files and return them as the network wants them: [B,C,H,W] float32,
-        normalised; grey (C = 1) as luma.
-        """
-        check_file_channels(self.name, self.channels)
-        paths = [files] if isinstance(files, (str, Path)) else list(files)
-        if not paths:
-            raise BenchError("read() was given no files; name at least one image.")
-        frames = [self.geometry.frame(read_image(path)) for path in paths]
-        pixels = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
-        return self.normalise(pixels).to(self.device)
-
     # --- identity
 
     @property
@@ -392,8 +308,3 @@ class Explainee:
             "card": self.card,
             **({"notes": list(self.notes)} if self.notes else {}),
         }
-
-
-def _stand_up(values: Sequence[float], device: torch.device) -> torch.Tensor:
-    """Return one number for each channel as [C,1,1]."""
-    return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
