@@ -21,7 +21,8 @@ from bench.data.calibration_split import id_hash as id_hash
 from bench.data.calibration_split import split as split
 from bench.data.geometry import Framed, Geometry
 from bench.data.images import ImagesSource
-from bench.data.item_identity import identify_sample, join_frame, unreadable_content
+from bench.data.item_contents import ItemContents
+from bench.data.item_identity import identify_sample, join_frame
 from bench.data.manifest import Manifest
 from bench.data.reading import Note
 from bench.data.sample_source import Int64s, Opener, Source
@@ -30,13 +31,28 @@ from bench.types import Batch, ItemContent, Sample, Truth
 
 
 @dataclass(frozen=True, eq=False)
-class Subset:
+class Subset(ItemContents):
     """Labelled images in a fixed order.
 
-    positions: which of the source's samples are scored, in order.  calibrating: those that
-    calibrate; or the name of the subset that does; or None.  data_root, opener: where a
-    named calibration subset finds its files, and what opens it.  found: sentences about what was
-    read from the files of somebody's own data, and how.
+    Make one with `load_subset`. `subset[i]` is a `Sample`, as stored.
+
+    Attributes:
+        name: Name on boards.
+        manifest: What the subset is, read from its manifest.
+        source: Reads the samples.
+        positions: Which samples of the source are scored, in order.
+        calibrating: Which samples calibrate, the name of the subset that does, or None.
+        data_root: Folder where a named calibration subset finds its files.
+        opener: Opens a named calibration subset.
+        found: Sentences about how files of the user's own data were read.
+
+    Raises:
+        BenchError: The subset is empty, or its calibration part overlaps its scored part.
+
+    Example:
+        >>> subset = bench.load_subset("scenes-val", limit=4)
+        >>> len(subset), subset[0].label == subset.labels[0]
+        (4, True)
     """
 
     name: str
@@ -85,7 +101,7 @@ class Subset:
 
     @cached_property
     def labels(self) -> Int64s:
-        """Return the labels, int64 [len]."""
+        """Return the labels, int64 [n]."""
         return self.source.labels[list(self.positions)]
 
     @property
@@ -100,17 +116,17 @@ class Subset:
 
     @property
     def has_boxes(self) -> bool:
-        """Return whether the samples come with boxes."""
+        """Return whether the samples have boxes."""
         return self.source.has_boxes
 
     @property
     def has_masks(self) -> bool:
-        """Return whether the samples come with masks."""
+        """Return whether the samples have masks."""
         return self.source.has_masks
 
     @property
     def has_others(self) -> bool:
-        """Return whether the samples come with masks of another class's objects."""
+        """Return whether the samples have masks of another class's objects."""
         return bool(getattr(self.source, "has_others", False))
 
     @property
@@ -120,9 +136,7 @@ class Subset:
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """Return how the files were read, for the terminal and run.json; () of a generated
-        subset.
-        """
+        """Return how the files were read, for the terminal and run.json; () if generated."""
         return tuple(getattr(self.source, "notes", ()))
 
     @property
@@ -131,22 +145,44 @@ class Subset:
         return self.manifest.geometry
 
     @property
-    def explain(self) -> str:
-        """Return "label" where every metric explains the label, else "default"."""
-        return self.manifest.explain
-
-    @property
     def pictures(self) -> bool:
         """Return whether the pictures may be published."""
         return self.manifest.pictures
 
     def attribution(self, i: int) -> str | None:
-        """Return who must be named where picture i is shown, in one line, or None."""
+        """Return who must be named where a picture is shown.
+
+        Args:
+            i: Item, 0 to n - 1.
+
+        Returns:
+            One line, or None where nobody must be named.
+
+        Raises:
+            IndexError: There is no such item.
+
+        Example:
+            >>> subset.attribution(0) is None  # generated scenes have no author
+            True
+        """
         return self.source.attribution(self.positions[i])
 
     def limit(self, n: int) -> Subset:
-        """Return the first n items in the subset's fixed order (all, where there are fewer); limits
-        are nested. Of grids the first n grids.
+        """Return the first items of the subset's fixed order; limits are nested.
+
+        Args:
+            n: Number of items, at least 1; of grids, number of grids. All are taken if there are
+                fewer.
+
+        Returns:
+            A subset of the same name and calibration part.
+
+        Raises:
+            BenchError: n is below 1.
+
+        Example:
+            >>> subset.limit(2).ids == subset.ids[:2]
+            True
         """
         if n < 1:
             raise BenchError(
@@ -155,8 +191,21 @@ class Subset:
         return dataclasses.replace(self, positions=self.positions[: n * self.items_per_image])
 
     def part(self, start: int | None, stop: int | None) -> Subset:
-        """Return items start..stop-1 of the fixed order, as in a slice; it is called
-        NAME[start:stop].
+        """Return a part of the fixed order, as a slice; it is called NAME[start:stop].
+
+        Args:
+            start: First item; None is 0.
+            stop: The item after the last; None is the end.
+
+        Returns:
+            A subset with the same calibration part.
+
+        Raises:
+            BenchError: The part is empty.
+
+        Example:
+            >>> subset.part(1, 3).name
+            'scenes-val[1:3]'
         """
         ends = (None if end is None else end * self.items_per_image for end in (start, stop))
         positions = self.positions[slice(*ends)]
@@ -166,8 +215,17 @@ class Subset:
         return dataclasses.replace(self, name=name, positions=positions)
 
     def calibration(self) -> Subset | None:
-        """Return the part that thresholds are chosen on, never scored, or None; a limit does not
-        shorten it.
+        """Return the part that box thresholds are chosen on; it is never scored.
+
+        Returns:
+            A subset, or None where nothing calibrates.
+
+        Raises:
+            BenchError: It is named, and this subset was not opened by `load_subset`.
+
+        Example:
+            >>> set(subset.calibration().ids) & set(subset.ids)
+            set()
         """
         if not self.calibrating:
             return None
@@ -181,41 +239,6 @@ class Subset:
         name = f"{self.name}/calibration"
         return dataclasses.replace(self, name=name, positions=self.calibrating, calibrating=None)
 
-    def identify(
-        self, i: int, geometry: Geometry, known: ItemContent | None = None
-    ) -> ItemContent | None:
-        """Return the content of item i in the frame of `geometry`; None where the manifest says it.
-
-        known: what an earlier run found; a file that has not changed since is not read again.
-        """
-        return self.identify_at(self.positions[i], geometry, known)
-
-    def identify_at(
-        self, position: int, geometry: Geometry, known: ItemContent | None = None
-    ) -> ItemContent | None:
-        """Return the content of the sample at a position of the source (see `identify`)."""
-        if not self.identifies_items:
-            return None
-        try:
-            content = self._digest(position, known) or identify_sample(self.source.read(position))
-        except UnreadableImage:
-            content = unreadable_content()
-        return join_frame(content, geometry.id, self.explain)
-
-    @property
-    def identifies_items(self) -> bool:
-        """Return whether items are told apart by their content, and not by the manifest alone."""
-        return not vars(type(self.source)).get("identified_by_manifest", False)
-
-    def _digest(self, position: int, known: ItemContent | None = None) -> ItemContent | None:
-        """Return the content of a sample as its source states it; None where it states none.
-
-        A derived or wrapped source may change the image, so its own class must state it.
-        """
-        digest = vars(type(self.source)).get("digest_item")
-        found: ItemContent | None = digest and digest(self.source, position, known)
-        return found
-
     def batch(
         self,
         indices: Iterable[int],
@@ -225,12 +248,28 @@ class Subset:
         identify: bool = False,
         skip_unreadable: bool = False,
     ) -> Batch:
-        """Return the samples at `indices` in the frame of `geometry`, pixels float32 in [0,1].
+        """Return items in a frame.
 
-        min_visible: boxes of which less is left in the frame are dropped (protocol:
-        `box_min_visible`). Images of files come from the cache of frames where they are kept (see
-        `open_frame_cache`), with the same pixels.  identify: fill `Batch.contents`.
-        skip_unreadable: images that cannot be read are listed in `Batch.unreadable`, not raised.
+        Files come from the cache of frames if they are kept there, with the same pixels.
+
+        Args:
+            indices: Items, 0 to n - 1.
+            geometry: The frame, such as `model.geometry`.
+            min_visible: Boxes with a smaller visible share after the crop are dropped, [0,1].
+            identify: Fill `Batch.contents`.
+            skip_unreadable: List images that cannot be read in `Batch.unreadable`, and raise
+                nothing.
+
+        Returns:
+            A batch, pixels float32 in [0,1].
+
+        Raises:
+            UnreadableImage: An image cannot be read, and `skip_unreadable` is False.
+            BenchError: A sample does not fit its label, boxes or masks.
+
+        Example:
+            >>> subset.batch([0, 1], model.geometry).pixels.shape
+            torch.Size([2, 3, 8, 8])
         """
         cache = open_frame_cache()
         items: list[_FramedItem] = []

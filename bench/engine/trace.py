@@ -39,7 +39,7 @@ class Trace(SharedPass):
     """
 
     def taps(self, layers: Sequence[str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """Return outputs of several modules with their gradients, from one whole forward and backward.
+        """Return outputs of several modules with their gradients, from one forward and backward.
 
         A module is left out if it runs several times, returns no single tensor, or does not reach
         the target's logit.
