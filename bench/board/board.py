@@ -38,21 +38,40 @@ if TYPE_CHECKING:
 
 
 class Board(Scores):
-    """Scores that can be saved, printed, and compared with those of a model before it was
-    fine-tuned.
+    """Scores that can be saved, printed and drawn; `leaderboard` makes one.
+
+    Args:
+        frame: One row per subset, model, method and value (`COLUMNS`): "mean" is the reduced
+            number, [low, high] its 95 % interval, `rank` NaN where coverage is incomplete.
+        records: The records behind it.
+        measures: {subset: its measures}.
+        comparisons: {(subset, model, value): which methods differ}, of ranked values.
+        flags: Warnings, one sentence each.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
+
+    Example:
+        >>> bench.leaderboard(records, resamples=20).scopes
+        [('toy', 'net-a')]
     """
 
     @cached_property
     def tuned(self) -> pd.DataFrame:
-        """Return every difference between a fine-tuned model and its original (see
-        `bench.board.tuned`).
-        """
+        """Return every difference between a fine-tuned model and its original, one per row."""
         return compare_tuned(self)
 
     def save(self, folder: str | Path, gallery: str | Path | None = None) -> None:
-        """Write every table and plot into `folder`, replacing those of an earlier board.
+        """Write every table and plot into a folder, in place of those of an earlier board.
 
-        gallery: the run folder whose `gallery/` is drawn; default `folder` itself.
+        Args:
+            folder: The folder; it is made.
+            gallery: The run folder whose `gallery/` is drawn; None takes `folder` itself.
+
+        Raises:
+            BenchError: Another process writes there, or it cannot be written to.
+
+        Example:
+            >>> board.save("boards/mine", gallery="runs/mine")  # doctest: +SKIP
         """
         with own_folder(Path(folder), "board"):
             write_board(self, Path(folder), Path(gallery) if gallery is not None else Path(folder))
@@ -71,15 +90,34 @@ class Board(Scores):
         return f"<ul>{words}</ul>{rows.to_html(escape=True)}"
 
     def print(self, console: Console | None = None) -> None:
-        """Print the ranked values of every table in the terminal."""
+        """Print the ranked values of every table in the terminal.
+
+        Args:
+            console: A console of rich; None takes the terminal.
+
+        Example:
+            >>> board.print()  # doctest: +SKIP
+        """
         print_board(self, console)
 
 
 def leaderboard(records: Records, *, resamples: int = RESAMPLES, seed: int = 0) -> Board:
     """Reduce records to a board: tables per subset and model, and over the models of a subset.
 
-    resamples, seed: of the bootstrap.  Raises BenchError where the records are empty or mix what
-    cannot be compared.
+    Args:
+        records: Records of one run or of several merged ones.
+        resamples: Number of bootstrap resamples, at least 1.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The board.
+
+    Raises:
+        BenchError: The records are empty, or mix what cannot be compared.
+
+    Example:
+        >>> bench.leaderboard(records, resamples=20)
+        Board(... methods on toy/net-a)
     """
     check_records(records)
     records = renew_tags(mark_older(note_partial(records)))

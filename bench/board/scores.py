@@ -59,15 +59,18 @@ COLUMNS = [
 
 @dataclass
 class Scores:
-    """Numbers per (subset, model, method, metric), and what a reader must know beside them.
+    """Numbers per subset, model, method and value, with what a reader must know beside them.
 
-    frame: the columns of `COLUMNS`. "mean" is the reduced number (for reduce "std" a standard
-    deviation, for "pooled_precision" a pooled precision) with its interval [low, high]; rank is NaN
-    where coverage is incomplete or the value is not ranked; [rank_best, rank_worst] are the ranks
-    that the images allow (`bench.board.comparison`); share is the share of the gap from the random
-    control to the oracle (localisation); peaked: sharpening the maps moves the value; coupled: the
-    value favours the method by its construction (`bench.board.coupling`). comparisons: {(subset,
-    model, metric): which methods are told apart}, of ranked values. flags: sentences.
+    Attributes:
+        frame: The columns of `COLUMNS`. "mean" is the reduced number with its interval [low, high].
+            [rank_best, rank_worst] are the ranks that the images allow; rank is NaN where coverage
+            is incomplete. share is the share of the gap from the random control to the oracle.
+        records: The records behind it.
+        measures: {subset: its measures}.
+        comparisons: {(subset, model, value): which methods differ}, of ranked values.
+        flags: Warnings, one sentence each.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
     """
 
     frame: pd.DataFrame
@@ -95,12 +98,40 @@ class Scores:
     def table(
         self, metric: str, subset: str | None = None, model: str | None = None
     ) -> pd.DataFrame:
-        """Return the rows of one metric, best first; subset and model narrow it down."""
+        """Return the rows of one value, best first.
+
+        Args:
+            metric: Name of the value, such as "deletion".
+            subset: Only this subset; None takes all.
+            model: Only this model; None takes all.
+
+        Returns:
+            A frame with the columns of `board.frame`.
+
+        Raises:
+            BenchError: A name is not on the board.
+
+        Example:
+            >>> float(board.table("deletion")["rank"].iloc[0])
+            1.0
+        """
         return self.select(metric=metric, subset=subset, model=model).reset_index(drop=True)
 
     def select(self, **wanted: str | None) -> pd.DataFrame:
-        """Return the rows with these columns, ordered by subset, model, metric and rank, unranked
-        last.
+        """Return the rows with these entries, ordered by subset, model, value and rank.
+
+        Args:
+            wanted: Columns and the entry that they must have; None leaves a column free.
+
+        Returns:
+            A frame with the columns of `board.frame`.
+
+        Raises:
+            BenchError: An entry is not on the board.
+
+        Example:
+            >>> set(board.select(metric="deletion", model="net-a")["metric"])
+            {'deletion'}
         """
         key = tuple(
             sorted((column, value) for column, value in wanted.items() if value is not None)
@@ -120,15 +151,45 @@ class Scores:
     def list_ranked(
         self, subset: str, model: str, *, correct: bool = False
     ) -> list[tuple[str, str]]:
-        """Return (name, better direction) of the ranked metrics of a table, faithfulness first."""
+        """Return the ranked values of a table, faithfulness first.
+
+        Args:
+            subset: Name of the subset.
+            model: Name of the model, or "overall".
+            correct: List values on items whose prediction is the label, in place of those on all
+                items.
+
+        Returns:
+            Pairs (value, better direction).
+
+        Raises:
+            BenchError: There is no such table.
+
+        Example:
+            >>> board.list_ranked("toy", "net-a")[0]
+            ('deletion', 'lower')
+        """
         rows = self.select(subset=subset, model=model).drop_duplicates("metric")
         rows = rows[rows["ranked"] & (rows["metric"].str.endswith(CORRECT) == correct)]
         rows = rows.sort_values(["family", "metric"], key=order_families, kind="stable")
         return list(rows[["metric", "better"]].itertuples(index=False, name=None))
 
     def order(self, subset: str, model: str) -> list[str]:
-        """Return a table's methods, best first by its first ranked metric; methods without that
-        rank last, by name.
+        """Return the methods of a table, best first by its first ranked value.
+
+        Args:
+            subset: Name of the subset.
+            model: Name of the model, or "overall".
+
+        Returns:
+            Names of methods.
+
+        Raises:
+            BenchError: There is no such table.
+
+        Example:
+            >>> len(board.order("toy", "net-a")) > 1
+            True
         """
         rows = self.select(subset=subset, model=model)
         first = next((metric for metric, _ in self.list_ranked(subset, model)), "")
@@ -140,8 +201,21 @@ class Scores:
         return sorted(set(rows["method"]), key=lambda method: (rank.get(method, math.inf), method))
 
     def methods(self, subset: str, model: str) -> dict[str, dict[str, Any]]:
-        """Return {method: method, fidelity, control, equal_to} of a table, in the order of
-        `order`.
+        """Return the facts of a table's methods, in the order of `order`.
+
+        Args:
+            subset: Name of the subset.
+            model: Name of the model, or "overall".
+
+        Returns:
+            {method: {"method", "fidelity", "control", "equal_to"}}.
+
+        Raises:
+            BenchError: There is no such table.
+
+        Example:
+            >>> sorted(next(iter(board.methods("toy", "net-a").values())))
+            ['control', 'equal_to', 'fidelity', 'method']
         """
         columns = ["method", "fidelity", "control", "equal_to"]
         rows = list_rows(self.select(subset=subset, model=model)[columns].drop_duplicates("method"))
@@ -149,8 +223,22 @@ class Scores:
         return {method: facts[method] for method in self.order(subset, model)}
 
     def wide(self, subset: str, model: str, *, correct: bool = False) -> pd.DataFrame:
-        """Return methods x ranked metrics as text, "mean [low, high]", with each method's fidelity
-        and equal map.
+        """Return methods x ranked values as text, "mean [low, high]".
+
+        Args:
+            subset: Name of the subset.
+            model: Name of the model, or "overall".
+            correct: Show values on items whose prediction is the label.
+
+        Returns:
+            A frame, one row per method, with its fidelity and the method of an equal map.
+
+        Raises:
+            BenchError: There is no such table.
+
+        Example:
+            >>> "deletion" in board.wide("toy", "net-a").columns
+            True
         """
         rows = self.select(subset=subset, model=model)
         methods = self.methods(subset, model)
@@ -166,10 +254,25 @@ class Scores:
         return table
 
     def compare(self, mine: str, reference: str) -> list[str]:
-        """Return one sentence per subset, model and ranked value: the paired difference mine -
-        reference, and whether mine is better, worse or not separable.
+        """Return how two methods differ, one sentence per subset, model and ranked value.
 
-        The interval is a bootstrap over the images that both scored, the same resamples for both.
+        The difference is mine - reference on the images that both scored, with a bootstrap
+        interval.
+
+        Args:
+            mine: Name of a method.
+            reference: Name of another method.
+
+        Returns:
+            Sentences with the difference, and whether mine is better, worse or not separable.
+
+        Raises:
+            BenchError: A method is not on the board.
+
+        Example:
+            >>> first, second = board.order("toy", "net-a")[:2]
+            >>> len(board.compare(first, second)) == len(board.list_ranked("toy", "net-a"))
+            True
         """
         for name in (mine, reference):
             self.select(method=name)

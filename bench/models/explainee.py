@@ -306,7 +306,7 @@ class Explainee(NetworkLayers):
 
     @cached_property
     def probe_shape(self) -> tuple[int, int, int, int]:
-        """Return (classes, K, h, w): the number of logits, and channels and grid of the explained layer.
+        """Return (classes, K, h, w): number of logits, and channels and grid of the layer.
 
         Raises:
             NotApplicable: The grid has fewer than two cells.

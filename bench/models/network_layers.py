@@ -17,7 +17,7 @@ class NetworkLayers(InputSide):
 
     @cached_property
     def stages(self) -> list[str]:
-        """Return the last module of each stage, from shallow to deep; one grey image is run once."""
+        """Return the last module of each stage, from shallow to deep."""
         with guard_network(self.net), torch.no_grad():
             return stage_layers(self.net, torch.zeros_like(self.draw_noise()))
 

@@ -37,15 +37,17 @@ from bench.sealed_parquet import check_columns, read_sealed_table, write_sealed_
 
 @dataclass
 class Records:
-    """Rows (`frame`, columns of `SCHEMA`) and what produced them (`provenance`, the content of
-    run.json).
+    """Per-image values, with what produced them.
 
-    provenance holds: run, created, commands, code, packages, machine, protocol {name,id,...},
-    subsets {name: facts}, models {name: facts}, methods {name:
-    {id,group,fidelity,citation,control,...}}, metrics {value name: {family,id,
-    title,better,ranked,reduce,target}}, not_applicable {model: {method: reason}}, equal (see
-    `equal_methods`), and precision {model: verdict} where bfloat16 was asked for (see
-    `bench.run.precision_guard`).
+    Attributes:
+        frame: One row per item, model, method and value, with the columns of `SCHEMA`. `value` is
+            NaN where a map could not be scored.
+        provenance: The content of run.json: commands, packages, machine, protocol, and the facts of
+            each subset, model, method and metric.
+
+    Example:
+        >>> records
+        Records(... rows: 1 subsets, 1 models, ... methods, ... metrics)
     """
 
     frame: pd.DataFrame
@@ -65,8 +67,19 @@ class Records:
 
     @classmethod
     def load(cls, path: str | Path) -> Records:
-        """Read a run folder (parts under `records/`) or a committed board (`records.parquet`);
-        current rows only.
+        """Read the current rows of a run folder or of a published board.
+
+        Args:
+            path: The folder.
+
+        Returns:
+            The records.
+
+        Raises:
+            BenchError: There is no run, it holds no records yet, or a file is damaged.
+
+        Example:
+            >>> bench.Records.load("runs/mine")  # doctest: +SKIP
         """
         folder = Path(path)
         if not folder.exists():

@@ -36,7 +36,8 @@ def draw_board(
     Args:
         board: The board.
         kind: "ranking", "curves", "correlation", "cost", "critical" or "stability".
-        subset, model: Which table; by default the overall one, or that of the first model.
+        subset: Subset of the table; by default the first.
+        model: Model of the table; by default the overall one, or the first model.
         methods: The methods that are drawn; by default all.
         values: The values that are drawn; by default the ranked ones.
         axes: Axes of matplotlib to draw on: one for each value of "ranking" and "cost", one for
