@@ -21,6 +21,7 @@ from bench.errors import BenchError, suggestions
 from bench.field_text import KINDS, read_field, read_settings, write_fields
 from bench.identity import digest
 from bench.protocol_checks import check_fields
+from bench.protocol_view import ProtocolView as ProtocolView
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 
@@ -61,8 +62,8 @@ class Protocol:
         localization_target: Class that localisation explains, on all images.
         score: "softmax" (float64, of the float32 logits), or "logit" in curves and ROAD.
         baseline: Pixel-space colour of removed pixels.
-        tie_rule: Order of equal values: "smooth_field" (seeded 7x7 noise, bilinear), "first_index" or
-            "last_index" of the flattened map.
+        tie_rule: Order of equal values: "smooth_field" (seeded 7x7 noise, bilinear), "first_index"
+            or "last_index" of the flattened map.
         precision: Precision of the forward passes of metrics; a run lowers it metric by metric.
         seed: Seed of every draw.
         steps: Steps of deletion and insertion: n_i = round(i*H*W/steps), both ends.
@@ -92,13 +93,14 @@ class Protocol:
         sanity_seeds: Number of randomised networks.
         references: Images without content that reference insensitivity uses.
         geometry: "own" (the manifest's frame, else the model's), or "squash" (the whole image).
-        removed: Removed pixels become "colour" (`baseline`), "zero" (after normalisation) or "minimum"
-            (the image's least value).
+        removed: Removed pixels become "colour" (`baseline`), "zero" (after normalisation) or
+            "minimum" (the image's least value).
         features: "pixels" (all channels at once) or "channels" (each by itself).
         step_features: Features per step; 0: `steps` decides.
         step_rule: n_i is "nearest" or "down" to i*N/steps; "up": each step takes ceil(N/steps).
         curve_ends: "both", "last" (without step 0) or "none" (without the last point as well).
-        curve_area: Trapezoids over "fraction" n_i/N, over equal "steps" from 0 to 1, or their "sum".
+        curve_area: Trapezoids over "fraction" n_i/N, over equal "steps" from 0 to 1, or their
+            "sum".
         kernel_side: Side of the kernel of `insertion_start`, in pixels whatever the side.
         kernel_sigma: Sigma of that kernel.
         kernel_border: Tails beyond its border are "cut" (sum 1) or "fold"ed back inside.
@@ -276,50 +278,6 @@ class Protocol:
             28
         """
         return ProtocolView(self, fields)
-
-
-class ProtocolView:
-    """The fields of a protocol that a metric declared; any other raises, so a metric's id cannot
-    lie.
-    """
-
-    def __init__(self, protocol: Protocol, fields: tuple[str, ...]) -> None:
-        self._values = {name: getattr(protocol, name) for name in fields}
-        defaults = {
-            f.name: f.default for f in dataclasses.fields(protocol) if f.metadata.get("quiet")
-        }
-        self._silent = {
-            name for name in fields if name in defaults and self._values[name] == defaults[name]
-        }
-
-    def __getattr__(self, name: str) -> Any:
-        values: dict[str, Any] = object.__getattribute__(self, "_values")
-        if name in values:
-            return values[name]
-        raise AttributeError(
-            f"protocol field {name!r} is not declared in this metric's `reads`; add it there"
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
-    def get(self, name: str, default: Any) -> Any:
-        """Return a field if it is declared, else the default: for what metrics share and need not
-        declare.
-        """
-        return self._values.get(name, default)
-
-    @property
-    def hash(self) -> str:
-        """Return the hash of the declared fields and their values; `quiet` ones count off their
-        default only.
-        """
-        return digest(
-            {name: value for name, value in self._values.items() if name not in self._silent}
-        )
 
 
 Fields = Protocol | ProtocolView
