@@ -119,9 +119,6 @@ class Protocol:
     Example:
         >>> bench.Protocol(steps=14).id.startswith("cambench-1@")
         True
-
-    Reference:
-        docs/protocols.md compares the protocols with their sources.
     """
 
     name: str = "cambench-1"
