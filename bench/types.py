@@ -1,8 +1,8 @@
 """The words of the pipeline as types, and the shape glossary.
 
-Shapes: B images, 3 colour channels (1 of grey networks, any number in tensors that are given), H x
-W pixels of the preprocessed frame, K channels and h x w
-cells of the explained layer, C classes, N = H*W pixels, S steps of a curve.
+Shapes: B images, 3 colour channels, H x W pixels of the preprocessed frame, N = H*W. The explained
+layer has K channels and h x w cells. C is the number of classes, S that of the steps of a curve.
+Grey networks have 1 channel; tensors that are given may have any number.
 
 Boxes are float32 `xyxy` in pixels of the frame they belong to, as edges: x0 <= x < x1. Pixel j
 covers [j, j+1). Masks are bool `[H,W]`, true on the object.
@@ -138,10 +138,12 @@ def box_pixels(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 class ItemContent(NamedTuple):
-    """What an item holds, as digests (`bench.data.item_identity`).
+    """The content of an item, as digests (`bench.data.item_identity`).
 
-    identity: of everything that decides its scores; "" where it cannot be read.  file: of its
-    file's bytes, or "".  stamp: size and times of that file, or "" where they prove nothing.
+    Attributes:
+        identity: Digest of everything that decides its scores; "" where it cannot be read.
+        file: Digest of its file's bytes, or "".
+        stamp: Size and times of that file, or "" where they prove nothing.
     """
 
     identity: str

@@ -34,13 +34,16 @@ class Job:
 
 
 class Mode(NamedTuple):
-    """How jobs are run; only those of one mode can share a batch.
+    """How jobs are run; only jobs of one mode can share a batch.
 
-    raw: the target's logit is wanted instead of its log-odds.  precision: of the network's layers
-    (torch.autocast); images are made, and logits read, as in float32.  folded: normalisations run
-    inside convolutions, which is faster. Not for what is asked whether it is above or below the
-    clean image's value: of two networks that differ by rounding, rounding could decide.  sister:
-    the network's sister runs them.
+    Attributes:
+        raw: Return the target's logit instead of its log-odds.
+        precision: Precision of the network's layers (torch.autocast). Images are made, and logits
+            read, in float32.
+        folded: Run normalisations inside convolutions, which is faster. It is off for values that
+            are compared with the clean image's: there rounding could decide between above and
+            below.
+        sister: Run the network's sister.
     """
 
     raw: bool = False

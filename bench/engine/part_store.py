@@ -32,11 +32,13 @@ class Part:
 
 
 class PartStore:
-    """What several methods read of one batch, with what each part cost.
+    """Parts of one batch that several methods read, with the cost of each.
 
-    parts: the cost of each part when it was computed. read: the parts that were read since a
-    method started. captured: what the shared pass recorded; the trace sets it.  watch: is told
-    of each part when it is made, with its name and, of `share`, with what made it.
+    Attributes:
+        parts: The cost of each part when it was computed.
+        read: The parts that were read since a method started.
+        captured: What the shared pass recorded; the trace sets it.
+        watch: Is called with each new part: its name, the part, and the function that made it.
     """
 
     captured: Captured
