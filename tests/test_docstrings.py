@@ -6,6 +6,7 @@ import ast
 import doctest
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -116,8 +117,6 @@ def check_function(function: Callable[..., Any], *, example: bool = True) -> lis
     faults, sections = [*check_summary(doc)], read_sections(doc)
     inner = inspect.unwrap(function)
     taken = [name for name in inspect.signature(inner).parameters if name not in ("self", "cls")]
-    if taken and inner.__qualname__ in ("make_report", "draw_board"):
-        taken.remove("board")  # the method's self
     entries = read_entries(sections.get("Args", ""))
     options = "options" in taken
     if not options and entries != [name for name in taken if name in entries]:
@@ -311,7 +310,7 @@ def list_documented() -> Iterator[Any]:
 
 def run_examples(one: Any, names: dict[str, Any]) -> doctest.TestResults:
     """Run the examples of one docstring."""
-    name = getattr(one, "__qualname__", "") or one.fget.__qualname__
+    name = getattr(one, "__qualname__", "property")
     test = doctest.DocTestParser().get_doctest(str(one.__doc__), names, name, None, None)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     output: list[str] = []
@@ -329,7 +328,9 @@ def board(given: SimpleNamespace) -> bench.Board:
 
 @pytest.mark.parametrize("one", list_documented(), ids=lambda one: getattr(one, "__qualname__", ""))
 def test_examples_are_true(one: Any, given: SimpleNamespace, board: bench.Board) -> None:
-    result = run_examples(one, vars(given) | {"board": board, "report": board.report()})
+    module = vars(sys.modules.get(getattr(one, "__module__", None) or "", bench))
+    own = {"board": board, "report": board.report()}
+    result = run_examples(one, {**module, **vars(given), **own})
     assert result.failed == 0
 
 

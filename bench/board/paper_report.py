@@ -176,7 +176,7 @@ def make_report(
         BenchError: A name is not on the board, or `decimals` is out of range.
 
     Example:
-        >>> len(board.report(values=["deletion"], methods=["random"]).rows)  # doctest: +SKIP
+        >>> len(board.report(values=["deletion"], methods=["random"]).rows)
         1
     """
     if not 1 <= decimals <= 6:

@@ -51,7 +51,7 @@ class Subset(ItemContents):
 
     Example:
         >>> subset = bench.load_subset("scenes-val", limit=4)
-        >>> len(subset), subset[0].label == subset.labels[0]
+        >>> len(subset), subset[0].id == subset.ids[0]
         (4, True)
     """
 
