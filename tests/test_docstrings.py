@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import bench
-from bench.board.paper_report import Report
+from bench.board.paper_report import Report, _label
 from bench.engine.case import Case
 from bench.engine.prober import Job, Prober
 from bench.metrics import METRICS, Value
@@ -302,7 +302,7 @@ def given() -> SimpleNamespace:
 
 def list_documented() -> Iterator[Any]:
     """Yield everything whose examples are run."""
-    yield from FUNCTIONS
+    yield from (*FUNCTIONS, _label)
     for kind in CLASSES:
         yield kind
         yield from (getattr(one, "__func__", one) for _, one in list_members(kind))
