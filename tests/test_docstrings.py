@@ -250,7 +250,7 @@ def test_a_class_and_a_property_without_parts_are_found() -> None:
         "no Example:",
         "Args or Attributes: no size",
     ]
-    assert check_property(Bare.half.fget) == [
+    assert check_property(vars(Bare)["half"].fget) == [
         "the summary does not start with Return",
         "Raises: no KeyError",
     ]

@@ -25,7 +25,9 @@ from bench.data.item_contents import ItemContents
 from bench.data.item_identity import identify_sample, join_frame
 from bench.data.manifest import Manifest
 from bench.data.reading import Note
-from bench.data.sample_source import Int64s, Opener, Source
+from bench.data.sample_source import Int64s as Int64s
+from bench.data.sample_source import Opener as Opener
+from bench.data.sample_source import Source
 from bench.errors import BenchError, UnreadableImage
 from bench.types import Batch, ItemContent, Sample, Truth
 

@@ -17,10 +17,12 @@ import torch
 from bench.data.input_size import find_side
 from bench.engine.counts import Counts
 from bench.engine.folding import folds_of
-from bench.engine.jobs import USUAL, Piece, halves
+from bench.engine.jobs import USUAL
 from bench.engine.jobs import Job as Job
 from bench.engine.jobs import Mode as Mode
+from bench.engine.jobs import Piece as Piece
 from bench.engine.jobs import Started as Started
+from bench.engine.jobs import halves as halves
 from bench.engine.log_odds import probability as probability
 from bench.engine.log_odds import read_log_odds, read_target_logits
 from bench.engine.log_odds import target_log_odds as target_log_odds

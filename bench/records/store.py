@@ -26,10 +26,12 @@ from bench.records.equal_maps import equal_methods
 from bench.records.forward_log import ForwardLog
 from bench.records.item_table import ItemTable, read_items, write_items
 from bench.records.record_columns import COMMITTED_LIMIT as COMMITTED_LIMIT
-from bench.records.record_columns import COUNTED, REMEDY, SCHEMA
+from bench.records.record_columns import COUNTED
 from bench.records.record_columns import DEFAULT_CALIBRATION as DEFAULT_CALIBRATION
 from bench.records.record_columns import KEY as KEY
 from bench.records.record_columns import MIN_CALIBRATION as MIN_CALIBRATION
+from bench.records.record_columns import REMEDY as REMEDY
+from bench.records.record_columns import SCHEMA as SCHEMA
 from bench.records.run_facts import HEALTH as HEALTH
 from bench.records.run_facts import read_health, read_provenance, write_run_json
 from bench.sealed_parquet import check_columns, read_sealed_table, write_sealed_table
