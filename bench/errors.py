@@ -12,14 +12,29 @@ from contextlib import contextmanager
 
 
 class BenchError(Exception):
-    """Bad input, said in one sentence; the command line prints it without a traceback and exits
-    with code 2.
+    """Bad input, described in one sentence: what is wrong, where, and what to do.
+
+    The command line prints the sentence without a traceback and exits with code 2.
+
+    Example:
+        >>> try:
+        ...     bench.load_model("resnet-scene")
+        ... except bench.BenchError as error:
+        ...     print(error)
+        Unknown model 'resnet-scene'. Did you mean resnet-scenes...?
     """
 
 
 class NotApplicable(BenchError):  # noqa: N818 - it is an answer ("n/a"), not a failure
-    """A method or metric that does not fit this model or subset; shown as "n/a" on boards, never as
-    a number.
+    """A method or metric that does not fit this model or subset.
+
+    Boards show it as "n/a", never as a number.
+
+    Example:
+        >>> bench.score(model, images, None, maps, "pointing_game")
+        Traceback (most recent call last):
+        ...
+        bench.errors.NotApplicable: pointing_game needs ...
     """
 
 

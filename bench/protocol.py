@@ -21,6 +21,7 @@ from bench.errors import BenchError, suggestions
 from bench.field_text import KINDS, read_field, read_settings, write_fields
 from bench.identity import digest
 from bench.protocol_checks import check_fields
+from bench.protocol_view import ProtocolView as ProtocolView
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 
@@ -54,135 +55,137 @@ class Protocol:
     """The choices of one evaluation; the defaults are `cambench-1`.
 
     Lengths in pixels are given for a side of 224 and scale with the side.
+
+    Attributes:
+        name: Name, with changed fields in brackets.
+        faithfulness_target: Class that faithfulness, masking, complexity and cost explain.
+        localization_target: Class that localisation explains, on all images.
+        score: "softmax" (float64, of the float32 logits), or "logit" in curves and ROAD.
+        baseline: Pixel-space colour of removed pixels.
+        tie_rule: Order of equal values: "smooth_field" (seeded 7x7 noise, bilinear), "first_index"
+            or "last_index" of the flattened map.
+        precision: Precision of the forward passes of metrics; a run lowers it metric by metric.
+        seed: Seed of every draw.
+        steps: Steps of deletion and insertion: n_i = round(i*H*W/steps), both ends.
+        insertion_start: "blur", "baseline" (as `removed`) or "kernel" (the fixed kernel below).
+        blur_sigma_224: Sigma of the blur in pixels.
+        blur_radius_sigmas: Radius of the blur = ceil(this * sigma); padding reflects.
+        thresholds: Threshold quality cuts at t = 0..n-1 the lowest floor(t*N/n) pixels of unit(L).
+        pointing_tolerance_224: A hit lies closer to a truth pixel than this, in pixels.
+        pointing_max_area: The primary set: truth covers at most this share of the frame.
+        box_taus: Number of thresholds tau = 0..1 of a box, strict >.
+        box_ious: IoUs that a box must reach.
+        pixel_bins: Bins of unit(L) for the pooled precision.
+        box_min_visible: A box with a smaller visible share after the crop is dropped.
+        ssim_window: Side of the Gaussian window in pixels, on unit(L).
+        ssim_sigma: Sigma of that window.
+        top_share: Share of the most relevant pixels, whose IoU is taken.
+        attack_eps_255: Largest changes of a pixel, /255, in pixel space clipped to [0,1].
+        pgd_steps: Steps of the PGD attack.
+        pgd_step: Length of a step, as a share of eps.
+        sensitivity_radius: Max-sensitivity draws uniformly in +- this, pixel space, not clipped.
+        sensitivity_draws: Number of these draws.
+        infidelity_sigma: Standard deviation of the noise, normalised space.
+        infidelity_draws: Number of draws.
+        road_fractions: Shares of the pixels that ROAD imputes.
+        road_noise: Standard deviation on imputed pixels, normalised space.
+        sanity_stages: The classifier, then the rest in equal parts, cumulative.
+        sanity_seeds: Number of randomised networks.
+        references: Images without content that reference insensitivity uses.
+        geometry: "own" (the manifest's frame, else the model's), or "squash" (the whole image).
+        removed: Removed pixels become "colour" (`baseline`), "zero" (after normalisation) or
+            "minimum" (the image's least value).
+        features: "pixels" (all channels at once) or "channels" (each by itself).
+        step_features: Features per step; 0: `steps` decides.
+        step_rule: n_i is "nearest" or "down" to i*N/steps; "up": each step takes ceil(N/steps).
+        curve_ends: "both", "last" (without step 0) or "none" (without the last point as well).
+        curve_area: Trapezoids over "fraction" n_i/N, over equal "steps" from 0 to 1, or their
+            "sum".
+        kernel_side: Side of the kernel of `insertion_start`, in pixels whatever the side.
+        kernel_sigma: Sigma of that kernel.
+        kernel_border: Tails beyond its border are "cut" (sum 1) or "fold"ed back inside.
+        kernel_padding: The image beyond its border is "reflect" or "zero" after normalisation.
+        localization_map: "positive": mm(max(L,0)); "range": mm(L), a constant map all zero.
+        box_levels: 0: the map's own values; n: floor(n*map), thresholds int(tau * its maximum).
+        box_last_tau: Whether tau = 1 is tried; False: the step is 1/box_taus.
+        box_shapes: 8-connected "components", or "contours" (holes have boxes too).
+        box_choice: Which of a map's boxes may hit: "any", or the "largest" by area.
+        box_edges: "half_open" real edges, or "inclusive" whole numbers.
+        box_tau_from: Images that choose tau: "calibration", or the "scored" ones.
+
+    Raises:
+        BenchError: A value does not fit its field.
+
+    Example:
+        >>> bench.Protocol(steps=14).id.startswith("cambench-1@")
+        True
     """
 
     name: str = "cambench-1"
-    # --- shared
-    faithfulness_target: str = (
-        "predicted"  # class explained by faithfulness, masking, complexity, cost
-    )
-    localization_target: str = "label"  # class explained by localisation, on all images
-    # "softmax": float64, of the float32 logits; "logit": the raw output, in curves and ROAD (what
-    # is about a drop of confidence or log-odds keeps the probability)
+    faithfulness_target: str = "predicted"
+    localization_target: str = "label"
     score: str = "softmax"
     baseline: tuple[float, float, float] = (
         0.485,
         0.456,
         0.406,
-    )  # pixel-space colour of removed pixels
-    # equal values: "smooth_field": seeded 7x7 uniform noise, bilinear, then pixel index;
-    # "first_index", "last_index": in the order of the flattened map, or against it (a stable sort
-    # that is read backwards)
+    )
     tie_rule: str = "smooth_field"
-    precision: str = (
-        FLOAT32  # of what metrics probe; a run lowers it metric by metric (docs/precision.md)
-    )
+    precision: str = FLOAT32
     seed: int = 0
-    # --- deletion and insertion
-    steps: int = 28  # whole pixels, all channels; n_i = round(i*H*W/steps), both ends
-    insertion_start: str = (
-        "blur"  # "blur"; "baseline": what `removed` says; "kernel": the fixed kernel below
-    )
-    blur_sigma_224: float = 10.0  # sigma = blur_sigma_224 * min(H,W)/224
-    blur_radius_sigmas: float = 2.5  # radius = ceil(blur_radius_sigmas * sigma); reflect padding
-    # --- threshold quality
-    thresholds: int = 10  # t = 0..9: the lowest floor(0.1*t*N) pixels of unit(L) are set to 0
-    # --- pointing game
-    pointing_tolerance_224: float = (
-        15.0  # hit: a truth pixel closer than this * side/224 (strictly)
-    )
-    pointing_max_area: float = 0.25  # the primary set: truth covers at most this share of the frame
-    # --- box localisation
-    box_taus: int = 101  # tau = 0..1 step 0.01, strict >
+    steps: int = 28
+    insertion_start: str = "blur"
+    blur_sigma_224: float = 10.0
+    blur_radius_sigmas: float = 2.5
+    thresholds: int = 10
+    pointing_tolerance_224: float = 15.0
+    pointing_max_area: float = 0.25
+    box_taus: int = 101
     box_ious: tuple[float, ...] = (0.3, 0.5, 0.7)
-    # --- mask localisation
-    pixel_bins: int = 1001  # bins of unit(L) for the pooled precision
-    # --- geometry
-    box_min_visible: float = 0.25  # a box with a smaller visible share after the crop is dropped
-    # --- how alike two maps are
-    ssim_window: int = later(
-        11
-    )  # pixels; Gaussian, on unit(L), borders where it does not fit left out
+    pixel_bins: int = 1001
+    box_min_visible: float = 0.25
+    ssim_window: int = later(11)
     ssim_sigma: float = later(1.5)
-    top_share: float = later(0.1)  # the most relevant pixels, of which the IoU is taken
-    # --- robustness: pixel space, clipped to [0,1]
-    attack_eps_255: tuple[float, ...] = later(
-        (1.0, 2.0, 4.0, 8.0)
-    )  # largest change of a pixel, /255
+    top_share: float = later(0.1)
+    attack_eps_255: tuple[float, ...] = later((1.0, 2.0, 4.0, 8.0))
     pgd_steps: int = later(10)
-    pgd_step: float = later(0.25)  # of eps
-    sensitivity_radius: float = later(
-        0.02
-    )  # max-sensitivity: uniform in +- this, pixel space, not clipped
+    pgd_step: float = later(0.25)
+    sensitivity_radius: float = later(0.02)
     sensitivity_draws: int = later(10)
-    # --- infidelity
-    infidelity_sigma: float = later(0.2)  # of the normal noise, normalised space
+    infidelity_sigma: float = later(0.2)
     infidelity_draws: int = later(10)
-    # --- ROAD
     road_fractions: tuple[float, ...] = later((0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9))
-    road_noise: float = later(0.01)  # standard deviation on imputed pixels, normalised space
-    # --- sanity
-    sanity_stages: int = later(5)  # the classifier, then the rest in equal parts, cumulative
+    road_noise: float = later(0.01)
+    sanity_stages: int = later(5)
     sanity_seeds: int = later(3)
-    # --- reference insensitivity
     references: tuple[str, ...] = later(("baseline", "black", "white", "blur", "noise"))
-    # --- what other libraries choose otherwise
-    # "own": the manifest's frame, else the models'; "squash": where no manifest fixes it, the whole
-    # image, bilinear
     geometry: str = quiet("own")
-    # removed pixels become "colour": `baseline`; "zero": 0 after normalisation; "minimum": the
-    # image's least value of all channels after normalisation
     removed: str = quiet("colour")
-    features: str = quiet(
-        "pixels"
-    )  # "pixels": all channels at once; "channels": each channel of a pixel by itself
-    step_features: int = quiet(0)  # features per step; 0: `steps` says how many steps
-    # of `steps`: n_i = "nearest" or "down" to i*N/steps; "up": each step takes ceil(N/steps), the
-    # last what is left
+    features: str = quiet("pixels")
+    step_features: int = quiet(0)
     step_rule: str = quiet("nearest")
-    curve_ends: str = quiet(
-        "both"
-    )  # "both"; "last": without step 0; "none": without the last point as well
-    # area under a curve: trapezoids over "fraction": n_i/N; "steps": equal steps from 0 to 1;
-    # "sum": steps of length 1
+    curve_ends: str = quiet("both")
     curve_area: str = quiet("fraction")
-    # --- insertion_start = "kernel": a square Gaussian kernel, in pixels whatever the side
     kernel_side: int = quiet(11)
     kernel_sigma: float = quiet(5.0)
-    kernel_border: str = quiet(
-        "cut"
-    )  # tails beyond its border are "cut" (sum 1 all the same) or "fold"ed back inside
-    kernel_padding: str = quiet(
-        "reflect"
-    )  # the image beyond its border: "reflect" or "zero" after normalisation
-    # --- boxes and pooled precision
-    localization_map: str = quiet(
-        "positive"
-    )  # "positive": mm(max(L,0)); "range": mm(L), a constant map all zero
-    box_levels: int = quiet(
-        0
-    )  # 0: the map's own values; n: floor(n*map), and thresholds int(tau * its maximum)
-    box_last_tau: bool = quiet(True)  # tau = 0..1; False: 1 is left out, so the step is 1/box_taus
-    box_shapes: str = quiet(
-        "components"
-    )  # 8-connected "components", or "contours": holes have boxes too
-    box_choice: str = quiet(
-        "any"
-    )  # which of a map's boxes may hit: "any", or the "largest" by area
-    # "half_open": [x0,y0,x1+1,y1+1], real edges; "inclusive": whole numbers, both end pixels
-    # counted
+    kernel_border: str = quiet("cut")
+    kernel_padding: str = quiet("reflect")
+    localization_map: str = quiet("positive")
+    box_levels: int = quiet(0)
+    box_last_tau: bool = quiet(True)
+    box_shapes: str = quiet("components")
+    box_choice: str = quiet("any")
     box_edges: str = quiet("half_open")
-    box_tau_from: str = quiet(
-        "calibration"
-    )  # the images that choose tau per IoU: "calibration", or the "scored" ones
+    box_tau_from: str = quiet("calibration")
 
     def __post_init__(self) -> None:
         check_fields(self)
 
     @property
     def id(self) -> str:
-        """Return name and hash of all fields, e.g. `cambench-1@3f2a9c01b7de`; of later ones, see
-        `later`.
+        """Return name and hash of all fields, such as `cambench-1@3f2a9c01b7de`.
+
+        A field that came later counts only where it is off its default (see `later`).
         """
         hashed = {
             f.name: getattr(self, f.name)
@@ -193,7 +196,18 @@ class Protocol:
         return f"{self.name}@{digest(hashed)}"
 
     def changes(self, base: Protocol | None = None) -> dict[str, Any]:
-        """Return the fields, without the name, that differ from `base` (default: `cambench-1`)."""
+        """Return the fields, without the name, that differ from another protocol's.
+
+        Args:
+            base: The other protocol; None takes `cambench-1`.
+
+        Returns:
+            {field: value of this protocol}.
+
+        Example:
+            >>> bench.Protocol(steps=4).changes()
+            {'steps': 4}
+        """
         base = base or Protocol()
         names = (f.name for f in dataclasses.fields(self) if f.name != "name")
         return {
@@ -205,10 +219,18 @@ class Protocol:
     def replace_fields(self, settings: Mapping[str, Any]) -> Protocol:
         """Return this protocol with other values, and a name that states them.
 
-        For example `quantus[step_features=224]`.
+        Args:
+            settings: {field: value}, or its text as in `quantus[step_features=224]`.
 
-        settings: field -> value, or text as an address writes it. An unknown field, or a value that
-        does not fit, is an error.
+        Returns:
+            A protocol.
+
+        Raises:
+            BenchError: A field is unknown, or a value does not fit it.
+
+        Example:
+            >>> bench.Protocol().replace_fields({"steps": "4"}).name
+            'cambench-1[steps=4]'
         """
         values = {name: _read_value(self, name, value) for name, value in settings.items()}
         changed = dataclasses.replace(self, **values)
@@ -217,60 +239,42 @@ class Protocol:
         return dataclasses.replace(changed, name=f"{base.name}[{inside}]" if inside else base.name)
 
     def replace_precision(self, precision: str) -> Protocol:
-        """Return this protocol with what metrics probe in another precision:
-        `cambench-1[precision=bfloat16]`.
+        """Return this protocol with another precision of the forward passes of metrics.
+
+        Args:
+            precision: "float32" or "bfloat16".
+
+        Returns:
+            A protocol.
+
+        Raises:
+            BenchError: The precision is unknown.
+
+        Example:
+            >>> bench.Protocol().replace_precision("bfloat16").name
+            'cambench-1[precision=bfloat16]'
         """
         return (
             self if precision == self.precision else self.replace_fields({"precision": precision})
         )
 
     def view(self, fields: tuple[str, ...]) -> ProtocolView:
-        """Return a read-only view of `fields`; reading any other field raises AttributeError."""
+        """Return a read-only view of some fields; reading any other raises AttributeError.
+
+        Args:
+            fields: Names of fields.
+
+        Returns:
+            The view.
+
+        Raises:
+            AttributeError: There is no such field.
+
+        Example:
+            >>> bench.Protocol().view(("steps",)).steps
+            28
+        """
         return ProtocolView(self, fields)
-
-
-class ProtocolView:
-    """The fields of a protocol that a metric declared; any other raises, so a metric's id cannot
-    lie.
-    """
-
-    def __init__(self, protocol: Protocol, fields: tuple[str, ...]) -> None:
-        self._values = {name: getattr(protocol, name) for name in fields}
-        defaults = {
-            f.name: f.default for f in dataclasses.fields(protocol) if f.metadata.get("quiet")
-        }
-        self._silent = {
-            name for name in fields if name in defaults and self._values[name] == defaults[name]
-        }
-
-    def __getattr__(self, name: str) -> Any:
-        values: dict[str, Any] = object.__getattribute__(self, "_values")
-        if name in values:
-            return values[name]
-        raise AttributeError(
-            f"protocol field {name!r} is not declared in this metric's `reads`; add it there"
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
-    def get(self, name: str, default: Any) -> Any:
-        """Return a field if it is declared, else the default: for what metrics share and need not
-        declare.
-        """
-        return self._values.get(name, default)
-
-    @property
-    def hash(self) -> str:
-        """Return the hash of the declared fields and their values; `quiet` ones count off their
-        default only.
-        """
-        return digest(
-            {name: value for name, value in self._values.items() if name not in self._silent}
-        )
 
 
 Fields = Protocol | ProtocolView

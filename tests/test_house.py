@@ -191,6 +191,25 @@ def test_the_command_exits_1_where_a_law_is_broken(tmp_path: Path) -> None:
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+LONG_SENTENCES, LONG_TEXTS = 211, 42
+"""Most sentences of more than 25 words in public docstrings, and in help and error texts. These
+numbers only go down: who shortens a sentence lowers them.
+"""
+
+
+def test_sentences_do_not_get_longer(house: House) -> None:
+    assert len(measure_house.list_long_sentences(house)) <= LONG_SENTENCES
+    assert len(measure_house.list_long_texts(house)) <= LONG_TEXTS
+
+
+def test_long_help_and_error_texts_are_found(tmp_path: Path) -> None:
+    long, short = "Give " + "one {name} " * 13 + "word.", "Give " + "one " * 12 + "{name}."
+    for text, count in ((long, 2), (short, 0)):
+        code = f"def add():\n    raise ValueError(f{text!r})\n\n\nx = Option(help={text!r})\n"
+        found = measure_house.list_long_texts(write_house(tmp_path, {"types.py": code}))
+        assert len(found) == count
+
+
 def test_measures_of_a_small_package(tmp_path: Path) -> None:
     long = "Return " + "a " * 25 + "sum."
     files = {

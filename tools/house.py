@@ -34,6 +34,7 @@ GROUND = frozenset(
         "plain_streams",
         "field_text",
         "protocol_checks",
+        "protocol_view",
         "ranges",
         "text_limits",
         "inner_places",

@@ -245,6 +245,32 @@ def list_long_sentences(house: House) -> list[str]:
     return found
 
 
+def list_long_texts(house: House) -> list[str]:
+    """Return the sentences of help and error texts that have too many words.
+
+    What is filled into a text counts as one word.
+    """
+    found = []
+    for one in house.modules.values():
+        for text in filter(None, map(read_user_text, one.nodes)):
+            long = [s for s in split_sentences(text) if len(s.split()) > SENTENCE_WORDS]
+            found += [f"{one.path}: {s}" for s in long]
+    return found
+
+
+def read_user_text(node: ast.AST) -> str:
+    """Return the help text of an option or command, or the sentence of an error; else ""."""
+    value: ast.expr | None = None
+    if isinstance(node, ast.keyword) and node.arg == "help":
+        value = node.value
+    if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+        value = node.exc.args[0]
+    parts = value.values if isinstance(value, ast.JoinedStr) else [value]
+    return "".join(
+        str(part.value) if isinstance(part, ast.Constant) else "X" for part in parts if part
+    )
+
+
 def split_sentences(text: str) -> list[str]:
     """Return the sentences of a docstring without its examples and indented blocks."""
     kept = re.sub(r"^( *>>>.*(\n.+)*|    .*)$", "", text, flags=re.MULTILINE)
@@ -286,6 +312,9 @@ def measure(house: House) -> dict[str, str]:
         f"sentences of public docstrings over {SENTENCE_WORDS} words": str(
             len(list_long_sentences(house))
         ),
+        f"sentences of help and error texts over {SENTENCE_WORDS} words": str(
+            len(list_long_texts(house))
+        ),
         "README: lines, words, table rows": f"{len(text.splitlines())}, {len(text.split())}, "
         f"{sum(line.startswith('|') for line in text.splitlines())}",
         "leaderboards": measure_size(house.root / "leaderboards"),
@@ -312,7 +341,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(
             "no verb:", ", ".join(f"{n} x{c}" if c > 1 else n for n, c in sorted(counted.items()))
         )
-        print("\n".join(list_long_sentences(house)))
+        print("\n".join([*list_long_sentences(house), *list_long_texts(house)]))
     return int(options.check and any(breaches.values()))
 
 

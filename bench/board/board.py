@@ -32,8 +32,9 @@ from bench.board.plots.board_figure import draw_board, write_image
 from bench.board.present_tags import renew_tags
 from bench.board.record_checks import check_records
 from bench.board.result_words import choose_scopes, describe_result
-from bench.board.scores import COLUMNS, Scores, list_scopes, summarise
+from bench.board.scores import COLUMNS, Scores
 from bench.board.statistics import RESAMPLES
+from bench.board.summaries import list_scopes, summarise
 from bench.board.tuned import compare_tuned
 from bench.errors import BenchError
 from bench.folder_owner import own_folder
@@ -46,15 +47,26 @@ if TYPE_CHECKING:
 
 
 class Board(Scores):
-    """Scores that can be saved, printed, and compared with those of a model before it was
-    fine-tuned.
+    """Scores that can be saved, printed and drawn; `leaderboard` makes one.
+
+    Args:
+        frame: One row per subset, model, method and value (`COLUMNS`): "mean" is the reduced
+            number, [low, high] its 95 % interval, `rank` NaN where coverage is incomplete.
+        records: The records behind it.
+        measures: {subset: its measures}.
+        comparisons: {(subset, model, value): which methods differ}, of ranked values.
+        flags: Warnings, one sentence each.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
+
+    Example:
+        >>> bench.leaderboard(records, resamples=20).scopes
+        [('toy', 'net-a')]
     """
 
     @cached_property
     def tuned(self) -> pd.DataFrame:
-        """Return every difference between a fine-tuned model and its original (see
-        `bench.board.tuned`).
-        """
+        """Return every difference between a fine-tuned model and its original, one per row."""
         return compare_tuned(self)
 
     @cached_property
@@ -85,9 +97,17 @@ class Board(Scores):
         return [describe_pair(pair, self.provenance["models"]) for pair in pairs]
 
     def save(self, folder: str | Path, gallery: str | Path | None = None) -> None:
-        """Write every table and plot into `folder`, replacing those of an earlier board.
+        """Write every table and plot into a folder, in place of those of an earlier board.
 
-        gallery: the run folder whose `gallery/` is drawn; default `folder` itself.
+        Args:
+            folder: The folder; it is made.
+            gallery: The run folder whose `gallery/` is drawn; None takes `folder` itself.
+
+        Raises:
+            BenchError: Another process writes there, or it cannot be written to.
+
+        Example:
+            >>> board.save("boards/mine", gallery="runs/mine")  # doctest: +SKIP
         """
         with own_folder(Path(folder), "board"):
             write_board(self, Path(folder), Path(gallery) if gallery is not None else Path(folder))
@@ -107,7 +127,14 @@ class Board(Scores):
         return f"<ul>{words}</ul>{write_image(self, *scope)}{rows}"
 
     def print(self, console: Console | None = None) -> None:
-        """Print the ranked values of every table in the terminal."""
+        """Print the ranked values of every table in the terminal.
+
+        Args:
+            console: A console of rich; None takes the terminal.
+
+        Example:
+            >>> board.print()  # doctest: +SKIP
+        """
         print_board(self, console)
 
 
@@ -116,8 +143,21 @@ def leaderboard(
 ) -> Board:
     """Reduce records to a board: tables per subset and model, and over the models of a subset.
 
-    resamples, seed: of the bootstrap.  progress: as in `bench.evaluate`.  Raises BenchError where
-    the records are empty or mix what cannot be compared.
+    Args:
+        records: Records of one run or of several merged ones.
+        resamples: Number of bootstrap resamples, at least 1.
+        seed: Seed of the bootstrap.
+        progress: As in `bench.evaluate`.
+
+    Returns:
+        The board.
+
+    Raises:
+        BenchError: The records are empty, or mix what cannot be compared.
+
+    Example:
+        >>> bench.leaderboard(records, resamples=20)
+        Board(... methods on toy/net-a)
     """
     with follow(progress):
         return _make_board(records, resamples, seed)

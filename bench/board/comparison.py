@@ -1,16 +1,18 @@
 """Which methods of a table the images tell apart, and so which ranks they allow.
 
-Two methods are told apart where the difference of their numbers is no accident: the bootstrap's p
-and, for means, Wilcoxon's p are both below .05 after Holm's correction over the pairs of the table,
-and both point the same way. The table ranks by means, so the first is asked; a mean of heavy-tailed
-values can be made by a few images, so the second is asked too, and it needs no variance to exist.
-Methods with the same map are one method here: they cannot be compared, and they do not make the
-correction harsher.
+Two methods differ where three conditions hold. The bootstrap's p is below .05 after Holm's
+correction over the pairs of the table. For means, so is Wilcoxon's p. Both point the same way.
 
-With every pair tested at a family-wise level of .05, the ranks that the data allow a method are
-those between the methods told to be better and those told to be worse: together these ranges hold
-all true ranks with 95 % confidence (Klein, Wright and Wieczorek, JRSS C 69, 2020; Mogstad et al.,
-Review of Economic Studies 91, 2024).
+The table ranks by means, so the bootstrap tests the mean. A few images can make the mean of
+heavy-tailed values; Wilcoxon's test needs no variance to exist. Methods with the same map are one
+method here. They cannot be compared, and they do not make the correction harsher.
+
+Every pair is tested at a family-wise level of .05. So a method's possible ranks lie between the
+methods that are better and those that are worse. Together these ranges hold all true ranks with
+95 % confidence.
+
+References: Klein, Wright and Wieczorek, JRSS C 69, 2020; Mogstad et al., Review of Economic Studies
+91, 2024.
 """
 
 from __future__ import annotations

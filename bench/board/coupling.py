@@ -1,13 +1,12 @@
 """Coupled pairs: values that favour a method because both take the same colour for "nothing".
 
-Deletion paints the pixels that a map calls relevant in the baseline colour. A method that measures
-relevance as the difference to that very colour is asked its own question; one that compares with
-black, or with no colour at all, is not. Which colour is which depends on the model:
-`input_x_gradient` compares with the zero of the normalised image, that is with the mean colour of
-the model's preprocessing.
+Deletion paints the pixels that a map calls relevant in the baseline colour. Some methods measure
+relevance as the difference to that very colour, so deletion favours them. A method that compares
+with black, or with no colour, is not coupled. The model decides which colour it is:
+`input_x_gradient` compares with the zero of the normalised image, the preprocessing's mean colour.
 
 Methods and metrics declare this where they are registered (`reference`, `paints`). run.json carries
-what the method declared; for runs of before it did, the registry of today answers.
+the method's declaration. For older runs without one, the registry of today is read.
 """
 
 from __future__ import annotations

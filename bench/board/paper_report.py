@@ -36,16 +36,21 @@ class ReportCell:
 
 @dataclass(frozen=True)
 class Report:
-    """A table of a paper.
+    """A table of a paper; `board.report(...)` makes one.
 
     Attributes:
-        subset, model: What the table is of.
+        subset: Subset of the table.
+        model: Model of the table, or "overall".
         values: {value: its better direction}, the columns.
         rows: {name of a method as it is printed: {value: its cell}}, best first.
         reference: The printed name of the method that the marks compare with; "" without one.
-        n: Images.
-        protocol: Its id.
-        decimals: Of every number.
+        n: Number of images.
+        protocol: Id of the protocol.
+        decimals: Decimals of every number.
+
+    Example:
+        >>> board.report(values=["deletion"], decimals=2).decimals
+        2
     """
 
     subset: str
@@ -58,7 +63,15 @@ class Report:
     decimals: int = 3
 
     def to_csv(self) -> str:
-        """Return the table with the ends of the intervals and the marks in columns of their own."""
+        """Return the table as CSV; ends of intervals and marks have columns of their own.
+
+        Returns:
+            The text.
+
+        Example:
+            >>> report.to_csv().startswith("method,")
+            True
+        """
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         parts = ("", "_low", "_high", "_mark")
@@ -74,7 +87,15 @@ class Report:
         return stream.getvalue()
 
     def to_markdown(self) -> str:
-        """Return the table in Markdown, with its caption below."""
+        """Return the table in Markdown, with its caption below.
+
+        Returns:
+            The text.
+
+        Example:
+            >>> report.to_markdown().startswith("| method |")
+            True
+        """
         headers = [f"{markdown(name)} {ARROWS[better]}" for name, better in self.values.items()]
         lines = [f"| method | {' | '.join(headers)} |", "|---|" + "---:|" * len(headers)]
         for method, cells in self.rows.items():
@@ -83,7 +104,15 @@ class Report:
         return "\n".join([*lines, "", markdown(self.caption)]) + "\n"
 
     def to_latex(self) -> str:
-        r"""Return a `table` with `booktabs` rules, a caption and a `\label`."""
+        r"""Return a `table` of LaTeX with `booktabs` rules, a caption and a `\label`.
+
+        Returns:
+            The text.
+
+        Example:
+            >>> report.to_latex().splitlines()[0] == r"\begin{table}"
+            True
+        """
         arrows = {"lower": r" $\downarrow$", "higher": r" $\uparrow$", "none": ""}
         headers = [escape_latex(name) + arrows[better] for name, better in self.values.items()]
         lines = [
@@ -103,7 +132,7 @@ class Report:
 
     @property
     def caption(self) -> str:
-        """Return one short caption: what, on what, n, protocol and marks."""
+        """Return one short caption: value, subset, model, n, protocol and marks."""
         marks = f" {MARKS.format(reference=self.reference)}." if self.reference else ""
         return (
             f"Mean [95 % interval] on {self.subset}, {self.model}, n = {self.n}, "
@@ -137,13 +166,18 @@ def make_report(
         names: {method: name that is printed}.
         reference: The method that the marks compare with; by default `grad_cam`, where it is there.
         decimals: Of every number, 1 to 6.
-        subset, model: Which table; by default the overall one, or that of the first model.
+        subset: Subset of the table; by default the first.
+        model: Model of the table; by default the overall one, or the first model.
+
+    Returns:
+        The table.
 
     Raises:
         BenchError: A name is not on the board, or `decimals` is out of range.
 
     Example:
-        >>> print(board.report(values=["deletion"]).to_markdown())  # doctest: +SKIP
+        >>> len(board.report(values=["deletion"], methods=["random"]).rows)
+        1
     """
     if not 1 <= decimals <= 6:
         raise BenchError(f"A report has 1 to 6 decimals, and {decimals} were asked for.")

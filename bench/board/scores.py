@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from bench.board.comparison import Comparison, compare
-from bench.board.coupling import is_coupled
-from bench.board.cubes import Cube, Measure, build_cube, sample, share_numbers
+from bench.board.comparison import Comparison
+from bench.board.cubes import Measure
 from bench.board.measures import CORRECT
 from bench.board.method_differences import describe_difference
-from bench.board.statistics import RESAMPLES, Sampled, ranks
+from bench.board.statistics import RESAMPLES
+from bench.board.summaries import list_originals as list_originals
 from bench.board.text import OVERALL, interval, short_fidelity
 from bench.errors import BenchError, suggestions
 from bench.records.store import Records
@@ -61,15 +59,18 @@ COLUMNS = [
 
 @dataclass
 class Scores:
-    """Numbers per (subset, model, method, metric), and what a reader must know beside them.
+    """Numbers per subset, model, method and value, with what a reader must know beside them.
 
-    frame: the columns of `COLUMNS`. "mean" is the reduced number (for reduce "std" a standard
-    deviation, for "pooled_precision" a pooled precision) with its interval [low, high]; rank is NaN
-    where coverage is incomplete or the value is not ranked; [rank_best, rank_worst] are the ranks
-    that the images allow (`bench.board.comparison`); share is the share of the gap from the random
-    control to the oracle (localisation); peaked: sharpening the maps moves the value; coupled: the
-    value favours the method by its construction (`bench.board.coupling`). comparisons: {(subset,
-    model, metric): which methods are told apart}, of ranked values. flags: sentences.
+    Attributes:
+        frame: The columns of `COLUMNS`. "mean" is the reduced number with its interval [low, high].
+            [rank_best, rank_worst] are the ranks that the images allow; rank is NaN where coverage
+            is incomplete. share is the share of the gap from the random control to the oracle.
+        records: The records behind it.
+        measures: {subset: its measures}.
+        comparisons: {(subset, model, value): which methods differ}, of ranked values.
+        flags: Warnings, one sentence each.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
     """
 
     frame: pd.DataFrame
@@ -97,12 +98,40 @@ class Scores:
     def table(
         self, metric: str, subset: str | None = None, model: str | None = None
     ) -> pd.DataFrame:
-        """Return the rows of one metric, best first; subset and model narrow it down."""
+        """Return the rows of one value, best first.
+
+        Args:
+            metric: Name of the value, such as "deletion".
+            subset: Only this subset; None takes all.
+            model: Only this model; None takes all.
+
+        Returns:
+            A frame with the columns of `board.frame`.
+
+        Raises:
+            BenchError: A name is not on the board.
+
+        Example:
+            >>> float(board.table("deletion")["rank"].iloc[0])
+            1.0
+        """
         return self.select(metric=metric, subset=subset, model=model).reset_index(drop=True)
 
     def select(self, **wanted: str | None) -> pd.DataFrame:
-        """Return the rows with these columns, ordered by subset, model, metric and rank, unranked
-        last.
+        """Return the rows with these entries, ordered by subset, model, value and rank.
+
+        Args:
+            wanted: Columns and the entry that they must have; None leaves a column free.
+
+        Returns:
+            A frame with the columns of `board.frame`.
+
+        Raises:
+            BenchError: An entry is not on the board.
+
+        Example:
+            >>> set(board.select(metric="deletion", model="net-a")["metric"])
+            {'deletion'}
         """
         key = tuple(
             sorted((column, value) for column, value in wanted.items() if value is not None)
@@ -122,15 +151,45 @@ class Scores:
     def list_ranked(
         self, subset: str, model: str, *, correct: bool = False
     ) -> list[tuple[str, str]]:
-        """Return (name, better direction) of the ranked metrics of a table, faithfulness first."""
+        """Return the ranked values of a table, faithfulness first.
+
+        Args:
+            subset: Name of the subset.
+            model: Name of the model, or "overall".
+            correct: List values on items whose prediction is the label, in place of those on all
+                items.
+
+        Returns:
+            Pairs (value, better direction).
+
+        Raises:
+            BenchError: There is no such table.
+
+        Example:
+            >>> board.list_ranked("toy", "net-a")[0]
+            ('deletion', 'lower')
+        """
         rows = self.select(subset=subset, model=model).drop_duplicates("metric")
         rows = rows[rows["ranked"] & (rows["metric"].str.endswith(CORRECT) == correct)]
         rows = rows.sort_values(["family", "metric"], key=order_families, kind="stable")
         return list(rows[["metric", "better"]].itertuples(index=False, name=None))
 
     def order(self, subset: str, model: str) -> list[str]:
-        """Return a table's methods, best first by its first ranked metric; methods without that
-        rank last, by name.
+        """Return the methods of a table, best first by its first ranked value.
+
+        Args:
+            subset: Name of the subset.
+            model: Name of the model, or "overall".
+
+        Returns:
+            Names of methods.
+
+        Raises:
+            BenchError: There is no such table.
+
+        Example:
+            >>> len(board.order("toy", "net-a")) > 1
+            True
         """
         rows = self.select(subset=subset, model=model)
         first = next((metric for metric, _ in self.list_ranked(subset, model)), "")
@@ -142,8 +201,21 @@ class Scores:
         return sorted(set(rows["method"]), key=lambda method: (rank.get(method, math.inf), method))
 
     def methods(self, subset: str, model: str) -> dict[str, dict[str, Any]]:
-        """Return {method: method, fidelity, control, equal_to} of a table, in the order of
-        `order`.
+        """Return the facts of a table's methods, in the order of `order`.
+
+        Args:
+            subset: Name of the subset.
+            model: Name of the model, or "overall".
+
+        Returns:
+            {method: {"method", "fidelity", "control", "equal_to"}}.
+
+        Raises:
+            BenchError: There is no such table.
+
+        Example:
+            >>> sorted(next(iter(board.methods("toy", "net-a").values())))
+            ['control', 'equal_to', 'fidelity', 'method']
         """
         columns = ["method", "fidelity", "control", "equal_to"]
         rows = list_rows(self.select(subset=subset, model=model)[columns].drop_duplicates("method"))
@@ -151,8 +223,22 @@ class Scores:
         return {method: facts[method] for method in self.order(subset, model)}
 
     def wide(self, subset: str, model: str, *, correct: bool = False) -> pd.DataFrame:
-        """Return methods x ranked metrics as text, "mean [low, high]", with each method's fidelity
-        and equal map.
+        """Return methods x ranked values as text, "mean [low, high]".
+
+        Args:
+            subset: Name of the subset.
+            model: Name of the model, or "overall".
+            correct: Show values on items whose prediction is the label.
+
+        Returns:
+            A frame, one row per method, with its fidelity and the method of an equal map.
+
+        Raises:
+            BenchError: There is no such table.
+
+        Example:
+            >>> "deletion" in board.wide("toy", "net-a").columns
+            True
         """
         rows = self.select(subset=subset, model=model)
         methods = self.methods(subset, model)
@@ -168,10 +254,25 @@ class Scores:
         return table
 
     def compare(self, mine: str, reference: str) -> list[str]:
-        """Return one sentence per subset, model and ranked value: the paired difference mine -
-        reference, and whether mine is better, worse or not separable.
+        """Return how two methods differ, one sentence per subset, model and ranked value.
 
-        The interval is a bootstrap over the images that both scored, the same resamples for both.
+        The difference is mine - reference on the images that both scored, with a bootstrap
+        interval.
+
+        Args:
+            mine: Name of a method.
+            reference: Name of another method.
+
+        Returns:
+            Sentences with the difference, and whether mine is better, worse or not separable.
+
+        Raises:
+            BenchError: A method is not on the board.
+
+        Example:
+            >>> first, second = board.order("toy", "net-a")[:2]
+            >>> len(board.compare(first, second)) == len(board.list_ranked("toy", "net-a"))
+            True
         """
         for name in (mine, reference):
             self.select(method=name)
@@ -216,167 +317,3 @@ def write_cell(row: dict[str, Any]) -> str:
     """Write a number with its interval, and its n where that is not complete."""
     text = interval(row["mean"], row["low"], row["high"])
     return text if row["n"] == row["expected"] else f"{text} n={row['n']}/{row['expected']}"
-
-
-def list_scopes(
-    measure: Measure, several: Sequence[Measure], provenance: dict[str, Any]
-) -> Iterator[tuple[str, list[str]]]:
-    """Yield the tables a measure is in: each model's, and "overall" where every original of the
-    subset has it.
-    """
-    for model in measure.models:
-        yield model, [model]
-    everywhere = list_originals({model for m in several for model in m.models}, provenance)
-    if len(everywhere) > 1 and everywhere == list_originals(measure.models, provenance):
-        yield OVERALL, everywhere
-
-
-def list_originals(models: Iterable[str], provenance: dict[str, Any]) -> list[str]:
-    """Return the models that were not fine-tuned from another one on the board, sorted: those of
-    the overall table.
-    """
-    facts = provenance["models"]
-    return sorted(model for model in models if facts[model].get("parent") not in facts)
-
-
-def is_ranked(measure: Measure) -> bool:
-    """Tell whether a measure orders methods: values that a trivial map wins are declared as not
-    ranked.
-    """
-    return (
-        bool(measure.facts["ranked"]) and measure.facts["better"] != "none" and not measure.peaked
-    )
-
-
-def summarise(
-    subset: str,
-    measure: Measure,
-    model: str,
-    models: list[str],
-    provenance: dict[str, Any],
-    resamples: int,
-    seed: int,
-) -> tuple[pd.DataFrame, Comparison | None]:
-    """Return the rows of one measure in one table, one per method, and where it is ranked the
-    methods' comparison.
-    """
-    cells = build_cube(measure, models)
-    if not cells.methods or not len(cells.items):
-        return pd.DataFrame(), None
-    drawn = sample(measure, cells, resamples, seed)
-    same_map = {name: find_same_map(provenance, models, name) for name in cells.methods}
-    shared = share_numbers(measure, cells, same_map)
-    compared = compare(measure, cells, drawn, shared) if is_ranked(measure) else None
-    best, worst = find_rank_range(cells.methods, compared)
-    table = tabulate_numbers(measure, cells, drawn).assign(
-        subset=subset,
-        model=model,
-        equal_to=[same_map[name] for name in cells.methods],
-        **describe_methods(measure, cells.methods, models, provenance),
-    )
-    own = table.assign(equal_to=[shared.get(name, "") for name in cells.methods])
-    return table.assign(
-        rank=rank(own), rank_best=best, rank_worst=worst, share=share(table)
-    ), compared
-
-
-def tabulate_numbers(measure: Measure, cells: Cube, drawn: Sampled) -> pd.DataFrame:
-    """Return one row per method: its numbers, and the facts of the measure."""
-    low, high = drawn.interval()
-    facts = measure.facts
-    return pd.DataFrame(
-        {
-            "method": cells.methods,
-            "metric": measure.name,
-            "n": cells.scored.sum(0),
-            "expected": len(cells.items),
-            "n_nan": (cells.present & ~cells.scored).sum(0),
-            "coverage": cells.scored.mean(0),
-            "mean": drawn.point,
-            "median": medians(measure, cells),
-            "low": low,
-            "high": high,
-            "better": facts["better"],
-            "ranked": is_ranked(measure),
-            "peaked": measure.peaked,
-            "reduce": facts["reduce"],
-            "family": facts["family"],
-            "title": facts["title"],
-        }
-    )
-
-
-def describe_methods(
-    measure: Measure, names: list[str], models: list[str], provenance: dict[str, Any]
-) -> dict[str, list[Any]]:
-    """Return the columns that say what each method is."""
-    methods = [provenance["methods"][name] for name in names]
-    return {
-        "fidelity": [m.get("fidelity", "") for m in methods],
-        "control": [bool(m.get("control", False)) for m in methods],
-        "coupled": [is_coupled(provenance, models, name, measure.facts) for name in names],
-    }
-
-
-def find_rank_range(
-    methods: list[str], compared: Comparison | None
-) -> tuple[list[float], list[float]]:
-    """Return the best and the worst rank that the data allow each method; NaN where it has no
-    rank.
-    """
-    if compared is None:
-        return [math.nan] * len(methods), [math.nan] * len(methods)
-    known = dict(zip(compared.methods, zip(*compared.ranges, strict=True), strict=True))
-    found = [known.get(method, (math.nan, math.nan)) for method in methods]
-    return [float(best) for best, _ in found], [float(worst) for _, worst in found]
-
-
-def medians(measure: Measure, cells: Cube) -> Any:
-    """Return the median over items per method, NaN where the number is not a mean over items."""
-    result = np.full(len(cells.methods), np.nan)
-    if measure.reduce == "mean":
-        values = cells.scalars().mean(0)
-        for column in np.flatnonzero(cells.scored.any(0)):
-            result[column] = np.median(values[cells.scored[:, column], column])
-    return result
-
-
-def find_same_map(provenance: dict[str, Any], models: Sequence[str], method: str) -> str:
-    """Return the method whose map is the same in all of these models, or ""."""
-    first = {provenance.get("equal", {}).get(model, {}).get(method, "") for model in models}
-    only = first.pop() if len(first) == 1 else ""
-    return "" if only == method else only
-
-
-def rank(table: pd.DataFrame) -> Any:
-    """Rank the complete rows of a table; methods with the same map share the rank of the first of
-    them.
-    """
-    if not table["ranked"].iloc[0]:
-        return np.full(len(table), np.nan)
-    complete = table["n"] == table["expected"]
-    means = dict(zip(table.loc[complete, "method"], table.loc[complete, "mean"], strict=True))
-    own = [means.get(method, np.nan) for method in table["method"]]
-    # Forward passes packed in another batch differ in the last digits, so equal maps can differ
-    # there as well.
-    scores = [
-        score if np.isnan(score) else means.get(first, score)
-        for score, first in zip(own, table["equal_to"], strict=True)
-    ]
-    return ranks(np.array(scores), table["better"].iloc[0])
-
-
-def share(table: pd.DataFrame) -> Any:
-    """Return the share of the gap from the random control to the oracle, of complete localisation
-    rows; else NaN.
-    """
-    complete = table[table["n"] == table["expected"]].set_index("method")["mean"]
-    ends = complete.reindex(["random", "oracle"])
-    gap = ends["oracle"] - ends["random"]
-    if (
-        table["family"].iloc[0] != "localization"
-        or table["better"].iloc[0] == "none"
-        or not abs(gap) > 0
-    ):
-        return np.full(len(table), np.nan)
-    return (complete.reindex(table["method"]).to_numpy() - ends["random"]) / gap

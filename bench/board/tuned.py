@@ -1,10 +1,12 @@
 """Fine-tuned models beside their originals: paired differences on the same images.
 
-A model whose card names a parent that stands on the board too is compared with it, method by
-method, and its plain map with the original's map after a search for a threshold (`tft(METHOD)`),
-which activation fine-tuning wants to save. Each difference is tuned - original on the items that
-both scored, with its bootstrap interval over images; means also have Wilcoxon's signed-rank test
-with Holm's correction over the rows of a value. Faithfulness explains each model's own prediction.
+A model is compared with the parent that its card names, if that stands on the board too. Each
+method is compared with itself. The tuned model's plain map is also compared with the original's map
+after a search for a threshold (`tft(METHOD)`): activation fine-tuning aims to save that search.
+
+Each difference is tuned - original on the items that both scored, with its bootstrap interval over
+images. Means also have Wilcoxon's signed-rank test, with Holm's correction over the rows of a
+value. Faithfulness explains each model's own prediction.
 """
 
 from __future__ import annotations

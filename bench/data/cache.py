@@ -7,10 +7,10 @@ therefore another entry, whatever its name, size or date say; subsets that share
 entries.
 
 One file per entry: a header (magic, height and width of the stored image, rows of the frame, crc32
-of everything else), the key, and the raw pixels. Raw, since reading 224x224 pixels and checking
-them takes a tenth of a millisecond and decoding them from any compressed form a multiple of it; one
-file each, since entries come, go and are used one by one, by several processes at once. What was
-used last is told by the files' modification times.
+of everything else), the key, and the raw pixels. Reading and checking 224x224 raw pixels takes a
+tenth of a millisecond; decoding a compressed form takes several times as long. Several processes
+add, use and remove entries one by one, so each has a file of its own. The files' modification times
+show which entries were used last.
 """
 
 from __future__ import annotations

@@ -47,9 +47,23 @@ def register_subset(
 ) -> Callable[[Callable[[], Subset]], Callable[[], Subset]]:
     """Register a function that returns a `Subset` under a name.
 
-    >>> @register_subset("mine")
-    ... def mine() -> Subset:
-    ...     return load_subset("path/of/a/folder")
+    Args:
+        name: Name on boards and in lists.
+        groups: Other names that lists can use for it.
+
+    Returns:
+        A decorator that registers the function and returns it unchanged.
+
+    Raises:
+        BenchError: The name is taken. Later, when the subset is opened: the function returned
+            something else.
+
+    Example:
+        >>> @bench.register_subset("mine")
+        ... def mine():
+        ...     return bench.load_subset("path/of/a/folder")
+        >>> from bench.data import SUBSETS
+        >>> SUBSETS.remove("mine")
     """
 
     def decorate(function: Callable[[], Subset]) -> Callable[[], Subset]:
@@ -72,15 +86,24 @@ def load_subset(
 ) -> Subset:
     """Return a subset by name or path, or of a `datasets.Dataset`.
 
-    name_or_path: a registered name; the path of a manifest (.toml), or of data in one of the
-    layouts of docs/data.md, such as annotations.csv, parquet, a folder per class, COCO's json or
-    Pascal VOC's xml (a folder's own manifest.toml is used where there is one); or a
-    `datasets.Dataset`. NAME[start:stop] is a part of its fixed order: `ilsvrc-sample-1k[:300]` and
-    `ilsvrc-sample-1k[300:]` share no image. grid(SUBSET,n) and di_full(SUBSET,n) are grids of
-    another subset's images (docs/grids.md), pasted(SUBSET) pastes its objects (docs/pasted.md).
-    limit: only the first so many items of its fixed order.
-    data_root: where named subsets find their files; else the environment variable CAMBENCH_DATA.
-    Raises BenchError, one sentence, where something is missing or wrong.
+    Args:
+        name_or_path: A registered name, the path of a manifest (.toml) or of data in a layout of
+            docs/data.md, or a `datasets.Dataset`. A folder's own manifest.toml is used if there is
+            one. NAME[start:stop] is a part of its fixed order. grid(SUBSET,n) and di_full(SUBSET,n)
+            are grids of its images; pasted(SUBSET) pastes its objects.
+        limit: Take only the first items of the fixed order, at least 1; None takes all.
+        data_root: Folder where named subsets find their files; None takes the environment variable
+            CAMBENCH_DATA.
+
+    Returns:
+        The subset.
+
+    Raises:
+        BenchError: Name or path is unknown, or files are missing or wrong.
+
+    Example:
+        >>> len(bench.load_subset("scenes-val[:300]", limit=4))
+        4
     """
     if isinstance(name_or_path, Subset) or is_dataset(name_or_path):
         subset = name_or_path if isinstance(name_or_path, Subset) else open_dataset(name_or_path)

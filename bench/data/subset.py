@@ -5,69 +5,56 @@ calibration.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from bench.data.cache import FrameCache, open_frame_cache
+from bench.data.calibration_split import CALIBRATION_SHARE as CALIBRATION_SHARE
+from bench.data.calibration_split import describe_split as describe_split
+from bench.data.calibration_split import id_hash as id_hash
+from bench.data.calibration_split import split as split
 from bench.data.geometry import Framed, Geometry
 from bench.data.images import ImagesSource
-from bench.data.item_identity import identify_sample, join_frame, unreadable_content
-from bench.data.manifest import HASH, NONE, Manifest
+from bench.data.item_contents import ItemContents
+from bench.data.item_identity import identify_sample, join_frame
+from bench.data.manifest import Manifest
 from bench.data.reading import Note
+from bench.data.sample_source import Int64s as Int64s
+from bench.data.sample_source import Opener as Opener
+from bench.data.sample_source import Source
 from bench.errors import BenchError, UnreadableImage
 from bench.types import Batch, ItemContent, Sample, Truth
 
-Int64s = npt.NDArray[np.int64]
-CALIBRATION_SHARE = 5  # rule "hash": one id in five calibrates
-
-
-class Source(Protocol):
-    """Where samples come from: everything about them by position, and reading one. Must be
-    picklable.
-    """
-
-    @property
-    def ids(self) -> tuple[str, ...]: ...
-    @property
-    def image_ids(self) -> tuple[str, ...]: ...
-    @property
-    def labels(self) -> Int64s: ...
-    @property
-    def num_classes(self) -> int: ...
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
-    @property
-    def has_boxes(self) -> bool: ...
-    @property
-    def has_masks(self) -> bool: ...
-    def read(self, position: int) -> Sample: ...
-    def attribution(self, position: int) -> str | None: ...
-
-
-class Opener(Protocol):
-    """Opens a subset by name: `bench.load_subset`."""
-
-    def __call__(
-        self, name_or_path: str | Path, *, data_root: str | Path | None = None
-    ) -> Subset: ...
-
 
 @dataclass(frozen=True, eq=False)
-class Subset:
+class Subset(ItemContents):
     """Labelled images in a fixed order.
 
-    positions: which of the source's samples are scored, in order.  calibrating: those that
-    calibrate; or the name of the subset that does; or None.  data_root, opener: where a
-    named calibration subset finds its files, and what opens it.  found: sentences about what was
-    read from the files of somebody's own data, and how.
+    Make one with `load_subset`. `subset[i]` is a `Sample`, as stored.
+
+    Attributes:
+        name: Name on boards.
+        manifest: What the subset is, read from its manifest.
+        source: Reads the samples.
+        positions: Which samples of the source are scored, in order.
+        calibrating: Which samples calibrate, the name of the subset that does, or None.
+        data_root: Folder where a named calibration subset finds its files.
+        opener: Opens a named calibration subset.
+        found: Sentences about how files of the user's own data were read.
+
+    Raises:
+        BenchError: The subset is empty, or its calibration part overlaps its scored part.
+
+    Example:
+        >>> subset = bench.load_subset("scenes-val", limit=4)
+        >>> len(subset), subset[0].id == subset.ids[0]
+        (4, True)
     """
 
     name: str
@@ -116,7 +103,7 @@ class Subset:
 
     @cached_property
     def labels(self) -> Int64s:
-        """Return the labels, int64 [len]."""
+        """Return the labels, int64 [n]."""
         return self.source.labels[list(self.positions)]
 
     @property
@@ -131,17 +118,17 @@ class Subset:
 
     @property
     def has_boxes(self) -> bool:
-        """Return whether the samples come with boxes."""
+        """Return whether the samples have boxes."""
         return self.source.has_boxes
 
     @property
     def has_masks(self) -> bool:
-        """Return whether the samples come with masks."""
+        """Return whether the samples have masks."""
         return self.source.has_masks
 
     @property
     def has_others(self) -> bool:
-        """Return whether the samples come with masks of another class's objects."""
+        """Return whether the samples have masks of another class's objects."""
         return bool(getattr(self.source, "has_others", False))
 
     @property
@@ -151,9 +138,7 @@ class Subset:
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """Return how the files were read, for the terminal and run.json; () of a generated
-        subset.
-        """
+        """Return how the files were read, for the terminal and run.json; () if generated."""
         return tuple(getattr(self.source, "notes", ()))
 
     @property
@@ -162,22 +147,44 @@ class Subset:
         return self.manifest.geometry
 
     @property
-    def explain(self) -> str:
-        """Return "label" where every metric explains the label, else "default"."""
-        return self.manifest.explain
-
-    @property
     def pictures(self) -> bool:
         """Return whether the pictures may be published."""
         return self.manifest.pictures
 
     def attribution(self, i: int) -> str | None:
-        """Return who must be named where picture i is shown, in one line, or None."""
+        """Return who must be named where a picture is shown.
+
+        Args:
+            i: Item, 0 to n - 1.
+
+        Returns:
+            One line, or None where nobody must be named.
+
+        Raises:
+            IndexError: There is no such item.
+
+        Example:
+            >>> subset.attribution(0) is None  # generated scenes have no author
+            True
+        """
         return self.source.attribution(self.positions[i])
 
     def limit(self, n: int) -> Subset:
-        """Return the first n items in the subset's fixed order (all, where there are fewer); limits
-        are nested. Of grids the first n grids.
+        """Return the first items of the subset's fixed order; limits are nested.
+
+        Args:
+            n: Number of items, at least 1; of grids, number of grids. All are taken if there are
+                fewer.
+
+        Returns:
+            A subset of the same name and calibration part.
+
+        Raises:
+            BenchError: n is below 1.
+
+        Example:
+            >>> subset.limit(2).ids == subset.ids[:2]
+            True
         """
         if n < 1:
             raise BenchError(
@@ -186,8 +193,21 @@ class Subset:
         return dataclasses.replace(self, positions=self.positions[: n * self.items_per_image])
 
     def part(self, start: int | None, stop: int | None) -> Subset:
-        """Return items start..stop-1 of the fixed order, as in a slice; it is called
-        NAME[start:stop].
+        """Return a part of the fixed order, as a slice; it is called NAME[start:stop].
+
+        Args:
+            start: First item; None is 0.
+            stop: The item after the last; None is the end.
+
+        Returns:
+            A subset with the same calibration part.
+
+        Raises:
+            BenchError: The part is empty.
+
+        Example:
+            >>> subset.part(1, 3).name
+            'scenes-val[1:3]'
         """
         ends = (None if end is None else end * self.items_per_image for end in (start, stop))
         positions = self.positions[slice(*ends)]
@@ -197,8 +217,17 @@ class Subset:
         return dataclasses.replace(self, name=name, positions=positions)
 
     def calibration(self) -> Subset | None:
-        """Return the part that thresholds are chosen on, never scored, or None; a limit does not
-        shorten it.
+        """Return the part that box thresholds are chosen on; it is never scored.
+
+        Returns:
+            A subset, or None where nothing calibrates.
+
+        Raises:
+            BenchError: It is named, and this subset was not opened by `load_subset`.
+
+        Example:
+            >>> set(subset.calibration().ids) & set(subset.ids)
+            set()
         """
         if not self.calibrating:
             return None
@@ -212,41 +241,6 @@ class Subset:
         name = f"{self.name}/calibration"
         return dataclasses.replace(self, name=name, positions=self.calibrating, calibrating=None)
 
-    def identify(
-        self, i: int, geometry: Geometry, known: ItemContent | None = None
-    ) -> ItemContent | None:
-        """Return the content of item i in the frame of `geometry`; None where the manifest says it.
-
-        known: what an earlier run found; a file that has not changed since is not read again.
-        """
-        return self.identify_at(self.positions[i], geometry, known)
-
-    def identify_at(
-        self, position: int, geometry: Geometry, known: ItemContent | None = None
-    ) -> ItemContent | None:
-        """Return the content of the sample at a position of the source (see `identify`)."""
-        if not self.identifies_items:
-            return None
-        try:
-            content = self._digest(position, known) or identify_sample(self.source.read(position))
-        except UnreadableImage:
-            content = unreadable_content()
-        return join_frame(content, geometry.id, self.explain)
-
-    @property
-    def identifies_items(self) -> bool:
-        """Return whether items are told apart by their content, and not by the manifest alone."""
-        return not vars(type(self.source)).get("identified_by_manifest", False)
-
-    def _digest(self, position: int, known: ItemContent | None = None) -> ItemContent | None:
-        """Return the content of a sample as its source states it; None where it states none.
-
-        A derived or wrapped source may change the image, so its own class must state it.
-        """
-        digest = vars(type(self.source)).get("digest_item")
-        found: ItemContent | None = digest and digest(self.source, position, known)
-        return found
-
     def batch(
         self,
         indices: Iterable[int],
@@ -256,12 +250,28 @@ class Subset:
         identify: bool = False,
         skip_unreadable: bool = False,
     ) -> Batch:
-        """Return the samples at `indices` in the frame of `geometry`, pixels float32 in [0,1].
+        """Return items in a frame.
 
-        min_visible: boxes of which less is left in the frame are dropped (protocol:
-        `box_min_visible`). Images of files come from the cache of frames where they are kept (see
-        `open_frame_cache`), with the same pixels.  identify: fill `Batch.contents`.
-        skip_unreadable: images that cannot be read are listed in `Batch.unreadable`, not raised.
+        Files come from the cache of frames if they are kept there, with the same pixels.
+
+        Args:
+            indices: Items, 0 to n - 1.
+            geometry: The frame, such as `model.geometry`.
+            min_visible: Boxes with a smaller visible share after the crop are dropped, [0,1].
+            identify: Fill `Batch.contents`.
+            skip_unreadable: List images that cannot be read in `Batch.unreadable`, and raise
+                nothing.
+
+        Returns:
+            A batch, pixels float32 in [0,1].
+
+        Raises:
+            UnreadableImage: An image cannot be read, and `skip_unreadable` is False.
+            BenchError: A sample does not fit its label, boxes or masks.
+
+        Example:
+            >>> subset.batch([0, 1], model.geometry).pixels.shape
+            torch.Size([2, 3, 8, 8])
         """
         cache = open_frame_cache()
         items: list[_FramedItem] = []
@@ -350,41 +360,6 @@ class _FramedItem(NamedTuple):
     label: int
     other_label: int
     framed: Framed
-
-
-def id_hash(item: str) -> str:
-    """Return the sha256 of an id as 64 hex digits: what orders and splits subsets."""
-    return hashlib.sha256(item.encode()).hexdigest()
-
-
-def split(
-    manifest: Manifest, source: Source
-) -> tuple[tuple[int, ...], tuple[int, ...] | str | None]:
-    """Return (scored, calibrating) positions of a folder or parquet source.
-
-    The order is that of sha256(image id), then id: every limit is an unbiased sample, and limits
-    are nested. Under the rule "hash" the images with sha256(image id) mod 5 == 0 calibrate and are
-    never scored. Where that would be all of them, none calibrates (`describe_split`).
-    """
-    hashes = {image: id_hash(image) for image in source.image_ids}
-    order = sorted(
-        range(len(source.ids)), key=lambda p: (hashes[source.image_ids[p]], source.ids[p])
-    )
-    if manifest.calibration != HASH:
-        return tuple(order), None if manifest.calibration == NONE else manifest.calibration
-    aside = {p for p in order if int(hashes[source.image_ids[p]], 16) % CALIBRATION_SHARE == 0}
-    if len(aside) == len(order):  # of a few images, the rule may take all
-        return tuple(order), None
-    return tuple(p for p in order if p not in aside), tuple(p for p in order if p in aside)
-
-
-def describe_split(
-    manifest: Manifest, calibrating: tuple[int, ...] | str | None
-) -> tuple[str, ...]:
-    """Return a sentence where the rule "hash" finds too few images to set one aside; else ()."""
-    if manifest.calibration != HASH or calibrating:
-        return ()
-    return ("All images are scored: they are too few to set one aside for box thresholds.",)
 
 
 def _stack_masks(masks: list[torch.Tensor | None]) -> torch.Tensor | None:

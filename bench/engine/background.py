@@ -22,11 +22,13 @@ MINIMUM = "minimum"
 
 
 class Background:
-    """What all methods' cases on one batch share: blurred images and their logits, the tie-break
-    order of pixels, and whatever else metrics make once per batch (attacked images, randomised
-    networks, and their traces).
+    """What the cases of all methods share on one batch.
 
-    probes: the perturbed images that have been run.
+    It holds blurred images and their logits, and the tie-break order of pixels. Metrics add what
+    they make once per batch: attacked images, randomised networks, and their traces.
+
+    Attributes:
+        probes: The perturbed images that have been run.
     """
 
     def __init__(self, trace: Trace) -> None:

@@ -10,34 +10,49 @@ from typing import Any, TypeVar
 
 import torch
 
-from bench.engine.background import MINIMUM, Background, Colour, T
+from bench.engine.background import Background, Colour, T
 from bench.engine.counts import Spent
-from bench.engine.fills import Fill, ranks_of, replace_ranked, take_rows
-from bench.engine.map_ranges import min_max, unit
-from bench.engine.prober import Job, Mode, Prober, probability, target_log_odds, target_logits
+from bench.engine.fills import Fill, replace_ranked, take_rows
+from bench.engine.map_views import SMOOTH as SMOOTH
+from bench.engine.map_views import MapViews
+from bench.engine.probe_rules import ProbeRules
+from bench.engine.prober import Job, Mode, Prober, target_log_odds, target_logits
 from bench.engine.probes import Key, Probes, digests
 from bench.engine.rerun import Rerun
 from bench.engine.trace import Trace
 from bench.errors import NotApplicable
-from bench.protocol import FLOAT32, ProtocolView
+from bench.protocol import ProtocolView
 from bench.types import Truth
 
 S = TypeVar("S", bound=Hashable)
 
-SMOOTH = "smooth_field"
-"""The tie rule of `cambench-1`, and of metrics that do not say that they read it."""
 
+class Case(MapViews, ProbeRules):
+    """One method's maps on one batch, with everything that metrics share; metrics read it.
 
-class Case:
-    """One method's maps [B,H,W] on one batch, as a metric sees them.
+    A map with a non-finite value is zeros here; its scores become NaN afterwards. Maps are float32,
+    or float64 where that would round them.
 
-    A metric reads: maps, trace (images, targets, logits, ids), truth, protocol (its declared
-    fields), prober, and the shared quantities below. Maps with a non-finite value are zeros here;
-    their scores become NaN afterwards. Maps are float32, or float64 where that would round them.
+    Args:
+        trace: The pass over the batch: images, targets, logits, ids.
+        maps: Maps [B,H,W], higher = more evidence for the target.
+        protocol: The protocol fields that the metric declared.
+        background: What all cases of the batch share; None makes one.
+        spent: What the maps cost; None where it is not known.
+        seed: Seed of the order of equal values.
+        rerun: Runs the method again; None where only its maps are known.
+        reuses: Take probes that other cases of the background have run. A method's own case does
+            not, so that its cost does not depend on the methods before it.
 
-    reuses: take probes that other cases of the background have run. A method's own case does not,
-    so that what it costs does not depend on who came before.  asked, probed: forwards that the
-    metric at hand has asked for, and those of them that are probes.
+    Attributes:
+        finite: Whether each map is finite, [B] bool.
+        asked: Forwards that the metric at hand has asked for.
+        probed: Those of them that are probes.
+
+    Example:
+        >>> one = Case(trace, maps, bench.Protocol().view(("steps",)))
+        >>> one.unit.shape, one.protocol.steps
+        (torch.Size([2, 8, 8]), 28)
     """
 
     def __init__(
@@ -52,6 +67,7 @@ class Case:
         rerun: Rerun | None = None,
         reuses: bool = False,
     ) -> None:
+        super().__init__()
         self.trace = trace
         self.finite = torch.isfinite(maps).flatten(1).all(1)
         self.maps = torch.where(self.finite[:, None, None], maps, 0.0).detach().cpu()
@@ -66,13 +82,19 @@ class Case:
         self._shown: dict[
             Colour | str, torch.Tensor
         ] = {}  # the images under unit(L), by what is behind them
-        self._orders: dict[tuple[str, int], torch.Tensor] = {}
-        self._ranks: dict[tuple[str, int], torch.Tensor] = {}
 
     def set_view(self, protocol: ProtocolView) -> Case:
-        """Give this case another metric's view of the protocol, and return the case.
+        """Give this case another metric's view of the protocol; values computed before stay.
 
-        What was computed before stays.
+        Args:
+            protocol: The protocol fields that the metric declared.
+
+        Returns:
+            This case.
+
+        Example:
+            >>> case.set_view(case.protocol) is case
+            True
         """
         self.protocol = protocol
         self.asked = self.probed = 0
@@ -83,7 +105,7 @@ class Case:
 
     @property
     def prober(self) -> Prober:
-        """Return the prober."""
+        """Return the prober that runs perturbed images."""
         return self.trace.prober
 
     @property
@@ -99,10 +121,27 @@ class Case:
     # --- the method again
 
     def run_method(self, trace: Trace, **parameters: Any) -> torch.Tensor:
-        """Run the method again and return its maps [B,H,W].
+        """Run the method again and return its maps.
 
         The trace can hold other images, another network or another class (see `Trace`). The run
-        counts as work of the metric. A map with a non-finite value is NaN everywhere.
+        counts as work of the metric.
+
+        Args:
+            trace: The pass to explain.
+            parameters: Parameters of the method that differ from those of the case.
+
+        Returns:
+            Maps [B,H,W]. A map with a non-finite value is NaN everywhere.
+
+        Raises:
+            NotApplicable: The case has maps alone, or the method has no such parameter.
+
+        Example:
+            >>> case.run_method(trace)
+            Traceback (most recent call last):
+            ...
+            bench.errors.NotApplicable: Maps alone cannot be made again; give the method that made
+            them.
         """
         if self.rerun is None:
             raise NotApplicable("Maps alone cannot be made again; give the method that made them.")
@@ -115,154 +154,82 @@ class Case:
         return torch.where(finite[:, None, None], maps, torch.nan)
 
     def share(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what all cases of this batch and these classes share, computed once.
+        """Return a value that all cases of this batch and these classes share, computed once.
 
-        See `Background`.
+        Args:
+            key: Names the value and its parameters.
+            make: Computes the value.
+
+        Returns:
+            The value.
+
+        Example:
+            >>> case.share("brightness", lambda: trace.images.mean((1, 2, 3))).shape
+            torch.Size([2])
         """
         asked = self.asked
         made, forwards = self.background.share((key, tuple(self.trace.targets.tolist())), make)
         self.asked = asked + forwards  # those of making it are in there
         return made
 
-    # --- views of the map
-
-    @cached_property
-    def positive(self) -> torch.Tensor:
-        """Return max(L,0), [B,H,W]."""
-        return self.maps.clamp(min=0)
-
-    @cached_property
-    def unit(self) -> torch.Tensor:
-        """Return unit(L) = mm(max(L,0)) per map, [B,H,W] in [0,1]; zeros where there is no positive
-        part.
-        """
-        if self.maps.dtype != torch.float64:
-            return unit(self.positive)
-        # A map that float32 holds has the unit(L) that it has alone, whatever its neighbours.
-        single = self.positive.float()
-        exact = (single.double() == self.positive).flatten(1).all(1)[:, None, None]
-        return torch.where(exact, unit(single), unit(self.positive).float())
-
-    @cached_property
-    def has_positive(self) -> torch.Tensor:
-        """Return [B] bool: whether the map is above zero anywhere (of a constant one unit(L) is
-        zeros all the same).
-        """
-        return self.maps.flatten(1).amax(1) > 0
-
-    @cached_property
-    def ranged(self) -> torch.Tensor:
-        """Return mm(L) per map, [B,H,W] float64 in [0,1]; zeros for a constant map."""
-        return min_max(self.maps.double())
-
-    @property
-    def tie_rule(self) -> str:
-        """Return the protocol's tie rule; for a metric that does not declare it, the smooth
-        field.
-        """
-        return str(self.protocol.get("tie_rule", SMOOTH))
-
-    @property
-    def order(self) -> torch.Tensor:
-        """Return pixel indices [B,N], most relevant first; equal values by the tie rule
-        (protocol.md).
-        """
-        return self.order_features(1)
-
-    @property
-    def rank(self) -> torch.Tensor:
-        """Return the rank of every pixel [B,N] int32, 0 = most relevant."""
-        return self.rank_features(1)
-
-    def order_features(self, channels: int) -> torch.Tensor:
-        """Return the order [B,channels*N] of a pixel's channels by themselves, all of the pixel's
-        value.
-
-        Index channel*N + pixel. The smooth field keeps a pixel's channels together; the index rules
-        go through the whole flattened image.
-        """
-        key = (self.tie_rule, channels)
-        if key not in self._orders:
-            device = self.trace.images.device  # a GPU sorts as the CPU does: stably
-            values = self.maps.to(device).flatten(1).repeat(1, channels)
-            ties = self._ties(*key).to(device)
-            order = values.gather(1, ties).argsort(dim=1, descending=True, stable=True)
-            self._orders[key] = ties.gather(1, order).cpu()
-        return self._orders[key]
-
-    def _ties(self, rule: str, channels: int) -> torch.Tensor:
-        size, pixels = len(self), self.maps[0].numel()
-        if rule == SMOOTH:
-            field = self.background.tie_order(self.seed)
-            return (field[:, :, None] + pixels * torch.arange(channels)).flatten(1)
-        index = torch.arange(channels * pixels)
-        return (index if rule == "first_index" else index.flip(0)).expand(size, -1)
-
-    def rank_features(self, channels: int) -> torch.Tensor:
-        """Return the rank [B,channels*N] int32 of every channel of every pixel, 0 = most relevant;
-        see `ordered`.
-        """
-        key = (self.tie_rule, channels)
-        if key not in self._ranks:
-            self._ranks[key] = ranks_of(self.order_features(channels))
-        return self._ranks[key]
-
     # --- probes
 
-    @property
-    def removed(self) -> Colour | str:
-        """Return what the protocol puts in place of removed pixels: a pixel-space colour, or
-        `MINIMUM`.
-        """
-        if self.protocol.removed == "minimum":
-            return MINIMUM
-        if self.protocol.removed == "zero":
-            return self.trace.model.mean
-        return tuple(self.protocol.baseline)
-
-    @property
-    def raw(self) -> bool:
-        """Return whether the protocol's score is the logit itself."""
-        return bool(self.protocol.get("score", "softmax") == "logit")
-
-    @property
-    def precision(self) -> str:
-        """Return the precision of what the metric at hand probes; passes, gradients and ends of
-        curves are float32.
-        """
-        return str(self.protocol.get("precision", FLOAT32))
-
-    @property
-    def mode(self) -> Mode:
-        """Return how the metric at hand probes."""
-        return Mode(self.raw, self.precision)
-
     def evidence(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the targets' log-odds [B], or logits under score = "logit", of logits [B,C] (or
-        [C] for all).
+        """Return the targets' log-odds of logits, or their logits under score = "logit".
+
+        They count as B forwards that the metric asked for.
+
+        Args:
+            logits: Logits [B,C], or [C] for all images.
+
+        Returns:
+            Evidence [B] float64, on the CPU.
+
+        Example:
+            >>> case.evidence(trace.logits).dtype
+            torch.float64
         """
         self.asked += len(self)
         read = target_logits if self.raw else target_log_odds
         return read(logits.expand(len(self), -1), self.trace.targets)
 
     def run(self, job: Job) -> torch.Tensor:
-        """Run a job now; return the targets' log-odds [n], or logits under score = "logit"."""
+        """Run a job now.
+
+        Args:
+            job: Perturbed images and their targets.
+
+        Returns:
+            The targets' log-odds [n] float64, or their logits under score = "logit".
+
+        Example:
+            >>> job = Job(trace.targets, lambda out, index: out.copy_(trace.images[index]))
+            >>> torch.allclose(case.run(job), trace.log_odds)
+            True
+        """
         self.asked += len(job)
         (values,) = self.prober.start([job], self.trace.size, self.mode).values()
         return values
 
-    def score_evidence(self, evidence: torch.Tensor) -> torch.Tensor:
-        """Return the protocol's score of log-odds (the probability) or logits (themselves)."""
-        return evidence if self.raw else probability(evidence)
-
     def curve(
         self, first: torch.Tensor, second: torch.Tensor, cuts: list[int], channels: int = 1
     ) -> torch.Tensor:
-        """Return log-odds [B, len(cuts)] with the cuts[i] most relevant pixels from `first`, the
-        rest from `second`.
+        """Return the evidence at each step of a curve from one image to another.
 
-        Logits under score = "logit".  channels: those of the images where a pixel's
-        channels are features of their own.
+        At cut i the cuts[i] most relevant pixels come from `first`, and the others from `second`.
+
+        Args:
+            first: Images [B,C,H,W] or a colour [1,C,1,1], normalised.
+            second: The images below, of such a shape.
+            cuts: Numbers of pixels (of features, where `channels` is not 1), 0 to N each.
+            channels: Channels of a pixel that count by themselves; 1 moves whole pixels.
+
+        Returns:
+            Log-odds [B, len(cuts)] float64, or logits under score = "logit".
+
+        Example:
+            >>> case.curve(trace.images * 0, trace.images, [0, 32, 64]).shape
+            torch.Size([2, 3])
         """
 
         def fill(rows: torch.Tensor, steps: list[int]) -> Fill:
@@ -289,12 +256,27 @@ class Case:
         names: Sequence[Hashable] | None = None,
         mode: Mode | None = None,
     ) -> torch.Tensor:
-        """Return log-odds [B, len(steps)], or logits under score = "logit", of images that follow
-        from the ranking, or from what has these names [B].
+        """Return the evidence of images that follow from the ranking of the pixels.
 
-        recipe, steps: say, with the ranking of each image's pixels, what its images are; who asks
-        for the same gets the same forward.  fill: writes the images of these rows [n] at these
-        steps, n of them.
+        Two metrics that ask for the same recipe, ranking and step share one forward.
+
+        Args:
+            recipe: Names what the images are, together with the ranking and the step.
+            steps: The steps of each image; they can be hashed.
+            fill: Is called with rows [n] and their n steps; it returns a function that writes the
+                images.
+            channels: Channels of a pixel that count by themselves.
+            names: What the images follow from [B], in place of the ranking; None takes the ranking.
+            mode: How the prober runs them; None takes the mode of the metric at hand.
+
+        Returns:
+            Log-odds [B, len(steps)] float64, or logits under score = "logit".
+
+        Example:
+            >>> from bench.engine.fills import take_rows
+            >>> dark = trace.images * 0
+            >>> case.probe_ranking(("dark",), [0], lambda rows, steps: take_rows(dark, rows)).shape
+            torch.Size([2, 1])
         """
         rankings = names or self._digest_images("order", channels)
         wanted = [(row, ranking, step) for row, ranking in enumerate(rankings) for step in steps]
@@ -337,11 +319,22 @@ class Case:
     def probe_masks(
         self, colour: Colour | str, steps: Iterable[int], thresholds: int
     ) -> torch.Tensor:
-        """Return log-odds [B,T] of unit(L), cut at each step t, masking the image: m*x + (1-m)*b.
+        """Return log-odds of the images masked by unit(L): m*x + (1-m)*b.
 
-        At t the lowest floor(t*N/thresholds) pixels are set to 0 and the rest keeps its soft value.
-        Cuts that only reach pixels that are 0 already change nothing, so they share the forward of
-        t = 0.
+        At step t the lowest floor(t*N/thresholds) pixels of m are set to 0, and the others keep
+        their value. Cuts that only reach pixels that are 0 already share the forward of t = 0.
+
+        Args:
+            colour: The background b: a pixel-space colour, or `MINIMUM`.
+            steps: Steps t, 0 to thresholds.
+            thresholds: Number of steps that would remove everything.
+
+        Returns:
+            Log-odds [B,T] float64.
+
+        Example:
+            >>> case.probe_masks((0.5, 0.5, 0.5), range(3), thresholds=10).shape
+            torch.Size([2, 3])
         """
         pixels = self.unit[0].numel()
         removed = [t * pixels // thresholds for t in steps]
@@ -379,14 +372,3 @@ class Case:
         if min(kept) == self.unit[0].numel():
             return take_rows(self._shown[colour], rows)
         return replace_ranked(self._shown[colour], behind, self.order, rows, torch.tensor(kept))
-
-    def cut(
-        self, steps: torch.Tensor, thresholds: int, rows: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Return unit(L) of the images at `rows` [n] (default: all) with its lowest
-        floor(t*N/thresholds) pixels set to 0, t = steps [n]: [n,H,W] in [0,1].
-        """
-        rows = torch.arange(len(self)) if rows is None else rows
-        pixels = self.unit[0].numel()
-        kept = self.rank[rows] < (pixels - steps * pixels // thresholds)[:, None]
-        return self.unit[rows] * kept.view(-1, *self.trace.size)

@@ -32,11 +32,13 @@ class Part:
 
 
 class PartStore:
-    """What several methods read of one batch, with what each part cost.
+    """Parts of one batch that several methods read, with the cost of each.
 
-    parts: the cost of each part when it was computed. read: the parts that were read since a
-    method started. captured: what the shared pass recorded; the trace sets it.  watch: is told
-    of each part when it is made, with its name and, of `share`, with what made it.
+    Attributes:
+        parts: The cost of each part when it was computed.
+        read: The parts that were read since a method started.
+        captured: What the shared pass recorded; the trace sets it.
+        watch: Is called with each new part: its name, the part, and the function that made it.
     """
 
     captured: Captured
@@ -67,8 +69,15 @@ class PartStore:
         Its cost counts for every reader.
 
         Args:
-            name: names the part and its parameters.
-            make: computes the part; it may read other shared parts.
+            name: Names the part and its parameters.
+            make: Computes the part; it may read other shared parts.
+
+        Returns:
+            The part.
+
+        Example:
+            >>> trace.share("mean map", lambda: trace.activations.mean(1)).shape
+            torch.Size([2, 8, 8])
         """
         outside, self.read = self.read, set()
         if name not in self._shared:
@@ -86,14 +95,21 @@ class PartStore:
         return value
 
     def drop_large(self, limit: int = LARGE) -> None:
-        """Forget shared parts of more than `limit` bytes; the next reader computes them again."""
+        """Forget large shared parts; the next reader computes them again.
+
+        Args:
+            limit: Parts of more bytes than this are forgotten.
+
+        Example:
+            >>> trace.drop_large()
+        """
         self._shared = {
             name: part for name, part in self._shared.items() if count_bytes(part[0]) <= limit
         }
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Return the bytes of the shared parts that are kept by name."""
+        """Return {name: bytes} of the shared parts that are kept."""
         return {name: count_bytes(part[0]) for name, part in self._shared.items()}
 
 

@@ -11,15 +11,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
 from bench.data.input_size import find_side
 from bench.engine.counts import Counts
-from bench.engine.fills import Fill
 from bench.engine.folding import folds_of
+from bench.engine.jobs import USUAL
+from bench.engine.jobs import Job as Job
+from bench.engine.jobs import Mode as Mode
+from bench.engine.jobs import Piece as Piece
+from bench.engine.jobs import Started as Started
+from bench.engine.jobs import halves as halves
+from bench.engine.log_odds import probability as probability
+from bench.engine.log_odds import read_log_odds, read_target_logits
+from bench.engine.log_odds import target_log_odds as target_log_odds
+from bench.engine.log_odds import target_logits as target_logits
 from bench.engine.memory import is_out_of_memory, keep_memory, memory_of, release_memory
 from bench.errors import BenchError
 from bench.models.explainee import Explainee
@@ -31,87 +38,24 @@ from bench.work_stages import look_at_work
 Read = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-@dataclass(frozen=True)
-class Job:
-    """Perturbed images to run: `fill(out, index)` writes images number `index` [m] into out
-    [m,C,H,W].
-
-    targets: [n] int64, the class whose log-odds is wanted of each image; n is the size of the job.
-    """
-
-    targets: torch.Tensor
-    fill: Fill
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-
-class Mode(NamedTuple):
-    """How jobs are run; only those of one mode can share a batch.
-
-    raw: the target's logit is wanted instead of its log-odds.  precision: of the network's layers
-    (torch.autocast); images are made, and logits read, as in float32.  folded: normalisations run
-    inside convolutions, which is faster. Not for what is asked whether it is above or below the
-    clean image's value: of two networks that differ by rounding, rounding could decide.  sister:
-    the network's sister runs them.
-    """
-
-    raw: bool = False
-    precision: str = FLOAT32
-    folded: bool = True
-    sister: bool = False
-
-
-USUAL = Mode()
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Images number `index` [m] of a job, which lie side by side in a batch."""
-
-    job: Job
-    index: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-
-def halves(pieces: Sequence[Piece], count: int) -> tuple[list[Piece], list[Piece]]:
-    """Cut the pieces of a batch of `count` images in two: the first count // 2 images, and the
-    others.
-    """
-    first, second, room = [], [], count // 2
-    for piece in pieces:
-        first += [Piece(piece.job, piece.index[:room])] if room else []
-        second += [Piece(piece.job, piece.index[room:])] if len(piece) > room else []
-        room = max(0, room - len(piece))
-    return first, second
-
-
-@dataclass(frozen=True)
-class Started:
-    """Jobs that have been given to the device: their lengths, and the values of all of them, end to
-    end, in parts.
-    """
-
-    lengths: list[int]
-    parts: list[torch.Tensor]
-
-    def values(self) -> list[torch.Tensor]:
-        """Wait for the device and return each job's values, [n] float64 on the CPU."""
-        everything = (
-            torch.cat(self.parts).cpu() if self.parts else torch.empty(0, dtype=torch.float64)
-        )
-        return list(torch.split(everything, self.lengths))
-
-
 class Prober:
-    """Runs jobs through one model in full batches and counts what is run.
+    """Runs jobs through one model in full batches, and counts what is run.
 
-    batch_size: images per forward; part of the plan, since it may move the last bits of a result.
-    Where memory is too short for it the prober goes on with smaller batches, and `reduced_to` says
-    with which. compiled: run jobs through `torch.compile` (fused layers, the same values to 1e-4);
-    takes some seconds to make.
+    Where memory is too short for a batch, the prober goes on with smaller ones.
+
+    Args:
+        model: The model.
+        batch_size: Images per forward; None takes the default of the device. It is part of the
+            plan, since it may move the last bits of a result.
+        compiled: Run jobs through `torch.compile`: the same values to 1e-4, after some seconds.
+
+    Attributes:
+        counts: Forwards, backwards and replays so far.
+        reduced_to: The smaller batch size after memory was too short, else None.
+
+    Example:
+        >>> Prober(model, batch_size=4).counts.forwards
+        0
     """
 
     def __init__(
@@ -133,57 +77,116 @@ class Prober:
         self._sister: Prober | None = None
 
     def fork(self, model: Explainee) -> Prober:
-        """Return a prober of another network, counted with this one (a randomised copy)."""
+        """Return a prober of another network that counts into the same counts.
+
+        Args:
+            model: The other model, such as a randomised copy.
+
+        Returns:
+            A prober with this one's batch size.
+
+        Example:
+            >>> prober.fork(model).counts is prober.counts
+            True
+        """
         other = Prober(model, self.batch_size)
         other.counts = self.counts
         return other
 
     @property
     def sister(self) -> Prober:
-        """Return a prober of the network's sister, counted with this one.
+        """Return a prober of the network's sister that counts into the same counts.
 
         Raises:
-            NotApplicable: the network has no sister.
+            NotApplicable: The network has no sister.
         """
         if self._sister is None:
             self._sister = self.fork(require_sister(self.model))
         return self._sister
 
     def cut_at(self, layer: str) -> Prober:
-        """Return a prober of the same network explained at another layer, which counts into the
-        same counts.
+        """Return a prober of the same network explained at another layer, with the same counts.
+
+        Args:
+            layer: Name of a module.
+
+        Returns:
+            A prober; a wrong name is found when its model is first split.
+
+        Example:
+            >>> prober.cut_at("0").model.layer
+            '0'
         """
         other = copy.copy(self)
         other.model = self.model.cut_at(layer)
         return other
 
     def log_odds(self, jobs: Sequence[Job], size: tuple[int, int]) -> list[torch.Tensor]:
-        """Return log(p_c / (1 - p_c)) of every image of every job, each [n] float64 on the CPU.
+        """Return log(p_c / (1 - p_c)) of every image of every job.
 
-        p_c = sigmoid(log-odds) is the float64 softmax of the float32 logits; the log-odds keep what
-        p loses near 1.
+        p_c is the float64 softmax of the float32 logits. Log-odds keep what p_c loses near 1; p_c
+        is their sigmoid.
+
+        Args:
+            jobs: Jobs; their images are packed into full batches.
+            size: (H, W) of the images in pixels.
+
+        Returns:
+            Log-odds [n] float64 on the CPU, for each job.
+
+        Example:
+            >>> job = Job(trace.targets, lambda out, index: out.copy_(trace.images[index]))
+            >>> (odds,) = prober.log_odds([job], trace.size)
+            >>> torch.allclose(odds, trace.log_odds)
+            True
         """
         return self.start(jobs, size).values()
 
     def target_logits(self, jobs: Sequence[Job], size: tuple[int, int]) -> list[torch.Tensor]:
-        """Return the target's logit S_c of every image of every job, each [n] float64 on the
-        CPU.
+        """Return the target's logit S_c of every image of every job.
+
+        Args:
+            jobs: Jobs; their images are packed into full batches.
+            size: (H, W) of the images in pixels.
+
+        Returns:
+            Logits [n] float64 on the CPU, for each job.
+
+        Example:
+            >>> job = Job(trace.targets, lambda out, index: out.copy_(trace.images[index]))
+            >>> prober.target_logits([job], trace.size)[0].shape
+            torch.Size([2])
         """
         return self.start(jobs, size, Mode(raw=True)).values()
 
     @torch.inference_mode()
     def start(self, jobs: Sequence[Job], size: tuple[int, int], mode: Mode = USUAL) -> Started:
-        """Run jobs and return what holds their log-odds (or, raw, their target logits).
+        """Run jobs and return an object that holds their values.
 
-        A GPU is only told what to do: it works on until `values` is read, while the CPU does other
-        things.
+        A GPU works on until its `values` are read, while the CPU does other things.
+
+        Args:
+            jobs: Jobs; their images are packed into full batches.
+            size: (H, W) of the images in pixels.
+            mode: How they are run: logits in place of log-odds, precision, or the sister network.
+
+        Returns:
+            The started jobs; their `values()` waits for the device.
+
+        Raises:
+            NotApplicable: The mode asks for a sister, and the network has none.
+
+        Example:
+            >>> job = Job(trace.targets, lambda out, index: out.copy_(trace.images[index]))
+            >>> len(prober.start([job, job], trace.size).values())
+            2
         """
         if mode.sister:
             with guard_network(self.sister.model.net):
                 started = self.sister.start(jobs, size, mode._replace(sister=False))
             self.reduced_to = self.reduced_to or self.sister.reduced_to
             return started
-        read = _own_logits if mode.raw else _log_odds
+        read = read_target_logits if mode.raw else read_log_odds
         parts: list[torch.Tensor] = []
         with self._lower_precision(mode.precision), self._folding(mode.folded):
             for pieces in self._batches(jobs):
@@ -237,7 +240,17 @@ class Prober:
         return read(self._run(out, count), targets)
 
     def shrink(self, batch_size: int) -> None:
-        """Run smaller batches from now on, and give back the memory that is not needed for them."""
+        """Run smaller batches from now on, and give back memory that they do not need.
+
+        Args:
+            batch_size: Images per forward; less than 1 counts as 1.
+
+        Example:
+            >>> small = Prober(model)
+            >>> small.shrink(2)
+            >>> small.reduced_to
+            2
+        """
         self.batch_size = self.reduced_to = max(1, batch_size)
         self._buffer = self._compiled = None
         release_memory(self.model.device)
@@ -285,10 +298,20 @@ class Prober:
         return logits
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Run images [n,C,H,W] once and return logits [n,C]; under autograd when it is on.
+        """Run images once and return their logits, under autograd where it is on.
+
+        Args:
+            images: Images [n,C,H,W] float32, normalised, on the network's device.
+
+        Returns:
+            Logits [n,C].
 
         Raises:
-            NotApplicable: a gradient at the images is wanted, and the network cuts the graph.
+            NotApplicable: A gradient at the images is wanted, and the network cuts the graph.
+
+        Example:
+            >>> prober.logits(trace.images).shape
+            torch.Size([2, 3])
         """
         if images.requires_grad and torch.is_grad_enabled():
             self.model.behaviour.require_gradient(self.model.name)
@@ -300,7 +323,19 @@ class Prober:
 
     @torch.inference_mode()
     def colour_logits(self, rgb: Sequence[float], size: tuple[int, int]) -> torch.Tensor:
-        """Return the logits [C] of an image of one colour; run once per model and size."""
+        """Return the logits of an image of one colour; it runs once per model and size.
+
+        Args:
+            rgb: The colour in pixel space, [0,1] each.
+            size: (H, W) of the image in pixels.
+
+        Returns:
+            Logits [C].
+
+        Example:
+            >>> prober.colour_logits((0.5, 0.5, 0.5), (8, 8)).shape
+            torch.Size([3])
+        """
         key = (*rgb, *size)
         if key not in self._colour_logits:
             image = (
@@ -341,43 +376,3 @@ def default_batch_size(side: float, device: str = "cpu", memory: int = 0) -> int
     gibibytes = memory / 2**30
     base = 16 if device == "cpu" else 64 if gibibytes < 36 else 128 if gibibytes < 72 else 256
     return max(8, min(256 if device == "cpu" else 1024, round(base * (224 / side) ** 2 / 8) * 8))
-
-
-def target_log_odds(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the log-odds [n] float64 of the targets [n] for float32 logits [n,C]: S_c - logsumexp
-    of the others.
-    """
-    return _log_odds(logits, targets).cpu()
-
-
-def target_logits(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the targets' logits [n] float64 of logits [n,C]."""
-    return _own_logits(logits, targets).cpu()
-
-
-def _log_odds(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return `target_log_odds` where the logits are: on a GPU nothing waits for it."""
-    wide, index = _wide(logits, targets)
-    own = wide.gather(1, index)[:, 0]
-    if wide.shape[1] == 1:
-        return torch.full_like(own, torch.inf)
-    return own - wide.scatter(1, index, -torch.inf).logsumexp(1)
-
-
-def _own_logits(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    wide, index = _wide(logits, targets)
-    return wide.gather(1, index)[:, 0]
-
-
-def _wide(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits [n,C] as float64, and targets [n,1] beside them; Apple's GPUs have no
-    float64.
-    """
-    device = "cpu" if logits.device.type == "mps" else logits.device
-    wide = logits.detach().to(device).double()
-    return wide, targets.to(device, non_blocking=True)[:, None]
-
-
-def probability(log_odds: torch.Tensor) -> torch.Tensor:
-    """Return p = sigmoid(log-odds), the softmax probability, in float64."""
-    return torch.sigmoid(log_odds)

@@ -29,7 +29,7 @@ from bench.board.older_versions import (
 )
 from bench.board.partial_runs import note_partial
 from bench.board.record_checks import check_records
-from bench.board.scores import is_ranked
+from bench.board.summaries import is_ranked
 from bench.errors import BenchError, suggestions
 from bench.files import public
 from bench.gate import baseline_taus

@@ -6,57 +6,66 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from bench.data.decode import read_image as read_image
-from bench.data.geometry import Geometry, match_channels
-from bench.data.input_size import Size, count_pixels, enlarge, read_size, split_size, write_size
-from bench.errors import BenchError, NotApplicable, state_assumption, suggestions
+from bench.data.geometry import Geometry
+from bench.data.input_size import Size, read_size
+from bench.errors import BenchError, NotApplicable, state_assumption
 from bench.models.behaviour import Behaviour
 from bench.models.default_layer import find_split
 from bench.models.input_channels import (
     check_channels,
-    check_file_channels,
-    convert_channels,
-    convert_colour,
     read_constants,
 )
 from bench.models.layer_grid import LayerGrids, describe_layer
 from bench.models.layout import ImageSize, Layout
 from bench.models.logits_reader import read_class_names, read_logits_of, read_name
 from bench.models.network_guard import State, guard_network, hash_weights, leave_modes, state_of
+from bench.models.network_layers import NetworkLayers
 from bench.models.output_kind import describe_output, read_output
 from bench.models.preprocessing import check_network, fill_preprocessing
 from bench.models.runnable import check_runnable
 from bench.models.split import Captured, LayerSplit, Split, WholeSplit
-from bench.models.stages import stage_layers
-from bench.randomness import generator
-
-DEFAULT_CROP = 0.875
-"""Share of the resized short side that the centre crop keeps, where the model does not say (224 of
-256).
-"""
 
 
-class Explainee:
-    """A classifier to be explained.
+class Explainee(NetworkLayers):
+    """A classifier to be explained: network, preprocessing, and the layer where it is cut.
 
-    net: any torch classifier, images [B,3,H,W] -> logits [B,C]; of `transformers` ones the logits
-    are read.  mean, std: of the normalisation, pixel space [0,1], one number for each channel of
-    the images: three of RGB, one of grey, or any other count (then images are given as tensors);
-    None: of the image processor, else ImageNet's.  size: of its input, a number (the side of a
-    square) or (height, width); None: what the network states, else 224.  processor: an image
-    processor of `transformers`, for what is not given.  layer: name of the explained module; None
-    finds the last layer with a spatial grid (timm networks: `forward_features`).  geometry:
-    preprocessing of files; None resizes the short side to size/0.875 and crops the centre.
+    The network runs in eval mode and without parameter gradients, and is left as it was.
 
-    The network must be in float32; it runs in eval mode and without parameter gradients, and is
-    left as it was.
+    Args:
+        net: A torch classifier in float32, images [B,C,H,W] to logits [B,classes]. Of a classifier
+            of `transformers` the logits are read.
+        mean: Mean of each channel for the normalisation, pixel space [0,1]: three numbers of RGB,
+            one of grey, or any other count (then give images as tensors). None takes that of the
+            image processor, else ImageNet's.
+        std: Standard deviation of each channel, likewise.
+        size: The side of a square input, or (height, width), in pixels; None takes what the network
+            states, else 224.
+        layer: Name of the explained module; None finds the last layer with a spatial grid.
+        name: Name on boards; None takes one from the network.
+        parent: Name of the model that this one was fine-tuned from, or "".
+        geometry: How files become frames; None resizes the short side to size/0.875 and crops the
+            centre.
+        card: Facts about the model, for run.json.
+        processor: An image processor of `transformers`, for what is not given.
+
+    Attributes:
+        notes: What was assumed about the network's output, one sentence each.
+        sister: A network of equal logits with another computation, or None.
+
+    Raises:
+        BenchError: The network is no float32 torch classifier, or size, mean, std and geometry do
+            not fit it.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten())
+        >>> bench.Explainee(net, size=8, layer="1", name="tiny").probe_shape
+        (144, 4, 6, 6)
     """
 
     def __init__(
@@ -95,49 +104,7 @@ class Explainee:
         self._fingerprint: tuple[State, str] | None = None
         self._elsewhere: dict[str, Explainee] = {}
 
-    # --- the input
-
-    def _match_geometry(self, given: Geometry | None) -> Geometry:
-        own = given or Geometry(self.size, "short", enlarge(self.size, DEFAULT_CROP), "bicubic")
-        if own.size != self.size:
-            raise BenchError(
-                f"The geometry of {self.name} makes frames of {write_size(own.size)} pixels and "
-                f"its size is {write_size(self.size)}; make them the same."
-            )
-        return match_channels(own, self.channels)
-
-    @property
-    def channels(self) -> int:
-        """Return the number of channels of the network's images."""
-        return len(self.mean)
-
-    @property
-    def frame(self) -> tuple[int, int]:
-        """Return (height, width) of the network's images."""
-        return split_size(self.size)
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Return (channels, height, width) of the network's images."""
-        return (self.channels, *self.frame)
-
-    @property
-    def pixels(self) -> int:
-        """Return height * width of the network's images."""
-        return count_pixels(self.size)
-
     # --- running
-
-    @property
-    def device(self) -> torch.device:
-        """Return the device of the network's parameters."""
-        tensor = next(self.net.parameters(), None)
-        return torch.device("cpu") if tensor is None else tensor.device
-
-    def to(self, device: str | torch.device) -> Explainee:
-        """Move the network to a device and return self."""
-        self.net.to(device)
-        return self
 
     @cached_property
     def split(self) -> Split:
@@ -149,11 +116,6 @@ class Explainee:
                 return LayerSplit(self.net, self._layer)
             return find_split(self.net, noise)
 
-    def draw_noise(self, size: ImageSize | None = None) -> torch.Tensor:
-        """Return one image of noise [1,C,H,W] in the network's own space."""
-        shape = (self.channels, *(size or self.frame))
-        return torch.randn(1, *shape, generator=generator(0, "layer")).to(self.device)
-
     def _read_output(self, noise: torch.Tensor) -> None:
         """Take the network so that it returns logits [B,C], and note what was assumed."""
         reading = read_output(self.net, noise, self.name)
@@ -163,8 +125,20 @@ class Explainee:
             state_assumption(self.notes[-1])
 
     def replace_net(self, net: nn.Module) -> Explainee:
-        """Return another network of the same architecture, explained in the same way and at the
-        same layer.
+        """Return another network of the same architecture, explained at the same layer.
+
+        Args:
+            net: The other network, such as one with random weights.
+
+        Returns:
+            A model with this one's preprocessing.
+
+        Raises:
+            BenchError: The network is no float32 torch classifier.
+
+        Example:
+            >>> model.replace_net(model.net).layer
+            '1'
         """
         layer = self._layer if isinstance(self.split, WholeSplit) else self.layer
         other = Explainee(
@@ -197,8 +171,18 @@ class Explainee:
         return f"Explainee({self.name}: {place})"
 
     def describe_place(self) -> dict[str, Any]:
-        """Return the layer, its grid "h x w", whether the grid was verified on changed images, and
-        whether the logits read earlier outputs beside the layer.
+        """Return the facts about the explained layer.
+
+        Returns:
+            {"layer": name, "grid": "h x w", "grid_verified": whether changed images confirm the
+            grid, "bypassed": whether the logits read earlier outputs beside the layer}.
+
+        Raises:
+            NotApplicable: The layer's grid has fewer than two cells.
+
+        Example:
+            >>> model.describe_place()["grid"]
+            '8x8'
         """
         _, _, height, width = self.probe_shape
         return {
@@ -209,7 +193,18 @@ class Explainee:
         }
 
     def cut_at(self, layer: str) -> Explainee:
-        """Return the same network explained at another layer; made once per layer."""
+        """Return the same network explained at another layer; made once per layer.
+
+        Args:
+            layer: Name of a module.
+
+        Returns:
+            A model; a wrong name is found when it is first split.
+
+        Example:
+            >>> model.cut_at("0").layer
+            '0'
+        """
         if layer not in self._elsewhere:
             self._elsewhere[layer] = Explainee(
                 self.net,
@@ -225,42 +220,22 @@ class Explainee:
             self._elsewhere[layer].behaviour = self.behaviour
         return self._elsewhere[layer]
 
-    @cached_property
-    def stages(self) -> list[str]:
-        """Return the last module of each stage, from shallow to deep; found once, by running one
-        grey image.
-        """
-        with guard_network(self.net), torch.no_grad():
-            return stage_layers(self.net, torch.zeros_like(self.draw_noise()))
-
-    def layers(self, names: str) -> list[str]:
-        """Return the modules that "auto" (one per stage) or names joined by "+" stand for; an
-        unknown one is an error.
-
-        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten())
-        >>> Explainee(net, size=8).layers("0+1")
-        ['0', '1']
-        """
-        if names != "auto":
-            modules = [name for name, _ in self.net.named_modules() if name]
-            chosen = [name.strip() for name in names.split("+")]
-            for name in chosen:
-                if name not in modules:
-                    raise BenchError(
-                        f"The network {self.name} has no layer "
-                        f"{name!r}.{suggestions(name, modules)}"
-                    )
-            return list(dict.fromkeys(chosen))
-        if not self.stages:
-            raise NotApplicable(
-                f"{self.name} shows no stages with a spatial grid; name the layers, joined by + "
-                "(layers=a+b)."
-            )
-        return self.stages
-
     def capture(self, images: torch.Tensor) -> Captured:
-        """Run the network once on images [B,3,H,W] (normalised) and keep the layer's output and the
-        logits.
+        """Run the network once and keep the layer's output and the logits.
+
+        Args:
+            images: Images [B,C,H,W] float32, normalised.
+
+        Returns:
+            The captured pass: `values` in the layer's own layout, `logits` [B,classes], `size` (H,
+                W).
+
+        Raises:
+            BenchError: The network returns no logits [B,classes].
+
+        Example:
+            >>> model.capture(images).logits.shape
+            torch.Size([2, 3])
         """
         captured = self.split.capture(images)
         if captured.logits.ndim != 2:
@@ -268,29 +243,74 @@ class Explainee:
         return captured
 
     def layout(self, values: torch.Tensor, size: ImageSize | None = None) -> Layout:
-        """Return how the layer's output lies as a grid; found and verified once per image size.
+        """Return how the layer's output lies as a grid; it is checked once per image size.
 
-        size: (H, W) of the images that gave `values`; None: the network's own.
+        Args:
+            values: The layer's output [B,...] in its own layout.
+            size: (H, W) of the images that gave it; None takes the network's own.
+
+        Returns:
+            The layout.
+
+        Raises:
+            NotApplicable: The output is no grid.
+
+        Example:
+            >>> captured = model.capture(images)
+            >>> model.layout(captured.values).grid(captured.values).shape
+            torch.Size([2, 4, 8, 8])
         """
         return self.grids.find(self, values, size or self.frame)
 
     def grid(self, values: torch.Tensor, size: ImageSize | None = None) -> torch.Tensor:
-        """View the layer's output as [B,K,h,w], whatever its own layout (NCHW, NHWC, tokens with
-        prefix); size: as in `layout`.
+        """Return the layer's output as a grid, from NCHW, NHWC or tokens with prefix.
+
+        Args:
+            values: The layer's output [B,...] in its own layout.
+            size: (H, W) of the images that gave it; None takes the network's own.
+
+        Returns:
+            A view [B,K,h,w].
+
+        Raises:
+            NotApplicable: The output is no grid.
+
+        Example:
+            >>> model.grid(model.capture(images).values).shape
+            torch.Size([2, 4, 8, 8])
         """
         return self.layout(values, size).grid(values)
 
     def ungrid(
         self, grid: torch.Tensor, values: torch.Tensor, size: ImageSize | None = None
     ) -> torch.Tensor:
-        """Put a grid [n,K,h,w] back into the layout of the layer's own output `values` [n,...]
-        (prefix tokens kept); size: as in `layout`.
+        """Return a grid in the layout of the layer's own output; prefix tokens are kept.
+
+        Args:
+            grid: Activations [n,K,h,w].
+            values: The layer's own output [n,...] for these images.
+            size: (H, W) of the images that gave it; None takes the network's own.
+
+        Returns:
+            Values [n,...] that the head can read.
+
+        Raises:
+            NotApplicable: The output is no grid.
+
+        Example:
+            >>> values = model.capture(images).values
+            >>> torch.equal(model.ungrid(model.grid(values), values), values)
+            True
         """
         return self.layout(values, size).ungrid(grid, values)
 
     @cached_property
     def probe_shape(self) -> tuple[int, int, int, int]:
-        """Return (C, K, h, w): classes, channels and grid of the explained layer."""
+        """Return (classes, K, h, w): number of logits, and channels and grid of the layer.
+
+        Raises:
+            NotApplicable: The grid has fewer than two cells.
+        """
         with guard_network(self.net), torch.no_grad():
             captured = self.capture(torch.zeros_like(self.draw_noise()))
         grid = self.grid(captured.values, captured.size)
@@ -308,55 +328,16 @@ class Explainee:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Return the names of the classes that the network states, in the order of its logits; ()
-        where it states none.
-        """
+        """Return the network's class names, in the order of its logits; () where it has none."""
         return read_class_names(self.net)
-
-    # --- images
-
-    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return (pixels - mean) / std for pixels [...,C,H,W] in [0,1]; RGB becomes grey for
-        networks with one channel.
-        """
-        pixels = convert_channels(pixels, self.channels, self.name)
-        mean, std = self._constants(pixels)
-        return (pixels - mean) / std
-
-    def denormalise(self, images: torch.Tensor) -> torch.Tensor:
-        """Return pixels in [0,1] (up to rounding) for normalised images [...,C,H,W]."""
-        mean, std = self._constants(images)
-        return images * std + mean
-
-    def colour(self, rgb: Sequence[float]) -> torch.Tensor:
-        """Return a pixel-space colour as the network sees it: [C,1,1], normalised.
-
-        See `convert_colour` for networks with other channels than RGB.
-        """
-        colour = convert_colour(rgb, self.mean, self.name)
-        return self.normalise(_stand_up(colour, self.device))
-
-    def _constants(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return _stand_up(self.mean, like.device), _stand_up(self.std, like.device)
-
-    def read(self, files: str | Path | Sequence[str | Path]) -> torch.Tensor:
-        """Read image files and return them as the network wants them: [B,C,H,W] float32,
-        normalised; grey (C = 1) as luma.
-        """
-        check_file_channels(self.name, self.channels)
-        paths = [files] if isinstance(files, (str, Path)) else list(files)
-        if not paths:
-            raise BenchError("read() was given no files; name at least one image.")
-        frames = [self.geometry.frame(read_image(path)) for path in paths]
-        pixels = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
-        return self.normalise(pixels).to(self.device)
 
     # --- identity
 
     @property
     def fingerprint(self) -> str:
-        """Return the sha256 (hex) of the weights: names, shapes, dtypes and bytes of parameters and
-        buffers.
+        """Return the sha256 (64 hex digits) of the weights.
+
+        It covers names, shapes, dtypes and bytes of parameters and buffers.
         """
         # Computed anew when a tensor was written or replaced: a fine-tuned network is another
         # model.
@@ -367,15 +348,27 @@ class Explainee:
 
     @property
     def weights_id(self) -> str:
-        """Return 12 hex digits of the fingerprint, and 6 of what else changes an explanation
-        (architecture, layer).
+        """Return the id in records: 12 hex digits of the fingerprint and 6 of the place.
+
+        The place is architecture, layer and preprocessing.
         """
         layer = self.layer  # first: finding it may wrap the network
         rest = json.dumps([repr(self.net), layer, self.mean, self.std, self.size])
         return f"{self.fingerprint[:12]}-{hashlib.sha256(rest.encode()).hexdigest()[:6]}"
 
     def facts(self) -> dict[str, Any]:
-        """Return what run.json says of the model."""
+        """Return what run.json holds about the model.
+
+        Returns:
+            Ids, layer, grid, channels, classes, size, normalisation, parameters, card and notes.
+
+        Raises:
+            NotApplicable: The layer's grid has fewer than two cells.
+
+        Example:
+            >>> model.facts()["classes"]
+            3
+        """
         classes, channels, _, _ = self.probe_shape
         return {
             "weights_id": self.weights_id,
@@ -392,8 +385,3 @@ class Explainee:
             "card": self.card,
             **({"notes": list(self.notes)} if self.notes else {}),
         }
-
-
-def _stand_up(values: Sequence[float], device: torch.device) -> torch.Tensor:
-    """Return one number for each channel as [C,1,1]."""
-    return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)

@@ -53,10 +53,21 @@ def register_model(
 ) -> Callable[[Callable[[], Explainee]], Callable[[], Explainee]]:
     """Register a function that returns an `Explainee`; it is then a model of this name.
 
-    >>> @register_model("doc_net")
-    ... def doc_net():
-    ...     return Explainee(torch.nn.Flatten(), size=32)
-    >>> MODELS.remove("doc_net")
+    Args:
+        name: Name on boards and in lists; None takes the function's name.
+
+    Returns:
+        A decorator that registers the function and returns it unchanged.
+
+    Raises:
+        BenchError: The name is taken. Later, when the model is made: the function returned
+            something else, or weights were given.
+
+    Example:
+        >>> @bench.register_model("doc_net")
+        ... def doc_net():
+        ...     return bench.Explainee(torch.nn.Flatten(), size=32)
+        >>> MODELS.remove("doc_net")
     """
 
     if callable(name):  # @register_model without brackets
@@ -94,19 +105,32 @@ def load_model(
     layer: str | None = None,
     **timm_kwargs: Any,
 ) -> Explainee:
-    """Return the model of this name.
+    """Return the model of this name, in eval mode.
 
-    name: a bundled or registered name; a timm name (`resnet18`,
-    `vit_tiny_patch16_224.augreg_in21k_ft_in1k`) or `hf-hub:` id; `hf:` and the folder or Hub id of
-    a classifier of transformers; or a card file, `models.json` or
-    `models.json#entry` where it describes several. `NAME@LAYER` (but for hub ids) is NAME explained
-    at another layer, and is called so on boards. weights: None (bundled: its own; timm: random
-    weights, seed 0), "pretrained" (timm downloads them), or the path of a file of weights.
-    layer: name of the explained layer.  Further arguments go to `timm.create_model`
-    (`num_classes=20`), but for mean and std, which replace those that timm states.
+    What was assumed (the EMA of raw weights, a cast to float32) is a warning. It also stands in
+    `card["assumed"]` and in run.json.
 
-    The network is in eval mode. What was assumed (of raw weights and their EMA, the EMA; a cast to
-    float32) is a warning, and stands in `card["assumed"]` and in run.json.
+    Args:
+        name: A bundled or registered name; a timm name (`resnet18`,
+            `vit_tiny_patch16_224.augreg_in21k_ft_in1k`) or `hf-hub:` id; `hf:` and the folder or
+            Hub id of a classifier of transformers; or a card file, `models.json` or
+            `models.json#entry`. `NAME@LAYER` is NAME explained at another layer, except for Hub
+            ids.
+        weights: The path of a file of weights, or "pretrained" (timm downloads them). None takes a
+            bundled model's own weights, and random ones of seed 0 for timm.
+        layer: Name of the explained layer; None takes the default one.
+        timm_kwargs: Go to `timm.create_model` (`num_classes=20`); mean and std replace timm's own.
+
+    Returns:
+        The model.
+
+    Raises:
+        BenchError: The name is unknown or incomplete, weights do not fit, or arguments of timm are
+            given to a model that is none of timm's.
+
+    Example:
+        >>> bench.load_model("resnet-scenes@layer3").name
+        'resnet-scenes@layer3'
     """
     text = str(name)
     check_text("The model name", text)

@@ -25,76 +25,31 @@ from bench.records.current_rows import select_current
 from bench.records.equal_maps import equal_methods
 from bench.records.forward_log import ForwardLog
 from bench.records.item_table import ItemTable, read_items, write_items
+from bench.records.record_columns import COMMITTED_LIMIT as COMMITTED_LIMIT
+from bench.records.record_columns import COUNTED
+from bench.records.record_columns import DEFAULT_CALIBRATION as DEFAULT_CALIBRATION
+from bench.records.record_columns import KEY as KEY
+from bench.records.record_columns import MIN_CALIBRATION as MIN_CALIBRATION
+from bench.records.record_columns import REMEDY as REMEDY
+from bench.records.record_columns import SCHEMA as SCHEMA
 from bench.records.run_facts import HEALTH as HEALTH
 from bench.records.run_facts import read_health, read_provenance, write_run_json
 from bench.sealed_parquet import check_columns, read_sealed_table, write_sealed_table
 
-SCHEMA = pa.schema(
-    [
-        ("run", pa.string()),
-        ("subset", pa.string()),
-        ("part", pa.string()),  # "eval" is scored; "calibration" only chooses box thresholds
-        ("item", pa.string()),  # image and explained class
-        ("image", pa.string()),  # the unit that is resampled
-        ("model", pa.string()),
-        ("parent", pa.string()),  # the model this one was fine-tuned from, or ""
-        ("method", pa.string()),
-        ("metric", pa.string()),  # the value's name, e.g. "deletion"
-        ("value", pa.float64()),  # NaN = could not be scored; counted, never averaged over
-        ("vector", pa.list_(pa.float32())),  # for values that the board reduces; else null
-        ("target", pa.int32()),
-        ("label", pa.int32()),
-        ("predicted", pa.int32()),
-        ("correct", pa.bool_()),
-        ("forwards", pa.float64()),  # network forwards this method spent on the item's map
-        ("method_id", pa.string()),
-        ("metric_id", pa.string()),
-        ("protocol_id", pa.string()),
-        ("weights_id", pa.string()),
-        ("manifest_id", pa.string()),
-        ("code", pa.string()),
-        ("item_id", pa.string()),  # the item's content; null where the manifest identifies it
-    ]
-)
-"""The columns of a record."""
-
-KEY = ["subset", "part", "item", "model", "method", "metric"]
-"""What makes a row unique among current records."""
-
-MIN_CALIBRATION = 50
-"""Images needed to choose a threshold; with fewer a board shows only the oracle threshold,
-flagged.
-"""
-
-DEFAULT_CALIBRATION = 60
-"""Images that a run takes for calibration at least: more than `MIN_CALIBRATION`, so that a few
-without a box in the frame leave box accuracy in place.
-"""
-
-REMEDY = (
-    "start the run again with the same --out, which computes these records anew, or restore the "
-    "file of a merged or published run"
-)
-"""What to do about a damaged file of records."""
-
-COMMITTED_LIMIT = 5 * 1024 * 1024
-"""Bytes of per-image records that a committed board may carry."""
-
-COUNTED = ("subset", "model", "method", "metric")
-"""Columns that the short form of records counts."""
-
 
 @dataclass
 class Records:
-    """Rows (`frame`, columns of `SCHEMA`) and what produced them (`provenance`, the content of
-    run.json).
+    """Per-image values, with what produced them.
 
-    provenance holds: run, created, commands, code, packages, machine, protocol {name,id,...},
-    subsets {name: facts}, models {name: facts}, methods {name:
-    {id,group,fidelity,citation,control,...}}, metrics {value name: {family,id,
-    title,better,ranked,reduce,target}}, not_applicable {model: {method: reason}}, equal (see
-    `equal_methods`), and precision {model: verdict} where bfloat16 was asked for (see
-    `bench.run.precision_guard`).
+    Attributes:
+        frame: One row per item, model, method and value, with the columns of `SCHEMA`. `value` is
+            NaN where a map could not be scored.
+        provenance: The content of run.json: commands, packages, machine, protocol, and the facts of
+            each subset, model, method and metric.
+
+    Example:
+        >>> records
+        Records(... rows: 1 subsets, 1 models, ... methods, ... metrics)
     """
 
     frame: pd.DataFrame
@@ -114,8 +69,19 @@ class Records:
 
     @classmethod
     def load(cls, path: str | Path) -> Records:
-        """Read a run folder (parts under `records/`) or a committed board (`records.parquet`);
-        current rows only.
+        """Read the current rows of a run folder or of a published board.
+
+        Args:
+            path: The folder.
+
+        Returns:
+            The records.
+
+        Raises:
+            BenchError: There is no run, it holds no records yet, or a file is damaged.
+
+        Example:
+            >>> bench.Records.load("runs/mine")  # doctest: +SKIP
         """
         folder = Path(path)
         if not folder.exists():

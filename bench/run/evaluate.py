@@ -81,20 +81,47 @@ def evaluate(
     skip_unreadable: bool = False,
     progress: Choice = None,
 ) -> Records:
-    """Explain and score a subset with every method under every metric; return the records.
+    """Explain and score a subset with every method under every metric.
 
-    methods: names, groups and wildcards; a list may also hold maps made elsewhere (see
-    `load_maps`). out: the run folder. Tasks are written as they finish; started again with the same
-    or a larger plan only what is missing or has changed is computed. None keeps the records in
-    memory.  calibration, compiled, precision: see `make_plan`. gallery: so many images are drawn
-    later.  executor: where tasks are computed; None: in this process. shard: "i/n" computes one of
-    n disjoint parts of the tasks, each into its own `out` (see `merge_runs`).  skip_unreadable:
-    leave out images that cannot be read; `skipped.csv` in the run folder lists them.  finished: is
-    called after each task.  progress: True shows a bar (lines where there is no terminal), False
-    nothing, None a bar in a terminal or a notebook. A function is called with (done, total, words)
-    at most ten times a second: images that are done, parts of them included, of all that the
-    networks lack. Other stages of the work have totals of their own. What it raises stops the run,
-    and finished tasks are kept.
+    A task is written as soon as it is finished. Started again with the same or a larger plan, the
+    run computes only what is missing or has changed.
+
+    Args:
+        subset: A name, a path (see `load_subset`) or a `Subset`.
+        model: A name (see `load_model`), an `Explainee`, or several.
+        methods: Names, groups and wildcards; a list may also hold maps made elsewhere
+            (`load_maps`).
+        metrics: Names, groups and wildcards.
+        protocol: A name such as "cambench-1" or "quantus[step_features=224]", or a `Protocol`.
+        out: The run folder; None keeps the records in memory.
+        batch_size: Images per forward; None takes the default of the device.
+        shard_size: Items per task; None takes a default.
+        calibration: Images that choose box thresholds; None takes half as many as are scored, but
+            at least 60; 0 takes none.
+        compiled: Run probes through `torch.compile`.
+        precision: "float32", "auto" or "bfloat16" (docs/precision.md).
+        gallery: Images per model whose maps are kept for pictures.
+        command: The command line, for run.json.
+        finished: Is called after each task with a `FinishedTask`.
+        executor: Computes the tasks; None uses this process.
+        shard: "i/n" computes one of n disjoint parts of the tasks, each into its own `out`.
+        skip_unreadable: Leave out images that cannot be read; `skipped.csv` in `out` lists them.
+        progress: True shows a bar (lines where there is no terminal), False nothing, None a bar in
+            a terminal or a notebook. A function is called with (done, total, words) at most ten
+            times a second: images that are done, parts of them included, of all that the networks
+            lack. Other stages of the work have totals of their own. What it raises stops the run,
+            and finished tasks are kept.
+
+    Returns:
+        The records of the run.
+
+    Raises:
+        BenchError: A name is unknown, parts do not fit together, or `out` belongs to another run.
+
+    Example:
+        >>> records = bench.evaluate(
+        ...     "scenes-val[:4]", "resnet-scenes", ["grad_cam", "random"], "deletion", calibration=0
+        ... )  # doctest: +SKIP
     """
     subset = check_subset(subset)
     with follow(progress):

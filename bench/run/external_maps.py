@@ -164,17 +164,32 @@ def load_maps(
     name: str | None = None,
     report: Report | None = None,
 ) -> ExternalMethod:
-    """Return maps made elsewhere as a method for `evaluate`, read as they are needed.
+    """Return maps made elsewhere as a method for `evaluate`; they are read as they are needed.
 
-    maps: an .npz with one array [h,w] per item id, or with the arrays "ids" [N] and "maps" [N,h,w];
-    a folder of ID.npy files [h,w] (ids with a slash in folders, or percent-encoded); an .npy
-    [N,h,w] in the subset's order; or a dictionary {id: [h,w]}. Real numbers, higher = more
-    evidence; another size than the frame is resized bilinearly. subset: the items that they are
-    maps of. Those of its calibration part may be there too: without them no box threshold can be
-    chosen, and box accuracy stays unranked. target: the class that they explain, "predicted" or
-    "label". A metric of the other class is scored only where the two agree.  name: what they are
-    called on boards [default: the file's].  report(done, total): called while reading. Raises
-    BenchError, one sentence, where the maps cannot be read or none is of the subset.
+    Real numbers, higher = more evidence. Maps of another size than the frame are resized
+    bilinearly.
+
+    Args:
+        maps: An .npz with one array [h,w] per item id, or with the arrays "ids" [N] and "maps"
+            [N,h,w]; a folder of ID.npy files [h,w]; an .npy [N,h,w] in the subset's order; or a
+            dictionary {id: [h,w]}. Ids with a slash lie in folders or are percent-encoded.
+        subset: The items that they are maps of. Maps of its calibration part choose box thresholds;
+            without them box accuracy stays unranked.
+        target: The class that they explain, "predicted" or "label". A metric of the other class is
+            scored only where the two agree.
+        name: Name on boards; None takes the file's.
+        report: Is called with (done, total) while maps are read.
+
+    Returns:
+        A method that looks up its maps.
+
+    Raises:
+        BenchError: The maps cannot be read, or none is of the subset.
+
+    Example:
+        >>> theirs = bench.load_maps({subset.ids[0]: np.ones((7, 7))}, subset, name="theirs")
+        >>> theirs.name, theirs.said_sizes
+        ('theirs', '7x7')
     """
     if target not in TARGETS:
         raise BenchError(f"The maps' target is {target!r}; it can be {' or '.join(TARGETS)}.")

@@ -67,13 +67,28 @@ def explain(
     ids: Sequence[str] | None = None,
     progress: Choice = None,
 ) -> torch.Tensor | dict[str, torch.Tensor]:
-    """Return maps [B,H,W] float32 of images [B,3,H,W] (normalised), higher = more evidence for the
-    target.
+    """Return maps of images, higher = more evidence for the target.
 
-    targets: [B] classes, or None for the predicted ones.  method: a name, or a list of names and
-    wildcards, which gives a dict of maps from one shared pass.  truth: for the oracle controls.
-    ids: image ids, the source of all draws; without them draws come from a hash of each image.
-    progress: as in `evaluate`; it counts the passes that the methods declare.
+    Args:
+        model: The model.
+        images: Images [B,C,H,W] float, normalised (see `Explainee.normalise` and `Explainee.read`).
+        targets: Classes [B]; None takes the predicted ones.
+        method: A name, or a list of names and wildcards whose maps share one pass.
+        truth: Ground truth, for the oracle controls.
+        seed: Seed of every draw, 0 or more.
+        ids: Image ids, the source of all draws; None takes a hash of each image.
+        progress: As in `evaluate`; it counts the passes that the methods declare.
+
+    Returns:
+        Maps [B,H,W] float32; for a list of methods {method: maps}.
+
+    Raises:
+        BenchError: Images, targets or ids do not fit the model, or a method is unknown.
+        NotApplicable: The method does not fit the model or needs truth.
+
+    Example:
+        >>> bench.explain(model, images, method="grad_cam").shape
+        torch.Size([2, 8, 8])
     """
     images = check_images(model, images)
     trace = Trace(
@@ -107,12 +122,33 @@ def score(
     method: str | None = None,
     progress: Choice = None,
 ) -> Scores:
-    """Return {value name: [B]} of maps [B,H,W] under a protocol; NaN where a map cannot be scored.
+    """Return the values of maps under a protocol.
 
-    metric: a name, or a list of names and wildcards.  curves: also the vectors, e.g.
-    "deletion_curve" [B,S+1]. method: the name of the method that made the maps, for metrics that
-    run it again (robustness, sanity). +inf marks an image outside a value's set (a large object in
-    the pointing game).  progress: as in `evaluate`; it counts metrics.
+    Args:
+        model: The model.
+        images: Images [B,C,H,W] float, normalised.
+        targets: Classes [B] that the maps explain; None takes the predicted ones.
+        maps: Maps [B,H,W], higher = more evidence for the target.
+        metric: A name, or a list of names and wildcards.
+        truth: Ground truth, for localisation metrics.
+        protocol: A name or a `Protocol`.
+        ids: Image ids, the source of all draws; None takes a hash of each image.
+        curves: Return vectors too, such as "deletion_curve" [B,S+1].
+        method: Name of the method that made the maps, for metrics that run it again.
+        progress: As in `evaluate`; it counts metrics.
+
+    Returns:
+        {value name: [B] float64}. NaN: the map cannot be scored. +inf: the image is outside the
+        value's set.
+
+    Raises:
+        BenchError: Images, targets, maps or ids do not fit, or a name is unknown.
+        NotApplicable: The metric needs truth or a method that is not given.
+
+    Example:
+        >>> values = bench.score(model, images, None, maps, "deletion")
+        >>> values["deletion"].shape
+        torch.Size([2])
     """
     chosen = get_protocol(protocol)
     images = check_images(model, images)

@@ -73,7 +73,8 @@ BOARD_MODULES = sorted(
     ".".join(file.relative_to(folder).with_suffix("").parts)
     for folder in [Path(importlib.import_module("bench.board").__file__ or "").parent]
     for file in folder.rglob("*.py")
-    if file.name != "__init__.py"
+    # the examples of these three use a board: tests/test_docstrings.py runs them
+    if file.name not in ("__init__.py", "board.py", "scores.py", "paper_report.py")
 )
 
 

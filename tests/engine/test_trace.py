@@ -105,7 +105,7 @@ def test_head_gradients_are_counted():
 )  # behind the second an activation works in place
 @pytest.mark.parametrize("replaced", [False, True])
 def test_logits_without_each_channel_are_replays_one_by_one(layer, replaced, at_once, monkeypatch):
-    monkeypatch.setattr("bench.engine.trace.REPLAYED", at_once)
+    monkeypatch.setattr("bench.engine.shared_pass.REPLAYED", at_once)
     trace = trace_of("norm", layer)
     trace.prober.batch_size = 1
     before = trace.activations.clone()
@@ -131,7 +131,7 @@ def test_more_replays_run_at_once_where_activations_are_small(monkeypatch):
     one = trace.activations[0].numel() * 4
     trace.prober.batch_size = 4
     for room, expected in [(one, 4), (9 * one, 9), (10**9, 128)]:
-        monkeypatch.setattr("bench.engine.trace.REPLAYED_BYTES", room)
+        monkeypatch.setattr("bench.engine.shared_pass.REPLAYED_BYTES", room)
         sizes = []
         monkeypatch.setattr(
             trace,

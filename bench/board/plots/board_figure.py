@@ -46,8 +46,9 @@ def draw_board(
     Args:
         board: The board.
         kind: "ranking", "curves", "cost", "correlation", "stability", "choices" or "gallery".
-        subset, model: Which table; by default the overall one, or that of the first model.
-            "choices" and "gallery" have none over several models.
+        subset: Subset of the table; by default the first.
+        model: Model of the table; by default the overall one, or the first model. "choices" and
+            "gallery" have none over several models.
         methods: The methods that are drawn; by default all, and for "curves" those that lead,
             `grad_cam`, `random` and one control.
         values: The values that are drawn; by default the ranked ones.
