@@ -171,7 +171,7 @@ def test_first_page_says_what_the_numbers_are(saved: Path, run: Records) -> None
     ):
         assert words in content
     links = re.findall(r"\]\(([^)]+)\)", content)
-    assert len(links) == 3 * 5 + 3 * 6 + 2
+    assert len(links) == 3 * 5 + 3 * 5 + 2
     assert all((saved / link).is_file() for link in links)
     for method in run.provenance["methods"]:
         assert text.markdown(method) in content
