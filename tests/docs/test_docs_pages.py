@@ -125,7 +125,7 @@ def test_every_command_and_option_has_its_place(pages):
 def test_every_field_of_every_protocol_has_a_value_and_a_meaning(pages):
     page = pages["reference/protocols.md"]
     assert f"| field | {' | '.join(PROTOCOLS)} |" in page
-    comments = field_pages.read_comments()
+    meanings = field_pages.read_meanings()
     for field in field_pages.list_fields():
         assert f'<a id="{field}"></a>`{field}`' in page
         for name in PROTOCOLS:
@@ -133,8 +133,8 @@ def test_every_field_of_every_protocol_has_a_value_and_a_meaning(pages):
             shown = f"`{field_pages.write_value(value)}`"
             changed = value != getattr(Protocol(), field)
             assert (f"**{shown}**" if changed else shown) in page
-    assert "softmax" in comments["score"]
-    assert comments["geometry"].startswith('"own"')
+    assert "softmax" in meanings["score"]
+    assert meanings["geometry"].startswith('"own"')
 
 
 def test_every_key_of_every_file_has_a_row(pages):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
-import io
 import json
-import tokenize
+import re
 
-import bench.protocol
 from bench.board.claim_keys import ClaimKeys, QueryKeys
 from bench.data.manifest_keys import GeometryKeys, ManifestKeys
 from bench.models.card_keys import EXAMPLE, CardKeys
@@ -70,9 +67,9 @@ def write_protocol_page() -> str:
         "field, for example `quantus[step_features=224]`. [Protocols](../protocols.md) explains "
         "the names."
     )
-    comments = read_comments()
+    known = read_meanings()
     meanings = [
-        (f"`{field}`", escape(comments.get(field, "")), escape(describe_field(field)))
+        (f"`{field}`", escape(known.get(field, "")), escape(describe_field(field)))
         for field in list_fields()
     ]
     parts = ["# Protocols side by side", about, write_table(("field", *names), rows)]
@@ -89,28 +86,8 @@ def write_value(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def read_comments() -> dict[str, str]:
-    """Return what the comments of the class say of each field.
-
-    A field's comment stands on the lines above it, or on its own lines. A comment that starts with
-    "---" is a heading.
-    """
-    source = inspect.getsource(bench.protocol)
-    tree = ast.parse(source)
-    (found,) = (
-        node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Protocol"
-    )
-    fields = [node for node in found.body if isinstance(node, ast.AnnAssign)]
-    comments = {
-        token.start[0]: token.string.lstrip("# ")
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
-    meanings, last = {}, found.lineno
-    for node in fields:
-        lines = range(last + 1, (node.end_lineno or node.lineno) + 1)
-        words = [comments[line] for line in lines if line in comments]
-        words = [text for text in words if not text.startswith("---")]
-        meanings[getattr(node.target, "id", "")] = " ".join(words)
-        last = node.end_lineno or node.lineno
-    return meanings
+def read_meanings() -> dict[str, str]:
+    """Return what the docstring of the class says of each field, under "Attributes:"."""
+    (section,) = re.findall(r"Attributes:\n(.*?)\n\n", inspect.getdoc(Protocol) or "", re.DOTALL)
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+    return {name: " ".join(words.split()) for name, words in entries}
