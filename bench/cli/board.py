@@ -15,6 +15,7 @@ from bench.cli.options import (
     VerboseOption,
 )
 from bench.cli.output import keep_quiet
+from bench.cli.paper_table import PaperOptions, print_paper_table
 from bench.cli.registration import command
 from bench.errors import BenchError
 
@@ -22,6 +23,7 @@ from bench.errors import BenchError
 @command(panel=BENCHMARK)
 def board(
     folder: RunArgument,
+    paper: PaperOptions,
     publish: Annotated[
         Path | None, typer.Option(help="Write a board to commit: one records file, tables, plots.")
     ] = None,
@@ -37,7 +39,13 @@ def board(
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Rebuild every table and plot from the records of a run; no images or models are needed."""
+    """Rebuild every table and plot from the records of a run; no images or models are needed.
+
+    With --columns or another option of a table for a paper, print that table alone. The run's folder
+    stays as it is:
+
+    - `cambench board runs/mine --columns deletion,insertion --reference mine --names names.toml`
+    """
     from bench.cli.running import say_board, show_board
     from bench.records.store import check_protocol
 
@@ -46,6 +54,12 @@ def board(
     names = [name.strip() for name in leave_out.split(",") if name.strip()]
     if names and publish is None:
         raise BenchError("--leave-out chooses what is published; add --publish FOLDER.")
+    if paper.given:
+        if publish is not None:
+            raise BenchError("--publish writes a board and no table for a paper; use one of them.")
+        with keep_quiet(quiet):
+            print_paper_table(folder, paper)
+        return
     with keep_quiet(quiet):
         show_board(folder, publish, partial=partial, leave_out=names, verbose=verbose)
     say_board(publish or folder)
