@@ -22,6 +22,7 @@ from bench.board.statistics import RESAMPLES, Floats, Sampled, ranks, sample_dif
 from bench.data.input_size import count_pixels, unify
 from bench.metrics.faithfulness import area_under, cuts, features_of
 from bench.protocol import Protocol
+from bench.records.mean_curves import describe_kept, has_image_curves
 from bench.records.store import Records
 
 Bools = npt.NDArray[np.bool_]
@@ -287,6 +288,9 @@ def coarsen_curves(
     `fewer`).
     """
     told = records.provenance
+    if not has_image_curves(told):
+        state_assumption(f"{describe_kept(told)}; the choice of fewer steps is left out.")
+        return pd.DataFrame(columns=SCALARS)
     taken = cuts(
         features_of(protocol, count_pixels(unify(told["models"][model]["size"]))), protocol
     )
