@@ -51,7 +51,6 @@ SLOW_TO_IMPORT = (
         "jinja2",
         "matplotlib",
         "ray",
-        "scikit_posthocs",
         "scipy.stats",
         "seaborn",
     ),

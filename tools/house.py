@@ -64,7 +64,6 @@ HEAVY = frozenset(
         "starlette",
         "uvicorn",
         "statsmodels",
-        "scikit_posthocs",
     }
 )
 """Libraries that take long to import: only they justify an import inside a function."""

@@ -21,7 +21,7 @@ from bench.board.measures import list_measures
 from bench.board.older_versions import mark_older
 from bench.board.paper_report import make_report
 from bench.board.partial_runs import note_partial
-from bench.board.plots.board_figure import draw_board
+from bench.board.plots.board_figure import draw_board, write_image
 from bench.board.present_tags import renew_tags
 from bench.board.record_checks import check_records
 from bench.board.result_words import choose_scopes, describe_result
@@ -64,10 +64,11 @@ class Board(Scores):
         return f"Board({self.frame['method'].nunique()} methods on {scopes})"
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the result in words and the first table."""
+        """Return what a notebook shows: the result in words, the ranking and the first table."""
         words = "".join(f"<li>{html.escape(line)}</li>" for line in describe_result(self))
-        rows = self.wide(*next(iter(choose_scopes(self)), self.scopes[0]))
-        return f"<ul>{words}</ul>{rows.to_html(escape=True)}"
+        scope = next(iter(choose_scopes(self)), self.scopes[0])
+        rows = self.wide(*scope).to_html(escape=True)
+        return f"<ul>{words}</ul>{write_image(self, *scope)}{rows}"
 
     def print(self, console: Console | None = None) -> None:
         """Print the ranked values of every table in the terminal."""

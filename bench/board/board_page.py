@@ -10,8 +10,8 @@ from bench.board.gallery import load_gallery
 from bench.board.light_board import OVERALL_TABLE, is_published, write_light
 from bench.board.own_files import replace_own
 from bench.board.pairs import agreements
-from bench.board.plots.choices_plot import read_grid
-from bench.board.plots.plot_files import write_plots
+from bench.board.plots.choices_plot import NOT_MADE, read_grid
+from bench.board.plots.plot_files import Pictures, write_plots
 from bench.board.result_words import describe_result
 from bench.board.sample_calibration import describe_sample
 from bench.board.scope_names import name_scopes
@@ -44,29 +44,36 @@ def write_board(board: Board, folder: Path, run: Path) -> None:
     refuse_links(folder, "plots")
     gallery = load_gallery(run, sorted(board.provenance["models"]))
     tables = write_tables(board, folder / "tables")
-    pictures = write_plots(board, folder / "plots", gallery, read_grid(run))
+    grid = read_grid(run)
+    pictures = write_plots(board, folder / "plots", gallery, grid)
     light = write_light(board, folder, pictures) if is_published(folder) else None
-    write_page(board, folder, pictures, light)
+    write_page(board, folder, pictures, light, has_grid=grid is not None)
     replace_own(folder / "tables", tables, (".csv", ".json", ".md", ".tex"))
     replace_own(folder / "plots", pictures, (".png",))
 
 
 def write_page(
-    board: Board, folder: Path, pictures: list[Path], light: list[Path] | None = None
+    board: Board,
+    folder: Path,
+    pictures: Pictures,
+    light: Pictures | None = None,
+    *,
+    has_grid: bool = False,
 ) -> Path:
     """Write `board.md`: command, protocol, n, flags, fidelity, tables and pictures.
 
     Args:
         board: The board.
         folder: Where the page is written.
-        pictures: The plots, in `folder/plots`.
+        pictures: The plots, in `folder/plots`, with their alt texts.
         light: The pictures of a published board, whose page shows these alone; None for a run.
+        has_grid: Whether the ranks were measured under other choices of the protocol.
     """
     provenance = board.provenance
     subsets = provenance["subsets"]
     commands = provenance.get("commands") or ["made in Python with bench.evaluate(...)"]
     tables = describe_tables(board, pictures)
-    shown = [p for table in tables for p in table["pictures"]]
+    shown = {p["name"] for table in tables for p in table["pictures"]}
     methods = [
         {"name": name, **facts}
         for name, facts in sorted(provenance["methods"].items())
@@ -84,13 +91,14 @@ def write_page(
         result=describe_result(board),
         tables=tables,
         methods=methods,
-        galleries=[p for p in pictures if p not in shown],
+        galleries=[p for p in describe_pictures(pictures) if p["name"] not in shown],
+        choices=None if has_grid else NOT_MADE,
         interval=describe_intervals(board),
         fidelity=text.FIDELITY,
         ranks=text.RANKS,
         coupling=text.COUPLING,
         precision=write_precision(provenance),
-        light=None if light is None else [{"name": p.name, "kind": p.stem} for p in light],
+        light=None if light is None else describe_pictures(light),
         overall_table=OVERALL_TABLE,
     )
     path = folder / "board.md"
@@ -98,7 +106,12 @@ def write_page(
     return path
 
 
-def describe_tables(board: Board, pictures: list[Path]) -> list[dict[str, Any]]:
+def describe_pictures(pictures: Pictures) -> list[dict[str, str]]:
+    """Return the file name and the alt text of each picture."""
+    return [{"name": path.name, "alt": alt} for path, alt in pictures.items()]
+
+
+def describe_tables(board: Board, pictures: Pictures) -> list[dict[str, Any]]:
     """Return what the page shows of each (subset, model): its tables, agreement and pictures."""
     stems = name_scopes(board.scopes)
     return [
@@ -112,7 +125,13 @@ def describe_tables(board: Board, pictures: list[Path]) -> list[dict[str, Any]]:
                 f"{metric} {text.number(alpha)}"
                 for metric, alpha in agreements(board, subset, model).items()
             ),
-            "pictures": [p for p in pictures if p.stem.partition("--")[2] == stems[subset, model]],
+            "pictures": describe_pictures(
+                {
+                    path: alt
+                    for path, alt in pictures.items()
+                    if path.stem.partition("--")[2] == stems[subset, model]
+                }
+            ),
         }
         for subset, model in board.scopes
     ]

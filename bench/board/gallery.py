@@ -2,8 +2,8 @@
 picture per model.
 
 A part is `gallery/<model>-<shard>.npz` (characters of the model's name other than letters, digits,
-`.`, `-` and `_` are `_`) with the keys `<item>|image` (uint8 [H,W,3]), `<item>|title` (text) and
-`<item>|<method>` (float16 map [h,w]).
+`.`, `-` and `_` are `_`) with the keys `<item>|image` (uint8 [H,W,3]), `<item>|title` (text),
+`<item>|boxes` (float32 [n,4], where there are boxes) and `<item>|<method>` (float16 map [h,w]).
 """
 
 from __future__ import annotations
@@ -16,19 +16,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from bench.files import replaced_file
 from bench.inner_places import name_part, replace_signs
-from bench.records.gallery_parts import list_gallery, read_arrays, write_sealed_npz
+from bench.records.gallery_parts import BOXES, list_gallery, read_arrays, write_sealed_npz
 
 FOLDER = "gallery"
-TILE = 80
-"""Pixels of the longer side of a drawn picture; a published gallery keeps no more than this."""
-MAP_SIDE = 40
-"""Pixels of the longer side of a kept map: CAM grids are coarser, pixel maps lose detail that a
-tile cannot show.
+TILE = 224
+"""Largest longer side, in pixels, of a picture that is drawn or published: the frame of usual
+networks. Smaller frames stay as they are.
 """
+MAP_SIDE = 56
+"""Pixels of the longer side of a kept map: CAM grids are coarser, pixel maps lose detail that a
+tile hardly shows.
+"""
+MAP_COLOURS = "inferno"
+"""The colour map of positive maps in every picture: perceptually uniform, legible in grey."""
+OPACITY = 0.55
 ITEMS = 5
 """Images in a drawn and in a published gallery."""
 
@@ -36,12 +41,13 @@ ITEMS = 5
 @dataclass
 class Picture:
     """One image with its maps.  image: uint8 [H,W,3].  maps: {method: float32 [h,w]}, signed, any
-    scale.
+    scale.  boxes: [n,4] of x0, y0, x1, y1 in pixels of the image.
     """
 
     image: npt.NDArray[np.uint8]
     title: str = ""
     maps: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    boxes: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
 
 
 Gallery = dict[str, dict[str, Picture]]
@@ -53,15 +59,19 @@ def save_gallery_part(
     images: Mapping[str, npt.NDArray[np.uint8]],
     maps: Mapping[str, Mapping[str, npt.NDArray[Any]]],
     titles: Mapping[str, str] | None = None,
+    boxes: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> None:
     """Write one part atomically.
 
-    images: {item: [H,W,3]}.  maps: {item: {method: [h,w]}}.  titles: {item: text}.
+    images: {item: [H,W,3]}.  maps: {item: {method: [h,w]}}.  titles: {item: text}.  boxes: {item:
+    [n,4]}, in pixels of the image.
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
     for item, image in sorted(images.items()):
         arrays[f"{item}|image"] = np.asarray(image, np.uint8)
         arrays[f"{item}|title"] = np.asarray((titles or {}).get(item, ""))
+        if len(own := (boxes or {}).get(item, ())):
+            arrays[f"{item}|{BOXES}"] = np.asarray(own, np.float32)
         for method, values in sorted(maps.get(item, {}).items()):
             arrays[f"{item}|{method}"] = np.clip(np.asarray(values, np.float32), -6e4, 6e4).astype(
                 np.float16
@@ -118,6 +128,8 @@ def add_part(pictures: dict[str, Picture], arrays: dict[str, npt.NDArray[Any]]) 
             continue
         if kind == "title":
             pictures[item].title = str(array)
+        elif kind == BOXES:
+            pictures[item].boxes = array.astype(np.float32)
         else:
             pictures[item].maps[kind] = array.astype(np.float32)
 
@@ -132,6 +144,7 @@ def shrink_gallery(gallery: Gallery) -> Gallery:
                 shrink_image(picture.image, TILE),
                 picture.title,
                 {name: shrink_map(values, MAP_SIDE) for name, values in picture.maps.items()},
+                picture.boxes * min(1, TILE / max(picture.image.shape[:2])),
             )
             for item, picture in sorted(pictures.items())[:ITEMS]
         }
@@ -164,30 +177,44 @@ def scale_size(shape: tuple[int, ...], side: int) -> tuple[int, int]:
 
 
 def draw_overlay(picture: Picture, method: str | None, side: int = TILE) -> npt.NDArray[np.uint8]:
-    """Draw a picture under a method's map (None: the bare picture) on a white tile [side,side,3].
+    """Draw a picture under a method's map (None: the bare picture), with its boxes, on a white tile
+    [side,side,3].
 
     The map is unit(L) = mm(max(L,0)); a method without a map of this picture gets an empty tile.
     """
-    import matplotlib as mpl
-
     tile = np.full((side, side, 3), 255, np.uint8)
     if method is not None and method not in picture.maps:
         return tile
     image = Image.fromarray(picture.image).resize(
         scale_size(picture.image.shape, side), Image.Resampling.BILINEAR
     )
-    drawn = np.asarray(image, np.float32) / 255
     if method is not None:
-        values = np.maximum(np.nan_to_num(picture.maps[method], nan=0.0, posinf=0.0, neginf=0.0), 0)
-        resized = Image.fromarray(values.astype(np.float32)).resize(
-            image.size, Image.Resampling.BILINEAR
-        )
-        heat = np.asarray(resized)
-        heat = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
-        grey = np.repeat(drawn.mean(2, keepdims=True), 3, axis=2)
-        drawn = 0.45 * grey + 0.55 * mpl.colormaps["turbo"](heat)[..., :3]
-    top, left = (side - drawn.shape[0]) // 2, (side - drawn.shape[1]) // 2
-    tile[top : top + drawn.shape[0], left : left + drawn.shape[1]] = np.round(255 * drawn).astype(
-        np.uint8
-    )
+        image = lay_map(image, picture.maps[method])
+    frame_boxes(image, picture.boxes * side / max(picture.image.shape[:2]))
+    top, left = (side - image.height) // 2, (side - image.width) // 2
+    tile[top : top + image.height, left : left + image.width] = np.asarray(image)
     return tile
+
+
+def lay_map(image: Image.Image, values: npt.NDArray[np.float32]) -> Image.Image:
+    """Return the grey version of an image under the positive part of a map, in `MAP_COLOURS`."""
+    import matplotlib as mpl
+
+    grey = np.asarray(image, np.float32).mean(2, keepdims=True) / 255
+    positive = np.maximum(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0), 0)
+    resized = Image.fromarray(positive.astype(np.float32)).resize(
+        image.size, Image.Resampling.BILINEAR
+    )
+    heat = np.asarray(resized)
+    heat = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
+    drawn = (1 - OPACITY) * grey + OPACITY * mpl.colormaps[MAP_COLOURS](heat)[..., :3]
+    return Image.fromarray(np.round(255 * drawn).astype(np.uint8))
+
+
+def frame_boxes(image: Image.Image, boxes: npt.NDArray[np.float32]) -> None:
+    """Draw boxes into an image: a white line within a black one, which shows on any colour."""
+    pen = ImageDraw.Draw(image)
+    for x0, y0, x1, y1 in boxes.round().astype(int).tolist():
+        right, bottom = max(x1 - 1, x0), max(y1 - 1, y0)
+        pen.rectangle((x0 - 1, y0 - 1, right + 1, bottom + 1), outline=(0, 0, 0))
+        pen.rectangle((x0, y0, right, bottom), outline=(255, 255, 255))

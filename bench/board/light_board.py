@@ -5,7 +5,7 @@ Everything else of a board is made from the records again, by `cambench board FO
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,25 +29,25 @@ def is_published(folder: Path) -> bool:
     return (folder / "records.parquet").is_file()
 
 
-def write_light(board: Scores, folder: Path, pictures: Sequence[Path]) -> list[Path]:
-    """Write the table and the pictures that are committed; return the pictures.
+def write_light(board: Scores, folder: Path, pictures: Mapping[Path, str]) -> dict[Path, str]:
+    """Write the table and the pictures that are committed; return the pictures and alt texts.
 
     Args:
         board: The board.
         folder: Of the published board.
-        pictures: The plots of the board, in `folder/plots`.
+        pictures: The plots of the board, in `folder/plots`, with their alt texts.
     """
     with replaced_file(folder / OVERALL_TABLE) as temporary:
         tabulate_overall(board).to_csv(temporary, index=False, lineterminator="\n")
     stem = next(iter(name_scopes(board.scopes).values()))
     drawn = {picture.name: picture for picture in pictures}
-    kept = []
+    kept = {}
     for kind, name in PICTURES.items():
         picture = drawn.get(f"{kind}--{stem}.png")
         if picture is not None:
             with replaced_file(folder / name) as temporary:
                 temporary.write_bytes(picture.read_bytes())
-            kept.append(folder / name)
+            kept[folder / name] = pictures[picture]
     return kept
 
 

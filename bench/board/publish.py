@@ -158,4 +158,5 @@ def publish_gallery(gallery: Gallery, folder: Path) -> None:
             {item: picture.image for item, picture in pictures.items()},
             {item: picture.maps for item, picture in pictures.items()},
             {item: picture.title for item, picture in pictures.items()},
+            {item: picture.boxes for item, picture in pictures.items()},
         )

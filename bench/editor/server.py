@@ -42,8 +42,10 @@ FILES = {
     "/picture.js": ("picture.js", "text/javascript"),
     "/editor.js": ("editor.js", "text/javascript"),
 }
-COLOUR_MAPS = {"turbo": (0.1, 0.88), "inferno": (0.1, 0.95), "viridis": (0, 1), "gray": (0, 1)}
-"""Colour maps of matplotlib, and the part of each that is used: their dark ends hide the image."""
+COLOUR_MAPS = {"inferno": (0.1, 0.95), "viridis": (0, 1), "cividis": (0, 1), "gray": (0, 1)}
+"""Perceptually uniform colour maps of matplotlib, the usual one first, and the part of each that is
+used: a dark end hides the image.
+"""
 STATUS_TEXTS = {
     404: "The editor has nothing at this address; reload the page.",
     405: "This address does not take this kind of request; reload the page.",

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from bench.board.own_files import replace_own
-from bench.board.plots.figures import make_figure_grid, write_figure
+from bench.board.plots.figures import make_figure_grid
+from bench.board.plots.plot_files import write_plot
 from bench.board.scope_names import name_scopes
 from bench.board.tables import write_text
 from bench.board.text import FAILED, code_block, code_span, describe_protocol, markdown, number
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 MARK = {True: "pass", False: f"**fail** {FAILED}", None: "–"}
 
 
-def write_page(health: Health, folder: Path, pictures: list[Path], command: str = "") -> Path:
+def write_page(health: Health, folder: Path, pictures: dict[Path, str], command: str = "") -> Path:
     """Write health.md: verdicts first, then each check's numbers."""
     lines = [
         "# Metric health",
@@ -45,7 +46,7 @@ def write_page(health: Health, folder: Path, pictures: list[Path], command: str 
         *_separations(health),
         *write_gains(health),
         *_moves(health),
-        *(f"![{markdown(p.stem)}]({p.name})\n" for p in pictures),
+        *(f"![{markdown(alt)}]({p.name})\n" for p, alt in pictures.items()),
     ]
     path = folder / "health.md"
     write_text(path, "\n".join(lines))
@@ -207,19 +208,19 @@ def _blur(blur: pd.DataFrame, health: Health) -> Iterator[str]:
 # --- plots
 
 
-def write_plots(health: Health, folder: Path) -> list[Path]:
+def write_plots(health: Health, folder: Path) -> dict[Path, str]:
     """Draw, per model, the agreement of metrics and the separations; plots that an earlier report
-    wrote go.
+    wrote go. Return the files with their alt texts.
     """
-    files = []
+    files = {}
     stems = name_scopes(scopes(health))
     for subset, model in stems:
         for kind, draw in (("agreement", draw_agreement), ("separations", draw_separations)):
             with plain_texts():
                 figure = draw(health, subset, model)
             if figure is not None:
-                files.append(folder / f"{kind}--{stems[subset, model]}.png")
-                write_figure(figure, files[-1])
+                path = folder / f"{kind}--{stems[subset, model]}.png"
+                files[write_plot(figure, path)] = str(figure.get_label())
     replace_own(folder, files, (".png",))
     return files
 
@@ -257,6 +258,12 @@ def draw_agreement(health: Health, subset: str, model: str) -> Any:
         health,
         f"Do the metrics order the methods alike?\n{subset}, {model}, controls left out",
     )
+    least = rows.loc[rows["tau"].idxmin()]
+    figure.set_label(
+        f"Kendall's tau-b between the orders that {len(names)} metrics give to the methods on "
+        f"{subset}, {model}, controls left out. The least alike are {least['a']} and {least['b']} "
+        f"({number(least['tau'])})."
+    )
     return figure
 
 
@@ -275,9 +282,9 @@ def draw_separations(health: Health, subset: str, model: str) -> Any:
     labels: list[str] = []
     for v in chosen:
         for one in v.separations:
-            y, tint = len(labels), "#2a9d5c" if one.holds else "#b5342b"
+            y, tint = len(labels), "#0072B2" if one.holds else "#D55E00"
             axis.plot([one.low, one.high], [y, y], color=tint, lw=1.6, solid_capstyle="butt")
-            axis.plot(one.gap, y, "o", ms=3.5, color=tint)
+            axis.plot(one.gap, y, "o" if one.holds else "X", ms=4, color=tint)
             labels.append(f"{v.metric}: {one.first} over {one.second}")
     axis.axvline(0, color="#222222", lw=0.8)
     axis.set_yticks(range(len(labels)), labels, fontsize=6)
@@ -285,7 +292,15 @@ def draw_separations(health: Health, subset: str, model: str) -> Any:
     axis.tick_params(axis="x", labelsize=7)
     axis.grid(visible=False, axis="y")
     _title(
-        figure, health, f"Gap with its paired 95 % interval; right of 0 is right\n{subset}, {model}"
+        figure,
+        health,
+        "Gap with its paired 95 % interval; blue circle: right of 0, as it must be; cross: not\n"
+        f"{subset}, {model}",
+    )
+    fails = sorted({v.metric for v in chosen if not all(one.holds for one in v.separations)})
+    figure.set_label(
+        f"{len(fails)} of {len(chosen)} ranked metrics fail to separate what they must on "
+        f"{subset}, {model}{': ' if fails else ''}{', '.join(fails)}."
     )
     return figure
 

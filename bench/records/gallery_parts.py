@@ -2,7 +2,7 @@
 file per task.
 
 Keys of `gallery/<task>-<n>.npz`: `<item>|image` uint8 [H,W,3], `<item>|title` text,
-`<item>|<method>` float16 [h,w].
+`<item>|boxes` float32 [n,4] (x0, y0, x1, y1 in pixels), `<item>|<method>` float16 [h,w].
 
 An item of a model lies in one file only. What a resumed run, another method or a merge adds to it
 goes into that file, which is replaced in one step.
@@ -30,6 +30,9 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 TASK = re.compile(r"(.+)-(?:eval|calibration)-\d{6,}-\d{6,}")
 """The name of a task, which begins with its model."""
+
+BOXES = "boxes"
+"""The kind of an array that holds the boxes of an item."""
 
 UNREADABLE = (ArithmeticError, EOFError, LookupError, MemoryError, OSError, RuntimeError)
 """What a broken npz raises, beside `BROKEN_ZIP`."""
@@ -84,12 +87,14 @@ def read_arrays(file: Path) -> Arrays:
 
 
 def _check_array(key: str, array: npt.NDArray[Any]) -> None:
-    """Raise ValueError for an array that is neither a picture, a title nor a map."""
+    """Raise ValueError for an array that is neither a picture, a title, boxes nor a map."""
     kind = key.rpartition("|")[2]
     if kind == "image":
         right = array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3
     elif kind == "title":
         right = array.dtype.kind == "U" and array.ndim == 0
+    elif kind == BOXES:
+        right = array.dtype.kind == "f" and array.ndim == 2 and array.shape[1] == 4
     else:
         right = array.dtype.kind == "f" and array.ndim == 2
     if not right or 0 in array.shape:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from bench.engine.background import Background
@@ -30,6 +29,7 @@ from bench.run.failures import (
     is_foreign_pair,
     must_stop,
 )
+from bench.run.gallery_items import keep_image, keep_map
 from bench.run.in_memory import Again, apply
 from bench.run.map_sameness import is_same_map
 from bench.run.plan import Plan, Task
@@ -365,20 +365,13 @@ class BatchRun:
         return {"label": label, "predicted": predicted, "correct": label == predicted}
 
     def _keep_for_gallery(self, method: Method, maps: Maps) -> None:
+        names, shorter = self.plan.subset.class_names, min(self.batch.pixels.shape[-2:])
         for i in self.shown:
-            item = self.batch.ids[i]
-            pixels = (
-                (self.batch.pixels[i].cpu().permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-            )
-            self.outcome.gallery[f"{item}|image"] = pixels
-            names, target = self.plan.subset.class_names, int(self.classes.usual.targets[i])
-            self.outcome.gallery[f"{item}|title"] = np.array(
-                names[target] if target < len(names) else str(target)
-            )
-            small = torch.nn.functional.avg_pool2d(
-                maps.scaled[0, i][None, None], max(1, min(pixels.shape[:2]) // 96)
-            )
-            self.outcome.gallery[f"{item}|{method.name}"] = small[0, 0].to(torch.float16).numpy()
+            target = int(self.classes.usual.targets[i])
+            title = names[target] if target < len(names) else str(target)
+            keep_image(self.outcome.gallery, self.batch, i, title)
+            values = maps.scaled[0, i]
+            keep_map(self.outcome.gallery, self.batch.ids[i], method.name, values, shorter)
 
 
 def make_maps(method: Method, trace: Trace) -> tuple[torch.Tensor, Spent | None]:

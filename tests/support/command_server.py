@@ -22,7 +22,7 @@ import torch
 
 LIBRARIES = (
     *("captum.attr", "datasets", "matplotlib.pyplot", "pandas", "pyarrow.parquet", "rich.console"),
-    *("scikit_posthocs", "scipy.stats", "seaborn", "timm", "torch", "torchvision"),
+    *("scipy.stats", "seaborn", "timm", "torch", "torchvision"),
 )
 ROOMS = ("board", "cli", "data", "gate", "health", "methods", "metrics", "models", "run")
 

@@ -1,8 +1,10 @@
-"""The choices plot: how ranks move under other choices of the protocol."""
+"""The choices plot: how ranks turn with the baseline and other choices of the protocol."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ import numpy as np
 import pandas as pd
 
 from bench.board.plots.correlation_plot import agreement
-from bench.board.plots.figures import INK, make_figure_grid
+from bench.board.plots.figures import INK
+from bench.board.plots.method_marks import MethodMark, find_marks
+from bench.board.plots.sketch import Panel, Sketch
 from bench.board.scores import Scores
-from bench.board.text import number, plot_label
+from bench.board.text import number
 from bench.errors import BenchError
 
 GRID = "health/grid.csv"
@@ -21,6 +25,13 @@ GRID = "health/grid.csv"
 GRID_COLUMNS = ("subset", "model", "metric", "choice", "value", "method", "n", "mean", "rank")
 DEFAULT_CHOICE = "default"
 """The choice that others are compared with; the first one where it is missing."""
+COLUMNS = 3
+NOT_MADE = (
+    "No figure shows how the ranks turn with the baseline and other choices of the protocol: the "
+    "run has no `health/grid.csv`. `cambench health RUN` measures it; `cambench board RUN` then "
+    "draws it."
+)
+"""What a board says that has no grid."""
 
 
 def read_grid(folder: Path) -> pd.DataFrame | None:
@@ -44,51 +55,69 @@ def read_grid(folder: Path) -> pd.DataFrame | None:
     return table
 
 
-def draw_choices(board: Scores, table: pd.DataFrame, subset: str, model: str) -> Any:
-    """Ranks under a grid of protocol choices: one panel per value, methods x choices, with tau to
-    the default.
+def sketch_choices(board: Scores, table: pd.DataFrame, subset: str, model: str) -> Sketch | None:
+    """Show ranks under a grid of protocol choices: a panel per value, methods x choices, with tau
+    to the default.
 
     table: columns of `GRID_COLUMNS`; "value" is the ranked value that a choice of `metric` gives.
     """
     rows = table[(table["subset"] == subset) & (table["model"] == model)]
     ranks = {
-        str(v): t.pivot_table("rank", "method", "choice", sort=False)
+        str(v): _order_choices(t.pivot_table("rank", "method", "choice", sort=False))
         for v, t in rows.groupby("value", sort=False)
     }
     ranks = {value: t for value, t in ranks.items() if len(t) > 1 and t.shape[1] > 1}
     if not ranks:
         return None
+    marks = find_marks(board, subset, model) if (subset, model) in board.scopes else {}
+    taus = {value: find_taus(t, marks) for value, t in ranks.items()}
     widest, tallest = max(t.shape[1] for t in ranks.values()), max(len(t) for t in ranks.values())
-    columns = min(3, len(ranks))
-    size = (1.6 + 0.3 * widest, 1.5 + 0.14 * tallest)
-    figure, axes = make_figure_grid(math.ceil(len(ranks) / columns), columns, *size)
-    facts = board.methods(subset, model) if (subset, model) in board.scopes else {}
-    for axis, (value, choices) in zip(axes.flat, ranks.items(), strict=False):
-        draw_choices_panel(axis, choices, facts)
-        axis.set_title(value, fontsize=9, loc="left")
-    for axis in axes.flat[len(ranks) :]:
-        axis.set_axis_off()
-    n = (
-        f"{rows['n'].min():.0f}"
-        if rows["n"].min() == rows["n"].max()
-        else f"{rows['n'].min():.0f}-{rows['n'].max():.0f}"
+    few, many = rows["n"].min(), rows["n"].max()
+    n = f"{few:.0f}" if few == many else f"{few:.0f} to {many:.0f}"
+    return Sketch(
+        [
+            Panel(
+                value,
+                partial(draw_choices_panel, ranks=t, taus=taus[value], marks=marks),
+            )
+            for value, t in ranks.items()
+        ],
+        columns=min(COLUMNS, len(ranks)),
+        size=(1.7 + 0.32 * widest, 1.6 + 0.14 * tallest),
+        question="Do the ranks turn with the baseline and other choices of the protocol?",
+        note=(
+            f"n = {n}. Row: method, best first by the default. Number: rank, 1 best; dark: best. "
+            "τ: Kendall's tau-b to the default, controls (grey) left out."
+        ),
+        statement=(
+            f"Ranks of {tallest} methods under up to {widest} choices of the protocol on {subset}, "
+            f"{model}, n = {n}. {_state_taus(taus)}"
+        ),
     )
-    figure.suptitle(
-        f"Do the choices of a protocol move the ranks?\n{subset}, {model}, n = {n}\n"
-        "number: rank; dark: best; above: Kendall's tau-b to the default, controls left out",
-        fontsize=8,
-        x=0.01,
-        ha="left",
-    )
-    return figure
 
 
-def draw_choices_panel(axis: Any, ranks: pd.DataFrame, facts: dict[str, dict[str, Any]]) -> None:
-    """Draw one value: methods in the order of the default."""
+def _order_choices(ranks: pd.DataFrame) -> pd.DataFrame:
+    """Put the default first, and the methods in its order."""
     default = DEFAULT_CHOICE if DEFAULT_CHOICE in ranks else str(ranks.columns[0])
-    ranks = ranks[[default, *(c for c in ranks if c != default)]].sort_values(
-        default, kind="stable"
-    )
+    ordered = ranks[[default, *(choice for choice in ranks if choice != default)]]
+    return ordered.sort_values(default, kind="stable")
+
+
+def find_taus(ranks: pd.DataFrame, marks: Mapping[str, MethodMark]) -> dict[str, float]:
+    """Return {choice: Kendall's tau-b to the first one}, controls left out."""
+    controls = {name for name, mark in marks.items() if mark.family == "control"}
+    own = ranks[[name not in controls for name in ranks.index]]
+    default = str(ranks.columns[0])
+    return {str(one): agreement(own, default, str(one)) for one in ranks if one != default}
+
+
+def draw_choices_panel(
+    axis: Any,
+    ranks: pd.DataFrame,
+    taus: Mapping[str, float],
+    marks: Mapping[str, MethodMark],
+) -> None:
+    """Draw one value: methods in the order of the default."""
     axis.imshow(
         ranks.to_numpy(),
         cmap="Blues_r",
@@ -100,26 +129,25 @@ def draw_choices_panel(axis: Any, ranks: pd.DataFrame, facts: dict[str, dict[str
     for y, row in enumerate(ranks.to_numpy()):
         for x, rank in enumerate(row):
             if not np.isnan(rank):
-                light = rank < 0.5 * len(ranks)
-                axis.text(
-                    x,
-                    y,
-                    f"{rank:.0f}",
-                    fontsize=5,
-                    ha="center",
-                    va="center",
-                    color="white" if light else INK,
-                )
-    own = ranks[[not facts.get(name, {}).get("control", False) for name in ranks.index]]
-    taus = [agreement(own, default, str(choice)) for choice in ranks]
-    labels = [
-        f"{choice}\n{'' if choice == default else f'τ {number(tau)}'}"
-        for choice, tau in zip(ranks, taus, strict=True)
-    ]
+                tint = "white" if rank < 0.5 * len(ranks) else INK
+                axis.text(x, y, f"{rank:.0f}", fontsize=5, ha="center", va="center", color=tint)
+    labels = [f"{one}\nτ {number(taus[one])}" if one in taus else one for one in map(str, ranks)]
     axis.set_xticks(
         range(ranks.shape[1]), labels, fontsize=5.5, rotation=60, ha="left", rotation_mode="anchor"
     )
     axis.xaxis.tick_top()
-    names = [plot_label(facts[name]) if name in facts else name for name in ranks.index]
-    axis.set_yticks(range(len(ranks)), names, fontsize=6)
+    axis.set_yticks(range(len(ranks)), list(ranks.index), fontsize=6)
+    for text, name in zip(axis.get_yticklabels(), ranks.index, strict=True):
+        text.set_color(marks[name].ink if name in marks else INK)
     axis.grid(visible=False)
+
+
+def _state_taus(taus: Mapping[str, Mapping[str, float]]) -> str:
+    """Return for each value the choice that turns the order most."""
+    sentences = []
+    for value, found in taus.items():
+        known = [(tau, choice) for choice, tau in found.items() if not math.isnan(tau)]
+        if known:
+            tau, choice = min(known)
+            sentences.append(f"{value}: {choice} turns the order most (tau {number(tau)})")
+    return "; ".join(sentences) + "." if sentences else "No order can be compared."

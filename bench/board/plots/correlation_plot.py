@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from bench.board.plots.figures import MIN_METHODS, make_figure_grid, write_title
+from bench.board.plots.figures import MIN_METHODS
+from bench.board.plots.sketch import Panel, Sketch, describe_scope
 from bench.board.scores import Scores
+from bench.board.text import number
 
 
-def draw_correlation(board: Scores, subset: str, model: str) -> Any:
-    """Kendall's tau-b between the orders that the ranked values give to the methods that are no
-    controls.
+def sketch_correlation(board: Scores, subset: str, model: str) -> Sketch | None:
+    """Show Kendall's tau-b between the orders that the ranked values give to the methods that are
+    no controls.
     """
-    import seaborn as sns
-
     metrics = board.list_ranked(subset, model)
     rows = board.select(subset=subset, model=model)
     rows = rows[~rows["control"] & (rows["equal_to"] == "")]
@@ -29,15 +31,32 @@ def draw_correlation(board: Scores, subset: str, model: str) -> Any:
     if len(names) < 2:
         return None
     taus = pd.DataFrame([[agreement(ranks, a, b) for b in names] for a in names], names, names)
-    figure, axes = make_figure_grid(1, 1, 1.9 + 0.52 * len(names), 1.6 + 0.42 * len(names))
-    axis = axes[0, 0]
-    labels = taus.map(lambda tau: "n/a" if np.isnan(tau) else f"{tau:.2f}")
+    return Sketch(
+        [Panel("", partial(draw_correlation_panel, taus=taus))],
+        columns=1,
+        size=(1.9 + 0.52 * len(names), 1.6 + 0.42 * len(names)),
+        question="Do the values order the methods alike?",
+        note=(
+            f"Kendall's tau-b of {len(ranks)} methods; controls left out, equal maps counted once. "
+            "1: the same order, -1: the reverse order."
+        ),
+        statement=(
+            f"Kendall's tau-b between the orders of {len(ranks)} methods by {len(names)} values on "
+            f"{describe_scope(board, subset, model)}. {_state_ends(taus)}"
+        ),
+    )
+
+
+def draw_correlation_panel(axis: Any, taus: pd.DataFrame) -> None:
+    """Draw the values against each other; colour and number are tau-b."""
+    import seaborn as sns
+
     sns.heatmap(
         taus,
         vmin=-1,
         vmax=1,
         cmap="RdBu",
-        annot=labels,
+        annot=taus.map(lambda tau: "n/a" if np.isnan(tau) else f"{tau:.2f}"),
         fmt="",
         annot_kws={"size": 7},
         square=True,
@@ -48,10 +67,7 @@ def draw_correlation(board: Scores, subset: str, model: str) -> Any:
     axis.set(xlabel="", ylabel="")
     axis.tick_params(labelsize=7)
     axis.collections[0].colorbar.ax.tick_params(labelsize=7)
-    axis.set_xticks(axis.get_xticks(), names, rotation=40, ha="right")
-    note = f"{len(ranks)} methods; controls left out, equal maps counted once"
-    write_title(figure, board, subset, model, "Do the values order the methods alike?", note)
-    return figure
+    axis.set_xticks(axis.get_xticks(), list(taus), rotation=40, ha="right")
 
 
 def agreement(ranks: pd.DataFrame, a: str, b: str) -> float:
@@ -63,3 +79,16 @@ def agreement(ranks: pd.DataFrame, a: str, b: str) -> float:
     if len(both) < MIN_METHODS or (np.ptp(both, axis=0) == 0).any():
         return math.nan
     return float(kendalltau(both[:, 0], both[:, 1]).statistic)
+
+
+def _state_ends(taus: pd.DataFrame) -> str:
+    """Return which two values agree least, and which most."""
+    known = [
+        (float(taus.loc[a, b]), a, b)
+        for a, b in combinations(taus, 2)
+        if not math.isnan(taus.loc[a, b])
+    ]
+    if not known:
+        return "No two values can be compared."
+    least, most = (f"{a} and {b} ({number(tau)})" for tau, a, b in (min(known), max(known)))
+    return f"The least alike are {least}, the most alike {most}."

@@ -1,133 +1,168 @@
-"""The cost plot: each method's score against its forwards."""
+"""The cost plot: each method's score against the passes that it takes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bench.board.plots.figures import INK, choose_colour, choose_ink, make_figure_grid, write_title
+from bench.board.comparison import Comparison
+from bench.board.plots.figures import INK
+from bench.board.plots.method_marks import (
+    MethodMark,
+    draw_mark,
+    find_marks,
+    list_family_marks,
+)
+from bench.board.plots.sketch import Panel, Sketch, describe_scope
+from bench.board.result_words import count_passes
 from bench.board.scores import Scores, list_rows
-from bench.board.text import metric_label, plot_label
+from bench.board.text import interval, metric_label
+
+USUAL = ("deletion", "insertion")
+"""Values that are drawn where the table ranks them, else its first two."""
+NAMED = ("grad_cam", "random")
+"""Methods whose names are written beside those of the frontier."""
+PALE = "#b9b9b9"
+FRONT = "#0072B2"
 
 
-def draw_cost(board: Scores, subset: str, model: str) -> Any:
-    """Deletion and insertion against network forwards per image; the line joins what nothing
-    cheaper beats.
+def sketch_cost(
+    board: Scores, subset: str, model: str, chosen: tuple[str, ...] = ()
+) -> Sketch | None:
+    """Show the ranked values against the passes per image, with the frontier.
+
+    Args:
+        board: The board.
+        subset, model: The table.
+        chosen: The values; by default deletion and insertion, else the first two.
     """
     rows = board.select(subset=subset, model=model)
-    forwards = rows[rows["metric"] == "forwards"].set_index("method")["mean"]
-    scored = set(rows.loc[(rows["n"] > 0) & rows["method"].isin(forwards.dropna().index), "metric"])
-    metrics = [
-        (m, b)
-        for m, b in board.list_ranked(subset, model)
-        if m in {"deletion", "insertion"} & scored
-    ]
+    known = rows[rows["metric"] == "forwards"].dropna(subset=["mean"])["method"]
+    passes = {name: cost for name, cost in count_passes(rows).items() if name in set(known)}
+    scored = rows[(rows["n"] > 0) & rows["method"].isin(passes)]
+    there = [one for one in board.list_ranked(subset, model) if one[0] in set(scored["metric"])]
+    wanted = (
+        chosen or [m for m, _ in there if m.split(" ")[0] in USUAL] or [m for m, _ in there][:2]
+    )
+    metrics = [one for one in there if one[0] in wanted]
     if not metrics:
         return None
-    names = rows["method"].nunique()
-    figure, axes = make_figure_grid(
-        1, len(metrics), 6.0, max(5.2, 0.145 * names)
-    )  # room for a column of names
-    for axis, (metric, better) in zip(axes.flat, metrics, strict=True):
-        table = rows[(rows["metric"] == metric) & (rows["n"] > 0)].copy()
-        table["cost"] = table["method"].map(forwards)
-        draw_cost_panel(axis, table.dropna(subset=["cost"]), better)
-        axis.set_ylabel(metric_label(metric, better), fontsize=8)
-    write_title(
-        figure,
-        board,
-        subset,
-        model,
-        "Quality against cost; bars: 95 % intervals; line: the best at this cost or less",
+    marks = find_marks(board, subset, model)
+    panels, sentences = [], []
+    for metric, better in metrics:
+        table = scored[scored["metric"] == metric]
+        table = table.assign(cost=table["method"].map(passes))
+        compared = board.comparisons.get((subset, model, metric))
+        front = find_frontier(table, better, compared)
+        sentences.append(_state_frontier(metric, table, front))
+        draw = partial(draw_cost_panel, table=table, marks=marks, front=front)
+        panels.append(Panel(metric_label(metric, better), draw))
+    shown = [marks[name] for name in marks if name in passes]
+    return Sketch(
+        panels,
+        columns=min(2, len(panels)),
+        size=(4.3, 3.7),
+        question="What does a better map cost?",
+        note=(
+            "Blue line: from the cheapest methods on, each step up in cost is better by the "
+            "board's test. Bars: 95 % intervals. One pass: a forward, a backward or a replay of "
+            "the head."
+        ),
+        statement=(
+            f"Quality against cost of {len(passes)} methods on "
+            f"{describe_scope(board, subset, model)}, cost in passes per image. "
+            f"{' '.join(sentences)}"
+        ),
+        legend=list_family_marks(shown, colours=False),
     )
-    return figure
 
 
-def draw_cost_panel(axis: Any, table: pd.DataFrame, better: str) -> None:
-    """Draw one panel; a method without forwards stands at the left end, marked 0."""
-    positive = table.loc[table["cost"] > 0, "cost"]
-    zero = positive.min() / 4 if len(positive) else 0.1
-    table = table.assign(x=table["cost"].where(table["cost"] > 0, zero)).sort_values(
-        ["x", "mean"], kind="stable"
-    )
-    for row in list_rows(table):
+def find_frontier(table: pd.DataFrame, better: str, compared: Comparison | None) -> list[str]:
+    """Return the methods of the frontier, cheapest first; controls and unranked ones have no place.
+
+    The first is the best of the cheapest ones. A dearer method follows where the board's test
+    tells it to be better than the one before; of those of one cost, the best.
+    """
+    own = table[~table["control"] & table["rank"].notna()]
+    own = own.assign(height=own["mean"] if better == "lower" else -own["mean"])
+    front: list[str] = []
+    for _, tier in own.sort_values(["cost", "height"], kind="stable").groupby("cost", sort=True):
+        best = str(tier["method"].iloc[0])
+        if not front or _is_better(compared, best, front[-1]):
+            front.append(best)
+    return front
+
+
+def _is_better(compared: Comparison | None, mine: str, other: str) -> bool:
+    if compared is None or mine not in compared.methods or other not in compared.methods:
+        return False
+    return bool(compared.wins[compared.methods.index(mine), compared.methods.index(other)])
+
+
+def draw_cost_panel(
+    axis: Any, table: pd.DataFrame, marks: Mapping[str, MethodMark], front: list[str]
+) -> None:
+    """Draw one panel: the frontier in colour, `NAMED` in ink, all others pale."""
+    for row in list_rows(table.sort_values(["cost", "mean"], kind="stable")):
+        name = row["method"]
+        tint = FRONT if name in front else INK if name in NAMED else PALE
+        axis.plot([row["cost"]] * 2, [row["low"], row["high"]], lw=0.9, color=tint, zorder=2)
         hollow = row["n"] < row["expected"]
-        axis.plot([row["x"]] * 2, [row["low"], row["high"]], lw=0.8, color=choose_colour(row))
-        axis.plot(
-            row["x"],
-            row["mean"],
-            "o",
-            ms=4,
-            color=choose_colour(row),
-            mfc="white" if hollow else choose_colour(row),
-        )
-    front = find_frontier(table[~table["control"] & table["rank"].notna()], better)
-    axis.plot(front["x"], front["mean"], color=INK, lw=0.7, drawstyle="steps-post", zorder=0)
-    set_cost_ticks(axis, table, zero)
-    place_labels(axis, table)
-    axis.set_xlabel("network forwards per image (log)", fontsize=8)
+        draw_mark(axis, row["cost"], row["mean"], marks[name], hollow=hollow, colour=tint)
+    steps = table.set_index("method").loc[front]
+    axis.plot(steps["cost"], steps["mean"], color=FRONT, lw=1.2, drawstyle="steps-post", zorder=1)
+    if len(steps):
+        last = steps.iloc[-1]
+        axis.plot([last["cost"], table["cost"].max()], [last["mean"]] * 2, color=FRONT, lw=1.2)
+    set_cost_ticks(axis, table["cost"])
+    named = [*front, *(n for n in NAMED if n in set(table["method"]) and n not in front)]
+    place_labels(axis, table[table["method"].isin(named)], front)
+    axis.set_xlabel("passes per image: forwards, backwards, head replays (log scale)", fontsize=8)
+    axis.set_ylabel("mean", fontsize=8)
     axis.tick_params(labelsize=7)
 
 
-def set_cost_ticks(axis: Any, table: pd.DataFrame, zero: float) -> None:
-    """Set a logarithmic axis with plain numbers, and 0 at its left end where a method needs no
-    forward.
-    """
+def set_cost_ticks(axis: Any, cost: pd.Series) -> None:
+    """Set a logarithmic axis with plain numbers."""
     from matplotlib.ticker import NullLocator
 
     axis.set_xscale("log")
-    left, right = table["x"].min(), table["x"].max()
-    margin = 10 ** (0.05 * max(math.log10(right / left), 0.5))
+    left, right = cost.min(), cost.max()
+    margin = 10 ** (0.06 * max(math.log10(right / left), 0.5))
     axis.set_xlim(left / margin, right * margin)
     steps = (1, 2, 5) if right / left < 300 else (1,)
     ticks = [k * 10.0**e for e in range(-4, 8) for k in steps]
-    ticks = [
-        t for t in ticks if table.loc[table["cost"] > 0, "x"].min() / margin <= t <= right * margin
-    ]
-    if (table["cost"] <= 0).any():
-        ticks = [zero, *ticks]
-    axis.set_xticks(ticks, ["0" if t == zero else f"{t:g}" for t in ticks])
+    ticks = [tick for tick in ticks if left / margin <= tick <= right * margin]
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def find_frontier(table: pd.DataFrame, better: str) -> pd.DataFrame:
-    """Return the rows that no row of the same or a smaller cost beats."""
-    heights = table["mean"] if better == "lower" else -table["mean"]
-    return table[heights <= heights.cummin()]
-
-
-def place_labels(axis: Any, table: pd.DataFrame) -> None:
+def place_labels(axis: Any, table: pd.DataFrame, front: list[str]) -> None:
     """Write the names in a column at the right, in the order of the points, each joined to its
     point.
     """
     low, high = axis.get_ylim()
     ordered = table.sort_values("mean", kind="stable")
-    heights = spread(
-        (ordered["mean"].to_numpy() - low) / (high - low), gap=min(0.038, 1 / max(len(ordered), 1))
-    )
+    places = (ordered["mean"].to_numpy() - low) / (high - low)
+    heights = spread(places, gap=min(0.06, 1 / max(len(ordered), 1)))
     for height, row in zip(heights, list_rows(ordered), strict=True):
-        line = {
-            "arrowstyle": "-",
-            "lw": 0.4,
-            "color": choose_colour(row),
-            "alpha": 0.5,
-            "shrinkA": 0,
-            "shrinkB": 3,
-            "relpos": (0, 0.5),
-        }
+        tint = FRONT if row["method"] in front else INK
+        line = {"arrowstyle": "-", "lw": 0.6, "color": tint, "alpha": 0.6, "shrinkA": 0}
         axis.annotate(
-            plot_label(row),
-            (row["x"], row["mean"]),
+            row["method"],
+            (row["cost"], row["mean"]),
             (1.02, height),
             xycoords="data",
             textcoords="axes fraction",
-            fontsize=7,
+            fontsize=7.5,
             va="center",
-            arrowprops=line,
-            color=choose_ink(row),
+            arrowprops={**line, "shrinkB": 3, "relpos": (0, 0.5)},
+            color=tint,
         )
 
 
@@ -145,3 +180,18 @@ def push_up(values: Any, gap: float) -> Any:
     """Move ascending values up, each as little as it must to be `gap` above the one before."""
     steps = gap * np.arange(len(values))
     return np.maximum.accumulate(values - steps) + steps
+
+
+def _state_frontier(metric: str, table: pd.DataFrame, front: list[str]) -> str:
+    """Return which methods the frontier joins, with their numbers and passes."""
+    if not front:
+        return f"{metric}: no method is ranked."
+    rows = {row["method"]: row for row in list_rows(table)}
+    steps = [
+        f"{name} {interval(*(rows[name][part] for part in ('mean', 'low', 'high')))} "
+        f"at {rows[name]['cost']:.4g} passes"
+        for name in front
+    ]
+    if len(steps) == 1:
+        return f"{metric}: no dearer method is better than {steps[0]} by the board's test."
+    return f"{metric}: {', then '.join(steps)}; each is better than the one before."

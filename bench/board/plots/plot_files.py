@@ -1,8 +1,8 @@
 """Plots of a board: one PNG per kind and (subset, model), and one gallery per model.
 
-matplotlib and seaborn are imported here only when something is drawn. A method's name carries the
-letter of its fidelity (o official, p paper, r reconstruction, e external, ? not stated); controls
-are grey.
+matplotlib and seaborn are imported here only when something is drawn. Each figure carries its
+statement, which is the alt text of its picture, as the figure's label and as "Description" of the
+PNG.
 """
 
 from __future__ import annotations
@@ -14,68 +14,78 @@ from typing import Any
 import pandas as pd
 
 from bench.board.gallery import Gallery, shrink_gallery
-from bench.board.plots.choices_plot import draw_choices
-from bench.board.plots.correlation_plot import draw_correlation
-from bench.board.plots.cost_plot import draw_cost
-from bench.board.plots.critical_plot import draw_critical
-from bench.board.plots.curves_plot import draw_curves
+from bench.board.plots.choices_plot import sketch_choices
+from bench.board.plots.correlation_plot import sketch_correlation
+from bench.board.plots.cost_plot import sketch_cost
+from bench.board.plots.curves_plot import sketch_curves
 from bench.board.plots.figures import DPI, write_figure
 from bench.board.plots.gallery_plot import draw_gallery
-from bench.board.plots.ranking_plot import draw_ranking
-from bench.board.plots.stability_plot import draw_stability
+from bench.board.plots.ranking_plot import sketch_ranking
+from bench.board.plots.sketch import Sketch, draw_sketch
+from bench.board.plots.stability_plot import sketch_stability
 from bench.board.scope_names import name_galleries, name_scopes
 from bench.board.scores import Scores
 from bench.plain_figures import plain_texts
 
+Pictures = dict[Path, str]
+"""{file of a picture: its statement, which is its alt text}."""
+
+DESCRIPTION = "Description"
+"""Key of a PNG's text that holds the statement (PNG specification, section 11.3.4.2)."""
+
+GALLERY_DPI = 100
+
 
 def write_plots(
     board: Scores, folder: Path, gallery: Gallery | None = None, grid: pd.DataFrame | None = None
-) -> list[Path]:
+) -> Pictures:
     """Draw every plot that the records allow, and the ranks under a grid of protocol choices;
-    return the files.
+    return the files with their statements.
     """
     with plain_texts():
-        return list(_draw_plots(board, folder, gallery, grid))
+        return {
+            write_plot(figure, folder / f"{name}.png", GALLERY_DPI if is_tiled else DPI): str(
+                figure.get_label()
+            )
+            for name, figure, is_tiled in _draw_plots(board, gallery or {}, grid)
+        }
 
 
 def _draw_plots(
-    board: Scores, folder: Path, gallery: Gallery | None, grid: pd.DataFrame | None
-) -> Iterator[Path]:
-    """Draw each plot and yield its file."""
+    board: Scores, gallery: Gallery, grid: pd.DataFrame | None
+) -> Iterator[tuple[str, Any, bool]]:
+    """Yield each plot's name and figure, and whether it is made of tiles."""
     choices = () if grid is None else grid.groupby(["subset", "model"], sort=True)
     rows_of = {(str(subset), str(model)): rows for (subset, model), rows in choices}
     stems = name_scopes(dict.fromkeys([*board.scopes, *rows_of]))
-    for subset, model in board.scopes:
-        for kind, draw in PLOTS.items():
-            figure = draw(board, subset, model)
-            if figure is not None:
-                yield write_plot(figure, folder / f"{kind}--{stems[subset, model]}.png")
-    for key, rows in rows_of.items():
-        figure = draw_choices(board, rows, *key)
-        if figure is not None:
-            yield write_plot(figure, folder / f"choices--{stems[key]}.png")
-    names = name_galleries(gallery or {})
-    for model, pictures in shrink_gallery(gallery or {}).items():
+    for scope in board.scopes:
+        for kind, make in SKETCHES.items():
+            sketch = make(board, *scope)
+            if sketch is not None:
+                yield f"{kind}--{stems[scope]}", draw_sketch(sketch, board, *scope), False
+    for scope, rows in rows_of.items():
+        sketch = sketch_choices(board, rows, *scope)
+        if sketch is not None:
+            yield f"choices--{stems[scope]}", draw_sketch(sketch, board, *scope), False
+    names = name_galleries(gallery)
+    for model, pictures in shrink_gallery(gallery).items():
         if pictures:
-            yield write_plot(
-                draw_gallery(board, model, pictures), folder / f"{names[model]}.png", dpi=100
-            )
+            yield names[model], draw_gallery(board, model, pictures), True
 
 
 def write_plot(figure: Any, path: Path, dpi: int = DPI) -> Path:
-    """Write a figure and return its file."""
-    write_figure(figure, path, dpi)
+    """Write a figure with its statement, and return its file."""
+    write_figure(figure, path, dpi, {DESCRIPTION: str(figure.get_label())})
     return path
 
 
-PLOTS: dict[str, Callable[[Scores, str, str], Any]] = {
-    "ranking": draw_ranking,
-    "curves": draw_curves,
-    "correlation": draw_correlation,
-    "cost": draw_cost,
-    "critical": draw_critical,
-    "stability": draw_stability,
+SKETCHES: dict[str, Callable[[Scores, str, str], Sketch | None]] = {
+    "ranking": sketch_ranking,
+    "curves": sketch_curves,
+    "correlation": sketch_correlation,
+    "cost": sketch_cost,
+    "stability": sketch_stability,
 }
-"""The plots of one (subset, model); each returns a figure, or None where the records do not hold
+"""The plots of one (subset, model); each returns a sketch, or None where the records do not hold
 what it needs.
 """
