@@ -27,9 +27,7 @@ def list_curves(measure: Measure, models: Sequence[str], seed: int) -> Iterator[
     cells = build_cube(measure, models)
     for index, method in enumerate(cells.methods):
         vectors = np.mean([cells.vectors(m, index) for m in range(len(models))], axis=0)
-        drawn = statistics.sample_mean(
-            vectors, cells.images, statistics.POOLED_RESAMPLES, seed
-        )
+        drawn = statistics.sample_mean(vectors, cells.images, statistics.POOLED_RESAMPLES, seed)
         low, high = drawn.interval()
         n = int(cells.scored[:, index].sum())
         yield dict(zip(COLUMNS, (method, n, drawn.point, low, high), strict=True))
@@ -47,18 +45,24 @@ def find_curves(
             if (row["subset"], row["model"], row["metric"]) == key
         ]
     models = list_originals(measure.models, dict(provenance)) if model == OVERALL else [model]
-    return list(list_curves(measure, models, seed)) if set(models) <= set(measure.models) else []
+    if not models or not set(models) <= set(measure.models):
+        return []
+    return list(list_curves(measure, models, seed))
 
 
 def tabulate_steps(curves: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return mean curves as a table: method, n, step, share (of pixels), mean, low, high."""
-    parts = []
-    for row in curves:
-        steps = np.arange(len(row["mean"]))
-        share = steps / max(len(steps) - 1, 1)
-        facts = {"method": row["method"], "n": row["n"], "step": steps, "share": share}
-        parts.append(pd.DataFrame({**facts, **{end: row[end] for end in COLUMNS[2:]}}))
-    return pd.concat(parts)
+    """Return mean curves as a table: method, n, step, mean, low, high."""
+    parts = [
+        pd.DataFrame(
+            {
+                **{name: row[name] for name in COLUMNS[:2]},
+                "step": np.arange(len(row["mean"])),
+                **{name: row[name] for name in COLUMNS[2:]},
+            }
+        )
+        for row in curves
+    ]
+    return pd.concat(parts) if parts else pd.DataFrame(columns=[*COLUMNS[:2], "step"])
 
 
 def average_all(records: Records, seed: int = 0) -> list[dict[str, Any]]:
@@ -72,5 +76,13 @@ def average_all(records: Records, seed: int = 0) -> list[dict[str, Any]]:
             for model in [*measure.models, *([OVERALL] if len(originals) > 1 else [])]:
                 found = find_curves(measure, str(subset), model, records.provenance, seed)
                 place = {"subset": str(subset), "model": model, "metric": measure.name}
-                rows += [{**place, **row} for row in found]
+                rows += [{**place, **row, **_round_ends(row)} for row in found]
     return rows
+
+
+def _round_ends(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mean curve and its interval, rounded to 2^-12: no picture shows more."""
+    return {
+        name: (np.round(np.asarray(row[name], np.float64) * 2**12) / 2**12).tolist()
+        for name in COLUMNS[2:]
+    }

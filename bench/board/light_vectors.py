@@ -2,7 +2,7 @@
 
 Vectors are most of the bytes of records. What a board needs of them differs by kind:
 
-- A curve is drawn as the mean of its method. The area over p(x) needs the clean end of each image's.
+- A curve is drawn as the mean of its method. The area over p(x) needs each image's clean end.
 - Box accuracy asks at which thresholds an IoU reaches those of the protocol, and nothing else.
 - Histograms are pooled over any images, so they stay; whole numbers take 16 bits.
 """
@@ -15,15 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.board.box_thresholds import is_of_boxes, read_box_ious
+from bench.board.box_thresholds import read_box_ious
 from bench.board.curve_averages import average_all
 from bench.board.derived_names import mark_version, read_declared
-from bench.metrics.box_sets import SHIFTS
+from bench.board.gallery import KEPT_ITEMS
 from bench.records.mean_curves import IMAGE_CURVES, MEAN_CURVES, has_image_curves
 from bench.records.store import Records
-
-KEPT_ITEMS = 12
-"""Items of each network whose curves, and pictures in the gallery, are kept."""
 
 CURVE_BITS, BOX_BITS = 16, 12
 """Binary places of a published curve, and of a published IoU."""
@@ -53,7 +50,7 @@ def lighten_records(
     own = _find_own(records, kept)
     for name in frame["metric"].unique():
         rows = np.flatnonzero(frame["metric"] == name)
-        if is_of_boxes(facts[name]):
+        if facts[name]["reduce"] == "box_accuracy":
             whole = [own[row] or image_curves for row in rows]
             cut = [round_boxes(vectors[r], ious, whole=w) for r, w in zip(rows, whole, strict=True)]
         elif facts[name]["reduce"] == "curve":
@@ -114,8 +111,8 @@ def round_curve(curve: Any) -> Vector | None:
 
 
 def keep_end(curve: Any, end: int | None) -> Vector | None:
-    """Return the clean end of a rounded curve, alone; 0 where no value needs it, NaN where the curve
-    has NaN.
+    """Return the clean end of a rounded curve, alone; 0 where no value needs it, NaN where the
+    curve has NaN.
 
     >>> keep_end(np.array([0.5, 0.25]), -1).tolist(), keep_end(np.array([0.5, 0.25]), None).tolist()
     ([0.25], [0.0])
@@ -130,24 +127,20 @@ def keep_end(curve: Any, end: int | None) -> Vector | None:
 
 
 def round_boxes(vector: Any, ious: Sequence[float], *, whole: bool) -> Any:
-    """Return best IoUs rounded down, so that each reaches the same of the protocol's IoUs as before.
+    """Return best IoUs rounded down; each still reaches the same IoUs of the protocol.
 
-    whole: to 2^-12; else to the largest of these IoUs that it reaches, or 0. The cut values of upper
-    sets, which stand behind their IoUs, stay.
+    whole: to 2^-12; else to the largest of these IoUs that it reaches, or 0.
 
     >>> np.round(round_boxes(np.array([0.2, 0.3, 0.69], np.float32), [0.3, 0.5], whole=False), 2)
     array([0. , 0.3, 0.5], dtype=float32)
     """
     if vector is None:
         return None
-    values = np.asarray(vector, np.float32).copy()
-    count = len(values) // (1 + len(SHIFTS)) if is_of_sets(values) else len(values)
-    found = values[:count]
+    found = np.asarray(vector, np.float32)
     reached = np.zeros_like(found)
     for iou in sorted(ious):
         reached[found >= np.float32(iou)] = np.float32(iou)
     if whole:
         scale = np.float32(2**BOX_BITS)
         reached = np.maximum(reached, np.floor(found * scale) / scale)
-    values[:count] = np.where(np.isnan(found), found, reached)
-    return values
+    return np.where(np.isnan(found), found, reached)

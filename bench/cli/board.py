@@ -31,6 +31,13 @@ def board(
         str,
         typer.Option(help="Metrics whose records stay out of the published board: names."),
     ] = "",
+    image_curves: Annotated[
+        bool,
+        typer.Option(
+            "--image-curves",
+            help="Publish the curves of every image, not those of the gallery's images alone.",
+        ),
+    ] = False,
     protocol: Annotated[
         str | None,
         typer.Option(help="The protocol that the run must be of; any other is an error."),
@@ -41,19 +48,21 @@ def board(
 ) -> None:
     """Rebuild every table and plot from the records of a run; no images or models are needed.
 
-    With --columns or another option of a table for a paper, print that table alone. The run's folder
-    stays as it is:
+    With --columns or another option of a table for a paper, print that table alone. The run's
+    folder stays as it is:
 
     - `cambench board runs/mine --columns deletion,insertion --reference mine --names names.toml`
     """
-    from bench.cli.running import say_board, show_board
-    from bench.records.store import check_protocol
+    from bench.board import publish_board
+    from bench.cli.running import print_result, say_board, write_and_print
+    from bench.records.store import Records, check_protocol
 
     if protocol is not None:
         check_protocol(folder, protocol)
     names = [name.strip() for name in leave_out.split(",") if name.strip()]
-    if names and publish is None:
-        raise BenchError("--leave-out chooses what is published; add --publish FOLDER.")
+    if (names or image_curves) and publish is None:
+        option = "--leave-out" if names else "--image-curves"
+        raise BenchError(f"{option} chooses what is published; add --publish FOLDER.")
     if paper.given:
         if publish is not None:
             raise BenchError("--publish writes a board and no table for a paper; use one of them.")
@@ -61,5 +70,11 @@ def board(
             print_paper_table(folder, paper)
         return
     with keep_quiet(quiet):
-        show_board(folder, publish, partial=partial, leave_out=names, verbose=verbose)
+        if publish is None:
+            write_and_print(Records.load(folder), folder, verbose=verbose)
+        else:
+            made = publish_board(
+                folder, publish, partial=partial, leave_out=names, image_curves=image_curves
+            )
+            print_result(made, verbose=verbose)
     say_board(publish or folder)

@@ -20,6 +20,7 @@ from bench.board.measures import CORRECT, list_measures
 from bench.board.pairs import krippendorff
 from bench.board.statistics import RESAMPLES, Floats, Sampled, ranks, sample_difference
 from bench.data.input_size import count_pixels, unify
+from bench.errors import state_assumption
 from bench.metrics.faithfulness import area_under, cuts, features_of
 from bench.protocol import Protocol
 from bench.records.mean_curves import describe_kept, has_image_curves

@@ -96,7 +96,7 @@ def _check_array(key: str, array: npt.NDArray[Any]) -> None:
     elif kind == BOXES:
         right = array.dtype.kind == "f" and array.ndim == 2 and array.shape[1] == 4
     else:
-        right = array.dtype.kind == "f" and array.ndim == 2
+        right = (array.dtype.kind == "f" or array.dtype == np.uint8) and array.ndim == 2
     if not right or 0 in array.shape:
         raise ValueError(f"{key} is {array.dtype} of the shape {array.shape}")
 
