@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from bench.board.gallery import Picture, draw_overlay
-from bench.board.plots.figures import make_figure, write_figure
+from bench.board.plots.figures import DESCRIPTION, make_figure, write_figure
 
 COLUMNS = 5
 SIDE = 224
@@ -25,7 +25,7 @@ def draw_overlays(
     """Write a PNG: the image (pixels [C,H,W] in [0,1], RGB or grey) and, beside it, each map [H,W]
     over it.
 
-    texts: {key: text} that the file carries.
+    texts: {key: text} that the file carries, beside what it shows ("Description").
     """
     levels = (pixels.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
     image = levels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
@@ -40,4 +40,5 @@ def draw_overlays(
         axis.set_title(method or "image", fontsize=9)
         axis.set_axis_off()
     figure.suptitle(title, fontsize=10)
-    write_figure(figure, path, texts=texts)
+    alt = f"The image, and over it the maps of {', '.join(maps)}. {' '.join(title.split())}."
+    write_figure(figure, path, texts={DESCRIPTION: alt, **(texts or {})})

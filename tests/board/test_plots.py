@@ -15,15 +15,15 @@ import pytest
 from PIL import Image
 
 from bench.board.board import Board, leaderboard
-from bench.board.gallery import MAP_COLOURS, draw_overlay, load_gallery, save_gallery_part
+from bench.board.gallery import MAP_COLOURS, Picture, draw_overlay, load_gallery, save_gallery_part
 from bench.board.plots.board_figure import KINDS
 from bench.board.plots.choices_plot import NOT_MADE
 from bench.board.plots.cost_plot import find_frontier
 from bench.board.plots.curves_plot import MOST_METHODS
-from bench.board.plots.gallery_plot import find_scores
+from bench.board.plots.figures import DESCRIPTION
+from bench.board.plots.gallery_plot import find_scores, name_maps
 from bench.board.plots.leaders import find_value_leads
 from bench.board.plots.method_marks import find_marks
-from bench.board.plots.plot_files import DESCRIPTION
 from bench.board.plots.ranking_plot import LEAD_TINT
 from bench.board.publish import publish_board
 from bench.editor.server import COLOUR_MAPS
@@ -365,6 +365,12 @@ def test_tiles_have_the_size_of_the_frame_boxes_and_scores(board, tmp_path):
     for item, number in expected.items():
         assert scores[item, "oracle"] == number
         assert f"{number:.3f}".removeprefix("0") in texts
+
+
+def test_maps_of_an_older_version_have_the_name_of_the_board():
+    picture = Picture(np.zeros((2, 2, 3), np.uint8), maps={"a": np.ones(1), "b": np.ones(1)})
+    assert set(name_maps(picture, ["a (v1)", "b"]).maps) == {"a (v1)", "b"}
+    assert set(name_maps(picture, ["a", "a (v1)"]).maps) == {"a", "b"}
 
 
 # --- the same each time

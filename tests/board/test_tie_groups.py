@@ -22,7 +22,7 @@ from bench.board import tables
 from bench.board.board import Board, leaderboard
 from bench.board.comparison import Comparison
 from bench.board.pairs import compare_all_pairs, compare_pairs, find_comparison
-from bench.board.plots import choices_plot, critical_plot, stability_plot
+from bench.board.plots import choices_plot, stability_plot
 from bench.board.rank_notes import write_caveats, write_order
 from bench.board.statistics import Sampled
 from bench.board.tie_groups import find_tie_groups
@@ -244,14 +244,6 @@ def test_ranks_over_resamples_by_hand(toy: SimpleNamespace) -> None:
     np.testing.assert_allclose(shares.sum(1), 1)
 
 
-def test_average_ranks_leave_out_equal_maps(tied: Board) -> None:
-    ranks = critical_plot.find_rank_blocks(tied, "deletion", "toy", "net")
-    assert list(ranks) == ["a", "b", "c", "d"]
-    assert ranks.shape == (40, 4)
-    np.testing.assert_allclose(ranks.sum(axis=1), 10)
-    assert ranks["d"].mean() > ranks["c"].mean() > ranks["a"].mean()
-
-
 def grid(choices: dict[str, list[float]]) -> pd.DataFrame:
     rows = [
         {
@@ -278,10 +270,10 @@ def test_ranks_under_choices_are_drawn_where_they_lie_beside_the_run(
     ).to_csv(file, index=False)
     read = choices_plot.read_grid(tmp_path)
     assert read is not None
-    figure = choices_plot.draw_choices(tied, read, "toy", "net")
+    figure = tied.plot("choices", run=tmp_path)
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert labels == ["default\n", "steps=14\nτ 1.000", "baseline=black\nτ -1.000"]
-    assert choices_plot.draw_choices(tied, read, "toy", "other") is None
+    assert labels == ["default", "steps=14\nτ 1.000", "baseline=black\nτ -1.000"]
+    assert choices_plot.sketch_choices(tied, read, "toy", "other") is None
     assert choices_plot.read_grid(tmp_path / "elsewhere") is None
     file.write_text("subset,model\n")
     with pytest.raises(BenchError, match="has no column metric"):

@@ -74,6 +74,7 @@ def sketch_choices(board: Scores, table: pd.DataFrame, subset: str, model: str) 
     widest, tallest = max(t.shape[1] for t in ranks.values()), max(len(t) for t in ranks.values())
     few, many = rows["n"].min(), rows["n"].max()
     n = f"{few:.0f}" if few == many else f"{few:.0f} to {many:.0f}"
+    where = f"{subset}, {model}, n = {n}"
     return Sketch(
         [
             Panel(
@@ -86,13 +87,14 @@ def sketch_choices(board: Scores, table: pd.DataFrame, subset: str, model: str) 
         size=(1.7 + 0.32 * widest, 1.6 + 0.14 * tallest),
         question="Do the ranks turn with the baseline and other choices of the protocol?",
         note=(
-            f"n = {n}. Row: method, best first by the default. Number: rank, 1 best; dark: best. "
+            "Row: method, best first by the default. Number: rank, 1 best; dark: best. "
             "τ: Kendall's tau-b to the default, controls (grey) left out."
         ),
         statement=(
-            f"Ranks of {tallest} methods under up to {widest} choices of the protocol on {subset}, "
-            f"{model}, n = {n}. {_state_taus(taus)}"
+            f"Ranks of {tallest} methods under up to {widest} choices of the protocol on "
+            f"{where}. {_state_taus(taus)}"
         ),
+        where=where,
     )
 
 
@@ -130,13 +132,13 @@ def draw_choices_panel(
         for x, rank in enumerate(row):
             if not np.isnan(rank):
                 tint = "white" if rank < 0.5 * len(ranks) else INK
-                axis.text(x, y, f"{rank:.0f}", fontsize=5, ha="center", va="center", color=tint)
+                axis.text(x, y, f"{rank:.0f}", fontsize=6, ha="center", va="center", color=tint)
     labels = [f"{one}\nτ {number(taus[one])}" if one in taus else one for one in map(str, ranks)]
     axis.set_xticks(
-        range(ranks.shape[1]), labels, fontsize=5.5, rotation=60, ha="left", rotation_mode="anchor"
+        range(ranks.shape[1]), labels, fontsize=6.5, rotation=60, ha="left", rotation_mode="anchor"
     )
     axis.xaxis.tick_top()
-    axis.set_yticks(range(len(ranks)), list(ranks.index), fontsize=6)
+    axis.set_yticks(range(len(ranks)), list(ranks.index), fontsize=7)
     for text, name in zip(axis.get_yticklabels(), ranks.index, strict=True):
         text.set_color(marks[name].ink if name in marks else INK)
     axis.grid(visible=False)

@@ -69,9 +69,8 @@ def sketch_cost(
         size=(4.3, 3.7),
         question="What does a better map cost?",
         note=(
-            "Blue line: from the cheapest methods on, each step up in cost is better by the "
-            "board's test. Bars: 95 % intervals. One pass: a forward, a backward or a replay of "
-            "the head."
+            "Blue: from the cheapest methods on, each step to more passes is better by the board's "
+            "test. Bar: 95 % interval. A pass: a forward, a backward or a replay of the head."
         ),
         statement=(
             f"Quality against cost of {len(passes)} methods on "
@@ -108,7 +107,9 @@ def draw_cost_panel(
     axis: Any, table: pd.DataFrame, marks: Mapping[str, MethodMark], front: list[str]
 ) -> None:
     """Draw one panel: the frontier in colour, `NAMED` in ink, all others pale."""
-    for row in list_rows(table.sort_values(["cost", "mean"], kind="stable")):
+    named = [*(name for name in NAMED if name in set(table["method"]) - set(front)), *front]
+    ordered = table.sort_values(["cost", "mean"], kind="stable")
+    for row in sorted(list_rows(ordered), key=lambda row: row["method"] in named):
         name = row["method"]
         tint = FRONT if name in front else INK if name in NAMED else PALE
         axis.plot([row["cost"]] * 2, [row["low"], row["high"]], lw=0.9, color=tint, zorder=2)
@@ -120,10 +121,9 @@ def draw_cost_panel(
         last = steps.iloc[-1]
         axis.plot([last["cost"], table["cost"].max()], [last["mean"]] * 2, color=FRONT, lw=1.2)
     set_cost_ticks(axis, table["cost"])
-    named = [*front, *(n for n in NAMED if n in set(table["method"]) and n not in front)]
     place_labels(axis, table[table["method"].isin(named)], front)
     axis.set_xlabel("passes per image: forwards, backwards, head replays (log scale)", fontsize=8)
-    axis.set_ylabel("mean", fontsize=8)
+    axis.set_ylabel(f"mean {table['metric'].iloc[0]}", fontsize=8)
     axis.tick_params(labelsize=7)
 
 

@@ -15,6 +15,8 @@ from bench.plain_figures import plain_texts, read_no_formulas
 DPI = 150
 GREY, INK = "#8a8a8a", "#222222"
 
+DESCRIPTION = "Description"
+"""Key of a PNG's text that holds the statement (PNG specification, section 11.3.4.2)."""
 MIN_METHODS = 4
 """Methods below which a rank correlation says nothing."""
 
@@ -50,16 +52,14 @@ def encode_figure(figure: Any, dpi: int = DPI, texts: Mapping[str, str] | None =
     return packed.getvalue()
 
 
-def make_figure_grid(
-    rows: int, columns: int, width: float, height: float, sharey: Any = False
-) -> tuple[Any, Any]:
+def make_figure_grid(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
     """Return a figure of `rows` x `columns` panels, each `width` x `height` inches."""
     import seaborn as sns
 
     # A smaller figure would cut the title.
     figure = make_figure(max(columns * width, 6.2), max(rows * height, 2.6), layout="constrained")
     with sns.axes_style("whitegrid", {"grid.color": "#e6e6e6", "axes.edgecolor": "#bbbbbb"}):
-        axes = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
+        axes = figure.subplots(rows, columns, squeeze=False)
     return figure, axes
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from bench.board.plots.figures import INK, make_figure
 from bench.board.plots.method_marks import MethodMark, find_marks
 from bench.board.scores import Scores
 from bench.board.text import metric_label, number
+from bench.identity import plain_name
 
 GAP = 4
 NAMES, HEADER, SCORE = 150, 58, 12
@@ -35,9 +37,11 @@ def draw_gallery(
     Returns:
         A figure whose label is its statement.
     """
-    known = {name for picture in pictures.values() for name in picture.maps}
     scope = next(((s, m) for s, m in board.scopes if m == model), board.scopes[0])
-    marks = {name: mark for name, mark in find_marks(board, *scope).items() if name in known}
+    found = find_marks(board, *scope)
+    pictures = {item: name_maps(picture, found) for item, picture in pictures.items()}
+    known = {name for picture in pictures.values() for name in picture.maps}
+    marks = {name: mark for name, mark in found.items() if name in known}
     methods = [*marks, *sorted(known - set(marks))]
     methods = [name for name in methods if chosen is None or name in chosen]
     value, scores = find_scores(board, *scope, list(pictures))
@@ -57,6 +61,19 @@ def draw_gallery(
     )
     figure.set_label(_state_gallery(model, methods, pictures, value, scores))
     return figure
+
+
+def name_maps(picture: Picture, names: Iterable[str]) -> Picture:
+    """Return a picture whose maps have the names of the board: a map lies under the method's plain
+    name, to which the board adds an older version.
+    """
+    shown = set(names)
+    marked = {plain_name(name): name for name in sorted(shown)}
+    maps = {
+        name if name in shown else marked.get(name, name): values
+        for name, values in picture.maps.items()
+    }
+    return replace(picture, maps=maps)
 
 
 def find_scores(

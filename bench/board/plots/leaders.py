@@ -8,7 +8,7 @@ from bench.board.result_words import Lead, find_leads, list_names
 from bench.board.scores import Scores, list_rows
 from bench.board.text import interval
 
-LEAD_NOTE = "no other method is better by the board's test, controls left out"
+LEAD_NOTE = "no other method is better by the board's paired test, controls left out"
 MOST_VALUES = 4
 """Values that a statement names."""
 

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.board.gallery import MAP_COLOURS
 from bench.board.plots.figures import make_figure
 from bench.errors import BenchError
 
 Pixels = npt.NDArray[np.float64]
 
-COLOURS = "inferno"
-"""Perceptually uniform."""
 OPACITY = 0.6
 INCHES = 1.5
 
@@ -36,7 +35,7 @@ def show(
         boxes: For each image its boxes [n,4] as x0, y0, x1, y1 in pixels.
 
     Returns:
-        A `matplotlib.figure.Figure`.
+        A `matplotlib.figure.Figure`. Its label, `figure.get_label()`, is an alt text.
 
     Raises:
         BenchError: Numbers of images, maps, titles, scores or boxes differ, or pixels are no
@@ -68,7 +67,22 @@ def show(
             axis.set_title("" if row else name, fontsize=8)
             axis.set(xticks=[], yticks=[])
             _draw_boxes(axis, boxes[row] if boxes else ())
+    figure.set_label(_state_maps(len(pixels), list(found), titles, scores))
     return figure
+
+
+def _state_maps(
+    count: int,
+    methods: Sequence[str],
+    titles: Sequence[str] | None,
+    scores: Mapping[str, Any] | None,
+) -> str:
+    """Return what the figure shows, for its alt text."""
+    words = f" ({'; '.join(titles)})" if titles else ""
+    text = f"{count} images{words} and the maps of {', '.join(methods) or 'no method'} over them."
+    known = {name: _read_array(one) for name, one in (scores or {}).items() if name in methods}
+    means = [f"{name} {one.mean():.3f}" for name, one in known.items()]
+    return f"{text} Mean score: {', '.join(means)}." if means else text
 
 
 def draw_map(axis: Any, image: Pixels, heat: Pixels) -> None:
@@ -78,7 +92,7 @@ def draw_map(axis: Any, image: Pixels, heat: Pixels) -> None:
     axis.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=1)
     axis.imshow(
         positive,
-        cmap=COLOURS,
+        cmap=MAP_COLOURS,
         alpha=OPACITY,
         vmin=0,
         vmax=positive.max() or 1,
@@ -115,7 +129,12 @@ def _read_array(values: Any) -> Pixels:
 
 def _draw_boxes(axis: Any, boxes: Any) -> None:
     from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
+
+    dark = [withStroke(linewidth=2.4, foreground="black")]  # white shows on any colour of a map
 
     for x0, y0, x1, y1 in _read_array(boxes).reshape(-1, 4):
         corner = (x0 - 0.5, y0 - 0.5)
-        axis.add_patch(Rectangle(corner, x1 - x0, y1 - y0, fill=False, ec="white", lw=1.2))
+        box = Rectangle(corner, x1 - x0, y1 - y0, fill=False, ec="white", lw=1.2)
+        box.set_path_effects(dark)
+        axis.add_patch(box)

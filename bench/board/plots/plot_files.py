@@ -18,7 +18,7 @@ from bench.board.plots.choices_plot import sketch_choices
 from bench.board.plots.correlation_plot import sketch_correlation
 from bench.board.plots.cost_plot import sketch_cost
 from bench.board.plots.curves_plot import sketch_curves
-from bench.board.plots.figures import DPI, write_figure
+from bench.board.plots.figures import DESCRIPTION, DPI, write_figure
 from bench.board.plots.gallery_plot import draw_gallery
 from bench.board.plots.ranking_plot import sketch_ranking
 from bench.board.plots.sketch import Sketch, draw_sketch
@@ -29,9 +29,6 @@ from bench.plain_figures import plain_texts
 
 Pictures = dict[Path, str]
 """{file of a picture: its statement, which is its alt text}."""
-
-DESCRIPTION = "Description"
-"""Key of a PNG's text that holds the statement (PNG specification, section 11.3.4.2)."""
 
 GALLERY_DPI = 100
 

@@ -14,7 +14,7 @@ from bench.board.text import OVERALL, describe_protocol, model_label
 from bench.errors import BenchError
 
 TITLE_SIZE = 8
-LETTERS_PER_INCH = 15.5
+LETTERS_PER_INCH = 16.5
 """Letters of the title's size that fit one inch."""
 
 
@@ -45,6 +45,7 @@ class Sketch:
         names: Inches at the left of each row for names that its panels share; None: each panel
             has its own.
         legend: Entries below the panels.
+        where: What the plot is of, and its n; by default those of the table.
     """
 
     panels: Sequence[Panel]
@@ -55,6 +56,7 @@ class Sketch:
     statement: str
     names: float | None = None
     legend: Sequence[Any] = field(default=())
+    where: str = ""
 
 
 def describe_scope(board: Scores, subset: str, model: str) -> str:
@@ -70,9 +72,7 @@ def draw_sketch(sketch: Sketch, board: Scores, subset: str, model: str) -> Any:
     rows = math.ceil(len(sketch.panels) / sketch.columns)
     width, height = sketch.size
     shared = sketch.names is not None
-    figure, axes = make_figure_grid(
-        rows, sketch.columns, width, height, sharey="row" if shared else False
-    )
+    figure, axes = make_figure_grid(rows, sketch.columns, width, height)
     figure.set_figwidth(max(sketch.columns * width + (sketch.names or 0), 6.2))
     for place, axis in enumerate(axes.flat):
         if place >= len(sketch.panels):
@@ -85,7 +85,7 @@ def draw_sketch(sketch: Sketch, board: Scores, subset: str, model: str) -> Any:
         figure.legend(
             handles=list(sketch.legend),
             loc="outside lower left",
-            ncols=max(1, int(figure.get_figwidth() / 1.75)),
+            ncols=max(1, int(figure.get_figwidth() / 1.5)),
             fontsize=7,
             frameon=False,
             handlelength=1.4,
@@ -122,5 +122,6 @@ def _draw_panel(axis: Any, panel: Panel) -> None:
 def _write_title(sketch: Sketch, board: Scores, subset: str, model: str, figure: Any) -> str:
     protocol = describe_protocol(board.provenance, model)
     width = int(figure.get_figwidth() * LETTERS_PER_INCH)
-    lines = (sketch.question, f"{describe_scope(board, subset, model)}, {protocol}", sketch.note)
+    where = sketch.where or describe_scope(board, subset, model)
+    lines = (sketch.question, f"{where}, {protocol}", sketch.note)
     return "\n".join(textwrap.fill(line, width) for line in lines if line)
