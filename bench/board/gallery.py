@@ -21,7 +21,13 @@ from PIL import Image, ImageDraw
 
 from bench.files import replaced_file
 from bench.inner_places import name_part, replace_signs
-from bench.records.gallery_parts import BOXES, list_gallery, read_arrays, write_sealed_npz
+from bench.records.gallery_parts import (
+    BOXES,
+    GALLERY_ITEMS,
+    list_gallery,
+    read_arrays,
+    write_sealed_npz,
+)
 
 FOLDER = "gallery"
 TILE = 224
@@ -37,8 +43,6 @@ MAP_COLOURS = "inferno"
 OPACITY = 0.55
 ITEMS = 5
 """Images in a drawn gallery."""
-KEPT_ITEMS = 12
-"""Images of each network in a published gallery."""
 GREY_PIXEL = 128
 """What stands for the pixels of a picture that may not be shown."""
 
@@ -159,8 +163,8 @@ def shrink_gallery(gallery: Gallery) -> Gallery:
 
 
 def reduce_gallery(gallery: Gallery, *, pixels: bool) -> Gallery:
-    """Return what a published board keeps of a gallery: the first `KEPT_ITEMS` items, at the size
-    of a tile, and the positive part of each map in 256 levels.
+    """Return what a published board keeps of a gallery: the first `GALLERY_ITEMS` items, reduced to
+    the size of a tile, and the positive part of each map in 256 levels.
 
     pixels: Whether pictures may be shown; else each is a grey frame of its size.
     """
@@ -174,7 +178,7 @@ def reduce_gallery(gallery: Gallery, *, pixels: bool) -> Gallery:
                 {name: level_map(shrink_map(m, MAP_SIDE)) for name, m in picture.maps.items()},
                 picture.boxes * min(1, TILE / max(picture.image.shape[:2])),
             )
-            for item, picture in sorted(pictures.items())[:KEPT_ITEMS]
+            for item, picture in sorted(pictures.items())[:GALLERY_ITEMS]
         }
         for model, pictures in sorted(gallery.items())
     }

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from bench.board.box_thresholds import read_box_ious
 from bench.board.curve_averages import average_all
 from bench.board.derived_names import mark_version, read_declared
-from bench.board.gallery import KEPT_ITEMS
+from bench.records.gallery_parts import GALLERY_ITEMS
 from bench.records.mean_curves import IMAGE_CURVES, MEAN_CURVES, has_image_curves
 from bench.records.store import Records
 
@@ -77,7 +77,7 @@ def choose_items(records: Records, shown: Mapping[str, Sequence[str]]) -> dict[s
     for model, rows in scored.groupby("model", sort=True):
         items = sorted(set(rows["item"]))
         chosen = [item for item in items if item in set(shown.get(str(model), ()))]
-        found[str(model)] = (chosen or items)[:KEPT_ITEMS]
+        found[str(model)] = (chosen or items)[:GALLERY_ITEMS]
     return found
 
 

@@ -31,6 +31,9 @@ Arrays = dict[str, npt.NDArray[Any]]
 TASK = re.compile(r"(.+)-(?:eval|calibration)-\d{6,}-\d{6,}")
 """The name of a task, which begins with its model."""
 
+GALLERY_ITEMS = 12
+"""Images of each network that a run keeps the maps of, and that a published gallery has."""
+
 BOXES = "boxes"
 """The kind of an array that holds the boxes of an item."""
 

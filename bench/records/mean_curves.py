@@ -23,8 +23,8 @@ IMAGE_CURVES = "image_curves"
 """Key of run.json: {model: items whose own curves are kept}; absent where all are."""
 
 NOT_KEPT = (
-    "The published board keeps each method's mean curve, and the curves of {n} images; to have those "
-    "of every image, run the commands in its run.json again"
+    "The published board keeps each method's mean curve, and the curves of {n} images; for "
+    "those of every image, run the commands in its run.json again"
 )
 """What a reader of curves of single images is told; n: images with a curve."""
 

@@ -26,7 +26,7 @@ from bench.records.damaged_files import set_damaged_aside
 from bench.records.equal_maps import equal_methods
 from bench.records.failed_parts import describe_failed, note_failure
 from bench.records.forward_counts import describe_forwards
-from bench.records.gallery_parts import write_gallery
+from bench.records.gallery_parts import GALLERY_ITEMS, write_gallery
 from bench.records.planned_work import OUTSIDE_METRICS, PLANNED, drop_gone
 from bench.records.provenance import merge_provenance
 from bench.records.replaced_rows import set_aside_replaced
@@ -71,7 +71,7 @@ def evaluate(
     calibration: int | None = None,
     compiled: bool = False,
     precision: str = FLOAT32,
-    gallery: int = 6,
+    gallery: int = GALLERY_ITEMS,
     command: str = "",
     progress: Callable[[Progress], None] | None = None,
     executor: Executor | None = None,
@@ -83,10 +83,11 @@ def evaluate(
     methods: names, groups and wildcards; a list may also hold maps made elsewhere (see
     `load_maps`). out: the run folder. Tasks are written as they finish; started again with the same
     or a larger plan only what is missing or has changed is computed. None keeps the records in
-    memory.  calibration, compiled, precision: see `make_plan`. gallery: so many images are drawn
-    later.  executor: where tasks are computed; None: in this process. shard: "i/n" computes one of
-    n disjoint parts of the tasks, each into its own `out` (see `merge_runs`).  skip_unreadable:
-    leave out images that cannot be read; `skipped.csv` in the run folder lists them.
+    memory.  calibration, compiled, precision: see `make_plan`. gallery: of so many images the
+    maps are kept.  executor: where tasks are computed; None: in this process. shard: "i/n" computes
+    one of n disjoint parts of the tasks, each into its own `out` (see `merge_runs`).
+    skip_unreadable: leave out images that cannot be read; `skipped.csv` in the run folder lists
+    them.
     """
     subset = check_subset(subset)
     chosen = subset if isinstance(subset, Subset) else load_subset(subset)
@@ -114,7 +115,7 @@ def run_plan(
     plan: Plan,
     out: Path | None,
     *,
-    gallery: int = 6,
+    gallery: int = GALLERY_ITEMS,
     command: str = "",
     announce: Callable[[Plan, Mapping[Task, Groups]], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
