@@ -13,6 +13,7 @@ import typer
 from bench.cli.output import warn
 from bench.cli.plans import split_names
 from bench.errors import BenchError, suggestions
+from bench.files import replaced_file
 from bench.schema import parse_toml
 from bench.size_limits import check_text_size
 
@@ -137,8 +138,6 @@ def write_as(report: Report, form: TableFormat) -> str:
 
 def write_table(text: str, out: Path | None) -> None:
     """Write a table to a file, or to standard output as it is."""
-    from bench.files import replaced_file
-
     if out is None:
         typer.echo(text, nl=False)
         return
