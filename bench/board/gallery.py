@@ -3,7 +3,8 @@ picture per model.
 
 A part is `gallery/<model>-<shard>.npz` (characters of the model's name other than letters, digits,
 `.`, `-` and `_` are `_`) with the keys `<item>|image` (uint8 [H,W,3]), `<item>|title` (text),
-`<item>|boxes` (float32 [n,4], where there are boxes) and `<item>|<method>` (float16 map [h,w]).
+`<item>|boxes` (float32 [n,4], where there are boxes) and `<item>|<method>` (map [h,w]: float16 in a
+run, uint8 of its positive part in a published board). Scores stand in the records.
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ from PIL import Image, ImageDraw
 
 from bench.files import replaced_file
 from bench.inner_places import name_part, replace_signs
-from bench.records.gallery_parts import BOXES, list_gallery, read_arrays, write_sealed_npz
+from bench.records.gallery_parts import (
+    BOXES,
+    GALLERY_ITEMS,
+    list_gallery,
+    read_arrays,
+    write_sealed_npz,
+)
 
 FOLDER = "gallery"
 TILE = 224
@@ -35,7 +42,9 @@ MAP_COLOURS = "inferno"
 """The colour map of positive maps in every picture: perceptually uniform, legible in grey."""
 OPACITY = 0.55
 ITEMS = 5
-"""Images in a drawn and in a published gallery."""
+"""Images in a drawn gallery."""
+GREY_PIXEL = 128
+"""What stands for the pixels of a picture that may not be shown."""
 
 
 @dataclass
@@ -73,9 +82,10 @@ def save_gallery_part(
         if len(own := (boxes or {}).get(item, ())):
             arrays[f"{item}|{BOXES}"] = np.asarray(own, np.float32)
         for method, values in sorted(maps.get(item, {}).items()):
-            arrays[f"{item}|{method}"] = np.clip(np.asarray(values, np.float32), -6e4, 6e4).astype(
-                np.float16
-            )
+            array = np.asarray(values)
+            if array.dtype != np.uint8:
+                array = np.clip(array.astype(np.float32), -6e4, 6e4).astype(np.float16)
+            arrays[f"{item}|{method}"] = array
     with replaced_file(path) as temporary:
         write_sealed_npz(temporary, arrays)
 
@@ -150,6 +160,36 @@ def shrink_gallery(gallery: Gallery) -> Gallery:
         }
         for model, pictures in sorted(gallery.items())
     }
+
+
+def reduce_gallery(gallery: Gallery, *, pixels: bool) -> Gallery:
+    """Return what a published board keeps of a gallery: the first `GALLERY_ITEMS` items, reduced to
+    the size of a tile, and the positive part of each map in 256 levels.
+
+    pixels: Whether pictures may be shown; else each is a grey frame of its size.
+    """
+    return {
+        model: {
+            item: Picture(
+                shrink_image(picture.image, TILE)
+                if pixels
+                else np.full_like(shrink_image(picture.image, TILE), GREY_PIXEL),
+                picture.title,
+                {name: level_map(shrink_map(m, MAP_SIDE)) for name, m in picture.maps.items()},
+                picture.boxes * min(1, TILE / max(picture.image.shape[:2])),
+            )
+            for item, picture in sorted(pictures.items())[:GALLERY_ITEMS]
+        }
+        for model, pictures in sorted(gallery.items())
+    }
+
+
+def level_map(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return unit(L) = mm(max(L,0)) of a map in 256 levels, as uint8; the same for levels again."""
+    positive = np.maximum(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0), 0)
+    positive = positive.astype(np.float64)
+    unit = (positive - positive.min()) / max(float(np.ptp(positive)), 1e-12)
+    return np.round(255 * unit).astype(np.uint8)
 
 
 def shrink_image(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from bench.errors import BenchError
 from bench.identity import older_name, plain_name
 from bench.methods import METHODS
 from bench.metrics import METRICS, find_owner
+from bench.records.mean_curves import MEAN_CURVES
 from bench.records.sister_ids import split_sister
 from bench.records.store import Records
 
@@ -56,6 +57,11 @@ def mark_older_rows(
         if kind in provenance:
             renamed[kind] = {new.get(name, name): facts for name, facts in provenance[kind].items()}
     methods = names["method"]
+    if MEAN_CURVES in provenance:
+        renamed[MEAN_CURVES] = [
+            {**row, **{column: new.get(row[column], row[column]) for column, new in names.items()}}
+            for row in provenance[MEAN_CURVES]
+        ]
     for kind in ("not_applicable", "equal"):
         if kind in provenance:
             renamed[kind] = {

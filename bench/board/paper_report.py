@@ -164,7 +164,8 @@ def make_report(
         values: Columns; by default the ranked values.
         methods: Rows; by default all.
         names: {method: name that is printed}.
-        reference: The method that the marks compare with; by default `grad_cam`, where it is there.
+        reference: The method that the marks compare with, by its name or its printed name; by
+            default `grad_cam`, where it is there. "" leaves the marks out.
         decimals: Of every number, 1 to 6.
         subset: Subset of the table; by default the first.
         model: Model of the table; by default the overall one, or the first model.
@@ -187,14 +188,14 @@ def make_report(
     columns = _check_names(values, ranked, rows["metric"], "value")
     order = board.order(subset, model)
     shown = _check_names(methods, order, rows["method"], "method")
-    chosen = _choose_reference(reference, order)
+    printed = names or {}
+    chosen = _choose_reference(reference, order, printed)
     cells: dict[str, dict[str, ReportCell]] = {name: {} for name in shown}
     for row in list_rows(rows[rows["metric"].isin(columns) & rows["method"].isin(shown)]):
         if not math.isnan(row["mean"]):
             one = board.comparisons.get((subset, model, row["metric"]))
             cells[row["method"]][row["metric"]] = _make_cell(row, one, chosen)
     better = dict(zip(rows["metric"], rows["better"], strict=True))
-    printed = names or {}
     return Report(
         subset,
         model,
@@ -235,14 +236,19 @@ def compare_with(one: Comparison | None, method: str, reference: str) -> str:
     return BETTER if one.wins[mine, other] else WORSE if one.wins[other, mine] else ""
 
 
-def _choose_reference(reference: str | None, methods: Sequence[str]) -> str:
+def _choose_reference(
+    reference: str | None, methods: Sequence[str], printed: Mapping[str, str]
+) -> str:
     if reference is None:
         return "grad_cam" if "grad_cam" in methods else ""
-    if reference and reference not in methods:
+    known = {printed[name]: name for name in methods if name in printed}
+    known |= {name: name for name in ("", *methods)}
+    if reference not in known:
         raise BenchError(
-            f"The reference {reference!r} is not on the board.{suggestions(reference, methods)}"
+            f"The reference {reference!r} is not on the board."
+            f"{suggestions(reference, [name for name in known if name])}"
         )
-    return reference
+    return known[reference]
 
 
 def _check_names(

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bench.board.board import Board, leaderboard
 from bench.board.board_page import write_board
-from bench.board.gallery import FOLDER, Gallery, load_gallery, save_gallery_part, shrink_gallery
+from bench.board.gallery import FOLDER, Gallery, load_gallery, reduce_gallery, save_gallery_part
+from bench.board.light_vectors import lighten_records
 from bench.board.partial_runs import note_partial, refuse_partial
 from bench.board.record_checks import check_records
 from bench.board.staging import own_board, stage_board
@@ -20,24 +19,44 @@ from bench.errors import BenchError, suggestions
 from bench.files import public, replaced_file
 from bench.inner_places import name_part, refuse_links
 from bench.json_state import write_sealed_json
+from bench.records.mean_curves import MEAN_CURVES, has_image_curves, write_mean_curves
 from bench.records.run_facts import HEALTH, write_run_json
 from bench.records.store import COMMITTED_LIMIT, KEY, Records, write_parquet
 
 
 def publish_board(
-    run: str | Path, folder: str | Path, *, partial: bool = False, leave_out: Sequence[str] = ()
+    run: str | Path,
+    folder: str | Path,
+    *,
+    partial: bool = False,
+    leave_out: Sequence[str] = (),
+    image_curves: bool = False,
 ) -> Board:
     """Publish a run: its current records in one file, run.json without private paths, tables, plots
-    and gallery.
+    and gallery. `Records.load(folder)` then gives the same board.
 
-    The records of metrics that are left out stay in the run, and run.json says so.
+    The gallery is reduced to what is drawn. It has pixels where every subset's pictures may be
+    shown, else grey frames. A published board can be published again, into its own folder too.
 
-    The gallery goes along, reduced to what is drawn, where every subset's pictures may be shown.
-    `Records.load(folder)` then gives the same board. Raises BenchError where the records are over
-    `COMMITTED_LIMIT`, and where planned results are absent, unless partial; then run.json says so.
+    Args:
+        run: The run's folder, or that of a published board.
+        folder: Where the board is written.
+        partial: Take half a run as it is; run.json then says so.
+        leave_out: Metrics whose records stay in the run; run.json says so.
+        image_curves: Keep the curves of every image, not only each method's mean curve and the
+            curves of the images in the gallery.
+
+    Raises:
+        BenchError: The records are over `COMMITTED_LIMIT`, planned results are absent, or the
+            curves of every image are asked for and are not there.
     """
     source, target = Path(run), Path(folder)
     records = note_partial(Records.load(source))
+    if image_curves and not has_image_curves(records.provenance):
+        raise BenchError(
+            f"The board {source} keeps no curves of single images, except those of its gallery; "
+            "publish the run that it was made of with --image-curves."
+        )
     check_records(records)  # refuse before anything is written
     if not partial:
         refuse_partial(records, source, "publish it")
@@ -45,7 +64,7 @@ def publish_board(
     for part in (FOLDER, "health"):
         refuse_links(target, part)
     with own_board(target), stage_board(target) as stage:
-        return write_published(records, source, stage)
+        return write_published(records, source, stage, image_curves=image_curves)
 
 
 def drop_metrics(records: Records, names: Sequence[str]) -> Records:
@@ -74,17 +93,23 @@ def drop_metrics(records: Records, names: Sequence[str]) -> Records:
     return Records(records.frame[records.frame["metric"].isin(kept)], provenance)
 
 
-def write_published(records: Records, source: Path, target: Path) -> Board:
+def write_published(
+    records: Records, source: Path, target: Path, *, image_curves: bool = False
+) -> Board:
     """Write a published board into an empty folder, and return it."""
-    gallery = (
-        load_gallery(source, sorted(records.provenance["models"]))
-        if may_show_pictures(records.provenance)
-        else {}
+    gallery = reduce_gallery(
+        load_gallery(source, sorted(records.provenance["models"])),
+        pixels=may_show_pictures(records.provenance),
     )
+    shown = {model: list(pictures) for model, pictures in gallery.items()}
+    records = lighten_records(records, shown, image_curves=image_curves)
     write_records(records, target)
-    write_run_json(target, public(records.provenance))
+    if MEAN_CURVES in records.provenance:
+        write_mean_curves(target, records.provenance[MEAN_CURVES])
+    kept = {key: facts for key, facts in records.provenance.items() if key != MEAN_CURVES}
+    write_run_json(target, public(kept))
     publish_health(source, target, records)
-    publish_gallery(shrink_gallery(gallery), target / FOLDER)
+    publish_gallery(gallery, target / FOLDER)
     board = leaderboard(Records.load(target))
     write_board(board, target, target)
     return board
@@ -116,38 +141,17 @@ def may_show_pictures(provenance: dict[str, Any]) -> bool:
 def write_records(records: Records, folder: Path) -> None:
     """Write all rows to `folder/records.parquet`, in the order of their keys, unless that is too
     large.
-
-    Curves, which are only drawn, are rounded to 2^-16: that takes a fifth of the bytes off. Every
-    value is kept whole.
     """
     frame = records.frame.sort_values(KEY, kind="stable", ignore_index=True)
-    curves = [
-        name for name, facts in records.provenance["metrics"].items() if facts["reduce"] == "curve"
-    ]
-    frame["vector"] = frame["vector"].where(
-        ~frame["metric"].isin(curves), frame["vector"].map(round_curve)
-    )
     file = folder / "records.parquet"
     write_parquet(file, frame, dense=True)
     size = file.stat().st_size
     if size > COMMITTED_LIMIT:
         raise BenchError(
             f"The records take {size / 2**20:.1f} MiB, and a board may carry "
-            f"{COMMITTED_LIMIT / 2**20:.0f}; publish a run with fewer images or without curves."
+            f"{COMMITTED_LIMIT / 2**20:.0f}; publish a run with fewer images, or without "
+            "--image-curves."
         )
-
-
-def round_curve(curve: Any) -> Any:
-    """Return a curve rounded to multiples of 2^-16, as float32; None stays None.
-
-    >>> round_curve(np.array([0.1, 1.0])).tolist()
-    [0.100006103515625, 1.0]
-    """
-    return (
-        None
-        if curve is None
-        else (np.round(np.asarray(curve, np.float64) * 2**16) / 2**16).astype(np.float32)
-    )
 
 
 def publish_gallery(gallery: Gallery, folder: Path) -> None:

@@ -18,13 +18,14 @@ from bench.errors import BenchError
 from bench.file_errors import advise, find_file_error
 from bench.folder_owner import own_file, own_folder
 from bench.leftovers import name_temporary
+from bench.records.mean_curves import CURVES_FILE
 from bench.records.store import check_own
 
 MARK = ".publishing"
 """The file that says that a board is being replaced, or was when its process ended."""
 
 HALF = {
-    *("records.parquet", "board.md", "health.json", OVERALL_TABLE, *PICTURES.values()),
+    *("records.parquet", CURVES_FILE, "board.md", "health.json", OVERALL_TABLE, *PICTURES.values()),
     *("tables", "plots", "gallery", "health"),
 }
 """What an earlier cambench left of a publication that was stopped, beside run.json."""
@@ -109,4 +110,9 @@ def find_earlier(target: Path) -> list[Path]:
         for name, digest in (read_list(folder) or {}).items()
         if is_own(folder / name, digest)
     ]
-    return listed + [part for part in (target / FOLDER).glob("*.npz") if is_gallery_part(part)]
+    curves = [target / CURVES_FILE] if (target / CURVES_FILE).is_file() else []
+    return (
+        listed
+        + curves
+        + [part for part in (target / FOLDER).glob("*.npz") if is_gallery_part(part)]
+    )

@@ -132,6 +132,7 @@ def show_board(
     *,
     partial: bool = False,
     leave_out: Sequence[str] = (),
+    image_curves: bool = False,
     verbose: bool = False,
 ) -> None:
     """Make, write and print the board of the records in a folder."""
@@ -140,7 +141,9 @@ def show_board(
     if publish is None:
         write_and_print(Records.load(folder), folder, verbose=verbose)
     else:
-        board = publish_board(folder, publish, partial=partial, leave_out=leave_out)
+        board = publish_board(
+            folder, publish, partial=partial, leave_out=leave_out, image_curves=image_curves
+        )
         print_result(board, verbose=verbose)
 
 

@@ -20,8 +20,10 @@ from bench.board.measures import CORRECT, list_measures
 from bench.board.pairs import krippendorff
 from bench.board.statistics import RESAMPLES, Floats, Sampled, ranks, sample_difference
 from bench.data.input_size import count_pixels, unify
+from bench.errors import state_assumption
 from bench.metrics.faithfulness import area_under, cuts, features_of
 from bench.protocol import Protocol
+from bench.records.mean_curves import describe_kept, has_image_curves
 from bench.records.store import Records
 
 Bools = npt.NDArray[np.bool_]
@@ -287,6 +289,9 @@ def coarsen_curves(
     `fewer`).
     """
     told = records.provenance
+    if not has_image_curves(told):
+        state_assumption(f"{describe_kept(told)}; the choice of fewer steps is left out.")
+        return pd.DataFrame(columns=SCALARS)
     taken = cuts(
         features_of(protocol, count_pixels(unify(told["models"][model]["size"]))), protocol
     )

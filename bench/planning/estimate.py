@@ -28,6 +28,7 @@ from bench.planning.storage import (
 )
 from bench.planning.timing import TimedSample, run_sample
 from bench.planning.trial import Trial, try_methods
+from bench.records.gallery_parts import GALLERY_ITEMS
 from bench.run.announcement import read_wrong_share
 from bench.run.declared import DeclaredCounts, group_cells
 from bench.run.network_rates import Rates, measure_rates
@@ -42,9 +43,6 @@ SAMPLE_SECONDS = 2.0
 LONGEST_SAMPLE = 30.0
 """A sample takes this share of what it stands for, but this long where that is more; one that would
 take longer than the longest is left out, and the rates of single forwards stand for it."""
-
-GALLERY = 6
-"""Images that a run keeps for its boards."""
 
 EXAMINED = 2
 """Images that cheap methods are tried on."""
@@ -78,7 +76,7 @@ def estimate(
         one = _ModelEstimate(plan, model, tasks, measure, forwards_per_second, examined)
         models.append(one.cost())
         seconds |= one.seconds
-    shown = min(GALLERY, len(plan.subset)) if tasks else 0
+    shown = min(GALLERY_ITEMS, len(plan.subset)) if tasks else 0
     return Cost(
         tuple(models),
         tasks,

@@ -31,6 +31,9 @@ Arrays = dict[str, npt.NDArray[Any]]
 TASK = re.compile(r"(.+)-(?:eval|calibration)-\d{6,}-\d{6,}")
 """The name of a task, which begins with its model."""
 
+GALLERY_ITEMS = 12
+"""Images of each network that a run keeps the maps of, and that a published gallery has."""
+
 BOXES = "boxes"
 """The kind of an array that holds the boxes of an item."""
 
@@ -96,7 +99,7 @@ def _check_array(key: str, array: npt.NDArray[Any]) -> None:
     elif kind == BOXES:
         right = array.dtype.kind == "f" and array.ndim == 2 and array.shape[1] == 4
     else:
-        right = array.dtype.kind == "f" and array.ndim == 2
+        right = (array.dtype.kind == "f" or array.dtype == np.uint8) and array.ndim == 2
     if not right or 0 in array.shape:
         raise ValueError(f"{key} is {array.dtype} of the shape {array.shape}")
 

@@ -27,6 +27,7 @@ from bench.records.failed_parts import FAILED, join_failures
 from bench.records.gallery_parts import merge_gallery
 from bench.records.item_table import ItemTable, read_items
 from bench.records.left_out import Skipped, declare_left_out, read_skipped, write_skipped
+from bench.records.mean_curves import has_image_curves
 from bench.records.planned_work import MERGED, PARTIAL
 from bench.records.precision_verdict import find_clash
 from bench.records.provenance import merge_provenance
@@ -116,7 +117,13 @@ def _provenance(folder: Path) -> dict[str, Any]:
         raise BenchError(
             f"There is no run at {folder}; give the folder that `cambench run --out` wrote."
         )
-    return read_provenance(folder)
+    provenance = read_provenance(folder)
+    if not has_image_curves(provenance):
+        raise BenchError(
+            f"The board {folder} cannot be merged: it keeps mean curves in place of those of every "
+            "image; merge the run that it was published from."
+        )
+    return provenance
 
 
 def _merge_provenances(sources: Sequence[Path], found: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.json_state import read_json_state, write_sealed_json
+from bench.records.mean_curves import MEAN_CURVES
 from bench.records.run_schema import HealthFacts, RunFacts, check_shape
 
 HEALTH = "health.json"
@@ -32,8 +33,9 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 
 
 def write_run_json(folder: Path, provenance: dict[str, Any]) -> None:
-    """Write a folder's run.json; health has a file of its own."""
-    write_sealed_json(folder / "run.json", {k: v for k, v in provenance.items() if k != "health"})
+    """Write a folder's run.json; health and mean curves have files of their own."""
+    kept = {k: v for k, v in provenance.items() if k not in ("health", MEAN_CURVES)}
+    write_sealed_json(folder / "run.json", kept)
 
 
 def read_health(folder: Path) -> dict[str, Any]:

@@ -254,6 +254,7 @@ class RunFacts(StateFacts):
     left_out: list[LeftOutFacts] = Field(default_factory=list)
     forwards: dict[str, int] | None = None
     replaced_items: int = 0
+    image_curves: dict[str, list[str]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _find_undescribed(self) -> RunFacts:

@@ -25,6 +25,8 @@ from bench.records.current_rows import select_current
 from bench.records.equal_maps import equal_methods
 from bench.records.forward_log import ForwardLog
 from bench.records.item_table import ItemTable, read_items, write_items
+from bench.records.mean_curves import read_mean_curves
+from bench.records.packed_vectors import COUNTS, VECTOR, pack_vectors, unpack_vectors
 from bench.records.record_columns import COMMITTED_LIMIT as COMMITTED_LIMIT
 from bench.records.record_columns import COUNTED
 from bench.records.record_columns import DEFAULT_CALIBRATION as DEFAULT_CALIBRATION
@@ -114,7 +116,7 @@ def _join_parts(files: Sequence[Path], provenance: dict[str, Any], folder: Path)
         facts["forwards"] = log.total()
     if replaced:
         facts[REPLACED] = replaced
-    return Records(rows, {**facts, **read_health(folder)})
+    return Records(rows, {**facts, **read_health(folder), **read_mean_curves(folder, facts)})
 
 
 REPLACED = "replaced_items"
@@ -152,7 +154,8 @@ def read_table(file: Path, columns: list[str] | None = None) -> Any:
         DamagedFileError: its bytes are not those that were written.
         BenchError: it cannot be opened, or is no file of records.
     """
-    table = read_sealed_table(file, "The records file", REMEDY, columns)
+    asked = columns and [*columns, *([COUNTS] if VECTOR in columns else [])]
+    table = unpack_vectors(read_sealed_table(file, "The records file", REMEDY, asked))
     where, remedy = f"The records file {file}", "move it out of the folder"
     check_columns(table, SCHEMA, where, remedy)
     needed = [name for name in columns or SCHEMA.names if name != "item_id"]
@@ -173,17 +176,20 @@ def write_parquet(path: Path, frame: pd.DataFrame, *, dense: bool = False) -> No
     table = pa.Table.from_pandas(
         frame[schema.names], schema=schema, preserve_index=False
     ).replace_schema_metadata()
-    write_sealed_table(path, table, **choose_encoding(schema.names, dense=dense))
+    table = pack_vectors(table) if dense else table
+    write_sealed_table(path, table, **choose_encoding(table.column_names, dense=dense))
 
 
 def choose_encoding(names: Sequence[str], *, dense: bool = False) -> dict[str, Any]:
     """Return how a table of records with these columns is packed: options of pyarrow's writers.
 
-    dense: at zstd's level 19 vectors take fewer bytes in one stream.
+    dense: at zstd's level 19 vectors take fewer bytes in one stream, and counts in two.
     """
-    dictionary = [name for name in names if name not in ("value", "vector")]
+    dictionary = [name for name in names if name not in ("value", VECTOR, COUNTS)]
     if dense:
-        return {"compression": "zstd", "compression_level": 19, "use_dictionary": dictionary}
+        split = {"column_encoding": {f"{COUNTS}.list.element": "BYTE_STREAM_SPLIT"}}
+        options = {"compression": "zstd", "compression_level": 19, "use_dictionary": dictionary}
+        return options | (split if COUNTS in names else {})
     return {
         "compression": "zstd",
         "compression_level": 9,

@@ -27,7 +27,7 @@ from bench.records.damaged_files import set_damaged_aside
 from bench.records.equal_maps import equal_methods
 from bench.records.failed_parts import describe_failed, note_failure
 from bench.records.forward_counts import describe_forwards
-from bench.records.gallery_parts import write_gallery
+from bench.records.gallery_parts import GALLERY_ITEMS, write_gallery
 from bench.records.planned_work import OUTSIDE_METRICS, PLANNED, drop_gone
 from bench.records.provenance import merge_provenance
 from bench.records.replaced_rows import set_aside_replaced
@@ -73,7 +73,7 @@ def evaluate(
     calibration: int | None = None,
     compiled: bool = False,
     precision: str = FLOAT32,
-    gallery: int = 6,
+    gallery: int = GALLERY_ITEMS,
     command: str = "",
     finished: Callable[[FinishedTask], None] | None = None,
     executor: Executor | None = None,
@@ -100,7 +100,7 @@ def evaluate(
             at least 60; 0 takes none.
         compiled: Run probes through `torch.compile`.
         precision: "float32", "auto" or "bfloat16" (docs/precision.md).
-        gallery: Images per model whose maps are kept for pictures.
+        gallery: Images per model whose maps are kept, for pictures.
         command: The command line, for run.json.
         finished: Is called after each task with a `FinishedTask`.
         executor: Computes the tasks; None uses this process.
@@ -141,7 +141,7 @@ def run_plan(
     plan: Plan,
     out: Path | None,
     *,
-    gallery: int = 6,
+    gallery: int = GALLERY_ITEMS,
     command: str = "",
     announce: Callable[[Plan, Mapping[Task, Groups]], Mapping[Task, float] | None] | None = None,
     finished: Callable[[FinishedTask], None] | None = None,

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2] / "leaderboards"
 BOARDS = sorted(path.parent for path in ROOT.glob("*/run.json"))
 COMMITTED = {
     *("records.parquet", "run.json", "board.md", OVERALL_TABLE, *PICTURES.values()),
-    *("health.json", "gallery", "health"),
+    *("curves.parquet", "health.json", "gallery", "health"),
 }
 MADE_AGAIN = {"tables", "plots"}
 TABLE_LIMIT = 20_000

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from bench.board import statistics
-from bench.board.cubes import Measure, build_cube
+from bench.board.curve_averages import find_curves, tabulate_steps
 from bench.board.derived_names import mark_version
 from bench.board.plots.figures import GREY
 from bench.board.plots.leaders import list_leaders
 from bench.board.plots.sketch import Panel, Sketch, describe_scope
-from bench.board.scores import Scores, list_originals, list_rows
-from bench.board.text import OVERALL, interval, metric_label, number
+from bench.board.scores import Scores, list_rows
+from bench.board.text import interval, metric_label, number
 from bench.identity import plain_name
 
 MOST_METHODS = 8
@@ -63,41 +61,18 @@ def average_curves(board: Scores, subset: str, model: str) -> dict[str, pd.DataF
     each curve whose value the table has.
     """
     values = set(board.select(subset=subset, model=model)["metric"])
+    shown = set(board.frame["method"])
     result = {}
     for measure in board.measures[subset]:
         name = plain_name(measure.name).removesuffix("_curve")
         value = mark_version(measure.name, name)
-        models = list_originals(measure.models, board.provenance) if model == OVERALL else [model]
         if measure.reduce != "curve" or name not in CURVE_AXES or value not in values:
             continue
-        if models and set(models) <= set(measure.models):
-            table = pd.concat(tabulate_curves(board, measure, models))
+        found = find_curves(measure, subset, model, board.provenance, board.seed)
+        table = tabulate_steps([row for row in found if row["method"] in shown])
+        if not table.empty:
             result[value] = table.assign(share=_find_shares(board, name, table["step"]))
     return result
-
-
-def tabulate_curves(board: Scores, measure: Measure, models: list[str]) -> Iterator[pd.DataFrame]:
-    """Yield the mean curve of each method with the bootstrap interval of each of its points."""
-    cells = build_cube(measure, models)
-    shown = set(board.frame["method"])
-    for index, method in enumerate(cells.methods):
-        if method not in shown:
-            continue
-        vectors = np.mean([cells.vectors(m, index) for m in range(len(models))], axis=0)
-        drawn = statistics.sample_mean(
-            vectors, cells.images, statistics.POOLED_RESAMPLES, board.seed
-        )
-        low, high = drawn.interval()
-        facts = {"method": method, "n": int(cells.scored[:, index].sum())}
-        yield pd.DataFrame(
-            {
-                **facts,
-                "step": np.arange(len(low)),
-                "mean": drawn.point,
-                "low": low,
-                "high": high,
-            }
-        )
 
 
 def _find_shares(board: Scores, name: str, steps: pd.Series) -> pd.Series:
