@@ -1,8 +1,7 @@
 """How work is shown while it is done: a bar in a terminal or a notebook, elsewhere a line.
 
 Code opens stages (`bench.work_stages`); `show_work` shows the outermost one. In a terminal a bar
-moves, in a notebook one of HTML does, and where nobody sees a bar (a log, a pipe) a plain line
-stands every 30 seconds.
+moves, and in a notebook one of HTML. A log or a pipe gets a plain line every 30 seconds.
 """
 
 from __future__ import annotations

@@ -177,9 +177,9 @@ def test_a_notebook_gets_a_bar_without_more_packages(monkeypatch):
         return Handle()
 
     module = types.ModuleType("IPython.display")
-    module.HTML, module.display = str, display
+    module.__dict__.update(HTML=str, display=display)
     parent = types.ModuleType("IPython")
-    parent.get_ipython = lambda: types.SimpleNamespace(kernel=object())
+    parent.__dict__["get_ipython"] = lambda: types.SimpleNamespace(kernel=object())
     monkeypatch.setitem(sys.modules, "IPython", parent)
     monkeypatch.setitem(sys.modules, "IPython.display", module)
     bar = choose_display(Console(file=io.StringIO()))

@@ -189,7 +189,8 @@ def level_map(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     positive = np.maximum(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0), 0)
     positive = positive.astype(np.float64)
     unit = (positive - positive.min()) / max(float(np.ptp(positive)), 1e-12)
-    return np.round(255 * unit).astype(np.uint8)
+    levels: npt.NDArray[Any] = np.round(255 * unit).astype(np.uint8)
+    return levels
 
 
 def shrink_image(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:

@@ -1,8 +1,8 @@
 """Two networks of a board, or two layers of one: the same method's maps on the same items.
 
-Each difference is first - second over the items that both scored. A difference is shown where the
-two tests of `bench.board.comparison` show it, both in the same direction, and where the larger of
-their p values stays below .05 after Holm's correction over all differences that were asked for.
+Each difference is first - second over the items that both scored. Two tests of
+`bench.board.comparison` must show it, both in the same direction. The larger of their p values must
+stay below .05 after Holm's correction over all differences that were asked for.
 Networks that look at different items (pastes and grids of their own) are not compared.
 """
 
@@ -157,7 +157,7 @@ def compare_pairs_of_networks(
     found = [_compare_pair(board, *pair, method) for pair in pairs]
     differences = [one for pair in found for one in pair.differences]
     tested = [one for one in differences if not math.isnan(one.p)]
-    adjusted = holm(np.array([one.p for one in tested])) if tested else []
+    adjusted = holm(np.array([one.p for one in tested], dtype=float))
     known = {id(one): float(p) for one, p in zip(tested, adjusted, strict=True)}
     return [
         replace(

@@ -291,9 +291,8 @@ def write_number_cell(row: pd.Series, best: float) -> TableCell:
 
 def write_share_cell(row: pd.Series, best: float) -> TableCell:
     """Write a share of the gap from random to oracle."""
-    return TableCell(
-        text.number(row["share"]), best=bool(row["rank"] == best) and not row["control"]
-    )
+    best_here = bool(row["rank"] == best) and not row["control"]
+    return TableCell(text.number(row["share"]), best=best_here)
 
 
 def write_caption(board: Scores, subset: str, model: str) -> str:

@@ -46,10 +46,12 @@ QUIET_PARAMETER = inspect.Parameter(
 class Command:
     """A function that is a command.
 
-    function: takes options one by one, or option groups (frozen dataclasses whose fields are
-    options).
-    panel: the heading under which `--help` lists the command.  epilog: the examples below its own
-    `--help`.  long: it may work for minutes, so that it can be kept quiet.
+    Args:
+        function: Takes options one by one, or option groups (frozen dataclasses whose fields are
+            options).
+        panel: The heading under which `--help` lists the command.
+        epilog: The examples below its own `--help`.
+        long: Whether it may work for minutes, so that it can be kept quiet.
     """
 
     function: Callable[..., None]

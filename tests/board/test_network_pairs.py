@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,8 +28,8 @@ def around(mean: float, row: int) -> list[float]:
     return (mean + NOISE[row]).tolist()
 
 
-def facts(**more: dict[str, str]) -> dict[str, dict[str, str]]:
-    base = {"parent": "", "top1": 0.9}
+def facts(**more: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    base: dict[str, Any] = {"parent": "", "top1": 0.9}
     return {name: {**base, "weights_id": f"w-{name}", **own} for name, own in more.items()}
 
 

@@ -381,7 +381,9 @@ def test_tiles_have_the_size_of_the_frame_boxes_and_scores(board, tmp_path):
 
 
 def test_maps_of_an_older_version_have_the_name_of_the_board():
-    picture = Picture(np.zeros((2, 2, 3), np.uint8), maps={"a": np.ones(1), "b": np.ones(1)})
+    picture = Picture(
+        np.zeros((2, 2, 3), np.uint8), maps={name: np.ones(1, np.float32) for name in "ab"}
+    )
     assert set(name_maps(picture, ["a (v1)", "b"]).maps) == {"a (v1)", "b"}
     assert set(name_maps(picture, ["a", "a (v1)"]).maps) == {"a", "b"}
 

@@ -6,6 +6,7 @@ import hashlib
 import posixpath
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from bench.metrics import METRICS
@@ -78,13 +79,10 @@ def list_pictures() -> dict[str, Callable[[Path], None]]:
     """Return what draws each picture, by its place on the site."""
     found: dict[str, Callable[[Path], None]] = {}
     for metric in METRICS:
-        found[f"metrics/pictures/{metric.name}.png"] = lambda path, name=metric.name: draw_picture(
-            name, path
-        )
+        found[f"metrics/pictures/{metric.name}.png"] = partial(draw_picture, metric.name)
     for family in method_pages.FAMILIES:
-        found[f"reference/methods/pictures/{family}.png"] = lambda path, name=family: draw_family(
-            method_pages.list_methods(name), path
-        )
+        methods = method_pages.list_methods(family)
+        found[f"reference/methods/pictures/{family}.png"] = partial(draw_family, methods)
     return found
 
 

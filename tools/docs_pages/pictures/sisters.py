@@ -51,8 +51,11 @@ def draw_masked(metric: str, shares: tuple[float, ...], most: bool) -> Figure:
     for method in ("grad_cam", "random"):
         scores = stage.score(method, metric)
         curve = scores[f"{metric}_curve"]
-        ends = (0, 0.5) if most else (0.5, 1)
-        lines[f"{method} ({float(scores[metric]):.2f})"] = np.linspace(*ends, len(curve)), curve
+        first, last = (0.0, 0.5) if most else (0.5, 1.0)
+        lines[f"{method} ({float(scores[metric]):.2f})"] = (
+            np.linspace(first, last, len(curve)),
+            curve,
+        )
     draw_lines(axes[-1], lines, f"share {'masked' if most else 'shown'}", "probability (sister)")
     return figure
 
