@@ -173,7 +173,7 @@ def test_the_page_opens_at_the_first_image(page, editor):
     first = session.queue[0]
     assert text(page, "#title") == session.class_name(first.label)
     assert first.item in text(page, "#item")
-    assert text(page, "#count") == f"0 of {len(session)} saved"
+    assert text(page, "#count") == f"0 of {len(session)} drawn"
     assert page.locator("#queue button").count() == len(session)
     assert "abn on scenes-val" in text(page, "#facts")
     state(page, "Not drawn yet")

@@ -310,9 +310,9 @@ def test_the_command_serves_until_ctrl_c(card, tmp_path):
         "--model",
         card,
         "--subset",
-        "scenes-val",
+        "scenes-val[:8]",
         "--limit",
-        "8",
+        "2",
     ]
     command += ["--port", "0", "--out", str(tmp_path / "maps")]
     environment = {
@@ -324,12 +324,17 @@ def test_the_command_serves_until_ctrl_c(card, tmp_path):
     }
     with interruptible(command, environment) as process:
         lines = []
-        while not (lines and lines[-1].startswith("Open ")):
+        while not (lines and " images to edit" in lines[-1]):
             lines.append(process.stdout.readline())
             assert lines[-1], process.stderr.read()
-        page = re.search(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{43}", lines[-1])[0]
+        page = re.search(r"Open (http://127\.0\.0\.1:\d+/\?token=[\w-]{43})", lines[0])[1]
         address = page.partition("/?")[0]
-        assert re.match(r"\d images to edit, of 8 looked at", lines[0])
+        assert [line.strip() for line in lines[1:4]] == [
+            f"Loading the network {card} ...",
+            "Opening the images of scenes-val[:8] ...",
+            "Computing the maps ...",
+        ]
+        assert re.match(r"2 images to edit, of 8 looked at; 0 of 2 drawn", lines[4])
         with httpx.Client(
             base_url=address, headers={"origin": address}
         ) as client:  # stays connected, as a tab does

@@ -16,8 +16,8 @@ import torch
 from PIL import Image, PngImagePlugin
 
 import bench
-from bench.editor import ConflictError, Session
-from bench.editor import session as module
+from bench.editor import ConflictError, Session, read_classes
+from bench.editor import kept_placements as module
 from bench.editor.saved_maps import SavedMaps
 from bench.errors import BenchError
 from bench.finetune.attention_maps import (
@@ -52,11 +52,67 @@ def test_the_queue_holds_what_is_right_in_class_and_wrong_in_place(abn, scenes, 
     rows = find_placements(abn, scenes)
     assert any(not p.right for p in rows)
     with Session(abn, scenes, tmp_path) as session:
-        assert [p.item for p in session.queue] == [
-            p.item for p in rows if p.right and p.energy < 0.5
-        ]
+        energies = [p.energy for p in session.queue]
+        assert energies == sorted(p.energy for p in rows if p.right and p.energy < 0.5)
+        assert all(rows[p.index] == p for p in session.queue)
     with Session(abn, scenes, tmp_path, everything=True) as session:
-        assert [p.item for p in session.queue] == list(scenes.ids)
+        assert {p.item for p in session.queue} == set(scenes.ids)
+        assert len(session) == len(scenes)
+
+
+def test_the_queue_holds_at_most_what_is_asked_the_largest_miss_first(abn, scenes, tmp_path):
+    with Session(abn, scenes, tmp_path) as session:
+        whole = session.queue
+    with Session(abn, scenes, tmp_path, limit=3) as session:
+        assert session.queue == whole[:3]
+        assert [p.energy for p in session.queue] == sorted(p.energy for p in session.queue)
+    with Session(abn, scenes, tmp_path, limit=999) as session:
+        assert session.queue == whole
+
+
+def test_the_queue_of_a_class_looks_at_that_class_alone(abn, scenes, tmp_path):
+    label = find_placements(abn, scenes)[0].label
+    seen = []
+    with Session(
+        abn, scenes, tmp_path, True, lambda *done: seen.append(done), classes=[label]
+    ) as session:
+        assert {p.label for p in session.queue} == {label}
+        assert len(session) == scenes.labels.tolist().count(label) < len(scenes)
+    assert seen[-1] == (len(session), len(session))
+    rest = []
+    with Session(abn, scenes, tmp_path, True, lambda *done: rest.append(done)) as session:
+        assert len(session) == len(scenes)  # and only the others are looked at
+        assert rest[-1] == (len(scenes) - seen[-1][1],) * 2
+        expected = sorted(find_placements(abn, scenes), key=lambda p: p.item)
+        assert [p.item for p in sorted(session.queue, key=lambda p: p.item)] == [
+            p.item for p in expected
+        ]
+        assert all(scenes.ids[p.index] == p.item for p in session.queue)
+
+
+def test_classes_are_read_by_name_and_number(scenes):
+    name = scenes.class_names[int(scenes.labels[0])]
+    assert read_classes(name, scenes) == (int(scenes.labels[0]),)
+    assert read_classes(f"{scenes.labels[0]}, {name}", scenes) == (int(scenes.labels[0]),)
+    for text, words in {
+        "checked disk": "no class 'checked disk'",
+        "99": "no class '99'",
+        " ,": "names no class",
+    }.items():
+        with pytest.raises(BenchError, match=words):
+            read_classes(text, scenes)
+    missing = next(k for k in range(10) if k not in scenes.limit(3).labels)
+    with pytest.raises(BenchError, match="no image of the class"):
+        read_classes(str(missing), scenes.limit(3))
+
+
+def test_an_empty_queue_of_a_class_says_why(abn, scenes, tmp_path):
+    rows = find_placements(abn, scenes)
+    label = next(p.label for p in rows if not p.right)
+    wrong = [p.index for p in rows if p.label == label and not p.right]
+    part = dataclasses.replace(scenes, positions=tuple(scenes.positions[k] for k in wrong))
+    with pytest.raises(BenchError, match="images of the chosen classes of"):
+        Session(abn, part, tmp_path, classes=[label])
 
 
 def test_without_truth_the_queue_holds_what_is_right_in_class(abn, scenes, tmp_path, without_truth):
