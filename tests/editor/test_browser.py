@@ -92,6 +92,7 @@ def test_colours_outline_and_the_networks_grid(page):
         page.select_option("#colours", name)
         shown.append(colour(page, 40.5, 40.5))
     assert len({tuple(one) for one in shown}) == 4
+    page.evaluate("document.activeElement.blur()")
     marks = (
         "document.getElementById('marks').getContext('2d').getImageData(0, 0, 2000, "
         "2000).data.some((v) => v)"

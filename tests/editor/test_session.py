@@ -386,8 +386,10 @@ def test_placements_that_cannot_be_are_looked_at_anew(abn, scenes, tmp_path, fac
     kept["rows"][0] |= facts
     (tmp_path / "placements.json").write_text(json.dumps(kept))
     with Session(abn, scenes.limit(4), tmp_path) as session:
-        assert session.queue == queue
-        assert all(one.energy == one.energy for one in session.seen)
+        # Alone in its batch, an image may have another last digit.
+        for one, before in zip(session.queue, queue, strict=True):
+            assert (one.index, one.item, one.label) == (before.index, before.item, before.label)
+            assert one.energy == pytest.approx(before.energy, abs=1e-6)
 
 
 def test_what_is_kept_is_of_these_images_and_this_model(abn, scenes, tmp_path):

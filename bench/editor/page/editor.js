@@ -32,8 +32,7 @@ async function open(position) {
   k = position;
   draft = drafts.get(k) ?? null;
   strip.show(k);
-  setDisabled("previous", k === 0, "next");
-  setDisabled("next", k === session.images.length - 1, "previous");
+  setDisabled("previous", k === 0, "next", k === session.images.length - 1);
   notice("");
   if (draft) return show();
   $("board").classList.add("busy");
@@ -257,7 +256,7 @@ function pressOnPicture(event) {
   const move = { arrowleft: [-1, 0], arrowright: [1, 0], arrowup: [0, -1], arrowdown: [0, 1] }[key];
   if (move) moveCursor(move, event.shiftKey);
   else if (key === " ") { if (!event.repeat) pressSpace(); }
-  else if (key === "enter" && shape) { if (shape.points.length > 3) endOutline(); }
+  else if (key === "enter" && shape) endShape();
   else if (key === "escape") { if (shape) cancelShape(); else $("marks").blur(); }
   else return false;
   return true;
@@ -285,17 +284,16 @@ function pressSpace() {
     moveTo(brush.x, brush.y);
     return say(brush.tool === "box" ? "First corner set. Move, then press space." : "First point set. Space sets more, Enter fills.");
   }
-  if (brush.tool === "box") {
-    fill();
-    return say("Box filled.");
-  }
+  if (brush.tool === "box") return endShape();
   shape.points.push(within([brush.x, brush.y]));
   return say(`Point ${shape.points.length - 1} set.`);
 }
 
-function endOutline() {
+function endShape() {
+  if (shape.kind === "lasso" && shape.points.length < 4) return say("An outline needs three points; space sets one.");
+  const { kind } = shape;
   fill();
-  say("Outline filled.");
+  say(kind === "box" ? "Box filled." : "Outline filled.");
 }
 
 function cancelShape() {
@@ -316,6 +314,7 @@ function goToPicture() {
 const say = (text) => { $("spoken").textContent = text; };
 
 function sayPlace() {
+  if (!draft) return;
   const { size, grid: [rows, columns] } = session;
   const x = Math.min(size - 1, Math.floor(brush.x)), y = Math.min(size - 1, Math.floor(brush.y)), i = y * size + x;
   const on = draft.mask ? (draft.mask[i] ? ", on the object" : ", beside the object") : "";
@@ -416,8 +415,7 @@ function stateText(position) {
 function showState() {
   $("state").textContent = draft?.saving ? "Saving …" : stateText(k);
   $("state").className = stateOf(k);
-  setDisabled("undo", !draft?.undo.length, "redo");
-  setDisabled("redo", !draft?.redo.length, "undo");
+  setDisabled("undo", !draft?.undo.length, "redo", !draft?.redo.length);
   strip.mark(k);
   const done = session.images.filter((one) => one.source === "editor").length;
   $("count").textContent = `${done} of ${session.images.length} drawn`;
@@ -427,11 +425,15 @@ function showState() {
   document.title = `${stateOf(k) === "changed" ? "● " : ""}${k + 1}/${session.images.length} Attention editor`;
 }
 
-// A button that cannot be pressed any more gives the focus on, so that a keyboard does not lose its place.
-function setDisabled(id, disabled, next) {
-  const focused = document.activeElement === $(id);
-  $(id).disabled = disabled;
-  if (disabled && focused) ($(next).disabled ? $("marks") : $(next)).focus();
+// Two buttons that belong together. One that cannot be pressed any more gives the focus to the other one, so that a
+// keyboard does not lose its place.
+function setDisabled(first, firstDisabled, second, secondDisabled) {
+  const focused = document.activeElement;
+  $(first).disabled = firstDisabled;
+  $(second).disabled = secondDisabled;
+  if (![$(first), $(second)].includes(focused) || !focused.disabled) return;
+  const other = focused === $(first) ? $(second) : $(first);
+  (other.disabled ? $("marks") : other).focus();
 }
 
 const describe = (position) => ({
