@@ -58,7 +58,7 @@ run(
 #
 # The editor is a page on your machine. Its queue holds images that are right in class and have
 # less than half of the attention on the object, the largest miss first. Paint with the brush, or
-# fill a box or an outline. Enter saves and goes on. Undo outlives a reload of the page. The key `?`
+# fill a box or a lasso. Enter saves and goes on. Undo outlives a reload of the page. The key `?`
 # shows how to draw with the keyboard alone.
 
 

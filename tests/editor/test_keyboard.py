@@ -64,7 +64,7 @@ def test_a_box_is_filled_to_the_pixel(page, editor):
     assert np.all(np.abs(saved(editor)[31:69, 21:59].astype(int) - 128) <= 1)
 
 
-def test_an_outline_is_filled(page, editor):
+def test_a_lasso_is_filled(page, editor):
     press(page, "c", "l")
     drag(page, (20, 20), (80, 20), (80, 80))  # the way back closes it
     press_save(page)
@@ -92,7 +92,7 @@ def test_escape_drops_a_shape(page):
 
 
 def test_drawing_with_the_keyboard_alone(page, editor):
-    """A box, an outline and a stroke on cells of 8 pixels, and no mouse."""
+    """A box, a lasso and a stroke on cells of 8 pixels, and no mouse."""
     press(page, "c", "x", "d")
     assert focused(page) == "marks"
     cell = "Row 7 of 12, column 7 of 12, attention 0 percent"
@@ -103,7 +103,7 @@ def test_drawing_with_the_keyboard_alone(page, editor):
     settled(page)
     press(page, "l", *["ArrowLeft"] * 4, *["ArrowUp"] * 5, " ")
     press(page, *["ArrowRight"] * 3, " ", *["ArrowDown"] * 3, " ", "Enter")
-    assert text(page, "#spoken") == "Outline filled."
+    assert text(page, "#spoken") == "Lasso filled."
     press(page, "b", *["ArrowDown"] * 5)
     page.keyboard.down(" ")
     press(page, "ArrowLeft", "ArrowLeft")

@@ -78,7 +78,7 @@ const changed = (d) => !same(bytesOf(d.values), d.start);
 function show() {
   $("board").classList.remove("busy");
   $("title").textContent = draft.className;
-  $("item").textContent = `${draft.item} · ${k + 1} of ${session.images.length}`;
+  $("item").textContent = `${k + 1} of ${session.images.length} · ${draft.item}`;
   $("truth").disabled = !draft.hasTruth;
   showOutcome();
   showState();
@@ -290,10 +290,10 @@ function pressSpace() {
 }
 
 function endShape() {
-  if (shape.kind === "lasso" && shape.points.length < 4) return say("An outline needs three points; space sets one.");
+  if (shape.kind === "lasso" && shape.points.length < 4) return say("A lasso needs three points; space sets one.");
   const { kind } = shape;
   fill();
-  say(kind === "box" ? "Box filled." : "Outline filled.");
+  say(kind === "box" ? "Box filled." : "Lasso filled.");
 }
 
 function cancelShape() {
