@@ -191,10 +191,10 @@ class DrawingSteps:
     def _write(self, item: str, steps: Steps) -> Steps:
         facts = {key: getattr(steps, key) for key in FACTS}
         text = json.dumps({**facts, "origin": {**self._origin, "item": item}}, sort_keys=True)
-        packed = {"maps": steps.maps, "facts": np.frombuffer(text.encode(), np.uint8)}
+        facts_bytes = np.frombuffer(text.encode(), np.uint8)
         self._folder.mkdir(exist_ok=True)
         with replaced_file(self._path(item)) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **packed)
+            np.savez_compressed(file, maps=steps.maps, facts=facts_bytes)
         return steps
 
     def _set_aside(self, path: Path) -> None:
