@@ -10,7 +10,8 @@ distance to the maps. The numbers on other images show whether the network forgo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,8 @@ class EditedImage:
     def distances(self) -> tuple[float, float]:
         """Return the mean squared distance to the edited map: of the original and the tuned one."""
         original, edited, tuned = self.maps
-        return tuple(float((one - edited).square().mean()) for one in (original, tuned))
+        before, after = (float((one - edited).square().mean()) for one in (original, tuned))
+        return before, after
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +204,8 @@ def build_change_figure(found: GuidedComparison) -> Figure:
     heads = {"top1": "perception", "attention_top1": "attention branch"}
     held_out = found.agreement["held_out"]
     _draw_pairs(middle, {name: _read_pair(held_out, key) for key, name in heads.items()})
-    middle.set(title="Other images: accuracy", ylabel="top-1 (%)", ylim=(0, 100))
+    middle.set(title="Other images: accuracy", ylabel="top-1 (%)", ylim=(0, 120))
+    middle.set_yticks(range(0, 101, 20))  # the room above 100 is the legend's
     groups = {"edited": "taught", "aside": "kept aside", "held_out": "other images"}
     pairs = {
         name: _read_pair(found.agreement[key], "mse")
@@ -211,7 +214,7 @@ def build_change_figure(found: GuidedComparison) -> Figure:
     }
     _draw_pairs(right, pairs)
     right.set(title="Distance to the wanted map", ylabel="mean squared error")
-    middle.legend(fontsize=8, loc="lower right")
+    middle.legend(fontsize=8, loc="upper center", ncols=2)
     for axis in (left, middle, right):
         axis.title.set_fontsize(9)
     return figure
@@ -267,10 +270,10 @@ def write_figures(found: GuidedComparison, folder: Path, rows: int = ROWS) -> li
     Returns:
         The four files.
     """
-    figures = {
-        "maps": lambda: build_maps_figure(found, rows),
-        "channels": lambda: build_channels_figure(found.channels),
-        "change": lambda: build_change_figure(found),
+    figures: dict[str, Callable[[], Figure]] = {
+        "maps": functools.partial(build_maps_figure, found, rows),
+        "channels": functools.partial(build_channels_figure, found.channels),
+        "change": functools.partial(build_change_figure, found),
     }
     files = []
     with own_folder(folder, "comparison"):
@@ -329,7 +332,7 @@ def describe_figures(found: GuidedComparison, rows: int = ROWS) -> dict[str, str
         f"{attention[1]:.1f} %."
     )
     table = found.channels.table
-    most = table.loc[table["delta"].abs().idxmax()]
+    most = table.iloc[int(table["delta"].abs().to_numpy().argmax())]
     bars = (
         f"Importance of {len(table)} class channels for the attention map, before and after. The "
         f"channel {most['name']} changed most, from {most['before']:.3g} to {most['after']:.3g}. "
