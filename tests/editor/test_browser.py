@@ -341,8 +341,9 @@ def test_what_was_drawn_trains_the_network(page, editor, abn, scenes, tmp_path):
     for k in range(3):
         x0, y0, x1, y1 = editor.session.view(k)["boxes"][0]
         page.keyboard.press("c")
-        page.locator("#radius").fill(str((y1 - y0) / 2))
-        drag(page, (x0 + 8, (y0 + y1) / 2), (x1 - 8, (y0 + y1) / 2))
+        middle = (x0 + x1) / 2, (y0 + y1) / 2
+        page.locator("#radius").fill(str(round(min(x1 - x0, y1 - y0) / 3)))
+        drag(page, middle, (middle[0] + 1, middle[1]))
         page.keyboard.press("Enter")
         sync_api.expect(page.locator("#item")).to_contain_text(editor.session.queue[k + 1].item)
         settled(page)

@@ -54,7 +54,7 @@ def test_the_queue_holds_what_is_right_in_class_and_wrong_in_place(abn, scenes, 
     assert any(not p.right for p in rows)
     with Session(abn, scenes, tmp_path) as session:
         wrong = [p for p in rows if p.right and p.energy < 0.5]
-        assert session.queue == sorted(wrong, key=lambda p: p.energy)
+        assert session.queue == sorted(wrong, key=lambda p: p.energy or 0.0)
     with Session(abn, scenes, tmp_path, everything=True) as session:
         assert {p.item for p in session.queue} == set(scenes.ids)
         assert len(session) == len(scenes)

@@ -92,11 +92,11 @@ def test_the_figures_hold_what_they_say(found, subset):
         [100 * one.energies[0] for one in found.images]
     )
     held_out = found.agreement["held_out"]
-    heights = [bar.get_bbox().height for bar in middle.patches]
+    heights = [bar.get_height() for bars in middle.containers for bar in bars]
     assert heights == pytest.approx(
         [held_out[when][key] for when in ("before", "after") for key in ("top1", "attention_top1")]
     )
-    assert right.patches[0].get_bbox().height == pytest.approx(
+    assert right.containers[0][0].get_height() == pytest.approx(
         found.agreement["edited"]["before"]["mse"]
     )
     names = {label.get_text() for label in right.get_xticklabels()}
