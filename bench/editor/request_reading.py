@@ -24,6 +24,14 @@ def read_number(text: str) -> int | None:
     return int(text) if is_number else None
 
 
+def read_count(request: Request, name: str) -> int:
+    """Return the number from 0 that a query parameter holds; anything else is status 400."""
+    number = read_number(request.query_params.get(name, ""))
+    if number is None:
+        raise HTTPException(400)
+    return number
+
+
 def read_position(request: Request, count: int) -> int:
     """Return the position in a queue of `count` images that the path names."""
     text = request.path_params["k"]

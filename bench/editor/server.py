@@ -1,17 +1,10 @@
-"""The editor's web server, for this machine only: pages and JSON around a `Session`, which does the
-work.
-"""
+"""The editor's web application: pages and JSON around a `Session`, which does the work."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
-import os
-import socket
-import sys
-import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +19,24 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from bench.editor.page_access import ADDRESS, OPENER, OnlyOwnPages, address_of, write_opener
+from bench.editor.drawing_steps import StaleStepsError, Steps
+from bench.editor.page_access import OnlyOwnPages
 from bench.editor.patient_protocol import PatientProtocol
-from bench.editor.request_reading import read_grey, read_number, read_position
+from bench.editor.request_reading import read_count, read_grey, read_position
 from bench.editor.session import ConflictError, Session
+from bench.editor.start_report import StartReport
 from bench.errors import BenchError, take_first_line
 from bench.finetune.attention_maps import Grey
 
-DEFAULT_PORT = 8765
 PAGE = Path(__file__).parent / "page"
 FILES = {
     "/": ("index.html", "text/html"),
     "/editor.css": ("editor.css", "text/css"),
     "/brush.js": ("brush.js", "text/javascript"),
     "/picture.js": ("picture.js", "text/javascript"),
+    "/requests.js": ("requests.js", "text/javascript"),
+    "/steps.js": ("steps.js", "text/javascript"),
+    "/strip.js": ("strip.js", "text/javascript"),
     "/editor.js": ("editor.js", "text/javascript"),
 }
 COLOUR_MAPS = {"inferno": (0.1, 0.95), "viridis": (0, 1), "cividis": (0, 1), "gray": (0, 1)}
@@ -47,49 +44,18 @@ COLOUR_MAPS = {"inferno": (0.1, 0.95), "viridis": (0, 1), "cividis": (0, 1), "gr
 used: a dark end hides the image.
 """
 STATUS_TEXTS = {
+    400: "A request lacks one of its numbers; reload the page.",
     404: "The editor has nothing at this address; reload the page.",
     405: "This address does not take this kind of request; reload the page.",
     408: "The map did not arrive in time; save it again.",
+    503: "The editor is still starting; wait a moment.",
 }
 
 
-def listen(port: int) -> socket.socket:
-    """Return a socket that listens on this machine only; a port that cannot be had is a
-    BenchError.
-    """
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    if sys.platform == "win32":  # there, another program could take the port over
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-    else:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((ADDRESS, port))
-        listening.listen()
-    except (OSError, OverflowError) as error:
-        listening.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise BenchError(
-            f"The port {port} cannot be used ({reason}); choose another with --port."
-        ) from None
-    return listening
-
-
-def serve(session: Session, listening: socket.socket, token: str, browser: bool = True) -> None:
-    """Serve the editor until Ctrl-C; requests that run then have two seconds to end.
-
-    token: what each request must carry.  browser: open the page, where there is a screen: on a
-    server `webbrowser` would start a text browser.
-    """
-    with _opened(session.folder, address_of(listening, token), browser and graphical()):
-        server = uvicorn.Server(make_config(session, token))
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn closes in order, then raises it
-            server.run(sockets=[listening])
-
-
-def make_config(session: Session, token: str) -> uvicorn.Config:
+def make_config(editor: Session | StartReport, token: str) -> uvicorn.Config:
     """Return how the editor is served: no line of a request is written to a log."""
     return uvicorn.Config(
-        make_app(session, token),
+        make_app(editor, token),
         http=PatientProtocol,
         log_level="critical",
         access_log=False,
@@ -100,41 +66,30 @@ def make_config(session: Session, token: str) -> uvicorn.Config:
     )
 
 
-@contextlib.contextmanager
-def _opened(folder: Path, address: str, wanted: bool) -> Iterator[None]:
-    """Open the address in a browser, where that is wanted; a browser that cannot is no error."""
-    if not wanted:
-        yield
-        return
-    opener = folder / OPENER
-    try:
-        with contextlib.suppress(OSError, webbrowser.Error):
-            webbrowser.open(write_opener(folder, address).resolve().as_uri())
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            opener.unlink(missing_ok=True)
+def make_app(editor: Session | StartReport, token: str) -> ASGIApp:
+    """Return the web application of an editor, for requests that carry the token.
 
-
-def graphical() -> bool:
-    """Return whether there is a screen."""
-    return sys.platform in ("darwin", "win32") or bool(
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    )
-
-
-def make_app(session: Session, token: str) -> ASGIApp:
-    """Return the web application of a session, for requests that carry the token."""
-    api = Api(session)
+    editor: its session, or the report of a start that will have one.
+    """
+    api = Api(editor if isinstance(editor, StartReport) else StartReport(editor))
     routes = [
         *(Route(path, _file(*file)) for path, file in FILES.items()),
+        Route("/api/start", api.start),
         Route("/api/session", api.session),
         Route("/api/images/{k}", api.image),
         Route("/api/images/{k}/frame.png", api.frame),
         Route("/api/images/{k}/infer", api.infer, methods=["POST"]),
         Route("/api/images/{k}/map", api.save, methods=["POST"]),
+        Route("/api/images/{k}/steps", api.steps),
+        Route("/api/images/{k}/steps", api.add_step, methods=["POST"]),
+        Route("/api/images/{k}/place", api.move, methods=["POST"]),
     ]
-    handlers = {BenchError: _refuse, HTTPException: _refuse_status, Exception: _say_failure}
+    handlers = {
+        BenchError: _refuse,
+        HTTPException: _refuse_status,
+        StaleStepsError: _refuse_stale,
+        Exception: _say_failure,
+    }
     return OnlyOwnPages(Starlette(routes=routes, exception_handlers=handlers), token)
 
 
@@ -143,8 +98,18 @@ class Api:
     answers.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, report: StartReport) -> None:
+        self._report = report
+
+    @property
+    def _session(self) -> Session:
+        if self._report.session is None:
+            raise HTTPException(503)
+        return self._report.session
+
+    def start(self, _request: Request) -> Response:
+        """Return what the editor does while it starts."""
+        return JSONResponse(self._report.read_facts())
 
     def session(self, _request: Request) -> Response:
         """Return the queue and what is fixed while the editor runs."""
@@ -157,7 +122,7 @@ class Api:
                 "size": session.side,
                 "looked_at": len(session.seen),
                 "right": sum(p.right for p in session.seen),
-                "everything": session.everything,
+                "grid": session.grid,
                 "first": session.first,
                 "images": [session.state(k) for k in range(len(session))],
                 "colour_maps": {name: _pack(colours(name)) for name in COLOUR_MAPS},
@@ -189,11 +154,7 @@ class Api:
         saved meanwhile.
         """
         k, grey = self._position(request), await self._grey(request)
-        base = read_number(request.query_params.get("base", ""))
-        if base is None:
-            return JSONResponse(
-                {"error": "A map is saved with ?base=, the revision it was begun from."}, 400
-            )
+        base = read_count(request, "base")
         try:
             saved = await run_in_threadpool(self._session.save, k, grey, base)
         except ConflictError as conflict:
@@ -206,6 +167,34 @@ class Api:
                 for key in ("item", "revision", "when", "source", "set_aside")
             }
         )
+
+    def steps(self, request: Request) -> Response:
+        """Return the maps of a drawing's steps as their bytes, the first one first."""
+        steps = self._session.read_steps(self._position(request))
+        content = b"" if steps is None else steps.maps.tobytes()
+        return Response(content, media_type="application/octet-stream")
+
+    async def add_step(self, request: Request) -> Response:
+        """Add the map in the body to the drawing's steps, behind the first ?keep=n of them.
+
+        ?seen=n is the version that the page knows, ?base=n the revision it began from, ?saved=1
+        says that the map is the saved one. 409 where another page has drawn meanwhile.
+        """
+        k, grey = self._position(request), await self._grey(request)
+        keep, base, seen = (read_count(request, name) for name in ("keep", "base", "seen"))
+        saved = request.query_params.get("saved") == "1"
+        item = self._session.queue[k].item
+
+        def add() -> Steps:
+            return self._session.steps.add(item, grey, keep=keep, base=base, seen=seen, saved=saved)
+
+        return JSONResponse((await run_in_threadpool(add)).facts)
+
+    def move(self, request: Request) -> Response:
+        """Show step ?at=n of a drawing: undo and redo."""
+        k = self._position(request)
+        at, seen = (read_count(request, name) for name in ("at", "seen"))
+        return JSONResponse(self._session.steps.move(self._session.queue[k].item, at, seen).facts)
 
     def _position(self, request: Request) -> int:
         return read_position(request, len(self._session))
@@ -222,6 +211,11 @@ def _say_failure(_request: Request, error: Exception) -> Response:
     what = f"{type(error).__name__}: {take_first_line(error)}"
     text = f"The editor failed on this request ({what}); what was saved before is kept."
     return JSONResponse({"error": text}, 500)
+
+
+def _refuse_stale(_request: Request, _error: Exception) -> Response:
+    text = "Another page draws on this image too; what you draw here is kept once you save it."
+    return JSONResponse({"error": text}, 409)
 
 
 def _refuse_status(_request: Request, error: Exception) -> Response:

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,8 +15,11 @@ import numpy as np
 import torch
 
 from bench.data.input_size import require_square
-from bench.data.subset import Subset, id_hash
+from bench.data.subset import Subset
+from bench.editor.drawing_steps import DrawingSteps, Steps
 from bench.editor.inference import Inference, Looked
+from bench.editor.kept_placements import look_at
+from bench.editor.queue_choice import QueueChoice
 from bench.editor.saved_maps import SavedMaps, hold_folder
 from bench.errors import BenchError
 from bench.finetune.attention_maps import (
@@ -31,28 +33,20 @@ from bench.finetune.attention_maps import (
     utc_now,
 )
 from bench.finetune.placement import (
-    Placement,
+    Report,
     attention_net,
     check_classes,
     energy_inside,
-    find_placements,
     frame_of,
-    read_placements,
 )
-from bench.json_state import read_json_state, write_sealed_json
 from bench.models.abn import to_grid
 from bench.models.explainee import Explainee
 from bench.models.network_guard import guard_network
 from bench.types import Batch
 from bench.version import __version__
 
-SEEN = "placements.json"
-SEEN_FORMAT = 1
-
 KEPT = 64
 """Images whose own map and logits are kept in memory."""
-
-Report = Callable[[int, int], None]
 
 
 class ConflictError(Exception):
@@ -73,8 +67,9 @@ class Session:
     model: has an attention branch.  folder: is made; one editor at a time has it (a second is a
     BenchError). everything: the queue holds every image; else those right in class and wrong in
     place (less than half of the attention inside the truth), or without truth all that are right in
-    class. report(done, total): called while the images are looked at, which happens once per
-    folder.
+    class. limit: the queue holds at most so many, those whose map misses the object most; 0: all.
+    classes: labels; only images of these classes. report(done, total): called while the network
+    looks at images, which happens once per folder and image.
 
     Raises BenchError where the model has no attention branch, the queue is empty, the folder cannot
     be written to, or holds maps of another model or subset.
@@ -87,11 +82,14 @@ class Session:
         folder: str | Path,
         everything: bool = False,
         report: Report | None = None,
+        limit: int = 0,
+        classes: Sequence[int] = (),
     ) -> None:
         self.model, self.subset, self.folder = model, subset, Path(folder)
-        self.everything = everything
+        choice = QueueChoice(everything, tuple(classes), limit)
         self._net = attention_net(model)
         self.side = require_square(model.size, "The editor of attention maps")
+        self._origin = {"weights_id": model.weights_id, "manifest_id": subset.manifest_id}
         check_classes(model, subset)
         self._geometry = frame_of(model, subset)
         self._files, self._forward = threading.RLock(), threading.RLock()
@@ -99,8 +97,10 @@ class Session:
         self._held = hold_folder(self.folder)
         try:
             self.maps = SavedMaps(self.folder, model, subset)
-            self.seen = self._see(report)
-            self.queue = self._queue()
+            self.steps = DrawingSteps(self.folder, self.side, self._origin)
+            wanted = choice.list_wanted(subset)
+            self.seen = look_at(model, subset, wanted, self.folder, report)
+            self.queue = choice.order_queue(self.seen, model.name, subset.name)
         except BaseException:
             self.close()
             raise
@@ -134,66 +134,34 @@ class Session:
         return bool(self.maps.state(self.queue[k].item)["source"] == DRAWN)
 
     def state(self, k: int) -> dict[str, Any]:
-        """Return how far the image at position k is, see `SavedMaps.state`."""
-        return self.maps.state(self.queue[k].item)
-
-    def _queue(self) -> list[Placement]:
-        right = [p for p in self.seen if p.right]
-        if self.everything:
-            return self.seen
-        if any(p.energy is not None for p in self.seen):
-            chosen = [p for p in right if p.misplaced]
-            lacking = (
-                f"of the {len(right)} right in class none has less than half of its attention on "
-                "the object"
-            )
-        else:
-            chosen, lacking = right, "none is right in class"
-        if not chosen:
-            raise BenchError(
-                f"The queue is empty: of {len(self.seen)} images of {self.subset.name} under "
-                f"{self.model.name}, {lacking if right else 'none is right in class'}; use --all "
-                "to edit every image, or another subset."
-            )
-        return chosen
-
-    def _see(self, report: Report | None) -> list[Placement]:
-        """Return the placements of the subset's images; kept in a file, since a restart should not
-        take minutes.
+        """Return how far the image at position k is: see `SavedMaps.state`, and whether its drawing
+        has unsaved changes.
         """
-        file = self.folder / SEEN
-        stamp = {
-            "format": SEEN_FORMAT,
-            "weights_id": self.model.weights_id,
-            "manifest_id": self.subset.manifest_id,
-            "geometry": self._geometry.id,
-            "items": id_hash("\n".join(self.subset.ids)),
-        }
-        try:
-            kept = read_json_state(file, "delete it")
-            if kept["stamp"] == stamp:
-                return read_placements(kept["rows"], self.subset)
-        except (BenchError, OSError, ValueError, KeyError, TypeError, RecursionError):
-            pass  # not there, or not ours to read: it is only kept to save time
-        rows = find_placements(self.model, self.subset, report)
-        write_sealed_json(file, {"stamp": stamp, "rows": [asdict(row) for row in rows]})
-        return rows
+        item = self.queue[k].item
+        return self.maps.state(item) | {"unsaved": self.steps.is_unsaved(item)}
 
     # --- an image
+
+    @property
+    def grid(self) -> list[int]:
+        """Return the rows and columns of the network's attention map."""
+        return list(self._look(0).before.attention.shape)
 
     def view(self, k: int) -> dict[str, Any]:
         """Return what the page shows of position k; maps are uint8 [size,size] arrays.
 
-        "own": the network's map; "map": the saved one, else "own"; "truth": boxes and mask in the
-        frame, or None.
+        "own": the network's map; "map": the saved one, else "own"; "steps": facts of the drawing's
+        steps, or None; "boxes", "mask": the truth in the frame, or None.
         """
         looked, placement = self._look(k), self.queue[k]
         with self._files:
             current = self.maps.read(placement.item)
+            steps = self._read_steps(placement.item)
             state = self.state(k)
         truth = looked.batch.truth
         return {
             **state,
+            "steps": None if steps is None else steps.facts,
             "label": placement.label,
             "class_name": self.class_name(placement.label),
             "own": looked.own,
@@ -300,9 +268,27 @@ class Session:
                 raise ConflictError(current, self.maps.keep(refused, "refused"))
             if current is not None:
                 if current.facts["source"] == DRAWN and np.array_equal(current.grey, grey):
+                    self.steps.settle(item, grey, base)
                     return current  # pressed twice
                 self.maps.keep(current)
-            return self.maps.write(item, edited)
+            saved = self.maps.write(item, edited)
+            self.steps.settle(item, grey, saved.facts["revision"])
+            return saved
+
+    def read_steps(self, k: int) -> Steps | None:
+        """Return the steps of the drawing at position k, or None."""
+        with self._files:
+            return self._read_steps(self.queue[k].item)
+
+    def _read_steps(self, item: str) -> Steps | None:
+        """Return the steps of an item; those of an older saved map, with nothing unsaved, go."""
+        steps = self.steps.read(item)
+        if steps is None or steps.place != steps.saved:
+            return steps
+        if steps.base == self.maps.state(item)["revision"]:
+            return steps
+        self.steps.drop(item)
+        return None
 
     def _facts(self, k: int, looked: Looked, after: Inference, revision: int) -> dict[str, Any]:
         placement = self.queue[k]
@@ -310,9 +296,8 @@ class Session:
             "item": placement.item,
             "image_id": looked.batch.image_ids[0],
             "subset": self.subset.name,
-            "manifest_id": self.subset.manifest_id,
+            **self._origin,
             "model": self.model.name,
-            "weights_id": self.model.weights_id,
             "label": placement.label,
             "when": utc_now(),
             "source": DRAWN,

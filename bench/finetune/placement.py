@@ -4,6 +4,7 @@ wrong in place.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -94,18 +95,25 @@ def find_placements(
 
 
 def read_placements(rows: Any, subset: Subset) -> list[Placement]:
-    """Return the placements of a subset that were kept as JSON.
+    """Return the placements of a subset's items that were kept as JSON, with the subset's indices.
+
+    Rows of items that the subset does not hold are left out.
 
     Raises:
-        TypeError, ValueError: they are not those of the subset, or hold impossible numbers.
+        TypeError, ValueError: they hold impossible numbers, or another label.
     """
-    found = [Placement(**row) for row in rows]
-    if [(one.index, one.item) for one in found] != list(enumerate(subset.ids)):
-        raise ValueError("they are of other items")
-    for one, label in zip(found, subset.labels.tolist(), strict=True):
+    places = {item: k for k, item in enumerate(subset.ids)}
+    labels = subset.labels.tolist()
+    found = []
+    for row in rows:
+        one = Placement(**row)
+        if one.item not in places:
+            continue
         shares = [share for share in (one.probability, one.energy) if share is not None]
-        if one.label != label or not all(0 <= share <= 1 + 1e-6 for share in shares):
+        right = one.label == labels[places[one.item]]
+        if not right or not all(0 <= share <= 1 + 1e-6 for share in shares):
             raise ValueError("impossible numbers")
+        found.append(dataclasses.replace(one, index=places[one.item]))
     return found
 
 

@@ -26,6 +26,7 @@ from bench.editor import (
     patient_protocol,
     request_reading,
     server,
+    serving,
 )
 from bench.editor.page_access import write_opener
 from bench.finetune.attention_maps import load_map, load_maps
@@ -187,7 +188,7 @@ def test_the_browser_is_not_started_with_the_token(tmp_path, monkeypatch):
     monkeypatch.setattr(webbrowser, "open", opened.append)
     with listen(0) as listening:
         address = address_of(listening, "secret")
-    with server._opened(tmp_path, address, True):
+    with serving._opened(tmp_path, address, True):
         assert [one.rpartition("/")[2] for one in opened] == ["open-editor.html"]
         assert "secret" not in opened[0]
         file = tmp_path / "open-editor.html"

@@ -6,20 +6,18 @@ from __future__ import annotations
 
 import http.server
 import re
-import shutil
 import socketserver
 import threading
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 
 from bench.data import load_subset
-from bench.editor import Session, address_of, listen, make_token
-from bench.editor.server import make_config
+from bench.editor import Session
+from bench.errors import BenchError
 from bench.finetune.attention_maps import load_map, load_maps, map_path
 from bench.finetune.guided_attention import train_guided
 from bench.finetune.loop import Settings
@@ -27,143 +25,21 @@ from bench.finetune.placement import find_placements
 from bench.finetune.simulate import simulate_maps
 from bench.finetune.training import Training
 from bench.models import load_model
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(
-    (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
+from tests.support.editor_pages import (
+    Editor,
+    colour,
+    drag,
+    frame,
+    open_page,
+    place,
+    press_save,
+    probabilities,
+    saved,
+    settled,
+    state,
+    sync_api,
+    text,
 )
-if CHROMIUM is None:
-    pytest.skip("no chromium is installed", allow_module_level=True)
-
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-        yield running
-        running.close()
-
-
-class Editor:
-    """A served session; `close` ends both, as Ctrl-C does."""
-
-    def __init__(self, session: Session, port: int = 0) -> None:
-        self.session, self.listening = session, listen(port)
-        token = make_token()
-        self.page = address_of(self.listening, token)
-        self.address = self.page.partition("?")[0]
-        self.server = uvicorn.Server(make_config(session, token))
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listening]})
-        self.thread.start()
-
-    @property
-    def port(self) -> int:
-        return int(self.address.split(":")[-1].strip("/"))
-
-    def close(self) -> None:
-        self.server.should_exit = True
-        self.thread.join()
-        self.listening.close()
-        self.session.close()
-
-
-@pytest.fixture
-def editor(abn, scenes, tmp_path) -> Iterator[Editor]:
-    served = Editor(Session(abn, scenes, tmp_path / "maps"))
-    yield served
-    served.close()
-
-
-@pytest.fixture
-def page(browser, editor) -> Iterator[Any]:
-    opened = open_page(browser, editor)
-    yield opened
-    assert not opened.problems
-    opened.context.close()
-
-
-def open_page(browser: Any, editor: Editor, context: Any = None) -> Any:
-    """Open the editor in a browser of its own (or another tab of a context) and wait for the first
-    image.
-    """
-    page = (context or browser.new_context(viewport={"width": 1280, "height": 800})).new_page()
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on(
-        "request",
-        lambda r: (
-            None if r.url.startswith((editor.address, "data:")) else page.problems.append(r.url)
-        ),
-    )
-    page.goto(editor.page)
-    settled(page)
-    return page
-
-
-def settled(page: Any) -> None:
-    """Wait until an image is shown and drawn."""
-    page.wait_for_selector("#classes li")
-    sync_api.expect(page.locator("#board.busy")).to_have_count(0)
-    frame(page)
-
-
-def frame(page: Any) -> None:
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-
-def text(page: Any, selector: str) -> str:
-    return page.inner_text(selector)
-
-
-def state(page: Any, words: str) -> None:
-    sync_api.expect(page.locator("#state")).to_contain_text(re.compile(words))
-
-
-def place(page: Any, x: float, y: float) -> tuple[float, float]:
-    """Return where a point of the map (its pixels) is on the screen."""
-    box = page.locator("#marks").bounding_box()
-    return box["x"] + x / 96 * box["width"], box["y"] + y / 96 * box["height"]
-
-
-def drag(page: Any, *points: tuple[float, float], **options: Any) -> None:
-    """Paint from point to point, in pixels of the map."""
-    page.mouse.move(*place(page, *points[0]))
-    page.mouse.down(**options)
-    for point in points[1:]:
-        page.mouse.move(*place(page, *point), steps=6)
-    page.mouse.up(**options)
-    page.mouse.move(*place(page, 95.5, 95.5))
-    frame(page)
-
-
-def colour(page: Any, x: float, y: float) -> list[int]:
-    """Return the colour [r,g,b] that is shown at a point of the map."""
-    frame(page)
-    script = """([x, y]) => { const c = document.getElementById("picture");
-        const drawn = c.getContext("2d").getImageData(c.width * x / 96, c.height * y / 96, 1, 1);
-        return [...drawn.data].slice(0, 3); }"""
-    return page.evaluate(script, [x, y])
-
-
-def probabilities(page: Any) -> dict[int, float]:
-    rows = page.evaluate(
-        "[...document.querySelectorAll('#classes li')].map((r) => [r.dataset.label, "
-        "r.dataset.after])"
-    )
-    return {int(label): float(after) for label, after in rows}
-
-
-def saved(editor: Editor, k: int = 0) -> np.ndarray:
-    item = editor.session.queue[k].item
-    return {one.item: one for one in load_maps(editor.session.folder)}[item].grey
-
-
-def press_save(page: Any) -> None:
-    page.keyboard.press("s")
-    state(page, r"^Saved \d\d:\d\d, version")
-
 
 # --- looking
 
@@ -173,7 +49,7 @@ def test_the_page_opens_at_the_first_image(page, editor):
     first = session.queue[0]
     assert text(page, "#title") == session.class_name(first.label)
     assert first.item in text(page, "#item")
-    assert text(page, "#count") == f"0 of {len(session)} saved"
+    assert text(page, "#count") == f"0 of {len(session)} drawn"
     assert page.locator("#queue button").count() == len(session)
     assert "abn on scenes-val" in text(page, "#facts")
     state(page, "Not drawn yet")
@@ -216,6 +92,7 @@ def test_colours_outline_and_the_networks_grid(page):
         page.select_option("#colours", name)
         shown.append(colour(page, 40.5, 40.5))
     assert len({tuple(one) for one in shown}) == 4
+    page.evaluate("document.activeElement.blur()")
     marks = (
         "document.getElementById('marks').getContext('2d').getImageData(0, 0, 2000, "
         "2000).data.some((v) => v)"
@@ -439,13 +316,17 @@ def test_unsaved_work_outlives_a_long_walk(browser, abn, tmp_path):
         page.keyboard.press("ArrowRight")
         sync_api.expect(page.locator("#item")).to_contain_text(f"{k + 1} of 50")
         settled(page)
+    assert page.locator("#queue button").count() == 20
+    page.click("text=← Earlier")
+    assert page.locator("#queue button").count() == 30
+    assert text(page, "#pages span") == "1 to 30 of 50"
     page.click("#queue li:nth-child(2) button")
     state(page, "Unsaved changes")
     sync_api.expect(page.locator("#undo")).to_be_enabled()
-    page.keyboard.press("ArrowLeft")  # forgotten, and fetched again
+    page.keyboard.press("ArrowLeft")  # forgotten, and fetched again with its steps
     settled(page)
     state(page, "Saved")
-    assert page.is_disabled("#undo")
+    assert page.is_enabled("#undo")
     page.context.close()
     editor.close()
 
@@ -460,8 +341,9 @@ def test_what_was_drawn_trains_the_network(page, editor, abn, scenes, tmp_path):
     for k in range(3):
         x0, y0, x1, y1 = editor.session.view(k)["boxes"][0]
         page.keyboard.press("c")
-        page.locator("#radius").fill(str((y1 - y0) / 2))
-        drag(page, (x0 + 8, (y0 + y1) / 2), (x1 - 8, (y0 + y1) / 2))
+        middle = (x0 + x1) / 2, (y0 + y1) / 2
+        page.locator("#radius").fill(str(round(min(x1 - x0, y1 - y0) / 3)))
+        drag(page, middle, (middle[0] + 1, middle[1]))
         page.keyboard.press("Enter")
         sync_api.expect(page.locator("#item")).to_contain_text(editor.session.queue[k + 1].item)
         settled(page)
@@ -499,14 +381,77 @@ def test_a_reload_shows_what_was_saved(page, editor):
     assert text(page, "#count").startswith("1 of ")
 
 
-def test_leaving_with_unsaved_work_is_asked_about(page):
+def test_unsaved_work_and_its_steps_outlive_a_reload(page, editor):
     page.keyboard.press("c")
     drag(page, (20, 30), (60, 30))
+    drag(page, (20, 70), (60, 70))
+    painted = colour(page, 40.5, 70.5)
+    page.keyboard.press("Control+z")
+    empty = colour(page, 40.5, 70.5)
+    assert empty != painted
+    kept(editor, 2, 4)
     asked = []
     page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
     page.reload()
     settled(page)
+    assert not asked
+    state(page, "Unsaved changes")
+    assert page.locator("#queue .changed").count() == 1
+    assert colour(page, 40.5, 70.5) == empty
+    assert not list(editor.session.folder.glob("*.png"))  # kept, and not saved for training
+    page.keyboard.press("Control+Shift+z")
+    assert colour(page, 40.5, 70.5) == painted
+    for _ in range(3):
+        page.keyboard.press("Control+z")
+    state(page, "Not drawn yet")
+    assert page.is_disabled("#undo")
+    page.keyboard.press("Control+y")
+    press_save(page)
+    assert not saved(editor).any()
+    page.reload()
+    settled(page)
+    page.keyboard.press("ArrowLeft")
+    settled(page)
+    state(page, "Saved")
+    assert page.is_enabled("#undo")
+    assert page.is_enabled("#redo")
+
+
+def kept(editor: Editor, place: int, count: int) -> None:
+    """Wait until the server keeps so many steps of the first image, and shows that one."""
+    for _ in range(200):
+        steps = editor.session.read_steps(0)
+        if steps is not None and (steps.place, len(steps.maps)) == (place, count):
+            return
+        time.sleep(0.05)
+    raise AssertionError(steps and steps.facts)
+
+
+def test_leaving_is_asked_about_where_the_server_does_not_keep_the_work(page, editor, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise BenchError("Cannot write the steps (No space left on device); free some space.")
+
+    asked = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    with monkeypatch.context() as patch:
+        patch.setattr(editor.session.steps, "add", full)
+        page.keyboard.press("c")
+        sync_api.expect(page.locator("#notice")).to_contain_text("No space left on device")
+        page.reload()
+    settled(page)
     assert asked == ["beforeunload"]
+    state(page, "Not drawn yet")
+
+
+def test_a_second_page_of_the_same_drawing_does_not_mix_with_it(browser, editor, page):
+    other = open_page(browser, editor)
+    page.keyboard.press("c")
+    kept(editor, 1, 2)
+    drag(other, (20, 20), (60, 20))
+    sync_api.expect(other.locator("#notice")).to_contain_text("Another page draws on this image")
+    drag(page, (20, 70), (60, 70))
+    kept(editor, 2, 3)
+    other.context.close()
 
 
 def conflicting(browser: Any, editor: Editor, page: Any) -> Any:
@@ -605,7 +550,6 @@ def test_an_editor_that_was_closed_is_said_and_gone_on_with(abn, scenes, browser
 
 def test_a_save_that_fails_is_said(page, editor, monkeypatch):
     from bench.editor import saved_maps as module
-    from bench.errors import BenchError
 
     def full(*_: object) -> None:
         raise BenchError("Cannot write the map (No space left on device); free some space.")

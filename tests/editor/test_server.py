@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from bench import cli
-from bench.editor import Session, listen, make_token
+from bench.editor import Session, StartReport, listen, make_token
 from bench.editor.server import FILES, PAGE, make_app
 from bench.errors import BenchError
 from bench.finetune.attention_maps import load_maps
@@ -150,6 +151,12 @@ def test_a_damaged_file_is_said_and_kept_when_the_image_is_saved(client, session
         ("/api/images/0/map?base=0", bytes(96 * 96 + 1), 422),
         ("/api/images/0/infer", b"", 422),
         ("/api/images/999/map?base=0", bytes(96 * 96), 422),
+        ("/api/images/0/steps?keep=0&base=0&seen=0", b"short", 422),
+        ("/api/images/0/steps?keep=-1&base=0&seen=0", bytes(96 * 96), 400),
+        ("/api/images/0/steps?keep=0&base=0", bytes(96 * 96), 400),
+        ("/api/images/999/steps?keep=0&base=0&seen=0", bytes(96 * 96), 422),
+        ("/api/images/0/place?at=x&seen=0", b"", 400),
+        ("/api/images/0/place?at=0&seen=" + "9" * 5000, b"", 400),
         ("/api/images/0/map", bytes(96 * 96), 400),
         ("/api/images/0/map?base=-1", bytes(96 * 96), 400),
         ("/api/images/0/map?base=" + "9" * 5000, bytes(96 * 96), 400),
@@ -169,6 +176,63 @@ def test_what_is_no_map_is_refused(client, session, path, content, status):
     assert answer.status_code == status
     assert answer.json()["error"].endswith(".")
     assert not list(session.folder.rglob("*.png"))
+
+
+def test_steps_come_back_as_they_were_sent(client, session):
+    one, two = bytes([10]) * 96 * 96, bytes([20]) * 96 * 96
+    first = client.post("/api/images/0/steps?keep=0&base=0&seen=0&saved=1", content=one).json()
+    assert first == {"place": 0, "saved": 0, "base": 0, "version": 1, "count": 1}
+    client.post("/api/images/0/steps?keep=1&base=0&seen=1&saved=0", content=two)
+    assert client.get("/api/images/0").json()["steps"]["place"] == 1
+    assert client.get("/api/images/0/steps").content == one + two
+    assert client.get("/api/images/1/steps").content == b""
+    assert client.get("/api/session").json()["images"][0]["unsaved"]
+    moved = client.post("/api/images/0/place?at=0&seen=2").json()
+    assert (moved["place"], moved["version"]) == (0, 3)
+    stale = client.post("/api/images/0/steps?keep=1&base=0&seen=1&saved=0", content=two)
+    assert stale.status_code == 409
+    assert stale.json()["error"].startswith("Another page draws on this image")
+    assert client.post("/api/images/0/place?at=9&seen=3").status_code == 409
+    assert client.get("/api/images/0/steps").content == one + two
+
+
+def test_a_start_is_reported_and_nothing_else_is_answered(session):
+    report = StartReport()
+    with TestClient(make_app(report, TOKEN), base_url=HERE, headers=OWN) as client:
+        assert client.get("/api/start").status_code == 403  # not without the token
+        client.get(f"/?token={TOKEN}")
+        report.begin("Computing the maps")
+        report.advance(3, 9)
+        said = client.get("/api/start").json()
+        assert said == {
+            "ready": False,
+            "step": "Computing the maps",
+            "done": 3,
+            "total": 9,
+            "failure": None,
+        }
+        for path in ("/api/session", "/api/images/0", "/api/images/0/frame.png"):
+            answer = client.get(path)
+            assert answer.status_code == 503
+            assert "still starting" in answer.json()["error"]
+        report.session = session
+        assert client.get("/api/start").json()["ready"]
+        assert client.get("/api/session").status_code == 200
+
+
+def test_a_page_that_waits_hears_why_a_start_failed():
+    report = StartReport()
+    report.fail("nobody asks", patience=60)  # and nobody is waited for
+    report = StartReport()
+    with TestClient(make_app(report, TOKEN), base_url=HERE, headers=OWN) as client:
+        client.get(f"/?token={TOKEN}")
+        client.get("/api/start")
+        failing = threading.Thread(target=report.fail, args=("The queue is empty.", 60))
+        failing.start()
+        while client.get("/api/start").json()["failure"] is None:
+            time.sleep(0.05)
+        failing.join(timeout=30)
+        assert not failing.is_alive()
 
 
 # --- whom it refuses
@@ -192,10 +256,16 @@ def test_other_web_sites_are_refused(client, session, headers):
     """A name that was rebound to 127.0.0.1 shows in Host, another page in Origin."""
     for answer in (
         client.get("/api/session", headers=headers),
+        client.get("/api/images/0/steps", headers=headers),
         client.post("/api/images/0/map?base=0", content=bytes(96 * 96), headers=headers),
+        client.post(
+            "/api/images/0/steps?keep=0&base=0&seen=0", content=bytes(96 * 96), headers=headers
+        ),
+        client.post("/api/images/0/place?at=0&seen=0", headers=headers),
     ):
         assert answer.status_code == 403
     assert not list(session.folder.rglob("*.png"))
+    assert not (session.folder / "steps").exists()
 
 
 def test_a_post_without_origin_is_refused(session):
@@ -310,9 +380,9 @@ def test_the_command_serves_until_ctrl_c(card, tmp_path):
         "--model",
         card,
         "--subset",
-        "scenes-val",
+        "scenes-val[:8]",
         "--limit",
-        "8",
+        "2",
     ]
     command += ["--port", "0", "--out", str(tmp_path / "maps")]
     environment = {
@@ -324,12 +394,17 @@ def test_the_command_serves_until_ctrl_c(card, tmp_path):
     }
     with interruptible(command, environment) as process:
         lines = []
-        while not (lines and lines[-1].startswith("Open ")):
+        while not (lines and " images to edit" in lines[-1]):
             lines.append(process.stdout.readline())
             assert lines[-1], process.stderr.read()
-        page = re.search(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{43}", lines[-1])[0]
+        page = re.search(r"Open (http://127\.0\.0\.1:\d+/\?token=[\w-]{43})", lines[0])[1]
         address = page.partition("/?")[0]
-        assert re.match(r"\d images to edit, of 8 looked at", lines[0])
+        assert [line.strip() for line in lines[1:4]] == [
+            f"Loading the network {card} ...",
+            "Opening the images of scenes-val[:8] ...",
+            "Computing the maps ...",
+        ]
+        assert re.match(r"2 images to edit, of 8 looked at; 0 of 2 drawn", lines[4])
         with httpx.Client(
             base_url=address, headers={"origin": address}
         ) as client:  # stays connected, as a tab does

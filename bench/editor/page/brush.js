@@ -42,6 +42,28 @@ export class Stroke {
   }
 }
 
+// The path of a shape: a box between its two points, or the outline through all of them.
+export function shapePath({ kind, points }) {
+  const path = new Path2D();
+  if (kind === "box") {
+    const [[x0, y0], [x1, y1]] = [points[0], points.at(-1)];
+    path.rect(Math.min(x0, x1), Math.min(y0, y1), Math.abs(x1 - x0), Math.abs(y1 - y0));
+  } else {
+    points.forEach(([x, y], i) => (i ? path.lineTo(x, y) : path.moveTo(x, y)));
+    path.closePath();
+  }
+  return path;
+}
+
+// Return the map with a shape filled in: bytes. A pixel on the outline counts by its share inside.
+export function fillShape(values, size, shape, { strength, remove }) {
+  const context = new OffscreenCanvas(size, size).getContext("2d", { willReadFrequently: true });
+  context.fill(shapePath(shape), "evenodd");
+  const { data } = context.getImageData(0, 0, size, size);
+  const goal = remove ? 0 : 255;
+  return bytesOf(values.map((v, i) => v + data[4 * i + 3] / 255 * strength * (goal - v)));
+}
+
 export const bytesOf = (values) => Uint8Array.from(values, Math.round);
 export const fromBase64 = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 export const same = (a, b) => a.length === b.length && a.every((v, i) => v === b[i]);

@@ -53,22 +53,39 @@ function stroke(context, path, scale, colour, width) {
   context.restore();
 }
 
-export function paintMarks(canvas, size, truth, brush) {
+// Draw what lies over the picture: the object's outline, a shape that is being drawn, the brush or the cursor.
+export function paintMarks(canvas, size, { truth, shape, brush, cell }) {
   const context = canvas.getContext("2d");
   const scale = canvas.width / size;
   context.clearRect(0, 0, canvas.width, canvas.height);
   if (truth) stroke(context, truth, scale, "#fff", 1.5);
+  const dashed = (path, colour, width) => {
+    context.setLineDash([5 * devicePixelRatio / scale, 4 * devicePixelRatio / scale]);
+    stroke(context, path, scale, colour, width);
+    context.setLineDash([]);
+  };
+  const colour = brush?.remove ? "#ff7d88" : "#8df0ad";
+  if (cell) {
+    const path = new Path2D();
+    path.rect(brush.x - cell[0] / 2, brush.y - cell[1] / 2, ...cell);
+    stroke(context, path, scale, "#fff", 2);
+  }
+  if (shape) dashed(shape, colour, 2);
   if (!brush) return;
+  if (brush.tool !== "brush") {
+    const cross = new Path2D(), arm = 8 * devicePixelRatio / scale;
+    cross.moveTo(brush.x - arm, brush.y);
+    cross.lineTo(brush.x + arm, brush.y);
+    cross.moveTo(brush.x, brush.y - arm);
+    cross.lineTo(brush.x, brush.y + arm);
+    return stroke(context, cross, scale, colour, 1.5);
+  }
   const circle = (radius) => {
     const path = new Path2D();
     path.arc(brush.x, brush.y, Math.max(0.5, radius), 0, 2 * Math.PI);
     return path;
   };
-  stroke(context, circle(brush.radius), scale, brush.remove ? "#ff7d88" : "#8df0ad", 2);
+  stroke(context, circle(brush.radius), scale, colour, 2);
   const core = brush.radius * (1 - brush.soft);
-  if (brush.soft > 0.1 && core > 1) {
-    context.setLineDash([4 * devicePixelRatio / scale, 4 * devicePixelRatio / scale]);
-    stroke(context, circle(core), scale, "#fff8", 1);
-    context.setLineDash([]);
-  }
+  if (brush.soft > 0.1 && core > 1) dashed(circle(core), "#fff8", 1);
 }
