@@ -49,8 +49,12 @@ GREY_PIXEL = 128
 
 @dataclass
 class Picture:
-    """One image with its maps.  image: uint8 [H,W,3].  maps: {method: float32 [h,w]}, signed, any
-    scale.  boxes: [n,4] of x0, y0, x1, y1 in pixels of the image.
+    """One image with its maps.
+
+    Attributes:
+        image: Pixels [H,W,3] uint8.
+        maps: {method: map [h,w] float32}, signed, of any scale.
+        boxes: Edges [n,4] of x0, y0, x1, y1 in pixels of the image.
     """
 
     image: npt.NDArray[np.uint8]

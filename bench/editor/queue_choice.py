@@ -14,8 +14,10 @@ from bench.finetune.placement import Placement
 class QueueChoice:
     """What a queue may hold.
 
-    everything: every image; else those right in class and wrong in place.  classes: labels, of
-    these classes alone; empty for all.  limit: at most so many images; 0 for all.
+    Attributes:
+        everything: Whether it holds every image; else those right in class and wrong in place.
+        classes: Labels of the classes that it holds; empty for all.
+        limit: The most images that it holds; 0 for all.
     """
 
     everything: bool = False

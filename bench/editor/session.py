@@ -64,15 +64,20 @@ class Session:
     """One editor: a queue of images of a subset, and a folder that its maps are saved in, one file
     per image.
 
-    model: has an attention branch.  folder: is made; one editor at a time has it (a second is a
-    BenchError). everything: the queue holds every image; else those right in class and wrong in
-    place (less than half of the attention inside the truth), or without truth all that are right in
-    class. limit: the queue holds at most so many, those whose map misses the object most; 0: all.
-    classes: labels; only images of these classes. report(done, total): called while the network
-    looks at images, which happens once per folder and image.
+    Args:
+        model: A model with an attention branch.
+        subset: Its images.
+        folder: It is made; one editor at a time has it.
+        everything: Whether the queue holds every image. Else it holds those right in class with
+            less than half of the attention inside the truth. Without truth all right ones count.
+        report: Called with (done, total) while the network looks at images, which happens once per
+            folder and image.
+        limit: The most images of the queue, those whose map misses the object most; 0: all.
+        classes: Labels of the only classes in the queue; empty for all.
 
-    Raises BenchError where the model has no attention branch, the queue is empty, the folder cannot
-    be written to, or holds maps of another model or subset.
+    Raises:
+        BenchError: The model has no attention branch, the queue is empty, the folder belongs to
+            another editor or cannot be written to, or it holds maps of another model or subset.
     """
 
     def __init__(
@@ -150,8 +155,8 @@ class Session:
     def view(self, k: int) -> dict[str, Any]:
         """Return what the page shows of position k; maps are uint8 [size,size] arrays.
 
-        "own": the network's map; "map": the saved one, else "own"; "steps": facts of the drawing's
-        steps, or None; "boxes", "mask": the truth in the frame, or None.
+        "own" is the network's map. "map" is the saved one, else "own". "steps" has facts of the
+        drawing's steps, or None. "boxes" and "mask" are the truth in the frame, or None.
         """
         looked, placement = self._look(k), self.queue[k]
         with self._files:

@@ -2,9 +2,9 @@
 
 Yingyong, Wu and Yamauchi show what teaching by edited maps does. `maps.png` has a row for each
 edited image: the original map, the edited one, the tuned one. `channels.png` has the importance of
-each class channel before and after. `change.png` has what else moved: the attention on the object
-of each edited image, and, from the card of the tuned network, the accuracy of both heads and the
-distance to the maps. The numbers on other images show whether the network forgot something else.
+each class channel before and after. `change.png` has the attention on the object of each
+edited image. From the card of the tuned network it has the accuracy of both heads and the distance
+to the maps. The numbers on other images show whether the network forgot something else.
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ class EditedImage:
 class GuidedComparison:
     """What guided fine-tuning changed: see the module.
 
-    images: of all edited maps, the one that missed its object most first.  agreement: as in the
-    card of the tuned network, {group: {"before": numbers, "after": numbers}}.
+    Attributes:
+        images: Of all edited maps, the one that missed its object most first.
+        agreement: As in the card of the tuned network, {group: {"before": ..., "after": ...}}.
     """
 
     parent: str

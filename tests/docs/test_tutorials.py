@@ -14,10 +14,17 @@ PRINTS = {
     "paper_table": (r"\begin{table}", "Grad-CAM"),
 }
 """Words that the output of each tutorial holds."""
+ELSEWHERE = {
+    "correct_attention": "tests/editor/test_correcting_tutorial.py",
+    "fine_tune_thresholds": "tests/finetune/test_threshold_tutorial.py",
+}
+"""{tutorial: the file of its own tests}."""
 
 
 def test_every_tutorial_is_tested():
-    assert {script.stem for script in list_tutorials()} == set(PRINTS)
+    assert {script.stem for script in list_tutorials()} == {*PRINTS, *ELSEWHERE}
+    for name, file in ELSEWHERE.items():
+        assert f'"{name}.py"' in (FOLDER.parents[1] / file).read_text()
 
 
 @pytest.mark.slow
