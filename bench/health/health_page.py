@@ -258,7 +258,7 @@ def draw_agreement(health: Health, subset: str, model: str) -> Any:
         health,
         f"Do the metrics order the methods alike?\n{subset}, {model}, controls left out",
     )
-    least = rows.loc[rows["tau"].idxmin()]
+    least = rows.sort_values("tau", kind="stable").iloc[0]
     figure.set_label(
         f"Kendall's tau-b between the orders that {len(names)} metrics give to the methods on "
         f"{subset}, {model}, controls left out. The least alike are {least['a']} and {least['b']} "

@@ -381,7 +381,8 @@ def test_tiles_have_the_size_of_the_frame_boxes_and_scores(board, tmp_path):
 
 
 def test_maps_of_an_older_version_have_the_name_of_the_board():
-    picture = Picture(np.zeros((2, 2, 3), np.uint8), maps={"a": np.ones(1), "b": np.ones(1)})
+    heat = np.ones((1, 1), np.float32)
+    picture = Picture(np.zeros((2, 2, 3), np.uint8), maps=dict.fromkeys("ab", heat))
     assert set(name_maps(picture, ["a (v1)", "b"]).maps) == {"a (v1)", "b"}
     assert set(name_maps(picture, ["a", "a (v1)"]).maps) == {"a", "b"}
 

@@ -85,10 +85,11 @@ def agreement(ranks: pd.DataFrame, a: str, b: str) -> float:
 
 def _state_ends(taus: pd.DataFrame) -> str:
     """Return which two values agree least, and which most."""
+    names, numbers = list(map(str, taus)), taus.to_numpy(dtype=np.float64)
     known = [
-        (float(taus.loc[a, b]), a, b)
-        for a, b in combinations(taus, 2)
-        if not math.isnan(taus.loc[a, b])
+        (float(numbers[i, j]), names[i], names[j])
+        for i, j in combinations(range(len(names)), 2)
+        if not math.isnan(numbers[i, j])
     ]
     if not known:
         return "No two values can be compared."
