@@ -15,9 +15,10 @@ from bench.errors import AssumptionWarning, BenchError
 from bench.health.checks import coarsen_curves
 from bench.protocol import get_protocol
 from bench.records.gallery_parts import GALLERY_ITEMS
-from bench.records.mean_curves import CURVES_FILE, IMAGE_CURVES, MEAN_CURVES
+from bench.records.mean_curves import CURVES_FILE, IMAGE_CURVES, MEAN_CURVES, write_mean_curves
 from bench.records.merge import merge_runs
 from bench.records.packed_vectors import COUNTS, pack_vectors, unpack_vectors
+from bench.records.run_facts import write_run_json
 from bench.records.store import KEY, Records, write_parquet
 from tests.board.test_board_files import pictures, write_run
 
@@ -36,8 +37,8 @@ def save_light(records: Records, folder, *, image_curves: bool = False) -> Recor
     light = lighten_records(records, {}, image_curves=image_curves)
     publish.write_records(light, folder)
     if MEAN_CURVES in light.provenance:
-        publish.write_mean_curves(folder, light.provenance[MEAN_CURVES])
-    publish.write_run_json(folder, light.provenance)
+        write_mean_curves(folder, light.provenance[MEAN_CURVES])
+    write_run_json(folder, light.provenance)
     return Records.load(folder)
 
 
