@@ -115,6 +115,7 @@ records = bench.evaluate(
 bench.leaderboard(records).save("board")
 changes = bench.leaderboard(records).tuned
 own = changes[changes["method"] == "attention_branch"]
+own = own[own["metric"].isin(["energy", "pixel_ap"])]
 shown = own[["metric", "better", "before", "after", "difference", "low", "high", "n"]]
 print(shown.round(3).to_string(index=False))
 

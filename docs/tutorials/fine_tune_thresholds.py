@@ -61,6 +61,7 @@ board = bench.leaderboard(records)
 board.save("board")
 changes = board.tuned
 own = changes[(changes["method"] == "grad_cam") & (changes["against"] == "grad_cam")]
+own = own[own["metric"].isin(["energy", "pixel_ap"])]
 shown = own[["model", "metric", "better", "difference", "low", "high", "n"]]
 print(shown.round(3).to_string(index=False))
 
