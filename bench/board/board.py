@@ -71,9 +71,7 @@ class Board(Scores):
 
     @cached_property
     def networks(self) -> list[NetworkPair]:
-        """Return how the networks of a subset differ from each other (see
-        `bench.board.network_pairs`).
-        """
+        """Return how the networks of each subset differ from each other, one pair per entry."""
         return compare_pairs_of_networks(self, choose_pairs(self))
 
     def compare_networks(self, *names: str, method: str | None = None) -> list[str]:

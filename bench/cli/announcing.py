@@ -64,7 +64,7 @@ def print_announcement(
 def print_undeclared(work: Announcement) -> None:
     """Print which methods are not counted."""
     if work.undeclared:
-        say(f"Not counted, since these methods declare no work: {', '.join(work.undeclared)}.")
+        say(f"The estimate leaves out {', '.join(work.undeclared)}: no work is declared.")
 
 
 def describe_in_brief(plan: Plan, work: Announcement, folder: Path, left: int | None) -> str:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli.output import warn
-from bench.cli.plans import split_names
 from bench.errors import BenchError, suggestions
 from bench.files import replaced_file
 from bench.schema import parse_toml
@@ -107,6 +106,7 @@ def print_paper_table(folder: Path, options: PaperOptions) -> None:
     Raises:
         BenchError: A name is not on the board, or a file cannot be read or written.
     """
+    from bench.cli.plans import split_names
     from bench.cli.running import make_board
     from bench.records.planned_work import PARTIAL
     from bench.records.store import Records

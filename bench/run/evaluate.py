@@ -108,9 +108,9 @@ def evaluate(
         skip_unreadable: Leave out images that cannot be read; `skipped.csv` in `out` lists them.
         progress: True shows a bar (lines where there is no terminal), False nothing, None a bar in
             a terminal or a notebook. A function is called with (done, total, words) at most ten
-            times a second: images that are done, parts of them included, of all that the networks
-            lack. Other stages of the work have totals of their own. What it raises stops the run,
-            and finished tasks are kept.
+            times a second. It counts the images that the networks lack, parts of them included;
+            other stages of the work have totals of their own. What it raises stops the run, and
+            finished tasks are kept.
 
     Returns:
         The records of the run.

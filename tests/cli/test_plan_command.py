@@ -88,7 +88,7 @@ def test_the_options_of_a_run_are_those_of_its_plan():
     )
     own = {"yes_plan_only", "debug", "verbose", "quiet"}
     assert set(run) == names(RunOptions) | names(ExecutorOptions) | own
-    assert set(plan) == names(RunOptions) | names(EstimateOptions) | {"debug"}
+    assert set(plan) == names(RunOptions) | names(EstimateOptions) | {"debug", "quiet"}
     for name in names(RunOptions):
         assert plan[name].default == run[name].default
         assert (

@@ -91,6 +91,13 @@ def test_what_is_assumed_is_not_printed_by_a_quiet_command(printed):
     assert [file.getvalue() for file in printed] == ["done\n", ""]
 
 
+def read_errors(done) -> list[str]:
+    """Return the lines of stderr, less those that Triton's binding writes when Python ends."""
+    lines = done.stderr.splitlines()
+    ends = [place for place, line in enumerate(lines) if line.startswith("nanobind: leaked")]
+    return lines[: ends[0]] if ends else lines
+
+
 def test_a_run_its_board_and_a_merge_print_one_line(folder, tmp_path):
     for words in (
         ("run", *SMALL, "--out", folder),
@@ -99,7 +106,7 @@ def test_a_run_its_board_and_a_merge_print_one_line(folder, tmp_path):
     ):
         done = cambench(*words, "--quiet")
         assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
+        assert read_errors(done) == []
         (line,) = done.stdout.splitlines()
         assert line.startswith("Board, tables and plots: ")
     loud = cambench("merge", folder, "--out", tmp_path / "all", "--verbose")
@@ -109,7 +116,7 @@ def test_a_run_its_board_and_a_merge_print_one_line(folder, tmp_path):
 def test_health_of_stored_records_prints_one_line(folder):
     done = cambench("health", folder, "--stored", "-q")
     assert len(done.stdout.splitlines()) == (done.returncode == 0)
-    assert len(done.stderr.splitlines()) == (done.returncode != 0)
+    assert len(read_errors(done)) == (done.returncode != 0)
 
 
 def test_a_plan_prints_its_time_alone(tmp_path):
@@ -117,7 +124,7 @@ def test_a_plan_prints_its_time_alone(tmp_path):
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     assert line.startswith("Time: about ")
-    assert done.stderr == ""
+    assert read_errors(done) == []
 
 
 def test_errors_stay(folder, tmp_path):

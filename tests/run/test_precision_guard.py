@@ -306,7 +306,7 @@ def test_one_model_falls_back_and_another_does_not(subset, tmp_path):
         "offset": RULES.id,
     }
     board = leaderboard(Records.load(tmp_path), resamples=20)
-    page = write_page(board, tmp_path / "board", []).read_text()
+    page = write_page(board, tmp_path / "board", {}).read_text()
     assert f"protocol {RULES.id} (deletion, insertion in bfloat16 on gap0)" in page
     assert f"protocol {RULES.id} (deletion, insertion in bfloat16). Cells" in page
     assert f"protocol {RULES.id}. Cells" in page
