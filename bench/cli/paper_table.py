@@ -14,7 +14,6 @@ from bench.cli.output import warn
 from bench.errors import BenchError, suggestions
 from bench.files import replaced_file
 from bench.schema import parse_toml
-from bench.size_limits import check_text_size
 
 if TYPE_CHECKING:
     from bench.board.paper_report import Report
@@ -166,6 +165,8 @@ def read_names(file: Path) -> dict[str, str]:
     Raises:
         BenchError: It cannot be read, or a name is no text.
     """
+    from bench.size_limits import check_text_size
+
     check_text_size(file, "The file of names")
     try:
         content = parse_toml(file.read_text(encoding="utf-8-sig"))

@@ -39,12 +39,12 @@ def print_plan(plan: Plan, cost: Cost, gpus: int) -> None:
         say("")
         print_model(model)
     say("")
-    print_time([cost], gpus)
     say(
         f"About {format_bytes(cost.disk_bytes)} of records and pictures, and "
         f"{format_bytes(cost.memory_bytes)} of memory beside what Python and torch take; a batch "
         "or task that finds less is run in halves."
     )
+    print_time([cost], gpus)
 
 
 def print_model(model: ModelCost) -> None:
