@@ -41,6 +41,7 @@ GROUND = frozenset(
         "plain_figures",
         "plain_text",
         "size_limits",
+        "toml_file",
         "text_console",
         "source_walk",
         "function_source",

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bench.board.claim_keys import ClaimKeys, QueryKeys
 from bench.errors import BenchError, suggestions
-from bench.schema import check_table, parse_toml
-from bench.size_limits import check_text_size
+from bench.schema import check_table
+from bench.toml_file import read_toml
 
 TABLE = "claim"
 """The name of the tables of a ledger: `[[claim]]`."""
@@ -25,16 +25,8 @@ def read_claims(file: Path) -> tuple[ClaimKeys, ...]:
     Raises:
         BenchError: it cannot be read, or something in it is wrong: one sentence on the first.
     """
-    check_text_size(file, "The ledger of claims")
-    try:
-        content = parse_toml(file.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise BenchError(
-            f"The ledger of claims {file} cannot be read ({error.strerror}); run the command in a "
-            "clone of cambench, or give the path with --ledger."
-        ) from error
-    except ValueError as error:
-        raise BenchError(f"The ledger of claims {file} is not valid TOML: {error}.") from error
+    advice = "run the command in a clone of cambench, or give the path with --ledger"
+    content = read_toml(file, "The ledger of claims", advice)
     for key in content:
         if key != TABLE:
             known = suggestions(key, [TABLE])

@@ -13,7 +13,6 @@ import typer
 from bench.cli.output import warn
 from bench.errors import BenchError, suggestions
 from bench.files import replaced_file
-from bench.schema import parse_toml
 
 if TYPE_CHECKING:
     from bench.board.paper_report import Report
@@ -165,17 +164,9 @@ def read_names(file: Path) -> dict[str, str]:
     Raises:
         BenchError: It cannot be read, or a name is no text.
     """
-    from bench.size_limits import check_text_size
+    from bench.toml_file import read_toml
 
-    check_text_size(file, "The file of names")
-    try:
-        content = parse_toml(file.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise BenchError(
-            f"The file of names {file} cannot be read ({error.strerror}); check the path."
-        ) from error
-    except ValueError as error:
-        raise BenchError(f"The file of names {file} is not valid TOML: {error}.") from error
+    content = read_toml(file, "The file of names", "check the path")
     for name, printed in content.items():
         if not isinstance(printed, str):
             raise BenchError(

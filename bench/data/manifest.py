@@ -14,8 +14,8 @@ from bench.data.geometry import Geometry
 from bench.data.input_size import Size, read_size
 from bench.data.manifest_keys import GeometryKeys, ManifestKeys
 from bench.errors import BenchError, suggestions
-from bench.schema import check_table, parse_toml
-from bench.size_limits import check_text_size
+from bench.schema import check_table
+from bench.toml_file import read_toml
 
 KINDS = (
     *("scenes", "imagenet", "folder", "parquet"),
@@ -97,15 +97,7 @@ class Manifest:
         """Read a manifest; a missing file, bad TOML, an unknown key or a bad value is a
         BenchError.
         """
-        check_text_size(file, "The manifest")
-        try:
-            content = parse_toml(file.read_text(encoding="utf-8-sig"))
-        except OSError as error:
-            raise BenchError(
-                f"The manifest {file} cannot be read ({error.strerror}); give the path of a .toml."
-            ) from error
-        except ValueError as error:
-            raise BenchError(f"The manifest {file} is not valid TOML: {error}.") from error
+        content = read_toml(file, "The manifest", "give the path of a .toml")
         return Manifest.parse(content, str(file))
 
     @staticmethod
