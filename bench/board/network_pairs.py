@@ -21,13 +21,13 @@ from bench.board.method_differences import keep_common_items
 from bench.board.scores import Scores, list_originals
 from bench.board.significance import ALPHA, holm
 from bench.board.statistics import Sampled
-from bench.board.text import OVERALL
+from bench.board.text import OVERALL, REFERENCE
 from bench.data.expressions import is_expression
 from bench.data.open_pastes import is_pastes
 from bench.errors import BenchError, suggestions
 
-REFERENCE = "grad_cam"
-"""The method whose maps compare two networks, where both have it."""
+OUTCOMES = ("better", "worse", "no difference shown")
+"""What a comparison of two networks can show of the first one."""
 
 MOST_NETWORKS = 4
 """All pairs of so many networks are compared unasked."""
@@ -63,10 +63,24 @@ class NetworkDifference:
     @property
     def outcome(self) -> str:
         """Return "better", "worse" or "no difference shown", of the first network."""
-        if not self.agree or not self.p_holm < ALPHA:
-            return "no difference shown"
-        gain = self.difference if self.better == "higher" else -self.difference
-        return "better" if gain > 0 else "worse"
+        return name_outcome(self.difference, self.better, self.agree and self.p_holm < ALPHA)
+
+
+def name_outcome(difference: float, better: str, shown: bool) -> str:
+    """Return which of `OUTCOMES` a difference is.
+
+    Args:
+        difference: Of a value, first - second.
+        better: The value's better direction.
+        shown: Whether the tests show it.
+
+    >>> name_outcome(-0.1, "lower", True), name_outcome(-0.1, "lower", False)
+    ('better', 'no difference shown')
+    """
+    if not shown:
+        return OUTCOMES[2]
+    gain = difference if better == "higher" else -difference
+    return OUTCOMES[0] if gain > 0 else OUTCOMES[1]
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from bench.board.network_pairs import NetworkDifference, NetworkPair
+from bench.board.network_pairs import OUTCOMES, NetworkDifference, NetworkPair
 from bench.data.open_pastes import is_pastes
-
-OUTCOMES = ("better", "worse", "no difference shown")
 
 
 def describe_pair(pair: NetworkPair, models: dict[str, dict[str, Any]]) -> str:
@@ -40,19 +38,27 @@ def describe_pair(pair: NetworkPair, models: dict[str, dict[str, Any]]) -> str:
 
 def describe_differences(differences: Iterable[NetworkDifference]) -> str:
     """Return in which values the first network is better or worse, and n, without a full stop."""
-    found = [*differences]
-    parts = []
-    for outcome in OUTCOMES:
-        names = [name_value(one) for one in found if one.outcome == outcome]
-        if names:
-            parts.append(f"{outcome} in {', '.join(names)}")
-    few, many = min(one.n for one in found), max(one.n for one in found)
+    return join_outcomes([(one.outcome, name_value(one), one.n) for one in differences])
+
+
+def join_outcomes(found: Sequence[tuple[str, str, int]]) -> str:
+    """Return the values of each outcome, and n, without a full stop.
+
+    Args:
+        found: Outcome, name and n of each value.
+
+    >>> join_outcomes([("worse", "insertion", 36), ("better", "deletion", 34)])
+    'better in deletion; worse in insertion (n = 34 to 36)'
+    """
+    names = {one: [name for outcome, name, _ in found if outcome == one] for one in OUTCOMES}
+    parts = [f"{outcome} in {', '.join(own)}" for outcome, own in names.items() if own]
+    few, many = min(n for *_, n in found), max(n for *_, n in found)
     return f"{'; '.join(parts)} (n = {few}{f' to {many}' if many > few else ''})"
 
 
 def name_value(one: NetworkDifference) -> str:
     """Return a value's name, and how many images would show its difference."""
-    open_ended = one.outcome == OUTCOMES[-1] and math.isfinite(one.needed)
+    open_ended = one.outcome == OUTCOMES[2] and math.isfinite(one.needed)
     if open_ended and one.needed > one.images:
         return f"{one.metric} (about {one.needed:,.0f} images would do)"
     return one.metric

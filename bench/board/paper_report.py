@@ -17,7 +17,7 @@ import pandas as pd
 from bench.board.comparison import Comparison
 from bench.board.result_words import choose_scopes
 from bench.board.scores import Scores, list_rows
-from bench.board.text import ARROWS, escape_latex, markdown
+from bench.board.text import ARROWS, REFERENCE, escape_latex, markdown
 from bench.errors import BenchError, suggestions
 
 BETTER, WORSE = "+", "-"
@@ -240,7 +240,7 @@ def _choose_reference(
     reference: str | None, methods: Sequence[str], printed: Mapping[str, str]
 ) -> str:
     if reference is None:
-        return "grad_cam" if "grad_cam" in methods else ""
+        return REFERENCE if REFERENCE in methods else ""
     known = {printed[name]: name for name in methods if name in printed}
     known |= {name: name for name in ("", *methods)}
     if reference not in known:

@@ -15,11 +15,11 @@ from bench.board.comparison import Comparison
 from bench.board.control_wins import write_control_wins
 from bench.board.grid_floor import flag_floor
 from bench.board.measures import CORRECT
-from bench.board.network_pairs import REFERENCE
-from bench.board.network_words import describe_own_items, describe_pair
+from bench.board.network_pairs import name_outcome
+from bench.board.network_words import describe_own_items, describe_pair, join_outcomes
 from bench.board.scores import FAMILIES, Scores, list_originals
 from bench.board.significance import ALPHA
-from bench.board.text import OVERALL
+from bench.board.text import OVERALL, REFERENCE
 from bench.board.tie_groups import describe_order
 from bench.board.tuned import find_pairs
 
@@ -251,12 +251,9 @@ def describe_change(rows: list[dict[Any, Any]]) -> str:
     >>> describe_change([row | {"high": -0.05, "p_holm": 0.01, "n": 36}])
     'better in deletion (n = 36)'
     """
-    words: dict[str, list[str]] = {"better in": [], "worse in": [], "no difference shown in": []}
+    found = []
     for row in rows:
         shown = row["p_holm"] < ALPHA and (row["low"] > 0 or row["high"] < 0)
-        gain = row["difference"] * (1 if row["better"] == "higher" else -1)
-        key = ("better in" if gain > 0 else "worse in") if shown else "no difference shown in"
-        words[key].append(row["metric"])
-    text = "; ".join(f"{key} {', '.join(names)}" for key, names in words.items() if names)
-    few, many = min(row["n"] for row in rows), max(row["n"] for row in rows)
-    return f"{text} (n = {few})" if few == many else f"{text} (n = {few} to {many})"
+        outcome = name_outcome(row["difference"], row["better"], shown)
+        found.append((outcome, row["metric"], row["n"]))
+    return join_outcomes(found)

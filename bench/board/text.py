@@ -18,6 +18,9 @@ from bench.records.precision_verdict import list_lowered
 OVERALL = "overall"
 """The "model" of tables across models."""
 
+REFERENCE = "grad_cam"
+"""The method that others are compared with, and whose maps compare networks, where it is there."""
+
 FAILED = "†"
 """Marks a value that fails its health check (`cambench health`)."""
 

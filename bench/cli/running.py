@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from bench.run.executors import Executor
     from bench.run.plan import Plan, Task
 
-REFERENCE = "grad_cam"
-"""The method that a plug-in's method or given maps are compared with, where the run has it."""
-
 WORDS = re.compile(r"[^\[\](),=]+")
 """The names and values that a method's name is made of."""
 
@@ -163,6 +160,8 @@ def list_compared(board: Board, plugged: Iterable[str]) -> list[str]:
 
 def say_comparison(board: Board, method: str) -> None:
     """Print how a method compares with the reference, where the board has both."""
+    from bench.board.text import REFERENCE
+
     if method != REFERENCE and {method, REFERENCE} <= set(board.frame["method"]):
         for line in board.compare(method, REFERENCE):
             say(line)

@@ -21,11 +21,12 @@ from bench.board.plots.method_marks import (
 from bench.board.plots.sketch import Panel, Sketch, describe_scope
 from bench.board.result_words import count_passes
 from bench.board.scores import Scores, list_rows
-from bench.board.text import interval, metric_label
+from bench.board.text import REFERENCE, interval, metric_label
+from bench.identity import plain_name
 
 USUAL = ("deletion", "insertion")
 """Values that are drawn where the table ranks them, else its first two."""
-NAMED = ("grad_cam", "random")
+NAMED = (REFERENCE, "random")
 """Methods whose names are written beside those of the frontier."""
 PALE = "#b9b9b9"
 FRONT = "#0072B2"
@@ -50,9 +51,7 @@ def sketch_cost(
     passes = {name: cost for name, cost in count_passes(rows).items() if name in set(known)}
     scored = rows[(rows["n"] > 0) & rows["method"].isin(passes)]
     there = [one for one in board.list_ranked(subset, model) if one[0] in set(scored["metric"])]
-    wanted = (
-        chosen or [m for m, _ in there if m.split(" ")[0] in USUAL] or [m for m, _ in there][:2]
-    )
+    wanted = chosen or [m for m, _ in there if plain_name(m) in USUAL] or [m for m, _ in there][:2]
     metrics = [one for one in there if one[0] in wanted]
     if not metrics:
         return None

@@ -16,7 +16,7 @@ from bench.board.plots.figures import GREY
 from bench.board.plots.leaders import list_leaders
 from bench.board.plots.sketch import Panel, Sketch, describe_scope
 from bench.board.scores import Scores, list_rows
-from bench.board.text import interval, metric_label, number
+from bench.board.text import REFERENCE, interval, metric_label, number
 from bench.identity import plain_name
 
 MOST_METHODS = 8
@@ -150,7 +150,7 @@ def choose_methods(
     leads = list_leaders(board, subset, model)
     wanted = [names[0] for value, names in leads.items() if plain_name(value) in CURVE_AXES]
     controls = [name for name in (*CONTROL_CHOICE, *facts) if _is_control(facts, name)]
-    wanted += ["grad_cam", "random", *[name for name in controls if name != "random"][:1]]
+    wanted += [REFERENCE, "random", *[name for name in controls if name != "random"][:1]]
     return [name for name in dict.fromkeys(wanted) if name in facts][:MOST_METHODS]
 
 
