@@ -55,6 +55,11 @@ def format_time(seconds: float) -> str:
     return f"{max(seconds, 1):.0f} seconds"
 
 
+def find_share(done: float, total: float) -> float:
+    """Return which share is done; 0 where the size of the work is not known."""
+    return done / total if total > 0 else 0.0
+
+
 class Clock:
     """The time of a stage, and the time that it will still take."""
 
@@ -94,7 +99,7 @@ class TerminalBar:
         """Draw the bar."""
         if self._clock is None:
             self._clock = Clock()
-        share = done / total if total > 0 else 0.0
+        share = find_share(done, total)
         self._clock.note(share)
         if self._bar is None:
             if time.monotonic() - self._clock.start < self.delay or self.console.quiet:
@@ -147,7 +152,7 @@ class NotebookBar:
         """Draw the bar."""
         if self._clock is None:
             self._clock = Clock()
-        share = done / total if total > 0 else 0.0
+        share = find_share(done, total)
         self._clock.note(share)
         if time.monotonic() - self._clock.start < self.delay:
             return
@@ -191,7 +196,7 @@ class PlainLines:
         if self._ended is None:
             self._ended, self._clock = threading.Event(), Clock()
             threading.Thread(target=self._print_lines, args=[self._ended], daemon=True).start()
-        self._clock.note(done / total if total > 0 else 0.0)
+        self._clock.note(find_share(done, total))
         self._state = done, total, words
 
     def _print_lines(self, ended: threading.Event) -> None:
@@ -213,7 +218,7 @@ def write_progress(done: float, total: float, words: str) -> str:
     >>> write_progress(52.4, 187, "resnet-scenes: images 21-30 of 36")
     'resnet-scenes: images 21-30 of 36: 52/187 (28 %)'
     """
-    share = done / total if total > 0 else 0.0
+    share = find_share(done, total)
     return f"{show_line(words)}: {done:,.0f}/{total:,.0f} ({100 * share:.0f} %)"
 
 
@@ -232,9 +237,9 @@ def choose_display(console: Console, delay: float = 0.0) -> Display:
 
 
 @contextmanager
-def show_work(console: Console) -> Iterator[None]:
-    """Show the stages that are opened in this block."""
-    display = choose_display(console)
+def show_work(console: Console, delay: float = 0.0) -> Iterator[None]:
+    """Show the stages that are opened in this block; a bar appears after `delay` seconds."""
+    display = choose_display(console, delay)
     with listening(Listener(display.report, display.end)):
         yield
 
@@ -250,8 +255,7 @@ def follow(progress: Choice) -> AbstractContextManager[None]:
         seen = is_notebook() or console.is_terminal
         if is_heard() or (progress is None and not seen):
             return nullcontext()
-        display = choose_display(console, DELAY)
-        return listening(Listener(display.report, display.end))
+        return show_work(console, DELAY)
     return listening(Listener(progress) if callable(progress) else None)
 
 

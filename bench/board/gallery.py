@@ -10,8 +10,8 @@ run, uint8 of its positive part in a published board). Scores stand in the recor
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -152,18 +152,7 @@ def shrink_gallery(gallery: Gallery) -> Gallery:
     """Return the part of a gallery that is drawn: the first `ITEMS` items, reduced to the size of a
     tile.
     """
-    return {
-        model: {
-            item: Picture(
-                shrink_image(picture.image, TILE),
-                picture.title,
-                {name: shrink_map(values, MAP_SIDE) for name, values in picture.maps.items()},
-                picture.boxes * min(1, TILE / max(picture.image.shape[:2])),
-            )
-            for item, picture in sorted(pictures.items())[:ITEMS]
-        }
-        for model, pictures in sorted(gallery.items())
-    }
+    return _change_pictures(gallery, ITEMS, shrink_picture)
 
 
 def reduce_gallery(gallery: Gallery, *, pixels: bool) -> Gallery:
@@ -172,29 +161,53 @@ def reduce_gallery(gallery: Gallery, *, pixels: bool) -> Gallery:
 
     pixels: Whether pictures may be shown; else each is a grey frame of its size.
     """
+
+    def reduce_picture(picture: Picture) -> Picture:
+        small = shrink_picture(picture)
+        image = small.image if pixels else np.full_like(small.image, GREY_PIXEL)
+        maps = {name: level_map(values) for name, values in small.maps.items()}
+        return replace(small, image=image, maps=maps)
+
+    return _change_pictures(gallery, GALLERY_ITEMS, reduce_picture)
+
+
+def _change_pictures(gallery: Gallery, most: int, change: Callable[[Picture], Picture]) -> Gallery:
+    """Return the first items of each model, changed; models and items by name."""
     return {
-        model: {
-            item: Picture(
-                shrink_image(picture.image, TILE)
-                if pixels
-                else np.full_like(shrink_image(picture.image, TILE), GREY_PIXEL),
-                picture.title,
-                {name: level_map(shrink_map(m, MAP_SIDE)) for name, m in picture.maps.items()},
-                picture.boxes * min(1, TILE / max(picture.image.shape[:2])),
-            )
-            for item, picture in sorted(pictures.items())[:GALLERY_ITEMS]
-        }
+        model: {item: change(picture) for item, picture in sorted(pictures.items())[:most]}
         for model, pictures in sorted(gallery.items())
     }
 
 
+def shrink_picture(picture: Picture) -> Picture:
+    """Return a picture that fits a tile, with its boxes, and maps that fit `MAP_SIDE`."""
+    return Picture(
+        shrink_image(picture.image, TILE),
+        picture.title,
+        {name: shrink_map(values, MAP_SIDE) for name, values in picture.maps.items()},
+        picture.boxes * min(1, TILE / max(picture.image.shape[:2])),
+    )
+
+
 def level_map(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return unit(L) = mm(max(L,0)) of a map in 256 levels, as uint8; the same for levels again."""
-    positive = np.maximum(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0), 0)
-    positive = positive.astype(np.float64)
-    unit = (positive - positive.min()) / max(float(np.ptp(positive)), 1e-12)
+    unit = scale_range(take_positive(values).astype(np.float64))
     levels: npt.NDArray[Any] = np.round(255 * unit).astype(np.uint8)
     return levels
+
+
+def take_positive(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return max(L,0) of a map; what is not finite counts as 0."""
+    positive: npt.NDArray[Any] = np.maximum(
+        np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0), 0
+    )
+    return positive
+
+
+def scale_range(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return values scaled to [0,1]; a constant becomes 0."""
+    scaled: npt.NDArray[Any] = (values - values.min()) / max(float(np.ptp(values)), 1e-12)
+    return scaled
 
 
 def shrink_image(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
@@ -246,12 +259,10 @@ def lay_map(image: Image.Image, values: npt.NDArray[np.float32]) -> Image.Image:
     import matplotlib as mpl
 
     grey = np.asarray(image, np.float32).mean(2, keepdims=True) / 255
-    positive = np.maximum(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0), 0)
-    resized = Image.fromarray(positive.astype(np.float32)).resize(
+    resized = Image.fromarray(take_positive(values).astype(np.float32)).resize(
         image.size, Image.Resampling.BILINEAR
     )
-    heat = np.asarray(resized)
-    heat = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
+    heat = scale_range(np.asarray(resized))
     drawn = (1 - OPACITY) * grey + OPACITY * mpl.colormaps[MAP_COLOURS](heat)[..., :3]
     return Image.fromarray(np.round(255 * drawn).astype(np.uint8))
 

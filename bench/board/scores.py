@@ -61,16 +61,9 @@ COLUMNS = [
 class Scores:
     """Numbers per subset, model, method and value, with what a reader must know beside them.
 
-    Attributes:
-        frame: The columns of `COLUMNS`. "mean" is the reduced number with its interval [low, high].
-            [rank_best, rank_worst] are the ranks that the images allow; rank is NaN where coverage
-            is incomplete. share is the share of the gap from the random control to the oracle.
-        records: The records behind it.
-        measures: {subset: its measures}.
-        comparisons: {(subset, model, value): which methods differ}, of ranked values.
-        flags: Warnings, one sentence each.
-        resamples: Number of bootstrap resamples.
-        seed: Seed of the bootstrap.
+    `bench.board.board.Board` says what its fields are. In `frame`, [rank_best, rank_worst] are the
+    ranks that the images allow, and share is the share of the gap from the random control to the
+    oracle.
     """
 
     frame: pd.DataFrame

@@ -35,6 +35,11 @@ class Counts:
         """Return the four counts in the order of the fields."""
         return self.forwards, self.backwards, self.head_forwards, self.head_backwards
 
+    @property
+    def total(self) -> int:
+        """Return the sum of the four counts: all passes."""
+        return sum(self.tuple)
+
 
 @dataclass
 class Asked:

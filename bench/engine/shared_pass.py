@@ -38,18 +38,7 @@ reads stays in the cache."""
 class SharedPass(PartStore):
     """One shared forward pass over a batch: what it gives, and replays of the head.
 
-    Args:
-        prober: Runs the network, and counts what it runs.
-        images: Images [B,C,H,W] float32, normalised, on the network's device.
-        targets: Classes [B] to explain, 0 to classes - 1; None takes the predicted ones.
-        ids: One id for each image, the source of every draw; None takes a hash of each image.
-        truth: Ground truth of the label's objects; None is an empty one.
-        seed: Seed of every draw, 0 or more.
-        captured: A pass over these images that was made before; None runs the network.
-
-    Raises:
-        BenchError: The numbers of ids, targets and images differ, a target is no class of the
-            network, or the network cannot run images of this size.
+    `bench.engine.trace.Trace` says what its arguments are, and what it raises.
 
     Attributes:
         wanted_maps: Ids of the methods whose maps several methods want. Traces that are made of

@@ -57,7 +57,7 @@ def try_methods(plan: Plan, model: Explainee, images: int) -> Trial:
     found = dict[str, MethodWork]()
     for method in plan.methods:
         work = declared.method(method)
-        if isinstance(method, ExternalMethod) or work.reason or sum(work.alone.tuple) > CHEAP:
+        if isinstance(method, ExternalMethod) or work.reason or work.alone.total > CHEAP:
             continue
         seen = _run(method, base.retarget(base.predicted))
         less = any(a < b for a, b in zip(work.alone.tuple, seen.alone.tuple, strict=True))

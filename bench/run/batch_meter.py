@@ -5,15 +5,15 @@ Nothing here changes what is computed. Without a listener nothing is counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
-from bench.engine.counts import Counts
 from bench.engine.prober import Prober
 from bench.errors import BenchError
 from bench.methods import Method
 from bench.metrics import Metric
 from bench.run.declared import DeclaredCounts
+from bench.run.map_steps import start_gauge
 from bench.run.plan import Plan
 from bench.work_stages import Stage, is_heard, open_stage
 
@@ -57,9 +57,9 @@ class BatchMeter:
             parts = [part for part in work.parts if part.name not in there]
             there |= {part.name for part in parts}
             own = sum((part.counts for part in parts), work.own)
-            self.maps[method.name] = OVERHEAD + _add(own)
+            self.maps[method.name] = OVERHEAD + own.total
             for metric in metrics:
-                again = [_add(one.alone) for _, one in declared.repeats(metric, method)]
+                again = [one.alone.total for _, one in declared.repeats(metric, method)]
                 passes = OVERHEAD + declared.forwards(metric) + sum(again)
                 self.scores[method.name, metric.name] = passes
 
@@ -77,23 +77,14 @@ class BatchMeter:
 
     def expect(self, passes: int) -> None:
         """Say how many passes of the network, in images, the step in progress takes."""
-        self.stage.begin(self._step, gauge=self._gauge(passes))
+        self.stage.begin(self._step, gauge=start_gauge(self.prober.counts, passes))
 
     def _begin(self, step: float) -> None:
         if not self.maps:
             return
         self.stage.advance(self._step)
         self._step = step
-        self.stage.begin(step, gauge=self._gauge(step * self.images))
-
-    def _gauge(self, passes: float) -> Callable[[], float]:
-        """Return what measures a step by the passes that have been run since."""
-        counts, before = self.prober.counts, _add(self.prober.counts)
-        return lambda: (_add(counts) - before) / max(passes, 1.0)
-
-
-def _add(counts: Counts) -> int:
-    return sum(counts.tuple)
+        self.stage.begin(step, gauge=start_gauge(self.prober.counts, step * self.images))
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def weigh_tasks(plan: Plan, waiting: Mapping[Task, Groups]) -> dict[Task, float]
             work = WaitingWork(DeclaredCounts(plan, model), kinds)
             for task, several in work.tasks.items():
                 found[task] = float(
-                    sum(n * sum(work.usual(kind).run.tuple) for kind, n in several.items())
+                    sum(n * work.usual(kind).run.total for kind, n in several.items())
                 )
     except BenchError:  # of a plug-in; it costs the weights, not the run
         return {}

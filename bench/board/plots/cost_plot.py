@@ -12,6 +12,7 @@ import pandas as pd
 
 from bench.board.comparison import Comparison
 from bench.board.plots.figures import INK
+from bench.board.plots.leaders import write_intervals
 from bench.board.plots.method_marks import (
     MethodMark,
     draw_mark,
@@ -21,7 +22,7 @@ from bench.board.plots.method_marks import (
 from bench.board.plots.sketch import Panel, Sketch, describe_scope
 from bench.board.result_words import count_passes
 from bench.board.scores import Scores, list_rows
-from bench.board.text import REFERENCE, interval, metric_label
+from bench.board.text import REFERENCE, metric_label
 from bench.identity import plain_name
 
 USUAL = ("deletion", "insertion")
@@ -186,12 +187,8 @@ def _state_frontier(metric: str, table: pd.DataFrame, front: list[str]) -> str:
     """Return which methods the frontier joins, with their numbers and passes."""
     if not front:
         return f"{metric}: no method is ranked."
-    rows = {row["method"]: row for row in list_rows(table)}
-    steps = [
-        f"{name} {interval(*(rows[name][part] for part in ('mean', 'low', 'high')))} "
-        f"at {rows[name]['cost']:.4g} passes"
-        for name in front
-    ]
+    numbers, cost = write_intervals(table), table.set_index("method")["cost"]
+    steps = [f"{name} {numbers[metric, name]} at {cost[name]:.4g} passes" for name in front]
     if len(steps) == 1:
         return f"{metric}: no dearer method is better than {steps[0]} by the board's test."
     return f"{metric}: {', then '.join(steps)}; each is better than the one before."

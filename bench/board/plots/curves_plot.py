@@ -13,10 +13,10 @@ import pandas as pd
 from bench.board.curve_averages import find_curves, tabulate_steps
 from bench.board.derived_names import mark_version
 from bench.board.plots.figures import GREY
-from bench.board.plots.leaders import list_leaders
+from bench.board.plots.leaders import list_leaders, write_intervals
 from bench.board.plots.sketch import Panel, Sketch, describe_scope
-from bench.board.scores import Scores, list_rows
-from bench.board.text import REFERENCE, interval, metric_label, number
+from bench.board.scores import Scores
+from bench.board.text import REFERENCE, metric_label, number
 from bench.identity import plain_name
 
 MOST_METHODS = 8
@@ -105,10 +105,7 @@ def sketch_curves(
     rows = board.select(subset=subset, model=model)
     better = dict(zip(rows["metric"], rows["better"], strict=True))
     styles = choose_lines([name for name in names if not facts[name]["control"]], names)
-    areas = {
-        (row["metric"], row["method"]): interval(row["mean"], row["low"], row["high"])
-        for row in list_rows(rows)
-    }
+    areas = write_intervals(rows)
     means = dict(zip(zip(rows["metric"], rows["method"], strict=True), rows["mean"], strict=True))
     panels = []
     for value, table in found.items():

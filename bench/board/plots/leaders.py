@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pandas as pd
+
 from bench.board.result_words import Lead, find_leads, list_names
 from bench.board.scores import Scores, list_rows
 from bench.board.text import interval
@@ -34,13 +36,18 @@ def list_leaders(board: Scores, subset: str, model: str) -> dict[str, tuple[str,
     return {m: lead.methods for m, lead in find_value_leads(board, subset, model).items()}
 
 
+def write_intervals(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Return {(value, method): its mean and interval} of a table as text."""
+    return {
+        (row["metric"], row["method"]): interval(row["mean"], row["low"], row["high"])
+        for row in list_rows(rows)
+    }
+
+
 def state_leaders(board: Scores, subset: str, model: str) -> str:
     """Return who leads each value, with numbers, in sentences; controls are left out."""
     leads = find_value_leads(board, subset, model)
-    numbers = {
-        (row["metric"], row["method"]): interval(row["mean"], row["low"], row["high"])
-        for row in list_rows(board.select(subset=subset, model=model))
-    }
+    numbers = write_intervals(board.select(subset=subset, model=model))
     shown = list(leads.items())[:MOST_VALUES]
     sentences = [_state_lead(lead, numbers) for _, lead in shown]
     if len(leads) > MOST_VALUES:
